@@ -1,0 +1,31 @@
+"""Serve AOTInductor packages on a Ray cluster, and change their weights everywhere, at once, while they answer."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aoti_serve.cluster.client import WeightsClient
+    from aoti_serve.errors import AotiServeError
+    from aoti_serve.model.container import Container
+    from aoti_serve.model.export import export_package
+    from aoti_serve.model.package import Package
+
+__version__ = "0.1.0"
+__all__ = ["AotiServeError", "Container", "Package", "WeightsClient", "export_package"]
+
+# Imported on first use: the gateway and the command line need no torch, and should not wait for it.
+_HOMES = {
+    "AotiServeError": "aoti_serve.errors",
+    "Container": "aoti_serve.model.container",
+    "Package": "aoti_serve.model.package",
+    "WeightsClient": "aoti_serve.cluster.client",
+    "export_package": "aoti_serve.model.export",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'aoti_serve' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

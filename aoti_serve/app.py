@@ -1,0 +1,106 @@
+"""The composition root: a configuration in, a Serve application out.
+
+    import_path: aoti_serve.app:build
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+from ray import serve
+from ray.serve import Application
+
+from aoti_serve.cluster.coordinator import Coordinator
+from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
+from aoti_serve.cluster.replica import Replica
+from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig, ScalingConfig
+from aoti_serve.errors import IncompatiblePackage, InvalidConfig
+from aoti_serve.gateway.admin import token_digest
+from aoti_serve.gateway.ingress import Gateway, ServedModel
+from aoti_serve.model.package import Package
+from aoti_serve.token import read_token
+
+MANY_REQUESTS = 4096
+HEALTH_CHECK_PERIOD_S = 2.0
+
+
+def build(args: dict[str, Any]) -> Application:
+    """The application for `args`, the configuration's section of that name.
+
+    Runs where Serve builds applications. Raises InvalidConfig, or a PackageError for a package that will not do.
+    """
+    try:
+        config = AppConfig.model_validate(args)
+    except ValidationError as error:
+        raise InvalidConfig(detail=f"args: {error}") from error
+    models = [_served(_located(model), config.gateway) for model in config.models]
+    token = read_token()
+    gateway = serve.deployment(serve.ingress()(Gateway)).options(
+        name=GATEWAY,
+        num_replicas=config.gateway.replicas,
+        max_ongoing_requests=MANY_REQUESTS,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return gateway.bind(config.gateway, models, token_digest(token) if token else None)
+
+
+def _served(config: ModelConfig, gateway: GatewayConfig) -> ServedModel:
+    package = _opened(config)
+    coordinator = serve.deployment(Coordinator).options(
+        name=coordinator_of(config.name),
+        max_ongoing_requests=MANY_REQUESTS,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
+        ray_actor_options={"num_cpus": 0},
+    )
+    members = (replicas_of(config.name), GATEWAY)
+    bound = coordinator.bind(
+        config, package.signature, package.carries_weights, members, gateway.max_weights_bytes
+    )
+    replicas = serve.deployment(Replica).options(name=replicas_of(config.name), **_replica_options(config, package))
+    return ServedModel(config, package.signature, replicas.bind(str(package.path), config.num_runners, bound), bound)
+
+
+def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:
+    on_gpu = package.device == "cuda"
+    options: dict[str, Any] = {
+        "ray_actor_options": {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": config.num_runners},
+        "max_ongoing_requests": 4 * config.num_runners + 16,
+        "health_check_period_s": HEALTH_CHECK_PERIOD_S,
+    }
+    if isinstance(config.replicas, ScalingConfig):
+        options["autoscaling_config"] = {
+            "min_replicas": config.replicas.min,
+            "max_replicas": config.replicas.max,
+            "target_ongoing_requests": config.replicas.target_ongoing_requests,
+        }
+    else:
+        options["num_replicas"] = config.replicas
+    return options
+
+
+def _opened(config: ModelConfig) -> Package:
+    package = Package.open(config.package)
+    package.signature  # noqa: B018 - refused here, where the user reads it, if there is none
+    if config.sha256 and config.sha256.lower() != package.digest:
+        raise IncompatiblePackage(path=package.path, reason=f"its sha256 is {package.digest}, not {config.sha256}")
+    if config.device not in ("auto", package.device):
+        reason = f"compiled for {package.device}, the configuration says device: {config.device}"
+        raise IncompatiblePackage(path=package.path, reason=reason)
+    if config.weights is None and not package.carries_weights:
+        detail = f"model '{config.name}': its package carries no weights, so `weights:` must name the first ones"
+        raise InvalidConfig(detail=detail)
+    return package
+
+
+def _located(config: ModelConfig) -> ModelConfig:
+    """With absolute paths: replicas may start in another folder."""
+    return config.model_copy(
+        update={
+            "package": config.package.resolve(),
+            "weights": config.weights and config.weights.resolve(),
+            "store": config.store_root,
+            "weights_roots": tuple(root.resolve() for root in config.weights_roots),
+        }
+    )

@@ -1,0 +1,22 @@
+"""The command line: `aoti-serve`."""
+
+from __future__ import annotations
+
+import typer
+
+from aoti_serve.cli import packages, server, weights
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Serve AOTInductor packages on a Ray cluster, and change their weights while they answer.",
+    pretty_exceptions_enable=False,
+)
+app.command("package")(packages.package)
+app.command("inspect")(packages.inspect)
+app.command("up")(server.up)
+app.command("down")(server.down)
+app.command("token")(server.token)
+app.command("status")(weights.status)
+app.command("swap")(weights.swap)
+app.command("rollback")(weights.rollback)
+app.command("weights")(weights.versions)

@@ -1,0 +1,55 @@
+"""A Serve configuration file, read and checked before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import ValidationError
+
+from aoti_serve.config import AppConfig
+from aoti_serve.errors import InvalidConfig
+
+BUILDER = "aoti_serve.app:build"
+
+
+class ConfigFile(NamedTuple):
+    """`content` is what Serve takes; `models` are the names of the models that ours among its applications serve."""
+
+    path: Path
+    content: dict[str, Any]
+    models: list[str]
+
+    @property
+    def first_model(self) -> str | None:
+        return self.models[0] if self.models else None
+
+
+def read_config(path: Path) -> ConfigFile:
+    """Raises InvalidConfig that names the file and the field."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InvalidConfig(detail=f"{path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise InvalidConfig(detail=f"{path}: not YAML: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("applications"), list):
+        raise InvalidConfig(detail=f"{path}: not a Serve configuration: it has no list 'applications'")
+    models = []
+    for application in content["applications"]:
+        if application.get("import_path") == BUILDER:
+            models += _models(path, application)
+    return ConfigFile(path, content, models)
+
+
+def _models(path: Path, application: dict[str, Any]) -> list[str]:
+    try:
+        config = AppConfig.model_validate(application.get("args") or {})
+    except ValidationError as error:
+        raise InvalidConfig(detail=f"{path}: application '{application.get('name')}', args: {error}") from error
+    for model in config.models:
+        for file in filter(None, (model.package, model.weights)):
+            if not file.exists():
+                raise InvalidConfig(detail=f"{path}: model '{model.name}': no file {file}")
+    return [model.name for model in config.models]

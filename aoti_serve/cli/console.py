@@ -1,0 +1,53 @@
+"""What the commands share: where they print, and how they fail."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from aoti_serve.errors import AotiServeError
+
+P = ParamSpec("P")
+out = Console(soft_wrap=True)
+progress_out = Console(stderr=True)  # so that --json leaves standard output to scripts
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def fail(message: str) -> NoReturn:
+    progress_out.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    sys.exit(1)
+
+
+def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn an error of ours into its text and exit status 1; any other one keeps its traceback."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except AotiServeError as error:
+            fail(str(error))
+
+    return run
+
+
+def bytes_text(count: int) -> str:
+    """1536 -> '1.5 KB'."""
+    size = float(count)
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1024 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError

@@ -1,0 +1,196 @@
+"""Starting a server on a Ray cluster of its own, or on one that runs already; and leaving nothing behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import httpx
+import psutil
+from rich.status import Status
+
+from aoti_serve.cli.config_file import ConfigFile
+from aoti_serve.cli.console import progress_out
+from aoti_serve.cli.ports import free_port, holder_of
+from aoti_serve.errors import StartFailed
+
+POLL_S = 0.2
+STOP_S = 10.0
+GRPC_MESSAGE_BYTES = 64 * 2**20
+
+
+class Server:
+    """One configuration on one Ray cluster. Lives in the process of `aoti-serve up`."""
+
+    def __init__(self, config: ConfigFile, *, host: str, port: int, fast: bool, address: str | None) -> None:
+        self.config = config
+        self.host = host
+        self.port = port
+        self.fast = fast
+        self.address = address
+        self.dashboard = ""
+        self._leave_running = False
+
+    @property
+    def url(self) -> str:
+        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+
+    @contextmanager
+    def running(self, stop: threading.Event) -> Iterator[None]:
+        """Up inside, down after; if `stop` is set on the way up, it comes down again at once."""
+        if self.address is None:
+            _require_free(self.host, self.port)
+        os.environ.update(self._environment())
+        try:
+            with progress_out.status("starting Ray") as status:
+                self._start_ray()
+                self._deploy()
+                self._wait_ready(stop, status)
+            yield
+        finally:
+            if not self._leave_running:
+                with progress_out.status("stopping"):
+                    self._stop()
+
+    def leave_running(self) -> None:
+        """Do not take the application down when this process ends."""
+        self._leave_running = True
+
+    def watch(self, stop: threading.Event) -> None:
+        """Return when `stop` is set, or when somebody has taken the application down."""
+        while not stop.wait(1.0):
+            if not _statuses():
+                return
+
+    def exposures(self) -> list[str]:
+        """What listens beyond this machine, in words."""
+        if not self.fast:
+            return []
+        environment = os.environ
+        return [
+            "the fast ingress opens more ports than the plain one, and Ray binds some of them to all interfaces: "
+            f"replicas {environment['RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT']}-"
+            f"{environment['RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT']}, "
+            f"HAProxy statistics {environment['RAY_SERVE_HAPROXY_STATS_PORT']}, "
+            f"metrics {environment['RAY_SERVE_HAPROXY_METRICS_PORT']}. "
+            "Put a firewall before them, or use --no-fast."
+        ]
+
+    def _environment(self) -> dict[str, str]:
+        """Settings that Ray's processes read when they start; those that are set already stay."""
+        wanted = {"RAY_USAGE_STATS_ENABLED": "0"}
+        if self.fast:
+            wanted |= {
+                "RAY_SERVE_ENABLE_HA_PROXY": "1",
+                "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+                "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(GRPC_MESSAGE_BYTES),
+                "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
+                "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
+                "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": "30000",
+                "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": "31000",
+                "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+            }
+        return {key: value for key, value in wanted.items() if key not in os.environ}
+
+    def _start_ray(self) -> None:
+        import ray
+        from ray import serve
+        from ray.serve.config import HTTPOptions
+
+        context: Any = ray.init(
+            address=self.address or "local", log_to_driver=False, logging_level="ERROR", configure_logging=True
+        )
+        self.dashboard = context.dashboard_url or "not running"
+        serve.start(http_options=HTTPOptions(host=self.host, port=self.port))
+
+    def _deploy(self) -> None:
+        from ray.serve.context import _get_global_client
+        from ray.serve.schema import ServeDeploySchema
+
+        client: Any = _get_global_client()
+        client.deploy_apps(ServeDeploySchema.model_validate(self.config.content), _blocking=False)
+
+    def _wait_ready(self, stop: threading.Event, status: Status) -> None:
+        while not stop.wait(POLL_S):
+            applications = _statuses()
+            status.update(f"starting: {_progress(applications)}")
+            for name, application in applications.items():
+                if application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+                    raise StartFailed(detail=f"application '{name}' did not start: {_reason(application)}")
+            ready = applications and all(application.status == "RUNNING" for application in applications.values())
+            if ready and self._answers():
+                return
+
+    def _answers(self) -> bool:
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/v2/health/ready", timeout=5, trust_env=False).is_success
+        return False
+
+    def _stop(self) -> None:
+        import ray
+        from ray import serve
+
+        children = psutil.Process().children(recursive=True) if self.address is None else []
+        with suppress(Exception):  # whatever Ray says now, its processes are ended below
+            serve.shutdown()
+        ray.shutdown()
+        _end(children)
+
+
+def delete_application(address: str, name: str) -> None:
+    """Delete a Serve application on a running cluster; raises StartFailed if there is none."""
+    import ray
+    from ray import serve
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except ConnectionError as error:
+        raise StartFailed(detail=f"no Ray cluster at '{address}': {error}") from error
+    if name not in serve.status().applications:
+        raise StartFailed(detail=f"no application '{name}' on the cluster at '{address}'")
+    serve.delete(name)
+
+
+def _require_free(host: str, port: int) -> None:
+    holder = holder_of(host, port)
+    if holder is not None:
+        raise StartFailed(detail=f"port {port} is taken by {holder}; stop it, or choose another with --port")
+
+
+def _statuses() -> dict[str, Any]:
+    from ray import serve
+
+    applications: dict[str, Any] = serve.status().applications
+    return applications
+
+
+def _progress(applications: dict[str, Any]) -> str:
+    parts = []
+    for application in applications.values():
+        for name, deployment in application.deployments.items():
+            running = deployment.replica_states.get("RUNNING", 0)
+            parts.append(f"{name} {running}/{sum(deployment.replica_states.values()) or '?'}")
+            if deployment.message:
+                parts.append(deployment.message)
+    return ", ".join(parts) or "building the application"
+
+
+def _reason(application: Any) -> str:
+    messages = [application.message, *(deployment.message for deployment in application.deployments.values())]
+    return "\n".join(message for message in messages if message)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """End what Ray has left of its processes: HAProxy outlives its parent and keeps the port."""
+    _, alive = psutil.wait_procs(processes, timeout=1.0)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(alive, timeout=STOP_S)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=STOP_S)

@@ -1,0 +1,47 @@
+"""Moving a stored version's bytes through Ray's object store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from aoti_serve.weights.source import Slice, read_index
+
+CHUNK_BYTES = 64 * 2**20
+
+
+class Chunks(NamedTuple):
+    """A safetensors file on its way: objects of bounded size, and where its tensors lie in the whole."""
+
+    index: dict[str, Slice]
+    refs: list[ray.ObjectRef[Any]]
+    nbytes: int
+
+
+def put_file(path: Path) -> Chunks:
+    """Put a file into the object store; runs in the coordinator, which owns the objects."""
+    refs = [ray.put(chunk) for chunk in _chunks(path)]
+    return Chunks(read_index(path), refs, path.stat().st_size)
+
+
+async def gather(chunks: Chunks) -> NDArray[np.uint8]:
+    """The file's bytes again; runs in a replica. Each node pulls an object once, whoever asks."""
+    data = np.empty(chunks.nbytes, np.uint8)
+    offset = 0
+    for ref in chunks.refs:
+        chunk = await ref
+        data[offset : offset + chunk.nbytes] = chunk
+        offset += chunk.nbytes
+    return data
+
+
+def _chunks(path: Path) -> Iterator[NDArray[np.uint8]]:
+    # Flat bytes: putting a tensor can take three times its size (upstream ray #59462).
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield np.frombuffer(chunk, np.uint8)

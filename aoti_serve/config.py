@@ -1,0 +1,81 @@
+"""The configuration: the `args` of a Serve application, one section per owner, unknown keys refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, StringConstraints, model_validator
+
+from aoti_serve.tensors import Frozen
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+
+
+class BatchingConfig(Frozen):
+    """How requests share a run. Rows, not requests: a request of 8 images counts 8.
+
+    `max_queue_delay_ms` is how long rows may wait for company while a runner is free; 0 never lets a runner idle.
+    """
+
+    max_batch_size: PositiveInt = 64
+    max_queue_delay_ms: float = Field(default=0.0, ge=0)
+    max_queued_rows: PositiveInt = 4096
+
+
+class ScalingConfig(Frozen):
+    """Serve's autoscaling of a model's replicas."""
+
+    min: PositiveInt = 1
+    max: PositiveInt
+    target_ongoing_requests: float = Field(default=4.0, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ScalingConfig:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+class ModelConfig(Frozen):
+    """One model. Paths are relative to the folder that the server is started in."""
+
+    name: ModelName
+    package: Path
+    sha256: str | None = None
+    weights: Path | None = None
+    store: Path | None = None
+    weights_roots: tuple[Path, ...] = ()
+    keep_versions: Annotated[int, Field(ge=2)] = 8
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_runners: PositiveInt = 1
+    placement: Literal["split"] = "split"
+    replicas: PositiveInt | ScalingConfig = 1
+    batching: BatchingConfig = BatchingConfig()
+
+    @property
+    def store_root(self) -> Path:
+        """Where versions are kept: beside the package if the configuration does not say."""
+        return (self.store or self.package.with_suffix(".versions")).resolve()
+
+
+class GatewayConfig(Frozen):
+    """The ingress. Sizes in bytes."""
+
+    replicas: PositiveInt = 1
+    max_body_bytes: PositiveInt = 64 * 2**20
+    max_weights_bytes: PositiveInt = 16 * 2**30
+
+
+class AppConfig(Frozen):
+    """Everything under `args:` of the application."""
+
+    models: tuple[ModelConfig, ...] = Field(min_length=1)
+    gateway: GatewayConfig = GatewayConfig()
+
+    @model_validator(mode="after")
+    def _unique(self) -> AppConfig:
+        names = [model.name for model in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two models share a name: {names}")
+        return self

@@ -1,0 +1,177 @@
+"""Requests that share a run.
+
+The batcher is work-conserving: while a runner is free, a request leaves at once, alone; while all are busy, rows gather
+and the next free runner takes up to `max_batch_size` of them. So one client pays no delay, and many fill the batches by
+themselves. It counts rows, not requests, and puts only equal trailing shapes together. A request larger than
+`max_batch_size` leaves as a batch of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aoti_serve.config import BatchingConfig
+from aoti_serve.errors import QueueFull, Unavailable
+
+Arrays = list[NDArray[Any]]
+Key = tuple[tuple[int, ...], ...]
+
+
+class Answered(Protocol):
+    """What a run gives back: the version that computed it and the outputs in order."""
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def outputs(self) -> Arrays: ...
+
+
+class Rows(NamedTuple):
+    """One request's part of an answer."""
+
+    version: int
+    outputs: Arrays
+
+
+@dataclass
+class _Pending:
+    arrays: Arrays
+    rows: int
+    future: asyncio.Future[Rows]
+    arrival: float
+
+
+class Batcher:
+    """Runs in the gateway's event loop, one per model.
+
+    `run` sends one batch to a replica; `runners` is how many batches may be under way, and may change at any time.
+    Raises QueueFull when `max_queued_rows` wait already. A request whose caller has gone leaves the queue.
+    """
+
+    def __init__(
+        self, model: str, config: BatchingConfig, run: Callable[[Arrays], Awaitable[Answered]], *, batches: bool
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._run = run
+        self._batches = batches
+        self._runners = 0
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._queues: dict[Key, deque[_Pending]] = {}
+        self._queued_rows = 0
+
+    @property
+    def runners(self) -> int:
+        return self._runners
+
+    @runners.setter
+    def runners(self, count: int) -> None:
+        self._runners = count
+        self._pump()
+
+    async def submit(self, arrays: Arrays) -> Rows:
+        """This request's rows of an answer that one version computed."""
+        rows = arrays[0].shape[0] if self._batches else 1
+        if self._queued_rows + rows > self._config.max_queued_rows and self._queued_rows:
+            raise QueueFull(model=self._model, rows=self._queued_rows, limit=self._config.max_queued_rows)
+        loop = asyncio.get_running_loop()
+        pending = _Pending(arrays, rows, loop.create_future(), loop.time())
+        self._queues.setdefault(_key(arrays), deque()).append(pending)
+        self._queued_rows += rows
+        self._pump()
+        return await pending.future
+
+    def _pump(self) -> None:
+        """Send batches while runners are free and rows are due."""
+        while len(self._under_way) < self._runners:
+            key = self._next_key()
+            if key is None or self._delayed(self._queues[key]):
+                return
+            batch = self._take(key)
+            task = asyncio.get_running_loop().create_task(self._answer(batch))
+            self._under_way.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._pump()
+
+    def _next_key(self) -> Key | None:
+        """The shapes whose first request has waited longest; requests whose callers have gone are dropped."""
+        for key, queue in list(self._queues.items()):
+            while queue and queue[0].future.done():
+                self._queued_rows -= queue.popleft().rows
+            if not queue:
+                del self._queues[key]
+        return min(self._queues, key=lambda key: self._queues[key][0].arrival, default=None)
+
+    def _delayed(self, queue: deque[_Pending]) -> bool:
+        """Whether the rows should wait for company; then the pump is called again when they have waited enough."""
+        delay = self._config.max_queue_delay_ms / 1e3
+        if not delay or sum(pending.rows for pending in queue) >= self._config.max_batch_size:
+            return False
+        loop = asyncio.get_running_loop()
+        left = queue[0].arrival + delay - loop.time()
+        if left <= 0:
+            return False
+        loop.call_later(left, self._pump)
+        return True
+
+    def _take(self, key: Key) -> list[_Pending]:
+        queue = self._queues[key]
+        batch: list[_Pending] = []
+        rows = 0
+        while queue and (not batch or (self._batches and rows + queue[0].rows <= self._config.max_batch_size)):
+            pending = queue.popleft()
+            self._queued_rows -= pending.rows
+            if not pending.future.done():
+                batch.append(pending)
+                rows += pending.rows
+        return batch
+
+    async def _answer(self, batch: list[_Pending]) -> None:
+        try:
+            answer = await self._run(_joined([pending.arrays for pending in batch]))
+        except Unavailable as error:
+            _fail(batch, error)
+        except Exception as error:
+            if len(batch) == 1:
+                _fail(batch, error)
+            else:  # one of them may be the guilty one; the others must not fail with it
+                for pending in batch:
+                    await self._answer([pending])
+        else:
+            self._hand_out(batch, answer)
+
+    def _hand_out(self, batch: list[_Pending], answer: Answered) -> None:
+        start = 0
+        for pending in batch:
+            end = start + pending.rows
+            outputs = [array[start:end] for array in answer.outputs] if len(batch) > 1 else list(answer.outputs)
+            start = end
+            if not pending.future.done():
+                pending.future.set_result(Rows(answer.version, outputs))
+
+
+def _key(arrays: Arrays) -> Key:
+    return tuple(array.shape[1:] for array in arrays)
+
+
+def _joined(requests: list[Arrays]) -> Arrays:
+    if len(requests) == 1:
+        return requests[0]
+    return [np.concatenate(parts) for parts in zip(*requests, strict=True)]
+
+
+def _fail(batch: list[_Pending], error: Exception) -> None:
+    for pending in batch:
+        if not pending.future.done():
+            pending.future.set_exception(error)

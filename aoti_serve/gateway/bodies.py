@@ -1,0 +1,29 @@
+"""Request bodies, bounded before they are read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+
+from aoti_serve.errors import BodyTooLarge
+
+
+async def read_body(request: Request, limit: int, setting: str) -> bytes:
+    """The whole body; raises BodyTooLarge without having read more than `limit` bytes."""
+    pieces = [piece async for piece in stream_body(request, limit, setting)]
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def stream_body(request: Request, limit: int, setting: str) -> AsyncIterator[bytes]:
+    """The body piece by piece; raises BodyTooLarge at once if its length is announced, else when it is passed."""
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > limit:
+        raise BodyTooLarge(limit=limit, setting=setting)
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            raise BodyTooLarge(limit=limit, setting=setting)
+        if piece:
+            yield piece

@@ -1,0 +1,122 @@
+"""What the protocol means, once: HTTP translates to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+from ray.exceptions import RayActorError
+from ray.serve.handle import DeploymentHandle
+
+from aoti_serve.cluster.calls import unwrapped
+from aoti_serve.cluster.client import CoordinatorClient
+from aoti_serve.cluster.member import Membership
+from aoti_serve.config import ModelConfig
+from aoti_serve.errors import UnknownModel, UnknownVersion
+from aoti_serve.gateway.batcher import Answered, Arrays, Batcher
+from aoti_serve.model.signature import Shaped, Signature
+from aoti_serve.protocol.messages import InferRequest, InferResponse, model_metadata
+from aoti_serve.weights.swap import Report, Target
+
+# Above this, a batch goes through the object store: inline, gRPC refuses it at 4 MB.
+INLINE_BYTES = 2 * 2**20
+
+
+class Served:
+    """One model as a gateway sees it: a member that holds no weights, only the fence and the number of runners."""
+
+    def __init__(
+        self,
+        gateway: str,
+        config: ModelConfig,
+        signature: Signature,
+        replicas: DeploymentHandle[Any],
+        coordinator: DeploymentHandle[Any],
+    ) -> None:
+        self.name = config.name
+        self.signature = signature
+        self.weights = CoordinatorClient(coordinator)
+        self.version = 0
+        self._gateway = gateway
+        self._replicas = replicas
+        self._epoch = -1
+        self._staging: str | None = None
+        self._batcher = Batcher(config.name, config.batching, self._run, batches=signature.batch is not None)
+        self.membership = Membership(self, coordinator)
+
+    @property
+    def ready(self) -> bool:
+        return self._batcher.runners > 0
+
+    def report(self) -> Report:
+        return Report(member=self._gateway, epoch=self._epoch, staged=self._staging)
+
+    async def reconcile(self, target: Target) -> None:
+        self._epoch = target.committed.epoch
+        self.version = target.committed.version.number
+        self._staging = target.staging.swap if target.staging else None
+        self._batcher.runners = target.runners
+
+    def check_version(self, version: str | None) -> None:
+        if version is not None and version != str(self.version):
+            raise UnknownVersion(name=self.name, version=version, current=self.version)
+
+    async def infer(self, request: InferRequest, version: str | None) -> InferResponse:
+        """Check the request in full, run its rows in some batch, name the version that computed them."""
+        self.check_version(version)
+        signature = self.signature
+        signature.check_inputs({name: Shaped(tensor.dtype, tensor.shape) for name, tensor in request.inputs.items()})
+        signature.check_outputs(request.outputs or [])
+        rows = await self._batcher.submit([request.inputs[spec.name].array for spec in signature.inputs])
+        if version is not None and version != str(rows.version):  # a swap came in between
+            raise UnknownVersion(name=self.name, version=version, current=rows.version)
+        arrays = dict(zip((spec.name for spec in signature.outputs), rows.outputs, strict=True))
+        specs = {spec.name: spec for spec in signature.outputs}
+        wanted = request.outputs or list(specs)
+        return InferResponse(self.name, rows.version, request.id, [(specs[name], arrays[name]) for name in wanted])
+
+    def metadata(self, version: str | None) -> dict[str, object]:
+        self.check_version(version)
+        return model_metadata(self.name, self.version, self.signature.inputs, self.signature.outputs)
+
+    async def _run(self, arrays: Arrays) -> Answered:
+        try:
+            return await self._send(arrays)
+        except RayActorError:  # the replica has died; a run changes nothing, so another one may do it again
+            return await self._send(arrays)
+
+    async def _send(self, arrays: Sequence[NDArray[Any]]) -> Answered:
+        handle = self._replicas
+        if sum(array.nbytes for array in arrays) > INLINE_BYTES:
+            handle = handle.options(_by_reference=True)
+        answer: Answered = await unwrapped(handle.infer.remote(arrays, self._epoch))
+        return answer
+
+
+class DataPlane:
+    """All models of one gateway."""
+
+    def __init__(self, models: Sequence[Served]) -> None:
+        self._models = {model.name: model for model in models}
+
+    async def join(self) -> None:
+        for model in self._models.values():
+            await model.membership.join()
+
+    def check_health(self) -> None:
+        for model in self._models.values():
+            model.membership.check()
+
+    @property
+    def ready(self) -> bool:
+        return all(model.ready for model in self._models.values())
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._models)
+
+    def model(self, name: str) -> Served:
+        if name not in self._models:
+            raise UnknownModel(name=name, known=self.names)
+        return self._models[name]

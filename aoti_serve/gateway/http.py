@@ -1,0 +1,181 @@
+"""The routes: Open Inference Protocol V2 and the weights API. Each translates and calls; what things mean is elsewhere.
+
+HTTP form: kserve/open-inference-protocol, inference_rest.md; binary data: Triton's extension_binary_data.md.
+"""
+
+# No postponed annotations here: FastAPI could not resolve the ones that name a local guard.
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, TypeVar
+
+import orjson
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response, StreamingResponse
+
+from aoti_serve import __version__
+from aoti_serve.config import GatewayConfig
+from aoti_serve.errors import AotiServeError, InvalidBody
+from aoti_serve.gateway.admin import Guard, Label, RollbackBody, Sha256, SwapBody
+from aoti_serve.gateway.bodies import read_body, stream_body
+from aoti_serve.gateway.data_plane import DataPlane, Served
+from aoti_serve.protocol.decode import decode_request
+from aoti_serve.protocol.encode import encode_response
+from aoti_serve.protocol.messages import server_metadata
+
+HEADER_LENGTH = "inference-header-content-length"
+RETRY_AFTER_S = "1"
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
+    """The ASGI app of one gateway."""
+    app = FastAPI(title="aoti-serve", version=__version__)
+    app.include_router(_health(plane))
+    app.include_router(_inference(plane, config))
+    app.include_router(_weights(plane, guard, config), prefix="/v2/models/{name}/weights")
+    app.add_exception_handler(AotiServeError, _refused)
+    app.add_exception_handler(HTTPException, _not_routed)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    return app
+
+
+def _health(plane: DataPlane) -> APIRouter:
+    routes = APIRouter(tags=["server"])
+
+    @routes.get("/v2")
+    async def server() -> Response:
+        return _json(server_metadata(__version__))
+
+    @routes.get("/v2/health/live")
+    async def live() -> Response:
+        return _json({"live": True})
+
+    @routes.get("/ready")
+    @routes.get("/v2/health/ready")
+    async def ready() -> Response:
+        return _json({"ready": plane.ready}, 200 if plane.ready else 503)
+
+    return routes
+
+
+def _inference(plane: DataPlane, config: GatewayConfig) -> APIRouter:
+    routes = APIRouter(tags=["inference"])
+
+    @routes.get("/v2/models")
+    async def models() -> Response:
+        return _json({"models": plane.names})
+
+    @routes.get("/v2/models/{name}")
+    @routes.get("/v2/models/{name}/versions/{version}")
+    async def model(name: str, version: str | None = None) -> Response:
+        return _json(plane.model(name).metadata(version))
+
+    @routes.get("/v2/models/{name}/ready")
+    @routes.get("/v2/models/{name}/versions/{version}/ready")
+    async def model_ready(name: str, version: str | None = None) -> Response:
+        served = plane.model(name)
+        served.check_version(version)
+        return _json({"name": name, "ready": served.ready}, 200 if served.ready else 503)
+
+    @routes.post("/v2/models/{name}/infer")
+    @routes.post("/v2/models/{name}/versions/{version}/infer")
+    async def infer(request: Request, name: str, version: str | None = None) -> Response:
+        served = plane.model(name)
+        body = await read_body(request, config.max_body_bytes, "gateway.max_body_bytes")
+        asked = decode_request(body, request.headers.get(HEADER_LENGTH))
+        encoded = encode_response(await served.infer(asked, version), asked)
+        if encoded.header_length is None:
+            return Response(encoded.body, media_type="application/json")
+        headers = {HEADER_LENGTH: str(encoded.header_length)}
+        return Response(encoded.body, media_type="application/octet-stream", headers=headers)
+
+    return routes
+
+
+def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter:
+    def guarded(request: Request, name: str) -> Served:
+        guard.check(request.headers.get("authorization"))
+        return plane.model(name)
+
+    Admin = Annotated[Served, Depends(guarded)]
+    routes = APIRouter(tags=["weights"])
+
+    @routes.get("")
+    async def status(served: Admin) -> Response:
+        return _json(await served.weights.status())
+
+    @routes.get("/versions")
+    async def versions(served: Admin) -> Response:
+        return _json([version.model_dump() for version in await served.weights.versions()])
+
+    @routes.get("/events")
+    async def events(served: Admin) -> Response:
+        return StreamingResponse(_events(served), media_type="text/event-stream")
+
+    @routes.post("")
+    async def swap(
+        request: Request, served: Admin, label: Label = "", sha256: Annotated[Sha256 | None, Query()] = None
+    ) -> Response:
+        if request.headers.get("content-type", "").startswith("application/octet-stream"):
+            body = stream_body(request, config.max_weights_bytes, "gateway.max_weights_bytes")
+            return _json(await served.weights.swap_bytes(body, label, sha256))
+        asked = _parsed(SwapBody, await read_body(request, config.max_body_bytes, "gateway.max_body_bytes"))
+        return _json(await served.weights.swap_uri(asked.uri, asked.label, asked.sha256))
+
+    @routes.post("/rollback")
+    async def rollback(request: Request, served: Admin) -> Response:
+        body = await read_body(request, config.max_body_bytes, "gateway.max_body_bytes")
+        return _json(await served.weights.rollback(_parsed(RollbackBody, body or b"{}").version))
+
+    return routes
+
+
+async def _events(served: Served) -> AsyncIterator[bytes]:
+    """Server-sent events: the status, now and at every change."""
+    seen = -1
+    while True:
+        status = await served.weights.status(seen)
+        if status.revision != seen:
+            yield b"event: weights\ndata: " + orjson.dumps(status.model_dump()) + b"\n\n"
+        else:
+            yield b": nothing new\n\n"  # shows that both ends are alive
+        seen = status.revision
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    content = orjson.dumps(value.model_dump() if isinstance(value, BaseModel) else value)
+    return Response(content, status, media_type="application/json")
+
+
+def _parsed(kind: type[Body], body: bytes) -> Body:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidBody(detail=_first_problem(error.errors())) from error
+
+
+def _first_problem(problems: Any) -> str:
+    where = ".".join(str(part) for part in problems[0]["loc"])
+    return f"{where}: {problems[0]['msg']}" if where else str(problems[0]["msg"])
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, AotiServeError)
+    response = _json({"error": str(error)}, error.http_status)
+    if error.http_status == 503:
+        response.headers["retry-after"] = RETRY_AFTER_S
+    if error.http_status == 401:
+        response.headers["www-authenticate"] = "Bearer"
+    return response
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json({"error": f"{request.method} {request.url.path}: {error.detail}"}, error.status_code)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _json({"error": _first_problem(error.errors())}, 400)

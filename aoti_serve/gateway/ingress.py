@@ -1,0 +1,41 @@
+"""The gateway as a Serve deployment class."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from aoti_serve.config import GatewayConfig, ModelConfig
+from aoti_serve.gateway.admin import Guard
+from aoti_serve.gateway.data_plane import DataPlane, Served
+from aoti_serve.gateway.http import build_app
+from aoti_serve.model.signature import Signature
+
+
+class ServedModel(NamedTuple):
+    """What a gateway needs of a model; Serve turns the bound deployments into handles."""
+
+    config: ModelConfig
+    signature: Signature
+    replicas: DeploymentHandle[Any]
+    coordinator: DeploymentHandle[Any]
+
+
+class Gateway:
+    """Ready once it knows every model's committed version, so that it never lets an older one through."""
+
+    async def __init__(self, config: GatewayConfig, models: list[ServedModel], token_digest: str | None) -> None:
+        self._config = config
+        self._guard = Guard(token_digest)
+        name = serve.get_replica_context().replica_id.unique_id
+        self._plane = DataPlane([Served(name, *model) for model in models])
+        await self._plane.join()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_app(self._plane, self._guard, self._config)
+
+    def check_health(self) -> None:
+        self._plane.check_health()

@@ -1,0 +1,84 @@
+"""Admission to a container: at most `slots` runs at a time, in order of arrival, and none while it is closed."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Gate:
+    """A counting semaphore that hands a free slot to whoever waits longest, and that can be closed.
+
+    The runtime's own lock lets readers overtake the writer, so a swap under load starves for seconds
+    (upstream #144459). Here closing stops admission first, waits for the runs in flight, and then the pointer is
+    flipped with nobody inside. Thread-safe.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._lock = threading.Lock()
+        self._free = slots
+        self._slots = slots
+        self._closed = False
+        self._waiting: deque[threading.Event] = deque()
+        self._drained = threading.Condition(self._lock)
+        self._closing = threading.Lock()
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Hold a slot: for the length of a run."""
+        self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Hold the gate closed with nobody inside: for the length of a flip. One closer at a time."""
+        with self._closing:
+            with self._lock:
+                self._closed = True
+                self._drained.wait_for(lambda: self._free == self._slots)
+            try:
+                yield
+            finally:
+                self._reopen()
+
+    def _enter(self) -> None:
+        with self._lock:
+            if not self._closed and self._free and not self._waiting:
+                self._free -= 1
+                return
+            turn = threading.Event()
+            self._waiting.append(turn)
+        try:
+            turn.wait()
+        except BaseException:
+            self._give_up(turn)
+            raise
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._free += 1
+            self._admit_next()
+            self._drained.notify_all()
+
+    def _give_up(self, turn: threading.Event) -> None:
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                return
+        self._leave()
+
+    def _reopen(self) -> None:
+        with self._lock:
+            self._closed = False
+            while self._free and self._waiting:
+                self._admit_next()
+
+    def _admit_next(self) -> None:
+        if self._waiting and not self._closed:
+            self._free -= 1
+            self._waiting.popleft().set()

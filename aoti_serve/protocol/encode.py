@@ -1,0 +1,48 @@
+"""V2 responses to bytes, JSON and binary."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from aoti_serve.protocol.messages import InferRequest, InferResponse
+from aoti_serve.tensors import DTYPES, TensorSpec
+
+
+class Encoded(NamedTuple):
+    """A response body; `header_length` is that of its JSON part when binary data follows it, else None."""
+
+    body: bytes
+    header_length: int | None
+
+
+def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
+    """Each output in the form that the request asked for."""
+    outputs, tails = [], []
+    for spec, array in response.outputs:
+        entry: dict[str, Any] = {
+            "name": spec.name,
+            "datatype": DTYPES[spec.dtype].oip,
+            "shape": list(array.shape),
+        }
+        if request.wants_binary(spec.name):
+            entry["parameters"] = {"binary_data_size": array.nbytes}
+            tails.append(np.ascontiguousarray(array).tobytes())
+        else:
+            entry["data"] = _json_values(spec, array)
+        outputs.append(entry)
+    message = {"model_name": response.model_name, "model_version": str(response.model_version), "outputs": outputs}
+    if response.id is not None:
+        message["id"] = response.id
+    header = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Encoded(b"".join([header, *tails]), len(header) if tails else None)
+
+
+def _json_values(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if spec.dtype == "bfloat16":
+        return (flat.astype(np.uint32) << 16).view(np.float32)
+    return flat

@@ -1,0 +1,67 @@
+"""V2 requests, responses and metadata as values. Names as in the specification's inference_rest.md."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from aoti_serve.tensors import DTYPES, TensorSpec
+
+EXTENSIONS = ("binary_tensor_data", "weights")
+
+
+@dataclass(frozen=True)
+class InputTensor:
+    """A decoded input: `dtype` is a torch name, `array` has `shape`; bfloat16 is held as uint16."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    array: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """`outputs` is what was asked for, None for all; `binary` names the outputs to be answered as binary data."""
+
+    id: str | None
+    inputs: dict[str, InputTensor]
+    outputs: list[str] | None = None
+    binary: Collection[str] = ()
+    binary_default: bool = False
+
+    def wants_binary(self, output: str) -> bool:
+        return output in self.binary or (self.binary_default and self.outputs is None)
+
+
+@dataclass(frozen=True)
+class InferResponse:
+    """`outputs` are (spec, array) in the order they are answered."""
+
+    model_name: str
+    model_version: int
+    id: str | None
+    outputs: list[tuple[TensorSpec, NDArray[Any]]] = field(default_factory=list)
+
+
+def server_metadata(version: str) -> dict[str, object]:
+    return {"name": "aoti-serve", "version": version, "extensions": list(EXTENSIONS)}
+
+
+def model_metadata(
+    name: str, version: int, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> dict[str, object]:
+    return {
+        "name": name,
+        "versions": [str(version)],
+        "platform": "pytorch_aotinductor",
+        "inputs": [_tensor(spec) for spec in inputs],
+        "outputs": [_tensor(spec) for spec in outputs],
+    }
+
+
+def _tensor(spec: TensorSpec) -> dict[str, object]:
+    return {"name": spec.name, "datatype": DTYPES[spec.dtype].oip, "shape": list(spec.static_shape)}

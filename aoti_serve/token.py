@@ -1,0 +1,44 @@
+"""The admin token: made once, kept where only its owner can read it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from aoti_serve.errors import InvalidConfig
+
+TOKEN_VARIABLE = "AOTI_SERVE_ADMIN_TOKEN"
+
+
+def token_path() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "aoti-serve" / "admin-token"
+
+
+def read_token() -> str | None:
+    """The token: from the environment, else from its file; None if there is neither.
+
+    Raises InvalidConfig if others may read the file.
+    """
+    if token := os.environ.get(TOKEN_VARIABLE, "").strip():
+        return token
+    path = token_path()
+    if not path.exists():
+        return None
+    if path.stat().st_mode & 0o077:
+        raise InvalidConfig(detail=f"{path} can be read by others; run `chmod 600 {path}`")
+    return path.read_text().strip() or None
+
+
+def ensure_token() -> str:
+    """The token, made now if there is none."""
+    if token := read_token():
+        return token
+    path = token_path()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    token = secrets.token_urlsafe(32)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(token + "\n")
+    path.chmod(0o600)
+    return token

@@ -1,0 +1,97 @@
+"""Where weights come from: a safetensors file, checked against the constants before anybody reads a tensor of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from safetensors import SafetensorError, safe_open
+
+from aoti_serve.errors import (
+    DigestMismatch,
+    MissingTensor,
+    SourceRefused,
+    UnknownTensor,
+    UnreadableWeights,
+    WrongTensorDtype,
+    WrongTensorShape,
+)
+from aoti_serve.tensors import BY_SAFETENSORS, ConstantSpec
+
+
+class Slice(NamedTuple):
+    """A tensor inside a safetensors file: `begin` and `end` in bytes from the start of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def read_index(path: Path) -> dict[str, Slice]:
+    """The tensors of a safetensors file by name; reads only its header.
+
+    Raises UnreadableWeights for anything that is not a whole, well-formed file: a pickle, a truncated download.
+    """
+    try:
+        with safe_open(path, framework="numpy"):  # the format's own parser checks offsets, overlaps and the length
+            pass
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UnreadableWeights(detail=str(error)) from error
+    return {name: _slice(entry, 8 + size) for name, entry in header.items() if name != "__metadata__"}
+
+
+def check_fits(index: Mapping[str, Slice], constants: Collection[ConstantSpec], unused: Collection[str]) -> None:
+    """Raise an InvalidWeights that names the first tensor that does not fit the package."""
+    known = {spec.name for spec in constants}
+    for name in index:
+        if name not in known and name not in unused:
+            raise UnknownTensor(name=name)
+    for spec in constants:
+        if spec.name not in index:
+            raise MissingTensor(name=spec.name)
+        found = index[spec.name]
+        if found.dtype != spec.dtype:
+            raise WrongTensorDtype(name=spec.name, got=found.dtype, expected=spec.dtype)
+        if found.shape != spec.shape:
+            raise WrongTensorShape(name=spec.name, got=list(found.shape), expected=list(spec.shape))
+
+
+def digest_of(path: Path, expected: str | None = None) -> str:
+    """The file's sha256 in hex; raises DigestMismatch if another was promised."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected is not None and expected.lower() != digest:
+        raise DigestMismatch(got=digest, expected=expected)
+    return digest
+
+
+def local_file(uri: str, roots: Collection[Path]) -> Path:
+    """The file that a URI (`file://` or a plain path) names, if it lies under an allowed root after all links."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
+        raise SourceRefused(uri=uri, reason="only files of this host can be read")
+    if not roots:
+        raise SourceRefused(uri=uri, reason="the configuration allows no weights_roots; upload the file instead")
+    path = Path(os.path.realpath(unquote(parts.path)))
+    if not any(path.is_relative_to(os.path.realpath(root)) for root in roots):
+        raise SourceRefused(uri=uri, reason="it lies outside the allowed weights_roots")
+    if not path.is_file():
+        raise UnreadableWeights(detail=f"no file at {uri}")
+    return path
+
+
+def _slice(entry: dict[str, object], data_start: int) -> Slice:
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    assert isinstance(shape, list) and isinstance(offsets, list), "safe_open has checked the header"
+    code = str(entry["dtype"])
+    dtype = BY_SAFETENSORS[code].torch if code in BY_SAFETENSORS else code
+    return Slice(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])

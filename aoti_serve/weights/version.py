@@ -1,0 +1,30 @@
+"""A weights version: a number that only ever grows, and what it stands for."""
+
+from __future__ import annotations
+
+from aoti_serve.tensors import Frozen
+
+
+class Version(Frozen):
+    """`number` 0 stands for the package's built-in weights, which have no digest and no file.
+
+    `created` is in seconds since the epoch (UTC), `nbytes` the size of the safetensors file, `digest` its sha256.
+    """
+
+    number: int
+    digest: str = ""
+    label: str = ""
+    created: float = 0.0
+    nbytes: int = 0
+    tensors: int = 0
+
+
+BUILT_IN = Version(number=0, label="built into the package")
+
+
+class Committed(Frozen):
+    """What answers: `epoch` counts commits, so it grows with a rollback too, where `version` goes back."""
+
+    epoch: int
+    version: Version
+    previous: Version | None = None
