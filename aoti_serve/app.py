@@ -1,6 +1,6 @@
 """The composition root: a configuration in, a Serve application out.
 
-    import_path: aoti_serve.app:build
+import_path: aoti_serve.app:build
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
 
 from aoti_serve.cluster.coordinator import Coordinator
 from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
@@ -36,7 +36,7 @@ def build(args: dict[str, Any]) -> Application:
         raise InvalidConfig(detail=f"args: {error}") from error
     models = [_served(_located(model), config.gateway) for model in config.models]
     token = read_token()
-    gateway = serve.deployment(serve.ingress()(Gateway)).options(
+    gateway = _deployment(serve.ingress()(Gateway)).options(
         name=GATEWAY,
         num_replicas=config.gateway.replicas,
         max_ongoing_requests=MANY_REQUESTS,
@@ -46,19 +46,22 @@ def build(args: dict[str, Any]) -> Application:
     return gateway.bind(config.gateway, models, token_digest(token) if token else None)
 
 
+def _deployment(cls: type) -> Deployment:
+    made: Deployment = serve.deployment(cls)  # type: ignore[assignment]  # overloads that lose the class form
+    return made
+
+
 def _served(config: ModelConfig, gateway: GatewayConfig) -> ServedModel:
     package = _opened(config)
-    coordinator = serve.deployment(Coordinator).options(
+    coordinator = _deployment(Coordinator).options(
         name=coordinator_of(config.name),
         max_ongoing_requests=MANY_REQUESTS,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         ray_actor_options={"num_cpus": 0},
     )
     members = (replicas_of(config.name), GATEWAY)
-    bound = coordinator.bind(
-        config, package.signature, package.carries_weights, members, gateway.max_weights_bytes
-    )
-    replicas = serve.deployment(Replica).options(name=replicas_of(config.name), **_replica_options(config, package))
+    bound = coordinator.bind(config, package.signature, package.carries_weights, members, gateway.max_weights_bytes)
+    replicas = _deployment(Replica).options(name=replicas_of(config.name), **_replica_options(config, package))
     return ServedModel(config, package.signature, replicas.bind(str(package.path), config.num_runners, bound), bound)
 
 

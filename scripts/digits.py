@@ -79,7 +79,7 @@ def train_epoch(net: nn.Module, optimizer: torch.optim.Optimizer, digits: Digits
         rows = order[index * batch : (index + 1) * batch]
         loss = nn.functional.cross_entropy(net(digits.images[rows])["logits"], digits.labels[rows])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     net.eval()
 

@@ -27,8 +27,8 @@ class AdminClient:
         if token is None:
             raise AdminClosed()
         self._url = url
+        self._weights = f"{url.rstrip('/')}/v2/models/{model}/weights"
         self._client = httpx.Client(
-            base_url=f"{url.rstrip('/')}/v2/models/{model}/weights",
             headers={"Authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(10.0, read=None, write=None),
             trust_env=False,
@@ -51,7 +51,7 @@ class AdminClient:
 
     def events(self) -> Iterator[Any]:
         """The status, now and at every change, until the caller stops."""
-        with self._client.stream("GET", "/events") as response:
+        with self._client.stream("GET", f"{self._weights}/events") as response:
             for line in response.iter_lines():
                 if line.startswith("data: "):
                     yield json.loads(line.removeprefix("data: "))
@@ -61,7 +61,7 @@ class AdminClient:
 
     def _send(self, method: str, path: str, **request: Any) -> Any:
         try:
-            response = self._client.request(method, path, **request)
+            response = self._client.request(method, self._weights + path, **request)
         except httpx.TransportError as error:
             raise ServerUnreachable(url=self._url, detail=str(error) or type(error).__name__) from error
         return answer_of(response)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,7 +48,9 @@ class Server:
         os.environ.update(self._environment())
         try:
             with progress_out.status("starting Ray") as status:
+                _catch_signals(stop)
                 self._start_ray()
+                _catch_signals(stop)  # Ray has put its own handlers in, which would end this process on the spot
                 self._deploy()
                 self._wait_ready(stop, status)
             yield
@@ -100,9 +104,7 @@ class Server:
         from ray import serve
         from ray.serve.config import HTTPOptions
 
-        context: Any = ray.init(
-            address=self.address or "local", log_to_driver=False, logging_level="ERROR", configure_logging=True
-        )
+        context: Any = ray.init(address=self.address or "local", log_to_driver=False, logging_level=logging.ERROR)
         self.dashboard = context.dashboard_url or "not running"
         serve.start(http_options=HTTPOptions(host=self.host, port=self.port))
 
@@ -146,7 +148,7 @@ def delete_application(address: str, name: str) -> None:
     from ray import serve
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise StartFailed(detail=f"no Ray cluster at '{address}': {error}") from error
     if name not in serve.status().applications:
@@ -158,6 +160,11 @@ def _require_free(host: str, port: int) -> None:
     holder = holder_of(host, port)
     if holder is not None:
         raise StartFailed(detail=f"port {port} is taken by {holder}; stop it, or choose another with --port")
+
+
+def _catch_signals(stop: threading.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
 
 
 def _statuses() -> dict[str, Any]:

@@ -65,11 +65,12 @@ def _made(target: str) -> tuple[Any, Any, Any]:
 
 
 def _show(package: Package, as_json: bool) -> None:
+    compiled = {key: value for key, value in package.metadata.items() if key.startswith("AOTI_")}
     facts = {
         "path": str(package.path),
         "bytes": package.path.stat().st_size,
         "sha256": package.digest,
-        "metadata": {key: value for key, value in package.metadata.items() if key.startswith("AOTI_")},
+        "metadata": compiled,
         "carries_weights": package.carries_weights,
     }
     signature = package.signature
@@ -77,7 +78,7 @@ def _show(package: Package, as_json: bool) -> None:
         print_json(facts | {"signature": signature.model_dump(mode="json")})
         return
     out.print(f"[bold]{package.path.name}[/]  {bytes_text(package.path.stat().st_size)}  sha256 {package.digest}")
-    out.print("  ".join(f"{key.removeprefix('AOTI_').lower()}: {value or '-'}" for key, value in facts["metadata"].items()))  # type: ignore[attr-defined]
+    out.print("  ".join(f"{key.removeprefix('AOTI_').lower()}: {value or '-'}" for key, value in compiled.items()))
     weights = sum(spec.nbytes for spec in signature.constants)
     where = "inside, as version 0" if package.carries_weights else "apart"
     out.print(f"weights: {where}; {len(signature.constants)} constants, {bytes_text(weights)}, all swappable")

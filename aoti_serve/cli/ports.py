@@ -13,7 +13,7 @@ def holder_of(host: str, port: int) -> str | None:
     if _can_bind(host, port):
         return None
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
             return _described(psutil.Process(connection.pid))
     return "another process"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -32,8 +31,6 @@ def up(
     files = read_config(config)
     ensure_token()
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     server = Server(files, host=host, port=port, fast=fast and address is None, address=address)
     with server.running(stop):
         if stop.is_set():

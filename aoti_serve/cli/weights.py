@@ -56,7 +56,9 @@ def rollback(
 
 @reports_errors
 def status(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]")] = None, url: Url = DEFAULT_URL, as_json: AsJson = False
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
     """Show what every model answers with, and every replica's receipt."""
     found = [AdminClient(url, name).status() for name in ([model] if model else model_names(url))]
@@ -90,7 +92,12 @@ class _ProgressBars:
     """An upload bar, and one that follows the swap through its phases by the server's events."""
 
     def __init__(self, client: AdminClient, upload: int = 0) -> None:
-        columns = TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn()
+        columns = (
+            TextColumn("{task.description:>10}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
         self._progress = Progress(*columns, console=progress_out, transient=True)
         self._client = client
         self._upload = self._progress.add_task("upload", total=upload, note="") if upload else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -61,7 +61,7 @@ class Coordinator:
     One swap at a time: a second one gets SwapInProgress. A swap, once begun, ends whether its caller waits or not.
     """
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Serve awaits constructors
         self, model: ModelConfig, signature: Signature, carries_weights: bool, members: tuple[str, ...], max_bytes: int
     ) -> None:
         self._model = model
@@ -77,7 +77,7 @@ class Coordinator:
         self._uploads: dict[str, Path] = {}
         self._tasks = {asyncio.get_running_loop().create_task(self._registry.reap())}
 
-    async def sync(self, report: Report, process: ActorHandle, seen: int) -> Target:
+    async def sync(self, report: Report, process: ActorHandle[Any], seen: int) -> Target:
         """For members: report, and learn the target once it is newer than `seen`."""
         return await self._registry.sync(report, process, seen)
 
@@ -195,7 +195,9 @@ class Coordinator:
 
     async def _run(self, version: Version) -> None:
         before = self._registry.target.committed
-        self._swap = Swap(version, self._registry, lambda: self._store.commit(version, before.epoch + 1, before.version))
+        self._swap = Swap(
+            version, self._registry, lambda: self._store.commit(version, before.epoch + 1, before.version)
+        )
         try:
             await self._swap.run()
         finally:

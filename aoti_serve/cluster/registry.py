@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -21,7 +22,7 @@ POLL_S = 10.0
 @dataclass
 class _Entry:
     report: Report
-    process: ActorHandle
+    process: ActorHandle[Any]
 
 
 class Registry:
@@ -42,7 +43,7 @@ class Registry:
     def reports(self) -> list[Report]:
         return [entry.report for entry in self._entries.values()]
 
-    async def sync(self, report: Report, process: ActorHandle, seen: int) -> Target:
+    async def sync(self, report: Report, process: ActorHandle[Any], seen: int) -> Target:
         """Take a member's report; answer the target once it is newer than revision `seen`, or after a while."""
         self._entries[report.member] = _Entry(report, process)
         self._count_runners()

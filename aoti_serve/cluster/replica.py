@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +44,9 @@ class Replica:
     the model.
     """
 
-    async def __init__(self, package: str, num_runners: int, coordinator: DeploymentHandle[Any]) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits constructors
+        self, package: str, num_runners: int, coordinator: DeploymentHandle[Any]
+    ) -> None:
         self._id = serve.get_replica_context().replica_id.unique_id
         self._coordinator = coordinator
         self._runs = ThreadPoolExecutor(num_runners, "runner", initializer=_limit_threads, initargs=(num_runners,))
@@ -125,7 +128,7 @@ class Replica:
             return
         chunks: Chunks = await unwrapped(self._coordinator.fetch.remote(version.number))
         data = await gather(chunks)
-        await self._off_loop(self._container.stage, _tensors(data, chunks.index), version.number)
+        await self._off_loop(self._container.stage, _tensors(data, chunks.slices), version.number)
 
     def _make_active(self, number: int) -> None:
         if self._container.staged == number:
@@ -152,7 +155,7 @@ class Replica:
         return Receipt(
             replica=self._id,
             node=context.get_node_id(),
-            pid=context.get_pid(),
+            pid=os.getpid(),
             device=str(self._container.device),
             gpu_ids=tuple(str(gpu) for gpu in ray.get_gpu_ids()),
             epoch=self._epoch,

@@ -18,7 +18,7 @@ CHUNK_BYTES = 64 * 2**20
 class Chunks(NamedTuple):
     """A safetensors file on its way: objects of bounded size, and where its tensors lie in the whole."""
 
-    index: dict[str, Slice]
+    slices: dict[str, Slice]
     refs: list[ray.ObjectRef[Any]]
     nbytes: int
 

@@ -31,15 +31,15 @@ class Served:
         gateway: str,
         config: ModelConfig,
         signature: Signature,
-        replicas: DeploymentHandle[Any],
-        coordinator: DeploymentHandle[Any],
+        replicas: Any,
+        coordinator: Any,
     ) -> None:
         self.name = config.name
         self.signature = signature
         self.weights = CoordinatorClient(coordinator)
         self.version = 0
         self._gateway = gateway
-        self._replicas = replicas
+        self._replicas: DeploymentHandle[Any] = replicas
         self._epoch = -1
         self._staging: str | None = None
         self._batcher = Batcher(config.name, config.batching, self._run, batches=signature.batch is not None)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from ray import serve
+from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.config import GatewayConfig, ModelConfig
@@ -16,18 +17,20 @@ from aoti_serve.model.signature import Signature
 
 
 class ServedModel(NamedTuple):
-    """What a gateway needs of a model; Serve turns the bound deployments into handles."""
+    """What a gateway needs of a model; bound deployments where it is built, handles where Serve has put it."""
 
     config: ModelConfig
     signature: Signature
-    replicas: DeploymentHandle[Any]
-    coordinator: DeploymentHandle[Any]
+    replicas: DeploymentHandle[Any] | Application
+    coordinator: DeploymentHandle[Any] | Application
 
 
 class Gateway:
     """Ready once it knows every model's committed version, so that it never lets an older one through."""
 
-    async def __init__(self, config: GatewayConfig, models: list[ServedModel], token_digest: str | None) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits constructors
+        self, config: GatewayConfig, models: list[ServedModel], token_digest: str | None
+    ) -> None:
         self._config = config
         self._guard = Guard(token_digest)
         name = serve.get_replica_context().replica_id.unique_id

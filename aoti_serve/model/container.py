@@ -64,9 +64,7 @@ class Container:
         """Outputs by name, for inputs by name or in the signature's order. See `infer`."""
         return self.infer(inputs)[1]
 
-    def infer(
-        self, inputs: Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
-    ) -> tuple[int, dict[str, torch.Tensor]]:
+    def infer(self, inputs: Mapping[str, torch.Tensor] | Sequence[torch.Tensor]) -> tuple[int, dict[str, torch.Tensor]]:
         """The version that computed, and its outputs.
 
         Raises an InvalidInput that names the input, WeightsMissing, or ContainerClosed; in each case nothing has run.

@@ -154,7 +154,9 @@ class _DimReader:
 
     def spec(self, name: str, node: torch.fx.Node) -> TensorSpec:
         value = node.meta["val"]
-        return TensorSpec(name=name, dtype=_dtype_name(name, value), shape=tuple(self._dim(size) for size in value.shape))
+        return TensorSpec(
+            name=name, dtype=_dtype_name(name, value), shape=tuple(self._dim(size) for size in value.shape)
+        )
 
     def _dim(self, size: Any) -> int | Dim:
         if isinstance(size, int):
@@ -197,9 +199,7 @@ def _first_device(package: Package) -> str:
     return "cpu" if package.device == "cpu" else f"{package.device}:0"
 
 
-def _weights(
-    module: torch.nn.Module, program: ExportedProgram | None, signature: Signature
-) -> dict[str, torch.Tensor]:
+def _weights(module: torch.nn.Module, program: ExportedProgram | None, signature: Signature) -> dict[str, torch.Tensor]:
     values: dict[str, Any] = dict(program.constants) if program is not None else {}
     values |= dict(module.named_buffers(remove_duplicate=False))
     values |= dict(module.named_parameters(remove_duplicate=False))

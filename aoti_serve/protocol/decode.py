@@ -13,6 +13,7 @@ from aoti_serve.errors import InvalidBody, InvalidInputData, WrongInputLength
 from aoti_serve.protocol.messages import InferRequest, InputTensor
 from aoti_serve.tensors import BY_OIP, DType
 
+_KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 MAX_RANK = 32
 MAX_ELEMENTS = 2**48
 # JSON value kinds (numpy's letters) that each kind of dtype accepts; a float sent for an integer would be cut off.
@@ -156,6 +157,5 @@ def _header_length(value: str, body: int) -> int:
 
 def _typed(value: Any, kind: type, what: str) -> Any:
     if not isinstance(value, kind):
-        names = {dict: "an object", list: "a list", str: "a string"}
-        raise InvalidBody(detail=f"{what} must be {names[kind]}")
+        raise InvalidBody(detail=f"{what} must be {_KINDS[kind]}")
     return value

@@ -91,7 +91,8 @@ def local_file(uri: str, roots: Collection[Path]) -> Path:
 
 def _slice(entry: dict[str, object], data_start: int) -> Slice:
     shape, offsets = entry["shape"], entry["data_offsets"]
-    assert isinstance(shape, list) and isinstance(offsets, list), "safe_open has checked the header"
+    assert isinstance(shape, list), "safe_open has checked the header"
+    assert isinstance(offsets, list)
     code = str(entry["dtype"])
     dtype = BY_SAFETENSORS[code].torch if code in BY_SAFETENSORS else code
     return Slice(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])

@@ -1,9 +1,9 @@
 """The versions of one model on disk. `CURRENT` names the committed one; its atomic rename is the commit point.
 
-    <root>/CURRENT                          {"epoch", "version", "previous"}
-    <root>/versions/<n>/weights.safetensors
-    <root>/versions/<n>/version.json        written last: a folder without it is a leftover
-    <root>/incoming/                        uploads on their way
+<root>/CURRENT                          {"epoch", "version", "previous"}
+<root>/versions/<n>/weights.safetensors
+<root>/versions/<n>/version.json        written last: a folder without it is a leftover
+<root>/incoming/                        uploads on their way
 """
 
 from __future__ import annotations
