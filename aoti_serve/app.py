@@ -22,7 +22,8 @@ from aoti_serve.model.package import Package
 from aoti_serve.token import read_token
 
 MANY_REQUESTS = 4096
-HEALTH_CHECK_PERIOD_S = 2.0
+# Seconds: a dead replica is seen soon, and a drained one ends soon.
+LIFECYCLE: dict[str, Any] = {"health_check_period_s": 2.0, "graceful_shutdown_wait_loop_s": 0.2}
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -40,8 +41,8 @@ def build(args: dict[str, Any]) -> Application:
         name=GATEWAY,
         num_replicas=config.gateway.replicas,
         max_ongoing_requests=MANY_REQUESTS,
-        health_check_period_s=HEALTH_CHECK_PERIOD_S,
         ray_actor_options={"num_cpus": 0},
+        **LIFECYCLE,
     )
     return gateway.bind(config.gateway, models, token_digest(token) if token else None)
 
@@ -56,8 +57,8 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ServedModel:
     coordinator = _deployment(Coordinator).options(
         name=coordinator_of(config.name),
         max_ongoing_requests=MANY_REQUESTS,
-        health_check_period_s=HEALTH_CHECK_PERIOD_S,
         ray_actor_options={"num_cpus": 0},
+        **LIFECYCLE,
     )
     members = (replicas_of(config.name), GATEWAY)
     bound = coordinator.bind(config, package.signature, package.carries_weights, members, gateway.max_weights_bytes)
@@ -70,7 +71,7 @@ def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:
     options: dict[str, Any] = {
         "ray_actor_options": {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": config.num_runners},
         "max_ongoing_requests": 4 * config.num_runners + 16,
-        "health_check_period_s": HEALTH_CHECK_PERIOD_S,
+        **LIFECYCLE,
     }
     if isinstance(config.replicas, ScalingConfig):
         options["autoscaling_config"] = {

@@ -22,6 +22,11 @@ class ConfigFile(NamedTuple):
     models: list[str]
 
     @property
+    def names(self) -> list[str]:
+        """The applications; Serve calls one without a name `default`."""
+        return [application.get("name", "default") for application in self.content["applications"]]
+
+    @property
     def first_model(self) -> str | None:
         return self.models[0] if self.models else None
 

@@ -20,7 +20,7 @@ from aoti_serve.cli.ports import free_port, holder_of
 from aoti_serve.errors import StartFailed
 
 POLL_S = 0.2
-STOP_S = 10.0
+STOP_S = 1.0
 GRPC_MESSAGE_BYTES = 64 * 2**20
 
 
@@ -66,20 +66,16 @@ class Server:
     def watch(self, stop: threading.Event) -> None:
         """Return when `stop` is set, or when somebody has taken the application down."""
         while not stop.wait(1.0):
-            if not _statuses():
+            if not self._statuses():
                 return
 
     def exposures(self) -> list[str]:
         """What listens beyond this machine, in words."""
         if not self.fast:
             return []
-        environment = os.environ
         return [
-            "the fast ingress opens more ports than the plain one, and Ray binds some of them to all interfaces: "
-            f"replicas {environment['RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT']}-"
-            f"{environment['RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT']}, "
-            f"HAProxy statistics {environment['RAY_SERVE_HAPROXY_STATS_PORT']}, "
-            f"metrics {environment['RAY_SERVE_HAPROXY_METRICS_PORT']}. "
+            "the fast ingress shows HAProxy's statistics and metrics on all interfaces, without a password: ports "
+            f"{os.environ['RAY_SERVE_HAPROXY_STATS_PORT']} and {os.environ['RAY_SERVE_HAPROXY_METRICS_PORT']}. "
             "Put a firewall before them, or use --no-fast."
         ]
 
@@ -93,8 +89,6 @@ class Server:
                 "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(GRPC_MESSAGE_BYTES),
                 "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
                 "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
-                "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": "30000",
-                "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": "31000",
                 "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             }
         return {key: value for key, value in wanted.items() if key not in os.environ}
@@ -106,6 +100,7 @@ class Server:
 
         context: Any = ray.init(address=self.address or "local", log_to_driver=False, logging_level=logging.ERROR)
         self.dashboard = context.dashboard_url or "not running"
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options=HTTPOptions(host=self.host, port=self.port))
 
     def _deploy(self) -> None:
@@ -117,7 +112,7 @@ class Server:
 
     def _wait_ready(self, stop: threading.Event, status: Status) -> None:
         while not stop.wait(POLL_S):
-            applications = _statuses()
+            applications = self._statuses()
             status.update(f"starting: {_progress(applications)}")
             for name, application in applications.items():
                 if application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
@@ -125,6 +120,12 @@ class Server:
             ready = applications and all(application.status == "RUNNING" for application in applications.values())
             if ready and self._answers():
                 return
+
+    def _statuses(self) -> dict[str, Any]:
+        """Serve's view of our applications; on a joined cluster there may be others."""
+        from ray import serve
+
+        return {name: status for name, status in serve.status().applications.items() if name in self.config.names}
 
     def _answers(self) -> bool:
         with suppress(httpx.HTTPError):
@@ -137,7 +138,8 @@ class Server:
 
         children = psutil.Process().children(recursive=True) if self.address is None else []
         with suppress(Exception):  # whatever Ray says now, its processes are ended below
-            serve.shutdown()
+            for name in self._statuses():
+                serve.delete(name)
         ray.shutdown()
         _end(children)
 
@@ -167,13 +169,6 @@ def _catch_signals(stop: threading.Event) -> None:
         signal.signal(number, lambda *_: stop.set())
 
 
-def _statuses() -> dict[str, Any]:
-    from ray import serve
-
-    applications: dict[str, Any] = serve.status().applications
-    return applications
-
-
 def _progress(applications: dict[str, Any]) -> str:
     parts = []
     for application in applications.values():
@@ -191,12 +186,8 @@ def _reason(application: Any) -> str:
 
 
 def _end(processes: list[psutil.Process]) -> None:
-    """End what Ray has left of its processes: HAProxy outlives its parent and keeps the port."""
-    _, alive = psutil.wait_procs(processes, timeout=1.0)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = psutil.wait_procs(alive, timeout=STOP_S)
+    """Kill what is left of Ray's processes; HAProxy, for one, outlives its parent and keeps the port."""
+    _, alive = psutil.wait_procs(processes, timeout=STOP_S)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()

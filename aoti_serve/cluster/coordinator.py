@@ -29,7 +29,7 @@ from aoti_serve.weights.swap import Receipt, Report, Swap, Target
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
-STATUS_POLL_S = 10.0
+STATUS_POLL_S = 2.0
 ASSEMBLE_S = 10.0
 
 

@@ -16,7 +16,7 @@ from aoti_serve.weights.swap import Report, Staging, Target
 from aoti_serve.weights.version import Committed
 
 REAP_PERIOD_S = 0.5
-POLL_S = 10.0
+POLL_S = 2.0
 
 
 @dataclass
