@@ -40,10 +40,16 @@ from typing import Any, ClassVar
 
 
 class AotiServeError(Exception):
-    """Base of all errors here. `status` is the HTTP status it becomes, `facts` what it knows."""
+    """Base of all errors here. `status` is the HTTP status it becomes, `text` its words, `facts` what they need."""
 
     status: ClassVar[int] = 500
     text: ClassVar[str] = "{detail}"
+
+    def __init_subclass__(cls, *, status: int | None = None, text: str | None = None) -> None:
+        """A subclass declares what differs from its parent, in its class line."""
+        super().__init_subclass__()
+        cls.status = cls.status if status is None else status
+        cls.text = cls.text if text is None else text
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(facts)
@@ -64,142 +70,104 @@ def _revive(kind: type[AotiServeError], facts: dict[str, Any]) -> AotiServeError
     return kind(**facts)
 
 
-class InvalidInput(AotiServeError):
+class InvalidInput(AotiServeError, status=400):
     """The request cannot be run as it is; nothing was run."""
-
-    status = 400
 
 
 class InvalidBody(InvalidInput):
     """The body, a header or a parameter is not what the protocol asks for."""
 
 
-class UnknownInput(InvalidInput):
+class UnknownInput(InvalidInput, text="input '{name}': the model has no such input; it has {known}"):
     """An input was sent that the model does not have."""
 
-    text = "input '{name}': the model has no such input; it has {known}"
 
-
-class MissingInput(InvalidInput):
+class MissingInput(InvalidInput, text="input '{name}': missing"):
     """An input of the model was not sent."""
 
-    text = "input '{name}': missing"
 
-
-class UnknownOutput(InvalidInput):
+class UnknownOutput(InvalidInput, text="output '{name}': the model has no such output; it has {known}"):
     """An output was asked for that the model does not have."""
 
-    text = "output '{name}': the model has no such output; it has {known}"
 
-
-class WrongInputDtype(InvalidInput):
+class WrongInputDtype(InvalidInput, text="input '{name}': datatype {got}, the model takes {expected}"):
     """The data type differs from the signature."""
 
-    text = "input '{name}': datatype {got}, the model takes {expected}"
 
-
-class WrongInputShape(InvalidInput):
+class WrongInputShape(InvalidInput, text="input '{name}': shape {got}, the model takes {expected}: {reason}"):
     """Rank, a dimension or a dimension's range differs from the signature, or from another input."""
 
-    text = "input '{name}': shape {got}, the model takes {expected}: {reason}"
 
-
-class WrongInputLength(InvalidInput):
+class WrongInputLength(InvalidInput, text="input '{name}': {got} {unit}, shape {shape} needs {expected}"):
     """The data holds more or fewer elements or bytes than the shape says."""
 
-    text = "input '{name}': {got} {unit}, shape {shape} needs {expected}"
 
-
-class InvalidInputData(InvalidInput):
+class InvalidInputData(InvalidInput, text="input '{name}': {detail}"):
     """The data cannot be read as the data type says."""
 
-    text = "input '{name}': {detail}"
 
-
-class UnknownModel(AotiServeError):
+class UnknownModel(AotiServeError, status=404, text="model '{name}' is not served here; there is {known}"):
     """No model of this name is served here."""
 
-    status = 404
-    text = "model '{name}' is not served here; there is {known}"
 
-
-class UnknownVersion(AotiServeError):
+class UnknownVersion(
+    AotiServeError, status=404, text="model '{name}' does not answer with version {version}; it answers with {current}"
+):
     """The asked weights version is not the one that answers."""
 
-    status = 404
-    text = "model '{name}' does not answer with version {version}; it answers with {current}"
 
-
-class BodyTooLarge(AotiServeError):
+class BodyTooLarge(
+    AotiServeError, status=413, text="the body is larger than the {limit} bytes that are allowed ({setting})"
+):
     """The body is larger than the configuration allows."""
 
-    status = 413
-    text = "the body is larger than the {limit} bytes that are allowed ({setting})"
 
-
-class InvalidConfig(AotiServeError):
+class InvalidConfig(AotiServeError, status=400):
     """The configuration names something that cannot be."""
-
-    status = 400
 
 
 class WeightsError(AotiServeError):
     """Something about weights; the version that answered before goes on answering."""
 
 
-class InvalidWeights(WeightsError):
+class InvalidWeights(WeightsError, status=400):
     """The weights do not fit the package; nothing has changed."""
 
-    status = 400
 
-
-class UnreadableWeights(InvalidWeights):
+class UnreadableWeights(InvalidWeights, text="the weights are not a whole safetensors file: {detail}"):
     """Not a safetensors file, or a damaged one."""
 
-    text = "the weights are not a whole safetensors file: {detail}"
 
-
-class DigestMismatch(InvalidWeights):
+class DigestMismatch(InvalidWeights, text="the weights have sha256 {got}, expected {expected}"):
     """The bytes are not the ones that were promised."""
 
-    text = "the weights have sha256 {got}, expected {expected}"
 
-
-class MissingTensor(InvalidWeights):
+class MissingTensor(InvalidWeights, text="tensor '{name}': missing from the weights"):
     """A constant of the package is not among the weights."""
 
-    text = "tensor '{name}': missing from the weights"
 
-
-class UnknownTensor(InvalidWeights):
+class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no such constant"):
     """The weights hold a tensor that the package does not have."""
 
-    text = "tensor '{name}': the package has no such constant"
 
-
-class WrongTensorDtype(InvalidWeights):
+class WrongTensorDtype(InvalidWeights, text="tensor '{name}': dtype {got}, the package takes {expected}"):
     """A tensor's dtype differs from the constant's."""
 
-    text = "tensor '{name}': dtype {got}, the package takes {expected}"
 
-
-class WrongTensorShape(InvalidWeights):
+class WrongTensorShape(InvalidWeights, text="tensor '{name}': shape {got}, the package takes {expected}"):
     """A tensor's shape differs from the constant's."""
 
-    text = "tensor '{name}': shape {got}, the package takes {expected}"
 
-
-class SwapInProgress(WeightsError):
+class SwapInProgress(
+    WeightsError, status=409, text="model '{model}': a swap is in progress (phase {phase}); try again when it has ended"
+):
     """Only one swap at a time may run on a model."""
 
-    status = 409
-    text = "model '{model}': a swap is in progress (phase {phase}); try again when it has ended"
 
-
-class StageFailed(WeightsError):
+class StageFailed(
+    WeightsError, text="replica {replica} could not stage version {version}, nothing has changed: {cause}"
+):
     """A replica could not stage, so no replica has changed. `cause` is that replica's error."""
-
-    text = "replica {replica} could not stage version {version}, nothing has changed: {cause}"
 
     @property
     def http_status(self) -> int:
@@ -207,137 +175,104 @@ class StageFailed(WeightsError):
         return cause.http_status if isinstance(cause, AotiServeError) else 500
 
 
-class NothingStaged(WeightsError):
+class NothingStaged(WeightsError, status=409, text="nothing is staged: call stage() before commit()"):
     """A commit without a stage before it."""
 
-    status = 409
-    text = "nothing is staged: call stage() before commit()"
 
-
-class NothingToRollBack(WeightsError):
+class NothingToRollBack(WeightsError, status=409, text="model '{model}': no previous version to roll back to"):
     """There is no previous version."""
 
-    status = 409
-    text = "model '{model}': no previous version to roll back to"
 
-
-class UnknownWeightsVersion(WeightsError):
+class UnknownWeightsVersion(
+    WeightsError, status=404, text="model '{model}': version {version} is not stored; there is {known}"
+):
     """The store does not hold this version."""
 
-    status = 404
-    text = "model '{model}': version {version} is not stored; there is {known}"
 
-
-class SourceRefused(WeightsError):
+class SourceRefused(WeightsError, status=403, text="weights from '{uri}' are refused: {reason}"):
     """A weights URI that the configuration does not allow."""
 
-    status = 403
-    text = "weights from '{uri}' are refused: {reason}"
 
-
-class StoreFailed(WeightsError):
+class StoreFailed(WeightsError, status=507, text="weights store {path}: {detail}"):
     """The folder of versions could not be written or read; what was committed stays whole."""
 
-    status = 507
-    text = "weights store {path}: {detail}"
 
-
-class WeightsMissing(WeightsError):
+class WeightsMissing(WeightsError, status=503, text="no weights have been loaded yet: stage and commit some first"):
     """The package carries no weights and none have been committed yet."""
-
-    status = 503
-    text = "no weights have been loaded yet: stage and commit some first"
 
 
 class PackageError(AotiServeError):
     """A package that cannot be used here."""
 
 
-class UnreadablePackage(PackageError):
+class UnreadablePackage(PackageError, text="package {path}: {detail}"):
     """Not an AOTInductor package."""
 
-    text = "package {path}: {detail}"
 
-
-class UnknownSignature(PackageError):
-    """The package does not say what its inputs and outputs are."""
-
-    text = (
+class UnknownSignature(
+    PackageError,
+    text=(
         "package {path} holds no aoti-serve signature (names, dtypes and shapes of its inputs): "
         "package the model with `aoti-serve package my_module:make_model --out model.pt2`"
-    )
+    ),
+):
+    """The package does not say what its inputs and outputs are."""
 
 
-class IncompatiblePackage(PackageError):
+class IncompatiblePackage(PackageError, text="package {path} will not run here: {reason}"):
     """The package was compiled for another machine, or differs from its own signature."""
 
-    text = "package {path} will not run here: {reason}"
 
-
-class BakedConstants(PackageError):
+class BakedConstants(
+    PackageError, text="these parameters or buffers were compiled in and could not be swapped: {names}"
+):
     """Some parameters were compiled into the code and could never be swapped."""
-
-    text = "these parameters or buffers were compiled in and could not be swapped: {names}"
 
 
 class UnsupportedModule(PackageError):
     """The module's inputs or outputs cannot be described in a signature."""
 
 
-class Unauthorized(AotiServeError):
+class Unauthorized(
+    AotiServeError, status=401, text="the weights API needs the header `Authorization: Bearer <admin token>`: {reason}"
+):
     """No admin token was sent, or a wrong one."""
 
-    status = 401
-    text = "the weights API needs the header `Authorization: Bearer <admin token>`: {reason}"
 
-
-class AdminClosed(AotiServeError):
+class AdminClosed(
+    AotiServeError,
+    status=403,
+    text="the weights API is closed: no admin token is configured; run `aoti-serve token`, then restart",
+):
     """No admin token is configured, so nothing can be changed."""
 
-    status = 403
-    text = "the weights API is closed: no admin token is configured; run `aoti-serve token`, then restart"
 
-
-class Unavailable(AotiServeError):
+class Unavailable(AotiServeError, status=503):
     """The server cannot answer now; another try may succeed."""
 
-    status = 503
 
-
-class QueueFull(Unavailable):
+class QueueFull(Unavailable, text="model '{model}': {rows} rows are waiting already, the limit is {limit}"):
     """As many rows wait as may wait."""
 
-    text = "model '{model}': {rows} rows are waiting already, the limit is {limit}"
 
-
-class ReplicaBehind(Unavailable):
+class ReplicaBehind(Unavailable, text="replica {replica} is at epoch {epoch}, the request asks for {fence} or later"):
     """The replica did not reach the fence in time."""
 
-    text = "replica {replica} is at epoch {epoch}, the request asks for {fence} or later"
 
-
-class ContainerClosed(Unavailable):
+class ContainerClosed(Unavailable, text="the container is closed"):
     """The container has been closed."""
 
-    text = "the container is closed"
 
-
-class RuntimeFailed(AotiServeError):
+class RuntimeFailed(AotiServeError, text="{call}: {detail}"):
     """AOTInductor's own error text, unchanged."""
 
-    text = "{call}: {detail}"
 
-
-class ServerUnreachable(AotiServeError):
+class ServerUnreachable(AotiServeError, text="no aoti-serve server answers at {url}: {detail}"):
     """Nobody answers at the URL."""
 
-    text = "no aoti-serve server answers at {url}: {detail}"
 
-
-class ServerRefused(AotiServeError):
+class ServerRefused(AotiServeError, text="{detail}"):
     """The server answered with an error; the text is its own."""
-
-    text = "{detail}"
 
     @property
     def http_status(self) -> int:
