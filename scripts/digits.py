@@ -2,13 +2,14 @@
 
     scripts/make_digits [--out var/digits]
 
-Writes digits.pt2 (code only), v1.safetensors (stopped early) and v2.safetensors (trained). Runs on the CPU, in under a
-minute, most of it compiling.
+Writes digits.pt2 (code only), v1.safetensors (stopped early), v2.safetensors (trained) and digits.example.json (a
+request with one held-out image). Runs on the CPU, in under a minute, most of it compiling.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,6 +107,13 @@ def make(folder: Path, console: Console) -> None:
             _save(net, package, folder / "v1.safetensors", held_out, console)
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - epoch / EPOCHS)
     _save(net, package, folder / "v2.safetensors", held_out, console)
+    _write_example(folder / "digits.example.json", held_out)
+
+
+def _write_example(path: Path, digits: Digits) -> None:
+    data = digits.images[0].flatten().tolist()
+    image = {"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": data}
+    path.write_text(json.dumps({"id": f"a {digits.labels[0]}", "inputs": [image]}) + "\n")
 
 
 def _save(net: nn.Module, package: Any, path: Path, held_out: Digits, console: Console) -> None:

@@ -8,27 +8,23 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from aoti_serve.config import AppConfig
+from aoti_serve.config import AppConfig, ModelConfig
 from aoti_serve.errors import InvalidConfig
 
 BUILDER = "aoti_serve.app:build"
 
 
 class ConfigFile(NamedTuple):
-    """`content` is what Serve takes; `models` are the names of the models that ours among its applications serve."""
+    """`content` is what Serve takes; `models` are those of the applications that are ours."""
 
     path: Path
     content: dict[str, Any]
-    models: list[str]
+    models: list[ModelConfig]
 
     @property
     def names(self) -> list[str]:
         """The applications; Serve calls one without a name `default`."""
         return [application.get("name", "default") for application in self.content["applications"]]
-
-    @property
-    def first_model(self) -> str | None:
-        return self.models[0] if self.models else None
 
 
 def read_config(path: Path) -> ConfigFile:
@@ -41,14 +37,14 @@ def read_config(path: Path) -> ConfigFile:
         raise InvalidConfig(detail=f"{path}: not YAML: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("applications"), list):
         raise InvalidConfig(detail=f"{path}: not a Serve configuration: it has no list 'applications'")
-    models = []
+    models: list[ModelConfig] = []
     for application in content["applications"]:
         if application.get("import_path") == BUILDER:
             models += _models(path, application)
     return ConfigFile(path, content, models)
 
 
-def _models(path: Path, application: dict[str, Any]) -> list[str]:
+def _models(path: Path, application: dict[str, Any]) -> list[ModelConfig]:
     try:
         config = AppConfig.model_validate(application.get("args") or {})
     except ValidationError as error:
@@ -57,4 +53,4 @@ def _models(path: Path, application: dict[str, Any]) -> list[str]:
         for file in filter(None, (model.package, model.weights)):
             if not file.exists():
                 raise InvalidConfig(detail=f"{path}: model '{model.name}': no file {file}")
-    return [model.name for model in config.models]
+    return list(config.models)

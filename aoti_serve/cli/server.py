@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from aoti_serve.cli.client import DEFAULT_URL
 from aoti_serve.cli.config_file import read_config
 from aoti_serve.cli.console import out, progress_out, reports_errors
 from aoti_serve.cli.launch import Server
+from aoti_serve.config import ModelConfig
 from aoti_serve.token import ensure_token, token_path
 
 Address = Annotated[str | None, typer.Option(help="Join this Ray cluster ('auto', or host:port); none: start one.")]
@@ -35,7 +39,7 @@ def up(
     with server.running(stop):
         if stop.is_set():
             return
-        _say_ready(server, files.first_model)
+        _say_ready(server, files.models)
         if address is not None:
             server.leave_running()
             out.print(f"It stays up; take it down with `aoti-serve down --address {address}`.")
@@ -63,14 +67,25 @@ def token() -> None:
     out.print(f"the admin token is in {token_path()}; servers that start from now on accept it")
 
 
-def _say_ready(server: Server, model: str | None) -> None:
+def _say_ready(server: Server, models: list[ModelConfig]) -> None:
     out.print(f"\n[bold green]ready[/]  {server.url}/v2   (Ray dashboard: {server.dashboard})")
     for warning in server.exposures():
         progress_out.print(f"[yellow]note:[/] {warning}")
-    if model is None:
-        return
-    url = "" if server.port == 8000 else f" --url {server.url}"
-    out.print("\nTry, in another terminal:\n", markup=False)
-    out.print(f"  curl -s {server.url}/v2/models/{model}", markup=False)
-    out.print(f"  aoti-serve status{url}", markup=False)
-    out.print(f"  aoti-serve swap{url} {model} <weights.safetensors>\n", markup=False)
+    if models:
+        out.print("\nIn another terminal, infer, swap, status:\n")
+        for command in _commands(server, models[0]):
+            out.print(f"  {command}", markup=False, highlight=False)
+        out.print()
+
+
+def _commands(server: Server, model: ModelConfig) -> list[str]:
+    """Three commands to paste; they name files that lie beside the package where there are any."""
+    example = model.package.with_suffix(".example.json")
+    infer = f"curl -s {server.url}/v2/models/{model.name}"
+    if example.exists():
+        infer += f"/infer -d @{example}"
+    others = [path for path in sorted(model.package.parent.glob("*.safetensors")) if path != model.weights]
+    program = os.path.relpath(sys.argv[0]) if Path(sys.argv[0]).is_file() else "aoti-serve"
+    url = "" if server.url == DEFAULT_URL else f" --url {server.url}"
+    weights = others[0] if others else "<weights.safetensors>"
+    return [infer, f"{program} swap{url} {model.name} {weights}", f"{program} status{url}"]
