@@ -24,6 +24,8 @@ from aoti_serve.token import read_token
 MANY_REQUESTS = 4096
 # Seconds: a dead replica is seen soon, and a drained one ends soon.
 LIFECYCLE: dict[str, Any] = {"health_check_period_s": 2.0, "graceful_shutdown_wait_loop_s": 0.2}
+# Members call all the time, and gateways log each request already.
+QUIET = {"enable_access_log": False}
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -58,6 +60,7 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ServedModel:
         name=coordinator_of(config.name),
         max_ongoing_requests=MANY_REQUESTS,
         ray_actor_options={"num_cpus": 0},
+        logging_config=QUIET,
         **LIFECYCLE,
     )
     members = (replicas_of(config.name), GATEWAY)
@@ -70,6 +73,7 @@ def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:
     on_gpu = package.device == "cuda"
     options: dict[str, Any] = {
         "ray_actor_options": {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": config.num_runners},
+        "logging_config": QUIET,
         "max_ongoing_requests": 4 * config.num_runners + 16,
         **LIFECYCLE,
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import statistics
 import threading
 import time
@@ -138,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Send the held-out digits to a running server and show what comes back."
     )
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--url", default=os.environ.get("AOTI_SERVE_URL", "http://127.0.0.1:8000"))
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=0, help="stop after so many; 0: with Ctrl-C")
     parser.add_argument("--json", action="store_true", help="one line of JSON per second")

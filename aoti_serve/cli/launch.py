@@ -98,7 +98,7 @@ class Server:
         from ray import serve
         from ray.serve.config import HTTPOptions
 
-        context: Any = ray.init(address=self.address or "local", log_to_driver=False, logging_level=logging.ERROR)
+        context: Any = _connected(self.address or "local")
         self.dashboard = context.dashboard_url or "not running"
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options=HTTPOptions(host=self.host, port=self.port))
@@ -146,16 +146,22 @@ class Server:
 
 def delete_application(address: str, name: str) -> None:
     """Delete a Serve application on a running cluster; raises StartFailed if there is none."""
-    import ray
     from ray import serve
 
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise StartFailed(detail=f"no Ray cluster at '{address}': {error}") from error
+    _connected(address)
     if name not in serve.status().applications:
         raise StartFailed(detail=f"no application '{name}' on the cluster at '{address}'")
     serve.delete(name)
+
+
+def _connected(address: str) -> Any:
+    import ray
+
+    try:
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        hint = "if it asks for a token, set RAY_AUTH_MODE=token here as well"
+        raise StartFailed(detail=f"no Ray cluster answers at '{address}' ({error}); {hint}") from error
 
 
 def _require_free(host: str, port: int) -> None:

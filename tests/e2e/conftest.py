@@ -1,0 +1,33 @@
+"""One server for all tests that only talk to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import digits
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from served import Eager, Server, serving, write_config
+
+
+@pytest.fixture(scope="session")
+def server(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The fast ingress, two replicas, version 1 = v1."""
+    folder = tmp_path_factory.mktemp("server")
+    config = write_config(folder, digits_dir, weights_roots=[str(digits_dir)])
+    with serving(config) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def images() -> NDArray[np.float32]:
+    """The 360 held-out images."""
+    found: NDArray[np.float32] = digits.load()[1].images.numpy()
+    return found
+
+
+@pytest.fixture(scope="session")
+def eager(digits_dir: Path) -> Eager:
+    return Eager(digits_dir)

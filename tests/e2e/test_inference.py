@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from numpy.typing import NDArray
+from served import Eager, Server, binary_request, json_request
+
+Images = NDArray[np.float32]
+
+
+def test_the_server_and_the_model_describe_themselves(server: Server) -> None:
+    about = server.http.get("/v2").json()
+    assert about["name"] == "aoti-serve"
+    assert {"binary_tensor_data", "weights"} <= set(about["extensions"])
+    for path in ("/v2/health/live", "/v2/health/ready", "/ready", "/v2/models/digits/ready"):
+        assert server.http.get(path).status_code == 200, path
+    model = server.http.get("/v2/models/digits").json()
+    assert model["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8]}]
+    assert model["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": [-1, 10]}]
+    (version,) = model["versions"]
+    assert server.http.get(f"/v2/models/digits/versions/{version}").json() == model
+
+
+def test_all_images_get_the_eager_models_classes_through_swap_and_rollback(
+    server: Server, eager: Eager, images: Images
+) -> None:
+    assert server.swap(eager.files["v1"]).status_code == 200
+    check_all(server, eager, "v1", images)
+    assert server.swap(eager.files["v2"]).status_code == 200
+    check_all(server, eager, "v2", images)
+    assert server.rollback().status_code == 200
+    check_all(server, eager, "v1", images)
+
+
+def check_all(server: Server, eager: Eager, name: str, images: Images) -> None:
+    current = server.status()["current"]["number"]
+    want = eager.logits(name, images)
+    for binary in (False, True):
+        for rows in (1, 64):
+            for start in range(0, len(images), rows):
+                version, logits = server.infer(images[start : start + rows], binary=binary)
+                expected = want[start : start + rows]
+                assert version == current
+                assert np.array_equal(logits.argmax(1), expected.argmax(1)), (binary, rows, start)
+                np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_an_unmodified_triton_client_reads_metadata_and_infers(server: Server, eager: Eager, images: Images) -> None:
+    assert server.swap(eager.files["v2"]).status_code == 200
+    client = triton.InferenceServerClient(f"127.0.0.1:{server.port}")
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("digits")
+    assert client.get_server_metadata()["name"] == "aoti-serve"
+    assert client.get_model_metadata("digits")["inputs"][0]["name"] == "image"
+    for binary in (False, True):
+        tensor = triton.InferInput("image", [64, 1, 8, 8], "FP32")
+        tensor.set_data_from_numpy(images[:64], binary_data=binary)
+        wanted = [triton.InferRequestedOutput("logits", binary_data=binary)]
+        result = client.infer("digits", [tensor], outputs=wanted, request_id="seven")
+        np.testing.assert_allclose(result.as_numpy("logits"), eager.logits("v2", images[:64]), atol=1e-4)
+        assert result.get_response()["id"] == "seven"
+        assert result.get_response()["model_version"] == str(server.status()["current"]["number"])
+    client.close()
+
+
+def tensor(**changes: Any) -> dict[str, Any]:
+    return {"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": [0.0] * 64} | changes
+
+
+BAD_REQUESTS = [
+    pytest.param([tensor(name="picture")], "picture", id="name"),
+    pytest.param([tensor(datatype="FP64")], "image", id="dtype"),
+    pytest.param([tensor(datatype="BYTES")], "image", id="dtype unknown"),
+    pytest.param([tensor(shape=[1, 1, 4, 16])], "image", id="shape"),
+    pytest.param([tensor(shape=[1, 64])], "image", id="rank"),
+    pytest.param([tensor(shape=[0, 1, 8, 8], data=[])], "image", id="range below"),
+    pytest.param([tensor(shape=[2000, 1, 8, 8], data=[0.0] * 128000)], "image", id="range above"),
+    pytest.param([], "image", id="missing"),
+    pytest.param([tensor(), tensor(name="extra")], "extra", id="extra"),
+    pytest.param([tensor(data=[0.0] * 63)], "image", id="data length"),
+    pytest.param([tensor(data=["a"] * 64)], "image", id="data type"),
+]
+
+
+@pytest.mark.parametrize(("inputs", "names"), BAD_REQUESTS)
+def test_a_request_that_does_not_fit_gets_a_400_that_names_the_input(
+    server: Server, images: Images, inputs: list[Any], names: str
+) -> None:
+    response = server.post_infer(json.dumps({"inputs": inputs}).encode(), {})
+    assert response.status_code == 400
+    assert list(response.json()) == ["error"]
+    assert f"'{names}'" in response.json()["error"]
+    assert server.infer(images[:1])[1].shape == (1, 10)
+
+
+def test_binary_data_of_the_wrong_length_gets_a_400_that_names_the_input(server: Server, images: Images) -> None:
+    body, headers = binary_request(images[:2])
+    response = server.post_infer(body[:-4], headers)
+    assert response.status_code == 400
+    assert "'image'" in response.json()["error"]
+
+
+def test_what_is_not_there_gets_a_404(server: Server, images: Images) -> None:
+    body, headers = json_request(images[:1])
+    for path in ("/v2/models/other/infer", "/v2/models/digits/versions/99999/infer"):
+        response = server.http.post(path, content=body, headers=headers)
+        assert response.status_code == 404
+        assert "error" in response.json()
+    for path in ("/v2/models/other", "/v2/models/digits/versions/99999", "/v2/nowhere"):
+        response = server.http.get(path)
+        assert response.status_code == 404
+        assert "error" in response.json()
+
+
+def test_bodies_that_are_no_requests_get_a_400(server: Server) -> None:
+    for body in (b"", b"{", b"[]", b"\xff\xfe", b'{"inputs": 5}'):
+        response = server.post_infer(body, {})
+        assert response.status_code == 400, body
+        assert "error" in response.json()
+
+
+def test_a_body_above_the_limit_gets_a_413(server: Server) -> None:
+    response = server.post_infer(b"x" * (64 * 2**20 + 1), {})
+    assert response.status_code == 413
+    assert "max_body_bytes" in response.json()["error"]

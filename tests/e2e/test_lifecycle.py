@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import yaml
+from numpy.typing import NDArray
+from served import ROOT, Eager, Launched, Server, free_port, serving, write_config
+
+BIN = Path(sys.executable).parent
+
+
+def listening(processes: list[psutil.Process]) -> set[int]:
+    pids = {process.pid for process in processes}
+    found = psutil.net_connections("tcp")
+    return {entry.laddr[1] for entry in found if entry.status == psutil.CONN_LISTEN and entry.pid in pids}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_scripts_serve_leaves_no_process_and_no_port(number: int) -> None:
+    port = free_port()
+    launched = Launched([str(ROOT / "scripts" / "serve"), "--port", str(port)], ROOT, {})
+    try:
+        launched.wait_for("aoti-serve status")
+        assert f"curl -s http://127.0.0.1:{port}/v2/models/digits/infer" in launched.output
+        family = launched.family()
+        ports = listening(family)
+        names = {process.name() for process in family}
+        assert port in ports
+        assert {"raylet", "haproxy"} <= names
+        assert launched.process.poll() is None
+        launched.process.send_signal(number)
+        assert launched.process.wait(60) == 0, launched.output
+        assert psutil.wait_procs(family, timeout=5)[1] == []
+        left = [entry for entry in psutil.net_connections("tcp") if entry.status == psutil.CONN_LISTEN]
+        assert not ports & {entry.laddr[1] for entry in left}
+        assert "Traceback" not in launched.output
+    finally:
+        launched.stop()
+
+
+def test_a_stop_on_the_way_up_leaves_nothing_either(digits_dir: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, digits_dir)
+    launched = Launched([str(BIN / "aoti-serve"), "up", str(config), "--port", str(free_port())], ROOT, {})
+    try:
+        while not any(process.name() == "raylet" for process in launched.family()):
+            assert launched.process.poll() is None, launched.output
+        family = launched.family()
+        launched.process.send_signal(signal.SIGTERM)
+        launched.process.wait(60)
+        assert psutil.wait_procs(family, timeout=5)[1] == []
+    finally:
+        launched.stop()
+
+
+def test_a_taken_port_is_named(digits_dir: Path, tmp_path: Path) -> None:
+    with closing(socket.socket()) as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        command = [str(BIN / "aoti-serve"), "up", str(write_config(tmp_path, digits_dir)), "--port", str(port)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"port {port} is taken by" in done.stderr
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param({"package": "nowhere.pt2"}, "nowhere.pt2", id="no package"),
+        pytest.param({"num_runner": 2}, "num_runner", id="misspelt key"),
+        pytest.param({"replicas": 0}, "replicas", id="bad value"),
+        pytest.param({"device": "cuda"}, "compiled for cpu", id="device"),
+        pytest.param({"weights": None}, "carries no weights", id="no weights"),
+    ],
+)
+def test_a_wrong_configuration_is_named(digits_dir: Path, tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    config = write_config(tmp_path, digits_dir, **change)
+    command = [str(BIN / "aoti-serve"), "up", str(config), "--port", str(free_port()), "--no-fast"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert says in done.stderr
+
+
+def test_what_was_committed_survives_the_whole_cluster(
+    digits_dir: Path, tmp_path: Path, eager: Eager, images: NDArray[np.float32]
+) -> None:
+    """Every process killed at once, between a swap and the next start; here with the plain ingress."""
+    config = write_config(tmp_path, digits_dir)
+    with serving(config, "--no-fast") as server:
+        assert server.infer(images[:4])[0] == 1
+        assert server.swap(eager.files["v2"], label="survivor").status_code == 200
+        for process in server.launched.family():
+            process.kill()
+    with serving(config, "--no-fast") as server:
+        version, logits = server.infer(images[:4])
+        assert version == 2
+        np.testing.assert_allclose(logits, eager.logits("v2", images[:4]), atol=1e-4)
+        status = server.status()
+        assert status["current"]["label"] == "survivor"
+        assert status["previous"]["number"] == 1
+        assert server.rollback().json()["current"]["number"] == 1
+        np.testing.assert_allclose(server.infer(images[:4])[1], eager.logits("v1", images[:4]), atol=1e-4)
+
+
+def test_replicas_are_pinned_to_different_gpus(digits_dir: Path, tmp_path: Path) -> None:
+    """Logical GPUs: Ray hands out ids on any machine. `deployments:` is Serve's own section."""
+    config = write_config(tmp_path, digits_dir)
+    content = yaml.safe_load(config.read_text())
+    gpu = {"ray_actor_options": {"num_gpus": 1, "num_cpus": 1}}
+    content["applications"][0]["deployments"] = [{"name": "digits-replica", **gpu}]
+    config.write_text(yaml.safe_dump(content))
+    with ray_cluster("--num-gpus=2", "--num-cpus=2") as address, serving(config, "--address", address) as server:
+        assert server.launched.process.wait(30) == 0
+        receipts = server.status()["replicas"]
+        assert sorted(receipt["gpu_ids"] for receipt in receipts) == [["0"], ["1"]]
+        subprocess.run([str(BIN / "aoti-serve"), "down", "--address", address], check=True, capture_output=True)
+        with pytest.raises(httpx.HTTPError):
+            server.http.get("/v2").raise_for_status()
+
+
+def wait_ready(server: Server) -> None:
+    while server.launched.process.poll() is None:
+        with suppress(httpx.TransportError):
+            if server.http.get("/v2/health/ready").status_code == 200:
+                return
+    raise AssertionError(server.launched.output)
+
+
+@contextmanager
+def ray_cluster(*options: str) -> Iterator[str]:
+    """A Ray cluster that somebody else has started, with a folder of its own; its address."""
+    port, folder = free_port(), tempfile.mkdtemp(prefix="ray")  # a short path: Ray puts sockets into it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        command = ["start", "--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false", *options]
+        head = Launched([str(BIN / "ray"), *command, "--block"], ROOT, {})
+        try:
+            head.wait_for("--block")
+            yield f"127.0.0.1:{port}"
+        finally:
+            head.stop()
+            shutil.rmtree(folder)
+
+
+def test_plain_serve_run_takes_the_same_configuration(tmp_path: Path, images: NDArray[np.float32]) -> None:
+    """configs/model.yaml as it stands, but for a free port and a store of its own."""
+    content = yaml.safe_load((ROOT / "configs" / "model.yaml").read_text())
+    port = free_port()
+    content["http_options"] = {"port": port}
+    content["applications"][0]["args"]["models"][0]["store"] = str(tmp_path / "versions")
+    config = tmp_path / "model.yaml"
+    config.write_text(yaml.safe_dump(content))
+    launched = Launched([str(BIN / "serve"), "run", str(config)], ROOT, {"RAY_ADDRESS": "local"})
+    try:
+        server = Server(launched, port)
+        with server.http:
+            wait_ready(server)
+            assert server.infer(images[:2])[0] == 1
+            swapped = server.swap((ROOT / "var" / "digits" / "v2.safetensors").read_bytes())
+            assert swapped.json()["current"]["number"] == 2
+            assert json.loads(server.http.get("/v2").content)["name"] == "aoti-serve"
+    finally:
+        launched.stop(signal.SIGINT)

@@ -1,0 +1,33 @@
+"""Small packages, compiled once per run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from models import Compiled, Mixed
+
+from aoti_serve.model.container import Container
+from aoti_serve.model.export import export_package
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    torch.manual_seed(0)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    module = Mixed().eval()
+    inputs = {"x": torch.randn(4, 16), "ids": torch.randint(0, 9, (4, 3))}
+    path = tmp_path_factory.mktemp("mixed") / "mixed.pt2"
+    return Compiled(
+        module, export_package(module, inputs, path, dynamic_shapes={"x": {0: batch}, "ids": {0: batch}}), inputs
+    )
+
+
+@pytest.fixture
+def container(mixed: Compiled) -> Iterator[Container]:
+    """A container of `mixed` with version 1 committed."""
+    with Container(mixed.package, num_runners=2) as made:
+        made.stage(mixed.weights())
+        made.commit()
+        yield made

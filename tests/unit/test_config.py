@@ -1,0 +1,116 @@
+"""The configuration: what it takes, what it refuses, where it keeps versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from aoti_serve.config import AppConfig, ModelConfig, ScalingConfig
+
+
+def model(**changes: Any) -> dict[str, Any]:
+    return {"name": "digits", "package": "var/digits.pt2"} | changes
+
+
+def config(*models: dict[str, Any], **rest: Any) -> AppConfig:
+    return AppConfig.model_validate({"models": list(models), **rest})
+
+
+def test_a_name_and_a_package_are_enough() -> None:
+    [only] = config(model()).models
+    assert (only.num_runners, only.replicas, only.keep_versions, only.weights, only.weights_roots) == (
+        1,
+        1,
+        8,
+        None,
+        (),
+    )
+    assert (only.batching.max_batch_size, only.batching.max_queue_delay_ms) == (64, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "store"),
+    [
+        pytest.param({}, "var/digits.versions", id="beside-the-package"),
+        pytest.param({"package": "/models/digits.pt2"}, "/models/digits.versions", id="absolute"),
+        pytest.param({"store": "kept"}, "kept", id="configured"),
+    ],
+)
+def test_versions_are_kept_beside_the_package_if_nothing_is_said(changes: dict[str, Any], store: str) -> None:
+    assert ModelConfig.model_validate(model(**changes)).store_root == Path(store).resolve()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("a/b", id="slash"),
+        pytest.param("..", id="dots"),
+        pytest.param("-x", id="option"),
+        pytest.param("a b", id="space"),
+        pytest.param("a\n", id="newline"),
+        pytest.param("ä", id="umlaut"),
+        pytest.param("a" * 129, id="long"),
+    ],
+)
+def test_a_name_that_is_no_part_of_a_url_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="name"):
+        config(model(name=name))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"num_runners": 0}, id="no-runners"),
+        pytest.param({"replicas": 0}, id="no-replicas"),
+        pytest.param({"keep_versions": 1}, id="too-few-versions-to-roll-back"),
+        pytest.param({"device": "tpu"}, id="device"),
+        pytest.param({"placement": "together"}, id="placement"),
+        pytest.param({"runners": 2}, id="unknown-key"),
+        pytest.param({"batching": {"max_batch_size": 0}}, id="empty-batches"),
+        pytest.param({"batching": {"max_queue_delay_ms": -1}}, id="negative-delay"),
+        pytest.param({"batching": {"max_queue_delay_ms": float("nan")}}, id="no-delay-at-all"),
+        pytest.param({"batching": {"max_queue_delay_ms": float("inf")}}, id="endless-delay"),
+        pytest.param({"batching": {"max_bach_size": 1}}, id="unknown-nested-key"),
+        pytest.param({"replicas": {"min": 3, "max": 2}}, id="scaling-backwards"),
+        pytest.param({"replicas": {"min": 0, "max": 2}}, id="scaling-to-zero"),
+        pytest.param({"replicas": {"min": 1}}, id="scaling-without-an-end"),
+        pytest.param({"weights_roots": "/"}, id="roots-not-a-list"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        config(model(**changes))
+
+
+def test_an_application_needs_a_model() -> None:
+    with pytest.raises(ValidationError, match="models"):
+        config()
+
+
+def test_two_models_may_not_share_a_name() -> None:
+    with pytest.raises(ValidationError, match="share a name"):
+        config(model(package="a.pt2"), model(package="b.pt2"))
+
+
+def test_two_models_may_not_share_a_store() -> None:
+    """Each has a coordinator that takes itself for the store's only writer."""
+    with pytest.raises(ValidationError, match="store"):
+        config(model(name="a"), model(name="b"))
+
+
+def test_two_models_of_one_package_may_have_stores_of_their_own() -> None:
+    assert len(config(model(name="a", store="a"), model(name="b", store="b")).models) == 2
+
+
+def test_replicas_may_be_scaled() -> None:
+    [only] = config(model(replicas={"min": 2, "max": 4})).models
+    assert only.replicas == ScalingConfig(min=2, max=4)
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        config(model()).gateway.replicas = 2

@@ -1,0 +1,77 @@
+"""Serve configuration files: read and checked before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aoti_serve.cli.config_file import read_config
+from aoti_serve.errors import InvalidConfig
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.pt2").touch()
+    return tmp_path
+
+
+def written(content: str | bytes) -> Path:
+    path = Path("serve.yaml")
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def application(args: str, name: str = "default") -> str:
+    return f"- {{name: {name}, import_path: 'aoti_serve.app:build', args: {args}}}\n"
+
+
+def test_our_applications_are_found_among_others() -> None:
+    ours = application("{models: [{name: a, package: m.pt2}, {name: b, package: m.pt2, store: b}]}")
+    more = application("{models: [{name: c, package: m.pt2}]}", "second")
+    other = "- {import_path: 'other:app', args: {models: 7}}\n"
+    found = read_config(written("applications:\n" + ours + other + more))
+    assert [model.name for model in found.models] == ["a", "b", "c"]
+    assert found.names == ["default", "default", "second"]
+    assert found.content["applications"][1]["import_path"] == "other:app"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param("", "no list 'applications'", id="empty"),
+        pytest.param("- a\n", "no list 'applications'", id="a-list"),
+        pytest.param("applications: 5", "no list 'applications'", id="applications-a-number"),
+        pytest.param("applications: [", "not YAML", id="not-yaml"),
+        pytest.param("a: \x00", "not YAML", id="a-zero-byte"),
+        pytest.param(b"applications: [\xff\xfe]", "", id="not-utf8"),
+        pytest.param("applications: [hello]", "", id="application-not-a-mapping"),
+        pytest.param("applications: [{name: 2026-13-01}]", "", id="a-date-that-is-none"),
+        pytest.param("applications:\n" + application("5", "x"), "application 'x', args", id="args-a-number"),
+        pytest.param("applications:\n" + application("{}"), "models", id="no-models"),
+        pytest.param(
+            "applications:\n" + application("{models: [{name: a, package: m.pt2, runers: 2}]}"),
+            r"models\.0\.runers",
+            id="unknown-field",
+        ),
+        pytest.param(
+            "applications:\n" + application("{models: [{name: a, package: gone.pt2}]}"),
+            r"model 'a': no file gone\.pt2",
+            id="package-missing",
+        ),
+        pytest.param(
+            "applications:\n" + application("{models: [{name: a, package: m.pt2, weights: gone.safetensors}]}"),
+            r"model 'a': no file gone\.safetensors",
+            id="weights-missing",
+        ),
+    ],
+)
+def test_a_file_that_will_not_do_is_refused_by_name(content: str | bytes, reason: str) -> None:
+    with pytest.raises(InvalidConfig, match=rf"serve\.yaml: (.|\n)*{reason}"):
+        read_config(written(content))
+
+
+def test_a_file_that_is_not_there_is_refused_by_name() -> None:
+    with pytest.raises(InvalidConfig, match=r"gone\.yaml: No such file or directory"):
+        read_config(Path("gone.yaml"))

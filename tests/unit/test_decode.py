@@ -1,0 +1,374 @@
+"""V2 request bodies: what is read, what is refused, and that every refusal names the input."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from aoti_serve.errors import InvalidBody, InvalidInput, InvalidInputData, WrongInputLength
+from aoti_serve.protocol.decode import decode_request
+from aoti_serve.protocol.messages import InferRequest
+from aoti_serve.tensors import DTYPES, DType
+
+EVERY_DTYPE = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values()]
+JSON_DTYPES = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values() if dtype.torch != "bfloat16"]
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    """An input called x that fits, but for `changes`."""
+    return {"name": "x", "datatype": "FP32", "shape": [2], "data": [1, 2]} | changes
+
+
+def binary_entry(size: Any, **changes: Any) -> dict[str, Any]:
+    return {"name": "x", "datatype": "FP32", "shape": [2], "parameters": {"binary_data_size": size}} | changes
+
+
+def message(*inputs: Any, **rest: Any) -> bytes:
+    return json.dumps({"inputs": list(inputs), **rest}).encode()
+
+
+def decoded(header: bytes, *tails: bytes) -> InferRequest:
+    return decode_request(b"".join([header, *tails]), str(len(header)) if tails else None)
+
+
+def array_of(request: InferRequest, name: str = "x") -> NDArray[Any]:
+    return request.inputs[name].array
+
+
+def arrays_of(dtype: DType, min_side: int = 0, **elements: Any) -> st.SearchStrategy[NDArray[Any]]:
+    shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=min_side, max_side=4)
+    return hnp.arrays(np.dtype(dtype.numpy), shapes, elements=elements or None)
+
+
+def finite(dtype: DType) -> dict[str, Any]:
+    return {"allow_nan": False, "allow_infinity": False} if dtype.torch.startswith("float") else {}
+
+
+@pytest.mark.parametrize("dtype", EVERY_DTYPE)
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_binary_data_arrives_bit_by_bit(dtype: DType, data: st.DataObject) -> None:
+    sent = data.draw(arrays_of(dtype))
+    header = message(binary_entry(sent.nbytes, datatype=dtype.oip, shape=list(sent.shape)))
+    tensor = decoded(header, sent.tobytes()).inputs["x"]
+    assert (tensor.dtype, tensor.shape) == (dtype.torch, sent.shape)
+    assert (tensor.array.dtype, tensor.array.shape) == (sent.dtype, sent.shape)
+    assert tensor.array.tobytes() == sent.tobytes()
+
+
+@pytest.mark.parametrize("dtype", JSON_DTYPES)
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_json_data_arrives_value_by_value_flat_and_nested(dtype: DType, data: st.DataObject) -> None:
+    sent = data.draw(arrays_of(dtype, min_side=1, **finite(dtype)))
+    flat, nested = sent.reshape(-1).tolist(), sent.tolist()
+    for values in (flat, nested if sent.ndim else flat):
+        body = orjson.dumps({"inputs": [entry(datatype=dtype.oip, shape=list(sent.shape), data=values)]})
+        found = array_of(decode_request(body))
+        assert (found.dtype, found.shape) == (sent.dtype, sent.shape)
+        np.testing.assert_array_equal(found, sent)
+
+
+def test_binary_inputs_lie_one_after_the_other_with_json_between() -> None:
+    first, second = np.arange(3, dtype=np.float32), np.arange(4, dtype=np.int64)
+    header = message(
+        binary_entry(first.nbytes, name="a", shape=[3]),
+        entry(name="b"),
+        binary_entry(second.nbytes, name="c", shape=[2, 2], datatype="INT64"),
+    )
+    request = decoded(header, first.tobytes(), second.tobytes())
+    assert list(request.inputs) == ["a", "b", "c"]
+    np.testing.assert_array_equal(array_of(request, "a"), first)
+    np.testing.assert_array_equal(array_of(request, "c"), second.reshape(2, 2))
+
+
+def test_binary_data_is_not_copied() -> None:
+    header = message(binary_entry(8))
+    body = header + bytes(8)
+    request = decode_request(body, str(len(header)))
+    assert np.shares_memory(array_of(request), np.frombuffer(body, np.uint8))
+
+
+def test_a_header_length_of_the_whole_body_is_json_without_a_tail() -> None:
+    body = message(entry())
+    assert array_of(decode_request(body, str(len(body)))).tolist() == [1, 2]
+
+
+def test_an_empty_tensor_may_be_sent_either_way() -> None:
+    assert array_of(decode_request(message(entry(shape=[0, 3], data=[])))).shape == (0, 3)
+    assert array_of(decode_request(message(entry(shape=[2, 0], data=[[], []])))).shape == (2, 0)
+    assert array_of(decoded(message(binary_entry(0, shape=[0, 3])), b"")).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values"),
+    [
+        pytest.param("UINT64", [0, 2**64 - 1], id="uint64-ends"),
+        pytest.param("INT64", [-(2**63), 2**63 - 1], id="int64-ends"),
+        pytest.param("UINT8", [0, 255], id="uint8-ends"),
+        pytest.param("INT8", [-128, 127], id="int8-ends"),
+        pytest.param("FP16", [-65504, 65504.0], id="fp16-ends"),
+        pytest.param("FP32", [1, 2.5], id="ints-for-floats"),
+        pytest.param("BOOL", [True, False], id="bools"),
+    ],
+)
+def test_values_at_the_ends_of_their_type_are_taken(datatype: str, values: list[float]) -> None:
+    found = array_of(decode_request(message(entry(datatype=datatype, data=values))))
+    assert found.tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values"),
+    [
+        pytest.param("INT32", [1, 2.0], id="float-for-int"),
+        pytest.param("INT32", [1, True], id="bool-for-int"),
+        pytest.param("FP32", [1.5, True], id="bool-for-float"),
+        pytest.param("BOOL", [1, 0], id="int-for-bool"),
+        pytest.param("BOOL", ["true", "false"], id="string-for-bool"),
+        pytest.param("FP32", [1, None], id="null"),
+        pytest.param("FP32", ["1", "2"], id="strings"),
+        pytest.param("FP32", [1, "2"], id="a-string-among-numbers"),
+        pytest.param("FP32", ["NaN", "Infinity"], id="nan-as-string"),
+        pytest.param("FP32", [{}, {}], id="objects"),
+        pytest.param("UINT8", [0, 256], id="above-uint8"),
+        pytest.param("UINT8", [0, -1], id="below-uint8"),
+        pytest.param("INT8", [-129, 0], id="below-int8"),
+        pytest.param("INT64", [0, 2**63], id="above-int64"),
+        pytest.param("UINT64", [-1, 2**63], id="below-uint64"),
+        pytest.param("UINT64", [0, 2**64], id="above-uint64"),
+        pytest.param("FP16", [0, 65520], id="above-fp16"),
+        pytest.param("FP32", [0, 1e39], id="above-fp32"),
+        pytest.param("FP32", [[1], [2, 3]], id="ragged"),
+        pytest.param("FP32", [1, [2]], id="ragged-depth"),
+        pytest.param("FP32", [[1], [2]], id="nested-otherwise"),
+        pytest.param("FP32", [[1, 2]], id="nested-too-deep"),
+        pytest.param("BF16", [1, 2], id="bf16-has-no-json"),
+    ],
+)
+def test_json_data_that_does_not_fit_its_type_is_refused_by_name(datatype: str, values: list[Any]) -> None:
+    with pytest.raises(InvalidInputData, match="input 'x'"):
+        decode_request(message(entry(datatype=datatype, data=values)))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(entry(datatype="FP8"), id="unknown-datatype"),
+        pytest.param(entry(datatype="BYTES"), id="bytes-datatype"),
+        pytest.param(entry(datatype="fp32"), id="lowercase-datatype"),
+        pytest.param(entry(datatype=None), id="null-datatype"),
+        pytest.param(entry(datatype=["FP32"]), id="list-datatype"),
+        pytest.param(entry(shape=None), id="no-shape"),
+        pytest.param(entry(shape=2), id="shape-not-a-list"),
+        pytest.param(entry(shape=[-1]), id="negative-size"),
+        pytest.param(entry(shape=[2.0]), id="float-size"),
+        pytest.param(entry(shape=[True]), id="bool-size"),
+        pytest.param(entry(shape=["2"]), id="string-size"),
+        pytest.param(entry(shape=[[2]]), id="nested-shape"),
+        pytest.param(entry(shape=[1] * 33, data=[1]), id="rank-33"),
+        pytest.param(entry(shape=[2**32, 2**32]), id="huge-shape"),
+        pytest.param(entry(shape=[0, 2**63], data=[]), id="huge-empty-shape"),
+        pytest.param(entry(shape=[2**64]), id="size-beyond-64-bits"),
+        pytest.param(entry(data=None), id="null-data"),
+        pytest.param(entry(data=5), id="data-not-a-list"),
+        pytest.param(entry(data="12"), id="string-data"),
+        pytest.param(entry(data={"0": 1}), id="object-data"),
+        pytest.param(entry(data=[1]), id="too-few"),
+        pytest.param(entry(data=[1, 2, 3]), id="too-many"),
+        pytest.param(entry(data=[[[[]]]]), id="nested-nothing"),
+        pytest.param({"name": "x", "datatype": "FP32", "shape": [2]}, id="no-data"),
+        pytest.param(entry(parameters=[1]), id="parameters-not-an-object"),
+        pytest.param(binary_entry(-1), id="negative-binary-size"),
+        pytest.param(binary_entry("8"), id="string-binary-size"),
+        pytest.param(binary_entry(8.0), id="float-binary-size"),
+        pytest.param(binary_entry(True), id="bool-binary-size"),
+        pytest.param(binary_entry(10**30), id="huge-binary-size"),
+        pytest.param(binary_entry(8), id="binary-without-a-tail"),
+    ],
+)
+def test_an_input_that_cannot_be_read_is_refused_by_name(broken: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="'x'"):
+        decode_request(message(entry(name="before"), broken))
+
+
+def test_an_input_that_is_sent_twice_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInput, match="'x'"):
+        decode_request(message(entry(), entry(name="y"), entry()))
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [
+        pytest.param(7, [2], id="not-whole-elements"),
+        pytest.param(4, [2], id="too-few"),
+        pytest.param(12, [2], id="too-many"),
+        pytest.param(0, [2], id="none"),
+        pytest.param(4, [0], id="some-for-an-empty-tensor"),
+    ],
+)
+def test_binary_data_of_another_size_than_the_shape_needs_is_refused_by_name(size: int, shape: list[int]) -> None:
+    with pytest.raises(WrongInputLength, match="input 'x'"):
+        decoded(message(binary_entry(size, shape=shape)), bytes(size))
+
+
+def test_a_truncated_tail_names_the_input_that_misses_bytes() -> None:
+    header = message(binary_entry(8, name="a"), binary_entry(8))
+    with pytest.raises(InvalidInputData, match=r"input 'x'.* only 7 bytes are left"):
+        decoded(header, bytes(15))
+
+
+def test_bytes_behind_the_last_input_are_refused() -> None:
+    with pytest.raises(InvalidBody, match="3 bytes follow"):
+        decoded(message(binary_entry(8)), bytes(11))
+
+
+def test_a_bool_that_is_neither_0_nor_1_is_refused_by_name() -> None:
+    """The binary extension allows these two bytes only; a C++ bool that holds another is undefined behaviour."""
+    with pytest.raises(InvalidInputData, match="input 'x'"):
+        decoded(message(binary_entry(2, datatype="BOOL")), b"\x01\x02")
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("-1", id="negative"),
+        pytest.param("+5", id="signed"),
+        pytest.param("1e1", id="exponent"),
+        pytest.param("1_0", id="underscore"),
+        pytest.param(" 10", id="space"),
+        pytest.param("0x10", id="hex"),
+        pytest.param("²", id="a-digit-that-is-no-number"),
+        pytest.param("1000000", id="beyond-the-body"),
+        pytest.param("9" * 5000, id="more-digits-than-python-reads"),
+        pytest.param("10", id="inside-the-json"),
+        pytest.param("0", id="zero"),
+    ],
+)
+def test_a_header_length_that_is_wrong_is_refused(length: str) -> None:
+    with pytest.raises(InvalidBody):
+        decode_request(message(entry()), length)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"{", id="not-json"),
+        pytest.param(b"\xff\xfe{}", id="not-utf8"),
+        pytest.param(b"[]", id="a-list"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b"{}", id="no-inputs"),
+        pytest.param(b'{"inputs": null}', id="null-inputs"),
+        pytest.param(b'{"inputs": {}}', id="inputs-not-a-list"),
+        pytest.param(b'{"inputs": [1]}', id="input-not-an-object"),
+        pytest.param(b'{"inputs": [{}]}', id="input-without-a-name"),
+        pytest.param(b'{"inputs": [{"name": 1}]}', id="input-name-not-a-string"),
+        pytest.param(b'{"inputs": [], "id": 7}', id="id-not-a-string"),
+        pytest.param(b'{"inputs": [], "parameters": "x"}', id="parameters-not-an-object"),
+        pytest.param(b'{"inputs": [], "outputs": "y"}', id="outputs-not-a-list"),
+        pytest.param(b'{"inputs": [], "outputs": ["y"]}', id="output-not-an-object"),
+        pytest.param(b'{"inputs": [], "outputs": [{}]}', id="output-without-a-name"),
+        pytest.param(b'{"inputs": [], "outputs": [{"name": "y", "parameters": 1}]}', id="output-parameters"),
+        pytest.param(b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [NaN]}]}', id="nan"),
+        pytest.param(b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1e999]}]}', id="infinite"),
+        pytest.param(b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", id="too-deep"),
+        pytest.param(b'{"inputs": []} ' + bytes(8), id="a-tail-without-a-header-length"),
+    ],
+)
+def test_a_body_that_is_no_request_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidBody):
+        decode_request(body)
+
+
+def test_what_is_asked_of_the_answer_is_read() -> None:
+    outputs = [
+        {"name": "a", "parameters": {"binary_data": True}},
+        {"name": "b", "parameters": {"binary_data": False}},
+        {"name": "c"},
+    ]
+    request = decode_request(message(id="42", outputs=outputs))
+    assert (request.id, request.outputs, list(request.binary)) == ("42", ["a", "b", "c"], ["a"])
+
+
+def test_nothing_asked_of_the_answer_means_all_outputs_as_json() -> None:
+    request = decode_request(message())
+    assert (request.id, request.outputs, list(request.binary), request.binary_default) == (None, None, [], False)
+
+
+def test_binary_data_output_is_the_default_for_all_outputs() -> None:
+    assert decode_request(message(parameters={"binary_data_output": True})).binary_default
+
+
+def test_strings_do_not_take_more_memory_than_they_have() -> None:
+    """As an array of strings, each would take the room of the longest: a body of 40 KB asks for 160 MB."""
+    body = message(entry(shape=[2000], data=["a" * 20_000] + [""] * 1999))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput, match="'x'"):
+            decode_request(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * 2**20
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(width=64) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+SIZES = st.integers(0, 5) | st.sampled_from([-1, 2**31, 2**48, 2**63, 2**64])
+NUMBERS = st.lists(st.integers(-3, 300) | st.floats() | st.booleans() | st.none(), max_size=6)
+NEARLY_INPUTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.sampled_from(["x", "y"]) | JSON_VALUES,
+        "datatype": st.sampled_from([dtype.oip for dtype in DTYPES.values()]) | JSON_VALUES,
+        "shape": st.lists(SIZES, max_size=3) | JSON_VALUES,
+        "data": NUMBERS | st.lists(NUMBERS, max_size=3) | JSON_VALUES,
+        "parameters": st.fixed_dictionaries({"binary_data_size": SIZES | JSON_VALUES}) | JSON_VALUES,
+    },
+)
+NEARLY_REQUESTS = st.fixed_dictionaries(
+    {"inputs": st.lists(NEARLY_INPUTS, max_size=3) | JSON_VALUES},
+    optional={
+        "id": JSON_VALUES,
+        "outputs": st.lists(st.fixed_dictionaries({"name": JSON_VALUES}) | JSON_VALUES, max_size=3) | JSON_VALUES,
+        "parameters": JSON_VALUES,
+    },
+)
+
+
+def only_invalid_input(body: bytes, header_length: str | None) -> None:
+    try:
+        request = decode_request(body, header_length)
+    except InvalidInput:
+        return
+    for tensor in request.inputs.values():
+        assert tensor.array.shape == tensor.shape
+        assert tensor.array.dtype == np.dtype(DTYPES[tensor.dtype].numpy)
+
+
+@settings(deadline=None, max_examples=300)
+@given(body=st.binary(), header_length=st.none() | st.text(max_size=8) | st.integers(0, 100).map(str))
+def test_arbitrary_bytes_raise_only_invalid_input(body: bytes, header_length: str | None) -> None:
+    only_invalid_input(body, header_length)
+
+
+@settings(deadline=None, max_examples=300)
+@given(value=JSON_VALUES | NEARLY_REQUESTS, tail=st.binary(max_size=24), shift=st.integers(-2, 2))
+def test_arbitrary_json_raises_only_invalid_input(value: Any, tail: bytes, shift: int) -> None:
+    header = json.dumps(value).encode()
+    only_invalid_input(header, None)
+    only_invalid_input(header + tail, str(max(0, len(header) + shift)))
+    only_invalid_input(header + tail, str(len(header)))

@@ -1,0 +1,111 @@
+"""V2 responses: each output in the form that was asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from aoti_serve.protocol.encode import Encoded, encode_response
+from aoti_serve.protocol.messages import InferRequest, InferResponse
+from aoti_serve.tensors import DTYPES, DType, TensorSpec
+
+EVERY_DTYPE = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values()]
+AS_JSON = InferRequest(id=None, inputs={})
+AS_BINARY = InferRequest(id=None, inputs={}, binary_default=True)
+
+
+def spec(name: str = "y", dtype: str = "float32") -> TensorSpec:
+    return TensorSpec(name=name, dtype=dtype, shape=())
+
+
+def response(*outputs: tuple[TensorSpec, NDArray[Any]]) -> InferResponse:
+    return InferResponse("m", 3, None, list(outputs))
+
+
+def header_of(encoded: Encoded) -> Any:
+    return json.loads(encoded.body[: encoded.header_length])
+
+
+def arrays_of(dtype: DType, *, finite: bool) -> st.SearchStrategy[NDArray[Any]]:
+    limits = {"allow_nan": False, "allow_infinity": False} if finite and dtype.torch.startswith("float") else None
+    shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+    return hnp.arrays(np.dtype(dtype.numpy), shapes, elements=limits)
+
+
+@pytest.mark.parametrize("dtype", EVERY_DTYPE)
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_binary_outputs_leave_bit_by_bit(dtype: DType, data: st.DataObject) -> None:
+    array = data.draw(arrays_of(dtype, finite=False))
+    encoded = encode_response(response((spec(dtype=dtype.torch), array)), AS_BINARY)
+    [entry] = header_of(encoded)["outputs"]
+    assert entry == {
+        "name": "y",
+        "datatype": dtype.oip,
+        "shape": list(array.shape),
+        "parameters": {"binary_data_size": array.nbytes},
+    }
+    assert encoded.body[encoded.header_length :] == array.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [param for param in EVERY_DTYPE if param.id != "bfloat16"])
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_json_outputs_leave_value_by_value(dtype: DType, data: st.DataObject) -> None:
+    array = data.draw(arrays_of(dtype, finite=True))
+    encoded = encode_response(response((spec(dtype=dtype.torch), array)), AS_JSON)
+    assert encoded.header_length is None
+    [entry] = header_of(encoded)["outputs"]
+    assert (entry["datatype"], entry["shape"]) == (dtype.oip, list(array.shape))
+    assert "parameters" not in entry
+    np.testing.assert_array_equal(np.array(entry["data"], array.dtype), array.reshape(-1))
+
+
+def test_bfloat16_is_written_as_numbers_in_json() -> None:
+    ones_and_pi = np.array([0x3F80, 0xBF80, 0x4049, 0x0000], np.uint16)
+    encoded = encode_response(response((spec(dtype="bfloat16"), ones_and_pi)), AS_JSON)
+    assert header_of(encoded)["outputs"][0]["data"] == [1.0, -1.0, 3.140625, 0.0]
+
+
+def test_what_is_not_finite_is_null_in_json() -> None:
+    array = np.array([np.nan, np.inf, -np.inf, 1], np.float32)
+    encoded = encode_response(response((spec(), array)), AS_JSON)
+    assert header_of(encoded)["outputs"][0]["data"] == [None, None, None, 1.0]
+
+
+def test_only_the_outputs_that_were_asked_as_binary_are_binary() -> None:
+    request = InferRequest(id=None, inputs={}, outputs=["a", "b", "c"], binary=["c", "a"])
+    a, b, c = (np.full(size, size, np.int16) for size in (1, 2, 3))
+    outputs = [(spec("a", "int16"), a), (spec("b", "int16"), b), (spec("c", "int16"), c)]
+    encoded = encode_response(response(*outputs), request)
+    forms = [(entry["name"], "data" in entry) for entry in header_of(encoded)["outputs"]]
+    assert forms == [("a", False), ("b", True), ("c", False)]
+    assert encoded.body[encoded.header_length :] == a.tobytes() + c.tobytes()
+
+
+@pytest.mark.parametrize("request_", [pytest.param(AS_JSON, id="json"), pytest.param(AS_BINARY, id="binary")])
+def test_strides_do_not_show(request_: InferRequest) -> None:
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    plain = encode_response(response((spec(), np.ascontiguousarray(array.T[::2]))), request_)
+    assert encode_response(response((spec(), array.T[::2])), request_) == plain
+
+
+def test_an_empty_binary_output_still_has_a_header_length() -> None:
+    encoded = encode_response(response((spec(), np.empty((0, 4), np.float32))), AS_BINARY)
+    assert encoded.header_length == len(encoded.body)
+
+
+def test_the_answer_says_model_version_and_id() -> None:
+    answer = header_of(encode_response(InferResponse("digits", 7, "abc", []), AS_JSON))
+    assert answer == {"model_name": "digits", "model_version": "7", "id": "abc", "outputs": []}
+
+
+def test_an_id_that_was_not_sent_is_not_answered() -> None:
+    assert "id" not in header_of(encode_response(response(), AS_JSON))

@@ -1,0 +1,111 @@
+"""Errors are their facts; the tree in the docstring is the truth about classes, parents and statuses."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator
+from string import Formatter
+from typing import Any, NamedTuple
+
+import pytest
+
+from aoti_serve import errors
+from aoti_serve.errors import AotiServeError, ServerRefused, StageFailed, UnknownTensor
+
+
+class Listed(NamedTuple):
+    """A class as the module's docstring lists it."""
+
+    name: str
+    parent: str | None
+    status: int | None
+
+
+def subclasses(kind: type[AotiServeError] = AotiServeError) -> Iterator[type[AotiServeError]]:
+    yield kind
+    for sub in kind.__subclasses__():
+        if sub.__module__ == errors.__name__:
+            yield from subclasses(sub)
+
+
+def listed() -> Iterator[Listed]:
+    assert errors.__doc__ is not None
+    tree = errors.__doc__.split("\n\n")[1]
+    path: list[str] = []
+    for line in tree.splitlines():
+        content = line.lstrip("│├└─ ")
+        depth = (len(line) - len(content)) // 4
+        for match in re.finditer(r"(?:^|, )([A-Z]\w+)", content):
+            status = re.search(r"\b\d{3}\b", content[match.end() :])
+            path[depth:] = [match[1]]
+            yield Listed(match[1], path[depth - 1] if depth else None, int(status[0]) if status else None)
+
+
+def facts_of(kind: type[AotiServeError]) -> dict[str, Any]:
+    """Facts for every field that the text names, and for those that only the status is made of."""
+    facts: dict[str, Any] = {field: f"<{field}>" for _, field, _, _ in Formatter().parse(kind.text) if field}
+    if issubclass(kind, StageFailed):
+        facts["cause"] = UnknownTensor(name="w")
+    if issubclass(kind, ServerRefused):
+        facts["status"] = 418
+    return facts
+
+
+KINDS = [pytest.param(kind, id=kind.__name__) for kind in subclasses()]
+LISTED = [pytest.param(entry, id=entry.name) for entry in listed()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_survives_pickling(kind: type[AotiServeError]) -> None:
+    error = kind(**facts_of(kind))
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert str(copy) == str(error)
+    assert copy.http_status == error.http_status
+    assert {key: str(fact) for key, fact in copy.facts.items()} == {key: str(fact) for key, fact in error.facts.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_text_says_every_fact(kind: type[AotiServeError]) -> None:
+    facts = facts_of(kind)
+    said = str(kind(**facts))
+    for field in (field for _, field, _, _ in Formatter().parse(kind.text) if field):
+        assert str(facts[field]) in said
+
+
+def test_facts_with_braces_are_not_formatted_again() -> None:
+    assert str(UnknownTensor(name="{detail}")) == "tensor '{detail}': the package has no such constant"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_docstring_names_every_class(kind: type[AotiServeError]) -> None:
+    assert kind.__name__ in {entry.name for entry in listed()}
+
+
+@pytest.mark.parametrize("entry", LISTED)
+def test_the_docstring_is_right_about_parent_and_status(entry: Listed) -> None:
+    kind: type[AotiServeError] = getattr(errors, entry.name)
+    if entry.parent is not None:
+        assert kind.__bases__ == (getattr(errors, entry.parent),)
+    if entry.status is not None:
+        assert kind(**facts_of(kind)).http_status == entry.status
+
+
+@pytest.mark.parametrize(
+    ("cause", "status"),
+    [
+        pytest.param(UnknownTensor(name="w"), 400, id="ours"),
+        pytest.param(errors.StoreFailed(path="/s", detail="full"), 507, id="ours-other-status"),
+        pytest.param(RuntimeError("boom"), 500, id="foreign"),
+        pytest.param("no answer within 300 s", 500, id="late"),
+    ],
+)
+def test_stage_failed_takes_its_status_from_its_cause(cause: object, status: int) -> None:
+    error = StageFailed(replica="r1", version=7, cause=cause)
+    assert error.http_status == status
+    assert str(error) == f"replica r1 could not stage version 7, nothing has changed: {cause}"
+
+
+def test_server_refused_takes_the_status_of_the_server() -> None:
+    assert ServerRefused(status=409, detail="busy").http_status == 409

@@ -1,0 +1,169 @@
+"""The layers: imports go down only. cli, app > gateway > cluster > model, protocol, weights > config > tensors."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import aoti_serve
+
+ROOT = Path(aoti_serve.__file__).parent
+RANKS = {
+    "app": 5,
+    "cli": 5,
+    "gateway": 4,
+    "cluster": 3,
+    "model": 2,
+    "protocol": 2,
+    "weights": 2,
+    "config": 1,
+    "token": 1,
+    "tensors": 0,
+    "errors": 0,
+}
+FACADE = "the package root"
+RAY_UNITS = {"cluster", "gateway", "app", "cli"}
+NATIVE = "model/aoti/"
+MAX_LINES = 300
+
+
+def modules() -> list[str]:
+    return sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
+
+
+def unit_of(module: str) -> str:
+    return FACADE if module == "__init__.py" else module.removesuffix(".py").partition("/")[0]
+
+
+def imported(module: str, source: str) -> Iterator[str]:
+    """Full dotted names of what a module imports, wherever the import stands."""
+    package = ["aoti_serve", *module.split("/")[:-1]]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def upward(module: str, source: str) -> list[str]:
+    """The imports of our own modules that do not go down."""
+    return [
+        name
+        for name in imported(module, source)
+        if name.partition(".")[0] == "aoti_serve"
+        and name != "aoti_serve.__version__"
+        and not allowed(unit_of(module), name)
+    ]
+
+
+def allowed(unit: str, name: str) -> bool:
+    if unit in (FACADE, "app"):
+        return True
+    target = name.split(".")[1] if "." in name else FACADE
+    if target not in RANKS or (unit, target) == ("cli", "gateway"):
+        return False
+    return target == unit or RANKS[target] < RANKS[unit]
+
+
+def foreign(module: str, source: str) -> list[str]:
+    """The imports of libraries that this module may not use."""
+    unit, found = unit_of(module), []
+    for name in imported(module, source):
+        top = name.partition(".")[0]
+        if (
+            (top == "ray" and unit not in RAY_UNITS)
+            or (top == "fastapi" and unit != "gateway")
+            or (top == "ctypes" and not module.startswith(NATIVE))
+        ):
+            found.append(name)
+    return found + ([] if module.startswith(NATIVE) else torch_internals(module, source))
+
+
+def torch_internals(module: str, source: str) -> list[str]:
+    imports = [name for name in imported(module, source) if name == "torch._C" or name.startswith("torch._C.")]
+    uses = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch._C"
+    ]
+    return imports + uses
+
+
+MODULES = [pytest.param(name, id=name.removesuffix(".py")) for name in modules()]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_only(module: str) -> None:
+    assert upward(module, (ROOT / module).read_text()) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_libraries_stay_in_their_layers(module: str) -> None:
+    assert foreign(module, (ROOT / module).read_text()) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_fits_the_page(module: str) -> None:
+    assert len((ROOT / module).read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_a_layer(module: str) -> None:
+    assert unit_of(module) in {*RANKS, FACADE}
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        pytest.param("weights/swap.py", "from aoti_serve.model.gate import Gate", id="sibling"),
+        pytest.param("protocol/decode.py", "from aoti_serve.weights import swap", id="sibling-package"),
+        pytest.param("model/gate.py", "import aoti_serve.cluster.names", id="upward"),
+        pytest.param("model/gate.py", "def f():\n    import aoti_serve.cluster.names", id="inside-a-function"),
+        pytest.param("errors.py", "from aoti_serve.tensors import DTYPES", id="sideways"),
+        pytest.param("config.py", "if TYPE_CHECKING:\n    from aoti_serve.token import read_token", id="type-checking"),
+        pytest.param("model/gate.py", "from ..cluster import names", id="relative"),
+        pytest.param("model/gate.py", "from ..cluster.names import GATEWAY", id="relative-module"),
+        pytest.param("weights/store.py", "from aoti_serve import Package", id="through-the-root"),
+        pytest.param("weights/store.py", "import aoti_serve", id="the-root-itself"),
+        pytest.param("cli/server.py", "from aoti_serve.gateway.admin import Guard", id="cli-gateway"),
+        pytest.param("cli/server.py", "from aoti_serve.app import build", id="cli-app"),
+        pytest.param("gateway/http.py", "from aoti_serve.app import build", id="gateway-app"),
+    ],
+)
+def test_the_check_sees_an_import_that_does_not_go_down(module: str, source: str) -> None:
+    assert len(upward(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        pytest.param("model/container.py", "import ray", id="ray"),
+        pytest.param("weights/swap.py", "from ray.exceptions import RayError", id="ray-from"),
+        pytest.param("cluster/member.py", "import fastapi", id="fastapi"),
+        pytest.param("model/container.py", "import ctypes", id="ctypes"),
+        pytest.param("model/container.py", "from torch import _C", id="torch-c-from"),
+        pytest.param("model/container.py", "from torch._C import _aoti", id="torch-c-module"),
+        pytest.param("model/container.py", "import torch\nx = torch._C._aoti", id="torch-c-attribute"),
+    ],
+)
+def test_the_check_sees_a_library_out_of_its_layer(module: str, source: str) -> None:
+    assert len(foreign(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        pytest.param("app.py", "from aoti_serve.gateway.ingress import Gateway", id="app-everything"),
+        pytest.param("gateway/http.py", "from aoti_serve import __version__", id="version"),
+        pytest.param("gateway/http.py", "import fastapi, ray", id="gateway-libraries"),
+        pytest.param("model/aoti/c_abi.py", "import ctypes, torch\nx = torch._C._aoti", id="native"),
+        pytest.param("model/gate.py", "from aoti_serve.model import package", id="same-unit"),
+    ],
+)
+def test_the_check_lets_pass_what_goes_down(module: str, source: str) -> None:
+    assert upward(module, source) + foreign(module, source) == []

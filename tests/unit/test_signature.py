@@ -1,0 +1,130 @@
+"""The check of a call against the signature: native code checks none of this."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aoti_serve.errors import InvalidInput, MissingInput, UnknownInput, UnknownOutput, WrongInputDtype, WrongInputShape
+from aoti_serve.model.signature import Shaped, Signature
+from aoti_serve.tensors import Dim, TensorSpec
+
+BATCH = Dim(symbol="batch", min=1, max=16)
+LENGTH = Dim(symbol="length", min=2)
+IMAGE = TensorSpec(name="image", dtype="float32", shape=(BATCH, 3, LENGTH, LENGTH))
+MASK = TensorSpec(name="mask", dtype="bool", shape=(BATCH, LENGTH))
+SCALE = TensorSpec(name="scale", dtype="bfloat16", shape=())
+
+
+def signature(*inputs: TensorSpec, outputs: tuple[TensorSpec, ...] = ()) -> Signature:
+    return Signature(inputs=inputs, outputs=outputs, constants=())
+
+
+def call(**changes: Shaped) -> dict[str, Shaped]:
+    """A call that fits, but for `changes`."""
+    fitting = {
+        "image": Shaped("float32", (4, 3, 8, 8)),
+        "mask": Shaped("bool", (4, 8)),
+        "scale": Shaped("bfloat16", ()),
+    }
+    return fitting | changes
+
+
+WHOLE = signature(IMAGE, MASK, SCALE)
+
+
+def spec(name: str, *shape: int | Dim) -> TensorSpec:
+    return TensorSpec(name=name, dtype="float32", shape=shape)
+
+
+def test_a_call_that_fits_passes_in_any_order() -> None:
+    WHOLE.check_inputs(call())
+    WHOLE.check_inputs(dict(reversed(call().items())))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "error", "reason"),
+    [
+        pytest.param(
+            "image", Shaped("float64", (4, 3, 8, 8)), WrongInputDtype, "FP64, the model takes FP32", id="dtype"
+        ),
+        pytest.param("mask", Shaped("uint8", (4, 8)), WrongInputDtype, "UINT8, the model takes BOOL", id="dtype-size"),
+        pytest.param("mask", Shaped("complex64", (4, 8)), WrongInputDtype, "complex64", id="foreign-dtype"),
+        pytest.param("image", Shaped("float32", (4, 3, 8)), WrongInputShape, "rank 3 instead of 4", id="rank"),
+        pytest.param("scale", Shaped("bfloat16", (1,)), WrongInputShape, "rank 1 instead of 0", id="scalar-rank"),
+        pytest.param("image", Shaped("float32", (4, 1, 8, 8)), WrongInputShape, "1 is 1 instead of 3", id="fixed"),
+        pytest.param(
+            "image", Shaped("float32", (0, 3, 8, 8)), WrongInputShape, "0 is 0, outside batch=1..16", id="min"
+        ),
+        pytest.param("image", Shaped("float32", (17, 3, 8, 8)), WrongInputShape, "outside batch=1..16", id="max"),
+        pytest.param("mask", Shaped("bool", (4, 1)), WrongInputShape, "outside length=2..", id="open-range-min"),
+        pytest.param("image", Shaped("float32", (4, 3, 8, 9)), WrongInputShape, "is 9, but 8 in 'image'", id="within"),
+        pytest.param("mask", Shaped("bool", (5, 8)), WrongInputShape, "is 5, but 4 in 'image'", id="across-inputs"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_refused_by_name(
+    name: str, tensor: Shaped, error: type[InvalidInput], reason: str
+) -> None:
+    with pytest.raises(error, match=reason) as caught:
+        WHOLE.check_inputs(call(**{name: tensor}))
+    assert str(caught.value).startswith(f"input '{name}': ")
+
+
+def test_an_unknown_input_is_refused_and_the_known_ones_are_named() -> None:
+    with pytest.raises(UnknownInput, match=r"input 'imgae': .*\['image', 'mask', 'scale'\]"):
+        WHOLE.check_inputs(call(imgae=Shaped("float32", ())))
+
+
+@pytest.mark.parametrize("name", [pytest.param(spec.name, id=spec.name) for spec in WHOLE.inputs])
+def test_a_missing_input_is_refused_by_name(name: str) -> None:
+    sent = call()
+    del sent[name]
+    with pytest.raises(MissingInput, match=f"input '{name}'"):
+        WHOLE.check_inputs(sent)
+
+
+def test_an_unknown_output_is_refused_by_name() -> None:
+    checked = signature(IMAGE, outputs=(spec("logits", BATCH, 10),))
+    checked.check_outputs(["logits", "logits"])
+    with pytest.raises(UnknownOutput, match=r"output 'logit'.*\['logits'\]"):
+        checked.check_outputs(["logits", "logit"])
+
+
+@settings(deadline=None)
+@given(batch=st.integers(1, 16), length=st.integers(2, 2**40), data=st.data())
+def test_every_call_within_the_ranges_passes_and_one_other_dimension_fails(
+    batch: int, length: int, data: st.DataObject
+) -> None:
+    sent = call(image=Shaped("float32", (batch, 3, length, length)), mask=Shaped("bool", (batch, length)))
+    WHOLE.check_inputs(sent)
+    name = data.draw(st.sampled_from(["image", "mask"]))
+    axis = data.draw(st.integers(0, len(sent[name].shape) - 1))
+    other = data.draw(st.integers(0, 2**40).filter(lambda size: size != sent[name].shape[axis]))
+    shape = (*sent[name].shape[:axis], other, *sent[name].shape[axis + 1 :])
+    with pytest.raises(WrongInputShape):
+        WHOLE.check_inputs(sent | {name: Shaped(sent[name].dtype, shape)})
+
+
+@pytest.mark.parametrize(
+    ("checked", "batch"),
+    [
+        pytest.param(signature(spec("x", BATCH, 3), outputs=(spec("y", BATCH),)), BATCH, id="first-everywhere"),
+        pytest.param(
+            signature(spec("x", BATCH), spec("z", BATCH), outputs=(spec("y", BATCH),)), BATCH, id="two-inputs"
+        ),
+        pytest.param(signature(spec("x", 3, BATCH), outputs=(spec("y", BATCH),)), None, id="not-first"),
+        pytest.param(signature(spec("x", BATCH), spec("s"), outputs=(spec("y", BATCH),)), None, id="a-scalar-input"),
+        pytest.param(signature(spec("x", BATCH), outputs=(spec("y"),)), None, id="a-scalar-output"),
+        pytest.param(signature(spec("x", BATCH), outputs=(spec("y", 3),)), None, id="a-fixed-output"),
+        pytest.param(signature(spec("x", BATCH), outputs=(spec("y", LENGTH),)), None, id="another-symbol"),
+        pytest.param(signature(spec("x", 4), outputs=(spec("y", 4),)), None, id="fixed"),
+        pytest.param(signature(), None, id="nothing"),
+    ],
+)
+def test_the_batch_dimension_is_first_in_every_input_and_output(checked: Signature, batch: Dim | None) -> None:
+    assert checked.batch == batch
+
+
+def test_a_signature_survives_its_json() -> None:
+    assert Signature.model_validate_json(WHOLE.model_dump_json()) == WHOLE
