@@ -94,7 +94,6 @@ class Server:
         return {key: value for key, value in wanted.items() if key not in os.environ}
 
     def _start_ray(self) -> None:
-        import ray
         from ray import serve
         from ray.serve.config import HTTPOptions
 

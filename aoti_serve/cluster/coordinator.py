@@ -17,7 +17,9 @@ from aoti_serve.cluster.transfer import Chunks, put_file
 from aoti_serve.config import ModelConfig
 from aoti_serve.errors import (
     BodyTooLarge,
+    InvalidWeights,
     NothingToRollBack,
+    StoreFailed,
     SwapInProgress,
     UnknownWeightsVersion,
 )
@@ -211,11 +213,22 @@ class Coordinator:
     def _first(self, carries_weights: bool) -> Committed:
         committed = self._store.committed()
         if committed is not None:
+            self._check_committed(committed.version)
             return committed
         if self._model.weights is None:
             return Committed(epoch=0, version=BUILT_IN)
         version = self._store_checked(self._model.weights.resolve(), self._model.weights.stem, None)
         return self._store.commit(version, 1, BUILT_IN if carries_weights else None)
+
+    def _check_committed(self, version: Version) -> None:
+        """A package that was compiled anew may take other tensors than the ones that were committed before."""
+        if version.number == BUILT_IN.number:
+            return
+        try:
+            check_fits(read_index(self._store.file(version)), self._signature.constants, self._signature.unused)
+        except InvalidWeights as error:
+            detail = f"committed version {version.number} does not fit the package: {error}; set another `store`"
+            raise StoreFailed(path=self._model.store_root, detail=detail) from error
 
     def _read(self, number: int) -> Chunks:
         if number == BUILT_IN.number:

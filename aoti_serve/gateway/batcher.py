@@ -41,12 +41,13 @@ class Rows(NamedTuple):
     outputs: Arrays
 
 
-@dataclass
+@dataclass(eq=False)
 class _Pending:
     arrays: Arrays
     rows: int
     future: asyncio.Future[Rows]
     arrival: float
+    queued: bool = True
 
 
 class Batcher:
@@ -84,10 +85,15 @@ class Batcher:
             raise QueueFull(model=self._model, rows=self._queued_rows, limit=self._config.max_queued_rows)
         loop = asyncio.get_running_loop()
         pending = _Pending(arrays, rows, loop.create_future(), loop.time())
-        self._queues.setdefault(_key(arrays), deque()).append(pending)
+        key = _key(arrays)
+        self._queues.setdefault(key, deque()).append(pending)
         self._queued_rows += rows
         self._pump()
-        return await pending.future
+        try:
+            return await pending.future
+        except asyncio.CancelledError:
+            self._withdraw(key, pending)
+            raise
 
     def _pump(self) -> None:
         """Send batches while runners are free and rows are due."""
@@ -104,13 +110,19 @@ class Batcher:
         self._under_way.discard(task)
         self._pump()
 
+    def _withdraw(self, key: Key, pending: _Pending) -> None:
+        if pending.queued:
+            self._queues[key].remove(pending)
+            self._unqueued(key, pending)
+
+    def _unqueued(self, key: Key, pending: _Pending) -> None:
+        pending.queued = False
+        self._queued_rows -= pending.rows
+        if not self._queues[key]:
+            del self._queues[key]
+
     def _next_key(self) -> Key | None:
-        """The shapes whose first request has waited longest; requests whose callers have gone are dropped."""
-        for key, queue in list(self._queues.items()):
-            while queue and queue[0].future.done():
-                self._queued_rows -= queue.popleft().rows
-            if not queue:
-                del self._queues[key]
+        """The shapes whose first request has waited longest."""
         return min(self._queues, key=lambda key: self._queues[key][0].arrival, default=None)
 
     def _delayed(self, queue: deque[_Pending]) -> bool:
@@ -131,10 +143,9 @@ class Batcher:
         rows = 0
         while queue and (not batch or (self._batches and rows + queue[0].rows <= self._config.max_batch_size)):
             pending = queue.popleft()
-            self._queued_rows -= pending.rows
-            if not pending.future.done():
-                batch.append(pending)
-                rows += pending.rows
+            self._unqueued(key, pending)
+            batch.append(pending)
+            rows += pending.rows
         return batch
 
     async def _answer(self, batch: list[_Pending]) -> None:

@@ -36,6 +36,7 @@ def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
     app.include_router(_inference(plane, config))
     app.include_router(_weights(plane, guard, config), prefix="/v2/models/{name}/weights")
     app.add_exception_handler(AotiServeError, _refused)
+    app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_exception_handler(RequestValidationError, _invalid)
     return app
@@ -169,6 +170,11 @@ async def _refused(_: Request, error: Exception) -> Response:
     if error.http_status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    """A defect of ours: its text stays in the log, where Starlette puts it with its traceback."""
+    return _json({"error": f"internal error ({type(error).__name__}); the gateway's log has it"}, 500)
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:

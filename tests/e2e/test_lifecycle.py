@@ -118,17 +118,44 @@ def test_what_was_committed_survives_the_whole_cluster(
         np.testing.assert_allclose(server.infer(images[:4])[1], eager.logits("v1", images[:4]), atol=1e-4)
 
 
-def test_replicas_are_pinned_to_different_gpus(digits_dir: Path, tmp_path: Path) -> None:
+TRAINER = """
+import sys, ray
+from safetensors.torch import load_file
+from aoti_serve import WeightsClient
+from aoti_serve.errors import MissingTensor
+
+@ray.remote
+def train(path):
+    return WeightsClient("digits").swap(load_file(path), label="from a task").current.label
+
+ray.init(sys.argv[1])
+client = WeightsClient("digits")
+try:
+    client.swap({})
+except MissingTensor as error:
+    print(error)
+print(client.swap(load_file(sys.argv[2]), label="from the driver").current.label)
+print(ray.get(train.remote(sys.argv[2])), client.rollback().current.label, len(client.versions()))
+"""
+
+
+def test_replicas_of_a_joined_cluster_are_pinned_to_different_gpus_and_a_trainer_swaps_them(
+    digits_dir: Path, tmp_path: Path
+) -> None:
     """Logical GPUs: Ray hands out ids on any machine. `deployments:` is Serve's own section."""
     config = write_config(tmp_path, digits_dir)
     content = yaml.safe_load(config.read_text())
     gpu = {"ray_actor_options": {"num_gpus": 1, "num_cpus": 1}}
     content["applications"][0]["deployments"] = [{"name": "digits-replica", **gpu}]
     config.write_text(yaml.safe_dump(content))
-    with ray_cluster("--num-gpus=2", "--num-cpus=2") as address, serving(config, "--address", address) as server:
+    with ray_cluster("--num-gpus=2", "--num-cpus=3") as address, serving(config, "--address", address) as server:
         assert server.launched.process.wait(30) == 0
         receipts = server.status()["replicas"]
         assert sorted(receipt["gpu_ids"] for receipt in receipts) == [["0"], ["1"]]
+        command = [sys.executable, "-c", TRAINER, address, str(digits_dir / "v2.safetensors")]
+        trained = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        assert trained[0].startswith("tensor '")
+        assert trained[1:] == ["from the driver", "from a task from the driver 3"]
         subprocess.run([str(BIN / "aoti-serve"), "down", "--address", address], check=True, capture_output=True)
         with pytest.raises(httpx.HTTPError):
             server.http.get("/v2").raise_for_status()

@@ -105,6 +105,7 @@ def test_a_header_length_of_the_whole_body_is_json_without_a_tail() -> None:
 
 def test_an_empty_tensor_may_be_sent_either_way() -> None:
     assert array_of(decode_request(message(entry(shape=[0, 3], data=[])))).shape == (0, 3)
+    assert array_of(decode_request(message(entry(datatype="INT32", shape=[0], data=[])))).dtype == np.int32
     assert array_of(decode_request(message(entry(shape=[2, 0], data=[[], []])))).shape == (2, 0)
     assert array_of(decoded(message(binary_entry(0, shape=[0, 3])), b"")).shape == (0, 3)
 
@@ -131,7 +132,9 @@ def test_values_at_the_ends_of_their_type_are_taken(datatype: str, values: list[
     [
         pytest.param("INT32", [1, 2.0], id="float-for-int"),
         pytest.param("INT32", [1, True], id="bool-for-int"),
+        pytest.param("INT32", [True, False], id="bools-for-ints"),
         pytest.param("FP32", [1.5, True], id="bool-for-float"),
+        pytest.param("FP32", [True, False], id="bools-for-floats"),
         pytest.param("BOOL", [1, 0], id="int-for-bool"),
         pytest.param("BOOL", ["true", "false"], id="string-for-bool"),
         pytest.param("FP32", [1, None], id="null"),
@@ -171,7 +174,7 @@ def test_json_data_that_does_not_fit_its_type_is_refused_by_name(datatype: str, 
         pytest.param(entry(shape=2), id="shape-not-a-list"),
         pytest.param(entry(shape=[-1]), id="negative-size"),
         pytest.param(entry(shape=[2.0]), id="float-size"),
-        pytest.param(entry(shape=[True]), id="bool-size"),
+        pytest.param(entry(shape=[True], data=[1]), id="bool-size"),
         pytest.param(entry(shape=["2"]), id="string-size"),
         pytest.param(entry(shape=[[2]]), id="nested-shape"),
         pytest.param(entry(shape=[1] * 33, data=[1]), id="rank-33"),
@@ -190,7 +193,6 @@ def test_json_data_that_does_not_fit_its_type_is_refused_by_name(datatype: str, 
         pytest.param(binary_entry(-1), id="negative-binary-size"),
         pytest.param(binary_entry("8"), id="string-binary-size"),
         pytest.param(binary_entry(8.0), id="float-binary-size"),
-        pytest.param(binary_entry(True), id="bool-binary-size"),
         pytest.param(binary_entry(10**30), id="huge-binary-size"),
         pytest.param(binary_entry(8), id="binary-without-a-tail"),
     ],
@@ -218,6 +220,11 @@ def test_an_input_that_is_sent_twice_is_refused_by_name() -> None:
 def test_binary_data_of_another_size_than_the_shape_needs_is_refused_by_name(size: int, shape: list[int]) -> None:
     with pytest.raises(WrongInputLength, match="input 'x'"):
         decoded(message(binary_entry(size, shape=shape)), bytes(size))
+
+
+def test_a_binary_size_that_is_a_bool_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInputData, match="input 'x'"):
+        decoded(message(binary_entry(True, datatype="UINT8", shape=[1])), bytes(1))
 
 
 def test_a_truncated_tail_names_the_input_that_misses_bytes() -> None:

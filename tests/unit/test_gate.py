@@ -147,6 +147,20 @@ def test_nobody_enters_a_closed_gate_and_all_enter_in_order_when_it_opens(watche
     assert log == [0, 1, 2, 3]
 
 
+def test_as_many_as_there_are_slots_enter_when_the_gate_opens(watched: Watched) -> None:
+    gate, full = Gate(2), threading.Barrier(2)
+
+    def meet() -> None:
+        with gate.admitted():
+            full.wait(BOUND_S)
+
+    with ExitStack() as threads, gate.closed():
+        threads.enter_context(started(meet, meet))
+        acquired(watched.runs_waiting)
+        acquired(watched.runs_waiting)
+    assert not full.broken
+
+
 def test_a_run_that_comes_while_a_closer_waits_enters_after_it(watched: Watched) -> None:
     gate, log = Gate(2), list[Any]()
 

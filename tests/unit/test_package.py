@@ -210,11 +210,28 @@ def test_without_xdg_it_is_unpacked_into_the_home_folder(tmp_path: Path, monkeyp
     assert opened(tmp_path).extract().is_relative_to(tmp_path / ".cache" / "aoti-serve" / "packages")
 
 
-def test_it_is_unpacked_once(tmp_path: Path) -> None:
-    library = opened(tmp_path).extract() / "abc.so"
-    library.write_bytes(b"seen")
-    assert opened(tmp_path).extract() == library.parent
-    assert library.read_bytes() == b"seen"
+def test_it_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unpack(*_: object) -> None:
+        pytest.fail("unpacked a second time")
+
+    folder = opened(tmp_path).extract()
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", unpack)
+    assert opened(tmp_path).extract() == folder
+
+
+def test_one_that_is_overtaken_while_it_unpacks_takes_what_is_there(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, extractall = opened(tmp_path), zipfile.ZipFile.extractall
+
+    def overtaken(archive: zipfile.ZipFile, path: Path) -> None:
+        monkeypatch.setattr(zipfile.ZipFile, "extractall", extractall)
+        Package.open(package.path).extract()
+        extractall(archive, path)
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", overtaken)
+    assert (package.extract() / "abc.so").read_bytes() == b"\x7fELF code"
+    assert [path.name for path in cache.iterdir()] == [package.digest]
 
 
 def test_other_content_at_the_same_path_is_unpacked_anew(tmp_path: Path) -> None:

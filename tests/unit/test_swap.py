@@ -218,6 +218,19 @@ async def test_one_that_still_holds_an_earlier_swap_stages_this_one() -> None:
     assert cluster.serving() == {8}
 
 
+async def test_one_that_holds_only_an_earlier_swap_has_not_staged_this_one() -> None:
+    cluster = trio(staged="an earlier swap", buffer=3, deaf_to={Phase.STAGING})
+    with pytest.raises(StageFailed, match="replica c"):
+        await cluster.swap().run()
+    assert cluster.serving() == {7}
+
+
+async def test_an_earlier_failure_is_not_the_cause_of_this_one() -> None:
+    cluster = trio(failed="an earlier swap", broken=UnknownTensor(name="w"), deaf_to={Phase.STAGING})
+    with pytest.raises(StageFailed, match="no answer"):
+        await cluster.swap().run()
+
+
 async def test_a_commit_that_cannot_be_written_aborts_everywhere() -> None:
     cluster = trio()
     cluster.commit_error = StoreFailed(path="/s", detail="No space left on device")
