@@ -19,7 +19,7 @@ class BatchingConfig(Frozen):
     """
 
     max_batch_size: PositiveInt = 64
-    max_queue_delay_ms: float = Field(default=0.0, ge=0)
+    max_queue_delay_ms: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     max_queued_rows: PositiveInt = 4096
 
 
@@ -28,7 +28,7 @@ class ScalingConfig(Frozen):
 
     min: PositiveInt = 1
     max: PositiveInt
-    target_ongoing_requests: float = Field(default=4.0, gt=0)
+    target_ongoing_requests: float = Field(default=4.0, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _ordered(self) -> ScalingConfig:
@@ -78,4 +78,6 @@ class AppConfig(Frozen):
         names = [model.name for model in self.models]
         if len(set(names)) < len(names):
             raise ValueError(f"two models share a name: {names}")
+        if len({model.store_root for model in self.models}) < len(names):
+            raise ValueError("two models share a store; give each its own `store`")
         return self

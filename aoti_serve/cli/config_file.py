@@ -33,12 +33,13 @@ def read_config(path: Path) -> ConfigFile:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise InvalidConfig(detail=f"{path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: bytes that are no text, a date that is none
         raise InvalidConfig(detail=f"{path}: not YAML: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("applications"), list):
-        raise InvalidConfig(detail=f"{path}: not a Serve configuration: it has no list 'applications'")
+    applications = content.get("applications") if isinstance(content, dict) else None
+    if not isinstance(applications, list) or not all(isinstance(entry, dict) for entry in applications):
+        raise InvalidConfig(detail=f"{path}: not a Serve configuration: it has no list of 'applications'")
     models: list[ModelConfig] = []
-    for application in content["applications"]:
+    for application in applications:
         if application.get("import_path") == BUILDER:
             models += _models(path, application)
     return ConfigFile(path, content, models)

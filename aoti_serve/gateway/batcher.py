@@ -96,11 +96,12 @@ class Batcher:
             raise
 
     def _pump(self) -> None:
-        """Send batches while runners are free and rows are due."""
+        """Send batches while runners are free and rows are due, those that have waited longest first."""
         while len(self._under_way) < self._runners:
-            key = self._next_key()
-            if key is None or self._delayed(self._queues[key]):
+            due = [key for key, queue in self._queues.items() if not self._delayed(queue)]
+            if not due:
                 return
+            key = min(due, key=lambda key: self._queues[key][0].arrival)
             batch = self._take(key)
             task = asyncio.get_running_loop().create_task(self._answer(batch))
             self._under_way.add(task)
@@ -121,14 +122,10 @@ class Batcher:
         if not self._queues[key]:
             del self._queues[key]
 
-    def _next_key(self) -> Key | None:
-        """The shapes whose first request has waited longest."""
-        return min(self._queues, key=lambda key: self._queues[key][0].arrival, default=None)
-
     def _delayed(self, queue: deque[_Pending]) -> bool:
         """Whether the rows should wait for company; then the pump is called again when they have waited enough."""
         delay = self._config.max_queue_delay_ms / 1e3
-        if not delay or sum(pending.rows for pending in queue) >= self._config.max_batch_size:
+        if not delay or not self._batches or sum(pending.rows for pending in queue) >= self._config.max_batch_size:
             return False
         loop = asyncio.get_running_loop()
         left = queue[0].arrival + delay - loop.time()
@@ -151,6 +148,10 @@ class Batcher:
     async def _answer(self, batch: list[_Pending]) -> None:
         try:
             answer = await self._run(_joined([pending.arrays for pending in batch]))
+        except asyncio.CancelledError:
+            for pending in batch:
+                pending.future.cancel()
+            raise
         except Unavailable as error:
             _fail(batch, error)
         except Exception as error:

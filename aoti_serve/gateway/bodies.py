@@ -8,6 +8,8 @@ from starlette.requests import Request
 
 from aoti_serve.errors import BodyTooLarge
 
+MAX_DIGITS = 18  # of a 64-bit length; Python refuses to read numbers of thousands of digits
+
 
 async def read_body(request: Request, limit: int, setting: str) -> bytes:
     """The whole body; raises BodyTooLarge without having read more than `limit` bytes."""
@@ -18,7 +20,7 @@ async def read_body(request: Request, limit: int, setting: str) -> bytes:
 async def stream_body(request: Request, limit: int, setting: str) -> AsyncIterator[bytes]:
     """The body piece by piece; raises BodyTooLarge at once if its length is announced, else when it is passed."""
     announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > limit:
+    if announced.isdecimal() and (len(announced) > MAX_DIGITS or int(announced) > limit):
         raise BodyTooLarge(limit=limit, setting=setting)
     size = 0
     async for piece in request.stream():

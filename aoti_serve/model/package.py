@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from aoti_serve.errors import IncompatiblePackage, UnknownSignature, UnreadablePackage
 from aoti_serve.model.signature import Signature
@@ -24,6 +24,10 @@ WEIGHTS_KEY = "aoti_serve.weights"
 WEIGHTS_APART = "apart"
 _METADATA = re.compile(r"(?:^|/)data/aotinductor/model/[^/]+wrapper_metadata\.json$")
 _LIBRARY = re.compile(r"(?:^|/)data/aotinductor/model/[^/]+\.so$")
+
+_METADATA_FORM = TypeAdapter(dict[str, str])
+# What zipfile and zlib raise for archives that are cut off, overwritten, encrypted or compressed in unknown ways.
+_DAMAGE = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 class Package:
@@ -43,10 +47,10 @@ class Package:
         try:
             with zipfile.ZipFile(source) as archive:
                 name = _only(_METADATA, archive, source)
-                return cls(source, json.loads(archive.read(name)))
+                return cls(source, _METADATA_FORM.validate_json(archive.read(name)))
         except FileNotFoundError as error:
             raise UnreadablePackage(path=source, detail="no such file") from error
-        except (OSError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+        except _DAMAGE as error:
             raise UnreadablePackage(path=source, detail=f"not a .pt2 archive: {error}") from error
 
     @cached_property
@@ -102,9 +106,9 @@ class Package:
                 with zipfile.ZipFile(self.path) as archive:
                     archive.extractall(scratch)  # drops absolute paths and ".."
                 scratch.rename(target)
-            except OSError:
+            except _DAMAGE as error:
                 if not target.exists():
-                    raise
+                    raise UnreadablePackage(path=self.path, detail=f"cannot be unpacked: {error}") from error
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         with zipfile.ZipFile(self.path) as archive:

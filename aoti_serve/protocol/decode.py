@@ -16,8 +16,9 @@ from aoti_serve.tensors import BY_OIP, DType
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 MAX_RANK = 32
 MAX_ELEMENTS = 2**48
-# JSON value kinds (numpy's letters) that each kind of dtype accepts; a float sent for an integer would be cut off.
-_ACCEPTED = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}
+MAX_DIGITS = 18
+# The types of JSON values that each kind of dtype (numpy's letters) accepts; a float for an integer would be cut off.
+_ACCEPTED: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
 
 
 def decode_request(body: bytes, header_length: str | None = None) -> InferRequest:
@@ -34,9 +35,10 @@ def decode_request(body: bytes, header_length: str | None = None) -> InferReques
     reader = _TailReader(memoryview(body)[split:])
     inputs = [_input(entry, reader) for entry in _typed(message.get("inputs"), list, "'inputs'")]
     reader.finish()
-    by_name = {tensor.name: tensor for tensor in inputs}
-    if len(by_name) < len(inputs):
-        raise InvalidBody(detail="an input is sent twice")
+    by_name: dict[str, InputTensor] = {}
+    for tensor in inputs:
+        if by_name.setdefault(tensor.name, tensor) is not tensor:
+            raise InvalidInputData(name=tensor.name, detail="sent twice")
     return _request(message, by_name)
 
 
@@ -85,7 +87,7 @@ def _input(entry: Any, reader: _TailReader) -> InputTensor:
         known = ", ".join(BY_OIP)
         raise InvalidInputData(name=name, detail=f"datatype {entry.get('datatype')!r} is not one of {known}")
     shape = _shape(name, entry.get("shape"))
-    size = _parameters(entry).get("binary_data_size")
+    size = _parameters(entry, f"input '{name}': ").get("binary_data_size")
     if size is not None:
         array = _from_binary(name, dtype, shape, size, reader)
     elif "data" in entry:
@@ -102,36 +104,31 @@ def _from_binary(name: str, dtype: DType, shape: tuple[int, ...], size: Any, rea
     expected = math.prod(shape) * dtype.itemsize
     if size != expected:
         raise WrongInputLength(name=name, got=size, unit="bytes", shape=list(shape), expected=expected)
+    if dtype.torch == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
+        raise InvalidInputData(name=name, detail="a byte of BOOL data is neither 0 nor 1")
     return np.frombuffer(raw, np.dtype(dtype.numpy)).reshape(shape)
 
 
 def _from_json(name: str, dtype: DType, shape: tuple[int, ...], data: Any) -> NDArray[Any]:
     if dtype.torch == "bfloat16":
         raise InvalidInputData(name=name, detail="BF16 has no JSON form; send it as binary data")
-    try:
-        found = np.asarray(_typed(data, list, f"input '{name}': 'data'"))
-    except ValueError as error:
-        raise InvalidInputData(name=name, detail="'data' is a list of lists of unequal lengths") from error
-    expected = math.prod(shape)
-    if found.size != expected:
-        raise WrongInputLength(name=name, got=found.size, unit="elements", shape=list(shape), expected=expected)
+    # As objects: numpy would turn true into 1, large integers into floats, and strings into arrays of their longest.
+    found = np.asarray(_typed(data, list, f"input '{name}': 'data'"), object)
+    values = found.ravel().tolist()
+    kinds = set(map(type, values))
+    if list in kinds:
+        raise InvalidInputData(name=name, detail="'data' is a list of lists of unequal lengths")
+    if not kinds <= _ACCEPTED[np.dtype(dtype.numpy).kind]:
+        raise InvalidInputData(name=name, detail=f"'data' holds values that are not {dtype.oip}")
+    if len(values) != math.prod(shape):
+        expected = math.prod(shape)
+        raise WrongInputLength(name=name, got=len(values), unit="elements", shape=list(shape), expected=expected)
     if found.ndim > 1 and found.shape != shape:
         raise InvalidInputData(name=name, detail=f"'data' is nested as {list(found.shape)}, 'shape' is {list(shape)}")
-    return _cast(name, dtype, found).reshape(shape)
-
-
-def _cast(name: str, dtype: DType, found: NDArray[Any]) -> NDArray[Any]:
-    target = np.dtype(dtype.numpy)
-    if found.size and found.dtype.kind not in _ACCEPTED[target.kind]:
-        raise InvalidInputData(name=name, detail=f"'data' holds values that are not {dtype.oip}")
-    if target.kind in "iu" and found.size:
-        limits = np.iinfo(target)
-        if int(found.min()) < limits.min or int(found.max()) > limits.max:
-            raise InvalidInputData(name=name, detail=f"'data' holds values outside {limits.min}..{limits.max}")
     try:
         with np.errstate(over="raise"):
-            return found.astype(target)
-    except FloatingPointError as error:
+            return np.array(values, np.dtype(dtype.numpy)).reshape(shape)
+    except (OverflowError, FloatingPointError) as error:
         raise InvalidInputData(name=name, detail=f"'data' holds values too large for {dtype.oip}") from error
 
 
@@ -144,13 +141,14 @@ def _shape(name: str, value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
-    parameters: dict[str, Any] = _typed(entry.get("parameters") or {}, dict, "'parameters'")
+def _parameters(entry: dict[str, Any], owner: str = "") -> dict[str, Any]:
+    value = entry.get("parameters")
+    parameters: dict[str, Any] = {} if value is None else _typed(value, dict, f"{owner}'parameters'")
     return parameters
 
 
 def _header_length(value: str, body: int) -> int:
-    if not value.isdecimal() or int(value) > body:
+    if not value.isdecimal() or len(value) > MAX_DIGITS or int(value) > body:
         raise InvalidBody(detail=f"Inference-Header-Content-Length {value!r} is not a length within {body} bytes")
     return int(value)
 

@@ -76,17 +76,31 @@ def digest_of(path: Path, expected: str | None = None) -> str:
 
 def local_file(uri: str, roots: Collection[Path]) -> Path:
     """The file that a URI (`file://` or a plain path) names, if it lies under an allowed root after all links."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
-        raise SourceRefused(uri=uri, reason="only files of this host can be read")
+    plain = _path_of(uri)
     if not roots:
         raise SourceRefused(uri=uri, reason="the configuration allows no weights_roots; upload the file instead")
-    path = Path(os.path.realpath(unquote(parts.path)))
+    try:
+        path = Path(os.path.realpath(plain))
+        exists = path.is_file()
+    except (OSError, ValueError) as error:  # a name too long, a zero byte
+        raise UnreadableWeights(detail=f"no file at {uri}: {error}") from error
     if not any(path.is_relative_to(os.path.realpath(root)) for root in roots):
         raise SourceRefused(uri=uri, reason="it lies outside the allowed weights_roots")
-    if not path.is_file():
+    if not exists:
         raise UnreadableWeights(detail=f"no file at {uri}")
     return path
+
+
+def _path_of(uri: str) -> str:
+    if "://" not in uri:
+        return uri
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise SourceRefused(uri=uri, reason=str(error)) from error
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        raise SourceRefused(uri=uri, reason="only files of this host can be read")
+    return unquote(parts.path)
 
 
 def _slice(entry: dict[str, object], data_start: int) -> Slice:

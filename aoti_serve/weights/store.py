@@ -33,6 +33,7 @@ class Store:
         self._root = root
         self._model = model
         self._keep = keep_versions
+        self._last = 0  # a number that was aborted is not given out again
         with self._guarded():
             shutil.rmtree(root / "incoming", ignore_errors=True)
             for folder in ("versions", "incoming"):
@@ -49,7 +50,11 @@ class Store:
         committed = Committed(epoch=epoch, version=version, previous=previous)
         with self._guarded():
             _write(self._root / "CURRENT", committed.model_dump_json(indent=1).encode())
-        self._retire(committed)
+        # It is committed: nothing that fails from here on may say otherwise.
+        with suppress(OSError):
+            _sync_folder(self._root)
+        with suppress(StoreFailed):
+            self._retire(committed)
         return committed
 
     def incoming(self) -> Path:
@@ -71,7 +76,7 @@ class Store:
 
     def add(self, source: Path, label: str, digest: str | None = None) -> Version:
         """Store a checked file as the next version, not yet committed; moves it if it is an upload, else copies it."""
-        number = max((version.number for version in self.versions()), default=0) + 1
+        self._last = number = max([self._last, *(version.number for version in self.versions())]) + 1
         folder = self._root / "versions" / str(number)
         with self._guarded():
             shutil.rmtree(folder, ignore_errors=True)
@@ -87,12 +92,16 @@ class Store:
                 tensors=len(read_index(weights)),
             )
             _write(folder / "version.json", version.model_dump_json(indent=1).encode())
+            _sync_folder(folder)
             _sync_folder(folder.parent)
         return version
 
     def remove(self, version: Version) -> None:
-        """Forget a version that was never committed."""
-        shutil.rmtree(self._root / "versions" / str(version.number), ignore_errors=True)
+        """Forget a version; without its version.json, the rest is a leftover."""
+        folder = self._root / "versions" / str(version.number)
+        with suppress(OSError):
+            (folder / "version.json").unlink()
+            shutil.rmtree(folder)
 
     def versions(self) -> list[Version]:
         """All whole versions, oldest first."""
@@ -144,7 +153,6 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
-    _sync_folder(path.parent)
 
 
 def _sync_folder(path: Path) -> None:
