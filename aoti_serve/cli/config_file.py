@@ -37,7 +37,7 @@ def read_config(path: Path) -> ConfigFile:
         raise InvalidConfig(detail=f"{path}: not YAML: {error}") from error
     applications = content.get("applications") if isinstance(content, dict) else None
     if not isinstance(applications, list) or not all(isinstance(entry, dict) for entry in applications):
-        raise InvalidConfig(detail=f"{path}: not a Serve configuration: it has no list of 'applications'")
+        raise InvalidConfig(detail=f"{path}: not a Serve configuration: it has no list 'applications'")
     models: list[ModelConfig] = []
     for application in applications:
         if application.get("import_path") == BUILDER:

@@ -76,7 +76,7 @@ class Store:
 
     def add(self, source: Path, label: str, digest: str | None = None) -> Version:
         """Store a checked file as the next version, not yet committed; moves it if it is an upload, else copies it."""
-        self._last = number = max([self._last, *(version.number for version in self.versions())]) + 1
+        number = max([self._last, *(version.number for version in self.versions())]) + 1
         folder = self._root / "versions" / str(number)
         with self._guarded():
             shutil.rmtree(folder, ignore_errors=True)
@@ -94,6 +94,7 @@ class Store:
             _write(folder / "version.json", version.model_dump_json(indent=1).encode())
             _sync_folder(folder)
             _sync_folder(folder.parent)
+        self._last = number
         return version
 
     def remove(self, version: Version) -> None:

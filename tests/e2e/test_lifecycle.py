@@ -23,10 +23,10 @@ from served import ROOT, Eager, Launched, Server, free_port, serving, write_conf
 BIN = Path(sys.executable).parent
 
 
-def listening(processes: list[psutil.Process]) -> set[int]:
-    pids = {process.pid for process in processes}
-    found = psutil.net_connections("tcp")
-    return {entry.laddr[1] for entry in found if entry.status == psutil.CONN_LISTEN and entry.pid in pids}
+def listening(pids: set[int] | None = None) -> set[int]:
+    """The ports that these processes, or any, listen on."""
+    found = [entry for entry in psutil.net_connections("tcp") if entry.status == psutil.CONN_LISTEN]
+    return {tuple(entry.laddr)[1] for entry in found if pids is None or entry.pid in pids}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -37,7 +37,7 @@ def test_scripts_serve_leaves_no_process_and_no_port(number: int) -> None:
         launched.wait_for("aoti-serve status")
         assert f"curl -s http://127.0.0.1:{port}/v2/models/digits/infer" in launched.output
         family = launched.family()
-        ports = listening(family)
+        ports = listening({process.pid for process in family})
         names = {process.name() for process in family}
         assert port in ports
         assert {"raylet", "haproxy"} <= names
@@ -45,8 +45,7 @@ def test_scripts_serve_leaves_no_process_and_no_port(number: int) -> None:
         launched.process.send_signal(number)
         assert launched.process.wait(60) == 0, launched.output
         assert psutil.wait_procs(family, timeout=5)[1] == []
-        left = [entry for entry in psutil.net_connections("tcp") if entry.status == psutil.CONN_LISTEN]
-        assert not ports & {entry.laddr[1] for entry in left}
+        assert not ports & listening()
         assert "Traceback" not in launched.output
     finally:
         launched.stop()

@@ -33,7 +33,8 @@ def changed(weights: Weights, by: float) -> Weights:
 def expected(mixed: Compiled, weights: Weights) -> torch.Tensor:
     """What eager PyTorch answers with these weights."""
     known = {name: value for name, value in weights.items() if name not in ("scale", "lifted_tensor_0")}
-    hidden = torch.func.functional_call(mixed.module, known, tuple(mixed.inputs.values()))["hidden"][0]
+    outputs = torch.func.functional_call(mixed.module, known, tuple(mixed.inputs.values()))
+    hidden: torch.Tensor = outputs["hidden"][0]
     logits = hidden @ weights["last.weight"].T + weights["last.bias"]
     scaled = logits * weights["scale"] * weights["lifted_tensor_0"] + weights["offset"]
     return scaled + mixed.inputs["ids"].sum(-1, keepdim=True)
@@ -91,7 +92,7 @@ def sliced(weights: Weights) -> Weights:
     """Views into one large storage: what flattened buckets look like."""
     flat = torch.cat([tensor.reshape(-1) for tensor in weights.values()])
     sizes = [tensor.numel() for tensor in weights.values()]
-    parts = zip(weights.items(), flat.split(sizes), strict=True)
+    parts = zip(weights.items(), torch.split(flat, sizes), strict=True)
     return {name: part.view(tensor.shape) for (name, tensor), part in parts}
 
 
