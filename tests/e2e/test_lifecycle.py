@@ -26,7 +26,7 @@ BIN = Path(sys.executable).parent
 def listening(pids: set[int] | None = None) -> set[int]:
     """The ports that these processes, or any, listen on."""
     found = [entry for entry in psutil.net_connections("tcp") if entry.status == psutil.CONN_LISTEN]
-    return {tuple(entry.laddr)[1] for entry in found if pids is None or entry.pid in pids}
+    return {int(getattr(entry.laddr, "port", 0)) for entry in found if pids is None or entry.pid in pids}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
