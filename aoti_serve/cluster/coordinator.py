@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -108,18 +108,19 @@ class Coordinator:
     async def swap_upload(self, upload: str, label: str, sha256: str | None) -> WeightsStatus:
         """Swap to what was uploaded; the status when every live replica answers with it."""
         try:
-            return await self._exclusively(self._swap_file(self._uploads[upload], label, sha256))
-        finally:
+            return await self._exclusively(lambda: self._swap_upload(upload, label, sha256))
+        except SwapInProgress:
             await self.drop_upload(upload)
+            raise
 
     async def swap_uri(self, uri: str, label: str, sha256: str | None) -> WeightsStatus:
         """Swap to a file that this node can read, under one of `weights_roots`."""
         path = local_file(uri, self._model.weights_roots)
-        return await self._exclusively(self._swap_file(path, label, sha256))
+        return await self._exclusively(lambda: self._swap_file(path, label, sha256))
 
     async def rollback(self, number: int | None) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None. Moves no data where it is still resident."""
-        return await self._exclusively(self._roll_back_to(number))
+        return await self._exclusively(lambda: self._roll_back_to(number))
 
     async def versions(self) -> list[Version]:
         return await asyncio.to_thread(self._store.versions)
@@ -152,7 +153,7 @@ class Coordinator:
         number = swap.version.number
         return SwapProgress(id=swap.id, version=number, phase=swap.phase, done=done, replicas=len(replicas))
 
-    async def _exclusively(self, change: Awaitable[None]) -> WeightsStatus:
+    async def _exclusively(self, change: Callable[[], Awaitable[None]]) -> WeightsStatus:
         if self._busy:
             raise SwapInProgress(model=self._model.name, phase=self._swap.phase if self._swap else "reading")
         self._busy = True
@@ -163,10 +164,10 @@ class Coordinator:
         await asyncio.shield(task)
         return self._status()
 
-    async def _ended(self, change: Awaitable[None]) -> None:
+    async def _ended(self, change: Callable[[], Awaitable[None]]) -> None:
         try:
             await self._assemble()
-            await change
+            await change()
         finally:
             self._busy = False
 
@@ -178,12 +179,18 @@ class Coordinator:
         await self._registry.joined(expected, ASSEMBLE_S)
         self._assembled = True
 
+    async def _swap_upload(self, upload: str, label: str, sha256: str | None) -> None:
+        try:
+            await self._swap_file(self._uploads[upload], label, sha256)
+        finally:
+            await self.drop_upload(upload)
+
     async def _swap_file(self, path: Path, label: str, sha256: str | None) -> None:
         version = await asyncio.to_thread(self._store_checked, path, label, sha256)
         try:
             await self._run(version)
         except BaseException:
-            await asyncio.to_thread(self._store.remove, version)
+            await asyncio.to_thread(self._forget_uncommitted, version)
             raise
 
     async def _roll_back_to(self, number: int | None) -> None:
@@ -209,6 +216,11 @@ class Coordinator:
         check_fits(read_index(path), self._signature.constants, self._signature.unused)
         digest = digest_of(path, sha256)
         return self._store.add(path, label, digest)
+
+    def _forget_uncommitted(self, version: Version) -> None:
+        committed = self._store.committed()
+        if committed is None or committed.version.number != version.number:
+            self._store.remove(version)
 
     def _first(self, carries_weights: bool) -> Committed:
         committed = self._store.committed()
