@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,19 @@ async def test_only_the_guilty_request_fails() -> None:
     assert [values_of(rows) for rows in answers if isinstance(rows, Rows)] == [[0], [2], [6]]
 
 
+async def test_a_request_whose_caller_has_gone_is_not_run_again_after_a_failed_batch() -> None:
+    replica = Replica(held=True)
+    replica.refused = {1.0}
+    tasks = submitted(batcher(replica), *map(rows_of, range(4)))
+    replica.release()
+    await settled()
+    assert replica.values == [[0], [1, 2, 3]]
+    tasks[2].cancel()
+    replica.release(10)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert replica.values == [[0], [1, 2, 3], [1], [3]]
+
+
 async def test_a_server_that_cannot_answer_is_asked_once_for_the_whole_batch() -> None:
     replica = Replica(held=True)
     replica.errors = {1: ReplicaBehind(replica="r", epoch=1, fence=2)}
@@ -331,6 +345,24 @@ async def test_rows_leave_when_they_have_waited_long_enough() -> None:
     tasks = submitted(batcher(replica, max_queue_delay_ms=5), *map(rows_of, range(2)))
     await asyncio.gather(*tasks)
     assert replica.values == [[0, 1]]
+
+
+async def test_waiting_rows_set_one_timer_for_each_of_their_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer that has fired sets others for what still waits: with more than one, they multiply."""
+    loop, timers = asyncio.get_running_loop(), list[float]()
+    call_later = loop.call_later
+
+    def counted(delay: float, callback: Callable[..., object], *arguments: Any) -> asyncio.TimerHandle:
+        timers.append(delay)
+        return call_later(delay, callback, *arguments)
+
+    monkeypatch.setattr(loop, "call_later", counted)
+    queue = batcher(Replica(), max_queue_delay_ms=AN_HOUR_MS)
+    tasks = submitted(queue, *(rows_of(0, width=number % 3 + 1) for number in range(30)))
+    await settled()
+    for task in tasks:
+        task.cancel()
+    assert 1 <= len(timers) <= 3
 
 
 async def test_without_a_batch_dimension_nobody_waits_for_company_that_cannot_come() -> None:

@@ -23,13 +23,15 @@ class Interrupted(BaseException):
 class Watched:
     """Tells when somebody is about to wait at a gate, so that no test has to guess by the clock.
 
-    `on_turn` is called with the turn of everybody who waits for a slot; it may raise, as an interrupt would.
+    `on_turn` is called with the turn of everybody who waits for a slot, `on_closer` for everybody who waits to close;
+    both may raise, as an interrupt would.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.runs_waiting = threading.Semaphore(0)
         self.closers_waiting = threading.Semaphore(0)
         self.on_turn: Callable[[threading.Event], None] = lambda turn: None
+        self.on_closer: Callable[[], None] = lambda: None
         watched = self
 
         class Turn(threading.Event):
@@ -41,6 +43,7 @@ class Watched:
         class Drained(threading.Condition):
             def wait(self, timeout: float | None = None) -> bool:
                 watched.closers_waiting.release()
+                watched.on_closer()
                 return super().wait(timeout)
 
         names = SimpleNamespace(Lock=threading.Lock, Event=Turn, Condition=Drained)
@@ -218,6 +221,20 @@ def test_an_interrupted_wait_loses_no_slot(watched: Watched, admitted_first: boo
     with gate.closed():
         log.append("closed")
     assert log == ["next", "closed"]
+
+
+def test_an_interrupted_closing_leaves_the_gate_open(watched: Watched) -> None:
+    gate, log = Gate(1), list[Any]()
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    watched.on_closer = interrupt
+    with gate.admitted(), pytest.raises(Interrupted), gate.closed():
+        pass
+    watched.on_turn = interrupt  # at a gate that is still closed, the next run would wait for ever
+    enter(gate, log, "next")()
+    assert log == ["next"]
 
 
 class Relay:

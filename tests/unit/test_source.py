@@ -225,6 +225,7 @@ def test_a_file_under_an_allowed_root_is_found(root: Path, uri: str) -> None:
         pytest.param("{root}-other/w", id="a-neighbour-with-the-same-prefix"),
         pytest.param("/etc/passwd", id="elsewhere"),
         pytest.param("/etc/not-there", id="elsewhere-and-missing"),
+        pytest.param("{root}/../" + "a" * 300, id="elsewhere-and-too-long-for-a-file"),
         pytest.param("secret", id="relative"),
         pytest.param("", id="nothing"),
         pytest.param("http://example.org{root}/deep/w.safetensors", id="http"),

@@ -143,6 +143,13 @@ def test_a_number_is_never_given_out_twice(tmp_path: Path) -> None:
     assert store.add(weights(tmp_path, 3), "next").number > aborted.number
 
 
+def test_a_number_is_not_given_out_again_after_a_restart_either(tmp_path: Path) -> None:
+    store, _ = grown(tmp_path, 1)
+    aborted = store.add(weights(tmp_path, 2), "aborted")
+    store.remove(aborted)
+    assert store_in(tmp_path).add(weights(tmp_path, 3), "next").number > aborted.number
+
+
 def test_versions_are_listed_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     store, _ = grown(tmp_path, 11, keep=11)
     assert [version.number for version in store.versions()] == list(range(1, 12))
