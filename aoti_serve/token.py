@@ -28,7 +28,10 @@ def read_token() -> str | None:
         return None
     if path.stat().st_mode & 0o077:
         raise InvalidConfig(detail=f"{path} can be read by others; run `chmod 600 {path}`")
-    return path.read_text().strip() or None
+    try:
+        return path.read_text().strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(detail=f"{path} does not hold an admin token: {error}") from error
 
 
 def ensure_token() -> str:

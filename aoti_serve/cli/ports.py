@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import closing
 
 import psutil
+
+from aoti_serve.errors import StartFailed
 
 
 def holder_of(host: str, port: int) -> str | None:
@@ -33,7 +36,9 @@ def _can_bind(host: str, port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise StartFailed(detail=f"cannot listen on {host}: {error.strerror or error}") from error
             return False
         return True
 

@@ -56,10 +56,10 @@ class Registry:
     def publish(self, *, staging: Staging | None, committed: Committed | None = None) -> None:
         self._retarget(staging=staging, committed=committed or self.target.committed)
 
-    async def until(self, done: Callable[[Report], bool], timeout: float) -> list[Report]:
+    async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout), self._changed:
-                await self._changed.wait_for(lambda: all(done(report) for report in self.reports))
+                await self._changed.wait_for(lambda: enough(self.reports))
         return self.reports
 
     async def expel(self, members: list[str]) -> None:

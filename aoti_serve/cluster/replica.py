@@ -56,6 +56,7 @@ class Replica:
         self._staging: Staging | None = None
         self._failed: tuple[str, BaseException] | None = None
         self._receipt: Receipt | None = None
+        self._digests: dict[int, str] = {}
         self._moved = asyncio.Event()
         self._membership = Membership(self, coordinator)
         await self._membership.join()
@@ -124,11 +125,14 @@ class Replica:
 
     async def _fill(self, version: Version) -> None:
         """Have `version` resident in the inactive buffer; moves no data if it is there already."""
-        if version.number in (self._container.version, self._container.staged, self._container.previous):
+        held = (self._container.version, self._container.staged, self._container.previous)
+        if version.number in held and self._digests.get(version.number, "") == version.digest:
             return
         chunks: Chunks = await unwrapped(self._coordinator.fetch.remote(version.number))
         data = await gather(chunks)
         await self._off_loop(self._container.stage, _tensors(data, chunks.slices), version.number)
+        kept = {number: digest for number, digest in self._digests.items() if number in held}
+        self._digests = kept | {version.number: version.digest}
 
     def _make_active(self, number: int) -> None:
         if self._container.staged == number:

@@ -68,6 +68,7 @@ class Batcher:
         self._under_way: set[asyncio.Task[None]] = set()
         self._queues: dict[Key, deque[_Pending]] = {}
         self._queued_rows = 0
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
 
     @property
     def runners(self) -> int:
@@ -98,7 +99,7 @@ class Batcher:
     def _pump(self) -> None:
         """Send batches while runners are free and rows are due, those that have waited longest first."""
         while len(self._under_way) < self._runners:
-            due = [key for key, queue in self._queues.items() if not self._delayed(queue)]
+            due = [key for key, queue in self._queues.items() if not self._delayed(key, queue)]
             if not due:
                 return
             key = min(due, key=lambda key: self._queues[key][0].arrival)
@@ -122,7 +123,7 @@ class Batcher:
         if not self._queues[key]:
             del self._queues[key]
 
-    def _delayed(self, queue: deque[_Pending]) -> bool:
+    def _delayed(self, key: Key, queue: deque[_Pending]) -> bool:
         """Whether the rows should wait for company; then the pump is called again when they have waited enough."""
         delay = self._config.max_queue_delay_ms / 1e3
         if not delay or not self._batches or sum(pending.rows for pending in queue) >= self._config.max_batch_size:
@@ -131,8 +132,13 @@ class Batcher:
         left = queue[0].arrival + delay - loop.time()
         if left <= 0:
             return False
-        loop.call_later(left, self._pump)
+        if key not in self._timers:
+            self._timers[key] = loop.call_later(left, self._waited, key)
         return True
+
+    def _waited(self, key: Key) -> None:
+        del self._timers[key]
+        self._pump()
 
     def _take(self, key: Key) -> list[_Pending]:
         queue = self._queues[key]
@@ -159,7 +165,8 @@ class Batcher:
                 _fail(batch, error)
             else:  # one of them may be the guilty one; the others must not fail with it
                 for pending in batch:
-                    await self._answer([pending])
+                    if not pending.future.done():
+                        await self._answer([pending])
         else:
             self._hand_out(batch, answer)
 

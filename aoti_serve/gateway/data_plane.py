@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,7 +43,10 @@ class Served:
         self._replicas: DeploymentHandle[Any] = replicas
         self._epoch = -1
         self._staging: str | None = None
-        self._batcher = Batcher(config.name, config.batching, self._run, batches=signature.batch is not None)
+        batch = signature.batch
+        rows = min(config.batching.max_batch_size, batch.max if batch and batch.max else sys.maxsize)
+        batching = config.batching.model_copy(update={"max_batch_size": rows})
+        self._batcher = Batcher(config.name, batching, self._run, batches=batch is not None)
         self.membership = Membership(self, coordinator)
 
     @property

@@ -38,10 +38,10 @@ class Gate:
     def closed(self) -> Iterator[None]:
         """Hold the gate closed with nobody inside: for the length of a flip. One closer at a time."""
         with self._closing:
-            with self._lock:
-                self._closed = True
-                self._drained.wait_for(lambda: self._free == self._slots)
             try:
+                with self._lock:
+                    self._closed = True
+                    self._drained.wait_for(lambda: self._free == self._slots)
                 yield
             finally:
                 self._reopen()

@@ -81,12 +81,11 @@ def local_file(uri: str, roots: Collection[Path]) -> Path:
         raise SourceRefused(uri=uri, reason="the configuration allows no weights_roots; upload the file instead")
     try:
         path = Path(os.path.realpath(plain))
-        exists = path.is_file()
-    except (OSError, ValueError) as error:  # a name too long, a zero byte
+    except (OSError, ValueError) as error:  # a zero byte, for one
         raise UnreadableWeights(detail=f"no file at {uri}: {error}") from error
     if not any(path.is_relative_to(os.path.realpath(root)) for root in roots):
         raise SourceRefused(uri=uri, reason="it lies outside the allowed weights_roots")
-    if not exists:
+    if not os.path.isfile(path):
         raise UnreadableWeights(detail=f"no file at {uri}")
     return path
 

@@ -33,7 +33,6 @@ class Store:
         self._root = root
         self._model = model
         self._keep = keep_versions
-        self._last = 0  # a number that was aborted is not given out again
         with self._guarded():
             shutil.rmtree(root / "incoming", ignore_errors=True)
             for folder in ("versions", "incoming"):
@@ -76,33 +75,37 @@ class Store:
 
     def add(self, source: Path, label: str, digest: str | None = None) -> Version:
         """Store a checked file as the next version, not yet committed; moves it if it is an upload, else copies it."""
-        number = max([self._last, *(version.number for version in self.versions())]) + 1
+        number = max(self._numbers(), default=0) + 1
         folder = self._root / "versions" / str(number)
-        with self._guarded():
+        try:
+            with self._guarded():
+                return self._filled(folder, source, label, digest)
+        except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            weights = folder / "weights.safetensors"
-            self._bring(source, weights)
-            version = Version(
-                number=number,
-                digest=digest_of(weights, digest),
-                label=label,
-                created=time.time(),
-                nbytes=weights.stat().st_size,
-                tensors=len(read_index(weights)),
-            )
-            _write(folder / "version.json", version.model_dump_json(indent=1).encode())
-            _sync_folder(folder)
-            _sync_folder(folder.parent)
-        self._last = number
+            raise
+
+    def _filled(self, folder: Path, source: Path, label: str, digest: str | None) -> Version:
+        folder.mkdir()
+        weights = folder / "weights.safetensors"
+        self._bring(source, weights)
+        version = Version(
+            number=int(folder.name),
+            digest=digest_of(weights, digest),
+            label=label,
+            created=time.time(),
+            nbytes=weights.stat().st_size,
+            tensors=len(read_index(weights)),
+        )
+        _write(folder / "version.json", version.model_dump_json(indent=1).encode())
+        _sync_folder(folder)
+        _sync_folder(folder.parent)
         return version
 
     def remove(self, version: Version) -> None:
-        """Forget a version; without its version.json, the rest is a leftover."""
-        folder = self._root / "versions" / str(version.number)
-        with suppress(OSError):
-            (folder / "version.json").unlink()
-            shutil.rmtree(folder)
+        """Forget a version; its empty folder stays, so that its number is never given out again."""
+        for name in ("version.json", "weights.safetensors"):  # without the first, the rest is a leftover
+            with suppress(OSError):
+                (self._root / "versions" / str(version.number) / name).unlink()
 
     def versions(self) -> list[Version]:
         """All whole versions, oldest first."""
@@ -134,10 +137,17 @@ class Store:
 
     def _retire(self, committed: Committed) -> None:
         """Drop the oldest versions beyond `keep_versions`, never the committed one or the one before it."""
-        held = {committed.version.number, (committed.previous or BUILT_IN).number}
-        for version in self.versions()[: -self._keep]:
-            if version.number not in held:
-                self.remove(version)
+        whole = [version.number for version in self.versions()]
+        held = {committed.version.number, (committed.previous or BUILT_IN).number, *whole[-self._keep :]}
+        for number in self._numbers():
+            if number not in held and number < max(held):
+                self.remove(Version(number=number))
+                shutil.rmtree(self._root / "versions" / str(number), ignore_errors=True)
+
+    def _numbers(self) -> list[int]:
+        """All that were ever given out, as far as they are still needed: also of versions that came to nothing."""
+        with self._guarded():
+            return [int(path.name) for path in (self._root / "versions").iterdir() if path.name.isdecimal()]
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import uuid4
 
-from aoti_serve.errors import StageFailed
+from aoti_serve.errors import StageFailed, Unavailable
 from aoti_serve.tensors import Frozen
 from aoti_serve.weights.version import Committed, Version
 
@@ -77,8 +77,8 @@ class Members(Protocol):
     def publish(self, *, staging: Staging | None, committed: Committed | None = None) -> None:
         """Make this the target of all members, also of those that join later; keep the committed one if None."""
 
-    async def until(self, done: Callable[[Report], bool], timeout: float) -> list[Report]:
-        """Wait until `done` holds for every live member; the reports. After `timeout` seconds, those not done."""
+    async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
+        """Wait until the live members' reports are `enough`, at most `timeout` seconds; the reports then."""
 
     async def expel(self, members: list[str]) -> None:
         """End the processes of members that cannot be brought to the committed version."""
@@ -139,22 +139,23 @@ class Swap:
 
     async def _stage(self) -> None:
         self._members.publish(staging=Staging(self.id, self.version))
-        reports = await self._members.until(self._staged_or_failed, self._deadlines.stage)
-        for report in reports:
+        reports = await self._members.until(self._decided, self._deadlines.stage)
+        late = Unavailable(detail=f"no answer within {self._deadlines.stage:g} s")
+        # Those that failed first: of the others, some may only not have come to it.
+        for report in sorted(reports, key=lambda report: not self._failed(report)):
             if not self._staged(report):
-                late = f"no answer within {self._deadlines.stage:g} s"
-                cause = report.error if report.failed == self.id and report.error else late
+                cause = report.error if self._failed(report) else late
                 raise StageFailed(replica=report.member, version=self.version.number, cause=cause)
 
     async def _abort(self) -> None:
         self.phase = Phase.ABORTING
         self._members.publish(staging=None)
-        await self._members.until(lambda report: report.staged is None, self._deadlines.abort)
+        await self._members.until(self._all_done, self._deadlines.abort)
 
     async def _roll_forward(self, committed: Committed) -> None:
         self.phase = Phase.COMMITTING
         self._members.publish(staging=None, committed=committed)
-        reports = await self._members.until(self.done, self._deadlines.commit)
+        reports = await self._members.until(self._all_done, self._deadlines.commit)
         behind = [report.member for report in reports if not self.done(report)]
         if behind:
             await self._members.expel(behind)
@@ -162,5 +163,11 @@ class Swap:
     def _staged(self, report: Report) -> bool:
         return report.staged == self.id
 
-    def _staged_or_failed(self, report: Report) -> bool:
-        return self._staged(report) or report.failed == self.id
+    def _failed(self, report: Report) -> bool:
+        return report.failed == self.id
+
+    def _decided(self, reports: list[Report]) -> bool:
+        return any(map(self._failed, reports)) or all(map(self._staged, reports))
+
+    def _all_done(self, reports: list[Report]) -> bool:
+        return all(map(self.done, reports))

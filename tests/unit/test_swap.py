@@ -100,11 +100,11 @@ class Cluster:
             self.target, revision=revision, staging=staging, committed=committed or self.target.committed
         )
 
-    async def until(self, done: Callable[[Report], bool], timeout: float) -> list[Report]:
+    async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
         while True:
             self.on_turn(self.target)
             await asyncio.sleep(0)  # where a cancellation arrives
-            if all(done(report) for report in self.reports):
+            if enough(self.reports):
                 break
             moved = [member.follow(self.target) for member in self.members.values()]
             if not any(moved):
