@@ -14,11 +14,11 @@ from ray.serve import Application, Deployment
 from aoti_serve.cluster.coordinator import Coordinator
 from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
 from aoti_serve.cluster.replica import Replica
-from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig, ScalingConfig
-from aoti_serve.errors import IncompatiblePackage, InvalidConfig
+from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig, ScalingConfig, problems
+from aoti_serve.errors import InvalidConfig
 from aoti_serve.gateway.admin import token_digest
 from aoti_serve.gateway.ingress import Gateway, ServedModel
-from aoti_serve.model.package import Package
+from aoti_serve.model.package import Package, configured_package
 from aoti_serve.token import read_token
 
 MANY_REQUESTS = 4096
@@ -36,7 +36,7 @@ def build(args: dict[str, Any]) -> Application:
     try:
         config = AppConfig.model_validate(args)
     except ValidationError as error:
-        raise InvalidConfig(detail=f"args: {error}") from error
+        raise InvalidConfig(detail=f"args: {problems(error)}") from error
     models = [_served(_located(model), config.gateway) for model in config.models]
     token = read_token()
     gateway = _deployment(serve.ingress()(Gateway)).options(
@@ -55,7 +55,7 @@ def _deployment(cls: type) -> Deployment:
 
 
 def _served(config: ModelConfig, gateway: GatewayConfig) -> ServedModel:
-    package = _opened(config)
+    package = configured_package(config)
     coordinator = _deployment(Coordinator).options(
         name=coordinator_of(config.name),
         max_ongoing_requests=MANY_REQUESTS,
@@ -86,20 +86,6 @@ def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:
     else:
         options["num_replicas"] = config.replicas
     return options
-
-
-def _opened(config: ModelConfig) -> Package:
-    package = Package.open(config.package)
-    package.signature  # noqa: B018 - refused here, where the user reads it, if there is none
-    if config.sha256 and config.sha256.lower() != package.digest:
-        raise IncompatiblePackage(path=package.path, reason=f"its sha256 is {package.digest}, not {config.sha256}")
-    if config.device not in ("auto", package.device):
-        reason = f"compiled for {package.device}, the configuration says device: {config.device}"
-        raise IncompatiblePackage(path=package.path, reason=reason)
-    if config.weights is None and not package.carries_weights:
-        detail = f"model '{config.name}': its package carries no weights, so `weights:` must name the first ones"
-        raise InvalidConfig(detail=detail)
-    return package
 
 
 def _located(config: ModelConfig) -> ModelConfig:

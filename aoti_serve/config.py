@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, StringConstraints, model_validator
+from pydantic import Field, PositiveInt, StringConstraints, ValidationError, model_validator
 
 from aoti_serve.tensors import Frozen
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+
+
+def problems(error: ValidationError) -> str:
+    """What pydantic found, a line each, by field; without its addresses."""
+    found = error.errors()
+    # A list whose entries are wrong is reported as too short as well.
+    real = [entry for entry in found if entry["type"] != "too_short"] or found
+    return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}".removeprefix(": ") for entry in real)
 
 
 class BatchingConfig(Frozen):
@@ -52,6 +60,11 @@ class ModelConfig(Frozen):
     placement: Literal["split"] = "split"
     replicas: PositiveInt | ScalingConfig = 1
     batching: BatchingConfig = BatchingConfig()
+
+    @property
+    def fewest_replicas(self) -> int:
+        """How many replicas there are at the least."""
+        return self.replicas.min if isinstance(self.replicas, ScalingConfig) else self.replicas
 
     @property
     def store_root(self) -> Path:

@@ -21,12 +21,15 @@ AotiServeError                      500
 │   └── WeightsMissing              503  a package without weights was asked to run
 ├── PackageError
 │   ├── UnreadablePackage, UnknownSignature, IncompatiblePackage, BakedConstants
+│   ├── ExportFailed                     torch could not export or compile the module
 │   └── UnsupportedModule                export cannot describe this module
 ├── Unauthorized                    401, AdminClosed 403
 ├── Unavailable                     503
 │   ├── QueueFull                        the gateway's queue holds all the rows it may
 │   ├── ReplicaBehind                    a replica has not reached the fence in time
+│   ├── ReplicaDied
 │   └── ContainerClosed
+├── PoisonousRequest                500  two replicas died over it
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
 └── ServerUnreachable, ServerRefused, StartFailed    what the command line meets
 
@@ -110,15 +113,11 @@ class UnknownModel(AotiServeError, status=404, text="model '{name}' is not serve
     """No model of this name is served here."""
 
 
-class UnknownVersion(
-    AotiServeError, status=404, text="model '{name}' does not answer with version {version}; it answers with {current}"
-):
+class UnknownVersion(AotiServeError, status=404, text="model '{name}' answers with version {current}, not {version}"):
     """The asked weights version is not the one that answers."""
 
 
-class BodyTooLarge(
-    AotiServeError, status=413, text="the body is larger than the {limit} bytes that are allowed ({setting})"
-):
+class BodyTooLarge(AotiServeError, status=413, text="the body is larger than {limit} bytes ({setting})"):
     """The body is larger than the configuration allows."""
 
 
@@ -134,8 +133,8 @@ class InvalidWeights(WeightsError, status=400):
     """The weights do not fit the package; nothing has changed."""
 
 
-class UnreadableWeights(InvalidWeights, text="the weights are not a whole safetensors file: {detail}"):
-    """Not a safetensors file, or a damaged one."""
+class UnreadableWeights(InvalidWeights, text="the weights cannot be read: {detail}"):
+    """No file, not a safetensors file, or a damaged one."""
 
 
 class DigestMismatch(InvalidWeights, text="the weights have sha256 {got}, expected {expected}"):
@@ -171,8 +170,7 @@ class StageFailed(
 
     @property
     def http_status(self) -> int:
-        cause = self.facts["cause"]
-        return cause.http_status if isinstance(cause, AotiServeError) else 500
+        return getattr(self.facts["cause"], "http_status", 500)
 
 
 class NothingStaged(WeightsError, status=409, text="nothing is staged: call stage() before commit()"):
@@ -229,6 +227,13 @@ class BakedConstants(
     """Some parameters were compiled into the code and could never be swapped."""
 
 
+class ExportFailed(
+    PackageError,
+    text="torch could not {phase} the module: {kind}: {detail}\n(Dynamic dimensions need an example of at least 2.)",
+):
+    """torch.export or the compiler refused the module; the cause is theirs."""
+
+
 class UnsupportedModule(PackageError):
     """The module's inputs or outputs cannot be described in a signature."""
 
@@ -257,6 +262,17 @@ class QueueFull(Unavailable, text="model '{model}': {rows} rows are waiting alre
 
 class ReplicaBehind(Unavailable, text="replica {replica} is at epoch {epoch}, the request asks for {fence} or later"):
     """The replica did not reach the fence in time."""
+
+
+class ReplicaDied(Unavailable, text="model '{model}': the replica died during this run"):
+    """A replica's process ended during a run, by this request's fault or not; another one may do the run again."""
+
+
+class PoisonousRequest(
+    AotiServeError,
+    text="model '{model}': two replicas died over this request; is one of its values out of range, an index perhaps?",
+):
+    """A request that was run alone twice, and whose replica died each time."""
 
 
 class ContainerClosed(Unavailable, text="the container is closed"):

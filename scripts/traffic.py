@@ -130,8 +130,8 @@ def _table(rows: deque[dict[str, object]]) -> Table:
         versions = row["versions"]
         assert isinstance(versions, dict)
         seen = ", ".join(f"{version} ({count})" for version, count in versions.items())
-        errors = f"[red]{row['errors']} {row['error_texts']}" if row["errors"] else "0"
-        table.add_row(str(row["second"]), str(row["requests_per_s"]), str(row["p50_ms"]), str(row["p99_ms"]), errors, accuracy, seen)  # fmt: skip # noqa: E501
+        figures = [str(row[key]) for key in ("second", "requests_per_s", "p50_ms", "p99_ms", "errors")]
+        table.add_row(*figures, accuracy, seen, style="red" if row["errors"] else "")
     return table
 
 
@@ -146,13 +146,18 @@ def main() -> None:
     options = parser.parse_args()
     traffic = Traffic(options.url, options.connections)
     rows: deque[dict[str, object]] = deque(maxlen=ROWS_SHOWN)
+    answered, errors = 0, Counter[str]()
     live = Live(_table(rows), console=Console(quiet=options.json))
     with suppress(KeyboardInterrupt), live:
         for at, second in enumerate(traffic.seconds(options.seconds), start=1):
             rows.append(second.summary(at))
             live.update(_table(rows))
+            answered += len(second.latencies)
+            errors.update(second.errors)
             if options.json:
                 print(json.dumps(rows[-1]), flush=True)
+    if not options.json:
+        print(f"{answered} answers, {sum(errors.values())} errors", *errors.most_common(3), sep="\n")
 
 
 if __name__ == "__main__":

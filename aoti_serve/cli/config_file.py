@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from aoti_serve.config import AppConfig, ModelConfig
+from aoti_serve.config import AppConfig, ModelConfig, problems
 from aoti_serve.errors import InvalidConfig
+from aoti_serve.model.package import configured_package
 
 BUILDER = "aoti_serve.app:build"
 
@@ -49,9 +50,12 @@ def _models(path: Path, application: dict[str, Any]) -> list[ModelConfig]:
     try:
         config = AppConfig.model_validate(application.get("args") or {})
     except ValidationError as error:
-        raise InvalidConfig(detail=f"{path}: application '{application.get('name')}', args: {error}") from error
+        raise InvalidConfig(
+            detail=f"{path}: application '{application.get('name')}', args: {problems(error)}"
+        ) from error
     for model in config.models:
         for file in filter(None, (model.package, model.weights)):
             if not file.exists():
                 raise InvalidConfig(detail=f"{path}: model '{model.name}': no file {file}")
+        configured_package(model)
     return list(config.models)

@@ -10,13 +10,14 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from aoti_serve.errors import AotiServeError
 
 P = ParamSpec("P")
-out = Console(soft_wrap=True)
-progress_out = Console(stderr=True)  # so that --json leaves standard output to scripts
+# No markup: labels, shapes and paths hold brackets. Standard error, so that --json leaves standard output to scripts.
+out = Console(soft_wrap=True, markup=False, highlight=False)
+progress_out = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -26,7 +27,7 @@ def print_json(value: Any) -> None:
 
 
 def fail(message: str) -> NoReturn:
-    progress_out.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    progress_out.print(Text.assemble(("error: ", "bold red"), message))
     sys.exit(1)
 
 

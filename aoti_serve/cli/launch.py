@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,16 +12,16 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
-import psutil
 from rich.status import Status
 
 from aoti_serve.cli.config_file import ConfigFile
 from aoti_serve.cli.console import progress_out
+from aoti_serve.cli.family import Family
 from aoti_serve.cli.ports import free_port, holder_of
 from aoti_serve.errors import StartFailed
 
 POLL_S = 0.2
-STOP_S = 1.0
+GRACE_S = 30.0
 GRPC_MESSAGE_BYTES = 64 * 2**20
 
 
@@ -35,6 +36,7 @@ class Server:
         self.address = address
         self.dashboard = ""
         self._leave_running = False
+        self._family = Family()
 
     @property
     def url(self) -> str:
@@ -64,9 +66,10 @@ class Server:
         self._leave_running = True
 
     def watch(self, stop: threading.Event) -> None:
-        """Return when `stop` is set, or when somebody has taken the application down."""
+        """Return when `stop` is set, or when somebody has taken the application or the cluster down."""
         while not stop.wait(1.0):
-            if not self._statuses():
+            self._family.see()
+            if not self._family.whole or not self._statuses():
                 return
 
     def exposures(self) -> list[str]:
@@ -89,6 +92,8 @@ class Server:
                 "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(GRPC_MESSAGE_BYTES),
                 "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
                 "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
+                # Else two servers on one machine share it, and answer each other's requests.
+                "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(8500)),
                 "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             }
         return {key: value for key, value in wanted.items() if key not in os.environ}
@@ -99,8 +104,21 @@ class Server:
 
         context: Any = _connected(self.address or "local")
         self.dashboard = context.dashboard_url or "not running"
+        self._warn_of_cores()
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options=HTTPOptions(host=self.host, port=self.port))
+
+    def _warn_of_cores(self) -> None:
+        """Ray would let replicas wait for cores for ever, without a word."""
+        import ray
+
+        needed = sum(model.fewest_replicas * model.num_runners for model in self.config.models)
+        there = int(ray.cluster_resources().get("CPU", 0))
+        if needed > there:
+            progress_out.print(
+                f"note: the models take {needed} CPU cores (replicas x num_runners), Ray has {there}: unless "
+                "`deployments:` says otherwise, some replicas will wait"
+            )
 
     def _deploy(self) -> None:
         from ray.serve.context import _get_global_client
@@ -112,7 +130,8 @@ class Server:
     def _wait_ready(self, stop: threading.Event, status: Status) -> None:
         while not stop.wait(POLL_S):
             applications = self._statuses()
-            status.update(f"starting: {_progress(applications)}")
+            self._family.see()
+            self._tell(status, f"starting: {_progress(applications)}")
             for name, application in applications.items():
                 if application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
                     raise StartFailed(detail=f"application '{name}' did not start: {_reason(application)}")
@@ -126,21 +145,39 @@ class Server:
 
         return {name: status for name, status in serve.status().applications.items() if name in self.config.names}
 
+    def _tell(self, status: Status, text: str) -> None:
+        """On a terminal in place; in a log a line per change."""
+        if not progress_out.is_terminal and text != status.status:
+            progress_out.print(text, markup=False)
+        status.update(text)
+
     def _answers(self) -> bool:
         with suppress(httpx.HTTPError):
             return httpx.get(f"{self.url}/v2/health/ready", timeout=5, trust_env=False).is_success
         return False
 
     def _stop(self) -> None:
+        """Let answers in flight end, then end every process of ours. Ray answers nothing once its head has died, as
+        when a supervisor signals the whole process group; so it is asked with a deadline."""
+        self._family.see()
+        if self._family.whole:
+            graceful = threading.Thread(target=self._delete, daemon=True)
+            graceful.start()
+            graceful.join(GRACE_S)
+            if not graceful.is_alive():
+                self._family.end()
+                return
+        self._family.end()
+        os._exit(1)  # Ray's own exit would wait for its head for a minute
+
+    def _delete(self) -> None:
         import ray
         from ray import serve
 
-        children = psutil.Process().children(recursive=True) if self.address is None else []
-        with suppress(Exception):  # whatever Ray says now, its processes are ended below
+        with suppress(Exception):  # whatever Ray says now, its processes are ended
             for name in self._statuses():
                 serve.delete(name)
-        ray.shutdown()
-        _end(children)
+            ray.shutdown()
 
 
 def delete_application(address: str, name: str) -> None:
@@ -187,13 +224,7 @@ def _progress(applications: dict[str, Any]) -> str:
 
 def _reason(application: Any) -> str:
     messages = [application.message, *(deployment.message for deployment in application.deployments.values())]
-    return "\n".join(message for message in messages if message)
-
-
-def _end(processes: list[psutil.Process]) -> None:
-    """Kill what is left of Ray's processes; HAProxy, for one, outlives its parent and keeps the port."""
-    _, alive = psutil.wait_procs(processes, timeout=STOP_S)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=STOP_S)
+    text = "\n".join(message for message in messages if message).strip()
+    ours = re.findall(r"aoti_serve\.errors\.\w+(?:\))?: (.+)", text)
+    last = text.splitlines()[-1] if text else "Serve gives no reason"
+    return ours[-1] if ours else f"{last} (Ray's logs have the whole story: /tmp/ray/session_latest/logs/serve)"

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from aoti_serve.cli.console import AsJson, bytes_text, out, print_json, progress_out, reports_errors
 from aoti_serve.errors import InvalidConfig
@@ -17,7 +18,7 @@ from aoti_serve.model.package import Package
 
 @reports_errors
 def package(
-    target: Annotated[str, typer.Argument(metavar="MODULE:CALLABLE", help="Returns the model; see below.")],
+    target: Annotated[str, typer.Argument(metavar="MODULE:CALLABLE", help="Returns the model; see above.")],
     to: Annotated[Path, typer.Option("--out", help="The package to write; its weights are written beside it.")],
     as_json: AsJson = False,
 ) -> None:
@@ -77,7 +78,8 @@ def _show(package: Package, as_json: bool) -> None:
     if as_json:
         print_json(facts | {"signature": signature.model_dump(mode="json")})
         return
-    out.print(f"[bold]{package.path.name}[/]  {bytes_text(package.path.stat().st_size)}  sha256 {package.digest}")
+    size = bytes_text(package.path.stat().st_size)
+    out.print(Text.assemble((package.path.name, "bold"), f"  {size}  sha256 {package.digest}"))
     out.print("  ".join(f"{key.removeprefix('AOTI_').lower()}: {value or '-'}" for key, value in compiled.items()))
     weights = sum(spec.nbytes for spec in signature.constants)
     where = "inside, as version 0" if package.carries_weights else "apart"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from aoti_serve.cli.client import DEFAULT_URL
 from aoti_serve.cli.config_file import read_config
@@ -68,13 +69,13 @@ def token() -> None:
 
 
 def _say_ready(server: Server, models: list[ModelConfig]) -> None:
-    out.print(f"\n[bold green]ready[/]  {server.url}/v2   (Ray dashboard: {server.dashboard})")
+    out.print(Text.assemble(("\nready", "bold green"), f"  {server.url}/v2   (Ray dashboard: {server.dashboard})"))
     for warning in server.exposures():
-        progress_out.print(f"[yellow]note:[/] {warning}")
+        progress_out.print(Text.assemble(("note: ", "yellow"), warning))
     if models:
         out.print("\nIn another terminal, infer, swap, status:\n")
         for command in _commands(server, models[0]):
-            out.print(f"  {command}", markup=False, highlight=False)
+            out.print(f"  {command}")
         out.print()
 
 
@@ -87,5 +88,5 @@ def _commands(server: Server, model: ModelConfig) -> list[str]:
     others = [path for path in sorted(model.package.parent.glob("*.safetensors")) if path != model.weights]
     program = os.path.relpath(sys.argv[0]) if Path(sys.argv[0]).is_file() else "aoti-serve"
     url = "" if server.url == DEFAULT_URL else f" --url {server.url}"
-    weights = others[0] if others else "<weights.safetensors>"
+    weights = others[0] if len(others) == 1 else "<weights.safetensors>"
     return [infer, f"{program} swap{url} {model.name} {weights}", f"{program} status{url}"]

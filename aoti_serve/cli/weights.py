@@ -12,6 +12,7 @@ import httpx
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, model_names
 from aoti_serve.cli.console import AsJson, bytes_text, out, print_json, progress_out, reports_errors
@@ -31,7 +32,7 @@ def swap(
 ) -> None:
     """Make every replica answer with the weights in FILE; or none, if one of them cannot."""
     if not file.is_file():
-        raise UnreadableWeights(detail=f"no file {file}")
+        raise UnreadableWeights(detail=f"no file at {file}")
     client = AdminClient(url, model)
     started = time.perf_counter()
     with _ProgressBars(client, upload=file.stat().st_size) as bars:
@@ -98,7 +99,7 @@ class _ProgressBars:
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
         )
-        self._progress = Progress(*columns, console=progress_out, transient=True)
+        self._progress = Progress(*columns, console=progress_out, transient=True, disable=not progress_out.is_terminal)
         self._client = client
         self._upload = self._progress.add_task("upload", total=upload, note="") if upload else None
         self._swap = self._progress.add_task("swap", total=None, note="")
@@ -130,13 +131,15 @@ def _show_swapped(status: Any, started: float, as_json: bool) -> None:
         print_json(status)
         return
     took = time.perf_counter() - started
-    out.print(f"[bold green]{status['model']}[/] answers with version {_name(status['current'])}  ({took:.2f} s)")
+    text = f" answers with version {_name(status['current'])}  ({took:.2f} s)"
+    out.print(Text.assemble((status["model"], "bold green"), text))
     out.print(_receipts(status))
 
 
 def _show_status(status: Any) -> None:
     previous = f", previous {_name(status['previous'])}" if status["previous"] else ""
-    out.print(f"[bold]{status['model']}[/]  version {_name(status['current'])}{previous}, epoch {status['epoch']}")
+    text = f"  version {_name(status['current'])}{previous}, epoch {status['epoch']}"
+    out.print(Text.assemble((status["model"], "bold"), text))
     if swap := status["swap"]:
         out.print(f"swap to version {swap['version']}: {swap['phase']}, {swap['done']} of {swap['replicas']} replicas")
     out.print(_receipts(status))

@@ -21,7 +21,6 @@ from aoti_serve.errors import (
     NothingToRollBack,
     StoreFailed,
     SwapInProgress,
-    UnknownWeightsVersion,
 )
 from aoti_serve.model.signature import Signature
 from aoti_serve.tensors import Frozen
@@ -69,9 +68,10 @@ class Coordinator:
         self._model = model
         self._members = members
         self._signature = signature
+        self._carries_weights = carries_weights
         self._max_bytes = max_bytes
         self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
-        committed = await asyncio.to_thread(self._first, carries_weights)
+        committed = await asyncio.to_thread(self._first)
         self._registry = Registry(committed)
         self._busy = False
         self._assembled = False
@@ -197,7 +197,8 @@ class Coordinator:
         committed = self._registry.target.committed
         version = committed.previous
         if number is not None:
-            version = BUILT_IN if number == 0 else await asyncio.to_thread(self._store.version, number)
+            built_in = self._carries_weights and number == BUILT_IN.number
+            version = BUILT_IN if built_in else await asyncio.to_thread(self._store.version, number)
         if version is None or version.number == committed.version.number:
             raise NothingToRollBack(model=self._model.name)
         await self._run(version)
@@ -222,7 +223,7 @@ class Coordinator:
         if committed is None or committed.version.number != version.number:
             self._store.remove(version)
 
-    def _first(self, carries_weights: bool) -> Committed:
+    def _first(self) -> Committed:
         committed = self._store.committed()
         if committed is not None:
             self._check_committed(committed.version)
@@ -230,7 +231,7 @@ class Coordinator:
         if self._model.weights is None:
             return Committed(epoch=0, version=BUILT_IN)
         version = self._store_checked(self._model.weights.resolve(), self._model.weights.stem, None)
-        return self._store.commit(version, 1, BUILT_IN if carries_weights else None)
+        return self._store.commit(version, 1, BUILT_IN if self._carries_weights else None)
 
     def _check_committed(self, version: Version) -> None:
         """A package that was compiled anew may take other tensors than the ones that were committed before."""
@@ -243,8 +244,6 @@ class Coordinator:
             raise StoreFailed(path=self._model.store_root, detail=detail) from error
 
     def _read(self, number: int) -> Chunks:
-        if number == BUILT_IN.number:
-            raise UnknownWeightsVersion(model=self._model.name, version=number, known="in the package only")
         version = self._store.version(number)
         path = self._store.file(version)
         digest_of(path, version.digest)

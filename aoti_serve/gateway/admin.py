@@ -12,7 +12,7 @@ from aoti_serve.errors import AdminClosed, Unauthorized
 from aoti_serve.tensors import Frozen
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
-Label = Annotated[str, StringConstraints(max_length=256)]
+Label = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]  # it is shown in terminals
 
 
 class SwapBody(Frozen):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.errors import QueueFull, Unavailable
+from aoti_serve.errors import PoisonousRequest, QueueFull, ReplicaDied, Unavailable
 
 Arrays = list[NDArray[Any]]
 Key = tuple[tuple[int, ...], ...]
@@ -54,7 +54,8 @@ class Batcher:
     """Runs in the gateway's event loop, one per model.
 
     `run` sends one batch to a replica; `runners` is how many batches may be under way, and may change at any time.
-    Raises QueueFull when `max_queued_rows` wait already. A request whose caller has gone leaves the queue.
+    Raises PoisonousRequest for a request whose replica died twice, and QueueFull when `max_queued_rows` wait already.
+    A request whose caller has gone leaves the queue.
     """
 
     def __init__(
@@ -151,24 +152,33 @@ class Batcher:
             rows += pending.rows
         return batch
 
-    async def _answer(self, batch: list[_Pending]) -> None:
+    async def _answer(self, batch: list[_Pending], *, again: bool = False) -> None:
         try:
             answer = await self._run(_joined([pending.arrays for pending in batch]))
         except asyncio.CancelledError:
             for pending in batch:
                 pending.future.cancel()
             raise
+        except ReplicaDied as error:  # once it may be anybody's fault; alone and again, it is this request's
+            if again:
+                _fail(batch, PoisonousRequest(model=self._model).with_traceback(error.__traceback__))
+            else:
+                await self._answer_alone(batch)
         except Unavailable as error:
             _fail(batch, error)
         except Exception as error:
             if len(batch) == 1:
                 _fail(batch, error)
-            else:  # one of them may be the guilty one; the others must not fail with it
-                for pending in batch:
-                    if not pending.future.done():
-                        await self._answer([pending])
+            else:
+                await self._answer_alone(batch)
         else:
             self._hand_out(batch, answer)
+
+    async def _answer_alone(self, batch: list[_Pending]) -> None:
+        """One of them may be the guilty one; the others must not fail with it."""
+        for pending in batch:
+            if not pending.future.done():
+                await self._answer([pending], again=True)
 
     def _hand_out(self, batch: list[_Pending], answer: Answered) -> None:
         start = 0

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
-from aoti_serve.errors import BodyTooLarge
+from aoti_serve.errors import BodyTooLarge, InvalidBody
 
 MAX_DIGITS = 18  # of a 64-bit length; Python refuses to read numbers of thousands of digits
 
@@ -18,7 +18,13 @@ async def read_body(request: Request, limit: int, setting: str) -> bytes:
 
 
 async def stream_body(request: Request, limit: int, setting: str) -> AsyncIterator[bytes]:
-    """The body piece by piece; raises BodyTooLarge at once if its length is announced, else when it is passed."""
+    """The body piece by piece; raises BodyTooLarge at once if its length is announced, else when it is passed.
+
+    Raises InvalidBody for a compressed body.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise InvalidBody(detail=f"Content-Encoding {encoding!r} is not supported; send the body as it is")
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and (len(announced) > MAX_DIGITS or int(announced) > limit):
         raise BodyTooLarge(limit=limit, setting=setting)

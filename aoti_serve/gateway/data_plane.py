@@ -14,7 +14,7 @@ from aoti_serve.cluster.calls import unwrapped
 from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.member import Membership
 from aoti_serve.config import ModelConfig
-from aoti_serve.errors import Unavailable, UnknownModel, UnknownVersion
+from aoti_serve.errors import ReplicaDied, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batcher import Answered, Arrays, Batcher
 from aoti_serve.model.signature import Shaped, Signature
 from aoti_serve.protocol.messages import InferRequest, InferResponse, model_metadata
@@ -87,12 +87,8 @@ class Served:
     async def _run(self, arrays: Arrays) -> Answered:
         try:
             return await self._send(arrays)
-        except RayActorError:  # the replica has died; a run changes nothing, so another one may do it again
-            pass
-        try:
-            return await self._send(arrays)
         except RayActorError as error:
-            raise Unavailable(detail=f"model '{self.name}': two replicas died over this request") from error
+            raise ReplicaDied(model=self.name) from error
 
     async def _send(self, arrays: Sequence[NDArray[Any]]) -> Answered:
         handle = self._replicas

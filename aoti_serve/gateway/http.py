@@ -122,6 +122,9 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter
         if request.headers.get("content-type", "").startswith("application/octet-stream"):
             body = stream_body(request, config.max_weights_bytes, "gateway.max_weights_bytes")
             return _json(await served.weights.swap_bytes(body, label, sha256))
+        if not request.headers.get("content-type", "").startswith("application/json"):
+            kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
+            raise InvalidBody(detail=f"the Content-Type must be {kinds}")
         asked = _parsed(SwapBody, await read_body(request, config.max_body_bytes, "gateway.max_body_bytes"))
         return _json(await served.weights.swap_uri(asked.uri, asked.label, asked.sha256))
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -16,12 +14,13 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
-from aoti_serve.errors import BakedConstants, MissingTensor, UnsupportedModule
+from aoti_serve.errors import BakedConstants, ExportFailed, MissingTensor, UnsupportedModule
 from aoti_serve.model.aoti.c_abi import NativeContainer
 from aoti_serve.model.package import SIGNATURE_KEY, WEIGHTS_APART, WEIGHTS_KEY, Package
 from aoti_serve.model.signature import Signature
 from aoti_serve.tensors import DTYPES, ConstantSpec, Dim, TensorSpec
 
+T = TypeVar("T")
 Inputs = tuple[Any, ...] | Mapping[str, Any]
 _CONSTANT_KINDS = {InputKind.PARAMETER, InputKind.BUFFER}
 
@@ -42,6 +41,10 @@ def export_package(
     when it fails. Raises UnsupportedModule, BakedConstants, or what torch raises.
     """
     target = Path(path)
+    if target.suffix != ".pt2":
+        raise UnsupportedModule(detail=f"a package is called <name>.pt2, not {target.name}")
+    if module.training:
+        raise UnsupportedModule(detail="the module is in training mode; call .eval() on it first")
     progress("exporting")
     program = _exported(module, example_inputs, dynamic_shapes)
     signature = _signature(module, program)
@@ -49,28 +52,40 @@ def export_package(
     with TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
         scratch = Path(folder, target.name)
         progress("compiling")
-        torch._inductor.aoti_compile_and_package(
-            program, package_path=str(scratch), inductor_configs=_compile_options(signature)
-        )
+        options = _compile_options(signature)
+        compile_it = torch._inductor.aoti_compile_and_package
+        _compiled("compile", lambda: compile_it(program, package_path=str(scratch), inductor_configs=options))
         progress("checking that every constant can be swapped")
         _check_swappable(Package.open(scratch))
         progress("writing")
-        save_file(_weights(module, program, signature), target.with_suffix(".safetensors"))
+        _save(_weights(module, program, signature), target.with_suffix(".safetensors"))
         scratch.replace(target)
     return Package.open(target)
 
 
 def save_weights(module: torch.nn.Module, package: Package, path: str | os.PathLike[str]) -> None:
     """Write the module's parameters and buffers that `package` takes as a safetensors file."""
-    save_file(_weights(module, None, package.signature), path)
+    _save(_weights(module, None, package.signature), Path(path))
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    save_file(tensors, path)
+    path.chmod(0o644)  # it comes as 0600, and whoever serves it may be another user
 
 
 def _exported(module: torch.nn.Module, inputs: Inputs, dynamic_shapes: Any) -> ExportedProgram:
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
     with torch.no_grad():
-        program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+        program = _compiled("export", lambda: torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes))
     _name_lifted_tensors(program)
     return program
+
+
+def _compiled(phase: str, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except Exception as error:  # torch raises a dozen kinds; each is kept, by name and text, and as the cause
+        raise ExportFailed(phase=phase, kind=type(error).__name__, detail=error) from error
 
 
 def _name_lifted_tensors(program: ExportedProgram) -> None:
@@ -171,10 +186,8 @@ class _DimReader:
 
 def _whole(bound: Any) -> int | None:
     """A range's end as an int; None for infinity and for the compiler's stand-in for it."""
-    with suppress(TypeError, ValueError, OverflowError):
-        number = operator.index(int(bound))
-        return number if number < 2**62 else None
-    return None
+    number = int(bound) if isinstance(bound, int) or getattr(bound, "is_Integer", False) else None
+    return number if number is None or number < 2**62 else None
 
 
 def _dtype_name(name: str, value: torch.Tensor) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from aoti_serve.errors import IncompatiblePackage, UnknownSignature, UnreadablePackage
+from aoti_serve.config import ModelConfig
+from aoti_serve.errors import IncompatiblePackage, InvalidConfig, UnknownSignature, UnreadablePackage
 from aoti_serve.model.signature import Signature
 from aoti_serve.tensors import ConstantSpec
 
@@ -113,6 +114,21 @@ class Package:
                 shutil.rmtree(scratch, ignore_errors=True)
         with zipfile.ZipFile(self.path) as archive:
             return (target / _only(_LIBRARY, archive, self.path)).parent
+
+
+def configured_package(config: ModelConfig) -> Package:
+    """The package that a configuration names; raises a PackageError or InvalidConfig if the two do not go together."""
+    package = Package.open(config.package)
+    package.signature  # noqa: B018 - refused here, where the user reads it, if there is none
+    if config.sha256 and config.sha256.lower() != package.digest:
+        raise IncompatiblePackage(path=package.path, reason=f"its sha256 is {package.digest}, not {config.sha256}")
+    if config.device not in ("auto", package.device):
+        reason = f"compiled for {package.device}, the configuration says device: {config.device}"
+        raise IncompatiblePackage(path=package.path, reason=reason)
+    if config.weights is None and not package.carries_weights:
+        detail = f"model '{config.name}': its package carries no weights, so `weights:` must name the first ones"
+        raise InvalidConfig(detail=detail)
+    return package
 
 
 def _only(pattern: re.Pattern[str], archive: zipfile.ZipFile, path: Path) -> str:

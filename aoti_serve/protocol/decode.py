@@ -150,6 +150,10 @@ def _parameters(entry: dict[str, Any], owner: str = "") -> dict[str, Any]:
 def _header_length(value: str, body: int) -> int:
     if not value.isdecimal() or len(value) > MAX_DIGITS or int(value) > body:
         raise InvalidBody(detail=f"Inference-Header-Content-Length {value!r} is not a length within {body} bytes")
+    if int(value) == 0:
+        raise InvalidBody(
+            detail="Inference-Header-Content-Length 0: raw binary requests without JSON are not supported"
+        )
     return int(value)
 
 

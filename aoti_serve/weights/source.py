@@ -45,7 +45,7 @@ def read_index(path: Path) -> dict[str, Slice]:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
     except (SafetensorError, OSError, ValueError) as error:
-        raise UnreadableWeights(detail=str(error)) from error
+        raise UnreadableWeights(detail=f"not a whole safetensors file: {error}") from error
     return {name: _slice(entry, 8 + size) for name, entry in header.items() if name != "__metadata__"}
 
 

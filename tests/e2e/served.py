@@ -53,10 +53,9 @@ def write_config(folder: Path, digits: Path, **model: Any) -> Path:
 class Launched:
     """A command that serves; its output lines, and every process that it has started."""
 
-    def __init__(self, command: Sequence[str], cwd: Path, env: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            command, cwd=cwd, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+    def __init__(self, command: Sequence[str], cwd: Path, env: dict[str, str], **options: Any) -> None:
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self.process = subprocess.Popen(command, cwd=cwd, env=os.environ | env, **pipes, **options)
         self.lines: list[str] = []
         self._new = threading.Condition()
         self._reader = threading.Thread(target=self._read)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -31,7 +32,7 @@ def listening(pids: set[int] | None = None) -> set[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_scripts_serve_leaves_no_process_and_no_port(number: int) -> None:
-    port = free_port()
+    port, others = free_port(), listening()
     launched = Launched([str(ROOT / "scripts" / "serve"), "--port", str(port)], ROOT, {})
     try:
         launched.wait_for("aoti-serve status")
@@ -45,10 +46,42 @@ def test_scripts_serve_leaves_no_process_and_no_port(number: int) -> None:
         launched.process.send_signal(number)
         assert launched.process.wait(60) == 0, launched.output
         assert psutil.wait_procs(family, timeout=5)[1] == []
-        assert not ports & listening()
+        assert not (ports - others) & listening()
         assert "Traceback" not in launched.output
     finally:
         launched.stop()
+
+
+def test_a_signal_to_the_whole_process_group_leaves_nothing_either(digits_dir: Path, tmp_path: Path) -> None:
+    """What supervisors and `timeout` send: Ray's head dies at the same moment as we are told to stop."""
+    command = [str(BIN / "aoti-serve"), "up", str(write_config(tmp_path, digits_dir)), "--port", str(free_port())]
+    launched = Launched(command, ROOT, {}, start_new_session=True)
+    try:
+        launched.wait_for("aoti-serve status")
+        family = launched.family()
+        os.killpg(launched.process.pid, signal.SIGTERM)
+        launched.process.wait(40)
+        assert psutil.wait_procs(family, timeout=5)[1] == []
+    finally:
+        launched.stop()
+
+
+def test_two_servers_on_one_machine_keep_apart(
+    digits_dir: Path, tmp_path_factory: pytest.TempPathFactory, server: Server, images: NDArray[np.float32]
+) -> None:
+    """Without a gateway a server answers nothing, rather than what the other one would."""
+    config = write_config(tmp_path_factory.mktemp("other"), digits_dir, name="other", replicas=1)
+    with serving(config) as other:
+        assert other.http.get("/v2/models/other").status_code == 200
+        (gateway,) = [process for process in other.launched.family() if "default:gateway" in "".join(process.cmdline())]
+        gateway.kill()
+        while True:
+            with suppress(httpx.TransportError):
+                response = other.http.get("/v2/models")
+                if response.status_code == 200:
+                    assert response.json() == {"models": ["other"]}
+                    break
+        assert server.http.get("/v2/models").json() == {"models": ["digits"]}
 
 
 def test_a_stop_on_the_way_up_leaves_nothing_either(digits_dir: Path, tmp_path: Path) -> None:

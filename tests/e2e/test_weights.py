@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from served import Eager, Server, binary_request, logits_of
 
 Images = NDArray[np.float32]
+PROGRAM = str(Path(sys.executable).parent / "aoti-serve")
 
 
 def test_fifty_swaps_under_traffic_lose_nothing_and_mix_nothing(server: Server, eager: Eager, images: Images) -> None:
@@ -170,6 +171,10 @@ def test_a_uri_under_the_allowed_roots_swaps_and_others_are_refused(
     assert swap({"uri": "http://127.0.0.1/v2.safetensors"}).status_code == 403
     assert swap({"uri": str(digits_dir / "v2.safetensors"), "sha256": "0" * 64}).status_code == 400
     assert swap({"url": "misspelt"}).status_code == 400
+    untyped = server.http.post("/v2/models/digits/weights", content=b"bytes", headers=server.admin)
+    assert untyped.status_code == 400
+    assert "Content-Type" in untyped.json()["error"]
+    assert server.swap(b"", label="\x1b[2J").status_code == 400
     check_unchanged(server, before, images)
 
 
@@ -209,12 +214,16 @@ def test_a_killed_coordinator_comes_back_with_what_was_committed(server: Server,
 
 def test_the_command_line_swaps_shows_and_rolls_back(server: Server, digits_dir: Path) -> None:
     def run(*arguments: str) -> Any:
-        command = [str(Path(sys.executable).parent / "aoti-serve"), *arguments, "--url", server.url, "--json"]
+        command = [PROGRAM, *arguments, "--url", server.url, "--json"]
         return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     (before,) = run("status", "digits")
-    swapped = run("swap", "digits", str(digits_dir / "v2.safetensors"), "--label", "from the shell")
-    assert swapped["current"]["label"] == "from the shell"
+    label = "[red]from the shell[/bold]"  # no markup to anybody
+    swapped = run("swap", "digits", str(digits_dir / "v2.safetensors"), "--label", label)
+    assert swapped["current"]["label"] == label
+    for command in (["status"], ["weights", "digits"]):
+        shown = subprocess.run([PROGRAM, *command, "--url", server.url], capture_output=True, text=True, check=True)
+        assert label in shown.stdout
     assert len(swapped["replicas"]) == 2
     rolled_back = run("rollback", "digits")
     assert rolled_back["current"]["number"] == before["current"]["number"]
@@ -233,7 +242,7 @@ def test_the_command_line_swaps_shows_and_rolls_back(server: Server, digits_dir:
     ],
 )
 def test_the_command_line_says_what_is_wrong(server: Server, arguments: list[str], says: str) -> None:
-    command = [str(Path(sys.executable).parent / "aoti-serve"), *arguments, "--url", server.url]
+    command = [PROGRAM, *arguments, "--url", server.url]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert says in done.stderr

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from models import Compiled
 from safetensors.torch import load_file
 from torch import nn
 
-from aoti_serve.errors import BakedConstants, UnsupportedModule
+from aoti_serve.errors import BakedConstants, PackageError, UnsupportedModule
 from aoti_serve.model import export
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
@@ -65,7 +66,31 @@ def test_an_input_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
             return x**exponent
 
     with pytest.raises(UnsupportedModule, match="exponent"):
-        export_package(Power(), {"x": torch.zeros(2), "exponent": 2}, tmp_path / "power.pt2")
+        export_package(Power().eval(), {"x": torch.zeros(2), "exponent": 2}, tmp_path / "power.pt2")
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "name", "says"),
+    [
+        pytest.param(nn.Linear(3, 4).train(), (torch.zeros(2, 3),), "m.pt2", "training mode", id="training"),
+        pytest.param(nn.Linear(3, 4).eval(), (torch.zeros(2, 3),), "m.zip", "m.zip", id="suffix"),
+        pytest.param(nn.Linear(3, 4).eval(), {"wrong": torch.zeros(2, 3)}, "m.pt2", "could not export", id="inputs"),
+    ],
+)
+def test_what_cannot_be_packaged_is_refused_in_words(
+    tmp_path: Path, module: nn.Module, inputs: Any, name: str, says: str
+) -> None:
+    with pytest.raises(PackageError, match=says):
+        export_package(module, inputs, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dimension_without_an_end_has_none(tmp_path: Path) -> None:
+    shapes = ({0: torch.export.Dim("rows")},)
+    package = export_package(nn.Linear(3, 4).eval(), (torch.zeros(2, 3),), tmp_path / "open.pt2", dynamic_shapes=shapes)
+    assert package.signature.batch is not None
+    assert package.signature.batch.max is None
+    assert package.path.with_suffix(".safetensors").stat().st_mode & 0o044
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -80,7 +105,9 @@ def test_the_command_line_packages_and_inspects(tmp_path: Path) -> None:
     facts = json.loads(done.stdout)
     assert facts == json.loads(run("inspect", "model.pt2", "--json", cwd=tmp_path).stdout)
     assert facts["signature"]["outputs"][0]["name"] == "output"
-    assert "bias" in run("inspect", "model.pt2", cwd=tmp_path).stdout
+    shown = run("inspect", "model.pt2", cwd=tmp_path).stdout
+    assert "bias" in shown
+    assert "[batch=1..8, 3]" in shown
 
 
 @pytest.mark.parametrize(

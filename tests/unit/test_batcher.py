@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.errors import QueueFull, ReplicaBehind
+from aoti_serve.errors import PoisonousRequest, QueueFull, ReplicaBehind, ReplicaDied
 from aoti_serve.gateway.batcher import Arrays, Batcher, Rows
 
 AN_HOUR_MS = 3_600_000.0
@@ -25,6 +25,7 @@ class Replica:
         self.batches: list[Arrays] = []
         self.errors: dict[int, BaseException] = {}
         self.refused: set[float] = set()
+        self.deadly: set[float] = set()
         self._turns = asyncio.Semaphore(0) if held else None
 
     @property
@@ -47,6 +48,8 @@ class Replica:
             await self._turns.acquire()
         if number in self.errors:
             raise self.errors[number]
+        if self.deadly & set(arrays[0].reshape(-1).tolist()):
+            raise ReplicaDied(model="m")
         if self.refused & set(arrays[0].reshape(-1).tolist()):
             raise ValueError("one of these rows is guilty")
         return Rows(number, [array * 2 for array in arrays])
@@ -269,6 +272,23 @@ async def test_a_request_whose_caller_has_gone_is_not_run_again_after_a_failed_b
     replica.release(10)
     await asyncio.gather(*tasks, return_exceptions=True)
     assert replica.values == [[0], [1, 2, 3], [1], [3]]
+
+
+async def test_a_replica_that_dies_once_fails_nobody_and_twice_only_the_request_that_it_died_over() -> None:
+    replica = Replica(held=True)
+    replica.errors = {0: ReplicaDied(model="m")}
+    (alone,) = submitted(batcher(replica), rows_of(7))
+    replica.release(10)
+    assert values_of(await alone) == [14]
+
+    replica = Replica(held=True)
+    replica.deadly = {2.0}
+    tasks = submitted(batcher(replica), *map(rows_of, range(4)))
+    replica.release(10)
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(answers.pop(2), PoisonousRequest)
+    assert [values_of(rows) for rows in answers if isinstance(rows, Rows)] == [[0], [2], [6]]
+    assert replica.values == [[0], [1, 2, 3], [1], [2], [3]]
 
 
 async def test_a_server_that_cannot_answer_is_asked_once_for_the_whole_batch() -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from aoti_serve.cli.config_file import read_config
 from aoti_serve.errors import InvalidConfig
+from aoti_serve.model.package import SIGNATURE_KEY
+from aoti_serve.model.signature import Signature
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "m.pt2").touch()
+    # The least that is a package: metadata with a signature, built-in weights.
+    with zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive:
+        signature = Signature(inputs=(), outputs=(), constants=()).model_dump_json()
+        archive.writestr("m/data/aotinductor/model/a.wrapper_metadata.json", json.dumps({SIGNATURE_KEY: signature}))
     return tmp_path
 
 
