@@ -167,6 +167,7 @@ class Server:
             if not graceful.is_alive():
                 self._family.end()
                 return
+        progress_out.print("Ray does not answer any more; its processes are killed")
         self._family.end()
         os._exit(1)  # Ray's own exit would wait for its head for a minute
 
