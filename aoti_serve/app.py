@@ -36,7 +36,7 @@ def build(args: dict[str, Any]) -> Application:
     try:
         config = AppConfig.model_validate(args)
     except ValidationError as error:
-        raise InvalidConfig(detail=f"args: {problems(error)}") from error
+        raise InvalidConfig(detail=f"args: {problems(error.errors())}") from error
     models = [_served(_located(model), config.gateway) for model in config.models]
     token = read_token()
     gateway = _deployment(serve.ingress()(Gateway)).options(

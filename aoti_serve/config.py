@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, StringConstraints, ValidationError, model_validator
+from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
 from aoti_serve.tensors import Frozen
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 
 
-def problems(error: ValidationError) -> str:
-    """What pydantic found, a line each, by field; without its addresses."""
-    found = error.errors()
+def problems(found: Sequence[Any]) -> str:
+    """pydantic's `errors()` in words, by field; without its addresses."""
     # A list whose entries are wrong is reported as too short as well.
     real = [entry for entry in found if entry["type"] != "too_short"] or found
     return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}".removeprefix(": ") for entry in real)

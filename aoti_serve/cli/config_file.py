@@ -51,7 +51,7 @@ def _models(path: Path, application: dict[str, Any]) -> list[ModelConfig]:
         config = AppConfig.model_validate(application.get("args") or {})
     except ValidationError as error:
         raise InvalidConfig(
-            detail=f"{path}: application '{application.get('name')}', args: {problems(error)}"
+            detail=f"{path}: application '{application.get('name')}', args: {problems(error.errors())}"
         ) from error
     for model in config.models:
         for file in filter(None, (model.package, model.weights)):

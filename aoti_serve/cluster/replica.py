@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.calls import unwrapped
 from aoti_serve.cluster.member import Membership
-from aoti_serve.cluster.transfer import Chunks, gather
+from aoti_serve.cluster.transfer import Chunks, pull
 from aoti_serve.errors import ContainerClosed, ReplicaBehind
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
@@ -129,10 +129,12 @@ class Replica:
         if version.number in held and self._digests.get(version.number, "") == version.digest:
             return
         chunks: Chunks = await unwrapped(self._coordinator.fetch.remote(version.number))
-        data = await gather(chunks)
-        await self._off_loop(self._container.stage, _tensors(data, chunks.slices), version.number)
+        await self._off_loop(self._stage_pieces, await pull(chunks), chunks.slices, version.number)
         kept = {number: digest for number, digest in self._digests.items() if number in held}
         self._digests = kept | {version.number: version.digest}
+
+    def _stage_pieces(self, pieces: list[NDArray[np.uint8]], slices: Mapping[str, Slice], number: int) -> None:
+        self._container.stage(_tensors(np.concatenate(pieces), slices), number)
 
     def _make_active(self, number: int) -> None:
         if self._container.staged == number:

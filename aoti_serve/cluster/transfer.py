@@ -20,24 +20,20 @@ class Chunks(NamedTuple):
 
     slices: dict[str, Slice]
     refs: list[ray.ObjectRef[Any]]
-    nbytes: int
 
 
 def put_file(path: Path) -> Chunks:
     """Put a file into the object store; runs in the coordinator, which owns the objects."""
     refs = [ray.put(chunk) for chunk in _chunks(path)]
-    return Chunks(read_index(path), refs, path.stat().st_size)
+    return Chunks(read_index(path), refs)
 
 
-async def gather(chunks: Chunks) -> NDArray[np.uint8]:
-    """The file's bytes again; runs in a replica. Each node pulls an object once, whoever asks."""
-    data = np.empty(chunks.nbytes, np.uint8)
-    offset = 0
-    for ref in chunks.refs:
-        chunk = await ref
-        data[offset : offset + chunk.nbytes] = chunk
-        offset += chunk.nbytes
-    return data
+async def pull(chunks: Chunks) -> list[NDArray[np.uint8]]:
+    """The file's pieces, in order, as views of the object store; runs in a replica.
+
+    Each node pulls an object once, whoever asks. Nothing is copied here: that is not the event loop's work.
+    """
+    return [await ref for ref in chunks.refs]
 
 
 def _chunks(path: Path) -> Iterator[NDArray[np.uint8]]:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from aoti_serve import __version__
-from aoti_serve.config import GatewayConfig
+from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidBody
 from aoti_serve.gateway.admin import Guard, Label, RollbackBody, Sha256, SwapBody
 from aoti_serve.gateway.bodies import read_body, stream_body
@@ -157,12 +157,7 @@ def _parsed(kind: type[Body], body: bytes) -> Body:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise InvalidBody(detail=_first_problem(error.errors())) from error
-
-
-def _first_problem(problems: Any) -> str:
-    where = ".".join(str(part) for part in problems[0]["loc"])
-    return f"{where}: {problems[0]['msg']}" if where else str(problems[0]["msg"])
+        raise InvalidBody(detail=problems(error.errors())) from error
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -187,4 +182,4 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _json({"error": _first_problem(error.errors())}, 400)
+    return _json({"error": problems(error.errors())}, 400)
