@@ -25,7 +25,7 @@ class Listed(NamedTuple):
 def subclasses(kind: type[AotiServeError] = AotiServeError) -> Iterator[type[AotiServeError]]:
     yield kind
     for sub in kind.__subclasses__():
-        if sub.__module__ == errors.__name__:
+        if sub.__module__.startswith(errors.__name__):
             yield from subclasses(sub)
 
 

@@ -1,0 +1,164 @@
+"""Every error that aoti-serve raises on purpose.
+
+AotiServeError                      500
+├── InvalidInput                    400  the request does not fit the signature or the protocol
+│   ├── InvalidBody                      the body is not a V2 request
+│   ├── UnknownInput, MissingInput, UnknownOutput
+│   └── WrongInputDtype, WrongInputShape, WrongInputLength, InvalidInputData, IndexOutOfRange
+├── UnknownModel, UnknownVersion    404
+├── BodyTooLarge                    413
+├── InvalidConfig                   400
+├── WeightsError
+│   ├── InvalidWeights              400  the weights do not fit the package
+│   │   ├── UnreadableWeights, DigestMismatch
+│   │   ├── MissingTensor, UnknownTensor, WrongTensorDtype, WrongTensorShape, UnfitTensor
+│   │   └── TiedTensorsDiffer, ConstantIsBaked
+│   ├── SwapInProgress              409
+│   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
+│   ├── NothingStaged, NothingToRollBack    409
+│   ├── UnknownWeightsVersion       404
+│   ├── SourceRefused               403  a URI outside the allowed roots
+│   ├── StoreFailed                 507  the versions could not be written or read
+│   └── WeightsMissing              503  a package without weights was asked to run
+├── PackageError
+│   ├── UnreadablePackage, UnknownSignature, IncompatiblePackage, BakedConstants
+│   ├── MissingOperators                 custom operators that nobody has imported
+│   ├── ExportFailed                     torch could not export or compile the module
+│   └── UnsupportedModule                export cannot describe this module
+├── Unauthorized                    401, AdminClosed 403
+├── Unavailable                     503
+│   ├── QueueFull                        the gateway's queue holds all the rows it may
+│   ├── ReplicaBehind                    a replica has not reached the fence in time
+│   ├── ReplicaDied
+│   └── ContainerClosed
+├── PoisonousRequest                500  two replicas died over it
+├── RuntimeFailed                   500  AOTInductor reported an error of its own
+└── ServerUnreachable, ServerRefused, StartFailed    what the command line meets
+
+An error is its facts: they are keyword arguments, the text is made from them, and both survive pickling, since Ray
+pickles whatever a replica raises.
+"""
+
+from __future__ import annotations
+
+from aoti_serve.errors.base import (
+    AotiServeError,
+)
+from aoti_serve.errors.package import (
+    BakedConstants,
+    ExportFailed,
+    IncompatiblePackage,
+    MissingOperators,
+    PackageError,
+    UnknownSignature,
+    UnreadablePackage,
+    UnsupportedModule,
+)
+from aoti_serve.errors.request import (
+    BodyTooLarge,
+    IndexOutOfRange,
+    InvalidBody,
+    InvalidInput,
+    InvalidInputData,
+    MissingInput,
+    PoisonousRequest,
+    UnknownInput,
+    UnknownModel,
+    UnknownOutput,
+    UnknownVersion,
+    WrongInputDtype,
+    WrongInputLength,
+    WrongInputShape,
+)
+from aoti_serve.errors.server import (
+    AdminClosed,
+    ContainerClosed,
+    InvalidConfig,
+    QueueFull,
+    ReplicaBehind,
+    ReplicaDied,
+    RuntimeFailed,
+    ServerRefused,
+    ServerUnreachable,
+    StartFailed,
+    Unauthorized,
+    Unavailable,
+)
+from aoti_serve.errors.weights import (
+    ConstantIsBaked,
+    DigestMismatch,
+    InvalidWeights,
+    MissingTensor,
+    NothingStaged,
+    NothingToRollBack,
+    SourceRefused,
+    StageFailed,
+    StoreFailed,
+    SwapInProgress,
+    TiedTensorsDiffer,
+    UnfitTensor,
+    UnknownTensor,
+    UnknownWeightsVersion,
+    UnreadableWeights,
+    WeightsError,
+    WeightsMissing,
+    WrongTensorDtype,
+    WrongTensorShape,
+)
+
+__all__ = [
+    "AdminClosed",
+    "AotiServeError",
+    "BakedConstants",
+    "BodyTooLarge",
+    "ConstantIsBaked",
+    "ContainerClosed",
+    "DigestMismatch",
+    "ExportFailed",
+    "IncompatiblePackage",
+    "IndexOutOfRange",
+    "InvalidBody",
+    "InvalidConfig",
+    "InvalidInput",
+    "InvalidInputData",
+    "InvalidWeights",
+    "MissingInput",
+    "MissingOperators",
+    "MissingTensor",
+    "NothingStaged",
+    "NothingToRollBack",
+    "PackageError",
+    "PoisonousRequest",
+    "QueueFull",
+    "ReplicaBehind",
+    "ReplicaDied",
+    "RuntimeFailed",
+    "ServerRefused",
+    "ServerUnreachable",
+    "SourceRefused",
+    "StageFailed",
+    "StartFailed",
+    "StoreFailed",
+    "SwapInProgress",
+    "TiedTensorsDiffer",
+    "Unauthorized",
+    "Unavailable",
+    "UnfitTensor",
+    "UnknownInput",
+    "UnknownModel",
+    "UnknownOutput",
+    "UnknownSignature",
+    "UnknownTensor",
+    "UnknownVersion",
+    "UnknownWeightsVersion",
+    "UnreadablePackage",
+    "UnreadableWeights",
+    "UnsupportedModule",
+    "WeightsError",
+    "WeightsMissing",
+    "WrongInputDtype",
+    "WrongInputLength",
+    "WrongInputShape",
+    "WrongTensorDtype",
+    "WrongTensorShape",
+]

@@ -1,0 +1,55 @@
+"""Errors of packages: making one, opening one, loading one."""
+
+from __future__ import annotations
+
+from aoti_serve.errors.base import AotiServeError
+
+
+class PackageError(AotiServeError):
+    """A package that cannot be used here."""
+
+
+class UnreadablePackage(PackageError, text="package {path}: {detail}"):
+    """Not an AOTInductor package."""
+
+
+class UnknownSignature(
+    PackageError,
+    text=(
+        "package {path} does not say what its inputs are called, or their dtypes and shapes. Package the model with "
+        "`aoti-serve package my_module:make_model --out model.pt2`, or declare its `signature:` in the configuration:"
+        "\n{snippet}"
+    ),
+):
+    """The package does not say what its inputs and outputs are."""
+
+
+class IncompatiblePackage(PackageError, text="package {path} will not run here: {reason}"):
+    """The package was compiled for another machine, or differs from its own signature."""
+
+
+class MissingOperators(
+    PackageError,
+    text=(
+        "package {path} needs operators that are not registered here: {names}; "
+        "name the Python modules that define them in `{setting}`"
+    ),
+):
+    """The package calls custom operators, and nobody has imported their modules."""
+
+
+class BakedConstants(
+    PackageError, text="these parameters or buffers were compiled in and could not be swapped: {names}"
+):
+    """Some parameters were compiled into the code and could never be swapped."""
+
+
+class ExportFailed(
+    PackageError,
+    text="torch could not {phase} the module: {kind}: {detail}\n(Dynamic dimensions need an example of at least 2.)",
+):
+    """torch.export or the compiler refused the module; the cause is theirs."""
+
+
+class UnsupportedModule(PackageError):
+    """The module's inputs or outputs cannot be described in a signature."""

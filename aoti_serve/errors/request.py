@@ -1,0 +1,64 @@
+"""Errors of a request: what a client sent, or asked for."""
+
+from __future__ import annotations
+
+from aoti_serve.errors.base import AotiServeError
+
+
+class InvalidInput(AotiServeError, status=400):
+    """The request cannot be run as it is; nothing was run."""
+
+
+class InvalidBody(InvalidInput):
+    """The body, a header or a parameter is not what the protocol asks for."""
+
+
+class UnknownInput(InvalidInput, text="input '{name}': the model has no such input; it has {known}"):
+    """An input was sent that the model does not have."""
+
+
+class MissingInput(InvalidInput, text="input '{name}': missing"):
+    """An input of the model was not sent."""
+
+
+class UnknownOutput(InvalidInput, text="output '{name}': the model has no such output; it has {known}"):
+    """An output was asked for that the model does not have."""
+
+
+class WrongInputDtype(InvalidInput, text="input '{name}': datatype {got}, the model takes {expected}"):
+    """The data type differs from the signature."""
+
+
+class WrongInputShape(InvalidInput, text="input '{name}': shape {got}, the model takes {expected}: {reason}"):
+    """Rank, a dimension or a dimension's range differs from the signature, or from another input."""
+
+
+class WrongInputLength(InvalidInput, text="input '{name}': {got} {unit}, shape {shape} needs {expected}"):
+    """The data holds more or fewer elements or bytes than the shape says."""
+
+
+class InvalidInputData(InvalidInput, text="input '{name}': {detail}"):
+    """The data cannot be read as the data type says."""
+
+
+class IndexOutOfRange(InvalidInput, text="input '{name}': an index is outside {low}..{high}, the range of '{table}'"):
+    """A value was used as an index into something smaller; the run's answer was thrown away."""
+
+
+class UnknownModel(AotiServeError, status=404, text="model '{name}' is not served here; there is {known}"):
+    """No model of this name is served here."""
+
+
+class UnknownVersion(AotiServeError, status=404, text="model '{name}' answers with version {current}, not {version}"):
+    """The asked weights version is not the one that answers."""
+
+
+class BodyTooLarge(AotiServeError, status=413, text="the body is larger than {limit} bytes ({setting})"):
+    """The body is larger than the configuration allows."""
+
+
+class PoisonousRequest(
+    AotiServeError,
+    text="model '{model}': two replicas died over this request; is one of its values out of range, an index perhaps?",
+):
+    """A request that was run alone twice, and whose replica died each time."""

@@ -1,0 +1,63 @@
+"""Errors of a server: its configuration, its state, and what a client of it meets."""
+
+from __future__ import annotations
+
+from aoti_serve.errors.base import AotiServeError
+
+
+class InvalidConfig(AotiServeError, status=400):
+    """The configuration names something that cannot be."""
+
+
+class Unauthorized(
+    AotiServeError, status=401, text="the weights API needs the header `Authorization: Bearer <admin token>`: {reason}"
+):
+    """No admin token was sent, or a wrong one."""
+
+
+class AdminClosed(
+    AotiServeError,
+    status=403,
+    text="the weights API is closed: no admin token is configured; run `aoti-serve token`, then restart",
+):
+    """No admin token is configured, so nothing can be changed."""
+
+
+class Unavailable(AotiServeError, status=503):
+    """The server cannot answer now; another try may succeed."""
+
+
+class QueueFull(Unavailable, text="model '{model}': {rows} rows are waiting already, the limit is {limit}"):
+    """As many rows wait as may wait."""
+
+
+class ReplicaBehind(Unavailable, text="replica {replica} is at epoch {epoch}, the request asks for {fence} or later"):
+    """The replica did not reach the fence in time."""
+
+
+class ReplicaDied(Unavailable, text="model '{model}': the replica died during this run"):
+    """A replica's process ended during a run, by this request's fault or not; another one may do the run again."""
+
+
+class ContainerClosed(Unavailable, text="the container is closed"):
+    """The container has been closed."""
+
+
+class RuntimeFailed(AotiServeError, text="{call}: {detail}"):
+    """AOTInductor's own error text, unchanged."""
+
+
+class ServerUnreachable(AotiServeError, text="no aoti-serve server answers at {url}: {detail}"):
+    """Nobody answers at the URL."""
+
+
+class ServerRefused(AotiServeError, text="{detail}"):
+    """The server answered with an error; the text is its own."""
+
+    @property
+    def http_status(self) -> int:
+        return int(self.facts["status"])
+
+
+class StartFailed(AotiServeError):
+    """The server could not be started."""

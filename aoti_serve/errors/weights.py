@@ -1,0 +1,99 @@
+"""Errors of weights: files, tensors, swaps, versions."""
+
+from __future__ import annotations
+
+from aoti_serve.errors.base import AotiServeError
+
+
+class WeightsError(AotiServeError):
+    """Something about weights; the version that answered before goes on answering."""
+
+
+class InvalidWeights(WeightsError, status=400):
+    """The weights do not fit the package; nothing has changed."""
+
+
+class UnreadableWeights(InvalidWeights, text="the weights cannot be read: {detail}"):
+    """No file, not a safetensors file, or a damaged one."""
+
+
+class DigestMismatch(InvalidWeights, text="the weights have sha256 {got}, expected {expected}"):
+    """The bytes are not the ones that were promised."""
+
+
+class MissingTensor(InvalidWeights, text="tensor '{name}': missing from the weights"):
+    """A constant of the package is not among the weights."""
+
+
+class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no such constant"):
+    """The weights hold a tensor that the package does not have."""
+
+
+class WrongTensorDtype(InvalidWeights, text="tensor '{name}': dtype {got}, the package takes {expected}"):
+    """A tensor's dtype differs from the constant's."""
+
+
+class WrongTensorShape(InvalidWeights, text="tensor '{name}': shape {got}, the package takes {expected}"):
+    """A tensor's shape differs from the constant's."""
+
+
+class UnfitTensor(InvalidWeights, text="tensor '{name}': {detail}"):
+    """A tensor whose values cannot be read: none at all, on the meta device, sparse or quantised."""
+
+
+class TiedTensorsDiffer(
+    InvalidWeights, text="tensor '{name}': the package ties it to '{tied}', but their values differ"
+):
+    """Two names of one constant were given different values."""
+
+
+class ConstantIsBaked(
+    InvalidWeights,
+    text=(
+        "tensor '{name}': its value is compiled into the package and differs from this one; "
+        "export the model anew, or pass strict=False to go on with the compiled value"
+    ),
+):
+    """The weights would change what only the compiler could change."""
+
+
+class SwapInProgress(
+    WeightsError, status=409, text="model '{model}': a swap is in progress (phase {phase}); try again when it has ended"
+):
+    """Only one swap at a time may run on a model."""
+
+
+class StageFailed(
+    WeightsError, text="replica {replica} could not stage version {version}, nothing has changed: {cause}"
+):
+    """A replica could not stage, so no replica has changed. `cause` is that replica's error."""
+
+    @property
+    def http_status(self) -> int:
+        return getattr(self.facts["cause"], "http_status", 500)
+
+
+class NothingStaged(WeightsError, status=409, text="nothing is staged: call stage() before commit()"):
+    """A commit without a stage before it."""
+
+
+class NothingToRollBack(WeightsError, status=409, text="model '{model}': no previous version to roll back to"):
+    """There is no previous version."""
+
+
+class UnknownWeightsVersion(
+    WeightsError, status=404, text="model '{model}': version {version} is not stored; there is {known}"
+):
+    """The store does not hold this version."""
+
+
+class SourceRefused(WeightsError, status=403, text="weights from '{uri}' are refused: {reason}"):
+    """A weights URI that the configuration does not allow."""
+
+
+class StoreFailed(WeightsError, status=507, text="weights store {path}: {detail}"):
+    """The folder of versions could not be written or read; what was committed stays whole."""
+
+
+class WeightsMissing(WeightsError, status=503, text="no weights have been loaded yet: stage and commit some first"):
+    """The package carries no weights and none have been committed yet."""
