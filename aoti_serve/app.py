@@ -66,7 +66,7 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ServedModel:
     members = (replicas_of(config.name), GATEWAY)
     bound = coordinator.bind(config, package.signature, package.carries_weights, members, gateway.max_weights_bytes)
     replicas = _deployment(Replica).options(name=replicas_of(config.name), **_replica_options(config, package))
-    return ServedModel(config, package.signature, replicas.bind(str(package.path), config.num_runners, bound), bound)
+    return ServedModel(config, package.signature, replicas.bind(package, config.num_runners, bound), bound)
 
 
 def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:

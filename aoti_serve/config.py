@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
-from aoti_serve.tensors import Frozen
+from aoti_serve.tensors import Frozen, TensorSpec
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 
@@ -45,12 +45,32 @@ class ScalingConfig(Frozen):
         return self
 
 
+class DeclaredSignature(Frozen):
+    """What a package made elsewhere takes and gives, in its order; a shape is like `[batch=1..64, 16]`.
+
+    Of the constants the package knows all but two things: which of them weights may leave out because the package
+    carries them, and which further names a trainer's weights hold that the code does not use.
+    """
+
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    carried: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
 class ModelConfig(Frozen):
-    """One model. Paths are relative to the folder that the server is started in."""
+    """One model. Paths are relative to the folder that the server is started in.
+
+    `model_name` chooses among several models in one archive; `operators` are Python modules that define the package's
+    custom operators, imported wherever it is loaded; `signature` is for packages that do not know theirs.
+    """
 
     name: ModelName
     package: Path
     sha256: str | None = None
+    model_name: str | None = None
+    signature: DeclaredSignature | None = None
+    operators: tuple[str, ...] = ()
     weights: Path | None = None
     store: Path | None = None
     weights_roots: tuple[Path, ...] = ()

@@ -1,24 +1,25 @@
-"""Tensor descriptions: dtypes under all their names, dimensions with ranges, constants with strides.
+"""Tensor descriptions: dtypes under all their names, dimensions with ranges.
 
 A dtype is called by its torch name ("float32") everywhere inside; the other names exist at the edges only.
 """
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+import re
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, field_validator, model_validator
 
 
 class DType(NamedTuple):
-    """One dtype's names. `numpy` is how its bytes are held; bfloat16 has no numpy dtype and travels as uint16."""
+    """One dtype's names. `numpy` is how its bytes are held; `raw` types have no numpy dtype and no JSON input form."""
 
     torch: str
     oip: str
     safetensors: str
     numpy: str
     itemsize: int
+    raw: bool = False
 
 
 DTYPES = {
@@ -34,7 +35,9 @@ DTYPES = {
         DType("int32", "INT32", "I32", "int32", 4),
         DType("int64", "INT64", "I64", "int64", 8),
         DType("float16", "FP16", "F16", "float16", 2),
-        DType("bfloat16", "BF16", "BF16", "uint16", 2),
+        DType("float8_e4m3fn", "FP8_E4M3FN", "F8_E4M3", "uint8", 1, raw=True),
+        DType("float8_e5m2", "FP8_E5M2", "F8_E5M2", "uint8", 1, raw=True),
+        DType("bfloat16", "BF16", "BF16", "uint16", 2, raw=True),
         DType("float32", "FP32", "F32", "float32", 4),
         DType("float64", "FP64", "F64", "float64", 8),
     )
@@ -56,6 +59,17 @@ class Dim(Frozen):
     min: NonNegativeInt = 0
     max: NonNegativeInt | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """`batch`, `batch=1..64` or `batch=1..`, as configurations and messages write it."""
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"([A-Za-z_]\w*)(?:=(\d+)\.\.(\d*))?", value)
+        if match is None:
+            raise ValueError(f"{value!r} is not a dimension: write 16, batch, or batch=1..64")
+        return {"symbol": match[1], "min": match[2] or 0, "max": match[3] or None}
+
     def __str__(self) -> str:
         top = "" if self.max is None else self.max
         return f"{self.symbol}={self.min}..{top}"
@@ -68,6 +82,14 @@ class TensorSpec(Frozen):
     dtype: str
     shape: tuple[int | Dim, ...]
 
+    @field_validator("dtype")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        name = BY_OIP[value].torch if value in BY_OIP else value
+        if name not in DTYPES:
+            raise ValueError(f"{value!r} is none of {', '.join(DTYPES)}")
+        return name
+
     @property
     def static_shape(self) -> tuple[int, ...]:
         """The shape with -1 for what varies, as the Open Inference Protocol writes it."""
@@ -77,14 +99,8 @@ class TensorSpec(Frozen):
         return "[" + ", ".join(str(dim) for dim in self.shape) + "]"
 
 
-class ConstantSpec(Frozen):
-    """A constant by its FQN; `stride` in elements, as the compiled code reads it."""
+class Shaped(NamedTuple):
+    """As much of a tensor as a check needs: a torch dtype name and a shape."""
 
-    name: str
     dtype: str
     shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * DTYPES[self.dtype].itemsize

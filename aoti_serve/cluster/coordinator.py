@@ -214,7 +214,7 @@ class Coordinator:
             self._swap = None
 
     def _store_checked(self, path: Path, label: str, sha256: str | None) -> Version:
-        check_fits(read_index(path), self._signature.constants, self._signature.unused)
+        check_fits(read_index(path), self._signature)
         digest = digest_of(path, sha256)
         return self._store.add(path, label, digest)
 
@@ -238,7 +238,7 @@ class Coordinator:
         if version.number == BUILT_IN.number:
             return
         try:
-            check_fits(read_index(self._store.file(version)), self._signature.constants, self._signature.unused)
+            check_fits(read_index(self._store.file(version)), self._signature)
         except InvalidWeights as error:
             detail = f"committed version {version.number} does not fit the package: {error}; set another `store`"
             raise StoreFailed(path=self._model.store_root, detail=detail) from error

@@ -22,7 +22,7 @@ from aoti_serve.cluster.transfer import Chunks, pull
 from aoti_serve.errors import ContainerClosed, ReplicaBehind
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
-from aoti_serve.tensors import TensorSpec
+from aoti_serve.tensors import DTYPES, TensorSpec
 from aoti_serve.weights.source import Slice
 from aoti_serve.weights.swap import Receipt, Report, Staging, Target
 from aoti_serve.weights.version import Version
@@ -45,13 +45,13 @@ class Replica:
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
-        self, package: str, num_runners: int, coordinator: DeploymentHandle[Any]
+        self, package: Package, num_runners: int, coordinator: DeploymentHandle[Any]
     ) -> None:
         self._id = serve.get_replica_context().replica_id.unique_id
         self._coordinator = coordinator
-        self._runs = ThreadPoolExecutor(num_runners, "runner", initializer=_limit_threads, initargs=(num_runners,))
+        self._runs = ThreadPoolExecutor(num_runners, "runner")
         self._stager = ThreadPoolExecutor(1, "stager")
-        self._container = await self._off_loop(_load, Package.open(package), num_runners)
+        self._container = await self._off_loop(_load, package, num_runners)
         self._epoch = -1
         self._staging: Staging | None = None
         self._failed: tuple[str, BaseException] | None = None
@@ -176,13 +176,9 @@ class Replica:
 
 def _load(package: Package, num_runners: int) -> Container:
     device = "cuda:0" if package.device == "cuda" else package.device  # Ray shows each replica only its own card
-    return Container(package, num_runners=num_runners, device=device)
-
-
-def _limit_threads(num_runners: int) -> None:
-    """Divide the replica's cores over its runners; OpenMP counts per thread, so each runner's thread sets its own."""
     cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
-    torch.set_num_threads(max(1, int(cores) // num_runners))
+    threads = max(1, int(cores) // num_runners)  # of each run, so that all runners together have the replica's cores
+    return Container(package, num_runners=num_runners, device=device, num_threads=threads)
 
 
 def _tensors(data: NDArray[np.uint8], index: Mapping[str, Slice]) -> dict[str, torch.Tensor]:
@@ -200,10 +196,11 @@ def _view(data: NDArray[np.uint8], part: Slice) -> torch.Tensor:
 def _to_torch(array: NDArray[Any], spec: TensorSpec) -> torch.Tensor:
     # What comes out of the object store is read-only memory that others share; a model may write to its inputs.
     tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-    return tensor.view(torch.bfloat16) if spec.dtype == "bfloat16" else tensor
+    return tensor.view(getattr(torch, spec.dtype)) if DTYPES[spec.dtype].raw else tensor
 
 
 def _to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
     tensor = tensor.detach().cpu().contiguous()
-    array: NDArray[Any] = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    dtype = DTYPES[str(tensor.dtype).removeprefix("torch.")]
+    array: NDArray[Any] = (tensor.view(getattr(torch, dtype.numpy)) if dtype.raw else tensor).numpy()
     return array

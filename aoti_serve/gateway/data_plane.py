@@ -16,8 +16,9 @@ from aoti_serve.cluster.member import Membership
 from aoti_serve.config import ModelConfig
 from aoti_serve.errors import ReplicaDied, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batcher import Answered, Arrays, Batcher
-from aoti_serve.model.signature import Shaped, Signature
+from aoti_serve.model.signature import Signature
 from aoti_serve.protocol.messages import InferRequest, InferResponse, model_metadata
+from aoti_serve.tensors import Shaped
 from aoti_serve.weights.swap import Report, Target
 
 # Above this, a batch goes through the object store: inline, gRPC refuses it at 4 MB.
@@ -70,15 +71,16 @@ class Served:
         """Check the request in full, run its rows in some batch, name the version that computed them."""
         self.check_version(version)
         signature = self.signature
-        signature.check_inputs({name: Shaped(tensor.dtype, tensor.shape) for name, tensor in request.inputs.items()})
-        signature.check_outputs(request.outputs or [])
-        rows = await self._batcher.submit([request.inputs[spec.name].array for spec in signature.inputs])
+        inputs = signature.by_input(request.inputs)
+        signature.check_inputs({name: Shaped(tensor.dtype, tensor.shape) for name, tensor in inputs.items()})
+        wanted = [signature.output_named(name) for name in request.outputs or []]
+        rows = await self._batcher.submit([inputs[spec.name].array for spec in signature.inputs])
         if version is not None and version != str(rows.version):  # a swap came in between
             raise UnknownVersion(name=self.name, version=version, current=rows.version)
         arrays = dict(zip((spec.name for spec in signature.outputs), rows.outputs, strict=True))
         specs = {spec.name: spec for spec in signature.outputs}
-        wanted = request.outputs or list(specs)
-        return InferResponse(self.name, rows.version, request.id, [(specs[name], arrays[name]) for name in wanted])
+        outputs = [(specs[name], arrays[name]) for name in wanted or specs]
+        return InferResponse(self.name, rows.version, request.id, outputs)
 
     def metadata(self, version: str | None) -> dict[str, object]:
         self.check_version(version)

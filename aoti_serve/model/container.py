@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from aoti_serve.errors import (
     ContainerClosed,
-    IncompatiblePackage,
+    IndexOutOfRange,
     InvalidInputData,
-    MissingTensor,
     NothingStaged,
     NothingToRollBack,
-    UnknownTensor,
     WeightsMissing,
-    WrongTensorDtype,
-    WrongTensorShape,
 )
-from aoti_serve.model.aoti.c_abi import NativeContainer
+from aoti_serve.model.buffers import Buffers
+from aoti_serve.model.calls import Inputs, checked_inputs
+from aoti_serve.model.device import device_of
 from aoti_serve.model.gate import Gate
+from aoti_serve.model.intake import accepted
+from aoti_serve.model.loading import chosen_device, loaded
 from aoti_serve.model.package import Package
-from aoti_serve.model.signature import Shaped
-from aoti_serve.tensors import DTYPES, ConstantSpec
+from aoti_serve.model.variants import Variants
 
-_DTYPE_NAMES = {getattr(torch, name): name for name in DTYPES}
 BUILT_IN = 0
-_ALIGNMENT = 64  # AOTI_CONST_ALIGNMENT: what the library pads each constant to
+_thread = threading.local()
 
 
 class Container:
@@ -39,67 +37,98 @@ class Container:
     works on the inactive buffer while runs go on; `commit` and `rollback` pause runs for as long as the longest one in
     flight. `version` is the one that answers, `previous` the one that is resident behind it, `staged` the one that
     waits for its commit; None where there is none.
+
+    `device` is "cpu", "cuda" or "cuda:<index>", by default what the package was compiled for; `num_threads` the
+    intra-op threads of each run, by default those of the calling thread. With `run_single_threaded` the runtime takes
+    no locks of its own (for CUDA graphs), and there is one runner.
     """
 
-    def __init__(self, package: Package | str | os.PathLike[str], *, num_runners: int = 1, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        package: Package | str | os.PathLike[str],
+        *,
+        num_runners: int = 1,
+        device: str | None = None,
+        num_threads: int | None = None,
+        run_single_threaded: bool = False,
+    ) -> None:
         self.package = package if isinstance(package, Package) else Package.open(package)
         self.signature = self.package.signature
-        self.package.check_runs_here()
-        self.device = torch.device(device)
-        if self.device.type != self.package.device:
-            reason = f"compiled for {self.package.device}, asked to run on {device}"
-            raise IncompatiblePackage(path=self.package.path, reason=reason)
-        self.num_runners = num_runners
-        self.version: int | None = BUILT_IN if self.package.carries_weights else None
+        self.num_runners = 1 if run_single_threaded else num_runners
+        self.num_threads = num_threads
+        self.run_single_threaded = run_single_threaded
+        self.closed = False
+        self.version: int | None = None
         self.previous: int | None = None
         self.staged: int | None = None
-        self._gate = Gate(num_runners)
+        self._gate = Gate(self.num_runners)
         self._staging = threading.RLock()
-        self.closed = False
-        self._native = NativeContainer(self.package.extract(), num_runners, _native_device(self.device))
-        self._constants = {spec.name: spec for spec in self.signature.constants}
-        self._check_against_library()
+        self.device = chosen_device(self.package, device)
+        self._device = device_of(self.device, self.num_runners)
+        self._buffers = Buffers(self._load, self.signature.constants, self._device)
+        self._baseline = self.package.baseline()
+        if self.package.carries_weights:
+            self._take_over_built_in()
 
-    def run(self, inputs: Mapping[str, torch.Tensor] | Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    @property
+    def nbytes(self) -> int:
+        """What its weights occupy now, in bytes: those that answer, and those that are staged or kept."""
+        return self._buffers.nbytes
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As the module itself: nested arguments in, nested result out."""
+        takes, gives = self.signature.takes, self.signature.gives
+        if takes is None or gives is None:
+            raise InvalidInputData(name="arguments", detail="the package's call spec is unknown; call run() by name")
+        return gives.nested(self.run(takes.flattened(args, kwargs)))
+
+    def run(self, inputs: Inputs) -> dict[str, torch.Tensor]:
         """Outputs by name, for inputs by name or in the signature's order. See `infer`."""
         return self.infer(inputs)[1]
 
-    def infer(self, inputs: Mapping[str, torch.Tensor] | Sequence[torch.Tensor]) -> tuple[int, dict[str, torch.Tensor]]:
+    def boxed_run(self, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """As `run`, and takes the tensors out of the list, so that their memory can be freed during the run."""
+        checked = checked_inputs(inputs, self.signature)
+        inputs.clear()
+        return self._infer(checked)[1]
+
+    def infer(self, inputs: Inputs) -> tuple[int, dict[str, torch.Tensor]]:
         """The version that computed, and its outputs.
 
-        Raises an InvalidInput that names the input, WeightsMissing, or ContainerClosed; in each case nothing has run.
+        Raises an InvalidInput that names the input, WeightsMissing, or ContainerClosed; in each case nobody else's
+        answer has changed.
         """
-        ordered = self._checked(inputs)
-        with self._gate.admitted():
-            self._check_open()
-            if self.version is None:
-                raise WeightsMissing()
-            version, outputs = self.version, self._native.run(ordered)
-            self._synchronize()
-        return version, {spec.name: tensor for spec, tensor in zip(self.signature.outputs, outputs, strict=True)}
+        return self._infer(checked_inputs(inputs, self.signature))
 
-    def stage(self, weights: Mapping[str, torch.Tensor], version: int | None = None) -> None:
+    def stage(
+        self,
+        weights: Mapping[str, torch.Tensor],
+        version: int | None = None,
+        *,
+        partial: bool = False,
+        strict: bool = True,
+    ) -> None:
         """Check `weights` in full, then copy them into the inactive buffer and fold there.
 
-        `version` is the number that answers will name after `commit`; the next one if left out. What was resident
-        there, the previous version or an earlier stage, is gone. Raises an InvalidWeights that names the tensor;
-        nothing has changed then.
+        `version` is the number that answers will name after `commit`; the next one if left out. With `partial` they
+        are changes to what is active. Without `strict` a value that differs from one that is compiled in is a warning.
+        Raises an InvalidWeights that names the tensor, and then nothing has changed. What was resident in the inactive
+        buffer, the previous version or an earlier stage, is gone as soon as a byte moves.
         """
-        prepared = self._prepared(weights)
         with self._staging:
             self._check_open()
+            if partial and self.version is None:
+                raise WeightsMissing()
+            rest = self._buffers.active.tensors if partial else self._baseline
+            values = accepted(weights, self.signature, rest, partial=partial, strict=strict)
             self.previous = self.staged = None
-            try:
-                self._native.update_inactive(prepared)
-            except BaseException:
-                self._native.free_inactive()
-                raise
-            self._fold()
+            self._fill(values)
             self.staged = (self.version or BUILT_IN) + 1 if version is None else version
 
     def commit(self) -> None:
         """Make the staged version the active one; the one before stays resident for `rollback`."""
         with self._staging:
+            self._check_open()
             if self.staged is None:
                 raise NothingStaged()
             self._flip(self.staged)
@@ -107,6 +136,7 @@ class Container:
     def rollback(self) -> None:
         """Make the resident previous version the active one again; moves no data."""
         with self._staging:
+            self._check_open()
             if self.previous is None:
                 raise NothingToRollBack(model=self.package.path.name)
             self._flip(self.previous)
@@ -115,22 +145,21 @@ class Container:
         """Throw away what is staged, if anything is."""
         with self._staging:
             if self.staged is not None:
-                self.staged = None
-                self._native.free_inactive()
+                self.release()
 
     def release(self) -> None:
         """Give back the memory of the inactive buffer: of the previous version, or of what is staged."""
         with self._staging:
             self._check_open()
             self.previous = self.staged = None
-            self._native.free_inactive()
+            self._buffers.free_inactive()
 
     def close(self) -> None:
         """Let runs in flight end, then give back all memory; later calls raise ContainerClosed. May be repeated."""
         with self._staging, self._gate.closed():
             if not self.closed:
                 self.closed = True
-                self._native.delete()
+                self._buffers.close()
 
     def __enter__(self) -> Container:
         return self
@@ -138,20 +167,43 @@ class Container:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _fold(self) -> None:
-        # A copy to a card is asynchronous; folding on another stream would bake stale values (upstream #186963).
-        self._synchronize()
+    def _load(self) -> Variants:
+        return loaded(self.package, self.num_runners, self.device, single_threaded=self.run_single_threaded)
+
+    def _take_over_built_in(self) -> None:
+        carried = [spec.name for spec in self.signature.constants if spec.carried]
         try:
-            self._native.fold_inactive()
+            built_in = self._buffers.adopt_built_in()
+            self._buffers.free_inactive()
         except BaseException:
-            self.close()  # the runtime leaves one runner mapped to the inactive buffer: it must not answer again
+            self.close()
             raise
-        self._synchronize()
+        self._baseline = {name: built_in[name].clone() for name in carried} | self._baseline
+        self.version = BUILT_IN
+
+    def _fill(self, values: Mapping[str, torch.Tensor]) -> None:
+        try:
+            self._buffers.write(values)
+        except BaseException:
+            self._buffers.free_inactive()
+            raise
+        try:
+            self._buffers.publish()
+        except BaseException:
+            self._rebuild()
+            raise
+
+    def _rebuild(self) -> None:
+        with self._gate.closed():
+            try:
+                self._buffers.rebuild(answers=self.version is not None)
+            except BaseException:
+                self.closed = True
+                raise
 
     def _flip(self, version: int) -> None:
-        self._check_open()
         with self._gate.closed():
-            self._native.swap()
+            self._buffers.flip()
             self.version, self.previous = version, self.version
             self.staged = None
 
@@ -159,62 +211,28 @@ class Container:
         if self.closed:
             raise ContainerClosed()
 
-    def _check_against_library(self) -> None:
-        """A package whose metadata was written for other code would let wrong tensors through to native memory."""
-        native = {constant.fqn: constant.nbytes for constant in self._native.constants if not constant.folded}
-        declared = {spec.name: -(-spec.nbytes // _ALIGNMENT) * _ALIGNMENT for spec in self.signature.constants}
-        if native != declared or self._native.num_inputs != len(self.signature.inputs):
-            self.close()
-            different = sorted(name for name, _ in native.items() ^ declared.items())
-            reason = f"its library and its signature differ (constants {different})"
-            raise IncompatiblePackage(path=self.package.path, reason=reason)
+    def _infer(self, ordered: list[torch.Tensor]) -> tuple[int, dict[str, torch.Tensor]]:
+        with self._gate.admitted():
+            self._check_open()
+            if self.version is None:
+                raise WeightsMissing()
+            if self.num_threads and getattr(_thread, "count", None) != self.num_threads:
+                torch.set_num_threads(self.num_threads)  # OpenMP counts per thread
+                _thread.count = self.num_threads
+            version = self.version
+            with self._device.runner() as stream:
+                outputs = self._buffers.runtime.run([tensor.to(self.device) for tensor in ordered], stream)
+            return version, self._named(outputs)
 
-    def _checked(self, inputs: Mapping[str, torch.Tensor] | Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        names = [spec.name for spec in self.signature.inputs]
-        if not isinstance(inputs, Mapping):
-            if len(inputs) != len(names):
-                raise InvalidInputData(name=", ".join(names), detail=f"{len(inputs)} tensors for {len(names)} inputs")
-            inputs = dict(zip(names, inputs, strict=True))
-        self.signature.check_inputs({name: _shaped(name, tensor) for name, tensor in inputs.items()})
-        return [inputs[name].to(self.device).contiguous() for name in names]
+    def _named(self, outputs: list[torch.Tensor | None]) -> dict[str, torch.Tensor]:
+        signature = self.signature
+        if signature.guards:
+            self._check_guards(outputs.pop())
+        named = zip(signature.output_leaves, outputs, strict=True)
+        return {name: tensor for name, tensor in named if name is not None and tensor is not None}
 
-    def _prepared(self, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        for name in weights:
-            if name not in self._constants and name not in self.signature.unused:
-                raise UnknownTensor(name=name)
-        for name in self._constants:
-            if name not in weights:
-                raise MissingTensor(name=name)
-        return {name: _laid_out(weights[name], spec) for name, spec in self._constants.items()}
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
-def _shaped(name: str, tensor: Any) -> Shaped:
-    if not isinstance(tensor, torch.Tensor):
-        raise InvalidInputData(name=name, detail=f"a {type(tensor).__name__} instead of a tensor")
-    return Shaped(_DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
-
-
-def _laid_out(tensor: torch.Tensor, spec: ConstantSpec) -> torch.Tensor:
-    """The tensor on the host with the strides that the code was compiled for, in a storage that holds only it.
-
-    The runtime copies a tensor's whole storage from its data pointer and trusts its strides: views, slices of a larger
-    buffer and transposed tensors would crash it or silently change the answers.
-    """
-    got = _DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype))
-    if got != spec.dtype:
-        raise WrongTensorDtype(name=spec.name, got=got, expected=spec.dtype)
-    if tuple(tensor.shape) != spec.shape:
-        raise WrongTensorShape(name=spec.name, got=list(tensor.shape), expected=list(spec.shape))
-    tensor = tensor.detach().cpu()
-    own = tensor.storage_offset() == 0 and tensor.untyped_storage().nbytes() == spec.nbytes
-    if own and tensor.stride() == spec.stride:
-        return tensor
-    return torch.empty_strided(spec.shape, spec.stride, dtype=tensor.dtype).copy_(tensor)
-
-
-def _native_device(device: torch.device) -> str:
-    return "cpu" if device.type == "cpu" else f"{device.type}:{device.index or 0}"
+    def _check_guards(self, flags: torch.Tensor | None) -> None:
+        if flags is None or not flags.any():
+            return
+        guard = self.signature.guards[int(flags.nonzero()[0])]
+        raise IndexOutOfRange(name=", ".join(guard.inputs), table=guard.table, low=guard.low, high=guard.high)

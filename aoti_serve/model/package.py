@@ -4,60 +4,85 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
-import re
-import shutil
-import tempfile
-import zipfile
-import zlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from aoti_serve.config import ModelConfig
-from aoti_serve.errors import IncompatiblePackage, InvalidConfig, UnknownSignature, UnreadablePackage
+from aoti_serve.config import DeclaredSignature, ModelConfig
+from aoti_serve.constants import ConstantSpec
+from aoti_serve.errors import IncompatiblePackage, InvalidConfig, UnreadablePackage
+from aoti_serve.model import archive, preflight, unpack
 from aoti_serve.model.signature import Signature
-from aoti_serve.tensors import ConstantSpec
+
+if TYPE_CHECKING:
+    import torch
 
 SIGNATURE_KEY = "aoti_serve.signature"
 WEIGHTS_KEY = "aoti_serve.weights"
+VARIANTS_KEY = "aoti_serve.variants"
 WEIGHTS_APART = "apart"
-_METADATA = re.compile(r"(?:^|/)data/aotinductor/model/[^/]+wrapper_metadata\.json$")
-_LIBRARY = re.compile(r"(?:^|/)data/aotinductor/model/[^/]+\.so$")
+BASELINE = "extra/aoti_serve/baseline.safetensors"
 
 _METADATA_FORM = TypeAdapter(dict[str, str])
-# What zipfile and zlib raise for archives that are cut off, overwritten, encrypted or compressed in unknown ways.
-_DAMAGE = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_VARIANTS_FORM = TypeAdapter(dict[str, int])
 
 
 class Package:
-    """A package on disk. Opening it runs no native code and imports no torch.
+    """A package on disk. Opening it runs no native code.
 
-    `metadata` is the compiler's (AOTI_DEVICE_KEY, AOTI_MACHINE, ...) and ours; `signature` is ours, written by export.
+    `metadata` is the compiler's (AOTI_DEVICE_KEY, AOTI_MACHINE, ...) and ours; `model_name` one of the models in the
+    archive; `operators` the Python modules that define its custom operators, imported when it is loaded. `signature`
+    is the one that export wrote; for packages made elsewhere see `elsewhere`.
     """
 
-    def __init__(self, path: Path, metadata: dict[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        model_name: str,
+        metadata: dict[str, str],
+        declared: DeclaredSignature | None = None,
+        operators: Sequence[str] = (),
+    ) -> None:
         self.path = path
+        self.model_name = model_name
         self.metadata = metadata
+        self.operators = tuple(operators)
+        self._declared = declared
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Package:
-        """Read the package's metadata; raises UnreadablePackage if `path` is not an AOTInductor package."""
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        model_name: str | None = None,
+        *,
+        signature: DeclaredSignature | None = None,
+        operators: Sequence[str] = (),
+    ) -> Package:
+        """Read the package's metadata; raises UnreadablePackage if `path` is not an AOTInductor package.
+
+        `model_name` may be left out if the archive holds one model, or variants of one, or one called "model".
+        """
         source = Path(path).resolve()
+        name = _chosen(source, archive.model_names(source), model_name)
         try:
-            with zipfile.ZipFile(source) as archive:
-                name = _only(_METADATA, archive, source)
-                return cls(source, _METADATA_FORM.validate_json(archive.read(name)))
-        except FileNotFoundError as error:
-            raise UnreadablePackage(path=source, detail="no such file") from error
-        except _DAMAGE as error:
-            raise UnreadablePackage(path=source, detail=f"not a .pt2 archive: {error}") from error
+            metadata = _METADATA_FORM.validate_json(archive.metadata(source, name))
+        except ValidationError as error:
+            raise UnreadablePackage(path=source, detail=f"its metadata: {error}") from error
+        package = cls(source, name, metadata, signature, operators)
+        if model_name is None and name != "model" and not package._sizes and len(archive.model_names(source)) > 1:
+            raise UnreadablePackage(path=source, detail=_ambiguous(archive.model_names(source)))
+        return package
 
     @cached_property
     def signature(self) -> Signature:
+        """Raises UnknownSignature, with the lines to add to the configuration, if nobody knows it."""
         if SIGNATURE_KEY not in self.metadata:
-            raise UnknownSignature(path=self.path)
+            from aoti_serve.model.elsewhere import signature_of
+
+            return signature_of(self.path, self.model_name, self._declared)
         try:
             return Signature.model_validate_json(self.metadata[SIGNATURE_KEY])
         except ValidationError as error:
@@ -73,9 +98,18 @@ class Package:
         return self.metadata.get("AOTI_DEVICE_KEY", "cpu")
 
     @property
+    def variants(self) -> list[tuple[int | None, str]]:
+        """The models that are served as one: the batch size each takes, None if any, and its name in the archive."""
+        return [(size, name) for name, size in self._sizes.items()] or [(None, self.model_name)]
+
+    @cached_property
     def carries_weights(self) -> bool:
         """Whether the library holds built-in weights (version 0), or code only."""
-        return self.metadata.get(WEIGHTS_KEY) != WEIGHTS_APART
+        if WEIGHTS_KEY in self.metadata:
+            return self.metadata[WEIGHTS_KEY] != WEIGHTS_APART
+        from aoti_serve.model.elsewhere import carries_weights
+
+        return carries_weights(self.path, self.model_name)
 
     @cached_property
     def digest(self) -> str:
@@ -83,42 +117,32 @@ class Package:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    def baseline(self) -> dict[str, torch.Tensor]:
+        """Values for the constants that weights may leave out, as export wrote them."""
+        from safetensors.torch import load
+
+        content = archive.read(self.path, BASELINE)
+        return load(content) if content else {}
+
     def check_runs_here(self) -> None:
         """Refuse a package compiled for another system, machine or CPU, before any of its code is loaded."""
-        for key, here in (("AOTI_PLATFORM", platform.system().lower()), ("AOTI_MACHINE", platform.machine())):
-            built = self.metadata.get(key, here)
-            if built != here:
-                raise IncompatiblePackage(path=self.path, reason=f"compiled for {built}, this machine is {here}")
-        missing = _required_cpu_flags(self.metadata.get("AOTI_CPU_ISA", "")) - _cpu_flags()
-        if self.device == "cpu" and missing:
-            raise IncompatiblePackage(path=self.path, reason=f"this CPU lacks {', '.join(sorted(missing))}")
+        preflight.check_machine(self.path, self.metadata)
 
-    def extract(self) -> Path:
-        """The folder with the package's library, unpacked once per node.
+    def extract(self, model_name: str | None = None) -> Path:
+        """The folder with the library of one of its models, unpacked once per node."""
+        return unpack.extract(self.path, self.digest) / archive.MODELS / (model_name or self.model_name)
 
-        Runs in any process; several may race, the rename decides and the losers discard their copy. Unpacking for each
-        loader again is what dominates load time in the stock one (upstream #169154, #194163).
-        """
-        target = _cache_root() / self.digest
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=".unpack-", dir=target.parent))
-            try:
-                with zipfile.ZipFile(self.path) as archive:
-                    archive.extractall(scratch)  # drops absolute paths and ".."
-                scratch.rename(target)
-            except _DAMAGE as error:
-                if not target.exists():
-                    raise UnreadablePackage(path=self.path, detail=f"cannot be unpacked: {error}") from error
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-        with zipfile.ZipFile(self.path) as archive:
-            return (target / _only(_LIBRARY, archive, self.path)).parent
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        try:
+            return _VARIANTS_FORM.validate_json(self.metadata.get(VARIANTS_KEY, "{}"))
+        except ValidationError as error:
+            raise UnreadablePackage(path=self.path, detail=f"variants: {error}") from error
 
 
 def configured_package(config: ModelConfig) -> Package:
     """The package that a configuration names; raises a PackageError or InvalidConfig if the two do not go together."""
-    package = Package.open(config.package)
+    package = Package.open(config.package, config.model_name, signature=config.signature, operators=config.operators)
     package.signature  # noqa: B018 - refused here, where the user reads it, if there is none
     if config.sha256 and config.sha256.lower() != package.digest:
         raise IncompatiblePackage(path=package.path, reason=f"its sha256 is {package.digest}, not {config.sha256}")
@@ -131,30 +155,11 @@ def configured_package(config: ModelConfig) -> Package:
     return package
 
 
-def _only(pattern: re.Pattern[str], archive: zipfile.ZipFile, path: Path) -> str:
-    names = [name for name in archive.namelist() if pattern.search(name)]
-    if len(names) != 1:
-        raise UnreadablePackage(path=path, detail="not an AOTInductor package with one model called 'model'")
-    return names[0]
+def _chosen(path: Path, names: Sequence[str], wanted: str | None) -> str:
+    if wanted is not None and wanted not in names:
+        raise UnreadablePackage(path=path, detail=f"it holds no model '{wanted}'; it holds {', '.join(names)}")
+    return wanted or ("model" if "model" in names else names[0])
 
 
-def _cache_root() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "aoti-serve" / "packages"
-
-
-# Inductor's names for instruction sets, and the CPU flag that each stands for (torch/_inductor/cpu_vec_isa.py).
-_ISA_FLAGS = {"AVX2": "avx2", "AVX512": "avx512f", "AVX512_VNNI": "avx512_vnni", "AMX_TILE": "amx_tile"}
-
-
-def _required_cpu_flags(isa: str) -> set[str]:
-    return {_ISA_FLAGS[word] for word in isa.split() if word in _ISA_FLAGS}
-
-
-def _cpu_flags() -> set[str]:
-    """This CPU's flags; where the system does not tell (not Linux on x86), everything, so that nothing is refused."""
-    try:
-        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return set(found[1].split()) if found else set(_ISA_FLAGS.values())
+def _ambiguous(names: Sequence[str]) -> str:
+    return f"it holds several models, {', '.join(names)}; say which with `model_name`"

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, TypeVar
 
+from aoti_serve.constants import Constants
 from aoti_serve.errors import MissingInput, UnknownInput, UnknownOutput, WrongInputDtype, WrongInputShape
-from aoti_serve.tensors import DTYPES, ConstantSpec, Dim, Frozen, TensorSpec
+from aoti_serve.model.tree import Tree
+from aoti_serve.tensors import DTYPES, Dim, Frozen, Shaped, TensorSpec
+
+T = TypeVar("T")
 
 
-class Shaped(NamedTuple):
-    """As much of a tensor as the check needs: a torch dtype name and a shape."""
+class IndexGuard(Frozen):
+    """An index that the compiled code clamps and reports: it comes from `inputs` and must lie in `low`..`high`."""
 
-    dtype: str
-    shape: tuple[int, ...]
+    inputs: tuple[str, ...]
+    table: str
+    low: int | None
+    high: int | None
 
 
-class Signature(Frozen):
+class Signature(Constants):
     """What a package takes, gives and keeps.
 
-    `constants` are those that weights must bring; `unused` are parameters and buffers of the module that the compiled
-    graph does not read (batch norm's counters, for one): weights may bring them, and they are passed over.
+    `takes` and `gives` are how the module nests its arguments and its result; None where nobody knows. Each of
+    `guards` has an element in one more output of the compiled code, a bool vector, which is nobody's to see.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    constants: tuple[ConstantSpec, ...]
-    unused: tuple[str, ...] = ()
+    takes: Tree | None = None
+    gives: Tree | None = None
+    guards: tuple[IndexGuard, ...] = ()
+
+    @property
+    def output_leaves(self) -> tuple[str | None, ...]:
+        """A name for each output of the compiled code but the guards' flags; None for one that is no tensor."""
+        return self.gives.leaves if self.gives else tuple(spec.name for spec in self.outputs)
 
     @property
     def batch(self) -> Dim | None:
@@ -37,34 +51,57 @@ class Signature(Frozen):
             return None
         return first if all(isinstance(dim, Dim) and dim.symbol == first.symbol for dim in firsts) else None
 
+    def by_input(self, tensors: Mapping[str, T]) -> dict[str, T]:
+        """`tensors` under the inputs' own names; Triton's (`INPUT__0`, `ARGS[0]`, `KWARGS['x']`) are understood."""
+        return {self._input_names.get(_plain(name), name): tensor for name, tensor in tensors.items()}
+
+    def output_named(self, name: str) -> str:
+        """The output's own name for itself or for Triton's `OUTPUT__0` or `RESULT[0]`. Raises UnknownOutput."""
+        if name not in self._output_names and _plain(name) not in self._output_names:
+            raise UnknownOutput(name=name, known=[spec.name for spec in self.outputs])
+        return self._output_names.get(name) or self._output_names[_plain(name)]
+
     def check_inputs(self, tensors: Mapping[str, Shaped]) -> None:
         """Check names, dtypes, ranks, dimensions, their ranges, and equal symbols across all inputs.
 
         Compiled code checks none of this and reads foreign memory when it is wrong (upstream #153992, #151925).
         Raises an InvalidInput that names the input.
         """
-        for name in tensors:
-            if not any(spec.name == name for spec in self.inputs):
-                raise UnknownInput(name=name, known=[spec.name for spec in self.inputs])
         sizes: dict[str, tuple[int, str]] = {}
         for spec in self.inputs:
             if spec.name not in tensors:
                 raise MissingInput(name=spec.name)
             _check_input(spec, tensors[spec.name], sizes)
+        if len(tensors) > len(self.inputs):
+            known = [spec.name for spec in self.inputs]
+            raise UnknownInput(name=next(name for name in tensors if name not in known), known=known)
 
-    def check_outputs(self, names: list[str]) -> None:
-        known = [spec.name for spec in self.outputs]
-        for name in names:
-            if name not in known:
-                raise UnknownOutput(name=name, known=known)
+    @cached_property
+    def _input_names(self) -> dict[str, str]:
+        return _names("INPUT", self.inputs, self.takes.paths if self.takes else {})
+
+    @cached_property
+    def _output_names(self) -> dict[str, str]:
+        return _names("OUTPUT", self.outputs, self.gives.paths if self.gives else {})
+
+
+def _names(ordinal: str, specs: Iterable[TensorSpec], paths: Mapping[str, str]) -> dict[str, str]:
+    names = {f"{ordinal}__{index}": spec.name for index, spec in enumerate(specs)}
+    return names | {_plain(path): name for path, name in paths.items()} | {spec.name: spec.name for spec in specs}
+
+
+def _plain(name: str) -> str:
+    """A path without its quotes: `KWARGS['x']` and `KWARGS[x]` are one."""
+    return re.sub(r"['\"]", "", name) if "[" in name else name
 
 
 def _check_input(spec: TensorSpec, tensor: Shaped, sizes: dict[str, tuple[int, str]]) -> None:
-    if tensor.dtype != spec.dtype:
-        raise WrongInputDtype(name=spec.name, got=_oip(tensor.dtype), expected=_oip(spec.dtype))
-    if len(tensor.shape) != len(spec.shape):
-        raise _wrong_shape(spec, tensor, f"rank {len(tensor.shape)} instead of {len(spec.shape)}")
-    for axis, (size, dim) in enumerate(zip(tensor.shape, spec.shape, strict=True)):
+    dtype, shape = tensor
+    if dtype != spec.dtype:
+        raise WrongInputDtype(name=spec.name, got=_oip(dtype), expected=_oip(spec.dtype))
+    if len(shape) != len(spec.shape):
+        raise _wrong_shape(spec, tensor, f"rank {len(shape)} instead of {len(spec.shape)}")
+    for axis, (size, dim) in enumerate(zip(shape, spec.shape, strict=True)):
         if isinstance(dim, int):
             if size != dim:
                 raise _wrong_shape(spec, tensor, f"dimension {axis} is {size} instead of {dim}")
@@ -80,5 +117,5 @@ def _wrong_shape(spec: TensorSpec, tensor: Shaped, reason: str) -> WrongInputSha
     return WrongInputShape(name=spec.name, got=list(tensor.shape), expected=spec.describe_shape(), reason=reason)
 
 
-def _oip(dtype: str) -> str:
+def _oip(dtype: str) -> Any:
     return DTYPES[dtype].oip if dtype in DTYPES else dtype

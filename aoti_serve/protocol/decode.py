@@ -110,8 +110,8 @@ def _from_binary(name: str, dtype: DType, shape: tuple[int, ...], size: Any, rea
 
 
 def _from_json(name: str, dtype: DType, shape: tuple[int, ...], data: Any) -> NDArray[Any]:
-    if dtype.torch == "bfloat16":
-        raise InvalidInputData(name=name, detail="BF16 has no JSON form; send it as binary data")
+    if dtype.raw:
+        raise InvalidInputData(name=name, detail=f"{dtype.oip} has no JSON form; send it as binary data")
     # As objects: numpy would turn true into 1, large integers into floats, and strings into arrays of their longest.
     found = np.asarray(_typed(data, list, f"input '{name}': 'data'"), object)
     values = found.ravel().tolist()

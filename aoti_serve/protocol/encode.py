@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -43,6 +44,4 @@ def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
 
 def _json_values(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
     flat = np.ascontiguousarray(array).reshape(-1)
-    if spec.dtype == "bfloat16":
-        return (flat.astype(np.uint32) << 16).view(np.float32)
-    return flat
+    return flat.view(getattr(ml_dtypes, spec.dtype)).astype(np.float32) if DTYPES[spec.dtype].raw else flat

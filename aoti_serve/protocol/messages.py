@@ -15,7 +15,7 @@ EXTENSIONS = ("binary_tensor_data", "weights")
 
 @dataclass(frozen=True)
 class InputTensor:
-    """A decoded input: `dtype` is a torch name, `array` has `shape`; bfloat16 is held as uint16."""
+    """A decoded input: `dtype` is a torch name, `array` has `shape`; raw types are held as unsigned integers."""
 
     name: str
     dtype: str

@@ -12,16 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 from safetensors import SafetensorError, safe_open
 
-from aoti_serve.errors import (
-    DigestMismatch,
-    MissingTensor,
-    SourceRefused,
-    UnknownTensor,
-    UnreadableWeights,
-    WrongTensorDtype,
-    WrongTensorShape,
-)
-from aoti_serve.tensors import BY_SAFETENSORS, ConstantSpec
+from aoti_serve.constants import Constants
+from aoti_serve.errors import DigestMismatch, SourceRefused, UnreadableWeights
+from aoti_serve.tensors import BY_SAFETENSORS, Shaped
 
 
 class Slice(NamedTuple):
@@ -49,20 +42,9 @@ def read_index(path: Path) -> dict[str, Slice]:
     return {name: _slice(entry, 8 + size) for name, entry in header.items() if name != "__metadata__"}
 
 
-def check_fits(index: Mapping[str, Slice], constants: Collection[ConstantSpec], unused: Collection[str]) -> None:
+def check_fits(index: Mapping[str, Slice], constants: Constants) -> None:
     """Raise an InvalidWeights that names the first tensor that does not fit the package."""
-    known = {spec.name for spec in constants}
-    for name in index:
-        if name not in known and name not in unused:
-            raise UnknownTensor(name=name)
-    for spec in constants:
-        if spec.name not in index:
-            raise MissingTensor(name=spec.name)
-        found = index[spec.name]
-        if found.dtype != spec.dtype:
-            raise WrongTensorDtype(name=spec.name, got=found.dtype, expected=spec.dtype)
-        if found.shape != spec.shape:
-            raise WrongTensorShape(name=spec.name, got=list(found.shape), expected=list(spec.shape))
+    constants.check_weights({name: Shaped(part.dtype, part.shape) for name, part in index.items()})
 
 
 def digest_of(path: Path, expected: str | None = None) -> str:

@@ -4,7 +4,7 @@ import json
 import shutil
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -211,19 +211,20 @@ def test_runs_during_swaps_answer_with_exactly_one_version(mixed: Compiled) -> N
     assert seen == {0, 1}
 
 
-def test_two_runners_hold_two_runs_at_once(mixed: Compiled) -> None:
+def test_two_runners_hold_two_runs_at_once(mixed: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second run starts and ends while the first is inside native code: no GIL, no common lock."""
     inside = threading.Barrier(2, timeout=30)
     with Container(mixed.package, num_runners=2) as container:
         container.stage(mixed.weights())
         container.commit()
-        native_run = container._native.run
+        runtime = container._buffers.runtime
+        native_run = runtime.run
 
-        def meet_inside(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        def meet_inside(inputs: Sequence[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
             inside.wait()
-            return native_run(inputs)
+            return native_run(inputs, stream)
 
-        container._native.run = meet_inside  # type: ignore[method-assign, assignment]
+        monkeypatch.setattr(runtime, "run", meet_inside)
         threads = [threading.Thread(target=container.run, args=(mixed.inputs,)) for _ in range(2)]
         for thread in threads:
             thread.start()

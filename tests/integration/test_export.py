@@ -51,10 +51,7 @@ def test_the_weights_beside_the_package_fit_it(mixed: Compiled) -> None:
 
 
 def test_a_package_with_a_baked_parameter_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = export._compile_options
-    monkeypatch.setattr(
-        export, "_compile_options", lambda signature: options(signature) | {"always_keep_tensor_constants": False}
-    )
+    monkeypatch.setitem(export._OPTIONS, "always_keep_tensor_constants", False)
     with pytest.raises(BakedConstants, match="bias"):
         export_package(nn.Linear(3, 4).eval(), (torch.zeros(2, 3),), tmp_path / "baked.pt2")
     assert list(tmp_path.iterdir()) == []

@@ -1,1 +1,27 @@
 """The only code that touches AOTInductor's native runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+
+
+class Runtime(Protocol):
+    """One loaded library with an active and an inactive constant buffer: `NativeContainer` or `StockContainer`.
+
+    None of them checks anything, and each must be left alone while `swap` or `delete` run.
+    """
+
+    def run(self, inputs: Sequence[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]: ...
+
+    def extract(self) -> dict[str, torch.Tensor]: ...
+
+    def stage(self, tensors: Mapping[str, torch.Tensor], moved: bool) -> None: ...
+
+    def swap(self) -> None: ...
+
+    def free_inactive(self) -> None: ...
+
+    def delete(self) -> None: ...

@@ -8,6 +8,7 @@ container's work, and nobody but the container may call this.
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,8 +20,9 @@ import torch
 from aoti_serve.errors import IncompatiblePackage, RuntimeFailed
 
 _PREFIX = "AOTInductorModelContainer"
+_TENSOR_CONSTANT = 3  # constant_type.h: a tensor that forward() makes
 # Loading several models at once races in the loader's JSON parsing (upstream #194128).
-_construction = threading.Lock()
+construction = threading.Lock()
 
 _aoti: Any = torch._C._aoti
 _capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
@@ -38,12 +40,13 @@ class _Entry(ctypes.Structure):
 
 
 class NativeConstant(NamedTuple):
-    """A constant as the library knows it: its internal name, its FQN, whether folding makes it, its bytes."""
+    """A constant as the library knows it: its internal name, its FQN, whether folding makes it, its bytes, its type."""
 
     name: str
     fqn: str
     folded: bool
-    nbytes: int
+    nbytes: int | None
+    kind: int = 0
 
 
 class NativeContainer:
@@ -53,70 +56,86 @@ class NativeContainer:
     lock, which readers overtake (upstream #144459): call it only while no run is in flight.
     """
 
-    def __init__(self, folder: Path, num_runners: int, device: str) -> None:
-        library = next(folder.glob("*.so"))
-        with _construction:
-            self._library = ctypes.CDLL(str(library))
-            self._require("UpdateConstantBufferPairs", library)
+    def __init__(self, library: Path, num_runners: int, device: str, *, single_threaded: bool = False) -> None:
+        self._run = "RunSingleThreaded" if single_threaded else "Run"
+        with construction:
+            self._library = _opened(library)
             self._handle = ctypes.c_void_p()
-            self._call(
-                "CreateWithDevice",
-                ctypes.byref(self._handle),
-                ctypes.c_size_t(num_runners),
-                device.encode(),
-                str(folder).encode(),
-                handle=False,
-            )
-        self._num_outputs = self._size("GetNumOutputs")
+            folder = str(library.parent).encode()
+            runners = ctypes.c_size_t(num_runners)
+            self._call("CreateWithDevice", ctypes.byref(self._handle), runners, device.encode(), folder, handle=False)
+        self.num_outputs = self._size("GetNumOutputs")
         self.num_inputs = self._size("GetNumInputs")
         self.constants = [self._constant(index) for index in range(self._size("GetNumConstants"))]
         self._names = {constant.fqn: constant.name.encode() for constant in self.constants if not constant.folded}
-        # Only this variant accepts host tensors for a model that lives on a card.
-        self._update = "UpdateConstantBufferPairs" if device == "cpu" else "UpdateConstantBufferFromCpuPairs"
-        self._require(self._update, library)
+        self._folds = any(constant.folded for constant in self.constants)
+        # Folding in the inactive buffer overwrites what is staged of this kind with what is active (model_container.h)
+        self._copies_lifted = any(constant.kind == _TENSOR_CONSTANT for constant in self.constants)
 
-    def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Run on a free runner; waits for one. The stream is the caller's current one (CUDA) or none (CPU)."""
+    @property
+    def call_spec(self) -> tuple[str, str]:
+        """torch's serialised TreeSpecs of the arguments and of the result."""
+        takes, gives = ctypes.c_char_p(), ctypes.c_char_p()
+        self._call("GetCallSpec", ctypes.byref(takes), ctypes.byref(gives))
+        return (takes.value or b"").decode(), (gives.value or b"").decode()
+
+    def run(self, inputs: Sequence[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]:
+        """Run on a free runner; waits for one. `stream` is a CUDA stream's pointer. None for outputs that are None."""
         handles = _own(inputs)
         stolen = (ctypes.c_void_p * len(handles))(*handles)
-        outputs = (ctypes.c_void_p * self._num_outputs)()
-        self._call(
-            "Run",
-            stolen,
-            ctypes.c_size_t(len(handles)),
-            outputs,
-            ctypes.c_size_t(self._num_outputs),
-            self._stream(inputs),
-            None,
-        )
-        return _adopt(outputs)
+        outputs = (ctypes.c_void_p * self.num_outputs)()
+        sizes = ctypes.c_size_t(len(handles)), ctypes.c_size_t(self.num_outputs)
+        self._call(self._run, stolen, sizes[0], outputs, sizes[1], ctypes.c_void_p(stream), None)
+        adopted = iter(_adopt(handle for handle in outputs if handle))
+        return [next(adopted) if handle else None for handle in outputs]
 
-    def update_inactive(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Copy host tensors, by FQN, into the inactive buffer."""
-        handles = _own(tensors.values())
-        entries = [_Entry(self._names[fqn], handle) for fqn, handle in zip(tensors, handles, strict=True)]
-        try:
-            pairs = (_Entry * len(entries))(*entries)
-            inactive, whole = ctypes.c_bool(True), ctypes.c_bool(False)
-            self._call(self._update, pairs, ctypes.c_size_t(len(entries)), inactive, whole)
-        finally:
-            _adopt(handles)
+    def extract(self) -> dict[str, torch.Tensor]:
+        """The active constants by FQN, without those that folding makes; valid until they change."""
+        entries, count = ctypes.POINTER(_Entry)(), ctypes.c_size_t()
+        inactive = ctypes.c_bool(False)
+        self._call("ExtractConstantsMapEntries", ctypes.byref(entries), ctypes.byref(count), inactive)
+        tensors = _adopt(_aliased(entries[index].handle for index in range(count.value)))
+        return {entries[index].name.decode(): tensor for index, tensor in enumerate(tensors)}
 
-    def fold_inactive(self) -> None:
-        """Compute what the compiler derived from constants, in the inactive buffer; else the first run would."""
-        self._call("RunConstantFolding", ctypes.c_bool(True), None, None)
+    def stage(self, tensors: Mapping[str, torch.Tensor], moved: bool) -> None:
+        """Take `tensors`, by FQN, for the inactive buffer: the memory itself. Then compute what folding makes of them.
+
+        `moved`: the runtime has not been told yet where they are. It keeps a reference to each for ever (upstream
+        #194480), so a tensor is registered once and refilled from then on. If this raises, one runner may be left
+        mapped to the inactive buffer: this container must not run again.
+        """
+        if moved:
+            self._register(tensors)
+        if not self._copies_lifted and (moved or self._folds):
+            self.fold(inactive=True)
+
+    def fold(self, inactive: bool) -> None:
+        """Compute what the compiler derived from constants; else the first run would, under the exclusive lock."""
+        self._call("RunConstantFolding", ctypes.c_bool(inactive), None, None)
 
     def swap(self) -> None:
         """Exchange the active and the inactive buffer."""
         self._call("SwapConstantBuffer")
+        if self._copies_lifted:
+            self.fold(inactive=False)
 
     def free_inactive(self) -> None:
-        """Give back the inactive buffer's memory; what it held can no longer be swapped to."""
+        """Give back what the runtime itself holds in the inactive buffer: built-in weights, folded constants."""
         self._call("FreeInactiveConstantBuffer")
 
     def delete(self) -> None:
-        """Give back everything; no other method may be called afterwards."""
+        """Give back everything, the library's mapping too; no other method may be called afterwards."""
         self._call("Delete")
+        _ctypes.dlclose(self._library._handle)
+
+    def _register(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        handles = _own(tensors.values())
+        entries = [_Entry(self._names[fqn], handle) for fqn, handle in zip(tensors, handles, strict=True)]
+        try:
+            pairs, inactive, whole = (_Entry * len(entries))(*entries), ctypes.c_bool(True), ctypes.c_bool(False)
+            self._call("UpdateUserManagedConstantBufferPairs", pairs, ctypes.c_size_t(len(entries)), inactive, whole)
+        finally:
+            _adopt(handles)
 
     def _call(self, name: str, *arguments: Any, handle: bool = True) -> None:
         function = getattr(self._library, _PREFIX + name)
@@ -124,10 +143,6 @@ class NativeContainer:
             message = ctypes.c_char_p()
             self._library.AOTInductorGetLastError(ctypes.byref(message))
             raise RuntimeFailed(call=_PREFIX + name, detail=(message.value or b"no detail").decode(errors="replace"))
-
-    def _require(self, name: str, library: Path) -> None:
-        if not hasattr(self._library, _PREFIX + name):
-            raise IncompatiblePackage(path=library, reason=f"compiled by an older torch, it lacks {_PREFIX}{name}")
 
     def _size(self, name: str) -> int:
         value = ctypes.c_size_t()
@@ -144,13 +159,23 @@ class NativeContainer:
             get("OriginalFQN", ctypes.c_char_p()).decode(),
             get("FromFolded", ctypes.c_bool()),
             get("DataSize", ctypes.c_size_t()),
+            get("Type", ctypes.c_int32()),
         )
 
-    @staticmethod
-    def _stream(inputs: Sequence[torch.Tensor]) -> ctypes.c_void_p | None:
-        if not inputs or inputs[0].device.type != "cuda":
-            return None
-        return ctypes.c_void_p(torch.cuda.current_stream(inputs[0].device).cuda_stream)
+
+def has_symbol(name: str) -> bool:
+    """Whether this process, torch's libraries in it, offers a symbol that a package's library asks for."""
+    return hasattr(_torch, name)
+
+
+_torch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+
+
+def _opened(library: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise IncompatiblePackage(path=library, reason=str(error)) from error
 
 
 def _own(tensors: Iterable[torch.Tensor]) -> list[int]:
@@ -163,3 +188,15 @@ def _adopt(handles: Iterable[int]) -> list[torch.Tensor]:
     capsules = [_new_capsule(handle, None, None) for handle in handles]
     adopted: list[torch.Tensor] = _aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules)
     return adopted
+
+
+def _aliased(handles: Iterable[int]) -> list[int]:
+    """New handles to the tensors of borrowed ones (aoti_torch_new_tensor_handle)."""
+    made = []
+    for handle in handles:
+        alias = ctypes.c_void_p()
+        if _torch.aoti_torch_new_tensor_handle(ctypes.c_void_p(handle), ctypes.byref(alias)):
+            raise RuntimeFailed(call="aoti_torch_new_tensor_handle", detail="no new handle")
+        assert alias.value is not None
+        made.append(alias.value)
+    return made

@@ -1,0 +1,75 @@
+"""torch's own runner, for packages with extern nodes: operators that only torch's dispatcher can call.
+
+Custom operators, and a few built-in ones without a C shim (`multinomial`, SVD), need a proxy executor, which the C ABI
+cannot make. This runner makes one from the `*.wrapper.json` beside the library. It holds the GIL while it runs
+(upstream #197516), so its runs are serial whatever `num_runners` says, and it cannot fold before a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aoti_serve.model.aoti.c_abi import NativeConstant, construction
+
+_FOLDED = "_FOLDED_CONST_"
+
+
+class StockContainer:
+    """An AOTIModelContainerRunner on an extracted library; the interface of `NativeContainer`.
+
+    `device` is "cpu" or "cuda:<index>". Its operators' modules must have been imported.
+    """
+
+    def __init__(self, library: Path, num_runners: int, device: str) -> None:
+        with construction:
+            self._runner: Any = _runner(library, num_runners, device)
+        self._names = {fqn: name for name, fqn in self._runner.get_constant_names_to_original_fqns().items()}
+
+    num_inputs: int | None = None
+    """Not told by this runner."""
+
+    @property
+    def constants(self) -> list[NativeConstant]:
+        """As the library knows them; this runner does not tell their sizes."""
+        return [NativeConstant(name, fqn, name.startswith(_FOLDED), None) for fqn, name in self._names.items()]
+
+    @property
+    def call_spec(self) -> tuple[str, str]:
+        takes, gives = self._runner.get_call_spec()
+        return takes, gives
+
+    def run(self, inputs: Sequence[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]:
+        """Run on the thread's current stream; the GIL is held."""
+        outputs: list[torch.Tensor | None] = self._runner.run(list(inputs))
+        return outputs
+
+    def extract(self) -> dict[str, torch.Tensor]:
+        """The active constants by FQN, without those that folding makes; valid until they change."""
+        constants: dict[str, torch.Tensor] = self._runner.extract_constants_map(False)
+        return constants
+
+    def stage(self, tensors: Mapping[str, torch.Tensor], moved: bool) -> None:
+        """Take `tensors`, by FQN, for the inactive buffer: the memory itself. The first run then folds them."""
+        if moved or any(constant.folded for constant in self.constants):
+            named = {self._names[fqn]: tensor for fqn, tensor in tensors.items()}
+            self._runner.update_constant_buffer(named, True, False, True)
+
+    def swap(self) -> None:
+        self._runner.swap_constant_buffer()
+
+    def free_inactive(self) -> None:
+        self._runner.free_inactive_constant_buffer()
+
+    def delete(self) -> None:
+        self._runner = None
+
+
+def _runner(library: Path, num_runners: int, device: str) -> Any:
+    kinds: Any = torch._C._aoti
+    if device == "cpu":
+        return kinds.AOTIModelContainerRunnerCpu(str(library), num_runners)
+    return kinds.AOTIModelContainerRunnerCuda(str(library), num_runners, device, str(library.parent))

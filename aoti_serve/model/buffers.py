@@ -1,0 +1,144 @@
+"""The weights of a container: two blocks of memory, of which one answers and the other is refilled.
+
+Left to itself the runtime copies tensors into buffers of its own, a copy for each variant, from whatever storage they
+are views of. Here it is only told where ours are, once; a stage is a plain copy between tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+
+from aoti_serve.constants import ConstantSpec
+from aoti_serve.model.device import CHUNK, CpuDevice
+from aoti_serve.model.variants import Variants
+
+ALIGNMENT = 64  # bytes; AOTI_CONST_ALIGNMENT, to which the library's own sizes are padded as well
+
+
+class Buffer:
+    """One value for every constant, in one block: `tensors` are views of it, the same objects for ever.
+
+    `registered` says whether the runtime knows where they are; freeing and allocating moves them.
+    """
+
+    def __init__(self, constants: Sequence[ConstantSpec], device: CpuDevice) -> None:
+        self._device = device
+        self._size = sum(padded(spec.nbytes) for spec in constants)
+        self._block = torch.empty(self._size, dtype=torch.uint8, device=device.torch)
+        self.tensors = dict(_views(self._block, constants))
+        self.registered = False
+        self.free()
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds now, in bytes."""
+        return self._block.untyped_storage().nbytes()
+
+    def allocate(self) -> None:
+        if self.nbytes < self._size:
+            self._block.untyped_storage().resize_(self._size)
+            self.registered = False
+
+    def free(self) -> None:
+        self._block.untyped_storage().resize_(0)
+        self.registered = False
+
+    def fill(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Copy a value for every constant into it, in bounded steps; torch lets go of the GIL in each."""
+        self.allocate()
+        for name, target in self.tensors.items():
+            for part, source in _steps(target, values[name]):
+                self._device.copy(part, source)
+        self._device.copied()
+
+
+class Buffers:
+    """The runtime and its two buffers, kept in step. Not thread-safe: one stage or flip at a time.
+
+    `load` makes a runtime; it is called once more when the runtime has to be thrown away.
+    """
+
+    def __init__(self, load: Callable[[], Variants], constants: Sequence[ConstantSpec], device: CpuDevice) -> None:
+        self._load = load
+        self._device = device
+        self.runtime = load()
+        self.active, self.inactive = Buffer(constants, device), Buffer(constants, device)
+
+    @property
+    def nbytes(self) -> int:
+        return self.active.nbytes + self.inactive.nbytes
+
+    def adopt_built_in(self) -> dict[str, torch.Tensor]:
+        """Move the library's own weights into the active buffer; returns them, valid until the next call here."""
+        built_in = self.runtime.extract()
+        self.inactive.fill(built_in)
+        self.publish()
+        self.flip()
+        return dict(self.active.tensors)
+
+    def write(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Copy a value for every constant into the inactive buffer, while the active one goes on answering."""
+        self._device.settled()
+        self.inactive.fill(values)
+
+    def publish(self) -> None:
+        """Let the runtime see what was written, and fold it. If this raises, `rebuild` before the next run."""
+        self.runtime.stage(self.inactive.tensors, moved=not self.inactive.registered)
+        self.inactive.registered = True
+
+    def flip(self) -> None:
+        """Exchange the two; nobody may be running."""
+        self.runtime.swap()
+        self.active, self.inactive = self.inactive, self.active
+        self._device.flipped()
+
+    def free_inactive(self) -> None:
+        self._device.settled()
+        self.runtime.free_inactive()
+        self.inactive.free()
+
+    def rebuild(self, answers: bool) -> None:
+        """Load the runtime anew, over the active buffer if that `answers`; nobody may be running."""
+        self.runtime.delete()
+        self.runtime = self._load()
+        self.inactive.free()
+        if answers:
+            self.active, self.inactive = self.inactive, self.active
+            self.inactive.registered = False
+            self.publish()
+            self.flip()
+
+    def close(self) -> None:
+        self._device.settled()
+        self.runtime.delete()
+        self.active.free()
+        self.inactive.free()
+
+
+def padded(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _views(block: torch.Tensor, constants: Sequence[ConstantSpec]) -> Iterator[tuple[str, torch.Tensor]]:
+    start = 0
+    for spec in constants:
+        part = block[start : start + spec.nbytes].view(getattr(torch, spec.dtype))
+        yield spec.name, part.as_strided(spec.shape, spec.stride, part.storage_offset())
+        start += padded(spec.nbytes)
+
+
+def _steps(target: torch.Tensor, source: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Both in slices of at most `CHUNK` bytes, along as many dimensions as it takes."""
+    if target.numel() * target.element_size() <= CHUNK:
+        yield target, source
+        return
+    whole = next(axis for axis, size in enumerate(target.shape) if size > 1)
+    row = target.numel() // target.shape[whole] * target.element_size()
+    rows = max(1, CHUNK // row)
+    for part, piece in zip(torch.split(target, rows, whole), torch.split(source, rows, whole), strict=True):
+        if row > CHUNK:
+            yield from _steps(part, piece)
+        else:
+            yield part, piece

@@ -1,0 +1,93 @@
+"""What each tensor of an exported program depends on, and what it is a view of."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+_SHAPE_ONLY = {"sym_size", "sym_numel", "sym_stride", "zeros_like", "ones_like", "full_like", "empty_like"}
+_SHAPE_ONLY |= {"new_zeros", "new_ones", "new_full", "new_empty"}
+
+
+class Flow:
+    """What each tensor depends on and how often it was written to, kept by the tensor that it is a view of."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        specs = program.graph_signature.input_specs
+        self._given = [spec.arg.name for spec in specs if spec.kind == InputKind.USER_INPUT]
+        self._names = {spec.arg.name: spec.target for spec in specs if spec.target is not None}
+        self._roots: dict[Node, Node] = {}
+        self._inputs: dict[Node, set[str]] = {}
+        self._writes: Counter[Node] = Counter()
+
+    def inputs(self, node: Node) -> tuple[str, ...]:
+        reached = self._inputs[self._roots[node]]
+        return tuple(name for name in self._given if name in reached)
+
+    def writes(self, node: Node) -> int:
+        return self._writes[self._roots[node]]
+
+    def name(self, node: Node) -> str:
+        return str(self._names.get(self._roots.get(node, node).name, node.name))
+
+    def bind(self, inner: Node, outer: Node) -> None:
+        """`inner` is what `outer` is called in a graph within the graph."""
+        self._roots[inner] = self._roots[outer]
+
+    def step(self, node: Node) -> None:
+        if node in self._roots:
+            return
+        inputs = {node.name} & set(self._given) if node.op == "placeholder" else set()
+        if op_name(node) not in _SHAPE_ONLY:
+            inputs.update(*(self._inputs[self._roots[source]] for source in node.all_input_nodes))
+        viewed, written = _aliased(node)
+        self._roots[node] = self._roots[viewed[0]] if viewed else node
+        self._writes.update(self._roots[target] for target in written)
+        for target in (node, *written):
+            self._inputs.setdefault(self._roots[target], set()).update(inputs)
+
+
+def op_name(node: Node) -> str:
+    """The operator's name, the same for all overloads and for the in-place variant; empty for what is not torch's."""
+    if isinstance(node.target, torch._ops.HigherOrderOperator):
+        return str(node.target._name)
+    space, _, name = str(getattr(node.target, "_name", "")).partition("::")
+    return name.partition(".")[0].removesuffix("_") if space == "aten" else ""
+
+
+def _schema(node: Node) -> Any:
+    return getattr(node.target, "_schema", None)
+
+
+def place_of(node: Node, name: str) -> int:
+    return [argument.name for argument in _schema(node).arguments].index(name)
+
+
+def argument(node: Node, name: str) -> Any:
+    place = place_of(node, name)
+    default = _schema(node).arguments[place].default_value
+    return node.args[place] if place < len(node.args) else node.kwargs.get(name, default)
+
+
+def _aliased(node: Node) -> tuple[list[Node], list[Node]]:
+    """The arguments that the node's value may be a view of, and those that it writes to."""
+    if node.target is operator.getitem:
+        return node.all_input_nodes, []
+    if (schema := _schema(node)) is None:
+        return [], []
+    shared = [argument for argument in schema.arguments if argument.alias_info]
+    written = _nodes(argument(node, argument.name) for argument in shared if argument.alias_info.is_write)
+    views = any(value.alias_info for value in schema.returns)
+    return _nodes(argument(node, argument.name) for argument in shared) if views else [], written
+
+
+def _nodes(values: Iterable[Any]) -> list[Node]:
+    return [leaf for leaf in pytree.tree_leaves(list(values)) if isinstance(leaf, Node)]

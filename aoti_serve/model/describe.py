@@ -1,0 +1,163 @@
+"""The signature of an exported program: names, dtypes and ranges of what it takes and gives, and what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
+from torch.utils import _pytree as pytree
+
+from aoti_serve.constants import ConstantSpec
+from aoti_serve.errors import UnsupportedModule
+from aoti_serve.model.signature import IndexGuard, Signature
+from aoti_serve.model.tree import Tree
+from aoti_serve.tensors import DTYPES, Dim, TensorSpec
+
+_CONSTANT_KINDS = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
+_CALL = ("ARGS", "KWARGS")
+
+
+def described(program: ExportedProgram, guards: Sequence[IndexGuard] = ()) -> Signature:
+    """The program's signature. `guards`' inputs are graph nodes' names here, as `guard_indices` gives them.
+
+    Raises UnsupportedModule for what cannot be served: no tensor at all, arguments that are numbers, exotic dtypes.
+    """
+    nodes = {node.name: node for node in program.graph.nodes}
+    taken, given = _input_arguments(program), _output_arguments(program)[: -1 if guards else None]
+    takes, gives = _takes(program, taken), _gives(program, given, bool(guards))
+    inputs = {arg.name: name for arg, name in zip(taken, takes.leaves, strict=True) if name}
+    if not inputs:
+        raise UnsupportedModule(detail="the module takes no tensor, so there is nothing to ask it")
+    dims = _DimReader(program, nodes[next(iter(inputs))])
+    outputs = [(name, arg.name) for arg, name in zip(given, gives.leaves, strict=True) if name]
+    constants = tuple(_constants(program, nodes))
+    used = {spec.name for spec in constants}
+    return Signature(
+        inputs=tuple(dims.spec(name, nodes[node]) for node, name in inputs.items()),
+        outputs=tuple(dims.spec(name, nodes[node]) for name, node in outputs),
+        takes=takes,
+        gives=gives,
+        guards=tuple(
+            guard.model_copy(update={"inputs": tuple(inputs[name] for name in guard.inputs)}) for guard in guards
+        ),
+        constants=constants,
+        unused=tuple(name for name in program.state_dict if name not in used),
+    )
+
+
+def _input_arguments(program: ExportedProgram) -> list[Any]:
+    return [spec.arg for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
+
+
+def _output_arguments(program: ExportedProgram) -> list[Any]:
+    return [spec.arg for spec in program.graph_signature.output_specs if spec.kind == OutputKind.USER_OUTPUT]
+
+
+def _takes(program: ExportedProgram, arguments: list[Any]) -> Tree:
+    for arg in arguments:
+        if not isinstance(arg, TensorArgument) and not (isinstance(arg, ConstantArgument) and arg.value is None):
+            raise UnsupportedModule(detail=f"input {arg}: only tensors can be served")
+    names, paths = [], {}
+    for path, arg in _paths(program.call_spec.in_spec, arguments):
+        name = _input_name(path, arg) if isinstance(arg, TensorArgument) else None
+        names.append(name)
+        if name:
+            paths[name] = _CALL[path[0].idx] + pytree.keystr(path[1:])
+    return Tree(spec=pytree.treespec_dumps(program.call_spec.in_spec), leaves=tuple(names), paths=paths)
+
+
+def _gives(program: ExportedProgram, arguments: list[Any], guarded: bool) -> Tree:
+    spec = program.call_spec.out_spec
+    assert spec is not None
+    spec = spec.child(0) if guarded else spec  # the other child is the guards' flags
+    names, paths, fixed = [], {}, {}
+    for index, (path, arg) in enumerate(_paths(spec, arguments)):
+        name = _output_name(path, index, len(arguments)) if isinstance(arg, TensorArgument) else None
+        names.append(name)
+        if name:
+            paths[name] = "RESULT" + (pytree.keystr(path) or "[0]")
+        elif not isinstance(arg, ConstantArgument):
+            raise UnsupportedModule(detail=f"output {arg}: only tensors can be served")
+        elif arg.value is not None:
+            fixed[index] = arg.value
+    return Tree(spec=pytree.treespec_dumps(spec), leaves=tuple(names), paths=paths, fixed=fixed)
+
+
+def _paths(spec: Any, leaves: list[Any]) -> list[tuple[Any, Any]]:
+    # Leaves go through as indices: flattened once more they must stay leaves.
+    numbered = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(len(leaves))), spec))[0]
+    return [(path, leaves[index]) for path, index in numbered]
+
+
+def _key(key: Any) -> str:
+    return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", ""))))
+
+
+def _input_name(path: tuple[Any, ...], arg: Any) -> str:
+    """`user.age` for the placeholder `user_age` at ARGS[0]['age']: the argument's own name is only in there."""
+    keys = [_key(key) for key in path[2:]]
+    tail = "".join(f"_{key}" for key in keys)
+    if not keys or not arg.name.endswith(tail):
+        return str(arg.name)
+    return ".".join([arg.name.removesuffix(tail), *keys])
+
+
+def _output_name(path: tuple[Any, ...], index: int, count: int) -> str:
+    keys = [_key(key) for key in path]
+    named = any(not key.isdigit() for key in keys)
+    return ".".join(keys) if named else ("output" if count == 1 else f"output_{index}")
+
+
+def _constants(program: ExportedProgram, nodes: dict[str, torch.fx.Node]) -> Iterator[ConstantSpec]:
+    for spec in program.graph_signature.input_specs:
+        if spec.kind not in _CONSTANT_KINDS or not nodes[spec.arg.name].users:
+            continue
+        value, name = nodes[spec.arg.name].meta["val"], str(spec.target)
+        yield ConstantSpec(
+            name=name,
+            dtype=_dtype_name(name, value),
+            shape=tuple(value.shape),
+            stride=tuple(value.stride()),
+            carried=name not in program.state_dict or spec.persistent is False,
+        )
+
+
+class _DimReader:
+    """Reads shapes with symbols out of a program; the symbol that leads the first input is called `batch`."""
+
+    def __init__(self, program: ExportedProgram, first_input: torch.fx.Node) -> None:
+        self._ranges = {str(symbol): bounds for symbol, bounds in program.range_constraints.items()}
+        shape = first_input.meta["val"].shape
+        self._batch = str(shape[0].node.expr) if shape and not isinstance(shape[0], int) else None
+
+    def spec(self, name: str, node: torch.fx.Node) -> TensorSpec:
+        value = node.meta["val"]
+        return TensorSpec(
+            name=name, dtype=_dtype_name(name, value), shape=tuple(self._dim(size) for size in value.shape)
+        )
+
+    def _dim(self, size: Any) -> int | Dim:
+        if isinstance(size, int):
+            return size
+        symbol = str(size.node.expr)
+        name = "batch" if symbol == self._batch else symbol
+        if symbol not in self._ranges:
+            return Dim(symbol=name)
+        bounds = self._ranges[symbol]
+        return Dim(symbol=name, min=max(0, _whole(bounds.lower) or 0), max=_whole(bounds.upper))
+
+
+def _whole(bound: Any) -> int | None:
+    """A range's end as an int; None for infinity and for the compiler's stand-in for it."""
+    number = int(bound) if isinstance(bound, int) or getattr(bound, "is_Integer", False) else None
+    return number if number is None or number < 2**62 else None
+
+
+def _dtype_name(name: str, value: torch.Tensor) -> str:
+    dtype = str(value.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise UnsupportedModule(detail=f"'{name}' is {dtype}; the dtypes that can be served are {', '.join(DTYPES)}")
+    return dtype

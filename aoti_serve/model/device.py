@@ -1,0 +1,104 @@
+"""A device's order of things: who may copy, run, fold and flip when. On a CPU all of it is immediate."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+CHUNK = 16 * 2**20  # bytes; what one step of a copy moves
+
+
+class CpuDevice:
+    """The host itself: copies are done when the call returns, and a run that has returned reads nothing any more."""
+
+    def __init__(self) -> None:
+        self.torch = torch.device("cpu")
+
+    @contextmanager
+    def runner(self) -> Iterator[int | None]:
+        """A runner's stream, for the length of a run; at the end its outputs can be read."""
+        yield None
+
+    def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        """Begin to copy at most `CHUNK` bytes from anywhere into a constant buffer."""
+        target.copy_(source)
+
+    def copied(self) -> None:
+        """Wait until what `copy` began has arrived: before a fold or a flip reads it."""
+
+    def flipped(self) -> None:
+        """Note that the buffers have been exchanged: what was launched before may still read the old one."""
+
+    def settled(self) -> None:
+        """Wait until nothing that was launched before the flip runs: before the old buffer is written or freed."""
+
+
+class CudaDevice(CpuDevice):
+    """One card: a stream per runner, one stream for copies through pinned memory, events around flips.
+
+    Copies into a constant buffer are asynchronous to the host; a fold on another stream that did not wait for them
+    baked stale weights (upstream #186963). Kernels that were launched before a flip may read the old buffer after it.
+    Has never run on a card here; the order of its calls is tested on a fake one.
+    """
+
+    def __init__(self, index: int, num_runners: int) -> None:
+        self.torch = torch.device("cuda", index)
+        self._streams = [self._new_stream() for _ in range(num_runners)]
+        self._idle = deque(self._streams)
+        self._copies = self._new_stream()
+        self._pinned = deque(self._new_pinned() for _ in range(2))
+        self._flips: list[torch.cuda.Event] = []
+
+    @contextmanager
+    def runner(self) -> Iterator[int | None]:
+        stream = self._idle.popleft()  # the gate admits as many runs as there are streams
+        try:
+            with torch.cuda.stream(stream):
+                yield stream.cuda_stream
+                stream.synchronize()
+        finally:
+            self._idle.append(stream)
+
+    def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        if source.is_cuda:
+            with torch.cuda.stream(self._copies):
+                target.copy_(source, non_blocking=True)
+            return
+        pinned, done = self._pinned.popleft()
+        done.synchronize()  # the copy before the last has left this pinned memory
+        staged = pinned[: source.numel() * source.element_size()].view(source.dtype).view(source.shape)
+        staged.copy_(source)
+        with torch.cuda.stream(self._copies):
+            target.copy_(staged, non_blocking=True)
+            done.record(self._copies)
+        self._pinned.append((pinned, done))
+
+    def copied(self) -> None:
+        self._copies.synchronize()
+
+    def flipped(self) -> None:
+        self._flips = []
+        for stream in self._streams:
+            event = self._new_event()
+            event.record(stream)
+            self._flips.append(event)
+
+    def settled(self) -> None:
+        for event in self._flips:
+            event.synchronize()
+
+    def _new_stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self.torch)  # type: ignore[no-untyped-call]
+
+    def _new_event(self) -> torch.cuda.Event:
+        return torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+    def _new_pinned(self) -> tuple[torch.Tensor, torch.cuda.Event]:
+        return torch.empty(CHUNK, dtype=torch.uint8, pin_memory=True), self._new_event()
+
+
+def device_of(device: torch.device, num_runners: int) -> CpuDevice:
+    return CpuDevice() if device.type == "cpu" else CudaDevice(device.index or 0, num_runners)

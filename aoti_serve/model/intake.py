@@ -1,0 +1,87 @@
+"""Weights on their way in: checked in full, and completed, before a byte of them moves."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from aoti_serve.constants import Constants
+from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer, UnfitTensor
+from aoti_serve.tensors import DTYPES, Shaped
+
+_DTYPE_NAMES = {getattr(torch, name): name for name in DTYPES}
+
+
+def accepted(
+    weights: Mapping[str, torch.Tensor],
+    constants: Constants,
+    rest: Mapping[str, torch.Tensor],
+    *,
+    partial: bool = False,
+    strict: bool = True,
+) -> dict[str, torch.Tensor]:
+    """A value for every constant: from `weights`, and from `rest` where those may leave it out.
+
+    Raises an InvalidWeights that names the tensor. A baked-in constant with another value is an error if `strict`,
+    else a warning.
+    """
+    constants.check_weights({name: _read(name, tensor) for name, tensor in weights.items()}, partial=partial)
+    _check_tied(weights, constants)
+    for spec in constants.baked:
+        if spec.name in weights and digest_of(weights[spec.name]) != spec.digest:
+            _baked(spec.name, strict)
+    given = {constants.tied.get(name, name): tensor.detach() for name, tensor in weights.items()}
+    return {spec.name: given.get(spec.name, rest.get(spec.name)) for spec in constants.constants}  # type: ignore[misc]
+
+
+def digest_of(tensor: torch.Tensor) -> str:
+    """sha256 of the contiguous bytes, in hex."""
+    content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read(name: str, tensor: Any) -> Shaped:
+    if not isinstance(tensor, torch.Tensor):
+        raise UnfitTensor(name=name, detail=f"a {type(tensor).__name__} instead of a tensor")
+    if is_traceable_wrapper_subclass(tensor):
+        raise UnfitTensor(name=name, detail=f"a {type(tensor).__name__}; make it a plain tensor first")
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+        raise UnfitTensor(name=name, detail=f"not a dense tensor with values ({tensor.layout}, {tensor.device})")
+    if _extent(tensor) > tensor.untyped_storage().nbytes():
+        raise UnfitTensor(name=name, detail="its storage is smaller than its shape")
+    return Shaped(_DTYPE_NAMES.get(tensor.dtype) or str(tensor.dtype), tuple(tensor.shape))
+
+
+def _extent(tensor: torch.Tensor) -> int:
+    """Bytes of storage that the tensor's last element needs."""
+    if tensor.numel() == 0:
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return int(tensor.storage_offset() + last + 1) * tensor.element_size()
+
+
+def _check_tied(weights: Mapping[str, torch.Tensor], constants: Constants) -> None:
+    """All names of one constant must agree: silently taking one of them would be another model."""
+    seen = {name: name for name in weights if name not in constants.tied}
+    for name, tied in constants.tied.items():
+        if name not in weights:
+            continue
+        first = seen.setdefault(tied, name)
+        if first != name and not _same(weights[name], weights[first]):
+            raise TiedTensorsDiffer(name=name, tied=first)
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one is other or digest_of(one) == digest_of(other)
+
+
+def _baked(name: str, strict: bool) -> None:
+    error = ConstantIsBaked(name=name)
+    if strict:
+        raise error
+    warnings.warn(str(error), stacklevel=4)

@@ -1,0 +1,111 @@
+"""From a package to runtimes that can run: the checks before its code is loaded, the loading, the checks after."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import torch
+
+from aoti_serve.errors import IncompatiblePackage
+from aoti_serve.model import preflight
+from aoti_serve.model.aoti import Runtime
+from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
+from aoti_serve.model.aoti.stock import StockContainer
+from aoti_serve.model.buffers import padded
+from aoti_serve.model.library import check_operators, extern_operators
+from aoti_serve.model.package import Package
+from aoti_serve.model.variants import Variant, Variants
+
+
+def chosen_device(package: Package, device: str | None) -> torch.device:
+    """The device to run on: what the package was compiled for, at the index that was asked for.
+
+    Raises IncompatiblePackage if that is another kind of device.
+    """
+    chosen = torch.device(device or package.device)
+    if chosen.type != package.device:
+        reason = f"compiled for {package.device}, asked to run on {device}"
+        raise IncompatiblePackage(path=package.path, reason=reason)
+    return chosen if chosen.type == "cpu" else torch.device(chosen.type, chosen.index or 0)
+
+
+def loaded(package: Package, num_runners: int, device: torch.device, *, single_threaded: bool = False) -> Variants:
+    """All variants of the package, loaded. Raises a PackageError, before any native code runs if it can be known."""
+    for module in package.operators:
+        _import_operators(package, module)
+    folders = [(rows, package.extract(model)) for rows, model in package.variants]
+    for _, folder in folders:
+        preflight.check(package.path, package.metadata, folder, _host(), device.index or 0)
+        check_operators(package.path, folder, _has_operator)
+    variants: list[Variant] = []
+    try:
+        for rows, folder in folders:
+            variants.append(Variant(rows, _runtime(package, folder, num_runners, device, single_threaded)))
+    except BaseException:
+        Variants(variants).delete()
+        raise
+    return Variants(variants)
+
+
+def swappable(library: Path, device: torch.device) -> set[str]:
+    """The constants that a library lets be changed, by FQN. Loads it for that."""
+    native = NativeContainer(library, 1, _name(device))
+    try:
+        return {constant.fqn for constant in native.constants if not constant.folded}
+    finally:
+        native.delete()
+
+
+def _name(device: torch.device) -> str:
+    return "cpu" if device.type == "cpu" else f"{device.type}:{device.index or 0}"
+
+
+def _runtime(package: Package, folder: Path, num_runners: int, device: torch.device, single_threaded: bool) -> Runtime:
+    library = next(folder.glob("*wrapper.so"))
+    if extern_operators(package.path, folder):
+        return _checked(package, StockContainer(library, num_runners, _name(device)))
+    return _checked(package, NativeContainer(library, num_runners, _name(device), single_threaded=single_threaded))
+
+
+def _checked(package: Package, runtime: NativeContainer | StockContainer) -> Runtime:
+    """A package whose metadata was written for other code would let wrong tensors through to native memory."""
+    sizes = {constant.fqn: constant.nbytes for constant in runtime.constants if not constant.folded}
+    declared = {spec.name: padded(spec.nbytes) for spec in package.signature.constants}
+    native = {name: declared.get(name) if size is None else size for name, size in sizes.items()}
+    different = sorted({name for name, _ in native.items() ^ declared.items()})
+    inputs = len(package.signature.inputs)
+    if different or runtime.num_inputs not in (inputs, None):
+        runtime.delete()
+        reason = f"its library and its signature differ ({runtime.num_inputs} inputs, constants {different})"
+        raise IncompatiblePackage(path=package.path, reason=reason)
+    return runtime
+
+
+def _import_operators(package: Package, module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        reason = f"its operators' module '{module}' cannot be imported: {error}"
+        raise IncompatiblePackage(path=package.path, reason=reason) from error
+
+
+def _has_operator(name: str) -> bool:
+    """Whether "mylib::op" or "mylib::op.overload" is registered."""
+    namespace, _, operator = name.partition("::")
+    return hasattr(getattr(torch.ops, namespace), operator.partition(".")[0])
+
+
+def _host() -> preflight.Host:
+    version = torch.version
+    built = f"CUDA {version.cuda}" if version.cuda else f"ROCm {version.hip}" if version.hip else None
+    return preflight.Host(torch.__version__, built, tuple(_capabilities()), has_symbol)
+
+
+def _capabilities() -> list[str]:
+    if not torch.cuda.is_available():
+        return []
+    cards = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    if torch.version.hip:
+        return [card.gcnArchName.split(":")[0] for card in cards]
+    return [f"{card.major}{card.minor}" for card in cards]

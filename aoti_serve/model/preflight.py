@@ -1,0 +1,124 @@
+"""Checks before any native code of a package is loaded; each problem is one line that says why it will not run here.
+
+What torch would tell (its version, its cards, its symbols) comes in as a `Host`: nothing here imports torch or loads a
+library, so all of it can be said of another machine, too.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from aoti_serve.errors import IncompatiblePackage
+from aoti_serve.model.library import check_library
+
+TORCH_KEY = "aoti_serve.torch"
+_DEVICE_KEY = "AOTI_DEVICE_KEY"
+
+# Inductor's names for instruction sets, and the CPU flags that its compiler switches stand for
+# (torch/_inductor/cpu_vec_isa.py). POWER's kernel lists no flags, so VSX cannot be checked.
+_ISA_FLAGS = {
+    "AVX2": "avx2 fma f16c",
+    "AVX512": "avx512f avx512bw avx512dq avx512vl fma",
+    "AVX512_VNNI": "avx512_vnni",
+    "AMX_TILE": "amx_tile amx_bf16 amx_int8",
+    "ASIMD": "asimd",
+    "NEON": "asimd",
+    "ZVECTOR": "vxe",
+    "VSX": "",
+}
+# From 9.0 on Triton compiles for sm_90a, sm_100a, ...: code for that one card generation.
+_FIRST_EXACT_CAPABILITY = 90
+
+
+class Host(NamedTuple):
+    """What torch says of this process: its version, the accelerator it was built for ("CUDA 12.8") if any, the visible
+    cards' compute capabilities as torch writes them into packages ("90", "gfx90a"), and whether it has a symbol.
+    """
+
+    torch: str
+    accelerator: str | None
+    cards: tuple[str, ...]
+    has_symbol: Callable[[str], bool]
+
+
+def check(path: Path, metadata: Mapping[str, str], folder: Path, host: Host, index: int = 0) -> None:
+    """All checks of an unpacked model for the card `index`; operators apart, whose modules are to be imported first.
+
+    Raises IncompatiblePackage, or UnreadablePackage if there is no usable library in the folder.
+    """
+    check_machine(path, metadata)
+    check_device(path, metadata, host, index)
+    check_kernels(path, metadata, folder, host, index)
+    built = metadata.get(TORCH_KEY, "of unknown version")
+    check_library(path, folder, built=built, here=host.torch, has_symbol=host.has_symbol)
+
+
+def check_machine(path: Path, metadata: Mapping[str, str]) -> None:
+    """Refuse what was compiled for another system, machine or CPU; needs the metadata only."""
+    for key, here in (("AOTI_PLATFORM", sys.platform), ("AOTI_MACHINE", platform.machine())):
+        built = metadata.get(key, here)
+        if built != here:
+            raise IncompatiblePackage(path=path, reason=f"compiled for {built}, this machine is {here}")
+    if metadata.get(_DEVICE_KEY, "cpu") == "cpu":
+        missing = _required_cpu_flags(metadata.get("AOTI_CPU_ISA", "")) - _cpu_flags()
+        if missing:
+            raise IncompatiblePackage(path=path, reason=f"this CPU lacks {', '.join(sorted(missing))}")
+
+
+def check_device(path: Path, metadata: Mapping[str, str], host: Host, index: int = 0) -> None:
+    """Refuse what was compiled for a device that torch does not support here, or that is not visible."""
+    device = metadata.get(_DEVICE_KEY, "cpu")
+    if device != "cpu" and (problem := _device_problem(device, host, index)):
+        raise IncompatiblePackage(path=path, reason=f"compiled for {device}, {problem}")
+
+
+def check_kernels(path: Path, metadata: Mapping[str, str], folder: Path, host: Host, index: int = 0) -> None:
+    """Refuse kernels that were compiled for another generation of cards; after `check_device`.
+
+    Binaries for one card (*.cubin, *.hsaco) bind a package to it; multi-architecture ones hold code that the driver
+    compiles for later cards, and the libraries' own kernels (cuBLAS) are none of the package's.
+    """
+    built = metadata.get("AOTI_COMPUTE_CAPABILITY", "")
+    if metadata.get(_DEVICE_KEY, "cpu") == "cpu" or not built:
+        return
+    bound = any(next(folder.glob(pattern), None) for pattern in ("*.cubin", "*.hsaco"))
+    if bound and not _fits(built, host.cards[index]):
+        reason = f"its kernels are compiled for compute capability {built}, card {index} has {host.cards[index]}"
+        raise IncompatiblePackage(path=path, reason=f"{reason}; compile it on such a card")
+
+
+def _required_cpu_flags(isa: str) -> set[str]:
+    return {flag for word in isa.split() for flag in _ISA_FLAGS.get(word, "").split()}
+
+
+def _cpu_flags() -> set[str]:
+    """This CPU's flags; where the system does not tell (not Linux, or POWER), all, so that nothing is refused."""
+    try:
+        found = re.search(r"^(?:flags|features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M | re.I)
+    except OSError:
+        found = None
+    return set(found[1].split()) if found else _required_cpu_flags(" ".join(_ISA_FLAGS))
+
+
+def _device_problem(device: str, host: Host, index: int) -> str | None:
+    if device != "cuda":
+        return "only cpu and cuda are served"
+    if host.accelerator is None:
+        return f"the torch installed here ({host.torch}) has no CUDA"
+    if not host.cards:
+        return f"torch {host.torch} ({host.accelerator}) sees no card (CUDA_VISIBLE_DEVICES, the driver)"
+    if not 0 <= index < len(host.cards):
+        return f"there is no card {index}: torch sees {len(host.cards)}, counted from 0"
+    return None
+
+
+def _fits(built: str, card: str) -> bool:
+    if built == card or not (built.isdecimal() and card.isdecimal()):
+        return built == card
+    same_major, not_newer = built[:-1] == card[:-1], built[-1] <= card[-1]
+    return int(built) < _FIRST_EXACT_CAPABILITY and same_major and not_newer

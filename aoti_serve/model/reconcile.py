@@ -1,0 +1,49 @@
+"""What a signature says of constants, corrected by what the compiled library really lets be changed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+
+from aoti_serve.constants import BakedConstant
+from aoti_serve.model.intake import digest_of
+from aoti_serve.model.signature import Signature
+
+
+def reconciled(signature: Signature, values: Mapping[str, torch.Tensor], swappable: Collection[str]) -> Signature:
+    """`signature` with the constants that are `swappable` in the library, and the rest by its fate.
+
+    Another name of a swappable tensor is tied to it: the compiler keeps one of several. What is left was compiled in,
+    with the value that it has in `values`.
+    """
+    homes = {_place(values[name]): name for name in swappable if name in values}
+    tied, baked = {}, []
+    for name in [*(spec.name for spec in signature.constants), *signature.unused]:
+        if name in swappable or name not in values:
+            continue
+        home = homes.get(_place(values[name]))
+        if home is not None:
+            tied[name] = home
+        elif name not in signature.unused:
+            baked.append(_baked(name, values[name]))
+    return signature.model_copy(
+        update={
+            "constants": tuple(spec for spec in signature.constants if spec.name in swappable),
+            "unused": tuple(name for name in signature.unused if name not in tied),
+            "tied": tied,
+            "baked": tuple(baked),
+        }
+    )
+
+
+def _place(tensor: torch.Tensor) -> object:
+    """Equal for two tensors that are one; an empty tensor is only ever itself."""
+    if tensor.numel() == 0:
+        return object()
+    return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _baked(name: str, value: torch.Tensor) -> BakedConstant:
+    dtype = str(value.dtype).removeprefix("torch.")
+    return BakedConstant(name=name, dtype=dtype, shape=tuple(value.shape), digest=digest_of(value))

@@ -1,0 +1,49 @@
+"""Static batch sizes: example inputs of a size, and one signature for what was compiled for several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from aoti_serve.errors import UnsupportedModule
+from aoti_serve.model.signature import Signature
+from aoti_serve.tensors import Dim, TensorSpec
+
+
+def resized(inputs: Any, size: int) -> Any:
+    """The example inputs with `size` rows each, repeated or cut."""
+    return pytree.tree_map_only(torch.Tensor, lambda tensor: _rows(tensor, size), inputs)
+
+
+def served_signature(variants: Mapping[int, Signature]) -> Signature:
+    """What all variants, by their size, take and give together: the first dimension is any size up to the largest.
+
+    Raises UnsupportedModule if they differ in anything else.
+    """
+    batch = Dim(symbol="batch", min=0, max=max(variants))
+    first, *others = [_batched(signature, size, batch) for size, signature in variants.items()]
+    if any(other != first for other in others):
+        raise UnsupportedModule(detail="the variants differ in more than the first dimension of inputs and outputs")
+    return first
+
+
+def _rows(tensor: torch.Tensor, size: int) -> torch.Tensor:
+    if tensor.ndim == 0 or tensor.shape[0] == 0:
+        raise UnsupportedModule(detail="batch_sizes need a first dimension with at least one row in every input")
+    index = torch.arange(size) % tensor.shape[0]
+    return tensor[index.to(tensor.device)]
+
+
+def _batched(signature: Signature, size: int, batch: Dim) -> Signature:
+    inputs = tuple(_led_by(spec, size, batch) for spec in signature.inputs)
+    outputs = tuple(_led_by(spec, size, batch) for spec in signature.outputs)
+    return signature.model_copy(update={"inputs": inputs, "outputs": outputs})
+
+
+def _led_by(spec: TensorSpec, size: int, batch: Dim) -> TensorSpec:
+    if not spec.shape or spec.shape[0] != size:
+        raise UnsupportedModule(detail=f"'{spec.name}' is not led by the batch dimension; compile without batch_sizes")
+    return spec.model_copy(update={"shape": (batch, *spec.shape[1:])})

@@ -1,0 +1,58 @@
+"""The compiled variants of one model: one library per static batch size, or one for all sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from aoti_serve.model.aoti import Runtime
+
+
+class Variant(NamedTuple):
+    """A loaded library and the one batch size it takes; None if it takes what the signature says."""
+
+    rows: int | None
+    runtime: Runtime
+
+
+class Variants:
+    """All variants as one runtime: a run goes to the smallest that fits, anything about weights goes to all."""
+
+    def __init__(self, variants: Sequence[Variant]) -> None:
+        self._variants = sorted(variants, key=lambda variant: variant.rows or 0)
+
+    def run(self, inputs: Sequence[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
+        rows = inputs[0].shape[0] if inputs[0].ndim else 0
+        variant = next(variant for variant in self._variants if not variant.rows or variant.rows >= rows)
+        if not variant.rows or variant.rows == rows:
+            return variant.runtime.run(inputs, stream)
+        outputs = variant.runtime.run([_padded(tensor, variant.rows) for tensor in inputs], stream)
+        return [None if tensor is None else tensor[:rows] for tensor in outputs]
+
+    def extract(self) -> dict[str, torch.Tensor]:
+        return self._variants[0].runtime.extract()
+
+    def stage(self, tensors: Mapping[str, torch.Tensor], moved: bool) -> None:
+        for variant in self._variants:
+            variant.runtime.stage(tensors, moved)
+
+    def swap(self) -> None:
+        for variant in self._variants:
+            variant.runtime.swap()
+
+    def free_inactive(self) -> None:
+        for variant in self._variants:
+            variant.runtime.free_inactive()
+
+    def delete(self) -> None:
+        for variant in self._variants:
+            variant.runtime.delete()
+
+
+def _padded(tensor: torch.Tensor, rows: int) -> torch.Tensor:
+    """With copies of the first row, which is known to be good, below it; zeros if there is none."""
+    missing = rows - tensor.shape[0]
+    row = tensor[:1] if tensor.shape[0] else tensor.new_zeros(1, *tensor.shape[1:])
+    return torch.cat([tensor, row.expand(missing, *tensor.shape[1:])])
