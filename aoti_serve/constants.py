@@ -13,7 +13,8 @@ class ConstantSpec(Frozen):
     """A constant by its FQN; `stride` in elements, as the compiled code reads it.
 
     `carried`: a trainer's `state_dict()` lacks it (a non-persistent buffer, a tensor that forward() makes), so weights
-    may leave it out, and the package's own value, its baseline, is used.
+    may leave it out, and the package's own value, its baseline, is used. `host`: the code reads it on the host even if
+    it runs on a card.
     """
 
     name: str
@@ -21,6 +22,7 @@ class ConstantSpec(Frozen):
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     carried: bool = False
+    host: bool = False
 
     @property
     def nbytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,34 +15,63 @@ from rich.text import Text
 from aoti_serve.cli.console import AsJson, bytes_text, out, print_json, progress_out, reports_errors
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.model.package import Package
+from aoti_serve.model.signature import Signature
 
 
 @reports_errors
 def package(
     target: Annotated[str, typer.Argument(metavar="MODULE:CALLABLE", help="Returns the model; see above.")],
     to: Annotated[Path, typer.Option("--out", help="The package to write; its weights are written beside it.")],
+    batch_sizes: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Compile for these static batch sizes, over one copy of the weights.")
+    ] = "",
+    allow_baked: Annotated[
+        bool, typer.Option("--allow-baked", help="Write it even if the compiler fixed some parameter's value.")
+    ] = False,
+    forget_mutations: Annotated[
+        bool, typer.Option("--forget-mutations", help="Write it even if forward() changes a buffer; it will not.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile a PyTorch model to a package with swappable weights.
 
     CALLABLE takes nothing and returns (module, example_inputs, dynamic_shapes): a torch.nn.Module in eval mode, its
-    inputs as a tuple or a dict by name, and what torch.export.export takes as dynamic_shapes (None for none). Give
-    every dynamic dimension an example of at least 2.
+    inputs as a tuple or a dict by name, and what torch.export.export takes as dynamic_shapes (None for none, and with
+    --batch-sizes). Give every dynamic dimension an example of at least 2.
     """
+    sizes = _sizes(batch_sizes)
     module, inputs, shapes = _made(target)
     from aoti_serve.model.export import export_package  # torch: only when it is needed
 
     with progress_out.status("exporting") as status:
         made = export_package(
-            module, inputs, to, dynamic_shapes=shapes, progress=lambda phase: status.update(f"{phase} {to.name}")
+            module,
+            inputs,
+            to,
+            dynamic_shapes=shapes,
+            batch_sizes=sizes,
+            allow_baked=allow_baked,
+            forget_mutations=forget_mutations,
+            progress=lambda phase: status.update(f"{phase} {to.name}"),
         )
     _show(made, as_json)
 
 
 @reports_errors
-def inspect(path: Annotated[Path, typer.Argument(metavar="PACKAGE")], as_json: AsJson = False) -> None:
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PACKAGE")],
+    model_name: Annotated[str | None, typer.Option(help="Which model, if the archive holds several.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what a package was compiled for, its signature and its constants. Runs none of its code."""
-    _show(Package.open(path), as_json)
+    _show(Package.open(path, model_name), as_json)
+
+
+def _sizes(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise InvalidConfig(detail=f"--batch-sizes {text!r} is not a list of sizes such as 1,8,32")
+    return [int(part) for part in parts]
 
 
 def _made(target: str) -> tuple[Any, Any, Any]:
@@ -73,6 +103,7 @@ def _show(package: Package, as_json: bool) -> None:
         "sha256": package.digest,
         "metadata": compiled,
         "carries_weights": package.carries_weights,
+        "batch_sizes": [size for size, _ in package.variants if size],
     }
     signature = package.signature
     if as_json:
@@ -83,14 +114,34 @@ def _show(package: Package, as_json: bool) -> None:
     out.print("  ".join(f"{key.removeprefix('AOTI_').lower()}: {value or '-'}" for key, value in compiled.items()))
     weights = sum(spec.nbytes for spec in signature.constants)
     where = "inside, as version 0" if package.carries_weights else "apart"
-    out.print(f"weights: {where}; {len(signature.constants)} constants, {bytes_text(weights)}, all swappable")
+    out.print(f"weights: {where}; {len(signature.constants)} constants, {bytes_text(weights)}")
     out.print(_tensors(signature.inputs, signature.outputs))
-    table = Table("constant", "dtype", "shape", title="constants (all can be swapped)", title_justify="left")
+    out.print(_constants(signature))
+    for line in _remarks(package):
+        out.print(line)
+
+
+def _constants(signature: Signature) -> Table:
+    table = Table("constant", "dtype", "shape", "", title="constants", title_justify="left")
+    names = {home: name for name, home in signature.tied.items()}
     for spec in signature.constants:
-        table.add_row(spec.name, spec.dtype, str(list(spec.shape)))
-    out.print(table)
+        remark = f"also called {names[spec.name]}" if spec.name in names else "weights may leave it out" * spec.carried
+        table.add_row(spec.name, spec.dtype, str(list(spec.shape)), remark)
+    for baked in signature.baked:
+        table.add_row(baked.name, baked.dtype, str(list(baked.shape)), "compiled in: cannot be swapped")
+    return table
+
+
+def _remarks(package: Package) -> Iterator[str]:
+    signature = package.signature
     if signature.unused:
-        out.print(f"accepted in weights, not used by the code: {', '.join(signature.unused)}")
+        yield f"accepted in weights, not used by the code: {', '.join(signature.unused)}"
+    if sizes := [str(size) for size, _ in package.variants if size]:
+        yield f"compiled for batches of {', '.join(sizes)}; others are padded"
+    for guard in signature.guards:
+        yield f"checked at each run: indices from {', '.join(guard.inputs)} into {guard.table}"
+    if not package.made_here:
+        yield "not made by aoti-serve: constants that its compiler fixed may be missing above, and stay as they are"
 
 
 def _tensors(inputs: Any, outputs: Any) -> Table:

@@ -190,7 +190,9 @@ def _view(data: NDArray[np.uint8], part: Slice) -> torch.Tensor:
     dtype: torch.dtype = getattr(torch, part.dtype)
     if part.begin == part.end:
         return torch.empty(part.shape, dtype=dtype)
-    return torch.from_numpy(data[part.begin : part.end]).clone().view(dtype).reshape(part.shape)
+    content = torch.from_numpy(data[part.begin : part.end])
+    aligned = content.data_ptr() % dtype.itemsize == 0  # the format does not promise it
+    return (content if aligned else content.clone()).view(dtype).reshape(part.shape)
 
 
 def _to_torch(array: NDArray[Any], spec: TensorSpec) -> torch.Tensor:

@@ -41,7 +41,9 @@ class InvalidInputData(InvalidInput, text="input '{name}': {detail}"):
     """The data cannot be read as the data type says."""
 
 
-class IndexOutOfRange(InvalidInput, text="input '{name}': an index is outside {low}..{high}, the range of '{table}'"):
+class IndexOutOfRange(
+    InvalidInput, text="input '{name}': an index in it, or made of it, is outside {low}..{high}, the range of '{table}'"
+):
     """A value was used as an index into something smaller; the run's answer was thrown away."""
 
 

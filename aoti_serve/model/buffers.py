@@ -25,24 +25,27 @@ class Buffer:
 
     def __init__(self, constants: Sequence[ConstantSpec], device: CpuDevice) -> None:
         self._device = device
-        self._size = sum(padded(spec.nbytes) for spec in constants)
-        self._block = torch.empty(self._size, dtype=torch.uint8, device=device.torch)
-        self.tensors = dict(_views(self._block, constants))
+        on_host = [spec for spec in constants if spec.host]
+        on_device = [spec for spec in constants if not spec.host]
+        self._blocks = [_Block(on_device, device), _Block(on_host, CpuDevice())]
+        self.tensors = self._blocks[0].tensors | self._blocks[1].tensors
         self.registered = False
         self.free()
 
     @property
     def nbytes(self) -> int:
         """What it holds now, in bytes."""
-        return self._block.untyped_storage().nbytes()
+        return sum(block.storage.nbytes() for block in self._blocks)
 
     def allocate(self) -> None:
-        if self.nbytes < self._size:
-            self._block.untyped_storage().resize_(self._size)
-            self.registered = False
+        for block in self._blocks:
+            if block.storage.nbytes() < block.nbytes:
+                block.storage.resize_(block.nbytes)
+                self.registered = False
 
     def free(self) -> None:
-        self._block.untyped_storage().resize_(0)
+        for block in self._blocks:
+            block.storage.resize_(0)
         self.registered = False
 
     def fill(self, values: Mapping[str, torch.Tensor]) -> None:
@@ -121,12 +124,19 @@ def padded(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def _views(block: torch.Tensor, constants: Sequence[ConstantSpec]) -> Iterator[tuple[str, torch.Tensor]]:
-    start = 0
-    for spec in constants:
-        part = block[start : start + spec.nbytes].view(getattr(torch, spec.dtype))
-        yield spec.name, part.as_strided(spec.shape, spec.stride, part.storage_offset())
-        start += padded(spec.nbytes)
+class _Block:
+    """One allocation with room for some constants, and views of it by name, the same objects for ever."""
+
+    def __init__(self, constants: Sequence[ConstantSpec], device: CpuDevice) -> None:
+        self.nbytes = sum(padded(spec.nbytes) for spec in constants)
+        whole = device.allocate(self.nbytes)
+        self.storage = whole.untyped_storage()
+        self.tensors: dict[str, torch.Tensor] = {}
+        start = 0
+        for spec in constants:
+            part = whole[start : start + spec.nbytes].view(getattr(torch, spec.dtype))
+            self.tensors[spec.name] = part.as_strided(spec.shape, spec.stride, part.storage_offset())
+            start += padded(spec.nbytes)
 
 
 def _steps(target: torch.Tensor, source: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

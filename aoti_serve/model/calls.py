@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from aoti_serve.errors import InvalidInputData
+from aoti_serve.model.readable import shaped, unreadable
 from aoti_serve.model.signature import Signature
-from aoti_serve.tensors import DTYPES, Shaped
+from aoti_serve.tensors import Shaped
 
 Inputs = Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
-_DTYPE_NAMES = {getattr(torch, name): name for name in DTYPES}
 
 
 def checked_inputs(inputs: Inputs, signature: Signature) -> list[torch.Tensor]:
@@ -30,16 +30,9 @@ def _in_order(inputs: Sequence[torch.Tensor], signature: Signature) -> dict[str,
 
 
 def _read(name: str, tensor: Any) -> Shaped:
-    if not isinstance(tensor, torch.Tensor):
-        raise InvalidInputData(name=name, detail=f"a {type(tensor).__name__} instead of a tensor")
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        raise InvalidInputData(name=name, detail=f"not a dense tensor with values ({tensor.layout}, {tensor.device})")
-    dtype, shape = tensor.dtype, tensor.shape
-    if tensor.is_contiguous():
-        needed = (tensor.storage_offset() + tensor.numel()) * tensor.element_size()
-        if tensor.numel() and tensor.untyped_storage().nbytes() < needed:
-            raise InvalidInputData(name=name, detail="its storage is smaller than its shape")
-    return Shaped(_DTYPE_NAMES.get(dtype) or str(dtype), shape)
+    if problem := unreadable(tensor):
+        raise InvalidInputData(name=name, detail=problem)
+    return shaped(tensor)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

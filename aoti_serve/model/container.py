@@ -22,7 +22,7 @@ from aoti_serve.model.calls import Inputs, checked_inputs
 from aoti_serve.model.device import device_of
 from aoti_serve.model.gate import Gate
 from aoti_serve.model.intake import accepted
-from aoti_serve.model.loading import chosen_device, loaded
+from aoti_serve.model.loading import chosen_device, loaded, warn_of_fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import Variants
 
@@ -67,6 +67,8 @@ class Container:
         self._device = device_of(self.device, self.num_runners)
         self._buffers = Buffers(self._load, self.signature.constants, self._device)
         self._baseline = self.package.baseline()
+        if self.device.type == "cpu":
+            warn_of_fixed_threads(self.package, self.num_runners, num_threads)
         if self.package.carries_weights:
             self._take_over_built_in()
 

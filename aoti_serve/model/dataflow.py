@@ -29,6 +29,7 @@ class Flow:
         self._writes: Counter[Node] = Counter()
 
     def inputs(self, node: Node) -> tuple[str, ...]:
+        """The user inputs that the tensor's values come from."""
         reached = self._inputs[self._roots[node]]
         return tuple(name for name in self._given if name in reached)
 
@@ -36,6 +37,7 @@ class Flow:
         return self._writes[self._roots[node]]
 
     def name(self, node: Node) -> str:
+        """The FQN of the constant that the tensor is (a view of), else the node's name."""
         return str(self._names.get(self._roots.get(node, node).name, node.name))
 
     def bind(self, inner: Node, outer: Node) -> None:
@@ -43,6 +45,7 @@ class Flow:
         self._roots[inner] = self._roots[outer]
 
     def step(self, node: Node) -> None:
+        """Take in one node more; nodes come in the graph's order."""
         if node in self._roots:
             return
         inputs = {node.name} & set(self._given) if node.op == "placeholder" else set()
@@ -63,15 +66,13 @@ def op_name(node: Node) -> str:
     return name.partition(".")[0].removesuffix("_") if space == "aten" else ""
 
 
-def _schema(node: Node) -> Any:
-    return getattr(node.target, "_schema", None)
-
-
 def place_of(node: Node, name: str) -> int:
+    """Where the operator takes the argument of this name, counted from 0."""
     return [argument.name for argument in _schema(node).arguments].index(name)
 
 
-def argument(node: Node, name: str) -> Any:
+def argument_of(node: Node, name: str) -> Any:
+    """The argument of this name, however it was passed; its default if it was not."""
     place = place_of(node, name)
     default = _schema(node).arguments[place].default_value
     return node.args[place] if place < len(node.args) else node.kwargs.get(name, default)
@@ -84,9 +85,13 @@ def _aliased(node: Node) -> tuple[list[Node], list[Node]]:
     if (schema := _schema(node)) is None:
         return [], []
     shared = [argument for argument in schema.arguments if argument.alias_info]
-    written = _nodes(argument(node, argument.name) for argument in shared if argument.alias_info.is_write)
+    written = _nodes(argument_of(node, argument.name) for argument in shared if argument.alias_info.is_write)
     views = any(value.alias_info for value in schema.returns)
-    return _nodes(argument(node, argument.name) for argument in shared) if views else [], written
+    return _nodes(argument_of(node, argument.name) for argument in shared) if views else [], written
+
+
+def _schema(node: Node) -> Any:
+    return getattr(node.target, "_schema", None)
 
 
 def _nodes(values: Iterable[Any]) -> list[Node]:

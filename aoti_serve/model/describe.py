@@ -112,17 +112,25 @@ def _output_name(path: tuple[Any, ...], index: int, count: int) -> str:
 
 
 def _constants(program: ExportedProgram, nodes: dict[str, torch.fx.Node]) -> Iterator[ConstantSpec]:
+    on_card = any(node.meta["val"].device.type != "cpu" for node in nodes.values() if _is_tensor(node))
     for spec in program.graph_signature.input_specs:
         if spec.kind not in _CONSTANT_KINDS or not nodes[spec.arg.name].users:
             continue
         value, name = nodes[spec.arg.name].meta["val"], str(spec.target)
+        if any(size > 1 and not stride for size, stride in zip(value.shape, value.stride(), strict=True)):
+            raise UnsupportedModule(detail=f"'{name}' is an expanded tensor; make it .contiguous() in the module")
         yield ConstantSpec(
             name=name,
             dtype=_dtype_name(name, value),
             shape=tuple(value.shape),
             stride=tuple(value.stride()),
             carried=name not in program.state_dict or spec.persistent is False,
+            host=on_card and value.device.type == "cpu",
         )
+
+
+def _is_tensor(node: torch.fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
 
 
 class _DimReader:

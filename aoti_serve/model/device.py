@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -16,6 +16,10 @@ class CpuDevice:
 
     def __init__(self) -> None:
         self.torch = torch.device("cpu")
+
+    def allocate(self, nbytes: int) -> torch.Tensor:
+        """Memory for constants, in bytes."""
+        return torch.empty(nbytes, dtype=torch.uint8, device=self.torch)
 
     @contextmanager
     def runner(self) -> Iterator[int | None]:
@@ -56,25 +60,33 @@ class CudaDevice(CpuDevice):
     def runner(self) -> Iterator[int | None]:
         stream = self._idle.popleft()  # the gate admits as many runs as there are streams
         try:
-            with torch.cuda.stream(stream):
+            with self._on(stream):
                 yield stream.cuda_stream
-                stream.synchronize()
         finally:
-            self._idle.append(stream)
+            # A run that failed may have launched kernels that still read the constants.
+            try:
+                stream.synchronize()
+            finally:
+                self._idle.append(stream)
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
-        if source.is_cuda:
-            with torch.cuda.stream(self._copies):
+        if not self._holds(target):
+            target.copy_(source)
+        elif self._holds(source):
+            with self._on(self._copies):
                 target.copy_(source, non_blocking=True)
-            return
-        pinned, done = self._pinned.popleft()
-        done.synchronize()  # the copy before the last has left this pinned memory
+        else:
+            self._copy_pinned(target, source)
+
+    def _copy_pinned(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        pinned, left = self._pinned.popleft()
+        left.synchronize()  # the copy before the last has left this pinned memory
         staged = pinned[: source.numel() * source.element_size()].view(source.dtype).view(source.shape)
         staged.copy_(source)
-        with torch.cuda.stream(self._copies):
+        with self._on(self._copies):
             target.copy_(staged, non_blocking=True)
-            done.record(self._copies)
-        self._pinned.append((pinned, done))
+        left.record(self._copies)
+        self._pinned.append((pinned, left))
 
     def copied(self) -> None:
         self._copies.synchronize()
@@ -89,6 +101,12 @@ class CudaDevice(CpuDevice):
     def settled(self) -> None:
         for event in self._flips:
             event.synchronize()
+
+    def _holds(self, tensor: torch.Tensor) -> bool:
+        return tensor.device == self.torch
+
+    def _on(self, stream: torch.cuda.Stream) -> AbstractContextManager[object]:
+        return torch.cuda.stream(stream)
 
     def _new_stream(self) -> torch.cuda.Stream:
         return torch.cuda.Stream(self.torch)  # type: ignore[no-untyped-call]

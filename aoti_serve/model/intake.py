@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from aoti_serve.constants import Constants
 from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer, UnfitTensor
-from aoti_serve.tensors import DTYPES, Shaped
-
-_DTYPE_NAMES = {getattr(torch, name): name for name in DTYPES}
+from aoti_serve.model.readable import shaped, unreadable
+from aoti_serve.tensors import Shaped
 
 
 def accepted(
@@ -46,23 +44,9 @@ def digest_of(tensor: torch.Tensor) -> str:
 
 
 def _read(name: str, tensor: Any) -> Shaped:
-    if not isinstance(tensor, torch.Tensor):
-        raise UnfitTensor(name=name, detail=f"a {type(tensor).__name__} instead of a tensor")
-    if is_traceable_wrapper_subclass(tensor):
-        raise UnfitTensor(name=name, detail=f"a {type(tensor).__name__}; make it a plain tensor first")
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
-        raise UnfitTensor(name=name, detail=f"not a dense tensor with values ({tensor.layout}, {tensor.device})")
-    if _extent(tensor) > tensor.untyped_storage().nbytes():
-        raise UnfitTensor(name=name, detail="its storage is smaller than its shape")
-    return Shaped(_DTYPE_NAMES.get(tensor.dtype) or str(tensor.dtype), tuple(tensor.shape))
-
-
-def _extent(tensor: torch.Tensor) -> int:
-    """Bytes of storage that the tensor's last element needs."""
-    if tensor.numel() == 0:
-        return 0
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return int(tensor.storage_offset() + last + 1) * tensor.element_size()
+    if problem := unreadable(tensor):
+        raise UnfitTensor(name=name, detail=problem)
+    return shaped(tensor)
 
 
 def _check_tied(weights: Mapping[str, torch.Tensor], constants: Constants) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from aoti_serve.model.aoti import Runtime
 from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
 from aoti_serve.model.aoti.stock import StockContainer
 from aoti_serve.model.buffers import padded
+from aoti_serve.model.elsewhere import fixed_threads
 from aoti_serve.model.library import check_operators, extern_operators
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import Variant, Variants
@@ -28,6 +30,19 @@ def chosen_device(package: Package, device: str | None) -> torch.device:
         reason = f"compiled for {package.device}, asked to run on {device}"
         raise IncompatiblePackage(path=package.path, reason=reason)
     return chosen if chosen.type == "cpu" else torch.device(chosen.type, chosen.index or 0)
+
+
+def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int | None) -> None:
+    """Say so if the code was compiled for another number of threads than each run is meant to have."""
+    fixed = fixed_threads(package.path, package.model_name)
+    wanted = num_threads or torch.get_num_threads()
+    if fixed is not None and fixed != wanted:
+        warnings.warn(
+            f"package {package.path.name} was compiled for {fixed} threads per run, whatever is configured: "
+            f"{num_runners} runners take {num_runners * fixed} threads where {num_runners * wanted} are meant; "
+            "compile it with cpp.dynamic_threads, as `aoti-serve package` does",
+            stacklevel=3,
+        )
 
 
 def loaded(package: Package, num_runners: int, device: torch.device, *, single_threaded: bool = False) -> Variants:
@@ -73,11 +88,16 @@ def _checked(package: Package, runtime: NativeContainer | StockContainer) -> Run
     sizes = {constant.fqn: constant.nbytes for constant in runtime.constants if not constant.folded}
     declared = {spec.name: padded(spec.nbytes) for spec in package.signature.constants}
     native = {name: declared.get(name) if size is None else size for name, size in sizes.items()}
-    different = sorted({name for name, _ in native.items() ^ declared.items()})
-    inputs = len(package.signature.inputs)
-    if different or runtime.num_inputs not in (inputs, None):
+    different = [f"constant '{name}'" for name in sorted({name for name, _ in native.items() ^ declared.items()})]
+    signature = package.signature
+    outputs = len(signature.output_leaves) + bool(signature.guards)
+    if runtime.num_inputs not in (len(signature.inputs), None):
+        different.append(f"{runtime.num_inputs} inputs instead of {len(signature.inputs)}")
+    if runtime.num_outputs not in (outputs, None):
+        different.append(f"{runtime.num_outputs} outputs instead of {outputs}")
+    if different:
         runtime.delete()
-        reason = f"its library and its signature differ ({runtime.num_inputs} inputs, constants {different})"
+        reason = f"its library and its signature differ: {', '.join(different)}"
         raise IncompatiblePackage(path=package.path, reason=reason)
     return runtime
 

@@ -79,7 +79,7 @@ class Package:
     @cached_property
     def signature(self) -> Signature:
         """Raises UnknownSignature, with the lines to add to the configuration, if nobody knows it."""
-        if SIGNATURE_KEY not in self.metadata:
+        if not self.made_here:
             from aoti_serve.model.elsewhere import signature_of
 
             return signature_of(self.path, self.model_name, self._declared)
@@ -96,6 +96,11 @@ class Package:
     def device(self) -> str:
         """What it was compiled for: `cpu` or `cuda`."""
         return self.metadata.get("AOTI_DEVICE_KEY", "cpu")
+
+    @property
+    def made_here(self) -> bool:
+        """Whether our export wrote it: only then is it known what the compiler fixed."""
+        return SIGNATURE_KEY in self.metadata
 
     @property
     def variants(self) -> list[tuple[int | None, str]]:

@@ -29,8 +29,9 @@ class StockContainer:
             self._runner: Any = _runner(library, num_runners, device)
         self._names = {fqn: name for name, fqn in self._runner.get_constant_names_to_original_fqns().items()}
 
+    # Not told by this runner.
     num_inputs: int | None = None
-    """Not told by this runner."""
+    num_outputs: int | None = None
 
     @property
     def constants(self) -> list[NativeConstant]:
