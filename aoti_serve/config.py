@@ -57,6 +57,14 @@ class DeclaredSignature(Frozen):
     carried: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _named_apart(self) -> DeclaredSignature:
+        for specs in (self.inputs, self.outputs):
+            names = [spec.name for spec in specs]
+            if len(set(names)) < len(names):
+                raise ValueError(f"two have one name: {names}")
+        return self
+
 
 class ModelConfig(Frozen):
     """One model. Paths are relative to the folder that the server is started in.

@@ -49,7 +49,7 @@ BY_SAFETENSORS = {dtype.safetensors: dtype for dtype in DTYPES.values()}
 class Frozen(BaseModel):
     """A value: immutable, and strict about unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class Dim(Frozen):
@@ -70,6 +70,12 @@ class Dim(Frozen):
             raise ValueError(f"{value!r} is not a dimension: write 16, batch, or batch=1..64")
         return {"symbol": match[1], "min": match[2] or 0, "max": match[3] or None}
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Dim:
+        if self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
     def __str__(self) -> str:
         top = "" if self.max is None else self.max
         return f"{self.symbol}={self.min}..{top}"
@@ -80,7 +86,7 @@ class TensorSpec(Frozen):
 
     name: str
     dtype: str
-    shape: tuple[int | Dim, ...]
+    shape: tuple[NonNegativeInt | Dim, ...]
 
     @field_validator("dtype")
     @classmethod

@@ -31,6 +31,8 @@ def described(program: ExportedProgram, guards: Sequence[IndexGuard] = ()) -> Si
     inputs = {arg.name: name for arg, name in zip(taken, takes.leaves, strict=True) if name}
     if not inputs:
         raise UnsupportedModule(detail="the module takes no tensor, so there is nothing to ask it")
+    if len(set(inputs.values())) < len(inputs):
+        raise UnsupportedModule(detail=f"two inputs would have one name: {list(inputs.values())}")
     dims = _DimReader(program, nodes[next(iter(inputs))])
     outputs = [(name, arg.name) for arg, name in zip(given, gives.leaves, strict=True) if name]
     constants = tuple(_constants(program, nodes))
@@ -83,6 +85,8 @@ def _gives(program: ExportedProgram, arguments: list[Any], guarded: bool) -> Tre
             raise UnsupportedModule(detail=f"output {arg}: only tensors can be served")
         elif arg.value is not None:
             fixed[index] = arg.value
+    if len(paths) < sum(name is not None for name in names):
+        raise UnsupportedModule(detail=f"two outputs would have one name: {names}")
     return Tree(spec=pytree.treespec_dumps(spec), leaves=tuple(names), paths=paths, fixed=fixed)
 
 

@@ -47,7 +47,7 @@ def check_library(path: Path, folder: Path, *, built: str, here: str, has_symbol
     `built` and `here` are the versions of the torch that compiled it and of this one. Raises UnreadablePackage if there
     is no library, if it is no ELF file, or not AOTInductor's.
     """
-    library = _library(path, folder)
+    library = library_of(path, folder)
     wanted, exported = _symbols(path, library)
     if not any(name.startswith(_C_ABI) for name in exported):
         raise UnreadablePackage(path=path, detail=f"{library.name} was not compiled by AOTInductor")
@@ -65,7 +65,7 @@ def extern_operators(path: Path, folder: Path) -> tuple[str, ...]:
     If there are any, only torch's own runner can run the model. Raises UnreadablePackage if their list is damaged.
     """
     # Beside the library and named like it is where torch's runner looks for it.
-    listed = _library(path, folder).with_suffix(".json")
+    listed = library_of(path, folder).with_suffix(".json")
     if not listed.exists():
         return ()
     try:
@@ -82,7 +82,7 @@ def check_operators(path: Path, folder: Path, has_operator: Callable[[str], bool
         raise MissingOperators(path=path, names=", ".join(missing), setting="operators")
 
 
-def _library(path: Path, folder: Path) -> Path:
+def library_of(path: Path, folder: Path) -> Path:
     libraries = list(folder.glob("*.so"))
     if len(libraries) != 1:
         detail = f"a model needs one compiled library, {folder.name} has {len(libraries)} (package_cpp_only?)"

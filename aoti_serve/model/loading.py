@@ -15,7 +15,7 @@ from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
 from aoti_serve.model.aoti.stock import StockContainer
 from aoti_serve.model.buffers import padded
 from aoti_serve.model.elsewhere import fixed_threads
-from aoti_serve.model.library import check_operators, extern_operators
+from aoti_serve.model.library import check_operators, extern_operators, library_of
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import Variant, Variants
 
@@ -77,7 +77,7 @@ def _name(device: torch.device) -> str:
 
 
 def _runtime(package: Package, folder: Path, num_runners: int, device: torch.device, single_threaded: bool) -> Runtime:
-    library = next(folder.glob("*wrapper.so"))
+    library = library_of(package.path, folder)
     if extern_operators(package.path, folder):
         return _checked(package, StockContainer(library, num_runners, _name(device)))
     return _checked(package, NativeContainer(library, num_runners, _name(device), single_threaded=single_threaded))

@@ -63,7 +63,8 @@ class Package:
     ) -> Package:
         """Read the package's metadata; raises UnreadablePackage if `path` is not an AOTInductor package.
 
-        `model_name` may be left out if the archive holds one model, or variants of one, or one called "model".
+        `model_name` may be left out if the archive holds one model, or variants of one, or one called "model"; the name
+        of a variant stands for all of them.
         """
         source = Path(path).resolve()
         name = _chosen(source, archive.model_names(source), model_name)
@@ -72,8 +73,7 @@ class Package:
         except ValidationError as error:
             raise UnreadablePackage(path=source, detail=f"its metadata: {error}") from error
         package = cls(source, name, metadata, signature, operators)
-        if model_name is None and name != "model" and not package._sizes and len(archive.model_names(source)) > 1:
-            raise UnreadablePackage(path=source, detail=_ambiguous(archive.model_names(source)))
+        package._check_variants(archive.model_names(source), chosen=model_name is not None or name == "model")
         return package
 
     @cached_property
@@ -110,8 +110,8 @@ class Package:
     @cached_property
     def carries_weights(self) -> bool:
         """Whether the library holds built-in weights (version 0), or code only."""
-        if WEIGHTS_KEY in self.metadata:
-            return self.metadata[WEIGHTS_KEY] != WEIGHTS_APART
+        if self.made_here:
+            return self.metadata.get(WEIGHTS_KEY) != WEIGHTS_APART
         from aoti_serve.model.elsewhere import carries_weights
 
         return carries_weights(self.path, self.model_name)
@@ -136,6 +136,14 @@ class Package:
     def extract(self, model_name: str | None = None) -> Path:
         """The folder with the library of one of its models, unpacked once per node."""
         return unpack.extract(self.path, self.digest) / archive.MODELS / (model_name or self.model_name)
+
+    def _check_variants(self, names: Sequence[str], chosen: bool) -> None:
+        missing = [name for name in self._sizes if name not in names]
+        if missing or any(size < 1 for size in self._sizes.values()):
+            raise UnreadablePackage(path=self.path, detail=f"variants {self._sizes}: it holds {', '.join(names)}")
+        if not chosen and set(names) != set(self._sizes or [self.model_name]):
+            detail = f"it holds several models, {', '.join(names)}; say which with `model_name`"
+            raise UnreadablePackage(path=self.path, detail=detail)
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
@@ -164,7 +172,3 @@ def _chosen(path: Path, names: Sequence[str], wanted: str | None) -> str:
     if wanted is not None and wanted not in names:
         raise UnreadablePackage(path=path, detail=f"it holds no model '{wanted}'; it holds {', '.join(names)}")
     return wanted or ("model" if "model" in names else names[0])
-
-
-def _ambiguous(names: Sequence[str]) -> str:
-    return f"it holds several models, {', '.join(names)}; say which with `model_name`"

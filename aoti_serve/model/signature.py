@@ -8,7 +8,14 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from aoti_serve.constants import Constants
-from aoti_serve.errors import MissingInput, UnknownInput, UnknownOutput, WrongInputDtype, WrongInputShape
+from aoti_serve.errors import (
+    InvalidInputData,
+    MissingInput,
+    UnknownInput,
+    UnknownOutput,
+    WrongInputDtype,
+    WrongInputShape,
+)
 from aoti_serve.model.tree import Tree
 from aoti_serve.tensors import DTYPES, Dim, Frozen, Shaped, TensorSpec
 
@@ -16,7 +23,11 @@ T = TypeVar("T")
 
 
 class IndexGuard(Frozen):
-    """An index that the compiled code clamps and reports: it comes from `inputs` and must lie in `low`..`high`."""
+    """An index that the compiled code clamps and reports: it comes from `inputs` and must lie in `low`..`high`.
+
+    `table` is the FQN of the constant that is indexed, else an input or a graph node. The bounds are inclusive, and
+    None where they depend on the call.
+    """
 
     inputs: tuple[str, ...]
     table: str
@@ -52,8 +63,15 @@ class Signature(Constants):
         return first if all(isinstance(dim, Dim) and dim.symbol == first.symbol for dim in firsts) else None
 
     def by_input(self, tensors: Mapping[str, T]) -> dict[str, T]:
-        """`tensors` under the inputs' own names; Triton's (`INPUT__0`, `ARGS[0]`, `KWARGS['x']`) are understood."""
-        return {self._input_names.get(_plain(name), name): tensor for name, tensor in tensors.items()}
+        """`tensors` under the inputs' own names; Triton's (`INPUT__0`, `ARGS[0]`, `KWARGS['x']`) are understood.
+
+        Raises InvalidInputData if an input is there under two names.
+        """
+        own = {name: self._input_names.get(_plain(name), name) for name in tensors}
+        if len(set(own.values())) < len(own):
+            twice = next(name for name in own.values() if list(own.values()).count(name) > 1)
+            raise InvalidInputData(name=twice, detail=f"sent twice, among {list(tensors)}")
+        return {own[name]: tensor for name, tensor in tensors.items()}
 
     def output_named(self, name: str) -> str:
         """The output's own name for itself or for Triton's `OUTPUT__0` or `RESULT[0]`. Raises UnknownOutput."""
@@ -87,7 +105,7 @@ class Signature(Constants):
 
 def _names(ordinal: str, specs: Iterable[TensorSpec], paths: Mapping[str, str]) -> dict[str, str]:
     names = {f"{ordinal}__{index}": spec.name for index, spec in enumerate(specs)}
-    return names | {_plain(path): name for path, name in paths.items()} | {spec.name: spec.name for spec in specs}
+    return names | {_plain(path): name for name, path in paths.items()} | {spec.name: spec.name for spec in specs}
 
 
 def _plain(name: str) -> str:

@@ -39,7 +39,7 @@ class Tree(Frozen):
             raise InvalidInputData(name="arguments", detail=f"nested as {found}, the model takes {self._treespec}")
         named = dict(zip(self.leaves, leaves, strict=True))
         for index, (name, leaf) in enumerate(zip(self.leaves, leaves, strict=True)):
-            if name is None and leaf != self.fixed.get(index):
+            if name is None and not _same(leaf, self.fixed.get(index)):
                 detail = f"argument {index} is {leaf!r}, it was {self.fixed.get(index)!r} at export"
                 raise InvalidInputData(name="arguments", detail=detail)
         return {name: leaf for name, leaf in named.items() if name is not None}
@@ -57,3 +57,8 @@ class Tree(Frozen):
         from torch.utils import _pytree as pytree
 
         return pytree.treespec_loads(self.spec)
+
+
+def _same(leaf: Any, fixed: object) -> bool:
+    """Equal and of one type: 1 is not True, and a tensor or an array is nothing that was fixed."""
+    return type(leaf) is type(fixed) and bool(leaf == fixed)

@@ -15,7 +15,8 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
-from aoti_serve.model.guards import IndexGuard, guard_indices
+from aoti_serve.model.guards import guard_indices
+from aoti_serve.model.signature import IndexGuard
 
 ROWS, COLUMNS = 5, 3
 HUGE, TINY = 2**63 - 1, -(2**63)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aoti_serve.config import AppConfig, ModelConfig, ScalingConfig
+from aoti_serve.config import AppConfig, DeclaredSignature, ModelConfig, ScalingConfig
+from aoti_serve.tensors import Dim, TensorSpec
 
 
 def model(**changes: Any) -> dict[str, Any]:
@@ -79,6 +80,8 @@ def test_a_name_that_is_no_part_of_a_url_is_refused(name: str) -> None:
         pytest.param({"replicas": {"min": 0, "max": 2}}, id="scaling-to-zero"),
         pytest.param({"replicas": {"min": 1}}, id="scaling-without-an-end"),
         pytest.param({"weights_roots": "/"}, id="roots-not-a-list"),
+        pytest.param({"operators": "my_ops"}, id="operators-not-a-list"),
+        pytest.param({"signature": {}}, id="empty-signature"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any]) -> None:
@@ -114,3 +117,49 @@ def test_replicas_may_be_scaled() -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         config(model()).gateway.replicas = 2
+
+
+def declared(**changes: Any) -> dict[str, Any]:
+    """A signature as it stands in a configuration."""
+    inputs = [
+        {"name": "x", "dtype": "FP32", "shape": ["batch=1..64", 16]},
+        {"name": "s", "dtype": "int64", "shape": []},
+    ]
+    return {"inputs": inputs, "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch=1..64"]}]} | changes
+
+
+def test_a_signature_may_be_declared() -> None:
+    batch = Dim(symbol="batch", min=1, max=64)
+    [only] = config(model(signature=declared(carried=["pe"], unused=["bn.num_batches_tracked"]))).models
+    assert only.signature == DeclaredSignature(
+        inputs=(
+            TensorSpec(name="x", dtype="float32", shape=(batch, 16)),
+            TensorSpec(name="s", dtype="int64", shape=()),
+        ),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=(batch,)),),
+        carried=("pe",),
+        unused=("bn.num_batches_tracked",),
+    )
+
+
+def test_a_declared_signature_says_nothing_of_constants_by_default() -> None:
+    plain = DeclaredSignature.model_validate(declared())
+    assert (plain.carried, plain.unused) == ((), ())
+    assert ModelConfig.model_validate(model()).signature is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"inputs": []}, "inputs", id="no-inputs"),
+        pytest.param({"outputs": []}, "outputs", id="no-outputs"),
+        pytest.param({"inputs": [{"name": "x", "dtype": "float32"}]}, "shape", id="no-shape"),
+        pytest.param({"inputs": [{"name": "x", "dtype": "F32", "shape": []}]}, "'F32' is none of bool", id="dtype"),
+        pytest.param({"inputs": [{"name": "x", "dtype": "int8", "shape": ["1..8"]}]}, "write 16, batch, or", id="dim"),
+        pytest.param({"inputs": [{"name": "x", "dtype": "int8", "shape": [], "min": 1}]}, "min", id="unknown-key"),
+        pytest.param({"constants": []}, "constants", id="constants"),
+    ],
+)
+def test_a_declared_signature_that_cannot_be_is_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        config(model(signature=declared(**changes)))

@@ -20,7 +20,7 @@ from aoti_serve.protocol.messages import InferRequest
 from aoti_serve.tensors import DTYPES, DType
 
 EVERY_DTYPE = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values()]
-JSON_DTYPES = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values() if dtype.torch != "bfloat16"]
+JSON_DTYPES = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values() if not dtype.raw]
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -155,6 +155,8 @@ def test_values_at_the_ends_of_their_type_are_taken(datatype: str, values: list[
         pytest.param("FP32", [[1], [2]], id="nested-otherwise"),
         pytest.param("FP32", [[1, 2]], id="nested-too-deep"),
         pytest.param("BF16", [1, 2], id="bf16-has-no-json"),
+        pytest.param("FP8_E4M3FN", [1, 2], id="fp8-e4m3fn-has-no-json"),
+        pytest.param("FP8_E5M2", [1, 2], id="fp8-e5m2-has-no-json"),
     ],
 )
 def test_json_data_that_does_not_fit_its_type_is_refused_by_name(datatype: str, values: list[Any]) -> None:

@@ -17,6 +17,7 @@ from aoti_serve.protocol.messages import InferRequest, InferResponse
 from aoti_serve.tensors import DTYPES, DType, TensorSpec
 
 EVERY_DTYPE = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values()]
+JSON_DTYPES = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values() if not dtype.raw]
 AS_JSON = InferRequest(id=None, inputs={})
 AS_BINARY = InferRequest(id=None, inputs={}, binary_default=True)
 
@@ -55,7 +56,7 @@ def test_binary_outputs_leave_bit_by_bit(dtype: DType, data: st.DataObject) -> N
     assert encoded.body[encoded.header_length :] == array.tobytes()
 
 
-@pytest.mark.parametrize("dtype", [param for param in EVERY_DTYPE if param.id != "bfloat16"])
+@pytest.mark.parametrize("dtype", JSON_DTYPES)
 @settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_json_outputs_leave_value_by_value(dtype: DType, data: st.DataObject) -> None:
@@ -68,10 +69,20 @@ def test_json_outputs_leave_value_by_value(dtype: DType, data: st.DataObject) ->
     np.testing.assert_array_equal(np.array(entry["data"], array.dtype), array.reshape(-1))
 
 
-def test_bfloat16_is_written_as_numbers_in_json() -> None:
-    ones_and_pi = np.array([0x3F80, 0xBF80, 0x4049, 0x0000], np.uint16)
-    encoded = encode_response(response((spec(dtype="bfloat16"), ones_and_pi)), AS_JSON)
-    assert header_of(encoded)["outputs"][0]["data"] == [1.0, -1.0, 3.140625, 0.0]
+@pytest.mark.parametrize(
+    ("dtype", "bits", "numbers"),
+    [
+        pytest.param(
+            "bfloat16", np.uint16([0x3F80, 0xBF80, 0x4049, 0x0000]), [1.0, -1.0, 3.140625, 0.0], id="bfloat16"
+        ),
+        pytest.param("bfloat16", np.uint16([0x7F80, 0xFF80, 0x7FC0]), [None] * 3, id="bfloat16-not-finite"),
+        pytest.param("float8_e4m3fn", np.uint8([0x38, 0xB8, 0x7E, 0x7F]), [1.0, -1.0, 448.0, None], id="float8_e4m3fn"),
+        pytest.param("float8_e5m2", np.uint8([0x3C, 0xBC, 0x34, 0x7C]), [1.0, -1.0, 0.25, None], id="float8_e5m2"),
+    ],
+)
+def test_raw_types_are_written_as_numbers_in_json(dtype: str, bits: NDArray[Any], numbers: list[float | None]) -> None:
+    encoded = encode_response(response((spec(dtype=dtype), bits)), AS_JSON)
+    assert header_of(encoded)["outputs"][0]["data"] == numbers
 
 
 def test_what_is_not_finite_is_null_in_json() -> None:

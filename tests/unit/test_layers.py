@@ -1,4 +1,7 @@
-"""The layers: imports go down only. cli, app > gateway > cluster > model, protocol, weights > config > tensors."""
+"""The layers: imports go down only.
+
+cli, app > gateway > cluster > model, protocol, weights > config, constants > tensors.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ RANKS = {
     "protocol": 2,
     "weights": 2,
     "config": 1,
+    "constants": 1,
     "token": 1,
     "tensors": 0,
     "errors": 0,

@@ -1,31 +1,41 @@
-"""Packages on disk, built by hand: what is read of them, what is refused, where they are unpacked."""
+"""Packages on disk, built by hand: what is read of them, what is refused, and which of their models are served."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 import tempfile
-import threading
 import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
-from aoti_serve.errors import IncompatiblePackage, UnknownSignature, UnreadablePackage
-from aoti_serve.model import package as package_module
-from aoti_serve.model.package import SIGNATURE_KEY, WEIGHTS_APART, WEIGHTS_KEY, Package
+from aoti_serve.config import DeclaredSignature, ModelConfig
+from aoti_serve.constants import ConstantSpec
+from aoti_serve.errors import IncompatiblePackage, InvalidConfig, PackageError, UnknownSignature, UnreadablePackage
+from aoti_serve.model.package import (
+    BASELINE,
+    SIGNATURE_KEY,
+    VARIANTS_KEY,
+    WEIGHTS_APART,
+    WEIGHTS_KEY,
+    Package,
+    configured_package,
+)
 from aoti_serve.model.signature import Signature
-from aoti_serve.tensors import ConstantSpec, Dim, TensorSpec
+from aoti_serve.tensors import Dim, TensorSpec
 
-FOLDER = "demo/data/aotinductor/model/"
+MODELS = "demo/data/aotinductor/"
+FOLDER = MODELS + "model/"
 METADATA = FOLDER + "abc.wrapper_metadata.json"
-LIBRARY = FOLDER + "abc.so"
+LIBRARY = FOLDER + "abc.wrapper.so"
+CODE = FOLDER + "abc.wrapper.cpp"
 BATCH = Dim(symbol="batch", max=64)
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", dtype="float32", shape=(BATCH, 4)),),
@@ -40,12 +50,22 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "aoti-serve" / "packages"
 
 
+DECLARED = DeclaredSignature(inputs=SIGNATURE.inputs, outputs=SIGNATURE.outputs)
+
+
 def metadata(**changes: str) -> dict[str, str]:
     return {SIGNATURE_KEY: SIGNATURE.model_dump_json(), "AOTI_DEVICE_KEY": "cpu"} | changes
 
 
 def members(facts: Any = None, **others: bytes) -> dict[str, bytes]:
     return {METADATA: json.dumps(metadata() if facts is None else facts).encode(), LIBRARY: b"\x7fELF code"} | others
+
+
+def archive_of(facts: dict[str, dict[str, str]]) -> dict[str, bytes]:
+    """The members of an archive with a model for each name."""
+    return {
+        f"{MODELS}{name}/a.wrapper_metadata.json": json.dumps(metadata(**fact)).encode() for name, fact in facts.items()
+    }
 
 
 def written(path: Path, files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
@@ -76,15 +96,42 @@ def test_a_package_says_what_it_is(tmp_path: Path) -> None:
     assert package.digest == hashlib.sha256((tmp_path / "model.pt2").read_bytes()).hexdigest()
 
 
-def test_a_package_that_says_nothing_is_for_the_cpu_and_carries_its_weights(tmp_path: Path) -> None:
-    package = Package.open(written(tmp_path / "model.pt2", members({})))
-    assert (package.device, package.carries_weights) == ("cpu", True)
+@pytest.mark.parametrize(
+    ("code", "carried"),
+    [
+        pytest.param(b"// nothing about weights", True, id="not-said"),
+        pytest.param(b"std::move(cubin_dir),\n          true)", True, id="built-in"),
+        pytest.param(b"std::move(cubin_dir),\n          false)", False, id="apart"),
+    ],
+)
+def test_a_package_that_says_nothing_is_for_the_cpu_and_its_code_tells_of_its_weights(
+    tmp_path: Path, code: bytes, carried: bool
+) -> None:
+    package = Package.open(written(tmp_path / "model.pt2", members({}) | {CODE: code}))
+    assert (package.device, package.carries_weights) == ("cpu", carried)
 
 
 def test_a_package_without_our_signature_is_told_how_to_get_one(tmp_path: Path) -> None:
-    package = Package.open(written(tmp_path / "model.pt2", members({"AOTI_DEVICE_KEY": "cpu"})))
+    path = written(tmp_path / "model.pt2", members({"AOTI_DEVICE_KEY": "cpu"}) | {CODE: b""})
     with pytest.raises(UnknownSignature, match="aoti-serve package"):
-        package.signature  # noqa: B018
+        Package.open(path).signature  # noqa: B018
+
+
+def test_a_declared_signature_is_taken_where_the_package_has_none(tmp_path: Path) -> None:
+    path = written(tmp_path / "model.pt2", members({}) | {CODE: b""})
+    found = Package.open(path, signature=DECLARED).signature
+    assert (found.inputs, found.outputs, found.constants) == (SIGNATURE.inputs, SIGNATURE.outputs, ())
+
+
+def test_a_package_that_has_a_signature_keeps_it(tmp_path: Path) -> None:
+    other = DECLARED.model_copy(update={"inputs": SIGNATURE.outputs})
+    assert Package.open(written(tmp_path / "model.pt2", members()), signature=other).signature == SIGNATURE
+
+
+def test_operators_are_kept_for_whoever_loads_it(tmp_path: Path) -> None:
+    path = written(tmp_path / "model.pt2", members())
+    assert Package.open(path).operators == ()
+    assert Package.open(path, operators=["mylib.ops"]).operators == ("mylib.ops",)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +154,7 @@ def test_a_signature_that_cannot_be_read_is_refused(tmp_path: Path, signature: s
         pytest.param({}, id="empty-archive"),
         pytest.param({"readme.txt": b"hello"}, id="no-model"),
         pytest.param({"demo/data/weights/model/a.wrapper_metadata.json": b"{}"}, id="a-model-elsewhere"),
-        pytest.param({"demo/data/aotinductor/encoder/a.wrapper_metadata.json": b"{}"}, id="a-model-of-another-name"),
-        pytest.param(members() | {FOLDER + "b.wrapper_metadata.json": b"{}"}, id="two-models"),
+        pytest.param(members() | {FOLDER + "b.wrapper_metadata.json": b"{}"}, id="one-model-twice"),
         pytest.param({METADATA: b"not json"}, id="metadata-not-json"),
         pytest.param({METADATA: b""}, id="metadata-empty"),
         pytest.param({METADATA: b'{"a": "\xff"}'}, id="metadata-not-utf8"),
@@ -125,15 +171,8 @@ def test_an_archive_that_is_no_package_is_refused(tmp_path: Path, files: dict[st
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("import this")
-    (tmp_path / "nothing").touch()
-    (tmp_path / "half").write_bytes(written(tmp_path / "model.pt2", members()).read_bytes()[:100])
-    for name, reason in (
-        ("text", "not a .pt2"),
-        ("nothing", "not a .pt2"),
-        ("half", "not a .pt2"),
-        (".", "not a .pt2"),
-    ):
-        with pytest.raises(UnreadablePackage, match=reason):
+    for name in ("text", "."):
+        with pytest.raises(UnreadablePackage, match=r"not a \.pt2"):
             Package.open(tmp_path / name)
 
 
@@ -161,76 +200,59 @@ def test_no_damage_raises_anything_but_unreadable_package(data: st.DataObject) -
             Package.open(path)
 
 
-@pytest.mark.parametrize(
-    ("facts", "reason"),
-    [
-        pytest.param({"AOTI_MACHINE": "sparc64"}, "compiled for sparc64, this machine is", id="machine"),
-        pytest.param({"AOTI_PLATFORM": "plan9"}, "compiled for plan9, this machine is", id="system"),
-        pytest.param({"AOTI_CPU_ISA": "AVX512 AMX_TILE"}, "this CPU lacks amx_tile, avx512f", id="instruction-sets"),
-        pytest.param({"AOTI_MACHINE": "sparc64", "AOTI_DEVICE_KEY": "cuda"}, "compiled for sparc64", id="gpu-machine"),
-    ],
-)
-def test_a_package_for_another_machine_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, str], reason: str
-) -> None:
-    # What this CPU lacks is not known here, so the test decides it.
-    monkeypatch.setattr(package_module, "_cpu_flags", lambda: {"avx2"})
-    with pytest.raises(IncompatiblePackage, match=reason):
-        opened(tmp_path, **facts).check_runs_here()
+def test_a_package_for_another_machine_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path).check_runs_here()
+    with pytest.raises(IncompatiblePackage, match="compiled for sparc64"):
+        opened(tmp_path, AOTI_MACHINE="sparc64").check_runs_here()
 
 
-@pytest.mark.parametrize(
-    "facts",
-    [
-        pytest.param({}, id="nothing-said"),
-        pytest.param({"AOTI_PLATFORM": "linux", "AOTI_MACHINE": platform.machine()}, id="this-machine"),
-        pytest.param({"AOTI_CPU_ISA": "AVX2"}, id="an-instruction-set-it-has"),
-        pytest.param({"AOTI_CPU_ISA": "NEON SVE256"}, id="an-instruction-set-nobody-knows"),
-        pytest.param({"AOTI_CPU_ISA": "AVX512", "AOTI_DEVICE_KEY": "cuda"}, id="a-gpu-needs-no-instruction-set"),
-    ],
-)
-def test_a_package_for_this_machine_runs_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, str]
-) -> None:
-    monkeypatch.setattr(package_module, "_cpu_flags", lambda: {"avx2"})
-    opened(tmp_path, **facts).check_runs_here()
+def test_the_only_model_is_taken_whatever_its_name(tmp_path: Path) -> None:
+    package = Package.open(written(tmp_path / "model.pt2", archive_of({"encoder": {}})))
+    assert (package.model_name, package.variants) == ("encoder", [(None, "encoder")])
 
 
-def test_it_is_unpacked_into_the_users_cache_under_its_digest(tmp_path: Path, cache: Path) -> None:
-    package = opened(tmp_path)
-    folder = package.extract()
-    assert folder == cache / package.digest / FOLDER
-    assert (folder / "abc.so").read_bytes() == b"\x7fELF code"
-    assert [path.name for path in cache.iterdir()] == [package.digest]
+def test_of_several_models_one_must_be_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "model.pt2", archive_of({"encoder": {}, "decoder": {"AOTI_DEVICE_KEY": "cuda"}}))
+    with pytest.raises(UnreadablePackage, match=r"several models, decoder, encoder; say which with `model_name`"):
+        Package.open(path)
+    for name, device in (("encoder", "cpu"), ("decoder", "cuda")):
+        package = Package.open(path, name)
+        assert (package.model_name, package.device, package.variants) == (name, device, [(None, name)])
 
 
-def test_without_xdg_it_is_unpacked_into_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert opened(tmp_path).extract().is_relative_to(tmp_path / ".cache" / "aoti-serve" / "packages")
+def test_of_several_models_the_one_called_model_is_taken(tmp_path: Path) -> None:
+    path = written(tmp_path / "model.pt2", archive_of({"encoder": {}, "model": {}}))
+    assert Package.open(path).model_name == "model"
+    assert Package.open(path, "encoder").model_name == "encoder"
 
 
-def test_it_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unpack(*_: object) -> None:
-        pytest.fail("unpacked a second time")
-
-    folder = opened(tmp_path).extract()
-    monkeypatch.setattr(zipfile.ZipFile, "extractall", unpack)
-    assert opened(tmp_path).extract() == folder
+@pytest.mark.parametrize("name", ["decoder", "", "model/..", "../model"])
+def test_a_model_that_is_not_there_is_refused_and_those_that_are_are_named(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / "model.pt2", archive_of({"encoder": {}, "model": {}}))
+    with pytest.raises(UnreadablePackage, match=f"it holds no model '{name}'; it holds encoder, model"):
+        Package.open(path, name)
 
 
-def test_one_that_is_overtaken_while_it_unpacks_takes_what_is_there(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package, extractall = opened(tmp_path), zipfile.ZipFile.extractall
+def test_variants_are_one_model(tmp_path: Path) -> None:
+    facts = {VARIANTS_KEY: json.dumps({"batch1": 1, "batch16": 16, "batch4": 4})}
+    path = written(tmp_path / "model.pt2", archive_of(dict.fromkeys(("batch1", "batch16", "batch4"), facts)))
+    package = Package.open(path)
+    assert sorted(package.variants, key=str) == [(1, "batch1"), (16, "batch16"), (4, "batch4")]
+    assert package.signature == SIGNATURE
 
-    def overtaken(archive: zipfile.ZipFile, path: Path) -> None:
-        monkeypatch.setattr(zipfile.ZipFile, "extractall", extractall)
-        Package.open(package.path).extract()
-        extractall(archive, path)
 
-    monkeypatch.setattr(zipfile.ZipFile, "extractall", overtaken)
-    assert (package.extract() / "abc.so").read_bytes() == b"\x7fELF code"
+@pytest.mark.parametrize("value", ["", "{", "[]", "1", '{"model": "many"}', '{"model": 1.5}', '{"model": null}'])
+def test_variants_that_cannot_be_read_are_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(UnreadablePackage, match=r"model\.pt2: variants"):
+        opened(tmp_path, **{VARIANTS_KEY: value}).variants  # noqa: B018
+
+
+def test_a_model_is_unpacked_into_the_users_cache_under_the_packages_digest(tmp_path: Path, cache: Path) -> None:
+    files = members() | archive_of({"batch4": {}})
+    package = Package.open(written(tmp_path / "model.pt2", files))
+    assert package.extract() == cache / package.digest / FOLDER
+    assert package.extract("batch4") == cache / package.digest / MODELS / "batch4"
+    assert (package.extract() / "abc.wrapper.so").read_bytes() == b"\x7fELF code"
     assert [path.name for path in cache.iterdir()] == [package.digest]
 
 
@@ -238,55 +260,59 @@ def test_other_content_at_the_same_path_is_unpacked_anew(tmp_path: Path) -> None
     before = opened(tmp_path).extract()
     written(tmp_path / "model.pt2", members() | {LIBRARY: b"\x7fELF other"})
     after = Package.open(tmp_path / "model.pt2").extract()
-    assert (before / "abc.so").read_bytes() == b"\x7fELF code"
-    assert (after / "abc.so").read_bytes() == b"\x7fELF other"
+    assert (before / "abc.wrapper.so").read_bytes() == b"\x7fELF code"
+    assert (after / "abc.wrapper.so").read_bytes() == b"\x7fELF other"
 
 
-def test_many_that_unpack_at_once_find_one_folder(tmp_path: Path, cache: Path) -> None:
-    path = written(tmp_path / "model.pt2", members() | {FOLDER + str(n): bytes(2000) for n in range(20)})
-    together, found = threading.Barrier(6), list[Path]()
-
-    def unpack() -> None:
-        package = Package.open(path)
-        together.wait(60)
-        found.append(package.extract())
-
-    threads = [threading.Thread(target=unpack) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 6
-    assert len(set(found)) == 1
-    assert len(list(found[0].iterdir())) == 22
-    assert len(list(cache.iterdir())) == 1
+def test_the_baseline_is_what_export_wrote(tmp_path: Path) -> None:
+    assert opened(tmp_path).baseline() == {}
+    content = save({"positions": np.arange(3, dtype=np.float32)})
+    package = Package.open(written(tmp_path / "model.pt2", members() | {f"demo/{BASELINE}": content}))
+    found = package.baseline()
+    assert list(found) == ["positions"]
+    assert found["positions"].tolist() == [0, 1, 2]
 
 
-def test_members_that_point_elsewhere_stay_inside(tmp_path: Path, cache: Path) -> None:
-    evil = {"../../escaped": b"1", "/absolute": b"2", f"{FOLDER}../../../../../../up": b"3"}
-    package = Package.open(written(tmp_path / "model.pt2", members() | evil))
-    package.extract()
-    outside = [
-        path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(cache / package.digest)
-    ]
-    assert outside == [tmp_path / "model.pt2"]
+def configured(folder: Path, facts: dict[str, str] | None = None, **changes: Any) -> Package:
+    path = written(folder / "model.pt2", members(metadata() if facts is None else facts) | {CODE: b""})
+    return configured_package(ModelConfig.model_validate({"name": "demo", "package": path} | changes))
 
 
-def test_a_package_without_a_library_is_refused_when_it_is_unpacked(tmp_path: Path) -> None:
-    package = Package.open(written(tmp_path / "model.pt2", {METADATA: b"{}"}))
-    with pytest.raises(UnreadablePackage):
-        package.extract()
+def test_a_configuration_opens_its_package(tmp_path: Path) -> None:
+    digest = hashlib.sha256(configured(tmp_path).path.read_bytes()).hexdigest()
+    for changes in ({"sha256": digest}, {"sha256": digest.upper()}, {"device": "cpu"}, {"model_name": "model"}):
+        package = configured(tmp_path, **changes)
+        assert (package.path, package.signature) == (tmp_path / "model.pt2", SIGNATURE)
+    package = configured(tmp_path, {}, signature=DECLARED, operators=["mylib.ops"])
+    assert (package.signature.inputs, package.operators) == (SIGNATURE.inputs, ("mylib.ops",))
 
 
-def test_a_damaged_library_is_refused_and_leaves_nothing_unpacked(tmp_path: Path, cache: Path) -> None:
-    path = damaged(written(tmp_path / "model.pt2", members()), b"\x7fELF code", b"\x7fELF c0de")
-    with pytest.raises(UnreadablePackage):
-        Package.open(path).extract()
-    assert list(cache.iterdir()) == []
+@pytest.mark.parametrize(
+    ("facts", "changes", "error", "reason"),
+    [
+        pytest.param({}, {"sha256": "00" * 32}, IncompatiblePackage, r"its sha256 is \w{64}, not 0000", id="digest"),
+        pytest.param({}, {"device": "cuda"}, IncompatiblePackage, "for cpu, .* says device: cuda", id="device"),
+        pytest.param({}, {"model_name": "encoder"}, UnreadablePackage, "no model 'encoder'", id="model"),
+        pytest.param({SIGNATURE_KEY: "{}"}, {}, UnreadablePackage, "signature", id="signature"),
+        pytest.param({WEIGHTS_KEY: WEIGHTS_APART}, {}, InvalidConfig, "'demo': .*`weights:` must name", id="weights"),
+    ],
+)
+def test_a_configuration_that_does_not_go_with_its_package_is_refused(
+    tmp_path: Path,
+    facts: dict[str, str],
+    changes: dict[str, Any],
+    error: type[PackageError | InvalidConfig],
+    reason: str,
+) -> None:
+    with pytest.raises(error, match=reason):
+        configured(tmp_path, metadata(**facts), **changes)
 
 
-def test_a_cache_that_cannot_be_written_is_an_os_error(tmp_path: Path, cache: Path) -> None:
-    package = opened(tmp_path)
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises(OSError, match=os.strerror(20)):
-        package.extract()
+def test_a_configuration_without_the_signature_that_is_needed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownSignature, match="signature:"):
+        configured(tmp_path, {})
+
+
+def test_weights_that_are_apart_are_named_in_the_configuration(tmp_path: Path) -> None:
+    facts = metadata(**{WEIGHTS_KEY: WEIGHTS_APART})
+    assert not configured(tmp_path, facts, weights=tmp_path / "w.safetensors").carries_weights

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.errors import InvalidInput, MissingInput, UnknownInput, UnknownOutput, WrongInputDtype, WrongInputShape
-from aoti_serve.model.signature import Shaped, Signature
-from aoti_serve.tensors import Dim, TensorSpec
+from aoti_serve.model.signature import IndexGuard, Signature
+from aoti_serve.model.tree import Tree
+from aoti_serve.tensors import Dim, Shaped, TensorSpec
 
 BATCH = Dim(symbol="batch", min=1, max=16)
 LENGTH = Dim(symbol="length", min=2)
@@ -84,11 +85,100 @@ def test_a_missing_input_is_refused_by_name(name: str) -> None:
         WHOLE.check_inputs(sent)
 
 
-def test_an_unknown_output_is_refused_by_name() -> None:
-    checked = signature(IMAGE, outputs=(spec("logits", BATCH, 10),))
-    checked.check_outputs(["logits", "logits"])
-    with pytest.raises(UnknownOutput, match=r"output 'logit'.*\['logits'\]"):
-        checked.check_outputs(["logits", "logit"])
+NESTED = signature(
+    spec("ids", BATCH),
+    spec("user.age", BATCH),
+    spec("mask", BATCH),
+    outputs=(spec("logits", BATCH), spec("aux", BATCH)),
+).model_copy(
+    update={
+        "takes": Tree(
+            spec="not looked at",
+            leaves=("ids", "user.age", None, "mask"),
+            paths={"ids": "ARGS[0]", "user.age": "ARGS[1]['age']", "mask": "KWARGS['mask']"},
+        ),
+        "gives": Tree(
+            spec="not looked at",
+            leaves=("logits", None, "aux"),
+            paths={"logits": "RESULT['logits']", "aux": "RESULT['aux'][0]"},
+        ),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "own"),
+    [
+        pytest.param("ids", "ids", id="own"),
+        pytest.param("user.age", "user.age", id="own-nested"),
+        pytest.param("INPUT__0", "ids", id="ordinal"),
+        pytest.param("INPUT__2", "mask", id="ordinal-counts-tensors-only"),
+        pytest.param("ARGS[0]", "ids", id="positional"),
+        pytest.param("ARGS[1]['age']", "user.age", id="key"),
+        pytest.param('ARGS[1]["age"]', "user.age", id="key-in-double-quotes"),
+        pytest.param("ARGS[1][age]", "user.age", id="key-without-quotes"),
+        pytest.param("KWARGS['mask']", "mask", id="keyword"),
+        pytest.param("KWARGS[mask]", "mask", id="keyword-without-quotes"),
+        pytest.param("INPUT__3", "INPUT__3", id="ordinal-beyond"),
+        pytest.param("INPUT_0", "INPUT_0", id="no-ordinal"),
+        pytest.param("ARGS[2]", "ARGS[2]", id="not-there"),
+        pytest.param("OUTPUT__0", "OUTPUT__0", id="an-output"),
+        pytest.param("id", "id", id="unknown"),
+        pytest.param("", "", id="nothing"),
+    ],
+)
+def test_an_input_goes_by_tritons_names_as_well(sent: str, own: str) -> None:
+    assert NESTED.by_input({sent: 7}) == {own: 7}
+
+
+def test_inputs_may_be_called_in_different_ways_in_one_call() -> None:
+    assert NESTED.by_input({"KWARGS['mask']": 1, "INPUT__0": 2, "user.age": 3}) == {"mask": 1, "ids": 2, "user.age": 3}
+
+
+def test_of_a_package_that_does_not_know_its_nesting_only_the_order_is_known() -> None:
+    flat = signature(IMAGE, MASK)
+    assert flat.by_input({"INPUT__1": 1, "ARGS[0]": 2}) == {"mask": 1, "ARGS[0]": 2}
+
+
+def test_a_name_that_looks_like_tritons_is_the_inputs_own() -> None:
+    crossed = signature(spec("INPUT__1", 1), spec("INPUT__0", 1), outputs=(spec("OUTPUT__1", 1), spec("OUTPUT__0", 1)))
+    assert crossed.by_input({"INPUT__0": 0, "INPUT__1": 1}) == {"INPUT__0": 0, "INPUT__1": 1}
+    assert [crossed.output_named(name) for name in ("OUTPUT__0", "OUTPUT__1")] == ["OUTPUT__0", "OUTPUT__1"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "own"),
+    [
+        pytest.param("logits", "logits", id="own"),
+        pytest.param("OUTPUT__0", "logits", id="ordinal"),
+        pytest.param("OUTPUT__1", "aux", id="ordinal-counts-tensors-only"),
+        pytest.param("RESULT['logits']", "logits", id="key"),
+        pytest.param("RESULT[logits]", "logits", id="key-without-quotes"),
+        pytest.param('RESULT["aux"][0]', "aux", id="deeper"),
+    ],
+)
+def test_an_output_goes_by_tritons_names_as_well(asked: str, own: str) -> None:
+    assert NESTED.output_named(asked) == own
+
+
+def test_a_single_output_is_the_first_result() -> None:
+    gives = Tree(spec="", leaves=("output",), paths={"output": "RESULT[0]"})
+    single = signature(IMAGE, outputs=(spec("output", BATCH),)).model_copy(update={"gives": gives})
+    assert {single.output_named(name) for name in ("output", "OUTPUT__0", "RESULT[0]")} == {"output"}
+
+
+@pytest.mark.parametrize(
+    "name", ["logit", "OUTPUT__2", "OUTPUT_0", "INPUT__0", "RESULT[0]", "RESULT['aux']", "ids", ""]
+)
+def test_an_unknown_output_is_refused_by_name(name: str) -> None:
+    with pytest.raises(UnknownOutput, match=r"^output '.*': .*\['logits', 'aux'\]") as caught:
+        NESTED.output_named(name)
+    assert str(caught.value).startswith(f"output '{name}': ")
+
+
+def test_the_compiled_codes_outputs_are_named_also_those_that_are_no_tensors() -> None:
+    assert NESTED.output_leaves == ("logits", None, "aux")
+    assert signature(IMAGE, outputs=(spec("y", BATCH),)).output_leaves == ("y",)
 
 
 @settings(deadline=None)
@@ -127,4 +217,6 @@ def test_the_batch_dimension_is_first_in_every_input_and_output(checked: Signatu
 
 
 def test_a_signature_survives_its_json() -> None:
-    assert Signature.model_validate_json(WHOLE.model_dump_json()) == WHOLE
+    guards = (IndexGuard(inputs=("ids",), table="words.weight", low=0, high=None),)
+    for whole in (WHOLE, NESTED, NESTED.model_copy(update={"guards": guards})):
+        assert Signature.model_validate_json(whole.model_dump_json()) == whole

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from aoti_serve.constants import Constants, ConstantSpec
 from aoti_serve.errors import (
     DigestMismatch,
     InvalidWeights,
@@ -26,11 +27,12 @@ from aoti_serve.errors import (
     WrongTensorDtype,
     WrongTensorShape,
 )
-from aoti_serve.tensors import DTYPES, ConstantSpec
+from aoti_serve.tensors import DTYPES
 from aoti_serve.weights.source import Slice, check_fits, digest_of, local_file, read_index
 
 BIAS = ConstantSpec(name="bias", dtype="float32", shape=(3,), stride=(1,))
 WEIGHT = ConstantSpec(name="weight", dtype="bfloat16", shape=(3, 2), stride=(2, 1))
+BOTH = Constants(constants=(BIAS, WEIGHT), unused=("num_batches_tracked",))
 FITTING = {"bias": Slice("float32", (3,), 0, 12), "weight": Slice("bfloat16", (3, 2), 12, 24)}
 
 
@@ -68,9 +70,9 @@ def test_every_dtype_goes_by_its_torch_name(tmp_path: Path, dtype: Any) -> None:
 
 
 def test_a_dtype_that_cannot_be_served_keeps_its_own_name(tmp_path: Path) -> None:
-    path = file_of(tmp_path / "w", {"bias": tensor(0, 3, (3,), dtype="F8_E4M3")}, bytes(3))
-    with pytest.raises(WrongTensorDtype, match="tensor 'bias': dtype F8_E4M3"):
-        check_fits(read_index(path), [BIAS], [])
+    path = file_of(tmp_path / "w", {"bias": tensor(0, 3, (3,), dtype="F8_E8M0")}, bytes(3))
+    with pytest.raises(WrongTensorDtype, match="tensor 'bias': dtype F8_E8M0"):
+        check_fits(read_index(path), Constants(constants=(BIAS,)))
 
 
 ONE = {"a": tensor(0, 4)}
@@ -144,8 +146,8 @@ def test_no_damage_raises_anything_but_unreadable_weights(
 
 
 def test_weights_that_fit_pass_also_with_tensors_that_are_not_used() -> None:
-    check_fits(FITTING, [BIAS, WEIGHT], [])
-    check_fits(FITTING | {"num_batches_tracked": Slice("int64", (), 24, 32)}, [BIAS, WEIGHT], ["num_batches_tracked"])
+    check_fits(FITTING, BOTH)
+    check_fits(FITTING | {"num_batches_tracked": Slice("int64", (), 24, 32)}, BOTH)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_weights_that_fit_pass_also_with_tensors_that_are_not_used() -> None:
 def test_weights_that_do_not_fit_are_refused_by_tensor(changes: dict[str, Slice | None], error: InvalidWeights) -> None:
     index = {name: part for name, part in (FITTING | changes).items() if part is not None}
     with pytest.raises(type(error)) as caught:
-        check_fits(index, [BIAS, WEIGHT], [])
+        check_fits(index, BOTH)
     assert str(caught.value) == str(error)
 
 
