@@ -8,7 +8,6 @@ container's work, and nobody but the container may call this.
 
 from __future__ import annotations
 
-import _ctypes
 import ctypes
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -124,9 +123,11 @@ class NativeContainer:
         self._call("FreeInactiveConstantBuffer")
 
     def delete(self) -> None:
-        """Give back everything, the library's mapping too; no other method may be called afterwards."""
+        """Give back everything but the library's own pages; no other method may be called afterwards.
+
+        Those are the file's, shared and clean; symbols that C++ wants unique keep glibc from ever unmapping them.
+        """
         self._call("Delete")
-        _ctypes.dlclose(self._library._handle)
 
     def _register(self, tensors: Mapping[str, torch.Tensor]) -> None:
         handles = _own(tensors.values())
