@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from aoti_serve.constants import ConstantSpec
-from aoti_serve.model.device import CHUNK, CpuDevice
+from aoti_serve.model.device import CHUNK, CpuDevice, HostBlock
 from aoti_serve.model.variants import Variants
 
 ALIGNMENT = 64  # bytes; AOTI_CONST_ALIGNMENT, to which the library's own sizes are padded as well
@@ -20,33 +20,34 @@ ALIGNMENT = 64  # bytes; AOTI_CONST_ALIGNMENT, to which the library's own sizes 
 class Buffer:
     """One value for every constant, in one block: `tensors` are views of it, the same objects for ever.
 
-    `registered` says whether the runtime knows where they are; freeing and allocating moves them.
+    `registered` says whether the runtime knows them where they are.
     """
 
     def __init__(self, constants: Sequence[ConstantSpec], device: CpuDevice) -> None:
         self._device = device
-        on_host = [spec for spec in constants if spec.host]
         on_device = [spec for spec in constants if not spec.host]
-        self._blocks = [_Block(on_device, device), _Block(on_host, CpuDevice())]
-        self.tensors = self._blocks[0].tensors | self._blocks[1].tensors
+        on_host = [spec for spec in constants if spec.host]
+        self._blocks: list[HostBlock] = []
+        self.tensors: dict[str, torch.Tensor] = {}
+        for specs, place in ((on_device, device), (on_host, CpuDevice())):
+            block = place.allocate(sum(padded(spec.nbytes) for spec in specs))
+            self._blocks.append(block)
+            self.tensors |= dict(_views(block.tensor, specs))
         self.registered = False
-        self.free()
+        self.free()  # views can be made of memory only while it is there
 
     @property
     def nbytes(self) -> int:
         """What it holds now, in bytes."""
-        return sum(block.storage.nbytes() for block in self._blocks)
+        return sum(block.held for block in self._blocks)
 
     def allocate(self) -> None:
-        for block in self._blocks:
-            if block.storage.nbytes() < block.nbytes:
-                block.storage.resize_(block.nbytes)
-                self.registered = False
+        moved = [block.hold() for block in self._blocks]
+        self.registered = self.registered and not any(moved)
 
     def free(self) -> None:
         for block in self._blocks:
-            block.storage.resize_(0)
-        self.registered = False
+            block.free()
 
     def fill(self, values: Mapping[str, torch.Tensor]) -> None:
         """Copy a value for every constant into it, in bounded steps; torch lets go of the GIL in each."""
@@ -100,6 +101,7 @@ class Buffers:
     def free_inactive(self) -> None:
         self._device.settled()
         self.runtime.free_inactive()
+        self.inactive.registered = False  # the runtime has forgotten that it was folded
         self.inactive.free()
 
     def rebuild(self, answers: bool) -> None:
@@ -107,9 +109,9 @@ class Buffers:
         self.runtime.delete()
         self.runtime = self._load()
         self.inactive.free()
+        self.active.registered = self.inactive.registered = False
         if answers:
             self.active, self.inactive = self.inactive, self.active
-            self.inactive.registered = False
             self.publish()
             self.flip()
 
@@ -124,19 +126,12 @@ def padded(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-class _Block:
-    """One allocation with room for some constants, and views of it by name, the same objects for ever."""
-
-    def __init__(self, constants: Sequence[ConstantSpec], device: CpuDevice) -> None:
-        self.nbytes = sum(padded(spec.nbytes) for spec in constants)
-        whole = device.allocate(self.nbytes)
-        self.storage = whole.untyped_storage()
-        self.tensors: dict[str, torch.Tensor] = {}
-        start = 0
-        for spec in constants:
-            part = whole[start : start + spec.nbytes].view(getattr(torch, spec.dtype))
-            self.tensors[spec.name] = part.as_strided(spec.shape, spec.stride, part.storage_offset())
-            start += padded(spec.nbytes)
+def _views(whole: torch.Tensor, constants: Sequence[ConstantSpec]) -> Iterator[tuple[str, torch.Tensor]]:
+    start = 0
+    for spec in constants:
+        part = whole[start : start + spec.nbytes].view(getattr(torch, spec.dtype))
+        yield spec.name, part.as_strided(spec.shape, spec.stride, part.storage_offset())
+        start += padded(spec.nbytes)
 
 
 def _steps(target: torch.Tensor, source: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

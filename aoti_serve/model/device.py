@@ -5,10 +5,53 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from mmap import MADV_DONTNEED, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
 import torch
 
 CHUNK = 16 * 2**20  # bytes; what one step of a copy moves
+
+
+class HostBlock:
+    """Memory for constants on the host: pages of its own, since freed blocks of these sizes would fragment the heap.
+
+    `tensor` is all of it, in bytes, at one address for ever; `held` is how many of them count as used.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self._pages = mmap(-1, max(nbytes, 1), flags=MAP_PRIVATE | MAP_ANONYMOUS)
+        self._nbytes = nbytes
+        self.tensor = torch.frombuffer(self._pages, dtype=torch.uint8)[:nbytes]
+        self.held = 0
+
+    def hold(self) -> bool:
+        """Have the memory; returns whether it is at another address than before."""
+        self.held = self._nbytes
+        return False
+
+    def free(self) -> None:
+        """Give the memory back; what it held is gone."""
+        self._pages.madvise(MADV_DONTNEED)
+        self.held = 0
+
+
+class CardBlock(HostBlock):
+    """Memory for constants on a card: torch's, whose caching allocator may place it elsewhere each time."""
+
+    def __init__(self, nbytes: int, device: torch.device) -> None:
+        self._nbytes = nbytes
+        self.tensor = torch.empty(nbytes, dtype=torch.uint8, device=device)
+        self.held = nbytes
+
+    def hold(self) -> bool:
+        moves = self.held < self._nbytes
+        self.tensor.untyped_storage().resize_(self._nbytes)
+        self.held = self._nbytes
+        return moves
+
+    def free(self) -> None:
+        self.tensor.untyped_storage().resize_(0)
+        self.held = 0
 
 
 class CpuDevice:
@@ -17,9 +60,8 @@ class CpuDevice:
     def __init__(self) -> None:
         self.torch = torch.device("cpu")
 
-    def allocate(self, nbytes: int) -> torch.Tensor:
-        """Memory for constants, in bytes."""
-        return torch.empty(nbytes, dtype=torch.uint8, device=self.torch)
+    def allocate(self, nbytes: int) -> HostBlock:
+        return HostBlock(nbytes)
 
     @contextmanager
     def runner(self) -> Iterator[int | None]:
@@ -55,6 +97,9 @@ class CudaDevice(CpuDevice):
         self._copies = self._new_stream()
         self._pinned = deque(self._new_pinned() for _ in range(2))
         self._flips: list[torch.cuda.Event] = []
+
+    def allocate(self, nbytes: int) -> HostBlock:
+        return CardBlock(nbytes, self.torch)
 
     @contextmanager
     def runner(self) -> Iterator[int | None]:

@@ -1,144 +1,96 @@
-"""Packages that export did not make: what can be known of them without running their code.
+"""Packages that export did not make: their signature, from whoever knows it.
 
-AOTInductor packs the C++ that it generated beside the library. It lists the constants with shapes and strides, and the
-call specs; names, dtypes and ranges of inputs and outputs are in an exported program in the same archive, or nowhere:
-then the configuration must declare them.
+The constants are in the generated code. Names, dtypes and ranges of inputs and outputs are in an exported program in
+the same archive, or nowhere: then the configuration must declare them. Which parameters were compiled in, only the
+exported program tells.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from torch.utils import _pytree as pytree
 
 from aoti_serve.config import DeclaredSignature
-from aoti_serve.constants import ConstantSpec
-from aoti_serve.errors import UnknownSignature, UnreadablePackage
+from aoti_serve.errors import IncompatiblePackage, UnknownSignature, UnreadablePackage
 from aoti_serve.model import archive
+from aoti_serve.model.declared import declared_signature, snippet
+from aoti_serve.model.generated import GeneratedCode, fixed_threads
 from aoti_serve.model.signature import Signature
-from aoti_serve.model.tree import Tree
+from aoti_serve.tensors import Dim, TensorSpec
 
-_FACT = re.compile(r"constants_info_\[(\d+)\]\.(\w+) = (.*);")
-_SPEC = re.compile(r'(in|out)_spec_ = R"\((.*)\)";')
-_BUILT_IN = re.compile(r"std::move\(cubin_dir\),\s*(true|false)\)")
-_FIXED_THREADS = re.compile(r"#pragma omp parallel num_threads\((\d+)\)")
+__all__ = ["carries_weights", "fixed_threads", "signature_of"]
 
 
 def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> Signature:
     """The signature from the exported program in the archive, else as declared; constants from the generated code.
 
-    Raises UnknownSignature with the lines to add to the configuration if there is neither.
+    Raises UnknownSignature with the lines to add to the configuration if there is neither, and IncompatiblePackage if
+    the code was compiled for another signature.
     """
-    code = _generated(path, model)
-    if declared is not None:
-        return _declared(code, declared)
-    if archive.read(path, f"models/{model}.json") is None:
-        raise UnknownSignature(path=path, snippet=_snippet(code))
-    from aoti_serve.model.program import stored_program
-    from aoti_serve.model.reconcile import reconciled
-
-    program = stored_program(path, model)
-    carried = {spec.name for spec in program.signature.constants if spec.carried}
-    constants = tuple(_constants(code, carried))
-    signature = reconciled(program.signature, program.values, {spec.name for spec in constants})
-    return signature.model_copy(update={"constants": constants})
-
-
-def _declared(code: str, declared: DeclaredSignature) -> Signature:
-    specs = dict(_SPEC.findall(code))
-    return Signature(
-        inputs=declared.inputs,
-        outputs=declared.outputs,
-        takes=_tree(specs.get("in", ""), [spec.name for spec in declared.inputs]),
-        gives=_tree(specs.get("out", ""), [spec.name for spec in declared.outputs]),
-        constants=tuple(_constants(code, declared.carried)),
-        unused=declared.unused,
-    )
+    code = GeneratedCode(path, model)
+    if f"models/{model}.json" in archive.members(path, "models/"):
+        signature = _stored(path, model, code)
+    elif declared is not None:
+        signature = declared_signature(path, declared, code)
+    else:
+        raise UnknownSignature(path=path, snippet=snippet(code))
+    counts = (len(signature.inputs), len(signature.outputs))
+    if counts != (compiled := (code.num_inputs, sum(code.outputs))):
+        reason = "its signature has {} inputs and {} outputs, its code {} and {}".format(*counts, *compiled)
+        raise IncompatiblePackage(path=path, reason=reason)
+    if declared is not None and (misfit := next(_misfits(signature.inputs, code.inputs or ()), None)):
+        raise IncompatiblePackage(path=path, reason=misfit)
+    return signature
 
 
 def carries_weights(path: Path, model: str) -> bool:
-    """Whether the library holds weights; true where the generated code does not say."""
-    found = _BUILT_IN.search(_generated(path, model))
-    return found is None or found[1] == "true"
+    """Whether the library holds weights."""
+    return GeneratedCode(path, model).carries_weights
 
 
-def fixed_threads(path: Path, model: str) -> int | None:
-    """The OpenMP thread count that is compiled in, if one is (without `cpp.dynamic_threads`)."""
-    counts = [int(count) for _, code in _sources(path, model) for count in _FIXED_THREADS.findall(code)]
-    return max(counts, default=None)
+def _stored(path: Path, model: str, code: GeneratedCode) -> Signature:
+    from aoti_serve.model.program import stored_program
+    from aoti_serve.model.reconcile import reconciled
+
+    try:
+        program = stored_program(path, model)
+    except Exception as error:  # torch raises a dozen kinds
+        detail = f"its exported program cannot be read: {error} (are the modules of its operators in `operators`?)"
+        raise UnreadablePackage(path=path, detail=detail) from error
+    # The compiler renames what forward() makes to `_tensor_constant<n>`; nobody's weights hold it under either name.
+    made = program.exported.graph_signature.lifted_tensor_constants
+    known = [spec for spec in program.signature.constants if spec.name not in made]
+    constants = code.constants([spec.name for spec in known if spec.carried])
+    signature = program.signature.model_copy(update={"constants": tuple(known)})
+    signature = reconciled(signature, program.values, {spec.name for spec in constants})
+    return signature.model_copy(update={"constants": constants})
 
 
-def _constants(code: str, carried: Collection[str]) -> Iterator[ConstantSpec]:
-    facts: dict[int, dict[str, str]] = defaultdict(dict)
-    for index, key, value in _FACT.findall(code):
-        facts[int(index)][key] = value
-    built_in = (found := _BUILT_IN.search(code)) is None or found[1] == "true"
-    for _, fact in sorted(facts.items()):
-        if fact["from_folded"] == "true":
-            continue
-        name = fact["original_fqn"].strip('"')
-        lifted = fact["type"].endswith("TensorConstant)")
-        yield ConstantSpec(
-            name=name,
-            dtype=fact["dtype"].removeprefix("cached_torch_dtype_"),
-            shape=_sizes(fact["shape"]),
-            stride=_sizes(fact["stride"]),
-            carried=built_in and (lifted or name in carried),
-        )
+def _misfits(declared: Sequence[TensorSpec], compiled: Sequence[TensorSpec]) -> Iterator[str]:
+    """The inputs that would let something through that the code was not compiled for."""
+    sizes: dict[str, int | str] = {}
+    for spec, form in zip(declared, compiled, strict=False):
+        if spec.dtype != form.dtype or not _fits(spec, form, sizes):
+            what = f"{spec.dtype} {spec.describe_shape()}"
+            yield f"input '{spec.name}' is declared {what}, it was compiled for {form.dtype} {form.describe_shape()}"
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(int(size) for size in re.findall(r"\d+", text))
-
-
-def _generated(path: Path, model: str) -> str:
-    for name, code in _sources(path, model):
-        if name.endswith("wrapper.cpp"):
-            return code
-    raise UnreadablePackage(
-        path=path, detail=f"'{model}' comes without its generated code, so its constants are unknown"
+def _fits(spec: TensorSpec, compiled: TensorSpec, sizes: dict[str, int | str]) -> bool:
+    """Whether every shape that `spec` admits is one that was compiled; `sizes` are the compiler's symbols so far."""
+    return len(spec.shape) == len(compiled.shape) and all(
+        _within(dim, wanted) and _agrees(dim, wanted, sizes)
+        for dim, wanted in zip(spec.shape, compiled.shape, strict=True)
     )
 
 
-def _sources(path: Path, model: str) -> Iterator[tuple[str, str]]:
-    for name in archive.members(path, f"{archive.MODELS}/{model}/"):
-        if name.endswith(".cpp"):
-            yield name, (archive.read(path, name) or b"").decode(errors="replace")
+def _within(dim: int | Dim, compiled: int | Dim) -> bool:
+    if isinstance(compiled, int):
+        return dim == compiled
+    low, high = (dim, dim) if isinstance(dim, int) else (dim.min, dim.max)
+    enough = low >= compiled.min or compiled.min == 1
+    return enough and (compiled.max is None or (high is not None and high <= compiled.max))
 
 
-def _snippet(code: str) -> str:
-    """The lines to add under the model's entry, with a blank for what only its maker knows."""
-    specs = dict(_SPEC.findall(code))
-    lines = ["signature:"]
-    for kind, spec in (("inputs", specs.get("in", "")), ("outputs", specs.get("out", ""))):
-        lines.append(f"  {kind}:")
-        lines += [f"    - {{name: {name}, dtype: float32, shape: [batch=1..64, 16]}}" for name in _names(kind, spec)]
-    return "\n".join(lines)
-
-
-def _names(kind: str, spec: str) -> list[str]:
-    paths = _paths(spec)
-    if paths is None:
-        return [kind.removesuffix("s")]
-    keys = [[str(getattr(key, "key", getattr(key, "idx", ""))) for key in path] for path in paths]
-    return [".".join(parts[1:] if kind == "inputs" else parts) or "output" for parts in keys]
-
-
-def _tree(spec: str, names: list[str]) -> Tree | None:
-    """The nesting with the declared names; None if it has leaves that were not declared, or cannot be known."""
-    paths = _paths(spec)
-    if paths is None or len(paths) != len(names):
-        return None
-    return Tree(spec=spec, leaves=tuple(names))
-
-
-def _paths(spec: str) -> list[Any] | None:
-    try:
-        tree: Any = pytree.treespec_loads(spec)
-    except Exception:  # a container type of the module's own, whatever it makes torch raise
-        return None
-    return [path for path, _ in pytree.tree_flatten_with_path(pytree.tree_unflatten([0] * tree.num_leaves, tree))[0]]
+def _agrees(dim: int | Dim, compiled: int | Dim, sizes: dict[str, int | str]) -> bool:
+    size = dim if isinstance(dim, int) else dim.symbol
+    return isinstance(compiled, int) or sizes.setdefault(compiled.symbol, size) == size

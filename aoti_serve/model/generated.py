@@ -1,16 +1,15 @@
 """The C++ that AOTInductor packs beside each library: nothing else tells what a model takes and keeps.
 
 The constructor lists the constants and the call specs. `check_input_<n>`, which the runtime calls only if
-AOTI_RUNTIME_CHECK_INPUTS is set, knows the inputs' dtypes and sizes. Of outputs the code knows how many there are.
+AOTI_RUNTIME_CHECK_INPUTS is set, knows the inputs' dtypes and sizes. Of the outputs the code knows how many there are.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from aoti_serve.constants import ConstantSpec
 from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
@@ -25,13 +24,12 @@ _PIECE = re.compile(r'R"\((.*?)\)"')
 _INPUT_NAME = re.compile(r'inputs_info_\[\d+\]\.name = "(\w+)";')
 _INPUT_CHECK = re.compile(r"static void check_input_\d+\((.*?)\n}", re.S)
 _INPUT_SIZES = re.compile(r'assert_size_stride\((\w+), {(.*?)}, .*"input"\)')
-_RUN = "::run_impl("
 _FIXED_THREADS = re.compile(r"#pragma omp parallel.* num_threads\((\d+)\)")
 _UNBOUNDED = 2**62
 
 
 class GeneratedCode:
-    """What one model's code says of it. Raises UnreadablePackage if the code is missing or is none that is known."""
+    """What one model's code says of it. Raises UnreadablePackage if the code is missing or of an unknown kind."""
 
     def __init__(self, path: Path, model: str) -> None:
         self._path = path
@@ -41,6 +39,7 @@ class GeneratedCode:
             raise UnreadablePackage(path=path, detail=f"the generated code of '{model}' is of an unknown kind")
         self.num_inputs, self.num_outputs = int(base[1]), int(base[2])
         self.carries_weights = base[3] == "true"
+        self._on_card = "= cached_torch_device_type_cuda;" in self._code
 
     def call_spec(self, side: str) -> str:
         """torch's serialised TreeSpec of the arguments (`side` is "in") or of the result ("out")."""
@@ -50,27 +49,25 @@ class GeneratedCode:
     @property
     def outputs(self) -> tuple[bool, ...]:
         """For each output whether it is a tensor; else it is None."""
-        written = set(re.findall(r"output_handles\[(\d+)\]", self._code[self._code.rfind(_RUN) :]))
+        written = set(re.findall(r"output_handles\[(\d+)\]", self._code[self._code.rfind("::run_impl(") :]))
         return tuple(str(index) in written for index in range(self.num_outputs))
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...] | None:
-        """The inputs as compiled, by the names `input_<n>`; None if this code does not tell."""
-        checks = _INPUT_CHECK.findall(self._code)
-        symbols = dict(_INPUT_SIZES.findall(self._code))
-        known = [symbols.get(name, "").split(",") for name in _INPUT_NAME.findall(self._code)]
-        if not len(checks) == len(known) == self.num_inputs:
+        """The inputs as compiled, called `input_<n>`; None if this code does not tell."""
+        checks, names = _INPUT_CHECK.findall(self._code), _INPUT_NAME.findall(self._code)
+        if not len(checks) == len(names) == self.num_inputs:
             return None
-        batch = next(iter(known), [""])[0]
-        return tuple(
-            self._input(f"input_{index}", check, ["batch" if size == batch else size.strip() for size in sizes])
-            for index, (check, sizes) in enumerate(zip(checks, known, strict=True))
-        )
+        sizes = {name: text.split(", ") for name, text in _INPUT_SIZES.findall(self._code)}
+        symbols = [sizes.get(name, []) for name in names]
+        batch = symbols[0][0] if symbols and symbols[0] else None
+        named = [["batch" if symbol == batch else symbol for symbol in given] for given in symbols]
+        return tuple(self._input(f"input_{index}", *form) for index, form in enumerate(zip(checks, named, strict=True)))
 
     def constants(self, carried: Collection[str] = ()) -> tuple[ConstantSpec, ...]:
         """Those that can be swapped, not those that folding makes of them.
 
-        The package carries those in `carried` and those that forward() makes, if its library holds weights.
+        If its library holds weights, the package carries those in `carried` and those that forward() makes.
         """
         facts: dict[int, dict[str, str]] = defaultdict(dict)
         for index, key, value in _FACT.findall(self._code):
@@ -80,30 +77,29 @@ class GeneratedCode:
 
     def _constant(self, fact: Mapping[str, str], carried: Collection[str]) -> ConstantSpec:
         name = fact["original_fqn"].strip('"')
-        lifted = fact["type"].endswith("TensorConstant)")
         spec = ConstantSpec(
             name=name,
-            dtype=self._dtype(name, fact["dtype"].removeprefix("cached_torch_dtype_")),
-            shape=_sizes(fact["shape"]),
-            stride=_sizes(fact["stride"]),
-            carried=self.carries_weights and (lifted or name in carried),
+            dtype=self._known(name, fact["dtype"].removeprefix("cached_torch_dtype_")),
+            shape=_numbers(fact["shape"]),
+            stride=_numbers(fact["stride"]),
+            carried=self.carries_weights and (name in carried or fact["type"].endswith("TensorConstant)")),
+            host=self._on_card and fact["device_type"].endswith("_cpu"),
         )
         if fact["offset"] != "0" or padded(int(fact["data_size"])) != padded(spec.nbytes):
             reason = f"its constant '{name}' is a view of another tensor; make it .contiguous() before the export"
             raise IncompatiblePackage(path=self._path, reason=reason)
         return spec
 
-    def _input(self, name: str, check: str, symbols: list[str]) -> TensorSpec:
+    def _input(self, name: str, check: str, symbols: Sequence[str]) -> TensorSpec:
         dtype = re.findall(r"aoti_torch_dtype_(\w+)\(\)", check)[0]
-        rank = max((int(axis) for axis in re.findall(r"_(?:size|stride)\[(\d+)\]", check)), default=-1) + 1
-        dims = [_dim(check, axis, symbols[axis] if axis < len(symbols) else "") for axis in range(rank)]
-        named = [
-            dim if isinstance(dim, int) or dim.symbol.isidentifier() else dim.model_copy(update={"symbol": f"{name}_{axis}"})
-            for axis, dim in enumerate(dims)
-        ]
-        return TensorSpec(name=name, dtype=self._dtype(name, dtype), shape=tuple(named))
+        axes = {int(axis) for axis in re.findall(r"_(?:size|stride)\[(\d+)\]", check)}
+        return TensorSpec(
+            name=name,
+            dtype=self._known(name, dtype),
+            shape=tuple(_dim(check, axis, symbols, f"{name}_{axis}") for axis in range(max(axes, default=-1) + 1)),
+        )
 
-    def _dtype(self, name: str, dtype: str) -> str:
+    def _known(self, name: str, dtype: str) -> str:
         if dtype not in DTYPES:
             reason = f"'{name}' is {dtype}; the dtypes that can be served are {', '.join(DTYPES)}"
             raise IncompatiblePackage(path=self._path, reason=reason)
@@ -114,3 +110,35 @@ def fixed_threads(path: Path, model: str) -> int | None:
     """The OpenMP thread count that is compiled in, if one is (without `cpp.dynamic_threads`)."""
     counts = [int(count) for _, code in _sources(path, model) for count in _FIXED_THREADS.findall(code)]
     return max(counts, default=None)
+
+
+def _dim(check: str, axis: int, symbols: Sequence[str], otherwise: str) -> int | Dim:
+    """One dimension of an input; `otherwise` is its symbol if the compiler's is not known, or is an expression."""
+    if fixed := re.search(rf"\((\d+) != \w+_size\[{axis}\]", check):
+        return int(fixed[1])
+    low = re.search(rf"_size\[{axis}\] < (\d+)\)", check)
+    high = re.search(rf"_size\[{axis}\] > (\d+)\)", check)
+    top = int(high[1]) if high else _UNBOUNDED
+    symbol = symbols[axis] if axis < len(symbols) and symbols[axis].isidentifier() else otherwise
+    # torch takes every dynamic size to be at least 2, and says so even where 1 was exported (0/1 specialisation).
+    least = int(low[1]) if low else 0
+    return Dim(symbol=symbol, min=1 if least == 2 else least, max=top if top < _UNBOUNDED else None)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text))
+
+
+def _wrapper(path: Path, model: str) -> str:
+    for name, code in _sources(path, model):
+        if name.endswith("wrapper.cpp"):
+            return code
+    detail = f"'{model}' comes without its generated code (*.wrapper.cpp), so its constants are not known"
+    raise UnreadablePackage(path=path, detail=f"{detail}; package it again")
+
+
+def _sources(path: Path, model: str) -> Iterator[tuple[str, str]]:
+    folder = f"{archive.MODELS}/{model}/"
+    for name in archive.members(path, folder):
+        if name.endswith(".cpp") and "/" not in name.removeprefix(folder):
+            yield name, (archive.read(path, name) or b"").decode(errors="replace")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from aoti_serve.model.device import CHUNK, CudaDevice
+from aoti_serve.model.device import CHUNK, CardBlock, CudaDevice, HostBlock
 
 
 class FakeStream:
@@ -46,9 +46,9 @@ class FakeCard(CudaDevice):
         super().__init__(0, num_runners)
         self.torch = torch.device("cpu")
 
-    def allocate(self, nbytes: int) -> torch.Tensor:
-        block = torch.empty(nbytes, dtype=torch.uint8)
-        self._made.add(block.untyped_storage()._cdata)
+    def allocate(self, nbytes: int) -> HostBlock:
+        block = CardBlock(nbytes, self.torch)
+        self._made.add(block.tensor.untyped_storage()._cdata)
         return block
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:

@@ -7,12 +7,15 @@ cannot make. This runner makes one from the `*.wrapper.json` beside the library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from aoti_serve.errors import RuntimeFailed
 from aoti_serve.model.aoti.c_abi import NativeConstant, construction
 
 _FOLDED = "_FOLDED_CONST_"
@@ -24,14 +27,18 @@ class StockContainer:
     `device` is "cpu" or "cuda:<index>". Its operators' modules must have been imported.
     """
 
+    num_inputs: int | None = None
+    """Not told by this runner, as `num_outputs`."""
+    num_outputs: int | None = None
+
     def __init__(self, library: Path, num_runners: int, device: str) -> None:
-        with construction:
+        with construction, _said("create"):
             self._runner: Any = _runner(library, num_runners, device)
         self._names = {fqn: name for name, fqn in self._runner.get_constant_names_to_original_fqns().items()}
-
-    # Not told by this runner.
-    num_inputs: int | None = None
-    num_outputs: int | None = None
+        self._folds = any(constant.folded for constant in self.constants)
+        # An operator in Python lets go of the GIL. A run that folds then holds the runtime's exclusive lock, and the
+        # next run would wait for that lock with the GIL held: neither would ever go on.
+        self._running = threading.Lock()
 
     @property
     def constants(self) -> list[NativeConstant]:
@@ -44,8 +51,9 @@ class StockContainer:
         return takes, gives
 
     def run(self, inputs: Sequence[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]:
-        """Run on the thread's current stream; the GIL is held."""
-        outputs: list[torch.Tensor | None] = self._runner.run(list(inputs))
+        """Run on the thread's current stream, one at a time; the GIL is held. None for outputs that are None."""
+        with self._running, _said("run"):
+            outputs: list[torch.Tensor | None] = self._runner.run(list(inputs))
         return outputs
 
     def extract(self) -> dict[str, torch.Tensor]:
@@ -54,10 +62,14 @@ class StockContainer:
         return constants
 
     def stage(self, tensors: Mapping[str, torch.Tensor], moved: bool) -> None:
-        """Take `tensors`, by FQN, for the inactive buffer: the memory itself. The first run then folds them."""
-        if moved or any(constant.folded for constant in self.constants):
+        """Take `tensors`, by FQN, for the inactive buffer: the memory itself.
+
+        A package that folds is told again at every refill, for only then does its first run after the swap fold anew.
+        """
+        if moved or self._folds:
             named = {self._names[fqn]: tensor for fqn, tensor in tensors.items()}
-            self._runner.update_constant_buffer(named, True, False, True)
+            with _said("update_constant_buffer"):
+                self._runner.update_constant_buffer(named, True, False, True)
 
     def swap(self) -> None:
         self._runner.swap_constant_buffer()
@@ -66,6 +78,7 @@ class StockContainer:
         self._runner.free_inactive_constant_buffer()
 
     def delete(self) -> None:
+        """Give back everything; no other method may be called afterwards."""
         self._runner = None
 
 
@@ -74,3 +87,12 @@ def _runner(library: Path, num_runners: int, device: str) -> Any:
     if device == "cpu":
         return kinds.AOTIModelContainerRunnerCpu(str(library), num_runners)
     return kinds.AOTIModelContainerRunnerCuda(str(library), num_runners, device, str(library.parent))
+
+
+@contextmanager
+def _said(call: str) -> Iterator[None]:
+    """What torch raises becomes RuntimeFailed: an operator's own complaint about the values, for one."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeFailed(call=f"AOTIModelContainerRunner.{call}", detail=str(error)) from error
