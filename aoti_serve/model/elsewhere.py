@@ -28,6 +28,10 @@ def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> 
     the code was compiled for another signature.
     """
     code = GeneratedCode(path, model)
+    if code.folds_with_operators:
+        # It lists those of the model itself only, and calls them by their place in the list: one would run for another.
+        reason = "its constant folding calls operators that torch cannot find; compile it without runtime folding"
+        raise IncompatiblePackage(path=path, reason=reason)
     if f"models/{model}.json" in archive.members(path, "models/"):
         signature = _stored(path, model, code)
     elif declared is not None:

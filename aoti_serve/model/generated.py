@@ -53,6 +53,12 @@ class GeneratedCode:
         return tuple(str(index) in written for index in range(self.num_outputs))
 
     @property
+    def folds_with_operators(self) -> bool:
+        """Whether folding calls operators through torch's proxy executor, which is not told of them."""
+        folding, _, _ = self._code[self._code.find("::_const_run_impl(") :].partition("::run_impl(")
+        return "aoti_torch_proxy_executor_call_function" in folding
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...] | None:
         """The inputs as compiled, called `input_<n>`; None if this code does not tell."""
         checks, names = _INPUT_CHECK.findall(self._code), _INPUT_NAME.findall(self._code)

@@ -7,7 +7,6 @@ cannot make. This runner makes one from the `*.wrapper.json` beside the library.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,17 +27,14 @@ class StockContainer:
     """
 
     num_inputs: int | None = None
-    """Not told by this runner, as `num_outputs`."""
     num_outputs: int | None = None
+    """This runner tells neither."""
 
     def __init__(self, library: Path, num_runners: int, device: str) -> None:
         with construction, _said("create"):
             self._runner: Any = _runner(library, num_runners, device)
         self._names = {fqn: name for name, fqn in self._runner.get_constant_names_to_original_fqns().items()}
         self._folds = any(constant.folded for constant in self.constants)
-        # An operator in Python lets go of the GIL. A run that folds then holds the runtime's exclusive lock, and the
-        # next run would wait for that lock with the GIL held: neither would ever go on.
-        self._running = threading.Lock()
 
     @property
     def constants(self) -> list[NativeConstant]:
@@ -51,8 +47,8 @@ class StockContainer:
         return takes, gives
 
     def run(self, inputs: Sequence[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]:
-        """Run on the thread's current stream, one at a time; the GIL is held. None for outputs that are None."""
-        with self._running, _said("run"):
+        """Run on the thread's current stream; the GIL is held. None for outputs that are None."""
+        with _said("run"):
             outputs: list[torch.Tensor | None] = self._runner.run(list(inputs))
         return outputs
 
@@ -78,7 +74,7 @@ class StockContainer:
         self._runner.free_inactive_constant_buffer()
 
     def delete(self) -> None:
-        """Give back everything; no other method may be called afterwards."""
+        """Give back everything but the library's own pages; no other method may be called afterwards."""
         self._runner = None
 
 
