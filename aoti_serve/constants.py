@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from aoti_serve.errors import MissingTensor, UnknownTensor, WrongTensorDtype, WrongTensorShape
+from aoti_serve.errors import MissingTensor, PerhapsBaked, UnknownTensor, WrongTensorDtype, WrongTensorShape
 from aoti_serve.tensors import DTYPES, Frozen, Shaped
 
 
@@ -43,13 +43,14 @@ class Constants(Frozen):
 
     `constants` can be swapped; `tied` maps further names of one of them to it; `unused` are parameters and buffers of
     the module that the compiled graph does not read (batch norm's counters, for one) and that are passed over; `baked`
-    are compiled in: their values in weights must be the compiled ones.
+    are compiled in: their values in weights must be the compiled ones. Not `baked_known`: nobody can tell what else is.
     """
 
     constants: tuple[ConstantSpec, ...]
     unused: tuple[str, ...] = ()
     tied: dict[str, str] = {}
     baked: tuple[BakedConstant, ...] = ()
+    baked_known: bool = True
 
     def check_weights(self, found: Mapping[str, Shaped], *, partial: bool = False) -> None:
         """Raise an InvalidWeights that names the first tensor that does not fit.
@@ -63,7 +64,7 @@ class Constants(Frozen):
             if spec is not None:
                 _check(name, tensor, spec)
             elif name not in self.unused:
-                raise UnknownTensor(name=name)
+                raise UnknownTensor(name=name) if self.baked_known else PerhapsBaked(name=name)
         given = {self.tied.get(name, name) for name in found}
         for spec in self.constants:
             if spec.name not in given and not spec.carried and not partial:

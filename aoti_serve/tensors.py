@@ -49,7 +49,7 @@ BY_SAFETENSORS = {dtype.safetensors: dtype for dtype in DTYPES.values()}
 class Frozen(BaseModel):
     """A value: immutable, and strict about unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Dim(Frozen):
@@ -82,11 +82,15 @@ class Dim(Frozen):
 
 
 class TensorSpec(Frozen):
-    """An input or output: `shape` mixes fixed sizes and `Dim`s."""
+    """An input or output: `shape` mixes fixed sizes and `Dim`s.
+
+    `order` is how the compiled code reads an input's dimensions, the slowest first; None for row-major.
+    """
 
     name: str
     dtype: str
     shape: tuple[NonNegativeInt | Dim, ...]
+    order: tuple[int, ...] | None = None
 
     @field_validator("dtype")
     @classmethod

@@ -11,7 +11,9 @@ AotiServeError                      500
 ├── WeightsError
 │   ├── InvalidWeights              400  the weights do not fit the package
 │   │   ├── UnreadableWeights, DigestMismatch
-│   │   ├── MissingTensor, UnknownTensor, WrongTensorDtype, WrongTensorShape, UnfitTensor
+│   │   ├── UnknownTensor
+│   │   │   └── PerhapsBaked             or compiled in; this package does not tell
+│   │   ├── MissingTensor, WrongTensorDtype, WrongTensorShape, UnfitTensor
 │   │   └── TiedTensorsDiffer, ConstantIsBaked
 │   ├── SwapInProgress              409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
@@ -91,6 +93,7 @@ from aoti_serve.errors.weights import (
     MissingTensor,
     NothingStaged,
     NothingToRollBack,
+    PerhapsBaked,
     SourceRefused,
     StageFailed,
     StoreFailed,
@@ -128,6 +131,7 @@ __all__ = [
     "NothingStaged",
     "NothingToRollBack",
     "PackageError",
+    "PerhapsBaked",
     "PoisonousRequest",
     "QueueFull",
     "ReplicaBehind",

@@ -29,6 +29,16 @@ class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no su
     """The weights hold a tensor that the package does not have."""
 
 
+class PerhapsBaked(
+    UnknownTensor,
+    text=(
+        "tensor '{name}': the package has no such constant; its code does not say what was compiled in, and if this "
+        "was, it cannot be changed: list it under `signature: unused:` to have it passed over"
+    ),
+):
+    """The same of a package made elsewhere, where nobody can tell what the compiler fixed."""
+
+
 class WrongTensorDtype(InvalidWeights, text="tensor '{name}': dtype {got}, the package takes {expected}"):
     """A tensor's dtype differs from the constant's."""
 

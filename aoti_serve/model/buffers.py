@@ -30,9 +30,10 @@ class Buffer:
         self._blocks: list[HostBlock] = []
         self.tensors: dict[str, torch.Tensor] = {}
         for specs, place in ((on_device, device), (on_host, CpuDevice())):
-            block = place.allocate(sum(padded(spec.nbytes) for spec in specs))
+            with torch.inference_mode(False):  # else nobody outside it could refill them
+                block = place.allocate(sum(padded(spec.nbytes) for spec in specs))
+                self.tensors |= dict(_views(block.tensor, specs))
             self._blocks.append(block)
-            self.tensors |= dict(_views(block.tensor, specs))
         self.registered = False
         self.free()  # views can be made of memory only while it is there
 
@@ -101,7 +102,6 @@ class Buffers:
     def free_inactive(self) -> None:
         self._device.settled()
         self.runtime.free_inactive()
-        self.inactive.registered = False  # the runtime has forgotten that it was folded
         self.inactive.free()
 
     def rebuild(self, answers: bool) -> None:

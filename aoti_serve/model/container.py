@@ -61,6 +61,7 @@ class Container:
         self.version: int | None = None
         self.previous: int | None = None
         self.staged: int | None = None
+        self._highest = BUILT_IN
         self._gate = Gate(self.num_runners)
         self._staging = threading.RLock()
         self.device = chosen_device(self.package, device)
@@ -89,10 +90,10 @@ class Container:
         return self.infer(inputs)[1]
 
     def boxed_run(self, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """As `run`, and takes the tensors out of the list, so that their memory can be freed during the run."""
-        checked = checked_inputs(inputs, self.signature)
+        """As `run`, and takes the tensors out of the list, so that the run can free their memory early."""
+        ordered = checked_inputs(inputs, self.signature)
         inputs.clear()
-        return self._infer(checked)[1]
+        return self._infer(ordered)[1]
 
     def infer(self, inputs: Inputs) -> tuple[int, dict[str, torch.Tensor]]:
         """The version that computed, and its outputs.
@@ -112,8 +113,9 @@ class Container:
     ) -> None:
         """Check `weights` in full, then copy them into the inactive buffer and fold there.
 
-        `version` is the number that answers will name after `commit`; the next one if left out. With `partial` they
-        are changes to what is active. Without `strict` a value that differs from one that is compiled in is a warning.
+        `version` is the number that answers will name after `commit`; one that was never used if left out. With
+        `partial` they are changes to what is active; without `strict` a value that differs from a compiled-in one is a
+        warning.
         Raises an InvalidWeights that names the tensor, and then nothing has changed. What was resident in the inactive
         buffer, the previous version or an earlier stage, is gone as soon as a byte moves.
         """
@@ -125,7 +127,8 @@ class Container:
             values = accepted(weights, self.signature, rest, partial=partial, strict=strict)
             self.previous = self.staged = None
             self._fill(values)
-            self.staged = (self.version or BUILT_IN) + 1 if version is None else version
+            self.staged = self._highest + 1 if version is None else version
+            self._highest = max(self._highest, self.staged)
 
     def commit(self) -> None:
         """Make the staged version the active one; the one before stays resident for `rollback`."""
@@ -146,6 +149,7 @@ class Container:
     def abort(self) -> None:
         """Throw away what is staged, if anything is."""
         with self._staging:
+            self._check_open()
             if self.staged is not None:
                 self.release()
 
@@ -223,7 +227,8 @@ class Container:
                 _thread.count = self.num_threads
             version = self.version
             with self._device.runner() as stream:
-                outputs = self._buffers.runtime.run([tensor.to(self.device) for tensor in ordered], stream)
+                ordered[:] = [tensor.to(self.device) for tensor in ordered]
+                outputs = self._buffers.runtime.run(ordered, stream)
             return version, self._named(outputs)
 
     def _named(self, outputs: list[torch.Tensor | None]) -> dict[str, torch.Tensor]:

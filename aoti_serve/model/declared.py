@@ -35,13 +35,18 @@ def declared_signature(path: Path, declared: DeclaredSignature, code: GeneratedC
         raise IncompatiblePackage(path=path, reason=f"it carries no {sorted(lost)}, which the configuration says")
     names = iter([spec.name for spec in declared.outputs])
     leaves = [next(names, None) if is_tensor else None for is_tensor in code.outputs]
+    forms = code.inputs or [None] * len(declared.inputs)
     return Signature(
-        inputs=declared.inputs,
+        inputs=tuple(
+            spec.model_copy(update={"order": form and form.order})
+            for spec, form in zip(declared.inputs, forms, strict=False)
+        ),
         outputs=declared.outputs,
         takes=_tree(code.call_spec("in"), [spec.name for spec in declared.inputs], _CALL),
         gives=_tree(code.call_spec("out"), leaves, _RESULT) or _tree(_flat(len(leaves)), leaves, _RESULT),
         constants=constants,
         unused=declared.unused,
+        baked_known=False,
     )
 
 

@@ -38,7 +38,10 @@ def described(program: ExportedProgram, guards: Sequence[IndexGuard] = ()) -> Si
     constants = tuple(_constants(program, nodes))
     used = {spec.name for spec in constants}
     return Signature(
-        inputs=tuple(dims.spec(name, nodes[node]) for node, name in inputs.items()),
+        inputs=tuple(
+            dims.spec(name, nodes[node]).model_copy(update={"order": _order(nodes[node])})
+            for node, name in inputs.items()
+        ),
         outputs=tuple(dims.spec(name, nodes[node]) for name, node in outputs),
         takes=takes,
         gives=gives,
@@ -75,13 +78,14 @@ def _gives(program: ExportedProgram, arguments: list[Any], guarded: bool) -> Tre
     spec = program.call_spec.out_spec
     assert spec is not None
     spec = spec.child(0) if guarded else spec  # the other child is the guards' flags
-    names, paths, fixed = [], {}, {}
+    names, paths = [], {}
+    fixed: dict[int, bool | int] = {}
     for index, (path, arg) in enumerate(_paths(spec, arguments)):
         name = _output_name(path, index, len(arguments)) if isinstance(arg, TensorArgument) else None
         names.append(name)
         if name:
             paths[name] = "RESULT" + (pytree.keystr(path) or "[0]")
-        elif not isinstance(arg, ConstantArgument):
+        elif not isinstance(arg, ConstantArgument) or isinstance(arg.value, float | str):  # those do not compile
             raise UnsupportedModule(detail=f"output {arg}: only tensors can be served")
         elif arg.value is not None:
             fixed[index] = arg.value
@@ -115,14 +119,18 @@ def _output_name(path: tuple[Any, ...], index: int, count: int) -> str:
     return ".".join(keys) if named else ("output" if count == 1 else f"output_{index}")
 
 
+def _order(node: torch.fx.Node) -> tuple[int, ...] | None:
+    strides = [stride if isinstance(stride, int) else stride.node.hint for stride in node.meta["val"].stride()]
+    order = sorted(range(len(strides)), key=lambda axis: -strides[axis])
+    return tuple(order) if order != sorted(order) else None
+
+
 def _constants(program: ExportedProgram, nodes: dict[str, torch.fx.Node]) -> Iterator[ConstantSpec]:
     on_card = any(node.meta["val"].device.type != "cpu" for node in nodes.values() if _is_tensor(node))
     for spec in program.graph_signature.input_specs:
         if spec.kind not in _CONSTANT_KINDS or not nodes[spec.arg.name].users:
             continue
         value, name = nodes[spec.arg.name].meta["val"], str(spec.target)
-        if any(size > 1 and not stride for size, stride in zip(value.shape, value.stride(), strict=True)):
-            raise UnsupportedModule(detail=f"'{name}' is an expanded tensor; make it .contiguous() in the module")
         yield ConstantSpec(
             name=name,
             dtype=_dtype_name(name, value),

@@ -14,11 +14,9 @@ from aoti_serve.config import DeclaredSignature
 from aoti_serve.errors import IncompatiblePackage, UnknownSignature, UnreadablePackage
 from aoti_serve.model import archive
 from aoti_serve.model.declared import declared_signature, snippet
-from aoti_serve.model.generated import GeneratedCode, fixed_threads
+from aoti_serve.model.generated import GeneratedCode
 from aoti_serve.model.signature import Signature
 from aoti_serve.tensors import Dim, TensorSpec
-
-__all__ = ["carries_weights", "fixed_threads", "signature_of"]
 
 
 def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> Signature:
@@ -53,14 +51,18 @@ def carries_weights(path: Path, model: str) -> bool:
 
 
 def _stored(path: Path, model: str, code: GeneratedCode) -> Signature:
-    from aoti_serve.model.program import stored_program
+    from aoti_serve.model.program import stored_program, written_buffers
     from aoti_serve.model.reconcile import reconciled
 
     try:
         program = stored_program(path, model)
     except Exception as error:  # torch raises a dozen kinds
-        detail = f"its exported program cannot be read: {error} (are the modules of its operators in `operators`?)"
+        said = str(error).partition("\n")[0]
+        detail = f"its exported program cannot be read (are its operators' modules in `operators`?): {said}"
         raise UnreadablePackage(path=path, detail=detail) from error
+    if written := written_buffers(program.exported):
+        reason = f"its forward() changes the buffers {written}, and the code would write into the weights that answer"
+        raise IncompatiblePackage(path=path, reason=reason)
     # The compiler renames what forward() makes to `_tensor_constant<n>`; nobody's weights hold it under either name.
     made = program.exported.graph_signature.lifted_tensor_constants
     known = [spec for spec in program.signature.constants if spec.name not in made]

@@ -21,7 +21,7 @@ from aoti_serve.model.loading import swappable
 from aoti_serve.model.package import BASELINE, SIGNATURE_KEY, VARIANTS_KEY, WEIGHTS_APART, WEIGHTS_KEY, Package
 from aoti_serve.model.preflight import TORCH_KEY
 from aoti_serve.model.program import Inputs, Program, program_of, torch_says
-from aoti_serve.model.reconcile import reconciled
+from aoti_serve.model.reconcile import passing_over, reconciled
 from aoti_serve.model.signature import Signature
 from aoti_serve.model.sizes import resized, served_signature
 
@@ -107,7 +107,8 @@ def _compiled(program: Program) -> _Compiled:
     assert isinstance(compiled, list)  # with aot_inductor.package
     files = [file for file in compiled if isinstance(file, str)]
     library = next(Path(file) for file in files if file.endswith("wrapper.so"))
-    return _Compiled(files, reconciled(program.signature, program.values, swappable(library, _device_of(exported))))
+    signature = reconciled(program.signature, program.values, swappable(library, _device_of(exported)))
+    return _Compiled(files, passing_over(signature, program.unread()) if signature.baked else signature)
 
 
 def _device_of(exported: ExportedProgram) -> torch.device:

@@ -103,6 +103,7 @@ class GeneratedCode:
             name=name,
             dtype=self._known(name, dtype),
             shape=tuple(_dim(check, axis, symbols, f"{name}_{axis}") for axis in range(max(axes, default=-1) + 1)),
+            order=_order(check),
         )
 
     def _known(self, name: str, dtype: str) -> str:
@@ -116,6 +117,14 @@ def fixed_threads(path: Path, model: str) -> int | None:
     """The OpenMP thread count that is compiled in, if one is (without `cpp.dynamic_threads`)."""
     counts = [int(count) for _, code in _sources(path, model) for count in _FIXED_THREADS.findall(code)]
     return max(counts, default=None)
+
+
+def _order(check: str) -> tuple[int, ...] | None:
+    """From the strides that are numbers; those that depend on the call are of the slowest dimensions."""
+    strides = {int(axis): int(stride) for stride, axis in re.findall(r"\((\d+) != \w+_stride\[(\d+)\]", check)}
+    rank = max((int(axis) for axis in re.findall(r"_(?:size|stride)\[(\d+)\]", check)), default=-1) + 1
+    order = sorted(range(rank), key=lambda axis: -strides.get(axis, _UNBOUNDED))
+    return tuple(order) if order != sorted(order) else None
 
 
 def _dim(check: str, axis: int, symbols: Sequence[str], otherwise: str) -> int | Dim:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from aoti_serve.constants import Constants
-from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer, UnfitTensor
+from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer, UnfitTensor, UnreadableWeights
 from aoti_serve.model.readable import shaped, unreadable
 from aoti_serve.tensors import Shaped
 
@@ -28,6 +28,8 @@ def accepted(
     Raises an InvalidWeights that names the tensor. A baked-in constant with another value is an error if `strict`,
     else a warning.
     """
+    if not isinstance(weights, Mapping):
+        raise UnreadableWeights(detail=f"a {type(weights).__name__} instead of tensors by name")
     constants.check_weights({name: _read(name, tensor) for name, tensor in weights.items()}, partial=partial)
     _check_tied(weights, constants)
     for spec in constants.baked:
@@ -39,7 +41,7 @@ def accepted(
 
 def digest_of(tensor: torch.Tensor) -> str:
     """sha256 of the contiguous bytes, in hex."""
-    content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    content: Any = tensor.detach().cpu().contiguous().resolve_neg().reshape(-1).view(torch.uint8).numpy()
     return hashlib.sha256(content).hexdigest()
 
 

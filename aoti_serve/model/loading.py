@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from aoti_serve.model.aoti import Runtime
 from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
 from aoti_serve.model.aoti.stock import StockContainer
 from aoti_serve.model.buffers import padded
-from aoti_serve.model.elsewhere import fixed_threads
+from aoti_serve.model.generated import fixed_threads
 from aoti_serve.model.library import check_operators, extern_operators, library_of
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import Variant, Variants
@@ -47,8 +46,7 @@ def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int |
 
 def loaded(package: Package, num_runners: int, device: torch.device, *, single_threaded: bool = False) -> Variants:
     """All variants of the package, loaded. Raises a PackageError, before any native code runs if it can be known."""
-    for module in package.operators:
-        _import_operators(package, module)
+    package.import_operators()
     folders = [(rows, package.extract(model)) for rows, model in package.variants]
     for _, folder in folders:
         preflight.check(package.path, package.metadata, folder, _host(), device.index or 0)
@@ -87,7 +85,8 @@ def _checked(package: Package, runtime: NativeContainer | StockContainer) -> Run
     """A package whose metadata was written for other code would let wrong tensors through to native memory."""
     sizes = {constant.fqn: constant.nbytes for constant in runtime.constants if not constant.folded}
     declared = {spec.name: padded(spec.nbytes) for spec in package.signature.constants}
-    native = {name: declared.get(name) if size is None else size for name, size in sizes.items()}
+    # Without a size from torch's own runner; and not padded where all constants are on a card.
+    native = {name: declared.get(name) if size is None else padded(size) for name, size in sizes.items()}
     different = [f"constant '{name}'" for name in sorted({name for name, _ in native.items() ^ declared.items()})]
     signature = package.signature
     outputs = len(signature.output_leaves) + bool(signature.guards)
@@ -100,14 +99,6 @@ def _checked(package: Package, runtime: NativeContainer | StockContainer) -> Run
         reason = f"its library and its signature differ: {', '.join(different)}"
         raise IncompatiblePackage(path=package.path, reason=reason)
     return runtime
-
-
-def _import_operators(package: Package, module: str) -> None:
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        reason = f"its operators' module '{module}' cannot be imported: {error}"
-        raise IncompatiblePackage(path=package.path, reason=reason) from error
 
 
 def _has_operator(name: str) -> bool:

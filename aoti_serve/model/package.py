@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -82,11 +83,21 @@ class Package:
         if not self.made_here:
             from aoti_serve.model.elsewhere import signature_of
 
+            self.import_operators()  # an exported program cannot be read without
             return signature_of(self.path, self.model_name, self._declared)
         try:
             return Signature.model_validate_json(self.metadata[SIGNATURE_KEY])
         except ValidationError as error:
             raise UnreadablePackage(path=self.path, detail=f"signature: {error}") from error
+
+    def import_operators(self) -> None:
+        """Import the modules that define its custom operators; raises IncompatiblePackage for one that cannot be."""
+        for module in self.operators:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                reason = f"its operators' module '{module}' cannot be imported: {error}"
+                raise IncompatiblePackage(path=self.path, reason=reason) from error
 
     @property
     def constants(self) -> tuple[ConstantSpec, ...]:

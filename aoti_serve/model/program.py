@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from aoti_serve.errors import ExportFailed, UnsupportedModule
 from aoti_serve.model.describe import described
 from aoti_serve.model.guards import guard_indices
+from aoti_serve.model.readable import place_of
 from aoti_serve.model.signature import Signature
 
 T = TypeVar("T")
@@ -32,6 +33,14 @@ class Program(NamedTuple):
         """Every parameter, buffer and lifted tensor by FQN."""
         return dict(self.exported.constants) | dict(self.exported.state_dict)
 
+    def unread(self) -> set[str]:
+        """Constants of which the code can only use the shape or the dtype (`type_as`, `zeros_like`, no elements)."""
+        core = self.exported.run_decompositions()
+        users = {node.name: node.users for node in core.graph.nodes}
+        constants = [spec for spec in core.graph_signature.input_specs if spec.target is not None]
+        idle = {str(spec.target) for spec in constants if not users[spec.arg.name]}
+        return idle | {name for name, value in self.values.items() if value.numel() == 0}
+
 
 def program_of(module: torch.nn.Module, inputs: Inputs, dynamic_shapes: Any, *, forget_mutations: bool) -> Program:
     """Export `module` as it is. Raises UnsupportedModule, or ExportFailed with what torch said."""
@@ -43,9 +52,16 @@ def program_of(module: torch.nn.Module, inputs: Inputs, dynamic_shapes: Any, *, 
     with torch.no_grad():
         export = torch.export.export
         exported = torch_says("export", lambda: export(module, args, kwargs, dynamic_shapes=dynamic_shapes))
+    _own_storages(exported)
     _name_lifted_tensors(exported)
-    if not forget_mutations:
-        _check_mutations(exported)
+    if written := written_buffers(exported):
+        if not forget_mutations:
+            detail = (
+                f"forward() changes the buffers {written}, but an answer may depend on inputs and weights only; return "
+                "the new state instead, or pass forget_mutations: each call then starts from the weights again"
+            )
+            raise UnsupportedModule(detail=detail)
+        _forget(exported, written)
     guards = guard_indices(exported)
     return Program(exported, described(exported, guards))
 
@@ -53,7 +69,7 @@ def program_of(module: torch.nn.Module, inputs: Inputs, dynamic_shapes: Any, *, 
 def stored_program(path: Path, model: str) -> Program:
     """The exported program that a package made elsewhere holds beside its library (torch.export.pt2_archive)."""
     with PT2ArchiveReader(str(path)) as reader:
-        exported = _load_exported_programs(reader, reader.get_file_names(), None)[model]
+        exported = _load_exported_programs(reader, [f"models/{model}.json"], None)[model]
     return Program(exported, described(exported))
 
 
@@ -63,6 +79,27 @@ def torch_says(phase: str, work: Callable[[], T]) -> T:
         return work()
     except Exception as error:
         raise ExportFailed(phase=phase, kind=type(error).__name__, detail=error) from error
+
+
+def _own_storages(program: ExportedProgram) -> None:
+    """Give each constant that is a view of a larger tensor, or overlaps itself, dense memory of its own.
+
+    The compiler would count all of that tensor as the constant's. Names of one view stay tied.
+    """
+    nodes = {node.name: node for node in program.graph.nodes}
+    dense: dict[object, torch.Tensor] = {}
+    for spec in program.graph_signature.input_specs:
+        for home in (program.state_dict, program.constants):
+            value = home.get(spec.target)
+            if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() != value.nbytes:
+                home[spec.target] = dense.setdefault(place_of(value), _dense(value))
+                fake = nodes[spec.arg.name].meta["val"]
+                nodes[spec.arg.name].meta["val"] = torch.empty_like(fake, memory_format=torch.contiguous_format)
+
+
+def _dense(value: torch.Tensor) -> torch.Tensor:
+    own = value.detach().clone(memory_format=torch.contiguous_format)
+    return torch.nn.Parameter(own, value.requires_grad) if isinstance(value, torch.nn.Parameter) else own
 
 
 def _name_lifted_tensors(program: ExportedProgram) -> None:
@@ -76,17 +113,26 @@ def _name_lifted_tensors(program: ExportedProgram) -> None:
             specs[index] = InputSpec(InputKind.BUFFER, spec.arg, spec.target, persistent=False)
 
 
-def _check_mutations(program: ExportedProgram) -> None:
-    """Compiled code forgets what forward() writes into a buffer: every answer would be the first (upstream #165444)."""
+def written_buffers(program: ExportedProgram) -> list[str]:
+    """The buffers that forward() changes, sorted."""
     if not any(_writes(node) for node in program.graph.nodes):
-        return
+        return []
     functional = torch_says("export", lambda: program.run_decompositions({}))
-    if written := sorted(set(functional.graph_signature.buffers_to_mutate.values())):
-        detail = (
-            f"forward() changes the buffers {written}, and compiled code forgets such changes: each call would start "
-            "from the weights again. Return the new state instead, or pass forget_mutations if that is what you want"
-        )
-        raise UnsupportedModule(detail=detail)
+    return sorted(set(functional.graph_signature.buffers_to_mutate.values()))
+
+
+def _forget(program: ExportedProgram, buffers: Collection[str]) -> None:
+    """Let forward() write into copies: compiled, it would write into the weights that answer (upstream #165444)."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    specs = program.graph_signature.input_specs
+    with program.graph.inserting_after(nodes[specs[-1].arg.name]):
+        for spec in specs:
+            if spec.target in buffers:
+                node = nodes[spec.arg.name]
+                copy = program.graph.call_function(torch.ops.aten.clone.default, (node,))
+                node.replace_all_uses_with(copy, delete_user_cb=lambda user, copy=copy: user is not copy)
+                copy.meta["val"] = node.meta["val"].clone()
+    program.graph_module.recompile()
 
 
 def _writes(node: torch.fx.Node) -> bool:

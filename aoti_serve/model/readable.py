@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from aoti_serve.tensors import DTYPES, Shaped
@@ -20,11 +21,20 @@ def unreadable(tensor: Any) -> str | None:
             return f"a {type(tensor).__name__} instead of a tensor"
         if is_traceable_wrapper_subclass(tensor):
             return f"a {type(tensor).__name__}; make it a plain tensor first"
+    if is_lazy(tensor):
+        return "not initialised"
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         return f"not a dense tensor with values ({tensor.layout}, {tensor.dtype}, {tensor.device})"
     if _needed(tensor) > tensor.untyped_storage().nbytes():
         return "its storage is smaller than its shape"
     return None
+
+
+def place_of(tensor: torch.Tensor) -> object:
+    """Equal for two tensors that are one in memory; an empty tensor is only ever itself."""
+    if tensor.numel() == 0:
+        return object()
+    return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def shaped(tensor: torch.Tensor) -> Shaped:

@@ -8,6 +8,7 @@ import torch
 
 from aoti_serve.constants import BakedConstant
 from aoti_serve.model.intake import digest_of
+from aoti_serve.model.readable import place_of
 from aoti_serve.model.signature import Signature
 
 
@@ -17,12 +18,12 @@ def reconciled(signature: Signature, values: Mapping[str, torch.Tensor], swappab
     Another name of a swappable tensor is tied to it: the compiler keeps one of several. What is left was compiled in,
     with the value that it has in `values`.
     """
-    homes = {_place(values[name]): name for name in swappable if name in values}
+    homes = {place_of(values[name]): name for name in swappable if name in values}
     tied, baked = {}, []
     for name in [*(spec.name for spec in signature.constants), *signature.unused]:
         if name in swappable or name not in values:
             continue
-        home = homes.get(_place(values[name]))
+        home = homes.get(place_of(values[name]))
         if home is not None:
             tied[name] = home
         elif name not in signature.unused:
@@ -37,11 +38,14 @@ def reconciled(signature: Signature, values: Mapping[str, torch.Tensor], swappab
     )
 
 
-def _place(tensor: torch.Tensor) -> object:
-    """Equal for two tensors that are one; an empty tensor is only ever itself."""
-    if tensor.numel() == 0:
-        return object()
-    return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+def passing_over(signature: Signature, unread: Collection[str]) -> Signature:
+    """`signature` with the baked constants in `unread` as unused: no value of theirs would change an answer."""
+    return signature.model_copy(
+        update={
+            "unused": (*signature.unused, *(spec.name for spec in signature.baked if spec.name in unread)),
+            "baked": tuple(spec for spec in signature.baked if spec.name not in unread),
+        }
+    )
 
 
 def _baked(name: str, value: torch.Tensor) -> BakedConstant:

@@ -67,7 +67,7 @@ class Signature(Constants):
 
         Raises InvalidInputData if an input is there under two names.
         """
-        own = {name: self._input_names.get(_plain(name), name) for name in tensors}
+        own = {name: self._input_names.get(_plain(str(name)), name) for name in tensors}
         if len(set(own.values())) < len(own):
             twice = next(name for name in own.values() if list(own.values()).count(name) > 1)
             raise InvalidInputData(name=twice, detail=f"sent twice, among {list(tensors)}")

@@ -23,7 +23,7 @@ class Tree(Frozen):
 
     spec: str
     leaves: tuple[str | None, ...]
-    fixed: dict[int, bool | int | float | str] = {}
+    fixed: dict[int, bool | int] = {}
     paths: dict[str, str] = {}
 
     def flattened(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,12 +23,14 @@ class Variants:
     def __init__(self, variants: Sequence[Variant]) -> None:
         self._variants = sorted(variants, key=lambda variant: variant.rows or 0)
 
-    def run(self, inputs: Sequence[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
+    def run(self, inputs: list[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
+        """Takes the tensors out of the list: the runtime owns them then, and frees them as soon as it can."""
         rows = inputs[0].shape[0] if inputs[0].ndim else 0
         variant = next(variant for variant in self._variants if not variant.rows or variant.rows >= rows)
         if not variant.rows or variant.rows == rows:
-            return variant.runtime.run(inputs, stream)
-        outputs = variant.runtime.run([_padded(tensor, variant.rows) for tensor in inputs], stream)
+            return variant.runtime.run(_drained(inputs), stream)
+        inputs[:] = [_padded(tensor, variant.rows) for tensor in inputs]
+        outputs = variant.runtime.run(_drained(inputs), stream)
         return [None if tensor is None else tensor[:rows] for tensor in outputs]
 
     def extract(self) -> dict[str, torch.Tensor]:
@@ -49,6 +51,11 @@ class Variants:
     def delete(self) -> None:
         for variant in self._variants:
             variant.runtime.delete()
+
+
+def _drained(tensors: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    while tensors:
+        yield tensors.pop(0)
 
 
 def _padded(tensor: torch.Tensor, rows: int) -> torch.Tensor:

@@ -135,7 +135,7 @@ def overhead(subject: Subject, rounds: int) -> Figures:
         candidates: Candidates = {
             "aoti-serve": lambda: container.run(inputs),
             "  of which the check of the inputs": lambda: checked_inputs(inputs, container.signature),
-            "  of which the C ABI": lambda: runtime.run(inputs, None),
+            "  of which the C ABI": lambda: runtime.run(list(inputs), None),
             "torch's loader": lambda: loader.run(inputs),
             "torch's AOTICompiledModel": lambda: model(*inputs),
             "eager": lambda: subject.module(*inputs),

@@ -4,7 +4,7 @@ import json
 import shutil
 import threading
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -220,7 +220,7 @@ def test_two_runners_hold_two_runs_at_once(mixed: Compiled, monkeypatch: pytest.
         runtime = container._buffers.runtime
         native_run = runtime.run
 
-        def meet_inside(inputs: Sequence[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
+        def meet_inside(inputs: list[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
             inside.wait()
             return native_run(inputs, stream)
 

@@ -36,6 +36,17 @@ FOLDER = MODELS + "model/"
 METADATA = FOLDER + "abc.wrapper_metadata.json"
 LIBRARY = FOLDER + "abc.wrapper.so"
 CODE = FOLDER + "abc.wrapper.cpp"
+GENERATED = b"""
+    : AOTInductorModelBase(1,
+                           1,
+                           0,
+                           device_str,
+                           std::move(cubin_dir),
+                           false) {
+}
+void AOTInductorModel::run_impl(
+    output_handles[0] = buf0.release();
+"""
 BATCH = Dim(symbol="batch", max=64)
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", dtype="float32", shape=(BATCH, 4)),),
@@ -99,9 +110,8 @@ def test_a_package_says_what_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "carried"),
     [
-        pytest.param(b"// nothing about weights", True, id="not-said"),
-        pytest.param(b"std::move(cubin_dir),\n          true)", True, id="built-in"),
-        pytest.param(b"std::move(cubin_dir),\n          false)", False, id="apart"),
+        pytest.param(GENERATED.replace(b"false)", b"true)"), True, id="built-in"),
+        pytest.param(GENERATED, False, id="apart"),
     ],
 )
 def test_a_package_that_says_nothing_is_for_the_cpu_and_its_code_tells_of_its_weights(
@@ -112,13 +122,13 @@ def test_a_package_that_says_nothing_is_for_the_cpu_and_its_code_tells_of_its_we
 
 
 def test_a_package_without_our_signature_is_told_how_to_get_one(tmp_path: Path) -> None:
-    path = written(tmp_path / "model.pt2", members({"AOTI_DEVICE_KEY": "cpu"}) | {CODE: b""})
+    path = written(tmp_path / "model.pt2", members({"AOTI_DEVICE_KEY": "cpu"}) | {CODE: GENERATED})
     with pytest.raises(UnknownSignature, match="aoti-serve package"):
         Package.open(path).signature  # noqa: B018
 
 
 def test_a_declared_signature_is_taken_where_the_package_has_none(tmp_path: Path) -> None:
-    path = written(tmp_path / "model.pt2", members({}) | {CODE: b""})
+    path = written(tmp_path / "model.pt2", members({}) | {CODE: GENERATED})
     found = Package.open(path, signature=DECLARED).signature
     assert (found.inputs, found.outputs, found.constants) == (SIGNATURE.inputs, SIGNATURE.outputs, ())
 
@@ -274,7 +284,7 @@ def test_the_baseline_is_what_export_wrote(tmp_path: Path) -> None:
 
 
 def configured(folder: Path, facts: dict[str, str] | None = None, **changes: Any) -> Package:
-    path = written(folder / "model.pt2", members(metadata() if facts is None else facts) | {CODE: b""})
+    path = written(folder / "model.pt2", members(metadata() if facts is None else facts) | {CODE: GENERATED})
     return configured_package(ModelConfig.model_validate({"name": "demo", "package": path} | changes))
 
 
@@ -283,8 +293,8 @@ def test_a_configuration_opens_its_package(tmp_path: Path) -> None:
     for changes in ({"sha256": digest}, {"sha256": digest.upper()}, {"device": "cpu"}, {"model_name": "model"}):
         package = configured(tmp_path, **changes)
         assert (package.path, package.signature) == (tmp_path / "model.pt2", SIGNATURE)
-    package = configured(tmp_path, {}, signature=DECLARED, operators=["mylib.ops"])
-    assert (package.signature.inputs, package.operators) == (SIGNATURE.inputs, ("mylib.ops",))
+    package = configured(tmp_path, {}, weights=Path("w.safetensors"), signature=DECLARED, operators=["json"])
+    assert (package.signature.inputs, package.operators) == (SIGNATURE.inputs, ("json",))
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_a_tree_survives_its_json() -> None:
         assert Tree.model_validate_json(tree.model_dump_json()) == tree
 
 
-@pytest.mark.parametrize("value", [True, 1, 0, 1.0, 0.1, float("inf"), "", "1", "ä"])
+@pytest.mark.parametrize("value", [True, False, 1, 0, -1])
 def test_a_fixed_value_survives_its_json_with_its_type(value: Any) -> None:
     tree = Tree(spec=spec_of((IDS, value)), leaves=("output_0", None), fixed={1: value})
     found = Tree.model_validate_json(tree.model_dump_json()).nested({"output_0": IDS})[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import torch
@@ -14,7 +14,7 @@ class Runtime(Protocol):
     None of them checks anything, and each must be left alone while `swap` or `delete` run.
     """
 
-    def run(self, inputs: Sequence[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]: ...
+    def run(self, inputs: Iterable[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]: ...
 
     def extract(self) -> dict[str, torch.Tensor]: ...
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +57,8 @@ class NativeContainer:
 
     def __init__(self, library: Path, num_runners: int, device: str, *, single_threaded: bool = False) -> None:
         self._run = "RunSingleThreaded" if single_threaded else "Run"
+        self._on_host = device == "cpu"
+        self._forgotten = False
         with construction:
             self._library = _opened(library)
             self._handle = ctypes.c_void_p()
@@ -78,7 +80,7 @@ class NativeContainer:
         self._call("GetCallSpec", ctypes.byref(takes), ctypes.byref(gives))
         return (takes.value or b"").decode(), (gives.value or b"").decode()
 
-    def run(self, inputs: Sequence[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]:
+    def run(self, inputs: Iterable[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]:
         """Run on a free runner; waits for one. `stream` is a CUDA stream's pointer. None for outputs that are None."""
         handles = _own(inputs)
         stolen = (ctypes.c_void_p * len(handles))(*handles)
@@ -105,8 +107,9 @@ class NativeContainer:
         """
         if moved:
             self._register(tensors)
-        if not self._copies_lifted and (moved or self._folds):
+        if not self._copies_lifted and (moved or self._folds or self._forgotten):
             self.fold(inactive=True)
+        self._forgotten = False
 
     def fold(self, inactive: bool) -> None:
         """Compute what the compiler derived from constants; else the first run would, under the exclusive lock."""
@@ -120,7 +123,10 @@ class NativeContainer:
 
     def free_inactive(self) -> None:
         """Give back what the runtime itself holds in the inactive buffer: built-in weights, folded constants."""
-        self._call("FreeInactiveConstantBuffer")
+        # It leaves null handles for folded ones, and telling it of memory elsewhere later would follow them.
+        if self._on_host or not self._folds:
+            self._call("FreeInactiveConstantBuffer")
+            self._forgotten = True  # also that it was folded
 
     def delete(self) -> None:
         """Give back everything but the library's own pages; no other method may be called afterwards.

@@ -7,7 +7,7 @@ cannot make. This runner makes one from the `*.wrapper.json` beside the library.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class StockContainer:
         takes, gives = self._runner.get_call_spec()
         return takes, gives
 
-    def run(self, inputs: Sequence[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]:
+    def run(self, inputs: Iterable[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]:
         """Run on the thread's current stream; the GIL is held. None for outputs that are None."""
         with _said("run"):
             outputs: list[torch.Tensor | None] = self._runner.run(list(inputs))
