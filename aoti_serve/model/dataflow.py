@@ -13,8 +13,8 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-_SHAPE_ONLY = {"sym_size", "sym_numel", "sym_stride", "zeros_like", "ones_like", "full_like", "empty_like"}
-_SHAPE_ONLY |= {"new_zeros", "new_ones", "new_full", "new_empty"}
+SHAPE_ONLY = {"sym_size", "sym_numel", "sym_stride", "zeros_like", "ones_like", "full_like", "empty_like"}
+SHAPE_ONLY |= {"new_zeros", "new_ones", "new_full", "new_empty"}
 
 
 class Flow:
@@ -49,7 +49,7 @@ class Flow:
         if node in self._roots:
             return
         inputs = {node.name} & set(self._given) if node.op == "placeholder" else set()
-        if op_name(node) not in _SHAPE_ONLY:
+        if op_name(node) not in SHAPE_ONLY:
             inputs.update(*(self._inputs[self._roots[source]] for source in node.all_input_nodes))
         viewed, written = _aliased(node)
         self._roots[node] = self._roots[viewed[0]] if viewed else node

@@ -123,6 +123,8 @@ _OPTIONS = {
     # Else 1-D constants of up to 8 elements are inlined and could never be swapped (graph.py can_inline_constant).
     "always_keep_tensor_constants": True,
     "aot_inductor.package_constants_in_so": False,
+    # Else what is made of a constant whose elements are equal when it is compiled is fixed: `1 + weight` of zeros.
+    "joint_graph_constant_folding": False,
     # Else the compiling machine's thread count is fixed in the code.
     "cpp.dynamic_threads": True,
     # Else the code may use any instruction of the compiling CPU, and the metadata names only some.

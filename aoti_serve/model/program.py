@@ -13,6 +13,7 @@ from torch.export.pt2_archive._package import PT2ArchiveReader, _load_exported_p
 from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import ExportFailed, UnsupportedModule
+from aoti_serve.model.dataflow import SHAPE_ONLY, op_name
 from aoti_serve.model.describe import described
 from aoti_serve.model.guards import guard_indices
 from aoti_serve.model.readable import place_of
@@ -36,9 +37,9 @@ class Program(NamedTuple):
     def unread(self) -> set[str]:
         """Constants of which the code can only use the shape or the dtype (`type_as`, `zeros_like`, no elements)."""
         core = self.exported.run_decompositions()
-        users = {node.name: node.users for node in core.graph.nodes}
+        read = {node.name for node in core.graph.nodes if any(op_name(user) not in SHAPE_ONLY for user in node.users)}
         constants = [spec for spec in core.graph_signature.input_specs if spec.target is not None]
-        idle = {str(spec.target) for spec in constants if not users[spec.arg.name]}
+        idle = {str(spec.target) for spec in constants if spec.arg.name not in read}
         return idle | {name for name, value in self.values.items() if value.numel() == 0}
 
 

@@ -159,10 +159,32 @@ def test_an_index_out_of_range_is_refused_and_the_next_call_answered(served: Con
     assert torch.equal(served.run(GIVEN)["scores"], before)
 
 
-def test_an_expanded_constant_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModule, match="'row'"):
-        export_package(foreign.seeded(foreign.Expanded), (torch.zeros(4, 16),), tmp_path / "expanded.pt2")
-    assert not any(tmp_path.iterdir())
+def test_an_expanded_constant_is_given_memory_of_its_own(tmp_path: Path) -> None:
+    module, x = foreign.seeded(foreign.Expanded), torch.randn(4, 16)
+    with Container(export_package(module, (x,), tmp_path / "expanded.pt2")) as container:
+        container.stage(module.state_dict())
+        container.commit()
+        torch.testing.assert_close(container.run([x])["output"], module(x))
+
+
+class OnePlus(nn.Module):
+    """A gain as Gemma's norms have it: kept as the difference from one, and so all zeros before training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (1 + self.gain)
+
+
+def test_what_is_made_of_a_uniform_constant_follows_its_swaps(tmp_path: Path) -> None:
+    module, x = OnePlus().eval(), torch.randn(4, 16)
+    with Container(export_package(module, (x,), tmp_path / "gain.pt2")) as container:
+        for gain in (torch.zeros(16), torch.randn(16)):
+            container.stage({"gain": gain})
+            container.commit()
+            torch.testing.assert_close(container.run([x])["output"], x * (1 + gain))
 
 
 def test_allow_baked_writes_what_the_compiler_fixed_and_says_so(

@@ -26,15 +26,16 @@ class StockContainer:
     `device` is "cpu" or "cuda:<index>". Its operators' modules must have been imported.
     """
 
+    # This runner tells neither.
     num_inputs: int | None = None
     num_outputs: int | None = None
-    """This runner tells neither."""
 
     def __init__(self, library: Path, num_runners: int, device: str) -> None:
         with construction, _said("create"):
             self._runner: Any = _runner(library, num_runners, device)
         self._names = {fqn: name for name, fqn in self._runner.get_constant_names_to_original_fqns().items()}
         self._folds = any(constant.folded for constant in self.constants)
+        self._forgotten = False
 
     @property
     def constants(self) -> list[NativeConstant]:
@@ -62,16 +63,20 @@ class StockContainer:
 
         A package that folds is told again at every refill, for only then does its first run after the swap fold anew.
         """
-        if moved or self._folds:
+        if moved or self._folds or self._forgotten:
             named = {self._names[fqn]: tensor for fqn, tensor in tensors.items()}
             with _said("update_constant_buffer"):
                 self._runner.update_constant_buffer(named, True, False, True)
+            self._forgotten = False
 
     def swap(self) -> None:
         self._runner.swap_constant_buffer()
 
     def free_inactive(self) -> None:
-        self._runner.free_inactive_constant_buffer()
+        """Give back built-in weights; folded constants stay, for the runtime stumbles over freed ones later."""
+        if not self._folds:
+            self._runner.free_inactive_constant_buffer()
+            self._forgotten = True  # that there are any
 
     def delete(self) -> None:
         """Give back everything but the library's own pages; no other method may be called afterwards."""
