@@ -24,6 +24,7 @@ AotiServeError                      500
 │   └── WeightsMissing              503  a package without weights was asked to run
 ├── PackageError
 │   ├── UnreadablePackage, UnknownSignature, IncompatiblePackage, BakedConstants
+│   ├── WrongOutput                      a package gives what its declared signature does not say
 │   ├── MissingOperators                 custom operators that nobody has imported
 │   ├── ExportFailed                     torch could not export or compile the module
 │   └── UnsupportedModule                export cannot describe this module
@@ -55,6 +56,7 @@ from aoti_serve.errors.package import (
     UnknownSignature,
     UnreadablePackage,
     UnsupportedModule,
+    WrongOutput,
 )
 from aoti_serve.errors.request import (
     BodyTooLarge,
@@ -163,6 +165,7 @@ __all__ = [
     "WrongInputDtype",
     "WrongInputLength",
     "WrongInputShape",
+    "WrongOutput",
     "WrongTensorDtype",
     "WrongTensorShape",
 ]

@@ -28,6 +28,10 @@ class IncompatiblePackage(PackageError, text="package {path} will not run here: 
     """The package was compiled for another machine, or differs from its own signature."""
 
 
+class WrongOutput(PackageError, text="output '{name}' is {got}, but the configuration's `signature` says {declared}"):
+    """The code gives something else than was declared of it."""
+
+
 class MissingOperators(
     PackageError,
     text=(

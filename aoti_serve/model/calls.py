@@ -1,4 +1,4 @@
-"""The inputs of one call: checked against the signature, in its order, as the compiled code reads them."""
+"""One call's inputs, checked against the signature and as the compiled code reads them, and its outputs by name."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from aoti_serve.errors import InvalidInputData
+from aoti_serve.errors import IndexOutOfRange, InvalidInputData, WrongOutput
 from aoti_serve.model.readable import shaped, unreadable
-from aoti_serve.model.signature import Signature
-from aoti_serve.tensors import Shaped
+from aoti_serve.model.signature import IndexGuard, Signature
+from aoti_serve.tensors import Dim, Shaped, TensorSpec
 
 Inputs = Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
 
@@ -20,6 +20,34 @@ def checked_inputs(inputs: Inputs, signature: Signature) -> list[torch.Tensor]:
     named = signature.by_input(inputs) if isinstance(inputs, Mapping) else _in_order(inputs, signature)
     signature.check_inputs({name: _read(name, tensor) for name, tensor in named.items()})
     return [_laid_out(named[spec.name], spec.order) for spec in signature.inputs]
+
+
+def named_outputs(outputs: list[torch.Tensor | None], signature: Signature) -> dict[str, torch.Tensor]:
+    """What the compiled code returned, by name. Raises IndexOutOfRange, or WrongOutput if it was declared wrongly."""
+    if signature.guards:
+        _check_guards(outputs.pop(), signature.guards)
+    named = zip(signature.output_leaves, outputs, strict=True)
+    found = {name: tensor for name, tensor in named if name is not None and tensor is not None}
+    if not signature.baked_known:  # somebody declared it
+        for spec in signature.outputs:
+            _check_declared(spec, found[spec.name])
+    return found
+
+
+def _check_guards(flags: torch.Tensor | None, guards: Sequence[IndexGuard]) -> None:
+    if flags is not None and flags.any():
+        guard = guards[int(flags.nonzero()[0])]
+        raise IndexOutOfRange(name=", ".join(guard.inputs), table=guard.table, low=guard.low, high=guard.high)
+
+
+def _check_declared(spec: TensorSpec, tensor: torch.Tensor) -> None:
+    """Nothing in the package tells of its outputs, and who reads the answer believes what was declared."""
+    found = shaped(tensor)
+    sizes = zip(spec.shape, found.shape, strict=False)
+    fits = len(spec.shape) == len(found.shape) and all(isinstance(dim, Dim) or dim == size for dim, size in sizes)
+    if found.dtype != spec.dtype or not fits:
+        got, declared = f"{found.dtype} {list(found.shape)}", f"{spec.dtype} {spec.describe_shape()}"
+        raise WrongOutput(name=spec.name, got=got, declared=declared)
 
 
 def _in_order(inputs: Sequence[torch.Tensor], signature: Signature) -> dict[str, torch.Tensor]:

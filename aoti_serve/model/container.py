@@ -11,14 +11,13 @@ import torch
 
 from aoti_serve.errors import (
     ContainerClosed,
-    IndexOutOfRange,
     InvalidInputData,
     NothingStaged,
     NothingToRollBack,
     WeightsMissing,
 )
 from aoti_serve.model.buffers import Buffers
-from aoti_serve.model.calls import Inputs, checked_inputs
+from aoti_serve.model.calls import Inputs, checked_inputs, named_outputs
 from aoti_serve.model.device import device_of
 from aoti_serve.model.gate import Gate
 from aoti_serve.model.intake import accepted
@@ -229,17 +228,4 @@ class Container:
             with self._device.runner() as stream:
                 ordered[:] = [tensor.to(self.device) for tensor in ordered]
                 outputs = self._buffers.runtime.run(ordered, stream)
-            return version, self._named(outputs)
-
-    def _named(self, outputs: list[torch.Tensor | None]) -> dict[str, torch.Tensor]:
-        signature = self.signature
-        if signature.guards:
-            self._check_guards(outputs.pop())
-        named = zip(signature.output_leaves, outputs, strict=True)
-        return {name: tensor for name, tensor in named if name is not None and tensor is not None}
-
-    def _check_guards(self, flags: torch.Tensor | None) -> None:
-        if flags is None or not flags.any():
-            return
-        guard = self.signature.guards[int(flags.nonzero()[0])]
-        raise IndexOutOfRange(name=", ".join(guard.inputs), table=guard.table, low=guard.low, high=guard.high)
+            return version, named_outputs(outputs, self.signature)

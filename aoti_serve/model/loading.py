@@ -56,9 +56,9 @@ def loaded(package: Package, num_runners: int, device: torch.device, *, single_t
         for rows, folder in folders:
             variants.append(Variant(rows, _runtime(package, folder, num_runners, device, single_threaded)))
     except BaseException:
-        Variants(variants).delete()
+        Variants(variants, guarded=False).delete()
         raise
-    return Variants(variants)
+    return Variants(variants, guarded=bool(package.signature.guards))
 
 
 def swappable(library: Path, device: torch.device) -> set[str]:

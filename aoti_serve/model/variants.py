@@ -18,9 +18,13 @@ class Variant(NamedTuple):
 
 
 class Variants:
-    """All variants as one runtime: a run goes to the smallest that fits, anything about weights goes to all."""
+    """All variants as one runtime: a run goes to the smallest that fits, anything about weights goes to all.
 
-    def __init__(self, variants: Sequence[Variant]) -> None:
+    `guarded`: the last output is the index guards' flags, and has no rows.
+    """
+
+    def __init__(self, variants: Sequence[Variant], *, guarded: bool) -> None:
+        self._guarded = guarded
         self._variants = sorted(variants, key=lambda variant: variant.rows or 0)
 
     def run(self, inputs: list[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
@@ -31,7 +35,8 @@ class Variants:
             return variant.runtime.run(_drained(inputs), stream)
         inputs[:] = [_padded(tensor, variant.rows) for tensor in inputs]
         outputs = variant.runtime.run(_drained(inputs), stream)
-        return [None if tensor is None else tensor[:rows] for tensor in outputs]
+        flags = [outputs.pop()] if self._guarded else []
+        return [None if tensor is None else tensor[:rows] for tensor in outputs] + flags
 
     def extract(self) -> dict[str, torch.Tensor]:
         return self._variants[0].runtime.extract()

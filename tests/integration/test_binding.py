@@ -156,7 +156,7 @@ def test_stream_handle(mixed: Compiled, container: Container, monkeypatch: pytes
     runtime, streams = container._buffers.runtime, []
     native_run = runtime.run
 
-    def noted(inputs: Sequence[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
+    def noted(inputs: list[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
         streams.append(stream)
         return native_run(inputs, None)
 

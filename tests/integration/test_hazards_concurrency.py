@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def around(
     runtime = container._buffers.runtime
     native = runtime.run
 
-    def run(given: Sequence[torch.Tensor], stream: int | None) -> Tensors:
+    def run(given: list[torch.Tensor], stream: int | None) -> Tensors:
         enter(given[0].shape[0])
         outputs = native(given, stream)
         leave()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from models import Compiled, Mixed
 
-from aoti_serve.errors import UnsupportedModule, WrongInputShape
+from aoti_serve.errors import IndexOutOfRange, UnsupportedModule, WrongInputShape
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
@@ -127,6 +127,31 @@ def test_the_weights_are_held_once_for_all_sizes(container: Container, variants:
     assert isinstance(variants_runtime, Variants)
     held = [runtime.extract() for _, runtime in variants_runtime._variants]
     assert len({tensors["first.weight"].data_ptr() for tensors in held}) == 1
+
+
+class Tables(torch.nn.Module):
+    """Three tables, so that there are more guards than rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = torch.nn.ModuleList(torch.nn.Embedding(size, 4) for size in (5, 6, 7))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.stack([table(ids) for table in self.tables]).sum(0)
+
+
+def test_every_index_is_guarded_also_where_rows_are_padded(tmp_path: Path) -> None:
+    module = Tables().eval()
+    ids = torch.tensor([0, 1, 2])
+    package = export_package(module, {"ids": ids}, tmp_path / "tables.pt2", batch_sizes=(4,))
+    with Container(package) as container:
+        container.stage(module.state_dict())
+        container.commit()
+        for rows in (ids[:1], ids):
+            torch.testing.assert_close(container.run({"ids": rows})["output"], module(rows))
+        for bad, table in ((5, "tables.0"), (6, "tables.0"), (-1, "tables.0")):
+            with pytest.raises(IndexOutOfRange, match=table):
+                container.run({"ids": torch.tensor([bad])})
 
 
 class Pooled(torch.nn.Module):
