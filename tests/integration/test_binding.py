@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import weakref
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch.export.pt2_archive._package import package_pt2
 import aoti_serve
 from aoti_serve.config import ModelConfig
 from aoti_serve.errors import IncompatiblePackage, MissingTensor, UnreadablePackage
+from aoti_serve.model.aoti.c_abi import NativeContainer
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package, configured_package
 
@@ -86,7 +88,7 @@ def test_num_runners(mixed: Compiled, container: Container, monkeypatch: pytest.
     runtime = container._buffers.runtime
     native_run = runtime.run
 
-    def meet_inside(inputs: Sequence[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
+    def meet_inside(inputs: list[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
         inside.wait()
         return native_run(inputs, stream)
 
@@ -149,6 +151,24 @@ def test_boxed_run(mixed: Compiled, container: Container) -> None:
     outputs = container.boxed_run(inputs)
     assert inputs == []
     assert torch.equal(outputs["logits"], logits(container, mixed))
+
+
+def test_boxed_run_leaves_the_inputs_to_the_runtime(
+    mixed: Compiled, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody in Python holds them any more: when native code returns, they are gone."""
+    inputs = [tensor.clone() for tensor in mixed.inputs.values()]
+    watched = [weakref.ref(tensor) for tensor in inputs]
+    held: list[bool] = []
+    call = NativeContainer._call
+
+    def noted(self: NativeContainer, name: str, *arguments: Any, **options: Any) -> None:
+        call(self, name, *arguments, **options)
+        held.extend(watch() is not None for watch in watched if name == "Run")
+
+    monkeypatch.setattr(NativeContainer, "_call", noted)
+    container.boxed_run(inputs)
+    assert held == [False, False]
 
 
 def test_stream_handle(mixed: Compiled, container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
