@@ -7,7 +7,6 @@ exported program tells.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aoti_serve.config import DeclaredSignature
@@ -15,8 +14,8 @@ from aoti_serve.errors import IncompatiblePackage, UnknownSignature, UnreadableP
 from aoti_serve.model import archive
 from aoti_serve.model.declared import declared_signature, snippet
 from aoti_serve.model.generated import GeneratedCode
+from aoti_serve.model.narrowing import narrowed
 from aoti_serve.model.signature import Signature
-from aoti_serve.tensors import Dim, TensorSpec
 
 
 def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> Signature:
@@ -40,7 +39,7 @@ def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> 
     if counts != (compiled := (code.num_inputs, sum(code.outputs))):
         reason = "its signature has {} inputs and {} outputs, its code {} and {}".format(*counts, *compiled)
         raise IncompatiblePackage(path=path, reason=reason)
-    if declared is not None and (misfit := next(_misfits(signature.inputs, code.inputs or ()), None)):
+    if misfit := narrowed(signature.inputs, code.inputs or ()):
         raise IncompatiblePackage(path=path, reason=misfit)
     return signature
 
@@ -70,33 +69,3 @@ def _stored(path: Path, model: str, code: GeneratedCode) -> Signature:
     signature = program.signature.model_copy(update={"constants": tuple(known)})
     signature = reconciled(signature, program.values, {spec.name for spec in constants})
     return signature.model_copy(update={"constants": constants})
-
-
-def _misfits(declared: Sequence[TensorSpec], compiled: Sequence[TensorSpec]) -> Iterator[str]:
-    """The inputs that would let something through that the code was not compiled for."""
-    sizes: dict[str, int | str] = {}
-    for spec, form in zip(declared, compiled, strict=False):
-        if spec.dtype != form.dtype or not _fits(spec, form, sizes):
-            what = f"{spec.dtype} {spec.describe_shape()}"
-            yield f"input '{spec.name}' is declared {what}, it was compiled for {form.dtype} {form.describe_shape()}"
-
-
-def _fits(spec: TensorSpec, compiled: TensorSpec, sizes: dict[str, int | str]) -> bool:
-    """Whether every shape that `spec` admits is one that was compiled; `sizes` are the compiler's symbols so far."""
-    return len(spec.shape) == len(compiled.shape) and all(
-        _within(dim, wanted) and _agrees(dim, wanted, sizes)
-        for dim, wanted in zip(spec.shape, compiled.shape, strict=True)
-    )
-
-
-def _within(dim: int | Dim, compiled: int | Dim) -> bool:
-    if isinstance(compiled, int):
-        return dim == compiled
-    low, high = (dim, dim) if isinstance(dim, int) else (dim.min, dim.max)
-    enough = low >= compiled.min or compiled.min == 1
-    return enough and (compiled.max is None or (high is not None and high <= compiled.max))
-
-
-def _agrees(dim: int | Dim, compiled: int | Dim, sizes: dict[str, int | str]) -> bool:
-    size = dim if isinstance(dim, int) else dim.symbol
-    return isinstance(compiled, int) or sizes.setdefault(compiled.symbol, size) == size

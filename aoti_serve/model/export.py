@@ -17,7 +17,9 @@ from torch.export.pt2_archive._package import package_pt2
 from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import BakedConstants, MissingTensor, UnsupportedModule
+from aoti_serve.model.generated import GeneratedCode
 from aoti_serve.model.loading import swappable
+from aoti_serve.model.narrowing import narrowed
 from aoti_serve.model.package import BASELINE, SIGNATURE_KEY, VARIANTS_KEY, WEIGHTS_APART, WEIGHTS_KEY, Package
 from aoti_serve.model.preflight import TORCH_KEY
 from aoti_serve.model.program import Inputs, Program, program_of, torch_says
@@ -143,6 +145,8 @@ def _write(target: Path, files: dict[int, list[str]], signature: Signature, valu
         for compiled in files.values():
             _add_metadata(compiled, metadata)
         package_pt2(scratch, aoti_files={model: [*files[size]] for model, size in models.items()})
+        if 0 in files and (problem := narrowed(signature.inputs, GeneratedCode(scratch, "model").inputs or ())):
+            raise UnsupportedModule(detail=f"the compiler fixed what should vary: {problem}")
         _save({spec.name: values[spec.name] for spec in signature.constants if spec.carried}, weights)
         with zipfile.ZipFile(scratch, "a") as archive:
             archive.write(weights, f"{target.stem}/{BASELINE}")

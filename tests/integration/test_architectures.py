@@ -15,9 +15,10 @@ import pytest
 import torch
 from architectures import ALL_DTYPES, ARCHITECTURES, Architecture, name_of, values
 from torch import nn
+from torch.torch_version import TorchVersion
 from torch.utils import _pytree as pytree
 
-from aoti_serve.errors import IndexOutOfRange, InvalidInput, InvalidWeights
+from aoti_serve.errors import IndexOutOfRange, InvalidInput, InvalidWeights, UnsupportedModule
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
@@ -69,7 +70,12 @@ def opened(made: Made) -> Iterator[Opened]:
     containers = []
 
     def open_(name: str) -> tuple[nn.Module, Container]:
-        module, package = made(name)
+        try:
+            module, package = made(name)
+        except UnsupportedModule as error:
+            if name == "gru" and TorchVersion(torch.__version__) >= "2.15":
+                pytest.skip(f"torch 2.15 fixes the batch of a GRU, which is refused: {error}")
+            raise
         container = Container(package, num_runners=2)
         containers.append(container)
         container.stage(module.state_dict())

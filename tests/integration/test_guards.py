@@ -111,6 +111,7 @@ def _set_rows(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return table
 
 
+@pytest.mark.filterwarnings("ignore:index_reduce:UserWarning")
 @pytest.mark.parametrize("name", ALONG)
 def test_a_guard_leaves_good_indices_alone_and_reports_bad_ones(name: str) -> None:
     op, wraps = ALONG[name]

@@ -78,7 +78,8 @@ def test_what_does_not_fit_the_signature_is_refused_by_name(lab: Lab, net: Conta
 
 
 def test_each_input_must_be_there_and_no_other(lab: Lab, net: Container) -> None:
-    assert lab.endings["one_input_of_two"].crashed
+    bare = lab.endings["one_input_of_two"]
+    assert bare.crashed or "expected inputs vector size to be 2" in str(bare.said)  # torch 2.15 has learnt to say so
     before = net.run(inputs())["logits"]
     for given in ([X], [X, IDS, IDS], {"x": X}, {"x": X, "ids": IDS, "more": X}, []):
         with pytest.raises(InvalidInput, match=r"'(ids|more|x, ids)'"):

@@ -97,7 +97,8 @@ def test_a_stage_is_one_update_whole_in_itself(lab: Lab, folded: Container) -> N
 def test_nothing_of_what_was_staged_is_kept_and_a_buffer_is_registered_once(
     lab: Lab, folded: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert lab.endings["every_update_is_kept"] == (0, {"alive": 6})
+    # Six before torch 2.15 (upstream #194480); from then on the two that are in the buffers.
+    assert lab.endings["every_update_is_kept"] in ((0, {"alive": 6}), (0, {"alive": 2}))
     alive, calls = set(), recorded(folded, monkeypatch)
     for number in range(6):
         array = np.full((64, 64), float(number), dtype=np.float32)

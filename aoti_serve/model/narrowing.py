@@ -1,0 +1,41 @@
+"""Whether compiled code takes all that a signature admits: the compiler may fix a dimension without a word.
+
+What it was compiled for is in the checks of inputs that it generates (upstream #150364, #151582).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aoti_serve.tensors import Dim, TensorSpec
+
+
+def narrowed(admitted: Sequence[TensorSpec], compiled: Sequence[TensorSpec]) -> str | None:
+    """The first input of which more is admitted than was compiled, in words; None if there is none."""
+    sizes: dict[str, int | str] = {}
+    for spec, form in zip(admitted, compiled, strict=False):
+        if spec.dtype != form.dtype or not _fits(spec, form, sizes):
+            what = f"{spec.dtype} {spec.describe_shape()}"
+            return f"input '{spec.name}' is declared {what}, it was compiled for {form.dtype} {form.describe_shape()}"
+    return None
+
+
+def _fits(spec: TensorSpec, compiled: TensorSpec, sizes: dict[str, int | str]) -> bool:
+    """Whether every shape that `spec` admits is one that was compiled; `sizes` are the compiler's symbols so far."""
+    return len(spec.shape) == len(compiled.shape) and all(
+        _within(dim, wanted) and _agrees(dim, wanted, sizes)
+        for dim, wanted in zip(spec.shape, compiled.shape, strict=True)
+    )
+
+
+def _within(dim: int | Dim, compiled: int | Dim) -> bool:
+    if isinstance(compiled, int):
+        return dim == compiled
+    low, high = (dim, dim) if isinstance(dim, int) else (dim.min, dim.max)
+    enough = low >= compiled.min or compiled.min == 1
+    return enough and (compiled.max is None or (high is not None and high <= compiled.max))
+
+
+def _agrees(dim: int | Dim, compiled: int | Dim, sizes: dict[str, int | str]) -> bool:
+    size = dim if isinstance(dim, int) else dim.symbol
+    return isinstance(compiled, int) or sizes.setdefault(compiled.symbol, size) == size
