@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 
 class DType(NamedTuple):
@@ -53,11 +53,16 @@ class Frozen(BaseModel):
 
 
 class Dim(Frozen):
-    """A dimension that may vary from call to call; dimensions with one symbol are equal within a call."""
+    """A dimension that may vary from call to call: `factor` times the symbol's value, plus `offset`.
+
+    A symbol has one value within a call. `min` and `max` are the dimension's own.
+    """
 
     symbol: str
     min: NonNegativeInt = 0
     max: NonNegativeInt | None = None
+    factor: PositiveInt = 1
+    offset: int = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +83,14 @@ class Dim(Frozen):
 
     def __str__(self) -> str:
         top = "" if self.max is None else self.max
-        return f"{self.symbol}={self.min}..{top}"
+        times = "" if self.factor == 1 else f"{self.factor}*"
+        plus = f"{self.offset:+}" if self.offset else ""
+        return f"{times}{self.symbol}{plus}={self.min}..{top}"
+
+    def value_at(self, size: int) -> int | None:
+        """The symbol's value if the dimension is `size`; None if it is none of the dimension's sizes."""
+        value, rest = divmod(size - self.offset, self.factor)
+        return None if rest else value
 
 
 class TensorSpec(Frozen):

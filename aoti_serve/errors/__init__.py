@@ -17,7 +17,8 @@ AotiServeError                      500
 │   │   └── TiedTensorsDiffer, ConstantIsBaked
 │   ├── SwapInProgress              409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
-│   ├── NothingStaged, NothingToRollBack    409
+│   ├── BadIndexInWeights               500
+│   ├── NothingStaged, NothingToRollBack, VersionTaken    409
 │   ├── UnknownWeightsVersion       404
 │   ├── SourceRefused               403  a URI outside the allowed roots
 │   ├── StoreFailed                 507  the versions could not be written or read
@@ -89,6 +90,7 @@ from aoti_serve.errors.server import (
     Unavailable,
 )
 from aoti_serve.errors.weights import (
+    BadIndexInWeights,
     ConstantIsBaked,
     DigestMismatch,
     InvalidWeights,
@@ -105,6 +107,7 @@ from aoti_serve.errors.weights import (
     UnknownTensor,
     UnknownWeightsVersion,
     UnreadableWeights,
+    VersionTaken,
     WeightsError,
     WeightsMissing,
     WrongTensorDtype,
@@ -114,6 +117,7 @@ from aoti_serve.errors.weights import (
 __all__ = [
     "AdminClosed",
     "AotiServeError",
+    "BadIndexInWeights",
     "BakedConstants",
     "BodyTooLarge",
     "ConstantIsBaked",
@@ -160,6 +164,7 @@ __all__ = [
     "UnreadablePackage",
     "UnreadableWeights",
     "UnsupportedModule",
+    "VersionTaken",
     "WeightsError",
     "WeightsMissing",
     "WrongInputDtype",

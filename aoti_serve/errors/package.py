@@ -50,7 +50,7 @@ class BakedConstants(
 
 class ExportFailed(
     PackageError,
-    text="torch could not {phase} the module: {kind}: {detail}\n(Dynamic dimensions need an example of at least 2.)",
+    text="torch could not {phase} the module: {kind}: {detail}{hint}",
 ):
     """torch.export or the compiler refused the module; the cause is theirs."""
 

@@ -33,7 +33,8 @@ class PerhapsBaked(
     UnknownTensor,
     text=(
         "tensor '{name}': the package has no such constant; its code does not say what was compiled in, and if this "
-        "was, it cannot be changed: list it under `signature: unused:` to have it passed over"
+        "was, it cannot be changed. Package the model with `aoti-serve package`, or compile it with "
+        "always_keep_tensor_constants; under `signature: unused:` it would be passed over, and its old value stay"
     ),
 ):
     """The same of a package made elsewhere, where nobody can tell what the compiler fixed."""
@@ -83,6 +84,12 @@ class StageFailed(
         return getattr(self.facts["cause"], "http_status", 500)
 
 
+class VersionTaken(
+    WeightsError, status=409, text="version {version} cannot be staged while version {active} answers: numbers grow"
+):
+    """A stage under the number that answers, or under one that is none."""
+
+
 class NothingStaged(WeightsError, status=409, text="nothing is staged: call stage() before commit()"):
     """A commit without a stage before it."""
 
@@ -99,6 +106,12 @@ class UnknownWeightsVersion(
 
 class SourceRefused(WeightsError, status=403, text="weights from '{uri}' are refused: {reason}"):
     """A weights URI that the configuration does not allow."""
+
+
+class BadIndexInWeights(
+    WeightsError, text="tensor '{name}': an index in it is outside {low}..{high}, the range of '{table}'; swap back"
+):
+    """The weights that answer hold an index that leads nowhere; no answer can be computed with them."""
 
 
 class StoreFailed(WeightsError, status=507, text="weights store {path}: {detail}"):

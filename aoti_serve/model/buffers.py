@@ -53,6 +53,7 @@ class Buffer:
     def fill(self, values: Mapping[str, torch.Tensor]) -> None:
         """Copy a value for every constant into it, in bounded steps; torch lets go of the GIL in each."""
         self.allocate()
+        self._device.begin_copies()
         for name, target in self.tensors.items():
             for part, source in _steps(target, values[name]):
                 self._device.copy(part, source)
@@ -104,8 +105,10 @@ class Buffers:
         self.runtime.free_inactive()
         self.inactive.free()
 
-    def rebuild(self, answers: bool) -> None:
-        """Load the runtime anew, over the active buffer if that `answers`; nobody may be running."""
+    def rebuild(self, active: Buffer, answers: bool) -> None:
+        """Load the runtime anew, over `active` if that `answers`; nobody may be running."""
+        if active is not self.active:
+            self.active, self.inactive = self.inactive, self.active
         self.runtime.delete()
         self.runtime = self._load()
         self.inactive.free()

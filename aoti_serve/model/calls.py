@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from aoti_serve.errors import IndexOutOfRange, InvalidInputData, WrongOutput
+from aoti_serve.errors import BadIndexInWeights, IndexOutOfRange, InvalidInputData, WrongOutput
 from aoti_serve.model.readable import shaped, unreadable
-from aoti_serve.model.signature import IndexGuard, Signature
+from aoti_serve.model.signature import Signature
 from aoti_serve.tensors import Dim, Shaped, TensorSpec
 
 Inputs = Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
@@ -25,7 +25,7 @@ def checked_inputs(inputs: Inputs, signature: Signature) -> list[torch.Tensor]:
 def named_outputs(outputs: list[torch.Tensor | None], signature: Signature) -> dict[str, torch.Tensor]:
     """What the compiled code returned, by name. Raises IndexOutOfRange, or WrongOutput if it was declared wrongly."""
     if signature.guards:
-        _check_guards(outputs.pop(), signature.guards)
+        _check_guards(outputs.pop(), signature)
     named = zip(signature.output_leaves, outputs, strict=True)
     found = {name: tensor for name, tensor in named if name is not None and tensor is not None}
     if not signature.baked_known:  # somebody declared it
@@ -34,10 +34,15 @@ def named_outputs(outputs: list[torch.Tensor | None], signature: Signature) -> d
     return found
 
 
-def _check_guards(flags: torch.Tensor | None, guards: Sequence[IndexGuard]) -> None:
-    if flags is not None and flags.any():
-        guard = guards[int(flags.nonzero()[0])]
-        raise IndexOutOfRange(name=", ".join(guard.inputs), table=guard.table, low=guard.low, high=guard.high)
+def _check_guards(flags: torch.Tensor | None, signature: Signature) -> None:
+    if flags is None or not flags.any():
+        return
+    guard = signature.guards[int(flags.nonzero()[0])]
+    facts = {"table": guard.table, "low": guard.low, "high": guard.high}
+    known = {spec.name for spec in signature.inputs}
+    if asked := [name for name in guard.inputs if name in known]:
+        raise IndexOutOfRange(name=", ".join(asked), **facts)
+    raise BadIndexInWeights(name=", ".join(guard.inputs), **facts)
 
 
 def _check_declared(spec: TensorSpec, tensor: torch.Tensor) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from aoti_serve.errors import (
     ContainerClosed,
+    InvalidConfig,
     InvalidInputData,
     NothingStaged,
     NothingToRollBack,
+    VersionTaken,
     WeightsMissing,
 )
-from aoti_serve.model.buffers import Buffers
+from aoti_serve.model.buffers import Buffer, Buffers
 from aoti_serve.model.calls import Inputs, checked_inputs, named_outputs
 from aoti_serve.model.device import device_of
 from aoti_serve.model.gate import Gate
@@ -51,6 +54,8 @@ class Container:
         num_threads: int | None = None,
         run_single_threaded: bool = False,
     ) -> None:
+        if num_runners < 1 or (num_threads is not None and num_threads < 1):
+            raise InvalidConfig(detail=f"num_runners {num_runners} and num_threads {num_threads} must be 1 or more")
         self.package = package if isinstance(package, Package) else Package.open(package)
         self.signature = self.package.signature
         self.num_runners = 1 if run_single_threaded else num_runners
@@ -122,6 +127,8 @@ class Container:
             self._check_open()
             if partial and self.version is None:
                 raise WeightsMissing()
+            if version is not None and (version < BUILT_IN or version == self.version):
+                raise VersionTaken(version=version, active=self.version)
             rest = self._buffers.active.tensors if partial else self._baseline
             values = accepted(weights, self.signature, rest, partial=partial, strict=strict)
             self.previous = self.staged = None
@@ -192,25 +199,32 @@ class Container:
         except BaseException:
             self._buffers.free_inactive()
             raise
-        try:
-            self._buffers.publish()
-        except BaseException:
-            self._rebuild()
-            raise
-
-    def _rebuild(self) -> None:
-        with self._gate.closed():
+        # While something folds, a failure would leave a runner on the staged weights: nobody may run then.
+        with self._gate.closed() if self._buffers.runtime.folds else nullcontext():
             try:
-                self._buffers.rebuild(answers=self.version is not None)
+                self._buffers.publish()
             except BaseException:
-                self.closed = True
+                self._rebuild(self._buffers.active)
                 raise
 
     def _flip(self, version: int) -> None:
         with self._gate.closed():
-            self._buffers.flip()
-            self.version, self.previous = version, self.version
-            self.staged = None
+            before = self._buffers.active
+            try:
+                self._buffers.flip()
+                self.version, self.previous, self.staged = version, self.version, None
+            except BaseException:
+                self.previous = self.staged = None
+                self._rebuild(before)
+                raise
+
+    def _rebuild(self, active: Buffer) -> None:
+        """Go on answering from `active` with a runtime loaded anew; nobody may be running."""
+        try:
+            self._buffers.rebuild(active, answers=self.version is not None)
+        except BaseException:
+            self.closed = True
+            raise
 
     def _check_open(self) -> None:
         if self.closed:
@@ -226,6 +240,7 @@ class Container:
                 _thread.count = self.num_threads
             version = self.version
             with self._device.runner() as stream:
-                ordered[:] = [tensor.to(self.device) for tensor in ordered]
+                ordered[:] = [self._device.take(tensor) for tensor in ordered]
                 outputs = self._buffers.runtime.run(ordered, stream)
+            self._device.give(outputs)
             return version, named_outputs(outputs, self.signature)

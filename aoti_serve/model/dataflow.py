@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
@@ -22,16 +21,17 @@ class Flow:
 
     def __init__(self, program: ExportedProgram) -> None:
         specs = program.graph_signature.input_specs
-        self._given = [spec.arg.name for spec in specs if spec.kind == InputKind.USER_INPUT]
+        # Weights too may come with indices in them: a table of neighbours, a permutation.
+        self._given = [spec.arg.name for spec in specs]
         self._names = {spec.arg.name: spec.target for spec in specs if spec.target is not None}
         self._roots: dict[Node, Node] = {}
         self._inputs: dict[Node, set[str]] = {}
         self._writes: Counter[Node] = Counter()
 
     def inputs(self, node: Node) -> tuple[str, ...]:
-        """The user inputs that the tensor's values come from."""
+        """The user inputs, by placeholder, and the constants, by FQN, that the tensor's values come from."""
         reached = self._inputs[self._roots[node]]
-        return tuple(name for name in self._given if name in reached)
+        return tuple(str(self._names.get(name, name)) for name in self._given if name in reached)
 
     def writes(self, node: Node) -> int:
         return self._writes[self._roots[node]]

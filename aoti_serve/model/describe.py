@@ -38,15 +38,13 @@ def described(program: ExportedProgram, guards: Sequence[IndexGuard] = ()) -> Si
     constants = tuple(_constants(program, nodes))
     used = {spec.name for spec in constants}
     return Signature(
-        inputs=tuple(
-            dims.spec(name, nodes[node]).model_copy(update={"order": _order(nodes[node])})
-            for node, name in inputs.items()
-        ),
+        inputs=tuple(_input_spec(dims, name, nodes[node]) for node, name in inputs.items()),
         outputs=tuple(dims.spec(name, nodes[node]) for name, node in outputs),
         takes=takes,
         gives=gives,
         guards=tuple(
-            guard.model_copy(update={"inputs": tuple(inputs[name] for name in guard.inputs)}) for guard in guards
+            guard.model_copy(update={"inputs": tuple(inputs.get(name, name) for name in guard.inputs)})
+            for guard in guards
         ),
         constants=constants,
         unused=tuple(name for name in program.state_dict if name not in used),
@@ -119,6 +117,14 @@ def _output_name(path: tuple[Any, ...], index: int, count: int) -> str:
     return ".".join(keys) if named else ("output" if count == 1 else f"output_{index}")
 
 
+def _input_spec(dims: _DimReader, name: str, node: torch.fx.Node) -> TensorSpec:
+    spec = dims.spec(name, node)
+    for dim in spec.shape:
+        if isinstance(dim, Dim) and not dim.symbol.isidentifier():  # nobody could check it
+            raise UnsupportedModule(detail=f"input '{name}': its dimension {dim.symbol} is no multiple of a symbol")
+    return spec.model_copy(update={"order": _order(node)})
+
+
 def _order(node: torch.fx.Node) -> tuple[int, ...] | None:
     strides = [stride if isinstance(stride, int) else stride.node.hint for stride in node.meta["val"].stride()]
     order = sorted(range(len(strides)), key=lambda axis: -strides[axis])
@@ -162,12 +168,25 @@ class _DimReader:
     def _dim(self, size: Any) -> int | Dim:
         if isinstance(size, int):
             return size
-        symbol = str(size.node.expr)
-        name = "batch" if symbol == self._batch else symbol
-        if symbol not in self._ranges:
-            return Dim(symbol=name)
-        bounds = self._ranges[symbol]
-        return Dim(symbol=name, min=max(0, _whole(bounds.lower) or 0), max=_whole(bounds.upper))
+        expression = size.node.expr
+        symbols = list(expression.free_symbols)
+        factor: Any = expression.coeff(symbols[0]) if len(symbols) == 1 else 0
+        offset: Any = expression - factor * symbols[0] if factor else 0
+        if not (factor and factor.is_Integer and factor > 0 and offset.is_Integer):
+            return Dim(symbol=f"({expression})")  # fine for an output; for an input see `_linear`
+        return self._linear(str(symbols[0]), int(factor), int(offset))
+
+    def _linear(self, symbol: str, factor: int, offset: int) -> Dim:
+        bounds = self._ranges.get(symbol)
+        low = max(0, (_whole(bounds.lower) or 0) if bounds else 0)
+        high = _whole(bounds.upper) if bounds else None
+        return Dim(
+            symbol="batch" if symbol == self._batch else symbol,
+            min=max(0, factor * low + offset),
+            max=None if high is None else factor * high + offset,
+            factor=factor,
+            offset=offset,
+        )
 
 
 def _whole(bound: Any) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from mmap import MADV_DONTNEED, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
@@ -68,6 +68,16 @@ class CpuDevice:
         """A runner's stream, for the length of a run; at the end its outputs can be read."""
         yield None
 
+    def take(self, tensor: torch.Tensor) -> torch.Tensor:
+        """An input on this device, for the run that is about to begin."""
+        return tensor.to(self.torch)
+
+    def give(self, tensors: Iterable[torch.Tensor | None]) -> None:
+        """Outputs of a run that has ended, to whoever asked."""
+
+    def begin_copies(self) -> None:
+        """Before the first `copy` into memory that is there now."""
+
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Begin to copy at most `CHUNK` bytes from anywhere into a constant buffer."""
         target.copy_(source)
@@ -104,6 +114,7 @@ class CudaDevice(CpuDevice):
     @contextmanager
     def runner(self) -> Iterator[int | None]:
         stream = self._idle.popleft()  # the gate admits as many runs as there are streams
+        stream.wait_stream(self._current())  # inputs may still be in the making
         try:
             with self._on(stream):
                 yield stream.cuda_stream
@@ -113,6 +124,20 @@ class CudaDevice(CpuDevice):
                 stream.synchronize()
             finally:
                 self._idle.append(stream)
+
+    def take(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self._holds(tensor):
+            tensor.record_stream(self._current())  # else its memory is another's once the asker lets go of it
+            return tensor
+        return tensor.to(self.torch)
+
+    def give(self, tensors: Iterable[torch.Tensor | None]) -> None:
+        for tensor in tensors:
+            if tensor is not None and self._holds(tensor):
+                tensor.record_stream(self._current())  # else the next run may write it while the asker reads
+
+    def begin_copies(self) -> None:
+        self._copies.wait_stream(self._current())  # weights and their new place may still be in use there
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         if not self._holds(target):
@@ -125,13 +150,15 @@ class CudaDevice(CpuDevice):
 
     def _copy_pinned(self, target: torch.Tensor, source: torch.Tensor) -> None:
         pinned, left = self._pinned.popleft()
-        left.synchronize()  # the copy before the last has left this pinned memory
-        staged = pinned[: source.numel() * source.element_size()].view(source.dtype).view(source.shape)
-        staged.copy_(source)
-        with self._on(self._copies):
-            target.copy_(staged, non_blocking=True)
-        left.record(self._copies)
-        self._pinned.append((pinned, left))
+        try:
+            left.synchronize()  # the copy before the last has left this pinned memory
+            staged = pinned[: source.numel() * source.element_size()].view(source.dtype).view(source.shape)
+            staged.copy_(source)
+            with self._on(self._copies):
+                target.copy_(staged, non_blocking=True)
+            left.record(self._copies)
+        finally:
+            self._pinned.append((pinned, left))
 
     def copied(self) -> None:
         self._copies.synchronize()
@@ -144,11 +171,15 @@ class CudaDevice(CpuDevice):
             self._flips.append(event)
 
     def settled(self) -> None:
+        self._copies.synchronize()  # those of a stage that failed, too
         for event in self._flips:
             event.synchronize()
 
     def _holds(self, tensor: torch.Tensor) -> bool:
         return tensor.device == self.torch
+
+    def _current(self) -> torch.cuda.Stream:
+        return torch.cuda.current_stream(self.torch)
 
     def _on(self, stream: torch.cuda.Stream) -> AbstractContextManager[object]:
         return torch.cuda.stream(stream)

@@ -50,7 +50,7 @@ def carries_weights(path: Path, model: str) -> bool:
 
 
 def _stored(path: Path, model: str, code: GeneratedCode) -> Signature:
-    from aoti_serve.model.program import stored_program, written_buffers
+    from aoti_serve.model.program import stored_program, written_to
     from aoti_serve.model.reconcile import reconciled
 
     try:
@@ -59,7 +59,7 @@ def _stored(path: Path, model: str, code: GeneratedCode) -> Signature:
         said = str(error).partition("\n")[0]
         detail = f"its exported program cannot be read (are its operators' modules in `operators`?): {said}"
         raise UnreadablePackage(path=path, detail=detail) from error
-    if written := written_buffers(program.exported):
+    if written := written_to(program.exported).buffers:
         reason = f"its forward() changes the buffers {written}, and the code would write into the weights that answer"
         raise IncompatiblePackage(path=path, reason=reason)
     # The compiler renames what forward() makes to `_tensor_constant<n>`; nobody's weights hold it under either name.

@@ -25,7 +25,7 @@ from aoti_serve.model.preflight import TORCH_KEY
 from aoti_serve.model.program import Inputs, Program, program_of, torch_says
 from aoti_serve.model.reconcile import passing_over, reconciled
 from aoti_serve.model.signature import Signature
-from aoti_serve.model.sizes import resized, served_signature
+from aoti_serve.model.sizes import check_rows_are_independent, resized, served_signature
 
 
 class _Compiled(NamedTuple):
@@ -92,8 +92,11 @@ def _programs(
     """The programs to compile by the batch size they are for; 0 for the one that takes what `dynamic_shapes` says."""
     if not batch_sizes:
         return {0: program_of(module, inputs, dynamic_shapes, forget_mutations=forget_mutations)}
-    if dynamic_shapes is not None or min(batch_sizes) < 1:
-        raise UnsupportedModule(detail="batch_sizes are sizes from 1, and go without dynamic_shapes")
+    if min(batch_sizes) < 1:
+        raise UnsupportedModule(detail=f"batch sizes are 1 or more, not {min(batch_sizes)}")
+    if dynamic_shapes is not None:
+        raise UnsupportedModule(detail="with batch sizes dynamic_shapes must be None: each size is compiled as static")
+    check_rows_are_independent(module, resized(inputs, max(batch_sizes)))
     return {
         size: program_of(module, resized(inputs, size), None, forget_mutations=forget_mutations)
         for size in sorted(set(batch_sizes))

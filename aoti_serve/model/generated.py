@@ -128,13 +128,13 @@ def _order(check: str) -> tuple[int, ...] | None:
 
 
 def _dim(check: str, axis: int, symbols: Sequence[str], otherwise: str) -> int | Dim:
-    """One dimension of an input; `otherwise` is its symbol if the compiler's is not known, or is an expression."""
+    """One dimension of an input; `otherwise` is its symbol if the compiler's is not known."""
     if fixed := re.search(rf"\((\d+) != \w+_size\[{axis}\]", check):
         return int(fixed[1])
     low = re.search(rf"_size\[{axis}\] < (\d+)\)", check)
     high = re.search(rf"_size\[{axis}\] > (\d+)\)", check)
     top = int(high[1]) if high else _UNBOUNDED
-    symbol = symbols[axis] if axis < len(symbols) and symbols[axis].isidentifier() else otherwise
+    symbol = symbols[axis] if axis < len(symbols) else otherwise
     # torch takes every dynamic size to be at least 2, and says so even where 1 was exported (0/1 specialisation).
     least = int(low[1]) if low else 0
     return Dim(symbol=symbol, min=1 if least == 2 else least, max=top if top < _UNBOUNDED else None)

@@ -11,7 +11,7 @@ import torch
 
 from aoti_serve.constants import Constants
 from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer, UnfitTensor, UnreadableWeights
-from aoti_serve.model.readable import shaped, unreadable
+from aoti_serve.model.readable import place_of, shaped, unreadable
 from aoti_serve.tensors import Shaped
 
 
@@ -30,6 +30,7 @@ def accepted(
     """
     if not isinstance(weights, Mapping):
         raise UnreadableWeights(detail=f"a {type(weights).__name__} instead of tensors by name")
+    weights = dict(weights)  # some make their tensors anew each time they are asked
     constants.check_weights({name: _read(name, tensor) for name, tensor in weights.items()}, partial=partial)
     _check_tied(weights, constants)
     for spec in constants.baked:
@@ -63,7 +64,7 @@ def _check_tied(weights: Mapping[str, torch.Tensor], constants: Constants) -> No
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one is other or digest_of(one) == digest_of(other)
+    return place_of(one) == place_of(other) or digest_of(one) == digest_of(other)
 
 
 def _baked(name: str, strict: bool) -> None:

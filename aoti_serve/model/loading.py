@@ -24,11 +24,17 @@ def chosen_device(package: Package, device: str | None) -> torch.device:
 
     Raises IncompatiblePackage if that is another kind of device.
     """
-    chosen = torch.device(device or package.device)
+    try:
+        chosen = torch.device(device or package.device)
+    except RuntimeError as error:
+        raise IncompatiblePackage(path=package.path, reason=str(error)) from error
     if chosen.type != package.device:
         reason = f"compiled for {package.device}, asked to run on {device}"
         raise IncompatiblePackage(path=package.path, reason=reason)
-    return chosen if chosen.type == "cpu" else torch.device(chosen.type, chosen.index or 0)
+    chosen = chosen if chosen.type == "cpu" else torch.device(chosen.type, chosen.index or 0)
+    preflight.check_machine(package.path, package.metadata)
+    preflight.check_device(package.path, package.metadata, _host(), chosen.index or 0)
+    return chosen
 
 
 def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int | None) -> None:
@@ -47,6 +53,7 @@ def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int |
 def loaded(package: Package, num_runners: int, device: torch.device, *, single_threaded: bool = False) -> Variants:
     """All variants of the package, loaded. Raises a PackageError, before any native code runs if it can be known."""
     package.import_operators()
+    package.check_unchanged()
     folders = [(rows, package.extract(model)) for rows, model in package.variants]
     for _, folder in folders:
         preflight.check(package.path, package.metadata, folder, _host(), device.index or 0)
@@ -77,6 +84,9 @@ def _name(device: torch.device) -> str:
 def _runtime(package: Package, folder: Path, num_runners: int, device: torch.device, single_threaded: bool) -> Runtime:
     library = library_of(package.path, folder)
     if extern_operators(package.path, folder):
+        if single_threaded:
+            reason = "it has operators that only torch can call, and torch's runner has no single-threaded mode"
+            raise IncompatiblePackage(path=package.path, reason=reason)
         return _checked(package, StockContainer(library, num_runners, _name(device)))
     return _checked(package, NativeContainer(library, num_runners, _name(device), single_threaded=single_threaded))
 

@@ -37,5 +37,11 @@ def _within(dim: int | Dim, compiled: int | Dim) -> bool:
 
 
 def _agrees(dim: int | Dim, compiled: int | Dim, sizes: dict[str, int | str]) -> bool:
-    size = dim if isinstance(dim, int) else dim.symbol
-    return isinstance(compiled, int) or sizes.setdefault(compiled.symbol, size) == size
+    """Whether dimensions that the compiler holds equal are equal; an expression of its own must be one of ours."""
+    if isinstance(compiled, int):
+        return True
+    derived = isinstance(dim, Dim) and (dim.factor, dim.offset) != (1, 0)
+    if not compiled.symbol.isidentifier():
+        return derived
+    size = dim if isinstance(dim, int) else f"{dim.factor}*{dim.symbol}{dim.offset:+}"
+    return sizes.setdefault(compiled.symbol, size) == size

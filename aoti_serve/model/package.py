@@ -95,7 +95,7 @@ class Package:
         for module in self.operators:
             try:
                 importlib.import_module(module)
-            except ImportError as error:
+            except Exception as error:  # whatever a module raises when it is imported
                 reason = f"its operators' module '{module}' cannot be imported: {error}"
                 raise IncompatiblePackage(path=self.path, reason=reason) from error
 
@@ -134,11 +134,32 @@ class Package:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def baseline(self) -> dict[str, torch.Tensor]:
-        """Values for the constants that weights may leave out, as export wrote them."""
-        from safetensors.torch import load
+        """Values for the constants that weights may leave out, as export wrote them.
 
-        content = archive.read(self.path, BASELINE)
-        return load(content) if content else {}
+        From the unpacked archive, as the code: the file may have been replaced by another since.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = unpack.extract(self.path, self.digest) / BASELINE
+        try:
+            found = load_file(path) if path.exists() else {}
+        except SafetensorError as error:
+            raise UnreadablePackage(path=self.path, detail=f"its baseline: {error}") from error
+        for spec in self.constants:
+            value = found.get(spec.name)
+            named = value is not None and (str(value.dtype).removeprefix("torch."), tuple(value.shape))
+            if spec.carried and not self.carries_weights and named != (spec.dtype, spec.shape):
+                raise UnreadablePackage(
+                    path=self.path, detail=f"its baseline has no '{spec.name}' as the code takes it"
+                )
+        return found
+
+    def check_unchanged(self) -> None:
+        """Refuse if the file was replaced since it was opened: its code and what was read of it would not agree."""
+        written = next(self.extract().glob("*wrapper_metadata.json"))
+        if _METADATA_FORM.validate_json(written.read_bytes()) != self.metadata:
+            raise IncompatiblePackage(path=self.path, reason="the file was replaced since it was opened; open it again")
 
     def check_runs_here(self) -> None:
         """Refuse a package compiled for another system, machine or CPU, before any of its code is loaded."""
@@ -168,6 +189,8 @@ def configured_package(config: ModelConfig) -> Package:
     """The package that a configuration names; raises a PackageError or InvalidConfig if the two do not go together."""
     package = Package.open(config.package, config.model_name, signature=config.signature, operators=config.operators)
     package.signature  # noqa: B018 - refused here, where the user reads it, if there is none
+    # Known from here on, also where replicas load it: the file may be replaced in the meantime.
+    package.digest  # noqa: B018
     if config.sha256 and config.sha256.lower() != package.digest:
         raise IncompatiblePackage(path=package.path, reason=f"its sha256 is {package.digest}, not {config.sha256}")
     if config.device not in ("auto", package.device):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -52,17 +52,18 @@ def program_of(module: torch.nn.Module, inputs: Inputs, dynamic_shapes: Any, *, 
     args, kwargs = pytree.tree_map_only(torch.Tensor, torch.Tensor.contiguous, (args, kwargs))
     with torch.no_grad():
         export = torch.export.export
-        exported = torch_says("export", lambda: export(module, args, kwargs, dynamic_shapes=dynamic_shapes))
+        hint = "\n(Dynamic dimensions need an example of at least 2.)" if dynamic_shapes else ""
+        exported = torch_says("export", lambda: export(module, args, kwargs, dynamic_shapes=dynamic_shapes), hint)
     _own_storages(exported)
     _name_lifted_tensors(exported)
-    if written := written_buffers(exported):
-        if not forget_mutations:
-            detail = (
-                f"forward() changes the buffers {written}, but an answer may depend on inputs and weights only; return "
-                "the new state instead, or pass forget_mutations: each call then starts from the weights again"
-            )
-            raise UnsupportedModule(detail=detail)
-        _forget(exported, written)
+    written = written_to(exported)
+    if written.buffers and not forget_mutations:
+        detail = (
+            f"forward() changes the buffers {written.buffers}, but an answer may depend on inputs and weights only; "
+            "return the new state instead, or pass forget_mutations: each call then starts from the weights again"
+        )
+        raise UnsupportedModule(detail=detail)
+    _write_to_copies(exported, written)
     guards = guard_indices(exported)
     return Program(exported, described(exported, guards))
 
@@ -74,12 +75,12 @@ def stored_program(path: Path, model: str) -> Program:
     return Program(exported, described(exported))
 
 
-def torch_says(phase: str, work: Callable[[], T]) -> T:
+def torch_says(phase: str, work: Callable[[], T], hint: str = "") -> T:
     """What `work` returns; torch raises a dozen kinds of errors, and each becomes an ExportFailed that names it."""
     try:
         return work()
     except Exception as error:
-        raise ExportFailed(phase=phase, kind=type(error).__name__, detail=error) from error
+        raise ExportFailed(phase=phase, kind=type(error).__name__, detail=error, hint=hint) from error
 
 
 def _own_storages(program: ExportedProgram) -> None:
@@ -114,21 +115,28 @@ def _name_lifted_tensors(program: ExportedProgram) -> None:
             specs[index] = InputSpec(InputKind.BUFFER, spec.arg, spec.target, persistent=False)
 
 
-def written_buffers(program: ExportedProgram) -> list[str]:
-    """The buffers that forward() changes, sorted."""
+class Written(NamedTuple):
+    """What forward() changes: buffers by FQN, inputs by placeholder."""
+
+    buffers: list[str]
+    inputs: list[str]
+
+
+def written_to(program: ExportedProgram) -> Written:
     if not any(_writes(node) for node in program.graph.nodes):
-        return []
-    functional = torch_says("export", lambda: program.run_decompositions({}))
-    return sorted(set(functional.graph_signature.buffers_to_mutate.values()))
+        return Written([], [])
+    signature = torch_says("export", lambda: program.run_decompositions({})).graph_signature
+    buffers, inputs = signature.buffers_to_mutate.values(), signature.user_inputs_to_mutate.values()
+    return Written(sorted(set(buffers)), sorted(set(inputs)))
 
 
-def _forget(program: ExportedProgram, buffers: Collection[str]) -> None:
-    """Let forward() write into copies: compiled, it would write into the weights that answer (upstream #165444)."""
-    nodes = {node.name: node for node in program.graph.nodes}
+def _write_to_copies(program: ExportedProgram, written: Written) -> None:
+    """Else compiled code would write into the weights that answer (upstream #165444), or into the asker's tensors."""
     specs = program.graph_signature.input_specs
+    nodes = {node.name: node for node in program.graph.nodes}
     with program.graph.inserting_after(nodes[specs[-1].arg.name]):
         for spec in specs:
-            if spec.target in buffers:
+            if spec.target in written.buffers or spec.arg.name in written.inputs:
                 node = nodes[spec.arg.name]
                 copy = program.graph.call_function(torch.ops.aten.clone.default, (node,))
                 node.replace_all_uses_with(copy, delete_user_cb=lambda user, copy=copy: user is not copy)

@@ -25,6 +25,8 @@ T = TypeVar("T")
 class IndexGuard(Frozen):
     """An index that the compiled code clamps and reports: it comes from `inputs` and must lie in `low`..`high`.
 
+    `inputs` are inputs' names, and constants' where weights hold indices.
+
     `table` is the FQN of the constant that is indexed, else an input or a graph node. The bounds are inclusive, and
     None where they depend on the call.
     """
@@ -58,9 +60,14 @@ class Signature(Constants):
         """The dimension that is first in every input and every output, if there is one: the batch dimension."""
         firsts = [spec.shape[0] if spec.shape else None for spec in (*self.inputs, *self.outputs)]
         first = firsts[0] if firsts else None
-        if not isinstance(first, Dim):
+        if not isinstance(first, Dim) or (first.factor, first.offset) != (1, 0):
             return None
-        return first if all(isinstance(dim, Dim) and dim.symbol == first.symbol for dim in firsts) else None
+        same = (first.symbol, 1, 0)
+        return (
+            first
+            if all(isinstance(dim, Dim) and (dim.symbol, dim.factor, dim.offset) == same for dim in firsts)
+            else None
+        )
 
     def by_input(self, tensors: Mapping[str, T]) -> dict[str, T]:
         """`tensors` under the inputs' own names; Triton's (`INPUT__0`, `ARGS[0]`, `KWARGS['x']`) are understood.
@@ -88,11 +95,16 @@ class Signature(Constants):
         sizes: dict[str, tuple[int, str]] = {}
         for spec in self.inputs:
             if spec.name not in tensors:
+                self._check_known(tensors)  # it may be there under a wrong name
                 raise MissingInput(name=spec.name)
             _check_input(spec, tensors[spec.name], sizes)
         if len(tensors) > len(self.inputs):
-            known = [spec.name for spec in self.inputs]
-            raise UnknownInput(name=next(name for name in tensors if name not in known), known=known)
+            self._check_known(tensors)
+
+    def _check_known(self, tensors: Iterable[str]) -> None:
+        known = [spec.name for spec in self.inputs]
+        if strangers := [name for name in tensors if name not in known]:
+            raise UnknownInput(name=strangers[0], known=known)
 
     @cached_property
     def _input_names(self) -> dict[str, str]:
@@ -126,9 +138,14 @@ def _check_input(spec: TensorSpec, tensor: Shaped, sizes: dict[str, tuple[int, s
             continue
         if size < dim.min or (dim.max is not None and size > dim.max):
             raise _wrong_shape(spec, tensor, f"dimension {axis} is {size}, outside {dim}")
-        first, owner = sizes.setdefault(dim.symbol, (size, spec.name))
-        if size != first:
-            raise _wrong_shape(spec, tensor, f"dimension {axis} ('{dim.symbol}') is {size}, but {first} in '{owner}'")
+        value = dim.value_at(size)
+        if value is None:
+            raise _wrong_shape(spec, tensor, f"dimension {axis} is {size}, none of {dim}")
+        first, owner = sizes.setdefault(dim.symbol, (value, spec.name))
+        if value != first:
+            raise _wrong_shape(
+                spec, tensor, f"dimension {axis} makes '{dim.symbol}' {value}, but it is {first} in '{owner}'"
+            )
 
 
 def _wrong_shape(spec: TensorSpec, tensor: Shaped, reason: str) -> WrongInputShape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,33 @@ from aoti_serve.tensors import Dim, TensorSpec
 def resized(inputs: Any, size: int) -> Any:
     """The example inputs with `size` rows each, repeated or cut."""
     return pytree.tree_map_only(torch.Tensor, lambda tensor: _rows(tensor, size), inputs)
+
+
+def check_rows_are_independent(module: torch.nn.Module, inputs: Any) -> None:
+    """Raise UnsupportedModule if a padding row would change the answers of the others, or an output has no rows."""
+    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
+    (first, *_) = (leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
+    rows = max(1, first.shape[0] - 1)
+    fewer_args, fewer_kwargs = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor[:rows], (args, kwargs))
+    filled = pytree.tree_map_only(torch.Tensor, _padded_after(rows), (args, kwargs))
+    with torch.no_grad():
+        alone = pytree.tree_leaves(module(*fewer_args, **fewer_kwargs))
+        beside = pytree.tree_leaves(module(*filled[0], **filled[1]))
+    for index, (one, other) in enumerate(zip(alone, beside, strict=True)):
+        if isinstance(one, torch.Tensor) and not _same_rows(one, other, rows):
+            detail = f"output {index} of a batch depends on its other rows, or has none; compile without batch sizes"
+            raise UnsupportedModule(detail=detail)
+
+
+def _padded_after(rows: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda tensor: torch.cat([tensor[:rows], *[tensor[:1]] * (rows + 1)])
+
+
+def _same_rows(one: torch.Tensor, other: torch.Tensor, rows: int) -> bool:
+    if one.ndim == 0 or one.shape[0] != rows or other.shape[0] != 2 * rows + 1:
+        return False
+    tolerance = 1e-3 if one.is_floating_point() else 0
+    return torch.allclose(one.double(), other[:rows].double(), rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def served_signature(variants: Mapping[int, Signature]) -> Signature:

@@ -27,6 +27,11 @@ class Variants:
         self._guarded = guarded
         self._variants = sorted(variants, key=lambda variant: variant.rows or 0)
 
+    @property
+    def folds(self) -> bool:
+        """Whether staging computes something from the weights, which may fail."""
+        return any(variant.runtime.folds for variant in self._variants)
+
     def run(self, inputs: list[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
         """Takes the tensors out of the list: the runtime owns them then, and frees them as soon as it can."""
         rows = inputs[0].shape[0] if inputs[0].ndim else 0

@@ -20,6 +20,9 @@ class FakeStream:
     def synchronize(self) -> None:
         self._calls.append(f"{self.name} synchronized")
 
+    def wait_stream(self, other: FakeStream) -> None:
+        self._calls.append(f"{self.name} waits for {other.name}")
+
 
 class FakeEvent:
     def __init__(self, number: int, calls: list[str]) -> None:
@@ -43,6 +46,7 @@ class FakeCard(CudaDevice):
         self._events = 0
         self._made: set[int] = set()
         self._names = iter([*(f"runner {number}" for number in range(num_runners)), "copies"])
+        self._asker: Any = FakeStream("the asker", self.calls)
         super().__init__(0, num_runners)
         self.torch = torch.device("cpu")
 
@@ -57,6 +61,9 @@ class FakeCard(CudaDevice):
 
     def _holds(self, tensor: torch.Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._made
+
+    def _current(self) -> Any:
+        return self._asker
 
     def _on(self, stream: Any) -> AbstractContextManager[object]:
         return self._noted(stream)

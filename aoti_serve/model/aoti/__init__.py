@@ -14,6 +14,8 @@ class Runtime(Protocol):
     None of them checks anything, and each must be left alone while `swap` or `delete` run.
     """
 
+    folds: bool
+
     def run(self, inputs: Iterable[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]: ...
 
     def extract(self) -> dict[str, torch.Tensor]: ...

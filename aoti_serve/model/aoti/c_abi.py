@@ -69,7 +69,7 @@ class NativeContainer:
         self.num_inputs = self._size("GetNumInputs")
         self.constants = [self._constant(index) for index in range(self._size("GetNumConstants"))]
         self._names = {constant.fqn: constant.name.encode() for constant in self.constants if not constant.folded}
-        self._folds = any(constant.folded for constant in self.constants)
+        self.folds = any(constant.folded for constant in self.constants)
         # Folding in the inactive buffer overwrites what is staged of this kind with what is active (model_container.h)
         self._copies_lifted = any(constant.kind == _TENSOR_CONSTANT for constant in self.constants)
 
@@ -107,7 +107,7 @@ class NativeContainer:
         """
         if moved:
             self._register(tensors)
-        if not self._copies_lifted and (moved or self._folds or self._forgotten):
+        if not self._copies_lifted and (moved or self.folds or self._forgotten):
             self.fold(inactive=True)
         self._forgotten = False
 
@@ -124,7 +124,7 @@ class NativeContainer:
     def free_inactive(self) -> None:
         """Give back what the runtime itself holds in the inactive buffer: built-in weights, folded constants."""
         # It leaves null handles for folded ones, and telling it of memory elsewhere later would follow them.
-        if self._on_host or not self._folds:
+        if self._on_host or not self.folds:
             self._call("FreeInactiveConstantBuffer")
             self._forgotten = True  # also that it was folded
 
@@ -149,7 +149,7 @@ class NativeContainer:
         if function(*((self._handle, *arguments) if handle else arguments)):
             message = ctypes.c_char_p()
             self._library.AOTInductorGetLastError(ctypes.byref(message))
-            raise RuntimeFailed(call=_PREFIX + name, detail=(message.value or b"no detail").decode(errors="replace"))
+            raise RuntimeFailed(call=_PREFIX + name, detail=_first(message.value or b"no detail"))
 
     def _size(self, name: str) -> int:
         value = ctypes.c_size_t()
@@ -168,6 +168,11 @@ class NativeContainer:
             get("DataSize", ctypes.c_size_t()),
             get("Type", ctypes.c_int32()),
         )
+
+
+def _first(message: bytes) -> str:
+    """What it says, without the stack below it, which is full of this machine's paths."""
+    return message.decode(errors="replace").partition("\nException raised from")[0]
 
 
 def has_symbol(name: str) -> bool:

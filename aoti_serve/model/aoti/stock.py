@@ -34,7 +34,7 @@ class StockContainer:
         with construction, _said("create"):
             self._runner: Any = _runner(library, num_runners, device)
         self._names = {fqn: name for name, fqn in self._runner.get_constant_names_to_original_fqns().items()}
-        self._folds = any(constant.folded for constant in self.constants)
+        self.folds = any(constant.folded for constant in self.constants)
         self._forgotten = False
 
     @property
@@ -63,7 +63,7 @@ class StockContainer:
 
         A package that folds is told again at every refill, for only then does its first run after the swap fold anew.
         """
-        if moved or self._folds or self._forgotten:
+        if moved or self.folds or self._forgotten:
             named = {self._names[fqn]: tensor for fqn, tensor in tensors.items()}
             with _said("update_constant_buffer"):
                 self._runner.update_constant_buffer(named, True, False, True)
@@ -74,7 +74,7 @@ class StockContainer:
 
     def free_inactive(self) -> None:
         """Give back built-in weights; folded constants stay, for the runtime stumbles over freed ones later."""
-        if not self._folds:
+        if not self.folds:
             self._runner.free_inactive_constant_buffer()
             self._forgotten = True  # that there are any
 
