@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -199,13 +199,20 @@ class Container:
         except BaseException:
             self._buffers.free_inactive()
             raise
-        # While something folds, a failure would leave a runner on the staged weights: nobody may run then.
-        with self._gate.closed() if self._buffers.runtime.folds else nullcontext():
-            try:
-                self._buffers.publish()
-            except BaseException:
+        if self._buffers.runtime.folds:
+            # A fold that fails leaves a runner on the staged weights: nobody may run from then until the rebuild.
+            with self._gate.closed():
+                self._publish(nullcontext)
+        else:
+            self._publish(self._gate.closed)
+
+    def _publish(self, paused: Callable[[], AbstractContextManager[None]]) -> None:
+        try:
+            self._buffers.publish()
+        except BaseException:
+            with paused():
                 self._rebuild(self._buffers.active)
-                raise
+            raise
 
     def _flip(self, version: int) -> None:
         with self._gate.closed():

@@ -39,7 +39,7 @@ def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> 
     if counts != (compiled := (code.num_inputs, sum(code.outputs))):
         reason = "its signature has {} inputs and {} outputs, its code {} and {}".format(*counts, *compiled)
         raise IncompatiblePackage(path=path, reason=reason)
-    if misfit := narrowed(signature.inputs, code.inputs or ()):
+    if misfit := narrowed(signature.inputs, code.inputs or (), ranges=declared is not None):
         raise IncompatiblePackage(path=path, reason=misfit)
     return signature
 

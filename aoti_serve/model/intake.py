@@ -30,7 +30,7 @@ def accepted(
     """
     if not isinstance(weights, Mapping):
         raise UnreadableWeights(detail=f"a {type(weights).__name__} instead of tensors by name")
-    weights = dict(weights)  # some make their tensors anew each time they are asked
+    weights = dict(weights.items())  # some make their tensors anew each time they are asked
     constants.check_weights({name: _read(name, tensor) for name, tensor in weights.items()}, partial=partial)
     _check_tied(weights, constants)
     for spec in constants.baked:

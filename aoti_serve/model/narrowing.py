@@ -10,27 +10,31 @@ from collections.abc import Sequence
 from aoti_serve.tensors import Dim, TensorSpec
 
 
-def narrowed(admitted: Sequence[TensorSpec], compiled: Sequence[TensorSpec]) -> str | None:
-    """The first input of which more is admitted than was compiled, in words; None if there is none."""
+def narrowed(admitted: Sequence[TensorSpec], compiled: Sequence[TensorSpec], *, ranges: bool = False) -> str | None:
+    """The first input of which more is admitted than was compiled, in words; None if there is none.
+
+    With `ranges` those are held to as well. The compiler narrows them where it only chose the faster of two ways, so
+    they do not count against what torch.export has proved.
+    """
     sizes: dict[str, int | str] = {}
     for spec, form in zip(admitted, compiled, strict=False):
-        if spec.dtype != form.dtype or not _fits(spec, form, sizes):
+        if spec.dtype != form.dtype or not _fits(spec, form, sizes, ranges):
             what = f"{spec.dtype} {spec.describe_shape()}"
             return f"input '{spec.name}' is declared {what}, it was compiled for {form.dtype} {form.describe_shape()}"
     return None
 
 
-def _fits(spec: TensorSpec, compiled: TensorSpec, sizes: dict[str, int | str]) -> bool:
+def _fits(spec: TensorSpec, compiled: TensorSpec, sizes: dict[str, int | str], ranges: bool) -> bool:
     """Whether every shape that `spec` admits is one that was compiled; `sizes` are the compiler's symbols so far."""
     return len(spec.shape) == len(compiled.shape) and all(
-        _within(dim, wanted) and _agrees(dim, wanted, sizes)
+        _within(dim, wanted, ranges) and _agrees(dim, wanted, sizes)
         for dim, wanted in zip(spec.shape, compiled.shape, strict=True)
     )
 
 
-def _within(dim: int | Dim, compiled: int | Dim) -> bool:
-    if isinstance(compiled, int):
-        return dim == compiled
+def _within(dim: int | Dim, compiled: int | Dim, ranges: bool) -> bool:
+    if isinstance(compiled, int) or not ranges:
+        return not isinstance(compiled, int) or dim == compiled
     low, high = (dim, dim) if isinstance(dim, int) else (dim.min, dim.max)
     enough = low >= compiled.min or compiled.min == 1
     return enough and (compiled.max is None or (high is not None and high <= compiled.max))

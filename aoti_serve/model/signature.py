@@ -143,9 +143,9 @@ def _check_input(spec: TensorSpec, tensor: Shaped, sizes: dict[str, tuple[int, s
             raise _wrong_shape(spec, tensor, f"dimension {axis} is {size}, none of {dim}")
         first, owner = sizes.setdefault(dim.symbol, (value, spec.name))
         if value != first:
-            raise _wrong_shape(
-                spec, tensor, f"dimension {axis} makes '{dim.symbol}' {value}, but it is {first} in '{owner}'"
-            )
+            made = "" if value == size else f" ({value})"
+            reason = f"dimension {axis} ('{dim.symbol}') is {size}{made}, but {first} in '{owner}'"
+            raise _wrong_shape(spec, tensor, reason)
 
 
 def _wrong_shape(spec: TensorSpec, tensor: Shaped, reason: str) -> WrongInputShape:

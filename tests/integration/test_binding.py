@@ -20,7 +20,7 @@ from aoti_serve.config import ModelConfig
 from aoti_serve.errors import IncompatiblePackage, MissingTensor, UnreadablePackage
 from aoti_serve.model.aoti.c_abi import NativeContainer
 from aoti_serve.model.container import Container
-from aoti_serve.model.package import Package, configured_package
+from aoti_serve.model.package import BASELINE, Package, configured_package
 
 ROOT = Path(aoti_serve.__file__).parent.parent
 
@@ -64,6 +64,8 @@ def test_model_name(mixed: Compiled, tmp_path: Path) -> None:
     files = [str(file) for file in tmp_path.glob("*/data/aotinductor/model/*")]
     path = tmp_path / "several.pt2"
     package_pt2(str(path), aoti_files={"a": [*files], "b": [*files]})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.write(next(tmp_path.glob("*/extra/aoti_serve/*")), f"several/{BASELINE}")
     with pytest.raises(UnreadablePackage, match="a, b"):
         Package.open(path)
     config = ModelConfig(name="m", package=path, model_name="b", weights=mixed.package.path)

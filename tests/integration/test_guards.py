@@ -196,12 +196,17 @@ def test_a_dynamic_dimension_bounds_its_index() -> None:
 
 
 def test_what_no_input_decides_is_not_guarded() -> None:
-    module = Indexing(lambda t, x: t[torch.arange(x.shape[0])] + t[longs(1, 2, 3, 4)] + t[torch.ones_like(x).long()])
+    module = Indexing(lambda t, x: t[torch.arange(x.shape[0])] + t[torch.ones_like(x).long()])
     program = exported(module, (torch.zeros(4),))
     before = str(program.graph), str(program.graph_signature), program.call_spec.out_spec
     assert guard_indices(program) == ()
     assert (str(program.graph), str(program.graph_signature), program.call_spec.out_spec) == before
     assert isinstance(program.module()(torch.zeros(4)), torch.Tensor)
+
+
+def test_an_index_that_weights_may_bring_is_guarded() -> None:
+    program = exported(Indexing(lambda t, x: t[longs(1, 2, 3, 4)] + x.sum()), (torch.zeros(4),))
+    assert guard_indices(program) == (IndexGuard(inputs=("lifted_tensor_0",), table="table", low=-ROWS, high=ROWS - 1),)
 
 
 def test_equal_guards_are_one() -> None:
