@@ -80,7 +80,10 @@ def _made(target: str) -> tuple[Any, Any, Any]:
         raise InvalidConfig(detail=f"'{target}' is not of the form my_module:make_model")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        made = getattr(importlib.import_module(name), attribute)()
+        make = getattr(importlib.import_module(name), attribute)
+        if not callable(make):
+            raise InvalidConfig(detail=f"'{target}' is a {type(make).__name__}, not something to call")
+        made = make()
     except ModuleNotFoundError as error:
         if error.name != name.partition(".")[0]:
             raise

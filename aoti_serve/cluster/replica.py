@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from aoti_serve.cluster.calls import unwrapped
 from aoti_serve.cluster.member import Membership
 from aoti_serve.cluster.transfer import Chunks, pull
-from aoti_serve.errors import ContainerClosed, ReplicaBehind
+from aoti_serve.errors import ContainerClosed, ReplicaBehind, RuntimeFailed
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
 from aoti_serve.tensors import DTYPES, TensorSpec
@@ -113,7 +114,7 @@ class Replica:
         try:
             await self._fill(staging.version)
         except Exception as error:  # whatever it is, the coordinator must hear it, and the old version goes on
-            self._failed = staging.swap, error
+            self._failed = staging.swap, _portable(error)
         else:
             self._staging = staging
             self._receipt = self._signed(staging.version, started)
@@ -179,6 +180,15 @@ def _load(package: Package, num_runners: int) -> Container:
     cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     threads = max(1, int(cores) // num_runners)  # of each run, so that all runners together have the replica's cores
     return Container(package, num_runners=num_runners, device=device, num_threads=threads)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its words if Ray could not carry it to the coordinator."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class makes of being pickled
+        return RuntimeFailed(call="stage", detail=repr(error))
+    return error
 
 
 def _tensors(data: NDArray[np.uint8], index: Mapping[str, Slice]) -> dict[str, torch.Tensor]:

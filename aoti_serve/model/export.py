@@ -17,15 +17,15 @@ from torch.export.pt2_archive._package import package_pt2
 from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import BakedConstants, MissingTensor, UnsupportedModule
-from aoti_serve.model.generated import GeneratedCode
+from aoti_serve.model.archive.preflight import TORCH_KEY
+from aoti_serve.model.elsewhere.generated import GeneratedCode
 from aoti_serve.model.loading import swappable
-from aoti_serve.model.narrowing import narrowed
 from aoti_serve.model.package import BASELINE, SIGNATURE_KEY, VARIANTS_KEY, WEIGHTS_APART, WEIGHTS_KEY, Package
-from aoti_serve.model.preflight import TORCH_KEY
-from aoti_serve.model.program import Inputs, Program, program_of, torch_says
-from aoti_serve.model.reconcile import passing_over, reconciled
+from aoti_serve.model.program.exported import Inputs, Program, program_of, torch_says
+from aoti_serve.model.program.narrowing import narrowed
+from aoti_serve.model.program.reconcile import passing_over, reconciled
+from aoti_serve.model.program.sizes import check_rows_are_independent, resized, served_signature
 from aoti_serve.model.signature import Signature
-from aoti_serve.model.sizes import check_rows_are_independent, resized, served_signature
 
 
 class _Compiled(NamedTuple):

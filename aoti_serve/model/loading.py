@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from aoti_serve.errors import IncompatiblePackage
-from aoti_serve.model import preflight
 from aoti_serve.model.aoti import Runtime
 from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
 from aoti_serve.model.aoti.stock import StockContainer
+from aoti_serve.model.archive import preflight
+from aoti_serve.model.archive.library import check_operators, extern_operators, library_of
 from aoti_serve.model.buffers import padded
-from aoti_serve.model.generated import fixed_threads
-from aoti_serve.model.library import check_operators, extern_operators, library_of
+from aoti_serve.model.elsewhere.generated import fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import Variant, Variants
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from aoti_serve.config import DeclaredSignature, ModelConfig
 from aoti_serve.constants import ConstantSpec
 from aoti_serve.errors import IncompatiblePackage, InvalidConfig, UnreadablePackage
-from aoti_serve.model import archive, preflight, unpack
+from aoti_serve.model.archive import preflight, reading, unpack
 from aoti_serve.model.signature import Signature
 
 if TYPE_CHECKING:
@@ -68,20 +68,20 @@ class Package:
         of a variant stands for all of them.
         """
         source = Path(path).resolve()
-        name = _chosen(source, archive.model_names(source), model_name)
+        name = _chosen(source, reading.model_names(source), model_name)
         try:
-            metadata = _METADATA_FORM.validate_json(archive.metadata(source, name))
+            metadata = _METADATA_FORM.validate_json(reading.metadata(source, name))
         except ValidationError as error:
             raise UnreadablePackage(path=source, detail=f"its metadata: {error}") from error
         package = cls(source, name, metadata, signature, operators)
-        package._check_variants(archive.model_names(source), chosen=model_name is not None or name == "model")
+        package._check_variants(reading.model_names(source), chosen=model_name is not None or name == "model")
         return package
 
     @cached_property
     def signature(self) -> Signature:
         """Raises UnknownSignature, with the lines to add to the configuration, if nobody knows it."""
         if not self.made_here:
-            from aoti_serve.model.elsewhere import signature_of
+            from aoti_serve.model.elsewhere.signature import signature_of
 
             self.import_operators()  # an exported program cannot be read without
             return signature_of(self.path, self.model_name, self._declared)
@@ -123,7 +123,7 @@ class Package:
         """Whether the library holds built-in weights (version 0), or code only."""
         if self.made_here:
             return self.metadata.get(WEIGHTS_KEY) != WEIGHTS_APART
-        from aoti_serve.model.elsewhere import carries_weights
+        from aoti_serve.model.elsewhere.signature import carries_weights
 
         return carries_weights(self.path, self.model_name)
 
@@ -167,7 +167,7 @@ class Package:
 
     def extract(self, model_name: str | None = None) -> Path:
         """The folder with the library of one of its models, unpacked once per node."""
-        return unpack.extract(self.path, self.digest) / archive.MODELS / (model_name or self.model_name)
+        return unpack.extract(self.path, self.digest) / reading.MODELS / (model_name or self.model_name)
 
     def _check_variants(self, names: Sequence[str], chosen: bool) -> None:
         missing = [name for name in self._sizes if name not in names]

@@ -26,7 +26,7 @@ from aoti_serve.errors import (
     WeightsMissing,
 )
 from aoti_serve.model.container import Container
-from aoti_serve.model.generated import fixed_threads
+from aoti_serve.model.elsewhere.generated import fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.tensors import Dim
 

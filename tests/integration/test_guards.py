@@ -15,7 +15,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
-from aoti_serve.model.guards import guard_indices
+from aoti_serve.model.program.guards import guard_indices
 from aoti_serve.model.signature import IndexGuard
 
 ROWS, COLUMNS = 5, 3

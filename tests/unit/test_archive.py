@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.errors import UnreadablePackage
-from aoti_serve.model import archive
+from aoti_serve.model.archive import reading
 
 ROOT = "demo/"
 MODEL = ROOT + "data/aotinductor/model/"
@@ -32,42 +32,42 @@ def written(path: Path, files: dict[str, bytes] = MEMBERS, compression: int = zi
 def test_the_models_are_named(tmp_path: Path) -> None:
     more = {ROOT + "data/aotinductor/encoder/x.wrapper_metadata.json": b'{"a": "b"}', ROOT + "data/weights/w": b""}
     path = written(tmp_path / "model.pt2", MEMBERS | more)
-    assert archive.model_names(path) == ("encoder", "model")
-    assert archive.metadata(path, "encoder") == b'{"a": "b"}'
+    assert reading.model_names(path) == ("encoder", "model")
+    assert reading.metadata(path, "encoder") == b'{"a": "b"}'
     with pytest.raises(UnreadablePackage, match=r"no model 'other'; it holds model, encoder"):
-        archive.metadata(path, "other")
+        reading.metadata(path, "other")
 
 
 def test_an_archive_without_a_top_folder_is_read_as_well(tmp_path: Path) -> None:
     bare = {name.removeprefix(ROOT): value for name, value in MEMBERS.items()}
     path = written(tmp_path / "model.pt2", bare)
-    assert archive.model_names(path) == ("model",)
-    assert archive.read(path, "extra/aoti_serve/notes.txt") == b"hello"
+    assert reading.model_names(path) == ("model",)
+    assert reading.read(path, "extra/aoti_serve/notes.txt") == b"hello"
 
 
 def test_a_member_is_read_by_its_name_below_the_top_folder(tmp_path: Path) -> None:
     path = written(tmp_path / "model.pt2", compression=zipfile.ZIP_DEFLATED)
-    assert archive.read(path, "extra/aoti_serve/notes.txt") == b"hello"
-    assert archive.read(path, "notes.txt") is None
-    assert archive.read(path, "extra") is None
+    assert reading.read(path, "extra/aoti_serve/notes.txt") == b"hello"
+    assert reading.read(path, "notes.txt") is None
+    assert reading.read(path, "extra") is None
 
 
 def test_the_members_of_a_folder_are_named_below_the_top_folder(tmp_path: Path) -> None:
     bare = {name.removeprefix(ROOT): value for name, value in MEMBERS.items()}
     for files in (MEMBERS, bare):
         path = written(tmp_path / "model.pt2", files)
-        assert set(archive.members(path, "data/aotinductor/model/")) == {
+        assert set(reading.members(path, "data/aotinductor/model/")) == {
             "data/aotinductor/model/abc.wrapper.so",
             "data/aotinductor/model/abc.wrapper_metadata.json",
         }
-        assert archive.members(path, "data/weights/") == ()
+        assert reading.members(path, "data/weights/") == ()
 
 
 def test_a_member_is_read_up_to_a_limit(tmp_path: Path) -> None:
     path = written(tmp_path / "model.pt2")
-    assert archive.read(path, "extra/aoti_serve/notes.txt", limit=5) == b"hello"
+    assert reading.read(path, "extra/aoti_serve/notes.txt", limit=5) == b"hello"
     with pytest.raises(UnreadablePackage, match=r"notes\.txt is larger than 4 bytes"):
-        archive.read(path, "extra/aoti_serve/notes.txt", limit=4)
+        reading.read(path, "extra/aoti_serve/notes.txt", limit=4)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_member_is_read_up_to_a_limit(tmp_path: Path) -> None:
 )
 def test_what_is_no_package_is_refused(tmp_path: Path, files: dict[str, bytes], reason: str) -> None:
     path = written(tmp_path / "model.pt2", files)
-    for attempt in (archive.model_names, lambda path: archive.read(path, "x")):
+    for attempt in (reading.model_names, lambda path: reading.read(path, "x")):
         with pytest.raises(UnreadablePackage, match=rf"model\.pt2.*{reason}"):
             attempt(path)
 
@@ -95,9 +95,9 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, reason in (("text", "not a .pt2"), ("half", "not a .pt2"), (".", "regular"), ("pipe", "regular")):
         with pytest.raises(UnreadablePackage, match=reason):
-            archive.model_names(tmp_path / name)
+            reading.model_names(tmp_path / name)
     with pytest.raises(UnreadablePackage, match=r"gone\.pt2: no such file"):
-        archive.model_names(tmp_path / "gone.pt2")
+        reading.model_names(tmp_path / "gone.pt2")
 
 
 @settings(deadline=None, max_examples=150)
@@ -110,7 +110,7 @@ def test_no_damage_raises_anything_but_unreadable_package(data: st.DataObject) -
             bytes_[data.draw(st.integers(0, len(bytes_) - 1))] = data.draw(st.integers(0, 255))
         path.write_bytes(bytes_)
         with suppress(UnreadablePackage):
-            archive.metadata(path, "model")
+            reading.metadata(path, "model")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -118,6 +118,6 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "model.pt2")
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(LIBRARY, b"\x7fELF other")
-    for attempt in (archive.model_names, lambda path: archive.read(path, "x")):
+    for attempt in (reading.model_names, lambda path: reading.read(path, "x")):
         with pytest.raises(UnreadablePackage, match="two of its members have one name"):
             attempt(path)

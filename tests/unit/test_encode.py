@@ -73,11 +73,15 @@ def test_json_outputs_leave_value_by_value(dtype: DType, data: st.DataObject) ->
     ("dtype", "bits", "numbers"),
     [
         pytest.param(
-            "bfloat16", np.uint16([0x3F80, 0xBF80, 0x4049, 0x0000]), [1.0, -1.0, 3.140625, 0.0], id="bfloat16"
+            "bfloat16", np.array([0x3F80, 0xBF80, 0x4049, 0x0000], np.uint16), [1.0, -1.0, 3.140625, 0.0], id="bfloat16"
         ),
-        pytest.param("bfloat16", np.uint16([0x7F80, 0xFF80, 0x7FC0]), [None] * 3, id="bfloat16-not-finite"),
-        pytest.param("float8_e4m3fn", np.uint8([0x38, 0xB8, 0x7E, 0x7F]), [1.0, -1.0, 448.0, None], id="float8_e4m3fn"),
-        pytest.param("float8_e5m2", np.uint8([0x3C, 0xBC, 0x34, 0x7C]), [1.0, -1.0, 0.25, None], id="float8_e5m2"),
+        pytest.param("bfloat16", np.array([0x7F80, 0xFF80, 0x7FC0], np.uint16), [None] * 3, id="bfloat16-not-finite"),
+        pytest.param(
+            "float8_e4m3fn", np.array([0x38, 0xB8, 0x7E, 0x7F], np.uint8), [1.0, -1.0, 448.0, None], id="float8_e4m3fn"
+        ),
+        pytest.param(
+            "float8_e5m2", np.array([0x3C, 0xBC, 0x34, 0x7C], np.uint8), [1.0, -1.0, 0.25, None], id="float8_e5m2"
+        ),
     ],
 )
 def test_raw_types_are_written_as_numbers_in_json(dtype: str, bits: NDArray[Any], numbers: list[float | None]) -> None:

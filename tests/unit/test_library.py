@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.errors import IncompatiblePackage, MissingOperators, UnreadablePackage
-from aoti_serve.model import library, preflight
-from aoti_serve.model.preflight import TORCH_KEY, Host
+from aoti_serve.model.archive import library, preflight
+from aoti_serve.model.archive.preflight import TORCH_KEY, Host
 
 PACKAGE = Path("/models/demo.pt2")
 SHIMS = ("aoti_torch_clone", "aoti_torch_cpu_mm_out", "torch_call_dispatcher")

@@ -290,8 +290,8 @@ def configured(folder: Path, facts: dict[str, str] | None = None, **changes: Any
 
 def test_a_configuration_opens_its_package(tmp_path: Path) -> None:
     digest = hashlib.sha256(configured(tmp_path).path.read_bytes()).hexdigest()
-    for changes in ({"sha256": digest}, {"sha256": digest.upper()}, {"device": "cpu"}, {"model_name": "model"}):
-        package = configured(tmp_path, **changes)
+    for key, value in (("sha256", digest), ("sha256", digest.upper()), ("device", "cpu"), ("model_name", "model")):
+        package = configured(tmp_path, None, **{key: value})
         assert (package.path, package.signature) == (tmp_path / "model.pt2", SIGNATURE)
     package = configured(tmp_path, {}, weights=Path("w.safetensors"), signature=DECLARED, operators=["json"])
     assert (package.signature.inputs, package.operators) == (SIGNATURE.inputs, ("json",))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from aoti_serve.errors import IncompatiblePackage
-from aoti_serve.model import preflight
-from aoti_serve.model.preflight import Host
+from aoti_serve.model.archive import preflight
+from aoti_serve.model.archive.preflight import Host
 
 PACKAGE = Path("/models/demo.pt2")
 TWO_CARDS = Host("2.13.0", "CUDA 12.8", ("80", "90"), lambda _: True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aoti_serve.errors import IncompatiblePackage
-from aoti_serve.model.library import check_library
+from aoti_serve.model.archive.library import check_library
 
 TORCH_KEY = "aoti_serve.torch"
 _DEVICE_KEY = "AOTI_DEVICE_KEY"

@@ -13,9 +13,9 @@ from torch.export.pt2_archive._package import PT2ArchiveReader, _load_exported_p
 from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import ExportFailed, UnsupportedModule
-from aoti_serve.model.dataflow import SHAPE_ONLY, op_name
-from aoti_serve.model.describe import described
-from aoti_serve.model.guards import guard_indices
+from aoti_serve.model.program.dataflow import SHAPE_ONLY, op_name
+from aoti_serve.model.program.describe import described
+from aoti_serve.model.program.guards import guard_indices
 from aoti_serve.model.readable import place_of
 from aoti_serve.model.signature import Signature
 
@@ -45,6 +45,8 @@ class Program(NamedTuple):
 
 def program_of(module: torch.nn.Module, inputs: Inputs, dynamic_shapes: Any, *, forget_mutations: bool) -> Program:
     """Export `module` as it is. Raises UnsupportedModule, or ExportFailed with what torch said."""
+    if not isinstance(module, torch.nn.Module):
+        raise UnsupportedModule(detail=f"a {type(module).__name__} instead of a torch.nn.Module")
     if module.training:
         raise UnsupportedModule(detail="the module is in training mode; call .eval() on it first")
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})

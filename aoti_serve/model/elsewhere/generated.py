@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aoti_serve.constants import ConstantSpec
 from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
-from aoti_serve.model import archive
+from aoti_serve.model.archive import reading
 from aoti_serve.model.buffers import padded
 from aoti_serve.tensors import DTYPES, Dim, TensorSpec
 
@@ -153,7 +153,7 @@ def _wrapper(path: Path, model: str) -> str:
 
 
 def _sources(path: Path, model: str) -> Iterator[tuple[str, str]]:
-    folder = f"{archive.MODELS}/{model}/"
-    for name in archive.members(path, folder):
+    folder = f"{reading.MODELS}/{model}/"
+    for name in reading.members(path, folder):
         if name.endswith(".cpp") and "/" not in name.removeprefix(folder):
-            yield name, (archive.read(path, name) or b"").decode(errors="replace")
+            yield name, (reading.read(path, name) or b"").decode(errors="replace")

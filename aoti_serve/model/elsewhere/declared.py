@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from aoti_serve.config import DeclaredSignature
 from aoti_serve.errors import IncompatiblePackage
-from aoti_serve.model.generated import GeneratedCode
+from aoti_serve.model.elsewhere.generated import GeneratedCode
 from aoti_serve.model.signature import Signature
 from aoti_serve.model.tree import Tree
 from aoti_serve.tensors import TensorSpec

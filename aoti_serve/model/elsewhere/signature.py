@@ -11,10 +11,10 @@ from pathlib import Path
 
 from aoti_serve.config import DeclaredSignature
 from aoti_serve.errors import IncompatiblePackage, UnknownSignature, UnreadablePackage
-from aoti_serve.model import archive
-from aoti_serve.model.declared import declared_signature, snippet
-from aoti_serve.model.generated import GeneratedCode
-from aoti_serve.model.narrowing import narrowed
+from aoti_serve.model.archive import reading
+from aoti_serve.model.elsewhere.declared import declared_signature, snippet
+from aoti_serve.model.elsewhere.generated import GeneratedCode
+from aoti_serve.model.program.narrowing import narrowed
 from aoti_serve.model.signature import Signature
 
 
@@ -29,7 +29,7 @@ def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> 
         # It lists those of the model itself only, and calls them by their place in the list: one would run for another.
         reason = "its constant folding calls operators that torch cannot find; compile it without runtime folding"
         raise IncompatiblePackage(path=path, reason=reason)
-    if f"models/{model}.json" in archive.members(path, "models/"):
+    if f"models/{model}.json" in reading.members(path, "models/"):
         signature = _stored(path, model, code)
     elif declared is not None:
         signature = declared_signature(path, declared, code)
@@ -50,8 +50,8 @@ def carries_weights(path: Path, model: str) -> bool:
 
 
 def _stored(path: Path, model: str, code: GeneratedCode) -> Signature:
-    from aoti_serve.model.program import stored_program, written_to
-    from aoti_serve.model.reconcile import reconciled
+    from aoti_serve.model.program.exported import stored_program, written_to
+    from aoti_serve.model.program.reconcile import reconciled
 
     try:
         program = stored_program(path, model)

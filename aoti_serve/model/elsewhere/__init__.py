@@ -1,0 +1,1 @@
+"""Packages that export did not make: what their generated code, their archive or the configuration tells of them."""
