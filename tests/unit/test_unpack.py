@@ -128,6 +128,11 @@ def test_a_file_that_has_changed_since_it_was_hashed_is_refused(tmp_path: Path, 
     assert list(cache.iterdir()) == []
 
 
+def emptied(entry: Path) -> None:
+    shutil.rmtree(entry)
+    entry.mkdir()
+
+
 def linked(entry: Path) -> Path:
     link = entry / "link"
     link.symlink_to("x" * 9)
@@ -142,7 +147,7 @@ def linked(entry: Path) -> Path:
         pytest.param(lambda entry: (entry / MODEL / "evil.so").touch(), id="added"),
         pytest.param(lambda entry: (entry / unpack._STAMP).unlink(), id="no-stamp"),
         pytest.param(lambda entry: (entry / unpack._STAMP).write_text("{"), id="bad-stamp"),
-        pytest.param(lambda entry: [shutil.rmtree(path) for path in entry.iterdir() if path.is_dir()], id="emptied"),
+        pytest.param(emptied, id="emptied"),
         pytest.param(lambda entry: os.replace(linked(entry), entry / LIBRARY), id="a-link"),
     ],
 )
