@@ -121,6 +121,10 @@ class Buffers:
     def close(self) -> None:
         self._device.settled()
         self.runtime.delete()
+        self.free()
+
+    def free(self) -> None:
+        """Give back both blocks; the runtime must not run again."""
         self.active.free()
         self.inactive.free()
 

@@ -216,21 +216,22 @@ class Container:
 
     def _flip(self, version: int) -> None:
         with self._gate.closed():
-            before = self._buffers.active
+            answering, before = self.version, self._buffers.active
             try:
                 self._buffers.flip()
-                self.version, self.previous, self.staged = version, self.version, None
+                self.version, self.previous, self.staged = version, answering, None
             except BaseException:
-                self.previous = self.staged = None
+                self.version, self.previous, self.staged = answering, None, None
                 self._rebuild(before)
                 raise
 
     def _rebuild(self, active: Buffer) -> None:
-        """Go on answering from `active` with a runtime loaded anew; nobody may be running."""
+        """Go on answering from `active` with a runtime loaded anew, or not at all; nobody may be running."""
         try:
             self._buffers.rebuild(active, answers=self.version is not None)
         except BaseException:
             self.closed = True
+            self._buffers.free()
             raise
 
     def _check_open(self) -> None:

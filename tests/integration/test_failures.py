@@ -13,7 +13,14 @@ import torch
 from models import Compiled
 from torch import nn
 
-from aoti_serve.errors import BadIndexInWeights, UnreadablePackage, UnsupportedModule, VersionTaken, WrongInputShape
+from aoti_serve.errors import (
+    BadIndexInWeights,
+    ContainerClosed,
+    UnreadablePackage,
+    UnsupportedModule,
+    VersionTaken,
+    WrongInputShape,
+)
 from aoti_serve.model.aoti.c_abi import NativeContainer
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
@@ -79,6 +86,25 @@ def test_an_interrupted_swap_leaves_the_answers_as_they_were_and_the_next_one_go
         assert not torch.equal(container.run(mixed.inputs)["logits"], want[1])
         container.rollback()
         assert torch.equal(container.run(mixed.inputs)["logits"], want[1])
+
+
+def test_when_nothing_can_be_loaded_anew_it_closes_and_answers_nobody_wrongly(
+    mixed: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Container(mixed.package) as container:
+        swap(container, mixed.weights())
+
+        def broken(*_: object, **__: object) -> None:
+            raise RuntimeError("out of memory")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(NativeContainer, "stage", broken)
+            with pytest.raises(RuntimeError, match="out of memory"):
+                container.stage(mixed.weights())
+        assert (container.closed, container.nbytes) == (True, 0)
+        for call in (lambda: container.run(mixed.inputs), container.commit, container.rollback, container.abort):
+            with pytest.raises(ContainerClosed):
+                call()
 
 
 def test_a_number_that_answers_cannot_be_staged_again(mixed: Compiled) -> None:

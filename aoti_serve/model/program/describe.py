@@ -173,7 +173,7 @@ class _DimReader:
         factor: Any = expression.coeff(symbols[0]) if len(symbols) == 1 else 0
         offset: Any = expression - factor * symbols[0] if factor else 0
         if not (factor and factor.is_Integer and factor > 0 and offset.is_Integer):
-            return Dim(symbol=f"({expression})")  # fine for an output; for an input see `_linear`
+            return Dim(symbol=f"({expression})")  # will do for an output; `_input_spec` refuses it
         return self._linear(str(symbols[0]), int(factor), int(offset))
 
     def _linear(self, symbol: str, factor: int, offset: int) -> Dim:
