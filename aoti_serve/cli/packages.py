@@ -63,7 +63,7 @@ def inspect(
     model_name: Annotated[str | None, typer.Option(help="Which model, if the archive holds several.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a package was compiled for, its signature and its constants. Runs none of its code."""
+    """Show what a package was compiled for, its signature and its constants. Runs none of its compiled code."""
     _show(Package.open(path, model_name), as_json)
 
 

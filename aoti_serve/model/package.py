@@ -188,11 +188,11 @@ class Package:
 def configured_package(config: ModelConfig) -> Package:
     """The package that a configuration names; raises a PackageError or InvalidConfig if the two do not go together."""
     package = Package.open(config.package, config.model_name, signature=config.signature, operators=config.operators)
-    package.signature  # noqa: B018 - refused here, where the user reads it, if there is none
     # Known from here on, also where replicas load it: the file may be replaced in the meantime.
     package.digest  # noqa: B018
     if config.sha256 and config.sha256.lower() != package.digest:
         raise IncompatiblePackage(path=package.path, reason=f"its sha256 is {package.digest}, not {config.sha256}")
+    package.signature  # noqa: B018 - refused here, where the user reads it, if there is none
     if config.device not in ("auto", package.device):
         reason = f"compiled for {package.device}, the configuration says device: {config.device}"
         raise IncompatiblePackage(path=package.path, reason=reason)
