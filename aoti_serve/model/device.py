@@ -9,7 +9,7 @@ from mmap import MADV_DONTNEED, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
 import torch
 
-CHUNK = 16 * 2**20  # bytes; what one step of a copy moves
+CHUNK = 64 * 2**20  # bytes; what one step of a copy moves
 
 
 class HostBlock:
