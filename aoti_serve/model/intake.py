@@ -37,7 +37,8 @@ def accepted(
         if spec.name in weights and digest_of(weights[spec.name]) != spec.digest:
             _baked(spec.name, strict)
     given = {constants.tied.get(name, name): tensor.detach() for name, tensor in weights.items()}
-    return {spec.name: given.get(spec.name, rest.get(spec.name)) for spec in constants.constants}  # type: ignore[misc]
+    values = {**rest, **given}
+    return {spec.name: values[spec.name] for spec in constants.constants}
 
 
 def digest_of(tensor: torch.Tensor) -> str:

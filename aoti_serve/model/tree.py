@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from aoti_serve.errors import InvalidInputData
 from aoti_serve.tensors import Frozen
+
+CALL, RESULT = ("ARGS", "KWARGS"), ("RESULT",)
 
 
 class Tree(Frozen):
@@ -57,6 +59,20 @@ class Tree(Frozen):
         from torch.utils import _pytree as pytree
 
         return pytree.treespec_loads(self.spec)
+
+
+def key_name(key: Any) -> str:
+    """What a key of torch's key paths is called: a dict's key, an attribute, an index."""
+    return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", ""))))
+
+
+def triton_path(path: tuple[Any, ...], roots: Sequence[str]) -> str:
+    """`ARGS[0]['age']` or `KWARGS['x']` with `CALL` for roots, `RESULT[0]` with `RESULT`."""
+    from torch.utils import _pytree as pytree
+
+    if len(roots) == 1:
+        return f"{roots[0]}{pytree.keystr(path) or '[0]'}"
+    return f"{roots[path[0].idx]}{pytree.keystr(path[1:])}"
 
 
 def _same(leaf: Any, fixed: object) -> bool:

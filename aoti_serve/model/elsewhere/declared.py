@@ -13,11 +13,10 @@ from aoti_serve.config import DeclaredSignature
 from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.elsewhere.generated import GeneratedCode
 from aoti_serve.model.signature import Signature
-from aoti_serve.model.tree import Tree
+from aoti_serve.model.tree import CALL, RESULT, Tree, key_name, triton_path
 from aoti_serve.tensors import TensorSpec
 
 _KeyPath = tuple[Any, ...]
-_CALL, _RESULT = ("ARGS", "KWARGS"), ("RESULT",)
 _UNKNOWN = "?"
 _ABOUT = """\
 # Fill in each '?', and check the ranges. A parameter that is not among the package's constants is refused in weights:
@@ -42,8 +41,8 @@ def declared_signature(path: Path, declared: DeclaredSignature, code: GeneratedC
             for spec, form in zip(declared.inputs, forms, strict=False)
         ),
         outputs=declared.outputs,
-        takes=_tree(code.call_spec("in"), [spec.name for spec in declared.inputs], _CALL),
-        gives=_tree(code.call_spec("out"), leaves, _RESULT) or _tree(_flat(len(leaves)), leaves, _RESULT),
+        takes=_tree(code.call_spec("in"), [spec.name for spec in declared.inputs], CALL),
+        gives=_tree(code.call_spec("out"), leaves, RESULT) or _tree(_flat(len(leaves)), leaves, RESULT),
         constants=constants,
         unused=declared.unused,
         baked_known=False,
@@ -76,17 +75,13 @@ def _names(kind: str, paths: list[_KeyPath] | None, count: int) -> list[str]:
 
 
 def _input_name(path: _KeyPath) -> str:
-    keyword, (first, *rest) = path[0].idx == 1, map(_key, path[1:])
+    keyword, (first, *rest) = path[0].idx == 1, map(key_name, path[1:])
     return ".".join([first if keyword else f"input_{first}", *rest])
 
 
 def _output_name(path: _KeyPath, index: int) -> str:
-    keys = [_key(key) for key in path]
+    keys = [key_name(key) for key in path]
     return f"output_{index}" if all(key.isdigit() for key in keys) else ".".join(keys)
-
-
-def _key(key: Any) -> str:
-    return str(getattr(key, "key", getattr(key, "idx", "")))
 
 
 def _tree(spec: str, leaves: Sequence[str | None], roots: Sequence[str]) -> Tree | None:
@@ -94,15 +89,8 @@ def _tree(spec: str, leaves: Sequence[str | None], roots: Sequence[str]) -> Tree
     paths = _key_paths(spec)
     if paths is None or len(paths) != len(leaves):
         return None
-    named = {name: _path(path, roots) for name, path in zip(leaves, paths, strict=True) if name}
+    named = {name: triton_path(path, roots) for name, path in zip(leaves, paths, strict=True) if name}
     return Tree(spec=spec, leaves=tuple(leaves), paths=named)
-
-
-def _path(path: _KeyPath, roots: Sequence[str]) -> str:
-    """`ARGS[0]['age']`, `KWARGS['x']` or `RESULT[0]`."""
-    if len(roots) == 1:
-        return f"{roots[0]}{pytree.keystr(path) or '[0]'}"
-    return f"{roots[path[0].idx]}{pytree.keystr(path[1:])}"
 
 
 def _key_paths(spec: str) -> list[_KeyPath] | None:

@@ -13,11 +13,10 @@ from torch.utils import _pytree as pytree
 from aoti_serve.constants import ConstantSpec
 from aoti_serve.errors import UnsupportedModule
 from aoti_serve.model.signature import IndexGuard, Signature
-from aoti_serve.model.tree import Tree
+from aoti_serve.model.tree import CALL, RESULT, Tree, key_name, triton_path
 from aoti_serve.tensors import DTYPES, Dim, TensorSpec
 
 _CONSTANT_KINDS = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
-_CALL = ("ARGS", "KWARGS")
 
 
 def described(program: ExportedProgram, guards: Sequence[IndexGuard] = ()) -> Signature:
@@ -68,7 +67,7 @@ def _takes(program: ExportedProgram, arguments: list[Any]) -> Tree:
         name = _input_name(path, arg) if isinstance(arg, TensorArgument) else None
         names.append(name)
         if name:
-            paths[name] = _CALL[path[0].idx] + pytree.keystr(path[1:])
+            paths[name] = triton_path(path, CALL)
     return Tree(spec=pytree.treespec_dumps(program.call_spec.in_spec), leaves=tuple(names), paths=paths)
 
 
@@ -82,7 +81,7 @@ def _gives(program: ExportedProgram, arguments: list[Any], guarded: bool) -> Tre
         name = _output_name(path, index, len(arguments)) if isinstance(arg, TensorArgument) else None
         names.append(name)
         if name:
-            paths[name] = "RESULT" + (pytree.keystr(path) or "[0]")
+            paths[name] = triton_path(path, RESULT)
         elif not isinstance(arg, ConstantArgument) or isinstance(arg.value, float | str):  # those do not compile
             raise UnsupportedModule(detail=f"output {arg}: only tensors can be served")
         elif arg.value is not None:
@@ -98,13 +97,9 @@ def _paths(spec: Any, leaves: list[Any]) -> list[tuple[Any, Any]]:
     return [(path, leaves[index]) for path, index in numbered]
 
 
-def _key(key: Any) -> str:
-    return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", ""))))
-
-
 def _input_name(path: tuple[Any, ...], arg: Any) -> str:
     """`user.age` for the placeholder `user_age` at ARGS[0]['age']: the argument's own name is only in there."""
-    keys = [_key(key) for key in path[2:]]
+    keys = [key_name(key) for key in path[2:]]
     tail = "".join(f"_{key}" for key in keys)
     if not keys or not arg.name.endswith(tail):
         return str(arg.name)
@@ -112,7 +107,7 @@ def _input_name(path: tuple[Any, ...], arg: Any) -> str:
 
 
 def _output_name(path: tuple[Any, ...], index: int, count: int) -> str:
-    keys = [_key(key) for key in path]
+    keys = [key_name(key) for key in path]
     named = any(not key.isdigit() for key in keys)
     return ".".join(keys) if named else ("output" if count == 1 else f"output_{index}")
 
