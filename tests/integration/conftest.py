@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import foreign
 import pytest
+import raw
 import torch
 from models import Compiled, Mixed
+from raw import Lab
 
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
+from aoti_serve.model.package import Package
 
 
 @pytest.fixture(scope="session")
@@ -30,4 +34,17 @@ def container(mixed: Compiled) -> Iterator[Container]:
     with Container(mixed.package, num_runners=2) as made:
         made.stage(mixed.weights())
         made.commit()
+        yield made
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """What the bare runtime does, each in a process of its own."""
+    return raw.lab(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def folded(lab: Lab) -> Iterator[Container]:
+    """A package that folds, with its weights in its library."""
+    with Container(Package.open(lab.package("folded"), signature=foreign.NET)) as made:
         yield made

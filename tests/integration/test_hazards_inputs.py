@@ -8,7 +8,6 @@ from typing import Any
 
 import foreign
 import pytest
-import raw
 import torch
 from foreign import eager, inputs, weights
 from raw import Lab
@@ -17,11 +16,6 @@ from torch.testing._internal.two_tensor import TwoTensor
 from aoti_serve.errors import InvalidInput, InvalidInputData, WrongInputDtype, WrongInputShape
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
-
-
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return raw.lab(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from typing import Any
 
 import foreign
 import pytest
-import raw
 import torch
 from foreign import eager, inputs, weights
 from models import Compiled
@@ -24,11 +23,6 @@ from aoti_serve.errors import (
 from aoti_serve.model.archive.library import extern_operators
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
-
-
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return raw.lab(tmp_path_factory.getbasetemp())
 
 
 def plain(lab: Lab) -> Container:

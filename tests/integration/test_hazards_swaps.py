@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
-import foreign
 import numpy as np
 import pytest
-import raw
 import torch
 from foreign import Weights, eager, inputs, weights
 from models import Compiled
@@ -22,21 +19,8 @@ from aoti_serve.errors import (
 )
 from aoti_serve.model.buffers import padded
 from aoti_serve.model.container import Container
-from aoti_serve.model.package import Package
 
 NAME = "first.weight"
-
-
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return raw.lab(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def folded(lab: Lab) -> Iterator[Container]:
-    """A package that folds, with its weights in its library."""
-    with Container(Package.open(lab.package("folded"), signature=foreign.NET)) as made:
-        yield made
 
 
 def logits(container: Container) -> torch.Tensor:
