@@ -83,6 +83,9 @@ class ModelConfig(Frozen):
     store: Path | None = None
     weights_roots: tuple[Path, ...] = ()
     keep_versions: Annotated[int, Field(ge=2)] = 8
+    previous: Literal["keep", "release"] = "keep"
+    stage_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
+    commit_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_runners: PositiveInt = 1
     placement: Literal["split"] = "split"
@@ -106,6 +109,8 @@ class GatewayConfig(Frozen):
     replicas: PositiveInt = 1
     max_body_bytes: PositiveInt = 64 * 2**20
     max_weights_bytes: PositiveInt = 16 * 2**30
+    max_weights_tensors: PositiveInt = 100_000
+    max_weights_header_bytes: PositiveInt = 16 * 2**20
 
 
 class AppConfig(Frozen):

@@ -126,3 +126,12 @@ class Shaped(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...]
+
+
+class Span(NamedTuple):
+    """A tensor inside a safetensors file: `begin` and `end` in bytes from the start of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int

@@ -23,8 +23,7 @@ from aoti_serve.cluster.transfer import Chunks, pull
 from aoti_serve.errors import ContainerClosed, ReplicaBehind, RuntimeFailed
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
-from aoti_serve.tensors import DTYPES, TensorSpec
-from aoti_serve.weights.source import Slice
+from aoti_serve.tensors import DTYPES, Span, TensorSpec
 from aoti_serve.weights.swap import Receipt, Report, Staging, Target
 from aoti_serve.weights.version import Version
 
@@ -134,7 +133,7 @@ class Replica:
         kept = {number: digest for number, digest in self._digests.items() if number in held}
         self._digests = kept | {version.number: version.digest}
 
-    def _stage_pieces(self, pieces: list[NDArray[np.uint8]], slices: Mapping[str, Slice], number: int) -> None:
+    def _stage_pieces(self, pieces: list[NDArray[np.uint8]], slices: Mapping[str, Span], number: int) -> None:
         self._container.stage(_tensors(np.concatenate(pieces), slices), number)
 
     def _make_active(self, number: int) -> None:
@@ -191,12 +190,12 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _tensors(data: NDArray[np.uint8], index: Mapping[str, Slice]) -> dict[str, torch.Tensor]:
+def _tensors(data: NDArray[np.uint8], index: Mapping[str, Span]) -> dict[str, torch.Tensor]:
     """Views of a whole safetensors file's bytes."""
     return {name: _view(data, part) for name, part in index.items()}
 
 
-def _view(data: NDArray[np.uint8], part: Slice) -> torch.Tensor:
+def _view(data: NDArray[np.uint8], part: Span) -> torch.Tensor:
     dtype: torch.dtype = getattr(torch, part.dtype)
     if part.begin == part.end:
         return torch.empty(part.shape, dtype=dtype)

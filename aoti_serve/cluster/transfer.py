@@ -10,7 +10,8 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from aoti_serve.weights.source import Slice, read_index
+from aoti_serve.tensors import Span
+from aoti_serve.weights.source import read_index
 
 CHUNK_BYTES = 64 * 2**20
 
@@ -18,7 +19,7 @@ CHUNK_BYTES = 64 * 2**20
 class Chunks(NamedTuple):
     """A safetensors file on its way: objects of bounded size, and where its tensors lie in the whole."""
 
-    slices: dict[str, Slice]
+    slices: dict[str, Span]
     refs: list[ray.ObjectRef[Any]]
 
 

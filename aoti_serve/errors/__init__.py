@@ -18,7 +18,8 @@ AotiServeError                      500
 │   ├── SwapInProgress              409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
 │   ├── BadIndexInWeights               500
-│   ├── NothingStaged, NothingToRollBack, VersionTaken    409
+│   ├── NothingStaged, NothingToRollBack, VersionTaken, WrongBase    409
+│   ├── Superseded                  503  a newer coordinator has taken over
 │   ├── UnknownWeightsVersion       404
 │   ├── SourceRefused               403  a URI outside the allowed roots
 │   ├── StoreFailed                 507  the versions could not be written or read
@@ -101,6 +102,7 @@ from aoti_serve.errors.weights import (
     SourceRefused,
     StageFailed,
     StoreFailed,
+    Superseded,
     SwapInProgress,
     TiedTensorsDiffer,
     UnfitTensor,
@@ -110,6 +112,7 @@ from aoti_serve.errors.weights import (
     VersionTaken,
     WeightsError,
     WeightsMissing,
+    WrongBase,
     WrongTensorDtype,
     WrongTensorShape,
 )
@@ -149,6 +152,7 @@ __all__ = [
     "StageFailed",
     "StartFailed",
     "StoreFailed",
+    "Superseded",
     "SwapInProgress",
     "TiedTensorsDiffer",
     "Unauthorized",
@@ -167,6 +171,7 @@ __all__ = [
     "VersionTaken",
     "WeightsError",
     "WeightsMissing",
+    "WrongBase",
     "WrongInputDtype",
     "WrongInputLength",
     "WrongInputShape",

@@ -84,6 +84,20 @@ class StageFailed(
         return getattr(self.facts["cause"], "http_status", 500)
 
 
+class WrongBase(
+    WeightsError,
+    status=409,
+    text="model '{model}': base_version {base} is not what answers, version {current} is; make the changes anew on it",
+):
+    """A partial swap, or a swap with a condition, was made on another version than the current one."""
+
+
+class Superseded(
+    WeightsError, status=503, text="model '{model}': coordinator {term} was followed by {newer}; ask that one"
+):
+    """Another coordinator has opened the store since: this one may not change it any more."""
+
+
 class VersionTaken(
     WeightsError, status=409, text="version {version} cannot be staged while version {active} answers: numbers grow"
 ):

@@ -7,26 +7,16 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from safetensors import SafetensorError, safe_open
 
 from aoti_serve.constants import Constants
 from aoti_serve.errors import DigestMismatch, SourceRefused, UnreadableWeights
-from aoti_serve.tensors import BY_SAFETENSORS, Shaped
+from aoti_serve.tensors import BY_SAFETENSORS, Shaped, Span
 
 
-class Slice(NamedTuple):
-    """A tensor inside a safetensors file: `begin` and `end` in bytes from the start of the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-
-def read_index(path: Path) -> dict[str, Slice]:
+def read_index(path: Path) -> dict[str, Span]:
     """The tensors of a safetensors file by name; reads only its header.
 
     Raises UnreadableWeights for anything that is not a whole, well-formed file: a pickle, a truncated download.
@@ -39,10 +29,10 @@ def read_index(path: Path) -> dict[str, Slice]:
             header = json.loads(file.read(size))
     except (SafetensorError, OSError, ValueError) as error:
         raise UnreadableWeights(detail=f"not a whole safetensors file: {error}") from error
-    return {name: _slice(entry, 8 + size) for name, entry in header.items() if name != "__metadata__"}
+    return {name: _span(entry, 8 + size) for name, entry in header.items() if name != "__metadata__"}
 
 
-def check_fits(index: Mapping[str, Slice], constants: Constants) -> None:
+def check_fits(index: Mapping[str, Span], constants: Constants) -> None:
     """Raise an InvalidWeights that names the first tensor that does not fit the package."""
     constants.check_weights({name: Shaped(part.dtype, part.shape) for name, part in index.items()})
 
@@ -84,10 +74,10 @@ def _path_of(uri: str) -> str:
     return unquote(parts.path)
 
 
-def _slice(entry: dict[str, object], data_start: int) -> Slice:
+def _span(entry: dict[str, object], data_start: int) -> Span:
     shape, offsets = entry["shape"], entry["data_offsets"]
     assert isinstance(shape, list), "safe_open has checked the header"
     assert isinstance(offsets, list)
     code = str(entry["dtype"])
     dtype = BY_SAFETENSORS[code].torch if code in BY_SAFETENSORS else code
-    return Slice(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
+    return Span(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])

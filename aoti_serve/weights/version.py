@@ -9,6 +9,8 @@ class Version(Frozen):
     """`number` 0 stands for the package's built-in weights, which have no digest and no file.
 
     `created` is in seconds since the epoch (UTC), `nbytes` the size of the safetensors file, `digest` its sha256.
+    `parent` is the version that was current when this one was made, and what a partial swap changed. Not `strict`:
+    values that differ from compiled-in ones were accepted, with the compiled ones staying.
     """
 
     number: int
@@ -17,6 +19,8 @@ class Version(Frozen):
     created: float = 0.0
     nbytes: int = 0
     tensors: int = 0
+    parent: int | None = None
+    strict: bool = True
 
 
 BUILT_IN = Version(number=0, label="built into the package")

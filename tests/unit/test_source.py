@@ -27,13 +27,13 @@ from aoti_serve.errors import (
     WrongTensorDtype,
     WrongTensorShape,
 )
-from aoti_serve.tensors import DTYPES
-from aoti_serve.weights.source import Slice, check_fits, digest_of, local_file, read_index
+from aoti_serve.tensors import DTYPES, Span
+from aoti_serve.weights.source import check_fits, digest_of, local_file, read_index
 
 BIAS = ConstantSpec(name="bias", dtype="float32", shape=(3,), stride=(1,))
 WEIGHT = ConstantSpec(name="weight", dtype="bfloat16", shape=(3, 2), stride=(2, 1))
 BOTH = Constants(constants=(BIAS, WEIGHT), unused=("num_batches_tracked",))
-FITTING = {"bias": Slice("float32", (3,), 0, 12), "weight": Slice("bfloat16", (3, 2), 12, 24)}
+FITTING = {"bias": Span("float32", (3,), 0, 12), "weight": Span("bfloat16", (3, 2), 12, 24)}
 
 
 def file_of(path: Path, header: Any, data: bytes = b"") -> Path:
@@ -147,7 +147,7 @@ def test_no_damage_raises_anything_but_unreadable_weights(
 
 def test_weights_that_fit_pass_also_with_tensors_that_are_not_used() -> None:
     check_fits(FITTING, BOTH)
-    check_fits(FITTING | {"num_batches_tracked": Slice("int64", (), 24, 32)}, BOTH)
+    check_fits(FITTING | {"num_batches_tracked": Span("int64", (), 24, 32)}, BOTH)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_weights_that_fit_pass_also_with_tensors_that_are_not_used() -> None:
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_refused_by_tensor(changes: dict[str, Slice | None], error: InvalidWeights) -> None:
+def test_weights_that_do_not_fit_are_refused_by_tensor(changes: dict[str, Span | None], error: InvalidWeights) -> None:
     index = {name: part for name, part in (FITTING | changes).items() if part is not None}
     with pytest.raises(type(error)) as caught:
         check_fits(index, BOTH)
