@@ -6,18 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aoti_serve.cluster.client import WeightsClient
+    from aoti_serve.cluster.client import AsyncWeightsClient, WeightsClient
     from aoti_serve.errors import AotiServeError
     from aoti_serve.model.container import Container
     from aoti_serve.model.export import export_package
     from aoti_serve.model.package import Package
 
 __version__ = "0.1.0"
-__all__ = ["AotiServeError", "Container", "Package", "WeightsClient", "export_package"]
+__all__ = ["AotiServeError", "AsyncWeightsClient", "Container", "Package", "WeightsClient", "export_package"]
 
 # Imported on first use: the gateway and the command line need no torch, and should not wait for it.
 _HOMES = {
     "AotiServeError": "aoti_serve.errors",
+    "AsyncWeightsClient": "aoti_serve.cluster.client",
     "Container": "aoti_serve.model.container",
     "Package": "aoti_serve.model.package",
     "WeightsClient": "aoti_serve.cluster.client",

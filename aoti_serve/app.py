@@ -64,9 +64,10 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ServedModel:
         **LIFECYCLE,
     )
     members = (replicas_of(config.name), GATEWAY)
-    bound = coordinator.bind(config, package.signature, package.carries_weights, members, gateway.max_weights_bytes)
+    bound = coordinator.bind(config, package.signature, package.carries_weights, members, gateway)
     replicas = _deployment(Replica).options(name=replicas_of(config.name), **_replica_options(config, package))
-    return ServedModel(config, package.signature, replicas.bind(package, config.num_runners, bound), bound)
+    served = replicas.bind(package, config.num_runners, config.previous == "keep", bound)
+    return ServedModel(config, package.signature, served, bound)
 
 
 def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:

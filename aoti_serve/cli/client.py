@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import httpx
 import typer
 
-from aoti_serve.errors import AdminClosed, ServerRefused, ServerUnreachable
-from aoti_serve.token import read_token
+from aoti_serve.cli.answers import safe
+from aoti_serve.errors import AdminClosed, ServerRefused, ServerUnreachable, Unavailable, UnreadableWeights
+from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path
+from aoti_serve.weights.order import Order
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CHUNK_BYTES = 2**20
+CONNECT_S = 10.0
+ANSWER_S = 30.0  # for what the server answers at once; the events show a sign of life every other second
 
 Url = Annotated[str, typer.Option(envvar="AOTI_SERVE_URL", help="Where the server answers.")]
 
 
 class AdminClient:
-    """The weights API of one model. Raises ServerUnreachable, ServerRefused (the server's own words) or AdminClosed."""
+    """The weights API of one model; answers are the server's JSON as it is.
+
+    Raises ServerUnreachable, ServerRefused (the server's own words), AdminClosed; Unavailable if a connection breaks.
+    """
 
     def __init__(self, url: str, model: str) -> None:
         token = read_token()
         if token is None:
             raise AdminClosed()
-        self._url = url
-        self._weights = f"{url.rstrip('/')}/v2/models/{model}/weights"
+        self.url = url
+        self.model = model
+        self._weights = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}/weights"
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(10.0, read=None, write=None),
+            timeout=httpx.Timeout(CONNECT_S, read=ANSWER_S),
             trust_env=False,
         )
 
@@ -40,31 +50,43 @@ class AdminClient:
     def versions(self) -> Any:
         return self._send("GET", "/versions")
 
-    def rollback(self, version: int | None) -> Any:
-        return self._send("POST", "/rollback", json={} if version is None else {"version": version})
+    def rollback(self, version: int | None, *, wait: bool = True) -> Any:
+        """To a stored version, the previous one if None."""
+        return self._change("/rollback", wait, json={} if version is None else {"version": version})
 
-    def swap(self, file: Path, label: str, sha256: str | None, sent: Callable[[int], None]) -> Any:
+    def swap_file(self, file: Path, order: Order, sent: Callable[[int], None], *, wait: bool = True) -> Any:
         """Upload `file`, then wait for the swap; `sent` hears of the bytes."""
-        params = {"label": label} | ({"sha256": sha256} if sha256 else {})
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(file.stat().st_size)}
-        return self._send("POST", "", params=params, headers=headers, content=_pieces(file, sent))
+        size = file.stat().st_size
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        return self._change("", wait, params=_asked(order), headers=headers, content=_pieces(file, size, sent))
+
+    def swap_uri(self, uri: str, order: Order, *, wait: bool = True) -> Any:
+        """Let the server read the weights by itself."""
+        return self._change("", wait, json={"uri": uri, **_asked(order)})
 
     def events(self) -> Iterator[Any]:
-        """The status, now and at every change, until the caller stops."""
-        with self._client.stream("GET", f"{self._weights}/events") as response:
+        """The status, now and at every change, until the stream ends."""
+        with (
+            _words_for_failures(self.url),
+            self._client.stream("GET", f"{self._weights}/events") as response,
+        ):
+            if not response.is_success:
+                response.read()
+                answer_of(response)
             for line in response.iter_lines():
                 if line.startswith("data: "):
                     yield json.loads(line.removeprefix("data: "))
 
-    def close(self) -> None:
-        self._client.close()
+    def _change(self, path: str, wait: bool, params: dict[str, Any] | None = None, **request: Any) -> Any:
+        """The answer to a change comes when it is done, however long that takes."""
+        asked = (params or {}) | ({} if wait else {"wait": False})
+        return self._send(
+            "POST", path, params=asked, timeout=httpx.Timeout(CONNECT_S, read=None, write=None), **request
+        )
 
     def _send(self, method: str, path: str, **request: Any) -> Any:
-        try:
-            response = self._client.request(method, self._weights + path, **request)
-        except httpx.TransportError as error:
-            raise ServerUnreachable(url=self._url, detail=str(error) or type(error).__name__) from error
-        return answer_of(response)
+        with _words_for_failures(self.url):
+            return answer_of(self._client.request(method, self._weights + path, **request))
 
 
 def answer_of(response: httpx.Response) -> Any:
@@ -72,23 +94,56 @@ def answer_of(response: httpx.Response) -> Any:
     if response.is_success:
         return response.json()
     try:
-        detail = response.json()["error"]
+        detail = str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
         detail = f"{response.status_code} {response.text[:500]}"
-    raise ServerRefused(status=response.status_code, detail=detail)
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        detail += f"; put the server's token into {token_path()} or {TOKEN_VARIABLE}"
+    raise ServerRefused(status=response.status_code, detail=safe(detail))
 
 
 def model_names(url: str) -> list[str]:
     """The models that are served there."""
+    with _words_for_failures(url):
+        answer = answer_of(httpx.get(f"{url.rstrip('/')}/v2/models", timeout=CONNECT_S, trust_env=False))
+        if not isinstance(answer, dict) or not isinstance(answer.get("models"), list):
+            raise ValueError("no list of models")
+    return [str(name) for name in answer["models"]]
+
+
+@contextmanager
+def _words_for_failures(url: str) -> Iterator[None]:
     try:
-        response = httpx.get(f"{url.rstrip('/')}/v2/models", timeout=10, trust_env=False)
-    except httpx.TransportError as error:
-        raise ServerUnreachable(url=url, detail=str(error) or type(error).__name__) from error
-    return [str(name) for name in answer_of(response)["models"]]
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        detail = f"{_why(error)}; start one with `aoti-serve up`, or name another with --url"
+        raise ServerUnreachable(url=url, detail=detail) from error
+    except httpx.HTTPError as error:
+        detail = f"the connection to {url} broke off ({_why(error)}); see what stands with `aoti-serve status`"
+        raise Unavailable(detail=detail) from error
+    except ValueError as error:
+        raise ServerUnreachable(url=url, detail=f"what answers there is something else ({_why(error)})") from error
 
 
-def _pieces(file: Path, sent: Callable[[int], None]) -> Iterator[bytes]:
-    with file.open("rb") as source:
-        while piece := source.read(CHUNK_BYTES):
-            yield piece
-            sent(len(piece))
+def _why(error: Exception) -> str:
+    return safe(str(error)) or type(error).__name__
+
+
+def _asked(order: Order) -> dict[str, Any]:
+    """What differs from the defaults, which are the server's as well."""
+    return order.model_dump(exclude_defaults=True)
+
+
+def _pieces(file: Path, size: int, sent: Callable[[int], None]) -> Iterator[bytes]:
+    """The first `size` bytes, which were promised, even if the file has grown since."""
+    left = size
+    try:
+        with file.open("rb") as source:
+            while left and (piece := source.read(min(CHUNK_BYTES, left))):
+                yield piece
+                left -= len(piece)
+                sent(len(piece))
+    except OSError as error:
+        raise UnreadableWeights(detail=f"{file}: {error.strerror}") from error
+    if left:
+        raise UnreadableWeights(detail=f"{file} became {left} bytes shorter while it was sent; send it again")

@@ -34,7 +34,7 @@ class Server:
         self.port = port
         self.fast = fast
         self.address = address
-        self.dashboard = ""
+        self.dashboard = self.metrics = ""
         self._leave_running = False
         self._family = Family()
 
@@ -104,6 +104,7 @@ class Server:
 
         context: Any = _connected(self.address or "local")
         self.dashboard = context.dashboard_url or "not running"
+        self.metrics = _metrics_of(context.address_info["node_id"])
         self._warn_of_cores()
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options=HTTPOptions(host=self.host, port=self.port))
@@ -199,6 +200,14 @@ def _connected(address: str) -> Any:
     except ConnectionError as error:
         hint = "if it asks for a token, set RAY_AUTH_MODE=token here as well"
         raise StartFailed(detail=f"no Ray cluster answers at '{address}' ({error}); {hint}") from error
+
+
+def _metrics_of(node: str) -> str:
+    """Where Ray's agent on a node shows metrics to Prometheus; each node has one."""
+    import ray
+
+    found = next(entry for entry in ray.nodes() if entry["NodeID"] == node)
+    return f"http://{found['NodeManagerAddress']}:{found['MetricsExportPort']}/metrics"
 
 
 def _require_free(host: str, port: int) -> None:

@@ -2,177 +2,186 @@
 
 from __future__ import annotations
 
-import threading
+import json
+import shlex
+import sys
 import time
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-import httpx
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+from pydantic import ValidationError
 
+from aoti_serve.cli.answers import safe, status_of, versions_of
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, model_names
-from aoti_serve.cli.console import AsJson, bytes_text, out, print_json, progress_out, reports_errors
-from aoti_serve.errors import UnreadableWeights
+from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
+from aoti_serve.cli.drawing import spaced, standing, swapped
+from aoti_serve.cli.drawing import versions as versions_table
+from aoti_serve.cli.following import Drawing, News, Screen, watch
+from aoti_serve.config import problems
+from aoti_serve.errors import InvalidBody, UnreadableWeights
+from aoti_serve.weights.order import Order
+from aoti_serve.weights.source import read_index
+
+INTERRUPTED = 130
+LABEL_LENGTH = 256
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name in the configuration.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return when it has begun; it goes on on the server.")]
 
 
 @reports_errors
 def swap(
     model: Model,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A safetensors file with the new weights.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A safetensors file, or a URI that the server reads.")
+    ],
+    uri: Annotated[bool, typer.Option("--uri", help="SOURCE is for the server to read, also without '://'.")] = False,
     label: Annotated[str, typer.Option(help="What to call this version; the file's name if left out.")] = "",
     sha256: Annotated[str | None, typer.Option(help="Refuse any other bytes.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Only changes to --base-version; the rest stays.")] = False,
+    base_version: Annotated[int | None, typer.Option(help="Refuse unless this version answers.")] = None,
+    no_strict: Annotated[bool, typer.Option("--no-strict", help="Pass over changes to compiled-in values.")] = False,
+    no_wait: NoWait = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Make every replica answer with the weights in FILE; or none, if one of them cannot."""
-    if not file.is_file():
-        raise UnreadableWeights(detail=f"no file at {file}")
-    client = AdminClient(url, model)
-    started = time.perf_counter()
-    with _ProgressBars(client, upload=file.stat().st_size) as bars:
-        status = client.swap(file, label or file.stem, sha256, bars.sent)
-    _show_swapped(status, started, as_json)
+    """Make every replica answer with the weights in SOURCE; or none, if one of them cannot."""
+    order = _order(
+        label=label or _name(source),
+        sha256=sha256,
+        partial=partial,
+        base_version=base_version,
+        strict=not no_strict,
+    )
+    client, started = AdminClient(url, model), time.perf_counter()
+    if uri or "://" in source:
+        with _drawn(client):
+            answer = client.swap_uri(source, order, wait=not no_wait)
+    else:
+        answer = _upload(client, Path(source), order, wait=not no_wait)
+    _show_changed(client, answer, started, no_wait, as_json)
 
 
 @reports_errors
 def rollback(
     model: Model,
     version: Annotated[int | None, typer.Option("--to", help="A stored version; the previous one if left out.")] = None,
+    no_wait: NoWait = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Swap back to an older version; instant while it is still resident."""
-    client = AdminClient(url, model)
-    started = time.perf_counter()
-    with _ProgressBars(client):
-        status = client.rollback(version)
-    _show_swapped(status, started, as_json)
+    client, started = AdminClient(url, model), time.perf_counter()
+    with _drawn(client):
+        answer = client.rollback(version, wait=not no_wait)
+    _show_changed(client, answer, started, no_wait, as_json)
 
 
 @reports_errors
 def status(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]")] = None,
+    watching: Annotated[bool, typer.Option("--watch", help="Show every change, until Ctrl-C.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Show what every model answers with, and every replica's receipt."""
-    found = [AdminClient(url, name).status() for name in ([model] if model else model_names(url))]
-    if as_json:
+    """Show what every model answers with, every replica's receipt, and how swaps go."""
+    clients = [AdminClient(url, name) for name in ([model] if model else model_names(url))]
+    found = [client.status() for client in clients]
+    if watching:
+        _watch(clients, as_json)
+    elif as_json:
         print_json(found)
-        return
-    for entry in found:
-        _show_status(entry)
+    else:
+        out.print(spaced([standing(status_of(answer), time.time()) for answer in found]))
 
 
 @reports_errors
 def versions(model: Model, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List the stored versions of a model's weights."""
     client = AdminClient(url, model)
-    found, now = client.versions(), client.status()
+    stored = client.versions()
     if as_json:
-        print_json(found)
-        return
-    table = Table("version", "", "label", "digest", "tensors", "size", "age")
-    for entry in found:
-        mark = _mark(entry["number"], now)
-        age = _age(time.time() - entry["created"])
-        size = bytes_text(entry["nbytes"])
-        table.add_row(
-            str(entry["number"]), mark, entry["label"], entry["digest"][:12], str(entry["tensors"]), size, age
-        )
-    out.print(table)
+        print_json(stored)
+    else:
+        out.print(versions_table(versions_of(stored), status_of(client.status()), time.time()))
 
 
-class _ProgressBars:
-    """An upload bar, and one that follows the swap through its phases by the server's events."""
-
-    def __init__(self, client: AdminClient, upload: int = 0) -> None:
-        columns = (
-            TextColumn("{task.description:>10}"),
-            BarColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-        )
-        self._progress = Progress(*columns, console=progress_out, transient=True, disable=not progress_out.is_terminal)
-        self._client = client
-        self._upload = self._progress.add_task("upload", total=upload, note="") if upload else None
-        self._swap = self._progress.add_task("swap", total=None, note="")
-        self._follower = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> _ProgressBars:
-        self._progress.start()
-        self._follower.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-        self._client.close()
-
-    def sent(self, count: int) -> None:
-        if self._upload is not None:
-            self._progress.advance(self._upload, count)
-
-    def _follow(self) -> None:
-        with suppress(httpx.HTTPError, RuntimeError):  # it only draws; the command itself reports what goes wrong
-            for status in self._client.events():
-                if swap := status["swap"]:
-                    note = f"{swap['phase']} version {swap['version']}: {swap['done']} of {swap['replicas']} replicas"
-                    self._progress.update(self._swap, total=swap["replicas"], completed=swap["done"], note=note)
+def _order(**asked: Any) -> Order:
+    try:
+        return Order.model_validate(asked)
+    except ValidationError as error:
+        detail = problems(error.errors()).replace("base_version", "--base-version")
+        raise InvalidBody(detail=safe(detail)) from error
 
 
-def _show_swapped(status: Any, started: float, as_json: bool) -> None:
+def _name(source: str) -> str:
+    """The label of a version that was given none."""
+    path = source
+    if "://" in source:
+        with suppress(ValueError):
+            path = urlsplit(source).path
+    return safe(PurePosixPath(path).stem)[:LABEL_LENGTH]
+
+
+def _upload(client: AdminClient, file: Path, order: Order, *, wait: bool) -> Any:
+    """Whatever is wrong with the file, the server, the token, the name is found before all the bytes are sent."""
+    if not file.is_file():
+        raise UnreadableWeights(detail=f"no file at {file}; --uri if the server is to read it")
+    read_index(file)
+    client.status()
+    with _drawn(client, file.stat().st_size) as drawing:
+        return client.swap_file(file, order, drawing.sent, wait=wait)
+
+
+@contextmanager
+def _drawn(client: AdminClient, upload: int = 0) -> Iterator[Drawing]:
+    """Ctrl-C ends the command; the server goes on with what it has begun."""
+    drawing = Drawing(client, upload)
+    try:
+        with drawing:
+            yield drawing
+    except KeyboardInterrupt:
+        if drawing.uploaded:
+            progress_out.print(f"interrupted: what has begun goes on on the server; see `{_look(client)}`")
+        else:
+            progress_out.print("interrupted: the upload was not finished, nothing has changed")
+        sys.exit(INTERRUPTED)
+
+
+def _show_changed(client: AdminClient, answer: Any, started: float, begun: bool, as_json: bool) -> None:
     if as_json:
-        print_json(status)
+        print_json(answer)
         return
-    took = time.perf_counter() - started
-    text = f" answers with version {_name(status['current'])}  ({took:.2f} s)"
-    out.print(Text.assemble((status["model"], "bold green"), text))
-    out.print(_receipts(status))
+    status = status_of(answer)
+    if not begun:
+        out.print(swapped(status, time.perf_counter() - started))
+        return
+    attempt = status.swap or status.last
+    name = f"{attempt.action} {attempt.id}" if attempt else "it"
+    out.print(f"{name} has begun; follow it with `{_look(client)} --watch`")
 
 
-def _show_status(status: Any) -> None:
-    previous = f", previous {_name(status['previous'])}" if status["previous"] else ""
-    text = f"  version {_name(status['current'])}{previous}, epoch {status['epoch']}"
-    out.print(Text.assemble((status["model"], "bold"), text))
-    if swap := status["swap"]:
-        out.print(f"swap to version {swap['version']}: {swap['phase']}, {swap['done']} of {swap['replicas']} replicas")
-    out.print(_receipts(status))
+def _watch(clients: list[AdminClient], as_json: bool) -> None:
+    with suppress(KeyboardInterrupt):
+        if as_json:
+            watch(clients, _print_line)
+        with Screen([client.model for client in clients]) as screen:
+            watch(clients, screen.show)
 
 
-def _receipts(status: Any) -> Table:
-    table = Table("replica", "node", "pid", "device", "gpu", "version", "digest", "ms")
-    for receipt in status["replicas"]:
-        table.add_row(
-            receipt["replica"],
-            receipt["node"][:8],
-            str(receipt["pid"]),
-            receipt["device"],
-            ",".join(receipt["gpu_ids"]) or "-",
-            str(receipt["version"]),
-            receipt["digest"][:12] or "-",
-            f"{receipt['milliseconds']:.1f}",
-        )
-    return table
+def _print_line(news: News) -> None:
+    """One status a line."""
+    if news.answer is not None:
+        print(json.dumps(news.answer), flush=True)
+    elif news.trouble:
+        progress_out.print(f"{news.model}: {news.trouble}; trying again")
 
 
-def _name(version: Any) -> str:
-    return f"{version['number']} ({version['label']})" if version["label"] else str(version["number"])
-
-
-def _mark(number: int, status: Any) -> str:
-    if number == status["current"]["number"]:
-        return "current"
-    return "previous" if status["previous"] and number == status["previous"]["number"] else ""
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+def _look(client: AdminClient) -> str:
+    """The command that shows how it goes."""
+    url = [] if client.url == DEFAULT_URL else ["--url", client.url]
+    return shlex.join(["aoti-serve", "status", client.model, *url])

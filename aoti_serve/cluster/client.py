@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
+import ray
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.calls import unwrapped
 from aoti_serve.cluster.names import coordinator_of
-from aoti_serve.errors import Unavailable
+from aoti_serve.cluster.sending import INLINE_BYTES, Weights, pieces_of, resized
+from aoti_serve.errors import AotiServeError, Unavailable
+from aoti_serve.weights.order import Order
 
 if TYPE_CHECKING:
-    import torch
-
-    from aoti_serve.cluster.coordinator import WeightsStatus
+    from aoti_serve.cluster.status import WeightsStatus
     from aoti_serve.weights.version import Version
 
 T = TypeVar("T")
-UPLOAD_CHUNK_BYTES = 2 * 2**20  # below the 4 MB that Serve's gRPC transport takes
 
 
 class CoordinatorClient:
@@ -43,40 +44,105 @@ class CoordinatorClient:
         versions: list[Version] = await self._call("versions")
         return versions
 
-    async def rollback(self, version: int | None = None) -> WeightsStatus:
-        status: WeightsStatus = await self._call("rollback", version)
+    async def rollback(self, version: int | None, who: str, wait: bool = True) -> WeightsStatus:
+        status: WeightsStatus = await self._call("rollback", version, who, wait)
         return status
 
-    async def swap_uri(self, uri: str, label: str = "", sha256: str | None = None) -> WeightsStatus:
-        status: WeightsStatus = await self._call("swap_uri", uri, label, sha256)
+    async def refused(self, **facts: str) -> None:
+        """Have an attempt audited that was turned away; it is turned away all the same if that fails."""
+        with suppress(AotiServeError, RayError):
+            await self._call("refused", facts)
+
+    async def swap_uri(self, uri: str, order: Order, who: str, wait: bool = True) -> WeightsStatus:
+        status: WeightsStatus = await self._call("swap_uri", uri, order, who, wait)
         return status
 
-    async def swap_bytes(self, body: AsyncIterator[bytes], label: str = "", sha256: str | None = None) -> WeightsStatus:
-        """Upload a safetensors file piece by piece, then swap to it. An upload that breaks off leaves nothing."""
+    async def swap_bytes(
+        self, body: AsyncIterator[Any], order: Order, who: str, wait: bool = True, *, by_reference: bool = False
+    ) -> WeightsStatus:
+        """Upload a safetensors file piece by piece, then swap to it. An upload that breaks off leaves nothing.
+
+        With `by_reference` pieces go through Ray's object store, one at a time, and may be objects themselves.
+        """
         upload: str = await self._call("open_upload")
         try:
-            async for piece in _resized(body):
-                await self._call("append", upload, piece)
+            async for piece in body if by_reference else resized(body, INLINE_BYTES):
+                await self._append(upload, piece, by_reference)
         except BaseException:
             await asyncio.shield(self._call("drop_upload", upload))
             raise
-        status: WeightsStatus = await self._call("swap_upload", upload, label, sha256)
+        status: WeightsStatus = await self._call("swap_upload", upload, order, who, wait)
         return status
 
-    async def _call(self, method: str, *arguments: Any) -> Any:
+    async def _append(self, upload: str, piece: Any, by_reference: bool) -> None:
+        if isinstance(piece, ray.ObjectRef):
+            await self._call("append_objects", upload, [piece], by_reference=True)
+        else:
+            await self._call("append", upload, piece, by_reference=by_reference)
+
+    async def _call(self, method: str, *arguments: Any, by_reference: bool = False) -> Any:
+        coordinator = self._coordinator.options(_by_reference=True) if by_reference else self._coordinator
         try:
-            return await unwrapped(getattr(self._coordinator, method).remote(*arguments))
+            return await unwrapped(getattr(coordinator, method).remote(*arguments))
         except RayActorError as error:
             detail = f"the coordinator of model '{self._model}' is being restarted; ask for the status, then try again"
             raise Unavailable(detail=detail) from error
 
 
+class SwapOptions(TypedDict, total=False):
+    """The rest of an `Order`, by keyword."""
+
+    sha256: str | None
+    partial: bool
+    base_version: int | None
+    strict: bool
+
+
+class AsyncWeightsClient:
+    """The weights of one served model, from any Ray driver, task or actor, for code that runs in an event loop.
+
+    `app` is the name of the Serve application. With `wait=False` changes return as soon as they have begun; their
+    outcome is in the status' `last`.
+    """
+
+    def __init__(self, model: str, app: str = "default") -> None:
+        self._client = CoordinatorClient(model, serve.get_deployment_handle(coordinator_of(model), app))
+
+    async def swap(
+        self, weights: Weights, label: str = "", *, wait: bool = True, **options: Unpack[SwapOptions]
+    ) -> WeightsStatus:
+        """Make every replica answer with these weights; returns when all do.
+
+        `weights`: a state dict, the path of a safetensors file here, or the flat bytes of one as objects in Ray's
+        object store. With `partial=True` they are changes to `base_version`. Raises an InvalidWeights, StageFailed,
+        WrongBase or SwapInProgress; nothing has changed then.
+        """
+        order = Order(label=label, **options)
+        return await self._client.swap_bytes(pieces_of(weights), order, _who(), wait, by_reference=True)
+
+    async def swap_uri(
+        self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapOptions]
+    ) -> WeightsStatus:
+        """As `swap`, to a file under one of the model's `weights_roots`, which the coordinator reads."""
+        return await self._client.swap_uri(uri, Order(label=label, **options), _who(), wait)
+
+    async def rollback(self, version: int | None = None, *, wait: bool = True) -> WeightsStatus:
+        """Swap back to a stored version, the previous one if None."""
+        return await self._client.rollback(version, _who(), wait)
+
+    async def status(self) -> WeightsStatus:
+        """What answers, what is behind it, and every replica's receipt."""
+        return await self._client.status()
+
+    async def versions(self) -> list[Version]:
+        """The stored versions, oldest first."""
+        return await self._client.versions()
+
+
 class WeightsClient:
-    """The weights of one served model, from any Ray driver, task or actor; blocking.
+    """As AsyncWeightsClient, blocking.
 
-        WeightsClient("digits").swap(module.state_dict(), label="step 1200")
-
-    `app` is the name of the Serve application.
+    WeightsClient("digits").swap(module.state_dict(), label="step 1200")
     """
 
     def __init__(self, model: str, app: str = "default") -> None:
@@ -85,20 +151,21 @@ class WeightsClient:
         threading.Thread(target=self._loop.run_forever, name="weights-client", daemon=True).start()
         self._client = self._finished(_connected(model, app))
 
-    def swap(self, state_dict: Mapping[str, torch.Tensor], label: str = "") -> WeightsStatus:
-        """Make every replica answer with these tensors; returns when all do.
+    def swap(
+        self, weights: Weights, label: str = "", *, wait: bool = True, **options: Unpack[SwapOptions]
+    ) -> WeightsStatus:
+        """See AsyncWeightsClient.swap."""
+        return self._finished(self._client.swap(weights, label, wait=wait, **options))
 
-        Raises an InvalidWeights, StageFailed or SwapInProgress; nothing has changed then.
-        """
-        from safetensors.torch import save
+    def swap_uri(
+        self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapOptions]
+    ) -> WeightsStatus:
+        """See AsyncWeightsClient.swap_uri."""
+        return self._finished(self._client.swap_uri(uri, label, wait=wait, **options))
 
-        # Copies: tied tensors share a storage, which the format refuses.
-        tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state_dict.items()}
-        return self._finished(self._client.swap_bytes(_once(save(tensors)), label))
-
-    def rollback(self, version: int | None = None) -> WeightsStatus:
+    def rollback(self, version: int | None = None, *, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
-        return self._finished(self._client.rollback(version))
+        return self._finished(self._client.rollback(version, wait=wait))
 
     def status(self) -> WeightsStatus:
         """What answers, what is behind it, and every replica's receipt."""
@@ -112,21 +179,10 @@ class WeightsClient:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-async def _connected(model: str, app: str) -> CoordinatorClient:
-    return CoordinatorClient(model, serve.get_deployment_handle(coordinator_of(model), app))
+async def _connected(model: str, app: str) -> AsyncWeightsClient:
+    return AsyncWeightsClient(model, app)
 
 
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
-
-
-async def _resized(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of at most UPLOAD_CHUNK_BYTES, small ones put together."""
-    buffer = bytearray()
-    async for piece in body:
-        buffer += piece
-        while len(buffer) >= UPLOAD_CHUNK_BYTES:
-            yield bytes(buffer[:UPLOAD_CHUNK_BYTES])
-            del buffer[:UPLOAD_CHUNK_BYTES]
-    if buffer:
-        yield bytes(buffer)
+def _who() -> str:
+    context = ray.get_runtime_context()
+    return f"ray job {context.get_job_id()} on node {context.get_node_id()[:8]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Protocol
 
 import ray
@@ -12,7 +13,8 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.calls import unwrapped
-from aoti_serve.weights.swap import Report, Target
+from aoti_serve.errors import RuntimeFailed, Superseded
+from aoti_serve.weights.target import Report, Seen, Target
 
 logger = logging.getLogger("ray.serve")
 RETRY_S = 0.2
@@ -35,37 +37,66 @@ class Membership:
         self._participant = participant
         self._coordinator = coordinator
         self._process = ray.get_runtime_context().current_actor
+        self._joining = True
+        self._seen = Seen()
+        self._lost = False
         self._task: asyncio.Task[None] | None = None
 
     async def join(self) -> None:
-        """Return once the participant holds what is committed, and follow from then on.
+        """Return once the coordinator counts this as a member that holds what is committed, and follow from then on.
 
-        Awaited in a constructor, before Serve routes anything here: a newcomer answers with nothing older.
+        Awaited in a constructor, before Serve routes anything here: a newcomer answers with nothing older, and every
+        swap from then on waits for it.
         """
-        seen = await self._step(-1)
-        self._task = asyncio.get_running_loop().create_task(self._follow(seen))
+        while True:
+            report = self._report()
+            target = await self._sync(report, None)
+            if report.follows(target):
+                if not self._joining:
+                    break
+                self._joining = False  # the next report says so; what is its answer is no longer behind its back
+            else:
+                await self._reconcile(target)
+        self._task = asyncio.get_running_loop().create_task(self._follow())
 
     def check(self) -> None:
         """Raise what ended the following, if anything did: for Serve's health check."""
         if self._task is not None and self._task.done():
             self._task.result()
 
-    async def _follow(self, seen: int) -> None:
+    async def _follow(self) -> None:
         while True:
-            seen = await self._step(seen)
+            await self._reconcile(await self._sync(self._report(), self._seen))
 
-    async def _step(self, seen: int) -> int:
-        target = await self._learn(seen)
-        await self._participant.reconcile(target)
-        return target.revision
+    async def _reconcile(self, target: Target) -> None:
+        try:
+            await self._participant.reconcile(target)
+        except (RayError, RayServeException) as error:
+            await self._wait(error)  # the bytes came from a coordinator that is gone; the next one has them, too
+            return
+        self._seen = Seen(target.term, target.revision)
+        if not self._report().holds(target.committed):
+            raise RuntimeFailed(call="reconcile", detail=f"still not at {target.committed}")
 
-    async def _learn(self, seen: int) -> Target:
+    async def _sync(self, report: Report, seen: Seen | None) -> Target:
+        """The target of the newest coordinator there is; an older one that still runs is not listened to."""
         while True:
             try:
-                sync = self._coordinator.sync.remote(self._participant.report(), self._process, seen)
+                sync = self._coordinator.sync.remote(report, self._process, self._seen.term, seen)
                 target: Target = await unwrapped(sync)
-                return target
-            except (RayError, RayServeException) as error:
-                logger.warning(f"the coordinator does not answer, trying again: {error!r}")
-                seen = -1  # a restarted coordinator counts its revisions anew
+            except (RayError, RayServeException, Superseded) as error:
+                await self._wait(error)
+            else:
+                self._lost = False
+                if target.term >= self._seen.term:
+                    return target
                 await asyncio.sleep(RETRY_S)
+
+    async def _wait(self, error: Exception) -> None:
+        if not self._lost:
+            logger.warning(f"the coordinator does not answer, trying until it does: {error!r}")
+        self._lost = True
+        await asyncio.sleep(RETRY_S)
+
+    def _report(self) -> Report:
+        return replace(self._participant.report(), joining=self._joining)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, RayError
 
-from aoti_serve.weights.swap import Report, Staging, Target
+from aoti_serve.weights.target import Report, Seen, Staging, Target
 from aoti_serve.weights.version import Committed
 
-REAP_PERIOD_S = 0.5
 POLL_S = 2.0
 
 
@@ -28,12 +26,12 @@ class _Entry:
 class Registry:
     """Who is alive and what each holds; the `Members` of a swap. Runs in the coordinator's event loop.
 
-    A member is in from its first report until Ray says that its actor has died; so the list never misses a replica
-    that could still answer, as Serve's `broadcast()` does when one is unavailable for a moment.
+    A member is in from the start of the coordinator, or from its first report, until the cluster says that its process
+    has ended; so the list never misses a replica that could still answer.
     """
 
-    def __init__(self, committed: Committed) -> None:
-        self.target = Target(revision=1, committed=committed)
+    def __init__(self, term: int, committed: Committed) -> None:
+        self.target = Target(term=term, revision=1, committed=committed)
         self.revision = 0
         self._entries: dict[str, _Entry] = {}
         self._changed = asyncio.Condition()
@@ -43,18 +41,31 @@ class Registry:
     def reports(self) -> list[Report]:
         return [entry.report for entry in self._entries.values()]
 
-    async def sync(self, report: Report, process: ActorHandle[Any], seen: int) -> Target:
-        """Take a member's report; answer the target once it is newer than revision `seen`, or after a while."""
+    def expect(self, processes: Mapping[str, ActorHandle[Any]]) -> None:
+        """Count these as members of whom nothing is known yet: they may answer already."""
+        for member, process in processes.items():
+            self._entries.setdefault(member, _Entry(Report(member), process))
+
+    async def sync(self, report: Report, process: ActorHandle[Any], seen: Seen | None) -> Target:
+        """Take a member's report; answer the target once it is newer than what it has `seen`, or after a while."""
         self._entries[report.member] = _Entry(report, process)
         self._count_runners()
         await self._notify()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(POLL_S), self._changed:
-                await self._changed.wait_for(lambda: self.target.revision > seen)
+        if seen is not None and seen.term == self.target.term:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S), self._changed:
+                    await self._changed.wait_for(lambda: self.target.revision > seen.revision)
         return self.target
 
-    def publish(self, *, staging: Staging | None, committed: Committed | None = None) -> None:
-        self._retarget(staging=staging, committed=committed or self.target.committed)
+    def publish(
+        self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
+    ) -> None:
+        before = self.target
+        self._retarget(
+            staging=staging,
+            committed=committed or before.committed,
+            settled=before.settled if settled is None else settled,
+        )
 
     async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
         with suppress(TimeoutError):
@@ -62,47 +73,32 @@ class Registry:
                 await self._changed.wait_for(lambda: enough(self.reports))
         return self.reports
 
-    async def expel(self, members: list[str]) -> None:
+    async def expel(self, members: Iterable[str]) -> None:
         for member in members:
             if member in self._entries:
                 ray.kill(self._entries.pop(member).process)
-        self._count_runners()
-        await self._notify()
+        await self.touch()
 
-    async def joined(self, count: int, timeout: float) -> None:
-        """Wait until there are `count` members."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout), self._changed:
-                await self._changed.wait_for(lambda: len(self._entries) >= count)
-
-    async def reap(self) -> None:
-        """Forget members whose actor has died, for ever; the coordinator runs this as a task."""
-        while True:
-            await asyncio.gather(*(self._forget_if_dead(member) for member in list(self._entries)))
-            await asyncio.sleep(REAP_PERIOD_S)
+    async def keep(self, alive: set[str], known: set[str]) -> None:
+        """Forget those of the `known` that are no longer alive."""
+        dead = known - alive
+        if dead & self._entries.keys():
+            self._entries = {member: entry for member, entry in self._entries.items() if member not in dead}
+            await self.touch()
 
     async def changed(self, timeout: float) -> None:
-        """Wait for any change, of a report or of the target; `revision` counts them."""
+        """Wait for any change, of a report, of the target or of a swap's progress; `revision` counts them."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout), self._changed:
                 await self._changed.wait()
 
-    async def _forget_if_dead(self, member: str) -> None:
-        entry = self._entries.get(member)
-        if entry is None:
-            return
-        try:
-            async with asyncio.timeout(REAP_PERIOD_S):
-                await entry.process.__ray_ready__.remote()
-        except ActorDiedError:
-            self._entries.pop(member, None)
-            self._count_runners()
-            await self._notify()
-        except (TimeoutError, RayError):
-            pass  # busy or out of reach for now: still a member
+    async def touch(self) -> None:
+        """Let everybody look again."""
+        self._count_runners()
+        await self._notify()
 
     def _count_runners(self) -> None:
-        runners = sum(report.runners for report in self.reports)
+        runners = sum(report.runners for report in self.reports if not report.joining)
         if runners != self.target.runners:
             self._retarget(runners=runners)
 

@@ -18,7 +18,7 @@ AotiServeError                      500
 │   ├── SwapInProgress              409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
 │   ├── BadIndexInWeights               500
-│   ├── NothingStaged, NothingToRollBack, VersionTaken, WrongBase    409
+│   ├── NothingStaged, NothingToRollBack, BuiltInGone, VersionTaken, WrongBase    409
 │   ├── Superseded                  503  a newer coordinator has taken over
 │   ├── UnknownWeightsVersion       404
 │   ├── SourceRefused               403  a URI outside the allowed roots
@@ -92,6 +92,7 @@ from aoti_serve.errors.server import (
 )
 from aoti_serve.errors.weights import (
     BadIndexInWeights,
+    BuiltInGone,
     ConstantIsBaked,
     DigestMismatch,
     InvalidWeights,
@@ -123,6 +124,7 @@ __all__ = [
     "BadIndexInWeights",
     "BakedConstants",
     "BodyTooLarge",
+    "BuiltInGone",
     "ConstantIsBaked",
     "ContainerClosed",
     "DigestMismatch",

@@ -112,6 +112,14 @@ class NothingToRollBack(WeightsError, status=409, text="model '{model}': no prev
     """There is no previous version."""
 
 
+class BuiltInGone(
+    WeightsError,
+    status=409,
+    text="model '{model}': version 0 is built into the package, and replica {replica} no longer holds it; swap instead",
+):
+    """Version 0 is in no file, so it is there only until two other versions have come."""
+
+
 class UnknownWeightsVersion(
     WeightsError, status=404, text="model '{model}': version {version} is not stored; there is {known}"
 ):

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import hmac
 from hashlib import sha256
-from typing import Annotated
-
-from pydantic import Field, StringConstraints
 
 from aoti_serve.errors import AdminClosed, Unauthorized
 from aoti_serve.tensors import Frozen
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
-Label = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]  # it is shown in terminals
+from aoti_serve.weights.order import Order, VersionNumber
 
 
-class SwapBody(Frozen):
-    """`POST /v2/models/{m}/weights` as JSON: a file that the coordinator's node can read."""
+class SwapBody(Order):
+    """`POST /v2/models/{m}/weights` as JSON: a file under one of the model's `weights_roots`."""
 
     uri: str
-    label: Label = ""
-    sha256: Sha256 | None = None
+
+    @property
+    def order(self) -> Order:
+        return Order(**self.model_dump(exclude={"uri"}))
 
 
 class RollbackBody(Frozen):
     """`POST /v2/models/{m}/weights/rollback`: the previous version if none is named."""
 
-    version: Annotated[int, Field(ge=0)] | None = None
+    version: VersionNumber | None = None
 
 
 class Guard:
@@ -34,6 +31,11 @@ class Guard:
 
     def __init__(self, token_digest: str | None) -> None:
         self._token_digest = token_digest
+
+    @property
+    def holder(self) -> str:
+        """Who has the token, as far as a token tells: the first digits of its digest."""
+        return f"token {(self._token_digest or '')[:8]}"
 
     def check(self, authorization: str | None) -> None:
         """Raises AdminClosed or Unauthorized."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError
@@ -14,13 +15,17 @@ from aoti_serve.cluster.calls import unwrapped
 from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.member import Membership
 from aoti_serve.config import ModelConfig
-from aoti_serve.errors import ReplicaDied, UnknownModel, UnknownVersion
+from aoti_serve.errors import ReplicaBehind, ReplicaDied, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batcher import Answered, Arrays, Batcher
 from aoti_serve.model.signature import Signature
 from aoti_serve.protocol.messages import InferRequest, InferResponse, model_metadata
 from aoti_serve.tensors import Shaped
-from aoti_serve.weights.swap import Report, Target
+from aoti_serve.weights.target import NOTHING, Report, Target
 
+if TYPE_CHECKING:
+    from aoti_serve.cluster.replica import Answer
+
+TRIES = 5  # replicas that may be behind the fence, one after the other
 # Above this, a batch goes through the object store: inline, gRPC refuses it at 4 MB.
 INLINE_BYTES = 2 * 2**20
 
@@ -42,7 +47,7 @@ class Served:
         self.version = 0
         self._gateway = gateway
         self._replicas: DeploymentHandle[Any] = replicas
-        self._epoch = -1
+        self._epoch = self._settled = NOTHING
         self._staging: str | None = None
         batch = signature.batch
         rows = min(config.batching.max_batch_size, batch.max if batch and batch.max else sys.maxsize)
@@ -55,11 +60,12 @@ class Served:
         return self._batcher.runners > 0
 
     def report(self) -> Report:
-        return Report(member=self._gateway, epoch=self._epoch, staged=self._staging)
+        return Report(member=self._gateway, epoch=self._epoch, settled=self._settled, staged=self._staging)
 
     async def reconcile(self, target: Target) -> None:
         self._epoch = target.committed.epoch
         self.version = target.committed.version.number
+        self._settled = max(self._settled, target.settled)
         self._staging = target.staging.swap if target.staging else None
         self._batcher.runners = target.runners
 
@@ -87,16 +93,28 @@ class Served:
         return model_metadata(self.name, self.version, self.signature.inputs, self.signature.outputs)
 
     async def _run(self, arrays: Arrays) -> Answered:
-        try:
-            return await self._send(arrays)
-        except RayActorError as error:
-            raise ReplicaDied(model=self.name) from error
+        """An answer that is not older than the last swap that has returned, by whichever replica gives one.
 
-    async def _send(self, arrays: Sequence[NDArray[Any]]) -> Answered:
+        A replica that was stopped before that swap, and expelled in it, may wake up and answer after it.
+        """
+        for _ in range(TRIES):
+            try:
+                answer = await self._send(arrays)
+            except RayActorError as error:
+                raise ReplicaDied(model=self.name) from error
+            except ReplicaBehind as error:
+                behind = error
+            else:
+                if answer.epoch >= self._settled:
+                    return answer
+                behind = ReplicaBehind(replica="that answered", epoch=answer.epoch, fence=self._settled)
+        raise behind
+
+    async def _send(self, arrays: Sequence[NDArray[Any]]) -> Answer:
         handle = self._replicas
         if sum(array.nbytes for array in arrays) > INLINE_BYTES:
             handle = handle.options(_by_reference=True)
-        answer: Answered = await unwrapped(handle.infer.remote(arrays, self._epoch))
+        answer: Answer = await unwrapped(handle.infer.remote(arrays, self._epoch))
         return answer
 
 
@@ -105,6 +123,7 @@ class DataPlane:
 
     def __init__(self, models: Sequence[Served]) -> None:
         self._models = {model.name: model for model in models}
+        self._noting: asyncio.Task[None] | None = None
 
     async def join(self) -> None:
         for model in self._models.values():
@@ -126,3 +145,10 @@ class DataPlane:
         if name not in self._models:
             raise UnknownModel(name=name, known=self.names)
         return self._models[name]
+
+    def note_refused(self, name: str, action: str, address: str, reason: str) -> None:
+        """Have a refused attempt audited, without waiting: one at a time, so that a flood of them costs little."""
+        served = self._models.get(name)
+        if served is not None and (self._noting is None or self._noting.done()):
+            noting = served.weights.refused(action=action, who=address, error=reason)
+            self._noting = asyncio.get_running_loop().create_task(noting)

@@ -4,25 +4,27 @@ HTTP form: kserve/open-inference-protocol, inference_rest.md; binary data: Trito
 """
 
 # No postponed annotations here: FastAPI could not resolve the ones that name a local guard.
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from aoti_serve import __version__
+from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidBody
-from aoti_serve.gateway.admin import Guard, Label, RollbackBody, Sha256, SwapBody
+from aoti_serve.gateway.admin import Guard, RollbackBody, SwapBody
 from aoti_serve.gateway.bodies import read_body, stream_body
 from aoti_serve.gateway.data_plane import DataPlane, Served
 from aoti_serve.protocol.decode import decode_request
 from aoti_serve.protocol.encode import encode_response
 from aoti_serve.protocol.messages import server_metadata
+from aoti_serve.weights.order import Order
 
 HEADER_LENGTH = "inference-header-content-length"
 RETRY_AFTER_S = "1"
@@ -96,11 +98,19 @@ def _inference(plane: DataPlane, config: GatewayConfig) -> APIRouter:
 
 
 def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter:
-    def guarded(request: Request, name: str) -> Served:
-        guard.check(request.headers.get("authorization"))
+    async def guarded(request: Request, name: str) -> Served:
+        try:
+            guard.check(request.headers.get("authorization"))
+        except AotiServeError as error:
+            plane.note_refused(name, f"{request.method} {request.url.path}", _address(request), str(error))
+            raise
         return plane.model(name)
 
+    def who(request: Request) -> str:
+        return f"{guard.holder} from {_address(request)}"
+
     Admin = Annotated[Served, Depends(guarded)]
+    Who = Annotated[str, Depends(who)]
     routes = APIRouter(tags=["weights"])
 
     @routes.get("")
@@ -116,24 +126,34 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter
         return StreamingResponse(_events(served), media_type="text/event-stream")
 
     @routes.post("")
-    async def swap(
-        request: Request, served: Admin, label: Label = "", sha256: Annotated[Sha256 | None, Query()] = None
-    ) -> Response:
+    async def swap(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
         if request.headers.get("content-type", "").startswith("application/octet-stream"):
+            asked = {name: value for name, value in request.query_params.items() if name != "wait"}
+            order = _checked(lambda: Order.model_validate(asked))
             body = stream_body(request, config.max_weights_bytes, "gateway.max_weights_bytes")
-            return _json(await served.weights.swap_bytes(body, label, sha256))
+            return _changed(await served.weights.swap_bytes(body, order, who, wait), wait)
         if not request.headers.get("content-type", "").startswith("application/json"):
             kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
             raise InvalidBody(detail=f"the Content-Type must be {kinds}")
-        asked = _parsed(SwapBody, await read_body(request, config.max_body_bytes, "gateway.max_body_bytes"))
-        return _json(await served.weights.swap_uri(asked.uri, asked.label, asked.sha256))
+        wanted = _parsed(SwapBody, await read_body(request, config.max_body_bytes, "gateway.max_body_bytes"))
+        return _changed(await served.weights.swap_uri(wanted.uri, wanted.order, who, wait), wait)
 
     @routes.post("/rollback")
-    async def rollback(request: Request, served: Admin) -> Response:
+    async def rollback(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
         body = await read_body(request, config.max_body_bytes, "gateway.max_body_bytes")
-        return _json(await served.weights.rollback(_parsed(RollbackBody, body or b"{}").version))
+        wanted = _parsed(RollbackBody, body or b"{}")
+        return _changed(await served.weights.rollback(wanted.version, who, wait), wait)
 
     return routes
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
+def _changed(status: WeightsStatus, wait: bool) -> Response:
+    """200 when it is done, 202 when it has only begun."""
+    return _json(status, 200 if wait else 202)
 
 
 async def _events(served: Served) -> AsyncIterator[bytes]:
@@ -154,8 +174,12 @@ def _json(value: Any, status: int = 200) -> Response:
 
 
 def _parsed(kind: type[Body], body: bytes) -> Body:
+    return _checked(lambda: kind.model_validate_json(body))
+
+
+def _checked(read: Callable[[], Body]) -> Body:
     try:
-        return kind.model_validate_json(body)
+        return read()
     except ValidationError as error:
         raise InvalidBody(detail=problems(error.errors())) from error
 

@@ -7,11 +7,15 @@ are views of. Here it is only told where ours are, once; a stage is a plain copy
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from aoti_serve.constants import ConstantSpec
 from aoti_serve.model.device import CHUNK, CpuDevice, HostBlock
+from aoti_serve.model.readable import in_bytes
 from aoti_serve.model.variants import Variants
 
 ALIGNMENT = 64  # bytes; AOTI_CONST_ALIGNMENT, to which the library's own sizes are padded as well
@@ -50,14 +54,26 @@ class Buffer:
         for block in self._blocks:
             block.free()
 
-    def fill(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Copy a value for every constant into it, in bounded steps; torch lets go of the GIL in each."""
+    @contextmanager
+    def refilled(self) -> Iterator[None]:
+        """Have the memory, for the copies within; at the end all of them have arrived."""
         self.allocate()
         self._device.begin_copies()
-        for name, target in self.tensors.items():
-            for part, source in _steps(target, values[name]):
-                self._device.copy(part, source)
+        yield
         self._device.copied()
+
+    def fill(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Copy constants into it, in bounded steps; torch lets go of the GIL in each."""
+        for name, value in values.items():
+            for part, source in _steps(self.tensors[name], value):
+                self._device.copy(part, source)
+
+    def fill_bytes(self, name: str, at: int, source: NDArray[np.uint8]) -> None:
+        """Copy some of a constant's bytes, from its `at`th on, in bounded steps; its elements lie in order there."""
+        whole = in_bytes(self.tensors[name])
+        for start in range(0, len(source), CHUNK):
+            part = source[start : start + CHUNK]
+            self._device.copy_bytes(whole[at + start : at + start + len(part)], part)
 
 
 class Buffers:
@@ -79,15 +95,22 @@ class Buffers:
     def adopt_built_in(self) -> dict[str, torch.Tensor]:
         """Move the library's own weights into the active buffer; returns them, valid until the next call here."""
         built_in = self.runtime.extract()
-        self.inactive.fill(built_in)
+        with self.inactive.refilled():
+            self.inactive.fill(built_in)
         self.publish()
         self.flip()
         return dict(self.active.tensors)
 
-    def write(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Copy a value for every constant into the inactive buffer, while the active one goes on answering."""
-        self._device.settled()
-        self.inactive.fill(values)
+    @contextmanager
+    def refilled(self) -> Iterator[Buffer]:
+        """The inactive buffer, to be given every constant while the active one goes on answering; freed if it fails."""
+        try:
+            self._device.settled()
+            with self.inactive.refilled():
+                yield self.inactive
+        except BaseException:
+            self.free_inactive()
+            raise
 
     def publish(self) -> None:
         """Let the runtime see what was written, and fold it. If this raises, `rebuild` before the next run."""

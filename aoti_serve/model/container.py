@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from aoti_serve.errors import (
     ContainerClosed,
@@ -22,11 +24,13 @@ from aoti_serve.errors import (
 from aoti_serve.model.buffers import Buffer, Buffers
 from aoti_serve.model.calls import Inputs, checked_inputs, named_outputs
 from aoti_serve.model.device import device_of
+from aoti_serve.model.filling import Filling
 from aoti_serve.model.gate import Gate
 from aoti_serve.model.intake import accepted
 from aoti_serve.model.loading import chosen_device, loaded, warn_of_fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import Variants
+from aoti_serve.tensors import Span
 
 BUILT_IN = 0
 _thread = threading.local()
@@ -127,14 +131,35 @@ class Container:
             self._check_open()
             if partial and self.version is None:
                 raise WeightsMissing()
-            if version is not None and (version < BUILT_IN or version == self.version):
-                raise VersionTaken(version=version, active=self.version)
+            self._check_free(version)
             rest = self._buffers.active.tensors if partial else self._baseline
             values = accepted(weights, self.signature, rest, partial=partial, strict=strict)
-            self.previous = self.staged = None
-            self._fill(values)
-            self.staged = self._highest + 1 if version is None else version
-            self._highest = max(self._highest, self.staged)
+            with self._staged_as(version) as buffer:
+                buffer.fill(values)
+
+    def stage_bytes(
+        self,
+        index: Mapping[str, Span],
+        pieces: Iterable[NDArray[np.uint8]],
+        version: int | None = None,
+        *,
+        strict: bool = True,
+    ) -> None:
+        """As `stage`, from the bytes of a safetensors file as they arrive: they are never all in memory.
+
+        `index` says where in the file its tensors lie, `pieces` are all of its bytes in order, in arrays of any size;
+        none is kept when the next one is asked for.
+        Raises an InvalidWeights that names the tensor if the index does not fit, and then nothing has changed. Raises
+        what `pieces` raises, UnreadableWeights if they are too few or too many, and an InvalidWeights if a value does
+        not fit; what was resident in the inactive buffer is gone then, and what answers is untouched.
+        """
+        with self._staging:
+            self._check_open()
+            self._check_free(version)
+            filling = Filling(index, self.signature)
+            with self._staged_as(version) as buffer:
+                filling.fill(buffer, pieces, self._baseline)
+                filling.check(strict=strict)
 
     def commit(self) -> None:
         """Make the staged version the active one; the one before stays resident for `rollback`."""
@@ -193,18 +218,20 @@ class Container:
         self._baseline = {name: built_in[name].clone() for name in carried} | self._baseline
         self.version = BUILT_IN
 
-    def _fill(self, values: Mapping[str, torch.Tensor]) -> None:
-        try:
-            self._buffers.write(values)
-        except BaseException:
-            self._buffers.free_inactive()
-            raise
+    @contextmanager
+    def _staged_as(self, version: int | None) -> Iterator[Buffer]:
+        """The inactive buffer, to be given every constant, and staged if that succeeds."""
+        self.previous = self.staged = None
+        with self._buffers.refilled() as buffer:
+            yield buffer
         if self._buffers.runtime.folds:
             # A fold that fails leaves a runner on the staged weights: nobody may run from then until the rebuild.
             with self._gate.closed():
                 self._publish(nullcontext)
         else:
             self._publish(self._gate.closed)
+        self.staged = self._highest + 1 if version is None else version
+        self._highest = max(self._highest, self.staged)
 
     def _publish(self, paused: Callable[[], AbstractContextManager[None]]) -> None:
         try:
@@ -233,6 +260,10 @@ class Container:
             self.closed = True
             self._buffers.free()
             raise
+
+    def _check_free(self, version: int | None) -> None:
+        if version is not None and (version < BUILT_IN or version == self.version):
+            raise VersionTaken(version=version, active=self.version)
 
     def _check_open(self) -> None:
         if self.closed:

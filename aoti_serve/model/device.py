@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from mmap import MADV_DONTNEED, MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from contextlib import AbstractContextManager, contextmanager, suppress
+from mmap import MADV_DONTNEED, MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 CHUNK = 64 * 2**20  # bytes; what one step of a copy moves
 
@@ -20,6 +22,8 @@ class HostBlock:
 
     def __init__(self, nbytes: int) -> None:
         self._pages = mmap(-1, max(nbytes, 1), flags=MAP_PRIVATE | MAP_ANONYMOUS)
+        with suppress(OSError):  # a kernel without them
+            self._pages.madvise(MADV_HUGEPAGE)  # a fault for every 4 kB takes four times as long as the copy
         self._nbytes = nbytes
         self.tensor = torch.frombuffer(self._pages, dtype=torch.uint8)[:nbytes]
         self.held = 0
@@ -81,6 +85,10 @@ class CpuDevice:
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Begin to copy at most `CHUNK` bytes from anywhere into a constant buffer."""
         target.copy_(source)
+
+    def copy_bytes(self, target: torch.Tensor, source: NDArray[np.uint8]) -> None:
+        """As `copy`, bytes that may be somebody else's again as soon as this returns."""
+        np.copyto(target.numpy(), source)  # torch warns of memory that it may not write
 
     def copied(self) -> None:
         """Wait until what `copy` began has arrived: before a fold or a flip reads it."""
@@ -146,14 +154,24 @@ class CudaDevice(CpuDevice):
             with self._on(self._copies):
                 target.copy_(source, non_blocking=True)
         else:
-            self._copy_pinned(target, source)
+            with self._pinned_for(target) as staged:
+                staged.copy_(source)
 
-    def _copy_pinned(self, target: torch.Tensor, source: torch.Tensor) -> None:
+    def copy_bytes(self, target: torch.Tensor, source: NDArray[np.uint8]) -> None:
+        if not self._holds(target):
+            super().copy_bytes(target, source)
+            return
+        with self._pinned_for(target) as staged:
+            super().copy_bytes(staged, source)
+
+    @contextmanager
+    def _pinned_for(self, target: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Pinned memory of the target's kind, to be written by the host; then its copy into the target begins."""
         pinned, left = self._pinned.popleft()
         try:
             left.synchronize()  # the copy before the last has left this pinned memory
-            staged = pinned[: source.numel() * source.element_size()].view(source.dtype).view(source.shape)
-            staged.copy_(source)
+            staged = pinned[: target.numel() * target.element_size()].view(target.dtype).view(target.shape)
+            yield staged
             with self._on(self._copies):
                 target.copy_(staged, non_blocking=True)
             left.record(self._copies)

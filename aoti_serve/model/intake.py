@@ -1,18 +1,20 @@
-"""Weights on their way in: checked in full, and completed, before a byte of them moves."""
+"""Weights on their way in: what is checked of them, and that before a byte of them moves."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
 
 from aoti_serve.constants import Constants
 from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer, UnfitTensor, UnreadableWeights
-from aoti_serve.model.readable import place_of, shaped, unreadable
-from aoti_serve.tensors import Shaped
+from aoti_serve.model.readable import in_bytes, place_of, shaped, unreadable
+from aoti_serve.tensors import DTYPES, Shaped, Span
 
 
 def accepted(
@@ -33,17 +35,51 @@ def accepted(
     weights = dict(weights.items())  # some make their tensors anew each time they are asked
     constants.check_weights({name: _read(name, tensor) for name, tensor in weights.items()}, partial=partial)
     _check_tied(weights, constants)
-    for spec in constants.baked:
-        if spec.name in weights and digest_of(weights[spec.name]) != spec.digest:
-            _baked(spec.name, strict)
     given = {constants.tied.get(name, name): tensor.detach() for name, tensor in weights.items()}
+    for spec in constants.constants:
+        if spec.dtype == "bool" and spec.name in given and given[spec.name].numel():
+            refuse_untrue(spec.name, int(given[spec.name].view(torch.uint8).max()))
+    for baked in constants.baked:
+        if baked.name in weights and digest_of(weights[baked.name]) != baked.digest:
+            refuse_baked(baked.name, strict)
     values = {**rest, **given}
     return {spec.name: values[spec.name] for spec in constants.constants}
 
 
+def check_index(index: Mapping[str, Span], constants: Constants) -> None:
+    """Raise an InvalidWeights that names the tensor if a file with these tensors does not fit, or cannot be one."""
+    constants.check_weights({name: Shaped(span.dtype, span.shape) for name, span in index.items()})
+    for name, span in index.items():
+        if not 0 <= span.begin <= span.end:
+            raise UnfitTensor(name=name, detail=f"its bytes are from {span.begin} to {span.end}")
+        if span.dtype not in DTYPES:
+            continue  # nobody reads it
+        needed = math.prod(span.shape) * DTYPES[span.dtype].itemsize
+        if span.end - span.begin != needed:
+            raise UnfitTensor(name=name, detail=f"{span.end - span.begin} bytes, its shape takes {needed}")
+    ordered = sorted(index, key=lambda name: index[name][-2:])
+    for before, name in pairwise(ordered):
+        if index[name].begin < index[before].end:
+            raise UnfitTensor(name=name, detail=f"its bytes are also those of '{before}'")
+
+
+def refuse_baked(name: str, strict: bool) -> None:
+    """Of a baked-in constant with another value: an error if `strict`, else a warning."""
+    error = ConstantIsBaked(name=name)
+    if strict:
+        raise error
+    warnings.warn(str(error), stacklevel=4)
+
+
+def refuse_untrue(name: str, largest: int) -> None:
+    """Refuse bools of which a byte is above 1: compiled code may take it for a number, and index with it."""
+    if largest > 1:
+        raise UnfitTensor(name=name, detail=f"a bool that is {largest} in memory, neither 0 nor 1")
+
+
 def digest_of(tensor: torch.Tensor) -> str:
     """sha256 of the contiguous bytes, in hex."""
-    content: Any = tensor.detach().cpu().contiguous().resolve_neg().reshape(-1).view(torch.uint8).numpy()
+    content: Any = in_bytes(tensor.detach().cpu().contiguous().resolve_neg()).numpy()
     return hashlib.sha256(content).hexdigest()
 
 
@@ -66,10 +102,3 @@ def _check_tied(weights: Mapping[str, torch.Tensor], constants: Constants) -> No
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return place_of(one) == place_of(other) or digest_of(one) == digest_of(other)
-
-
-def _baked(name: str, strict: bool) -> None:
-    error = ConstantIsBaked(name=name)
-    if strict:
-        raise error
-    warnings.warn(str(error), stacklevel=4)

@@ -37,6 +37,11 @@ def place_of(tensor: torch.Tensor) -> object:
     return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
+def in_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """The memory of a contiguous tensor, as a vector of bytes."""
+    return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)  # a single element may have any stride
+
+
 def shaped(tensor: torch.Tensor) -> Shaped:
     return Shaped(_DTYPE_NAMES.get(tensor.dtype) or str(tensor.dtype), tensor.shape)
 

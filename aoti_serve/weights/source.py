@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,7 +17,7 @@ from aoti_serve.errors import DigestMismatch, SourceRefused, UnreadableWeights
 from aoti_serve.tensors import BY_SAFETENSORS, Shaped, Span
 
 
-def read_index(path: Path) -> dict[str, Span]:
+def read_index(path: Path, *limits: int) -> dict[str, Span]:
     """The tensors of a safetensors file by name; reads only its header.
 
     Raises UnreadableWeights for anything that is not a whole, well-formed file: a pickle, a truncated download.
@@ -81,3 +82,11 @@ def _span(entry: dict[str, object], data_start: int) -> Span:
     code = str(entry["dtype"])
     dtype = BY_SAFETENSORS[code].torch if code in BY_SAFETENSORS else code
     return Span(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
+
+
+def check_values(path: Path, index: Mapping[str, Span], constants: Constants, strict: bool) -> None:
+    """Being written."""
+
+
+def bring(uri: str, roots: Collection[Path], path: Path, limit: int) -> None:
+    shutil.copyfile(local_file(uri, roots), path)

@@ -14,11 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
+from filelock import FileLock
 from pydantic import ValidationError
 
-from aoti_serve.errors import StoreFailed, UnknownWeightsVersion
+from aoti_serve.errors import StoreFailed, Superseded, UnknownWeightsVersion
+from aoti_serve.tensors import Span
 from aoti_serve.weights.source import digest_of, read_index
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
@@ -30,13 +33,17 @@ class Store:
     """
 
     def __init__(self, root: Path, model: str, keep_versions: int) -> None:
-        self._root = root
-        self._model = model
+        self.root = self._root = Path(root)
+        self.model = self._model = model
+        self.audit_path = self.root / "audit.jsonl"
         self._keep = keep_versions
         with self._guarded():
             shutil.rmtree(root / "incoming", ignore_errors=True)
             for folder in ("versions", "incoming"):
                 (root / folder).mkdir(parents=True, exist_ok=True)
+            with self._locked():
+                self.term = self._newest_term() + 1
+                _write(root / "TERM", str(self.term).encode())
 
     def committed(self) -> Committed | None:
         """What was committed last; None in a new store."""
@@ -47,7 +54,8 @@ class Store:
     def commit(self, version: Version, epoch: int, previous: Version | None) -> Committed:
         """The commit point: before the rename the old version is committed, after it the new one."""
         committed = Committed(epoch=epoch, version=version, previous=previous)
-        with self._guarded():
+        with self._guarded(), self._locked():
+            self.check_term()
             _write(self._root / "CURRENT", committed.model_dump_json(indent=1).encode())
         # It is committed: nothing that fails from here on may say otherwise.
         with suppress(OSError):
@@ -73,13 +81,29 @@ class Store:
         with suppress(OSError):
             path.unlink()
 
-    def add(self, source: Path, label: str, digest: str | None = None) -> Version:
+    def check_term(self) -> None:
+        """Raise Superseded if another coordinator has opened the store since."""
+        newest = self._newest_term()
+        if newest != self.term:
+            raise Superseded(model=self.model, term=self.term, newer=newest)
+
+    def open(self, version: Version) -> BinaryIO:
+        return self.file(version).open("rb")
+
+    def index(self, version: Version) -> dict[str, Span]:
+        return read_index(self.file(version))
+
+    def add(
+        self, source: Path, label: str, digest: str | None = None, *, parent: int | None = None, strict: bool = True
+    ) -> Version:
         """Store a checked file as the next version, not yet committed; moves it if it is an upload, else copies it."""
         number = max(self._numbers(), default=0) + 1
         folder = self._root / "versions" / str(number)
         try:
             with self._guarded():
-                return self._filled(folder, source, label, digest)
+                return self._filled(folder, source, label, digest).model_copy(
+                    update={"parent": parent, "strict": strict}
+                )
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -143,6 +167,14 @@ class Store:
             if number not in held and number < max(held):
                 self.remove(Version(number=number))
                 shutil.rmtree(self._root / "versions" / str(number), ignore_errors=True)
+
+    def _newest_term(self) -> int:
+        path = self._root / "TERM"
+        with self._guarded():
+            return int(path.read_text()) if path.exists() else 0
+
+    def _locked(self) -> FileLock:
+        return FileLock(self._root / "LOCK", timeout=60)
 
     def _numbers(self) -> list[int]:
         """All that were ever given out, as far as they are still needed: also of versions that came to nothing."""

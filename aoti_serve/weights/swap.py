@@ -1,81 +1,35 @@
 """A swap as a pure state machine: stage everywhere, then commit everywhere; or nowhere.
 
-Nobody is told what to do. The coordinator publishes a `Target`, what everybody should hold; each member compares it
-with what it holds, does what is missing, and reports. So a lost reply, a repeated order, a newcomer and a member that
-comes back from the dead are one case: it sees the target and catches up.
-
-    publish(staging) ── all staged ──> commit point ──> publish(committed) ── all there ──> done
+    publish(staging) ── all staged ──> commit point ──> publish(committed) ── all there ──> publish(settled) ──> done
          └── one failed, or late ──> publish(no staging) ── all freed ──> StageFailed, nothing has changed
+
+What members do with a target is in `follower`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from aoti_serve.errors import StageFailed, Unavailable
-from aoti_serve.tensors import Frozen
+from aoti_serve.weights.target import Report, Staging
 from aoti_serve.weights.version import Committed, Version
 
-
-class Receipt(Frozen):
-    """A replica's signed-off answer to a stage or a commit; `milliseconds` is what it took there."""
-
-    replica: str
-    node: str
-    pid: int
-    device: str
-    gpu_ids: tuple[str, ...]
-    epoch: int
-    version: int
-    digest: str
-    milliseconds: float
-
-
-@dataclass(frozen=True)
-class Staging:
-    """The version that every replica should have staged, under the id of its swap."""
-
-    swap: str
-    version: Version
-
-
-@dataclass(frozen=True)
-class Target:
-    """What everybody should hold. `revision` grows with every change; `runners` is how many runners are live."""
-
-    revision: int
-    committed: Committed
-    staging: Staging | None = None
-    runners: int = 0
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a member holds: a replica, or a gateway, which has no runners and only needs the fence.
-
-    `epoch` is -1 before it holds anything; `staged` the swap it has staged; `failed` the swap that it could not stage,
-    for the reason `error`.
-    """
-
-    member: str
-    runners: int = 0
-    epoch: int = -1
-    staged: str | None = None
-    failed: str | None = None
-    error: BaseException | None = None
-    receipt: Receipt | None = None
+T = TypeVar("T")
 
 
 class Members(Protocol):
     """The live members, as the swap sees them; cluster/registry.py has the real ones."""
 
-    def publish(self, *, staging: Staging | None, committed: Committed | None = None) -> None:
-        """Make this the target of all members, also of those that join later; keep the committed one if None."""
+    def publish(
+        self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
+    ) -> None:
+        """Make this the target of all members, also of those that join later; keep what is None, but for `staging`."""
 
     async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
         """Wait until the live members' reports are `enough`, at most `timeout` seconds; the reports then."""
@@ -85,6 +39,7 @@ class Members(Protocol):
 
 
 class Phase(StrEnum):
+    CHECKING = "checking"
     STAGING = "staging"
     COMMITTING = "committing"
     ABORTING = "aborting"
@@ -103,62 +58,51 @@ class Swap:
     """One swap to `version`; `commit` makes it durable, and its return is the commit point.
 
     Before that point a failure, a late member or a cancellation aborts everywhere; after it the swap only rolls
-    forward: members that do not follow in time are expelled, and their successors start with the committed version.
+    forward. `entered` hears of each phase.
     """
 
     def __init__(
-        self, version: Version, members: Members, commit: Callable[[], Committed], deadlines: Deadlines | None = None
+        self,
+        version: Version,
+        members: Members,
+        commit: Callable[[], Awaitable[Committed]],
+        deadlines: Deadlines | None = None,
+        entered: Callable[[Phase], None] = lambda phase: None,
     ) -> None:
         self.id = uuid4().hex[:12]
         self.version = version
-        self.phase = Phase.STAGING
         self._members = members
         self._commit = commit
         self._deadlines = deadlines or Deadlines()
-        self._committed: Committed | None = None
+        self._entered = entered
 
     async def run(self) -> Committed:
         """Returns when every live member holds the new version; raises StageFailed when none does."""
         try:
             await self._stage()
-            committed = self._commit()
+            committed = await _uninterrupted(self._commit())
         except BaseException:
             await asyncio.shield(self._abort())
             raise
-        self._committed = committed
-        await asyncio.shield(self._roll_forward(committed))
+        self._entered(Phase.COMMITTING)
+        await asyncio.shield(roll_forward(committed, self._members, self._deadlines.commit))
         return committed
 
-    def done(self, report: Report) -> bool:
-        """Whether a member has done the phase under way."""
-        if self.phase == Phase.STAGING:
-            return self._staged(report)
-        if self._committed is not None:
-            return report.epoch >= self._committed.epoch
-        return report.staged is None
-
     async def _stage(self) -> None:
+        self._entered(Phase.STAGING)
         self._members.publish(staging=Staging(self.id, self.version))
         reports = await self._members.until(self._decided, self._deadlines.stage)
         late = Unavailable(detail=f"no answer within {self._deadlines.stage:g} s")
         # Those that failed first: of the others, some may only not have come to it.
-        for report in sorted(reports, key=lambda report: not self._failed(report)):
+        for report in sorted(_live(reports), key=lambda report: not self._failed(report)):
             if not self._staged(report):
                 cause = report.error if self._failed(report) else late
                 raise StageFailed(replica=report.member, version=self.version.number, cause=cause)
 
     async def _abort(self) -> None:
-        self.phase = Phase.ABORTING
+        self._entered(Phase.ABORTING)
         self._members.publish(staging=None)
-        await self._members.until(self._all_done, self._deadlines.abort)
-
-    async def _roll_forward(self, committed: Committed) -> None:
-        self.phase = Phase.COMMITTING
-        self._members.publish(staging=None, committed=committed)
-        reports = await self._members.until(self._all_done, self._deadlines.commit)
-        behind = [report.member for report in reports if not self.done(report)]
-        if behind:
-            await self._members.expel(behind)
+        await self._members.until(lambda reports: all(_freed(report) for report in reports), self._deadlines.abort)
 
     def _staged(self, report: Report) -> bool:
         return report.staged == self.id
@@ -167,7 +111,42 @@ class Swap:
         return report.failed == self.id
 
     def _decided(self, reports: list[Report]) -> bool:
-        return any(map(self._failed, reports)) or all(map(self._staged, reports))
+        live = _live(reports)
+        return any(map(self._failed, live)) or all(map(self._staged, live))
 
-    def _all_done(self, reports: list[Report]) -> bool:
-        return all(map(self.done, reports))
+
+async def roll_forward(committed: Committed, members: Members, deadline: float) -> None:
+    """Bring every member to what is committed; expel those that do not get there within `deadline` seconds.
+
+    On return no member answers with anything older, and no gateway lets such an answer through, whoever gives it: a
+    replica that was stopped and expelled may wake up once more before it is dead.
+    """
+    members.publish(committed=committed)
+    await _all_or_expelled(members, lambda report: report.holds(committed), deadline)
+    members.publish(settled=committed.epoch)
+    await _all_or_expelled(members, lambda report: report.settled >= committed.epoch, deadline)
+
+
+async def _all_or_expelled(members: Members, done: Callable[[Report], bool], deadline: float) -> None:
+    reports = await members.until(lambda reports: all(map(done, _live(reports))), deadline)
+    behind = [report.member for report in _live(reports) if not done(report)]
+    if behind:
+        await members.expel(behind)
+
+
+def _live(reports: Iterable[Report]) -> list[Report]:
+    """Without those that answer nothing yet: they become ready only with what is committed then."""
+    return [report for report in reports if not report.joining]
+
+
+def _freed(report: Report) -> bool:
+    return report.joining or report.staged is None
+
+
+async def _uninterrupted(work: Awaitable[T]) -> T:
+    """The result of `work`. A cancellation that comes meanwhile is too late: what it decides is decided."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    return task.result()

@@ -105,8 +105,9 @@ class Launched:
 class Server:
     """The HTTP interface of a running server."""
 
-    def __init__(self, launched: Launched, port: int) -> None:
+    def __init__(self, launched: Launched, port: int, store: Path = Path()) -> None:
         self.launched = launched
+        self.store = store
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
@@ -121,15 +122,26 @@ class Server:
     def post_infer(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
         return self.http.post("/v2/models/digits/infer", content=body, headers=headers)
 
-    def swap(self, content: bytes, **params: str) -> httpx.Response:
+    def swap(self, content: bytes, **params: Any) -> httpx.Response:
         headers = self.admin | {"Content-Type": "application/octet-stream"}
         return self.http.post("/v2/models/digits/weights", content=content, headers=headers, params=params)
+
+    def swap_uri(self, uri: str, **options: Any) -> httpx.Response:
+        body = {"uri": uri} | options
+        return self.http.post("/v2/models/digits/weights", json=body, headers=self.admin)
 
     def rollback(self, **body: int) -> httpx.Response:
         return self.http.post("/v2/models/digits/weights/rollback", json=body, headers=self.admin)
 
     def status(self) -> Any:
         return self.http.get("/v2/models/digits/weights", headers=self.admin).json()
+
+    def events(self) -> Iterator[Any]:
+        """The status, now and at every change."""
+        with self.http.stream("GET", "/v2/models/digits/weights/events", headers=self.admin) as events:
+            for line in events.iter_lines():
+                if line.startswith("data: "):
+                    yield json.loads(line.removeprefix("data: "))
 
 
 @contextmanager
@@ -140,7 +152,7 @@ def serving(config: Path, *options: str) -> Iterator[Server]:
     launched = Launched([program, "up", str(config), "--port", str(port), *options], ROOT, {"COLUMNS": "200"})
     try:
         launched.wait_for("ready")
-        server = Server(launched, port)
+        server = Server(launched, port, config.parent / "versions")
         with server.http:
             yield server
     finally:

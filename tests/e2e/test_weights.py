@@ -147,30 +147,21 @@ def test_a_second_swap_during_a_swap_gets_a_409(server: Server, eager: Eager, im
 
 
 def wait_for_phase(server: Server, phase: str) -> None:
-    with server.http.stream("GET", "/v2/models/digits/weights/events", headers=server.admin) as events:
-        for line in events.iter_lines():
-            if line.startswith("data: "):
-                status = json.loads(line.removeprefix("data: "))
-                if status["swap"] and status["swap"]["phase"] == phase:
-                    return
-    raise AssertionError(f"the events ended before the phase {phase}")
+    assert any(status["swap"] and status["swap"]["phase"] == phase for status in server.events())
 
 
 def test_a_uri_under_the_allowed_roots_swaps_and_others_are_refused(
     server: Server, digits_dir: Path, images: Images
 ) -> None:
-    def swap(body: dict[str, Any]) -> httpx.Response:
-        return server.http.post("/v2/models/digits/weights", json=body, headers=server.admin)
-
-    response = swap({"uri": str(digits_dir / "v2.safetensors"), "label": "by uri"})
+    response = server.swap_uri(str(digits_dir / "v2.safetensors"), label="by uri")
     assert response.status_code == 200
     assert response.json()["current"]["label"] == "by uri"
     before = server.status()
-    assert swap({"uri": "/etc/passwd"}).status_code == 403
-    assert swap({"uri": f"{digits_dir}/../../etc/passwd"}).status_code == 403
-    assert swap({"uri": "http://127.0.0.1/v2.safetensors"}).status_code == 403
-    assert swap({"uri": str(digits_dir / "v2.safetensors"), "sha256": "0" * 64}).status_code == 400
-    assert swap({"url": "misspelt"}).status_code == 400
+    assert server.swap_uri("/etc/passwd").status_code == 403
+    assert server.swap_uri(f"{digits_dir}/../../etc/passwd").status_code == 403
+    assert server.swap_uri("http://127.0.0.1/v2.safetensors").status_code == 403
+    assert server.swap_uri(str(digits_dir / "v2.safetensors"), sha256="0" * 64).status_code == 400
+    assert server.swap_uri(str(digits_dir / "v2.safetensors"), url="misspelt").status_code == 400
     untyped = server.http.post("/v2/models/digits/weights", content=b"bytes", headers=server.admin)
     assert untyped.status_code == 400
     assert "Content-Type" in untyped.json()["error"]

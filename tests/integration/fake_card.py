@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from aoti_serve.model.device import CHUNK, CardBlock, CudaDevice, HostBlock
 
@@ -58,6 +60,10 @@ class FakeCard(CudaDevice):
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         self.calls.append("copy")
         super().copy(target, source)
+
+    def copy_bytes(self, target: torch.Tensor, source: NDArray[np.uint8]) -> None:
+        self.calls.append("copy")
+        super().copy_bytes(target, source)
 
     def _holds(self, tensor: torch.Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._made

@@ -1,0 +1,84 @@
+"""One attempt to change a model's weights, from being asked for to its outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from uuid import uuid4
+
+from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress
+from aoti_serve.weights.swap import Phase
+from aoti_serve.weights.target import Report
+from aoti_serve.weights.version import Committed, Version
+
+
+class Attempt:
+    """What is known of it while it runs. `who` asked for it, `label` is what the new version is to be called."""
+
+    def __init__(self, action: str, who: str, label: str = "") -> None:
+        self.id = uuid4().hex[:12]
+        self.action = action
+        self.who = who
+        self.label = label
+        self.phase = Phase.CHECKING
+        self.version: Version | None = None
+        self.swap: str | None = None
+        self._phases: dict[str, float] = {}
+        self._started = self._entered = time.perf_counter()
+
+    def enter(self, phase: Phase) -> None:
+        now = time.perf_counter()
+        self._phases[self.phase] = self._phases.get(self.phase, 0.0) + now - self._entered
+        self.phase, self._entered = phase, now
+
+    def progress(self, reports: list[Report], read: Mapping[str, int], committed: Committed) -> SwapProgress:
+        """What it has come to; `read` is how many bytes each replica has received."""
+        nbytes = self.version.nbytes if self.version else 0
+        replicas = tuple(
+            ReplicaProgress(
+                replica=report.member, nbytes=read.get(report.member, 0), done=self._done(report, committed)
+            )
+            for report in sorted(reports, key=lambda report: report.member)
+            if report.runners and not report.joining
+        )
+        number = self.version.number if self.version else None
+        return SwapProgress(
+            id=self.id, action=self.action, phase=self.phase, version=number, nbytes=nbytes, replicas=replicas
+        )
+
+    def outcome(self, error: BaseException | None) -> Outcome:
+        self.enter(self.phase)
+        return Outcome(
+            id=self.id,
+            action=self.action,
+            version=self.version.number if self.version else None,
+            outcome="failed" if error else "committed",
+            error=(str(error) or type(error).__name__) if error else None,
+            seconds=round(time.perf_counter() - self._started, 4),
+            phases={phase: round(seconds, 4) for phase, seconds in self._phases.items()},
+            ended=time.time(),
+        )
+
+    def facts(self, error: BaseException | None) -> dict[str, object]:
+        """For the audit log."""
+        version = self.version
+        return {
+            "action": self.action,
+            "who": self.who,
+            "label": self.label,
+            "version": version.number if version else None,
+            "digest": version.digest if version else None,
+            "outcome": "failed" if error else "committed",
+            "error": f"{type(error).__name__}: {error}" if error else None,
+            "seconds": round(time.perf_counter() - self._started, 4),
+        }
+
+    def _done(self, report: Report, committed: Committed) -> bool:
+        match self.phase:
+            case Phase.STAGING:
+                return report.staged is not None and report.staged == self.swap
+            case Phase.COMMITTING:
+                return report.holds(committed)
+            case Phase.ABORTING:
+                return report.staged is None
+        return False

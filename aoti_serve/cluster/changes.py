@@ -1,0 +1,151 @@
+"""Changes of one model's weights: one at a time, each with its outcome in the status, the metrics and the audit log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aoti_serve.cluster.attempt import Attempt
+from aoti_serve.cluster.metrics import SwapMetrics
+from aoti_serve.cluster.registry import Registry
+from aoti_serve.cluster.shipping import Shipping
+from aoti_serve.cluster.status import Outcome, WeightsStatus
+from aoti_serve.errors import BuiltInGone, NothingToRollBack, SwapInProgress
+from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.store import Store
+from aoti_serve.weights.swap import Deadlines, Swap
+from aoti_serve.weights.version import BUILT_IN, Committed, Version
+
+
+class Changes:
+    """Runs in the coordinator's event loop. A change, once begun, ends whether its caller waits or not."""
+
+    def __init__(
+        self, model: str, store: Store, registry: Registry, shipping: Shipping, audit: AuditLog, deadlines: Deadlines
+    ) -> None:
+        self._model = model
+        self._store = store
+        self._registry = registry
+        self._shipping = shipping
+        self._audit = audit
+        self._deadlines = deadlines
+        self._metrics = SwapMetrics(model)
+        self._attempt: Attempt | None = None
+        self._last: Outcome | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def under_way(self) -> bool:
+        return self._attempt is not None
+
+    async def swap(self, attempt: Attempt, admit: Callable[[Version], Version], *, wait: bool) -> WeightsStatus:
+        """To the version that `admit` makes of the current one, in a thread."""
+        return await self._only(attempt, lambda: self._swap(attempt, admit), wait=wait)
+
+    async def rollback(self, attempt: Attempt, number: int | None, *, wait: bool) -> WeightsStatus:
+        """To a stored version, the previous one if None; moves no data where it is still resident."""
+        return await self._only(attempt, lambda: self._roll_back(attempt, number), wait=wait)
+
+    def status(self) -> WeightsStatus:
+        committed, reports = self._registry.target.committed, self._registry.reports
+        receipts = (report.receipt for report in reports if report.receipt and not report.joining)
+        attempt = self._attempt
+        read = self._shipping.read(attempt.version.number) if attempt and attempt.version else {}
+        return WeightsStatus(
+            model=self._model,
+            revision=self._registry.revision,
+            epoch=committed.epoch,
+            current=committed.version,
+            previous=committed.previous,
+            replicas=tuple(sorted(receipts, key=lambda receipt: receipt.replica)),
+            swap=attempt.progress(reports, read, committed) if attempt else None,
+            last=self._last,
+        )
+
+    def measure(self) -> None:
+        """Let the metrics say what stands."""
+        committed = self._registry.target.committed
+        current = [report for report in self._registry.reports if report.runners and report.holds(committed)]
+        self._metrics.stands(committed.version.number, committed.epoch, len(current))
+
+    async def _only(self, attempt: Attempt, change: Callable[[], Awaitable[None]], *, wait: bool) -> WeightsStatus:
+        if self._attempt is not None:
+            busy = SwapInProgress(model=self._model, phase=self._attempt.phase)
+            await self._note(attempt, busy)
+            raise busy
+        self._attempt = attempt
+        # Its own task: a caller that goes away must not stop a swap halfway.
+        task = asyncio.get_running_loop().create_task(self._to_its_outcome(attempt, change))
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        if wait:
+            await asyncio.shield(task)
+        return self.status()
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # it is in the outcome, for those who did not wait
+
+    async def _to_its_outcome(self, attempt: Attempt, change: Callable[[], Awaitable[None]]) -> None:
+        error: BaseException | None = None
+        try:
+            await change()
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            received = sum(self._shipping.read(attempt.version.number).values()) if attempt.version else 0
+            self._last, self._attempt = attempt.outcome(error), None
+            self._metrics.moved(received)
+            self._metrics.ended(self._last)
+            self.measure()
+            await self._registry.touch()
+            await self._note(attempt, error)
+
+    async def _note(self, attempt: Attempt, error: BaseException | None) -> None:
+        await asyncio.to_thread(self._audit.write, model=self._model, **attempt.facts(error))
+
+    async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version]) -> None:
+        await self._registry.touch()
+        version = await asyncio.to_thread(admit, self._registry.target.committed.version)
+        try:
+            await self._run(attempt, version)
+        except BaseException:
+            await asyncio.to_thread(self._forget_uncommitted, version)
+            raise
+
+    async def _roll_back(self, attempt: Attempt, number: int | None) -> None:
+        committed = self._registry.target.committed
+        version = committed.previous
+        if number is not None and number != BUILT_IN.number:
+            version = await asyncio.to_thread(self._store.version, number)
+        elif number is not None:
+            version = BUILT_IN
+        if version is None or version.number == committed.version.number:
+            raise NothingToRollBack(model=self._model)
+        if version.number == BUILT_IN.number:
+            self._check_built_in_resident()
+        await self._run(attempt, version)
+
+    def _check_built_in_resident(self) -> None:
+        """Version 0 is in no file: once a replica has let go of it, nobody can bring it back there."""
+        for report in self._registry.reports:
+            receipt = report.receipt
+            if receipt is not None and BUILT_IN.number not in (receipt.version, receipt.previous):
+                raise BuiltInGone(model=self._model, replica=report.member)
+
+    async def _run(self, attempt: Attempt, version: Version) -> None:
+        before = self._registry.target.committed
+
+        async def commit() -> Committed:
+            return await asyncio.to_thread(self._store.commit, version, before.epoch + 1, before.version)
+
+        swap = Swap(version, self._registry, commit, self._deadlines, attempt.enter)
+        attempt.version, attempt.swap = version, swap.id
+        await swap.run()
+
+    def _forget_uncommitted(self, version: Version) -> None:
+        committed = self._store.committed()
+        if committed is None or committed.version.number != version.number:
+            self._store.remove(version)

@@ -1,0 +1,52 @@
+"""What the weights API shows: what answers, what is under way, and what came of the last attempt."""
+
+from __future__ import annotations
+
+from aoti_serve.tensors import Frozen
+from aoti_serve.weights.target import Receipt
+from aoti_serve.weights.version import Version
+
+
+class ReplicaProgress(Frozen):
+    """One replica in a swap; `nbytes` of the new weights have arrived there. Done with the phase under way, or not."""
+
+    replica: str
+    nbytes: int
+    done: bool
+
+
+class SwapProgress(Frozen):
+    """A swap under way. `version` is None, and `nbytes` 0, while the weights are being checked."""
+
+    id: str
+    action: str
+    phase: str
+    version: int | None
+    nbytes: int
+    replicas: tuple[ReplicaProgress, ...]
+
+
+class Outcome(Frozen):
+    """How an attempt ended: `committed`, or `failed` with an `error`. `phases` are in seconds, `ended` in UTC."""
+
+    id: str
+    action: str
+    version: int | None
+    outcome: str
+    error: str | None
+    seconds: float
+    phases: dict[str, float]
+    ended: float
+
+
+class WeightsStatus(Frozen):
+    """What answers, what is behind it, and what every replica has signed. `revision` grows with every change."""
+
+    model: str
+    revision: int
+    epoch: int
+    current: Version
+    previous: Version | None
+    replicas: tuple[Receipt, ...]
+    swap: SwapProgress | None
+    last: Outcome | None

@@ -1,0 +1,73 @@
+"""What may become a version: a file is checked against the package, completed if it is partial, and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from aoti_serve.config import GatewayConfig
+from aoti_serve.constants import Constants
+from aoti_serve.errors import WrongBase
+from aoti_serve.tensors import Shaped, Span
+from aoti_serve.weights.merge import merged
+from aoti_serve.weights.order import Order
+from aoti_serve.weights.source import bring, check_fits, check_values, digest_of, read_index
+from aoti_serve.weights.store import Store
+from aoti_serve.weights.version import BUILT_IN, Version
+
+
+class Admission:
+    """Runs in the coordinator, in threads. Raises an InvalidWeights, SourceRefused, WrongBase or StoreFailed; nothing
+    has changed then, and nothing is left behind.
+    """
+
+    def __init__(
+        self, store: Store, model: str, constants: Constants, limits: GatewayConfig, roots: Collection[str]
+    ) -> None:
+        self._store = store
+        self._model = model
+        self._constants = constants
+        self._limits = limits
+        self._roots = roots
+
+    def check_base(self, order: Order, current: Version) -> None:
+        if order.base_version is not None and order.base_version != current.number:
+            raise WrongBase(model=self._model, base=order.base_version, current=current.number)
+
+    def of_uri(self, uri: str, order: Order, current: Version) -> Version:
+        """The version that a file elsewhere becomes."""
+        path = self._store.incoming()
+        try:
+            bring(uri, self._roots, path, self._limits.max_weights_bytes)
+            return self.of_file(path, order, current)
+        finally:
+            self._store.discard(path)
+
+    def of_file(self, path: Path, order: Order, current: Version) -> Version:
+        """The version that an upload becomes; it is moved or copied."""
+        self.check_base(order, current)
+        index, digest = self.index(path), digest_of(path, order.sha256)
+        if not order.partial:
+            return self._stored(path, index, digest, order, current)
+        whole = self._store.incoming()
+        try:
+            self._complete(path, index, current, whole)
+            return self._stored(whole, self.index(whole), digest_of(whole), order, current)
+        finally:
+            self._store.discard(whole)
+
+    def index(self, path: Path) -> dict[str, Span]:
+        return read_index(path, self._limits.max_weights_tensors, self._limits.max_weights_header_bytes)
+
+    def _complete(self, path: Path, index: dict[str, Span], base: Version, whole: Path) -> None:
+        given = {name: Shaped(span.dtype, span.shape) for name, span in index.items()}
+        self._constants.check_weights(given, partial=True)
+        if base.number == BUILT_IN.number:
+            raise WrongBase(model=self._model, base="0 (built into the package)", current="0, which is no file; ...")
+        with self._store.open(base) as file:
+            merged(file, self._store.index(base), path, index, whole, self._constants.tied)
+
+    def _stored(self, path: Path, index: dict[str, Span], digest: str, order: Order, current: Version) -> Version:
+        check_fits(index, self._constants)
+        check_values(path, index, self._constants, order.strict)
+        return self._store.add(path, order.label, digest, parent=current.number, strict=order.strict)

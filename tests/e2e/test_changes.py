@@ -1,0 +1,133 @@
+"""What else can be asked of a swap, and where it can be seen."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from served import Eager, Server
+
+Images = NDArray[np.float32]
+
+
+def biased(content: bytes, by: float) -> bytes:
+    """Only the last bias, raised by as much."""
+    return save({"classify.bias": load(content)["classify.bias"] + by})
+
+
+def test_a_partial_swap_changes_what_it_names_and_stores_a_whole_version(
+    server: Server, eager: Eager, images: Images
+) -> None:
+    assert server.swap(eager.files["v2"]).status_code == 200
+    base = server.status()["current"]
+    response = server.swap(biased(eager.files["v2"], 1.0), partial=True, base_version=base["number"], label="raised")
+    assert response.status_code == 200, response.text
+    current = response.json()["current"]
+    assert (current["parent"], current["tensors"]) == (base["number"], base["tensors"])
+    version, logits = server.infer(images[:4])
+    assert version == current["number"]
+    np.testing.assert_allclose(logits, eager.logits("v2", images[:4]) + 1, atol=1e-4)
+    assert server.rollback().status_code == 200
+    assert server.rollback(version=version).status_code == 200
+    np.testing.assert_allclose(server.infer(images[:4])[1], eager.logits("v2", images[:4]) + 1, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("base", "status", "says"),
+    [
+        pytest.param({"base_version": 1_000_000}, 409, "base_version 1000000", id="another base"),
+        pytest.param({}, 400, "base_version", id="no base"),
+        pytest.param({"base_version": "one"}, 400, "base_version", id="no number"),
+    ],
+)
+def test_a_partial_swap_needs_the_right_base(
+    server: Server, eager: Eager, base: dict[str, Any], status: int, says: str
+) -> None:
+    before = server.status()
+    response = server.swap(biased(eager.files["v2"], 1.0), partial=True, **base)
+    assert response.status_code == status
+    assert says in response.json()["error"]
+    assert server.status()["current"] == before["current"]
+
+
+def test_a_swap_that_nobody_waits_for_tells_its_outcome_later(server: Server, eager: Eager) -> None:
+    response = server.swap(eager.files["v1"], wait=False, label="later")
+    assert response.status_code == 202
+    asked = response.json()["swap"]["id"]
+    last = next(status["last"] for status in server.events() if status["last"] and status["last"]["id"] == asked)
+    assert (last["outcome"], last["error"]) == ("committed", None)
+    assert set(last["phases"]) == {"checking", "staging", "committing"}
+    assert server.status()["current"]["label"] == "later"
+    failed = server.swap(eager.files["v1"][:-10], wait=False).json()["swap"]["id"]
+    last = next(status["last"] for status in server.events() if status["last"] and status["last"]["id"] == failed)
+    assert last["outcome"] == "failed"
+    assert "safetensors" in last["error"]
+
+
+def test_the_events_show_the_bytes_of_every_replica(server: Server, eager: Eager) -> None:
+    events = server.events()
+    next(events)
+    asked = server.swap(eager.files["v2"], wait=False).json()["swap"]["id"]
+    seen: set[tuple[str, int]] = set()
+    for status in events:
+        if status["swap"]:
+            seen |= {(entry["replica"], entry["nbytes"]) for entry in status["swap"]["replicas"]}
+        if status["last"] and status["last"]["id"] == asked:
+            break
+    replicas = {receipt["replica"] for receipt in status["replicas"]}
+    assert len(replicas) == 2
+    assert {(replica, status["current"]["nbytes"]) for replica in replicas} <= seen
+
+
+def test_receipts_say_what_arrived_where_and_what_is_behind_it(server: Server, eager: Eager) -> None:
+    before = server.status()["current"]
+    current = server.swap(eager.files["v1"]).json()
+    for receipt in current["replicas"]:
+        assert (receipt["version"], receipt["digest"]) == (current["current"]["number"], current["current"]["digest"])
+        assert receipt["previous"] == before["number"]
+        assert receipt["stage_milliseconds"] > 0
+    for receipt in server.rollback().json()["replicas"]:
+        assert receipt["stage_milliseconds"] == 0, "it was resident: no data moves"
+
+
+def audited(server: Server) -> list[Any]:
+    return [json.loads(line) for line in (server.store / "audit.jsonl").read_text().splitlines()]
+
+
+def test_every_attempt_is_in_the_audit_log(server: Server, eager: Eager) -> None:
+    done = server.swap(eager.files["v2"], label="audited").json()
+    server.swap(b"nonsense", label="broken")
+    server.http.post("/v2/models/digits/weights", content=b"", headers={"Authorization": "Bearer wrong"})
+    while audited(server)[-1]["outcome"] != "refused":
+        pass
+    committed, failed, refused = audited(server)[-3:]
+    assert (committed["action"], committed["outcome"], committed["label"]) == ("swap", "committed", "audited")
+    assert (committed["version"], committed["digest"]) == (done["current"]["number"], done["current"]["digest"])
+    assert (failed["outcome"], failed["label"]) == ("failed", "broken")
+    assert "UnreadableWeights" in failed["error"]
+    assert "127.0.0.1" in committed["who"]
+    assert "127.0.0.1" in refused["who"]
+    assert "the-token" not in (server.store / "audit.jsonl").read_text()
+
+
+def test_prometheus_sees_the_version_and_the_swaps(server: Server, eager: Eager) -> None:
+    (url,) = re.findall(r"metrics for Prometheus: (\S+)", server.launched.output)
+    number = server.swap(eager.files["v1"]).json()["current"]["number"]
+
+    def shown(name: str, **tags: str) -> set[float]:
+        lines = [line for line in httpx.get(url, trust_env=False).text.splitlines() if line.startswith(f"ray_{name}{{")]
+        tagged = [line for line in lines if all(f'{tag}="{value}"' in line for tag, value in tags.items())]
+        return {float(line.rpartition(" ")[2]) for line in tagged}
+
+    while shown("aoti_serve_weights_version", model="digits") != {number}:
+        pass
+    assert shown("aoti_serve_replicas", model="digits") == {2}
+    assert shown("aoti_serve_swaps_total", model="digits", action="swap", outcome="committed")
+    assert shown("aoti_serve_swap_phase_seconds_count", model="digits", phase="staging")
+    assert shown("aoti_serve_swap_bytes_total", model="digits")
