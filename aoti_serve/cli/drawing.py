@@ -112,7 +112,8 @@ def bars() -> Table:
 
 
 def bar(name: str, nbytes: int, total: int, state: str) -> tuple[RenderableType, ...]:
-    drawn = ProgressBar(total=total or 1, completed=nbytes)
+    style = "red" if state in ("aborting", "aborted") else "cyan"  # the default's red would look like a failure
+    drawn = ProgressBar(total=total or 1, completed=nbytes, complete_style=style)
     amount = f"{bytes_text(nbytes)} of {bytes_text(total)}" if total else ""
     return name, drawn, amount, Text(state, STYLES.get(state, ""))
 

@@ -11,6 +11,7 @@ AotiServeError                      500
 ├── WeightsError
 │   ├── InvalidWeights              400  the weights do not fit the package
 │   │   ├── UnreadableWeights, DigestMismatch
+│   │   ├── WeightsTooLarge         413  the file, its header, or the number of its tensors
 │   │   ├── UnknownTensor
 │   │   │   └── PerhapsBaked             or compiled in; this package does not tell
 │   │   ├── MissingTensor, WrongTensorDtype, WrongTensorShape, UnfitTensor
@@ -113,6 +114,7 @@ from aoti_serve.errors.weights import (
     VersionTaken,
     WeightsError,
     WeightsMissing,
+    WeightsTooLarge,
     WrongBase,
     WrongTensorDtype,
     WrongTensorShape,
@@ -173,6 +175,7 @@ __all__ = [
     "VersionTaken",
     "WeightsError",
     "WeightsMissing",
+    "WeightsTooLarge",
     "WrongBase",
     "WrongInputDtype",
     "WrongInputLength",

@@ -21,6 +21,10 @@ class DigestMismatch(InvalidWeights, text="the weights have sha256 {got}, expect
     """The bytes are not the ones that were promised."""
 
 
+class WeightsTooLarge(InvalidWeights, status=413, text="the weights have more than {limit} {unit} ({setting})"):
+    """The file, its header, or its number of tensors is larger than the configuration allows."""
+
+
 class MissingTensor(InvalidWeights, text="tensor '{name}': missing from the weights"):
     """A constant of the package is not among the weights."""
 

@@ -63,7 +63,7 @@ class Served:
         return Report(member=self._gateway, epoch=self._epoch, settled=self._settled, staged=self._staging)
 
     async def reconcile(self, target: Target) -> None:
-        self._epoch = target.committed.epoch
+        self._epoch = max(self._epoch, target.committed.epoch)
         self.version = target.committed.version.number
         self._settled = max(self._settled, target.settled)
         self._staging = target.staging.swap if target.staging else None
@@ -105,6 +105,7 @@ class Served:
             except ReplicaBehind as error:
                 behind = error
             else:
+                self._epoch = max(self._epoch, answer.epoch)  # who has seen the new version sees no old one after it
                 if answer.epoch >= self._settled:
                     return answer
                 behind = ReplicaBehind(replica="that answered", epoch=answer.epoch, fence=self._settled)

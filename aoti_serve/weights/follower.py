@@ -18,7 +18,7 @@ class TwoBuffers(Protocol):
         """Answer with `version`, which was staged; do nothing if it answers already."""
 
     async def abort(self) -> None:
-        """Throw away what is staged."""
+        """Throw away what is staged; do nothing if nothing is."""
 
 
 class Follower:
@@ -33,6 +33,7 @@ class Follower:
         self.staged: str | None = None
         self.failed: str | None = None
         self.error: BaseException | None = None
+        self._left = False  # whether something may be staged, of whichever swap
 
     async def follow(self, target: Target) -> None:
         """Commit what is committed, stage what is staged, throw away what is neither.
@@ -41,16 +42,17 @@ class Follower:
         """
         committed, staging = target.committed, target.staging
         if committed.epoch > self.epoch:
+            self.staged = None
             await self._buffers.stage(committed.version)
             await self._buffers.activate(committed.version)
-            self.epoch, self.staged = committed.epoch, None
+            self.epoch = committed.epoch
         if staging is None:
             await self._unstage()
         elif staging.swap not in (self.staged, self.failed):
             await self._stage(staging.swap, staging.version)
 
     async def _stage(self, swap: str, version: Version) -> None:
-        self.staged = None
+        self.staged, self._left = None, True
         try:
             await self._buffers.stage(version)
         except Exception as error:  # whatever it is, the coordinator must hear it, and the old version goes on
@@ -59,7 +61,7 @@ class Follower:
             self.staged = swap
 
     async def _unstage(self) -> None:
-        self.failed = self.error = None
-        if self.staged is not None:
-            self.staged = None
+        self.staged = self.failed = self.error = None
+        if self._left:
             await self._buffers.abort()
+            self._left = False

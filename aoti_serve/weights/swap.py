@@ -58,7 +58,8 @@ class Swap:
     """One swap to `version`; `commit` makes it durable, and its return is the commit point.
 
     Before that point a failure, a late member or a cancellation aborts everywhere; after it the swap only rolls
-    forward. `entered` hears of each phase.
+    forward, and a cancellation is too late. Either way nothing of it is left to do when it ends: the next one may
+    begin. `entered` hears of each phase.
     """
 
     def __init__(
@@ -82,10 +83,10 @@ class Swap:
             await self._stage()
             committed = await _uninterrupted(self._commit())
         except BaseException:
-            await asyncio.shield(self._abort())
+            await _uninterrupted(self._abort())
             raise
         self._entered(Phase.COMMITTING)
-        await asyncio.shield(roll_forward(committed, self._members, self._deadlines.commit))
+        await _uninterrupted(roll_forward(committed, self._members, self._deadlines.commit))
         return committed
 
     async def _stage(self) -> None:
@@ -144,7 +145,7 @@ def _freed(report: Report) -> bool:
 
 
 async def _uninterrupted(work: Awaitable[T]) -> T:
-    """The result of `work`. A cancellation that comes meanwhile is too late: what it decides is decided."""
+    """The result of `work`, which is always done to its end. A cancellation that comes meanwhile is too late."""
     task = asyncio.ensure_future(work)
     while not task.done():
         with suppress(asyncio.CancelledError):

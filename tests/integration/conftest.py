@@ -48,3 +48,13 @@ def folded(lab: Lab) -> Iterator[Container]:
     """A package that folds, with its weights in its library."""
     with Container(Package.open(lab.package("folded"), signature=foreign.NET)) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """Ray in this process and its own; shared by all tests that need one."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    yield
+    ray.shutdown()

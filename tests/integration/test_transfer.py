@@ -5,25 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
 from aoti_serve.cluster import transfer
 from aoti_serve.cluster.transfer import Feed, Layout
 
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 CHUNK = 1000
 CONTENT = np.random.default_rng(0).integers(0, 256, 16 * CHUNK + 17, np.uint8).tobytes()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
-    yield
-    ray.shutdown()
 
 
 class CountingFile(io.BytesIO):

@@ -119,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _play(self) -> None:
         streams = self.server_plays.streams
         stream = streams.pop(0) if streams else None
-        breaks = bool(stream) and isinstance(stream[-1], Break)
+        breaks = stream is not None and bool(stream) and isinstance(stream[-1], Break)
         self.send_response(200)
         if breaks:
             self.send_header("Content-Length", "1000000")
@@ -139,7 +139,7 @@ def _event(told: Told) -> bytes:
 
 
 def version(number: int, **facts: Any) -> Version:
-    known = {
+    known: dict[str, Any] = {
         "digest": f"{number:x}f3a9c1e88d2" + "0" * 52,
         "label": f"step {number}00",
         "created": NOW - 3600,
@@ -168,7 +168,7 @@ def receipt(replica: str, number: int, previous: int | None) -> Receipt:
 
 def weights_status(**facts: Any) -> WeightsStatus:
     """Version 3 answers on two replicas, version 2 is resident behind it."""
-    known = {
+    known: dict[str, Any] = {
         "model": "m",
         "revision": 9,
         "epoch": 7,
@@ -183,13 +183,13 @@ def weights_status(**facts: Any) -> WeightsStatus:
 
 def swap_progress(phase: str, *replicas: tuple[str, int, bool], **facts: Any) -> SwapProgress:
     """To version 4; of each replica its name, its megabytes, whether it is done."""
-    known = {"id": "9c0ffee01234", "action": "swap", "version": 4, "nbytes": 40 * MB}
+    known: dict[str, Any] = {"id": "9c0ffee01234", "action": "swap", "version": 4, "nbytes": 40 * MB}
     progress = tuple(ReplicaProgress(replica=name, nbytes=count * MB, done=done) for name, count, done in replicas)
     return SwapProgress(phase=phase, replicas=progress, **(known | facts))
 
 
 def ended(**facts: Any) -> Outcome:
-    known = {
+    known: dict[str, Any] = {
         "id": "77aa00bb11cc",
         "action": "swap",
         "version": 3,

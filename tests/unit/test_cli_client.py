@@ -204,8 +204,11 @@ def test_a_file_that_grows_is_sent_as_long_as_it_was(client: AdminClient, played
 
 
 def test_a_file_that_shrinks_is_an_error_that_names_it(client: AdminClient, file: Path) -> None:
+    def empty(count: int) -> None:
+        file.write_bytes(b"")
+
     with pytest.raises(UnreadableWeights, match=r"new.safetensors became \d+ bytes shorter"):
-        client.swap_file(file, Order(), lambda _: file.write_bytes(b""))
+        client.swap_file(file, Order(), empty)
 
 
 def test_a_file_that_goes_away_is_an_error_that_names_it(
@@ -246,9 +249,15 @@ def test_a_server_that_refuses_in_the_middle_of_an_upload_is_heard(tmp_path: Pat
     assert caught.value.http_status == 413
 
 
-def test_a_connection_that_breaks_during_a_swap_says_where_to_look(client: AdminClient, file: Path) -> None:
+def hang_up(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    connection.recv(10_000)
+    connection.close()
+
+
+def test_a_connection_that_breaks_during_a_swap_says_where_to_look() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=lambda: listener.accept()[0].close())
+        thread = threading.Thread(target=hang_up, args=(listener,))
         thread.start()
         broken = AdminClient(f"http://127.0.0.1:{listener.getsockname()[1]}", "m")
         with pytest.raises(Unavailable, match=r"broke off .*`aoti-serve status`"):

@@ -39,13 +39,13 @@ def client(played: Played) -> AdminClient:
 
 
 @pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """A terminal of 100 columns in the place of standard error and standard output."""
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, width=100, soft_wrap=True, markup=False, color_system=None)
     monkeypatch.setattr(following, "progress_out", console)
     monkeypatch.setattr(following, "out", console)
-    yield written
+    return written
 
 
 def soon(true: Callable[[], object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
 from played import Break, Played, Reply, as_json, ended, playing, swap_progress, version, weights_status
 from safetensors.numpy import save_file
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from aoti_serve.cli import app
 from aoti_serve.token import TOKEN_VARIABLE
@@ -73,7 +73,7 @@ def test_a_swap_ends_with_the_receipts(file: str) -> None:
     assert result.exit_code == 0
     assert result.stdout.startswith("m answers with version 3 (step 300)  (")
     assert "checking 0.05, staging 1.10, committing 0.10)" in result.stdout.splitlines()[0]
-    assert "r-two     b4ba52f0  4711  cuda:0  0    3        3f3a9c1e88d2  1312.4     4.2         2" in result.stdout
+    assert "r-two    b4ba52f0  4711  cuda:0  0    3        3f3a9c1e88d2  1312.4     4.2         2" in result.stdout
     assert result.stderr == ""
 
 
@@ -208,6 +208,26 @@ def test_ctrl_c_ends_the_command_and_says_that_the_swap_goes_on(played: Played, 
         shown, said = interrupt(process, lambda: len(played.asked_for(WEIGHTS)) == 2)
     look = f"`aoti-serve status m --url {played.url}`"
     assert (shown, said) == ("", f"interrupted: what has begun goes on on the server; see {look}\n")
+    assert process.returncode == 130
+
+
+def test_ctrl_c_during_an_upload_changes_nothing(tmp_path: Path) -> None:
+    large = tmp_path / "large.safetensors"
+    save_file({"w": np.zeros(8 * 2**20, np.float32)}, large)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with started("swap", "m", str(large), "--url", url) as process:
+            first, _ = listener.accept()  # the status, on a connection that is then closed
+            first.recv(10_000)
+            content = json.dumps(STATUS).encode()
+            head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
+            first.sendall(head.encode() + content)
+            first.close()
+            upload, _ = listener.accept()
+            upload.recv(10_000)  # and no more
+            _, said = interrupt(process, lambda: True)
+            upload.close()
+    assert said == "interrupted: the upload was not finished, nothing has changed\n"
     assert process.returncode == 130
 
 

@@ -56,7 +56,7 @@ def files(draw: st.DrawFn, constants: Sequence[ConstantSpec]) -> tuple[dict[str,
         index[spec.name] = Span(spec.dtype, spec.shape, len(content), len(content) + spec.nbytes)
         content += value + draw(st.sampled_from([b"", b"gap"]))
     last = max(span.end for span in index.values())
-    return index, content[:last]
+    return {name: index[name] for name in draw(st.permutations(sorted(index)))}, content[:last]
 
 
 def cut(content: bytes, at: Sequence[int]) -> Iterator[Bytes]:
@@ -180,10 +180,11 @@ def test_another_value_of_a_baked_constant_is_refused_or_warned_of(value: bytes)
         filled(KNOWN, index, cut(content, []), strict=False)
 
 
-def test_a_bool_that_is_none_is_refused_by_name() -> None:
+@pytest.mark.parametrize("at", [23, 24, 25])
+def test_a_bool_that_is_none_is_refused_by_name(at: int) -> None:
     index, content = laid_out(matrix=FOUR, mask=b"\x00\x01\x02\x00", empty=b"")
     with pytest.raises(UnfitTensor, match=r"'mask'.* 2 "):
-        filled(KNOWN, index, cut(content, [23]))
+        filled(KNOWN, index, cut(content, [at]))
 
 
 def test_damage_is_told_as_what_it_is_and_not_by_what_it_did_to_a_value() -> None:
@@ -211,6 +212,15 @@ def test_bytes_that_do_not_lie_in_order_are_taken_all_the_same() -> None:
     spread = np.repeat(np.frombuffer(content, np.uint8), 2)[::2]
     assert not spread.flags.contiguous
     assert in_file_order(filled(KNOWN, index, iter([spread])), MATRIX) == FOUR
+
+
+@pytest.mark.parametrize("size", [1, 3, 15, 16])
+def test_a_constant_is_gathered_from_any_number_of_pieces(size: int) -> None:
+    turned = MATRIX.model_copy(update={"stride": (1, 2)})
+    content = bytes(8) + FOUR
+    index = {"matrix": Span("float32", (2, 2), 8, 24)}
+    buffer = filled(Constants(constants=(turned,)), index, cut(content, range(8, 24, size)))
+    assert in_file_order(buffer, turned) == FOUR
 
 
 def test_a_constant_is_gathered_only_where_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:

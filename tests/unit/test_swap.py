@@ -1,399 +1,790 @@
-"""The swap: all members hold the new version, or all hold the old one, whatever goes wrong."""
+"""The swap: all members hold the new version, or all hold the old one, whatever goes wrong, whenever, at whomever."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from swap_cluster import OLD, Coordinator, Gone, Member, Replica, Request, World, a_world, settled, world_of
 
-from aoti_serve.errors import AotiServeError, StageFailed, StoreFailed, UnknownTensor
-from aoti_serve.weights.swap import Phase, Report, Staging, Swap, Target
-from aoti_serve.weights.version import Committed, Version
+from aoti_serve.errors import AotiServeError, StageFailed, StoreFailed, Superseded, UnknownTensor
+from aoti_serve.weights.swap import Phase
+from aoti_serve.weights.target import Staging
+from aoti_serve.weights.version import Committed
 
-OLD = Committed(epoch=4, version=Version(number=7, digest="old"))
-NEW_VERSION = Version(number=8, digest="new")
-NEW = Committed(epoch=5, version=NEW_VERSION, previous=OLD.version)
-
-
-@dataclass
-class Member:
-    """What a replica does with a target, without the replica; it can be broken and it can be deaf."""
-
-    name: str
-    broken: Exception | None = None
-    deaf_to: set[Phase] = field(default_factory=set)
-    slow: int = 0
-    epoch: int = OLD.epoch
-    serving: int = OLD.version.number
-    buffer: int | None = None
-    staged: str | None = None
-    failed: str | None = None
-    was_staged: bool = False
-
-    def report(self) -> Report:
-        error = self.broken if self.failed else None
-        return Report(self.name, 1, self.epoch, staged=self.staged, failed=self.failed, error=error)
-
-    def follow(self, target: Target) -> bool:
-        """Do what is missing, as far as it can; whether it has moved."""
-        before = replace(self)
-        if self.slow:
-            self.slow -= 1
-            return True
-        if target.committed.epoch > self.epoch:
-            self.commit(target.committed)
-        if target.staging is None:
-            self.unstage()
-        elif target.staging.swap not in (self.staged, self.failed):
-            self.stage(target.staging)
-        return self != before
-
-    def commit(self, committed: Committed) -> None:
-        if Phase.COMMITTING not in self.deaf_to:
-            self.epoch, self.serving = committed.epoch, committed.version.number
-            self.buffer = self.staged = None
-
-    def stage(self, staging: Staging) -> None:
-        if Phase.STAGING in self.deaf_to:
-            return
-        if self.broken is not None:
-            self.failed = staging.swap
-        else:
-            self.staged, self.buffer, self.was_staged = staging.swap, staging.version.number, True
-
-    def unstage(self) -> None:
-        if Phase.ABORTING not in self.deaf_to:
-            self.staged = self.buffer = None
+T = TypeVar("T")
+P = ParamSpec("P")
+FULL = StoreFailed(path="/store", detail="No space left on device")
 
 
-class Cluster:
-    """Members in memory. Time is up when nobody moves any more, so no test waits for a clock.
-
-    `on_turn` is called before each turn, with the target, and may do to the cluster what the world does.
-    """
-
-    def __init__(self, *members: Member) -> None:
-        self.members = {member.name: member for member in members}
-        self.expelled: dict[str, Member] = {}
-        self.target = Target(revision=1, committed=OLD)
-        self.durable = OLD
-        self.commit_error: Exception | None = None
-        self.on_turn: Callable[[Target], None] = lambda target: None
-
-    @property
-    def reports(self) -> list[Report]:
-        return [member.report() for member in self.members.values()]
-
-    def join(self, member: Member) -> None:
-        """A newcomer holds what is committed before it is a member, as in `Membership.join`."""
-        member.epoch, member.serving = self.target.committed.epoch, self.target.committed.version.number
-        self.members[member.name] = member
-
-    def publish(self, *, staging: Staging | None, committed: Committed | None = None) -> None:
-        revision = self.target.revision + 1
-        self.target = replace(
-            self.target, revision=revision, staging=staging, committed=committed or self.target.committed
-        )
-
-    async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
-        while True:
-            self.on_turn(self.target)
-            await asyncio.sleep(0)  # where a cancellation arrives
-            if enough(self.reports):
-                break
-            moved = [member.follow(self.target) for member in self.members.values()]
-            if not any(moved):
-                break
-            for member in self.members.values():
-                assert member.serving in (OLD.version.number, self.durable.version.number), "ahead of the commit point"
-        return self.reports
-
-    async def expel(self, members: list[str]) -> None:
-        for name in members:
-            self.expelled[name] = self.members.pop(name)
-
-    def commit(self) -> Committed:
-        if self.commit_error is not None:
-            raise self.commit_error
-        self.durable = NEW
-        return NEW
-
-    def swap(self) -> Swap:
-        return Swap(NEW_VERSION, self, self.commit)
-
-    def serving(self) -> set[int]:
-        return {member.serving for member in self.members.values()}
-
-    def holds_nothing_staged(self) -> bool:
-        return all(member.staged is None and member.buffer is None for member in self.members.values())
+def staged_once(world: World) -> list[bool]:
+    """For each replica, whether it has written anything since it became ready."""
+    return [replica.memory.writes > 1 for replica in world.replicas]
 
 
-def trio(**third: object) -> Cluster:
-    return Cluster(Member("a"), Member("b"), replace(Member("c"), **third))  # type: ignore[arg-type]
+async def until(world: World, happened: Callable[[], bool]) -> None:
+    await settled()
+    while not happened():
+        assert await world.advance(), "it never happens"
 
 
-async def everything_has_ended() -> None:
-    """A cancelled swap is finished by a task of its own."""
-    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+async def staging(world: World, steps: int = 4) -> asyncio.Task[Committed]:
+    """A swap under way, a few steps into its staging."""
+    task = world.coordinator.swap()
+    for _ in range(steps):
+        await world.advance()
+    assert world.coordinator.phases == [Phase.STAGING]
+    return task
 
 
-async def cancelled(cluster: Cluster, when: Callable[[Target], bool], times: int = 1) -> None:
-    """Run a swap that is cancelled at the first `times` turns for which `when` holds."""
-    task = asyncio.create_task(cluster.swap().run())
-    left = times
+async def committing(world: World) -> asyncio.Task[Committed]:
+    """A swap whose commit is being written: everybody has staged."""
+    task = world.coordinator.swap()
+    await until(world, lambda: world.coordinator.writing.occupied)
+    return task
 
-    def cancel(target: Target) -> None:
-        nonlocal left
-        if left and when(target):
-            left -= 1
-            task.cancel()
 
-    cluster.on_turn = cancel
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await everything_has_ended()
-    assert left == 0
+async def failed(world: World, task: asyncio.Task[Committed]) -> BaseException:
+    """How it failed; nothing has changed."""
+    outcome = await world.finish(task)
+    assert isinstance(outcome, BaseException)
+    assert (world.store.committed, world.serving()) == (OLD, {7})
+    return outcome
+
+
+# --- the ordinary course -----------------------------------------------------------------------------------------
 
 
 async def test_all_members_change_when_all_are_good() -> None:
-    cluster = trio(slow=3)
-    assert await cluster.swap().run() == NEW
-    assert (cluster.durable, cluster.target.committed, cluster.target.staging) == (NEW, NEW, None)
-    assert {member.epoch for member in cluster.members.values()} == {NEW.epoch}
-    assert (cluster.serving(), cluster.expelled) == ({8}, {})
+    async with world_of(replicas=3, gateways=2) as world:
+        crew = world.live
+        new = await world.finish(world.coordinator.swap())
+        assert new == world.store.committed
+        assert (world.store.committed.epoch, world.store.committed.version.number) == (5, 8)
+        assert world.coordinator.phases == [Phase.STAGING, Phase.COMMITTING]
+        assert world.returned == 5
+        world.check_whole()
+        assert world.live == crew
+
+
+async def test_when_a_swap_returns_everybody_is_there_already() -> None:
+    async with world_of(replicas=3, gateways=2) as world:
+        task = world.coordinator.swap()
+        await until(world, task.done)
+        assert {replica.epoch for replica in world.replicas} == {5}
+        assert {gateway.settled for gateway in world.gateways} == {5}
 
 
 async def test_nobody_commits_before_everybody_has_staged() -> None:
-    cluster = trio(slow=5)
-    staged_at_commit: list[bool] = []
-    commit = cluster.commit
-
-    def watched() -> Committed:
-        staged_at_commit.extend(member.was_staged for member in cluster.members.values())
-        return commit()
-
-    await Swap(NEW_VERSION, cluster, watched).run()
-    assert staged_at_commit == [True, True, True]
+    async with world_of(replicas=3) as world:
+        await committing(world)
+        assert staged_once(world) == [True, True, True]
+        assert world.serving() == {7}
 
 
 async def test_a_cluster_without_members_commits() -> None:
-    cluster = Cluster()
-    assert await cluster.swap().run() == NEW
+    async with world_of(replicas=0, gateways=0) as world:
+        assert await world.finish(world.coordinator.swap()) == world.store.committed
+        assert world.store.committed.epoch == 5
+
+
+async def test_a_rollback_moves_no_data() -> None:
+    async with world_of() as world:
+        await world.finish(world.coordinator.swap())
+        writes = [replica.memory.writes for replica in world.replicas]
+        await world.finish(world.coordinator.swap(OLD.version))
+        assert world.serving() == {7}
+        assert world.store.committed.epoch == 6
+        assert [replica.memory.writes for replica in world.replicas] == writes
+
+
+# --- somebody cannot stage ---------------------------------------------------------------------------------------
 
 
 async def test_one_that_cannot_stage_stops_the_swap_and_is_named() -> None:
     cause = UnknownTensor(name="w")
-    cluster = trio(broken=cause)
-    with pytest.raises(StageFailed) as caught:
-        await cluster.swap().run()
-    assert caught.value.facts == {"replica": "c", "version": 8, "cause": cause}
-    assert caught.value.http_status == 400
-    assert (cluster.durable, cluster.serving()) == (OLD, {7})
-    assert [cluster.members[name].was_staged for name in "ab"] == [True, True]
-    assert cluster.holds_nothing_staged()
+    async with world_of(replicas=3) as world:
+        task = world.coordinator.swap()
+        await until(world, lambda: staged_once(world)[:2] == [True, True])
+        world.replica("r2").memory.broken = cause
+        error = await failed(world, task)
+        assert isinstance(error, StageFailed)
+        assert error.facts == {"replica": "r2", "version": 8, "cause": cause}
+        assert error.http_status == 400
+        assert world.coordinator.phases == [Phase.STAGING, Phase.ABORTING]
+        assert [replica.memory.staged for replica in world.replicas] == [None, None, None]
 
 
 async def test_one_that_never_answers_is_late() -> None:
-    cluster = trio(deaf_to={Phase.STAGING})
-    with pytest.raises(StageFailed, match=r"replica c .*no answer within 300 s"):
-        await cluster.swap().run()
-    assert (cluster.durable, cluster.serving()) == (OLD, {7})
-    assert cluster.holds_nothing_staged()
+    async with world_of(replicas=3) as world:
+        world.replica("r2").deaf = True
+        error = await failed(world, world.coordinator.swap())
+        with pytest.raises(StageFailed, match=r"replica r2 .*no answer within 300 s"):
+            raise error
 
 
-async def test_one_that_failed_an_earlier_swap_is_not_taken_for_failing_this_one() -> None:
-    cluster = trio(failed="an earlier swap")
-    assert await cluster.swap().run() == NEW
-    assert cluster.serving() == {8}
+async def test_one_that_failed_is_named_before_one_that_is_late() -> None:
+    async with world_of(replicas=3) as world:
+        world.replica("r0").paused = True
+        world.replica("r2").memory.broken = UnknownTensor(name="w")
+        with pytest.raises(StageFailed, match="replica r2"):
+            raise await failed(world, world.coordinator.swap())
 
 
-async def test_one_that_still_holds_an_earlier_swap_stages_this_one() -> None:
-    cluster = trio(staged="an earlier swap", buffer=3)
-    assert await cluster.swap().run() == NEW
-    assert cluster.serving() == {8}
-
-
-async def test_one_that_holds_only_an_earlier_swap_has_not_staged_this_one() -> None:
-    cluster = trio(staged="an earlier swap", buffer=3, deaf_to={Phase.STAGING})
-    with pytest.raises(StageFailed, match="replica c"):
-        await cluster.swap().run()
-    assert cluster.serving() == {7}
-
-
-async def test_an_earlier_failure_is_not_the_cause_of_this_one() -> None:
-    cluster = trio(failed="an earlier swap", broken=UnknownTensor(name="w"), deaf_to={Phase.STAGING})
-    with pytest.raises(StageFailed, match="no answer"):
-        await cluster.swap().run()
-
-
-async def test_a_commit_that_cannot_be_written_aborts_everywhere() -> None:
-    cluster = trio()
-    cluster.commit_error = StoreFailed(path="/s", detail="No space left on device")
-    with pytest.raises(StoreFailed):
-        await cluster.swap().run()
-    assert (cluster.durable, cluster.serving()) == (OLD, {7})
-    assert all(member.was_staged for member in cluster.members.values())
-    assert cluster.holds_nothing_staged()
+async def test_a_gateway_that_does_not_answer_stops_the_swap_too() -> None:
+    """It could let out old answers afterwards."""
+    async with world_of() as world:
+        world.gateways[0].paused = True
+        with pytest.raises(StageFailed, match="replica g0"):
+            raise await failed(world, world.coordinator.swap())
 
 
 async def test_one_that_does_not_free_its_buffer_does_not_hold_up_the_others() -> None:
-    cluster = trio(deaf_to={Phase.ABORTING})
-    cluster.commit_error = StoreFailed(path="/s", detail="full")
-    with pytest.raises(StoreFailed):
-        await cluster.swap().run()
-    assert [member.staged for member in cluster.members.values()][:2] == [None, None]
+    async with world_of(replicas=3) as world:
+        task = await committing(world)
+        world.replica("r2").paused = True
+        world.coordinator.commit_error = FULL
+        assert await failed(world, task) is FULL
+        assert [replica.memory.staged for replica in world.replicas[:2]] == [None, None]
+        assert world.replica("r2").memory.staged is not None
+        await world.check_recovers()
+
+
+# --- what is left of earlier swaps -------------------------------------------------------------------------------
+
+
+async def test_one_that_failed_an_earlier_swap_is_not_taken_for_failing_this_one() -> None:
+    async with world_of() as world:
+        world.replica("r1").follower.failed = "an earlier swap"
+        world.coordinator.hear(replace(world.replica("r1").report()))
+        assert await world.finish(world.coordinator.swap()) == world.store.committed
+
+
+async def test_an_earlier_failure_is_not_the_cause_of_this_one() -> None:
+    async with world_of() as world:
+        replica = world.replica("r1")
+        replica.follower.failed, replica.follower.error = "an earlier swap", UnknownTensor(name="w")
+        replica.paused = True
+        world.coordinator.hear(replica.report())
+        with pytest.raises(StageFailed, match="no answer"):
+            raise await failed(world, world.coordinator.swap())
+
+
+async def test_one_that_still_holds_an_earlier_swap_stages_this_one() -> None:
+    async with world_of() as world:
+        await staging_missed_by(world, "r1")
+        world.replica("r1").paused = False
+        assert await world.finish(world.coordinator.swap()) == world.store.committed
+        assert world.serving() == {9}
+
+
+async def test_one_that_holds_only_an_earlier_swap_has_not_staged_this_one() -> None:
+    async with world_of() as world:
+        await staging_missed_by(world, "r1")
+        assert [report.staged is not None for report in world.coordinator.reports if report.member == "r1"] == [True]
+        with pytest.raises(StageFailed, match=r"replica r1 could not stage version 9.*no answer"):
+            raise await failed(world, world.coordinator.swap())
+
+
+async def test_one_that_failed_this_swap_frees_what_it_had_staged_for_the_last() -> None:
+    """Its abort it has not seen; what was staged must not stay when the new one is refused before a byte moves."""
+    async with world_of() as world:
+        await staging_missed_by(world, "r1")
+        replica = world.replica("r1")
+        replica.paused, replica.memory.broken = False, UnknownTensor(name="w")
+        with pytest.raises(StageFailed, match="replica r1"):
+            raise await failed(world, world.coordinator.swap())
+        await world.check_recovers()
+
+
+async def staging_missed_by(world: World, name: str) -> None:
+    """A swap that everybody has staged and that was aborted; one member never hears of the abort."""
+    task = await committing(world)
+    world.members[name].paused = True
+    world.coordinator.commit_error = FULL
+    await failed(world, task)
+    world.lose(world.members[name])
+    world.coordinator.commit_error = None
+
+
+# --- the commit --------------------------------------------------------------------------------------------------
+
+
+async def test_a_commit_that_cannot_be_written_aborts_everywhere() -> None:
+    async with world_of(replicas=3) as world:
+        task = await committing(world)
+        world.coordinator.commit_error = FULL
+        assert await failed(world, task) is FULL
+        assert staged_once(world) == [True, True, True]
+        assert [replica.memory.staged for replica in world.replicas] == [None, None, None]
 
 
 async def test_one_that_does_not_follow_the_commit_is_expelled() -> None:
-    cluster = trio(deaf_to={Phase.COMMITTING})
-    assert await cluster.swap().run() == NEW
-    assert (list(cluster.members), list(cluster.expelled), cluster.serving()) == (["a", "b"], ["c"], {8})
+    async with world_of(replicas=3) as world:
+        task = await committing(world)
+        world.replica("r2").paused = True
+        assert await world.finish(task) == world.store.committed
+        assert [replica.doomed for replica in world.replicas] == [False, False, True]
+        assert {replica.epoch for replica in world.replicas if not replica.doomed} == {5}
 
 
-async def test_a_newcomer_during_the_staging_has_to_stage_too() -> None:
-    cluster = trio(slow=2)
-    newcomer = Member("new", slow=2)
-    cluster.on_turn = lambda target: None if "new" in cluster.members else cluster.join(newcomer)
-    assert await cluster.swap().run() == NEW
-    assert newcomer.was_staged
-    assert cluster.serving() == {8}
+async def test_a_replica_that_wakes_up_after_the_swap_answers_in_vain() -> None:
+    """SIGSTOP before the commit, SIGCONT after the swap has returned: no gateway passes its answers on."""
+    async with world_of() as world:
+        [gateway] = world.gateways
+        sleeper, request = world.replica("r1"), world.ask(gateway)
+        task = await committing(world)
+        sleeper.paused = True
+        await world.finish(task)
+        sleeper.paused = False
+        assert world.answers(sleeper, request)
+        world.run(sleeper, request)
+        assert request.answer is not None
+        assert request.answer.version == OLD.version
+        assert not world.let_out(request)
+        assert not world.answers(sleeper, world.ask(gateway)), "the fence of a new request keeps it from running"
+
+
+async def test_a_gateway_that_does_not_hear_of_the_commit_is_ended() -> None:
+    async with world_of(gateways=2) as world:
+        task = await committing(world)
+        gateway = world.gateways[1]
+        gateway.paused = True
+        await world.finish(task)
+        assert not gateway.alive
+
+
+async def test_what_two_have_staged_only_the_newest_coordinator_commits() -> None:
+    async with world_of() as world:
+        task = await committing(world)
+        world.take_over()
+        assert isinstance(await failed(world, task), Superseded)
+        await world.check_recovers()
+
+
+async def test_a_commit_is_completed_by_the_next_coordinator() -> None:
+    """Between the commit point and the first that hears of it the coordinator dies."""
+    async with world_of() as world:
+        task = await committing(world)
+        world.coordinator.dies_after_commit = True
+        await world.finish(task)
+        assert (world.store.committed.epoch, world.serving(), world.returned) == (5, {7}, 4)
+        world.take_over()
+        await world.at_rest()
+        assert world.serving() == {8}
+        await world.coordinator.heal()
+        await world.check_recovers()
+
+
+async def test_of_whom_a_new_coordinator_has_heard_nothing_is_waited_for() -> None:
+    async with world_of() as world:
+        world.replica("r1").paused = True
+        world.coordinator.crash()
+        world.take_over()
+        with pytest.raises(StageFailed, match="replica r1"):
+            raise await failed(world, world.coordinator.swap())
+
+
+# --- newcomers ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_newcomer_during_the_staging_stages_too_before_it_is_ready() -> None:
+    async with world_of() as world:
+        world.replica("r1").deaf = True
+        task = await staging(world)
+        newcomer = world.add_replica("new")
+        await until(world, lambda: newcomer.ready)
+        assert not task.done()
+        assert newcomer.follower.staged is not None
+        world.replica("r1").deaf = False
+        assert await world.finish(task) == world.store.committed
+        assert world.serving() == {8}
 
 
 async def test_a_newcomer_that_cannot_stage_stops_the_swap() -> None:
-    cluster = trio(slow=2)
-    newcomer = Member("new", broken=UnknownTensor(name="w"))
-    cluster.on_turn = lambda target: None if "new" in cluster.members else cluster.join(newcomer)
-    with pytest.raises(StageFailed, match="replica new"):
-        await cluster.swap().run()
-    assert (cluster.durable, cluster.serving()) == (OLD, {7})
-    assert cluster.holds_nothing_staged()
+    async with world_of() as world:
+        world.replica("r1").paused = True
+        task = await staging(world, steps=8)
+        newcomer = world.add_replica("new")
+        await until(world, lambda: newcomer.epoch == OLD.epoch)
+        newcomer.memory.broken = UnknownTensor(name="w")
+        with pytest.raises(StageFailed, match="replica new"):
+            raise await failed(world, task)
+        await world.check_recovers()
+
+
+async def test_a_newcomer_that_never_gets_ready_holds_nobody_up() -> None:
+    async with world_of() as world:
+        newcomer = world.add_replica("new")
+        newcomer.deaf = True
+        await world.at_rest()
+        assert await world.finish(world.coordinator.swap()) == world.store.committed
+        assert newcomer.alive
+        assert not newcomer.ready
+        await world.check_recovers()
+
+
+@pytest.mark.parametrize("steps", range(24))
+@pytest.mark.parametrize("kind", ["replica", "gateway"])
+async def test_a_newcomer_is_current_from_the_start(kind: str, steps: int) -> None:
+    """Whenever it comes, and though it is slower than everybody else: each of its steps is the swap's whole rest."""
+    async with world_of() as world:
+        task = world.coordinator.swap()
+        for _ in range(steps):
+            await world.advance()
+        newcomer: Member = world.add_replica("new") if kind == "replica" else world.add_gateway("new")
+        for pace in range(12):
+            newcomer.paused = False
+            await settled()
+            if world.can_step(newcomer):
+                world.step(newcomer)
+                await settled()
+            newcomer.paused = not newcomer.ready
+            for _ in range(pace):
+                await world.advance()
+        newcomer.paused = False
+        assert await world.finish(task) == world.store.committed
+        await world.check_recovers()
+        assert newcomer.ready
+
+
+# --- death and cancellation --------------------------------------------------------------------------------------
 
 
 async def test_one_that_dies_while_it_stages_is_not_waited_for() -> None:
-    cluster = trio(slow=1_000_000)
-    turns = itertools.count()
-
-    def die(_: Target) -> None:
-        if next(turns) == 3:
-            del cluster.members["c"]
-
-    cluster.on_turn = die
-    assert await cluster.swap().run() == NEW
-    assert cluster.serving() == {8}
+    async with world_of(replicas=3) as world:
+        task = await staging(world)
+        world.kill(world.replica("r2"))
+        assert await world.finish(task) == world.store.committed
+        assert world.serving() == {8}
 
 
-async def test_a_cancellation_before_the_commit_point_aborts() -> None:
-    cluster = trio(slow=5)
-    await cancelled(cluster, lambda target: cluster.members["a"].staged is not None)
-    assert (cluster.durable, cluster.serving(), cluster.target.staging) == (OLD, {7}, None)
-    assert cluster.members["a"].was_staged
-    assert cluster.holds_nothing_staged()
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_cancellation_before_the_commit_point_aborts(times: int) -> None:
+    async with world_of() as world:
+        task = world.coordinator.swap()
+        await until(world, lambda: staged_once(world) == [True, True])
+        for _ in range(times):
+            task.cancel()
+            await settled()
+        assert isinstance(await failed(world, task), asyncio.CancelledError)
+        assert [replica.memory.staged for replica in world.replicas] == [None, None]
+        await world.check_recovers()
 
 
-async def test_a_second_cancellation_does_not_stop_the_abort() -> None:
-    cluster = trio(slow=5)
-    await cancelled(cluster, lambda target: cluster.members["a"].was_staged, times=2)
-    assert (cluster.durable, cluster.serving()) == (OLD, {7})
-    assert cluster.holds_nothing_staged()
+async def test_a_cancellation_while_the_commit_is_written_is_too_late() -> None:
+    async with world_of() as world:
+        task = await committing(world)
+        task.cancel()
+        assert await world.finish(task) == world.store.committed
+        world.check_whole()
 
 
 async def test_a_cancellation_after_the_commit_point_rolls_forward() -> None:
-    cluster = trio()
-    await cancelled(cluster, lambda target: target.committed == NEW)
-    assert (cluster.durable, cluster.serving()) == (NEW, {8})
+    async with world_of() as world:
+        task = await committing(world)
+        await until(world, lambda: Phase.COMMITTING in world.coordinator.phases)
+        task.cancel()
+        assert await world.finish(task) == world.store.committed
+        assert world.returned == 5
+        world.check_whole()
 
 
 async def test_a_cancellation_after_the_commit_point_still_expels_who_does_not_follow() -> None:
-    cluster = trio(deaf_to={Phase.COMMITTING})
-    await cancelled(cluster, lambda target: target.committed == NEW)
-    assert (list(cluster.expelled), cluster.serving()) == (["c"], {8})
+    async with world_of() as world:
+        task = await committing(world)
+        world.replica("r1").paused = True
+        await until(world, lambda: Phase.COMMITTING in world.coordinator.phases)
+        task.cancel()
+        assert await world.finish(task) == world.store.committed
+        assert world.replica("r1").doomed
 
 
-async def test_progress_is_counted_by_the_phase_under_way() -> None:
-    cluster = trio(slow=2)
-    swap = cluster.swap()
-    seen: list[tuple[str, int]] = []
-    cluster.on_turn = lambda target: seen.append((swap.phase, sum(swap.done(report) for report in cluster.reports)))
-    await swap.run()
-    assert [entry for number, entry in enumerate(seen) if entry not in seen[:number]] == [
-        ("staging", 0),
-        ("staging", 2),
-        ("staging", 3),
-        ("committing", 0),
-        ("committing", 3),
-    ]
+@pytest.mark.parametrize("steps", range(24))
+async def test_after_a_cancelled_swap_has_ended_it_does_not_touch_the_next(steps: int) -> None:
+    """What it still has to do it does before it ends: the next swap's staging is its own."""
+    async with world_of() as world:
+        task = world.coordinator.swap()
+        for _ in range(steps):
+            await world.advance()
+        task.cancel()
+        await world.finish(task)
+        crew = world.live
+        assert await world.finish(world.coordinator.swap()) == world.store.committed
+        await world.at_rest()
+        world.check_whole()
+        assert world.live == crew
 
 
-async def test_progress_of_an_abort_counts_who_holds_nothing() -> None:
-    cluster = trio(broken=UnknownTensor(name="w"))
-    swap = cluster.swap()
-    seen: list[tuple[str, int]] = []
-    cluster.on_turn = lambda target: seen.append((swap.phase, sum(swap.done(report) for report in cluster.reports)))
-    with pytest.raises(StageFailed):
-        await swap.run()
-    assert ("aborting", 1) in seen
-    assert seen[-1] == ("aborting", 3)
+# --- every step, every participant -------------------------------------------------------------------------------
 
 
-MEMBERS = st.builds(
-    Member,
-    name=st.uuids().map(str),
-    broken=st.none() | st.just(UnknownTensor(name="w")) | st.just(RuntimeError("out of memory")),
-    deaf_to=st.sets(st.sampled_from(list(Phase)), max_size=2),
-    slow=st.integers(0, 3),
-)
-GOOD_MEMBERS = st.builds(Member, name=st.uuids().map(str), slow=st.integers(0, 3))
+def _crashes(world: World) -> None:
+    world.coordinator.crash()
 
 
-@settings(deadline=None, max_examples=300)
-@given(
-    members=st.lists(GOOD_MEMBERS | MEMBERS, max_size=5),
-    newcomer=st.none() | GOOD_MEMBERS | MEMBERS,
-    commit_fails=st.booleans(),
-    joins_at=st.integers(0, 8),
-    dies_at=st.none() | st.integers(0, 8),
-    cancelled_at=st.none() | st.integers(0, 8),
-)
-def test_whatever_fails_wherever_all_are_new_or_all_are_old(
-    members: list[Member],
-    newcomer: Member | None,
-    commit_fails: bool,
-    joins_at: int,
-    dies_at: int | None,
-    cancelled_at: int | None,
+def _is_followed(world: World) -> None:
+    """Another coordinator starts while the first goes on."""
+    world.take_over()
+
+
+def _is_followed_by_one_that_swaps(world: World) -> None:
+    world.take_over().swap()
+
+
+def _crashes_and_is_followed(world: World) -> None:
+    world.coordinator.crash()
+    world.take_over()
+
+
+def _dies_after_commit(world: World) -> None:
+    world.coordinator.dies_after_commit = True
+
+
+def _cannot_commit(world: World) -> None:
+    world.coordinator.commit_error = FULL
+
+
+def _is_cancelled(world: World) -> None:
+    assert world.coordinator.task is not None
+    world.coordinator.task.cancel()
+
+
+def _time_passes(world: World) -> None:
+    world.coordinator.pass_time()
+
+
+def _hears_old_reports(world: World) -> None:
+    for number in range(3):
+        world.coordinator.hear_again(number)
+
+
+AT_THE_COORDINATOR = [
+    _crashes,
+    _is_followed,
+    _is_followed_by_one_that_swaps,
+    _crashes_and_is_followed,
+    _dies_after_commit,
+    _cannot_commit,
+    _is_cancelled,
+    _time_passes,
+    _hears_old_reports,
+]
+
+
+def _cannot_stage(world: World, member: Member) -> None:
+    if isinstance(member, Replica):
+        member.memory.broken = RuntimeError("out of memory")
+
+
+def _hangs(world: World, member: Member) -> None:
+    member.deaf = True
+
+
+def _is_stopped(world: World, member: Member) -> None:
+    member.paused = True
+
+
+def _dies(world: World, member: Member) -> None:
+    world.kill(member)
+
+
+def _is_replaced(world: World, member: Member) -> None:
+    world.kill(member)
+    if isinstance(member, Replica):
+        world.add_replica()
+    else:
+        world.add_gateway()
+
+
+def _loses_its_call(world: World, member: Member) -> None:
+    world.lose(member)
+
+
+def _is_stopped_and_the_coordinator_dies(world: World, member: Member) -> None:
+    member.paused = True
+    _crashes_and_is_followed(world)
+
+
+def _dies_with_the_coordinator(world: World, member: Member) -> None:
+    world.kill(member)
+    _crashes(world)
+
+
+def _gets_company(world: World, member: Member) -> None:
+    newcomer: Member = world.add_replica() if isinstance(member, Replica) else world.add_gateway()
+    newcomer.deaf = True
+
+
+AT_A_MEMBER = [
+    _cannot_stage,
+    _hangs,
+    _is_stopped,
+    _dies,
+    _is_replaced,
+    _loses_its_call,
+    _is_stopped_and_the_coordinator_dies,
+    _dies_with_the_coordinator,
+    _gets_company,
+]
+
+
+async def _with_fault_after(steps: int, fault: Callable[[World], None]) -> bool:
+    """Run a swap into the fault and what follows into the end; False if the swap had ended before."""
+    async with world_of() as world:
+        coordinator, early = world.coordinator, [world.ask(gateway) for gateway in world.gateways]
+        task = coordinator.swap()
+        for _ in range(steps):
+            await world.advance()
+        ended = task.done()
+        requests = _answered(world, early)
+        fault(world)
+        outcome = await world.finish(task)
+        _check_outcome(world, coordinator, outcome)
+        for member in world.live:
+            member.paused = False
+        requests += _answered(world, early)
+        for request in requests:
+            world.let_out(request)
+        await world.check_recovers()
+        return not ended
+
+
+def _answered(world: World, asked: list[Request]) -> list[Request]:
+    """The same requests at every replica that takes them."""
+    copies = [(replica, Request(each.gateway, each.fence)) for each in asked for replica in world.replicas]
+    able = [(replica, request) for replica, request in copies if world.answers(replica, request)]
+    for replica, request in able:
+        world.run(replica, request)
+    return [request for _, request in able]
+
+
+def _check_outcome(world: World, coordinator: Coordinator, outcome: Committed | BaseException) -> None:
+    """Success means committed by this swap; an error means that it has not, unless its coordinator died."""
+    if isinstance(outcome, Committed):
+        assert outcome == world.store.history[5]
+        assert outcome.version.number == 8
+    else:
+        assert isinstance(outcome, AotiServeError | asyncio.CancelledError | Gone), repr(outcome)
+        by_it = [each for each in world.store.history.values() if each.version.number == 8]
+        assert not by_it or not coordinator.alive
+
+
+async def _at_every_step(fault: Callable[[World], None]) -> None:
+    steps = 0
+    while await _with_fault_after(steps, fault):
+        steps += 1
+    assert steps > 20, "there was no swap to disturb"
+
+
+@pytest.mark.parametrize("fault", AT_THE_COORDINATOR)
+async def test_all_new_or_all_old_whatever_befalls_the_coordinator(fault: Callable[[World], None]) -> None:
+    await _at_every_step(fault)
+
+
+@pytest.mark.parametrize("name", ["r0", "r1", "g0"])
+@pytest.mark.parametrize("fault", AT_A_MEMBER)
+async def test_all_new_or_all_old_whatever_befalls_a_member(
+    fault: Callable[[World, Member], None], name: str
 ) -> None:
-    async def scenario() -> None:
-        cluster, turn = Cluster(*(replace(member) for member in members)), 0
-        cluster.commit_error = StoreFailed(path="/s", detail="full") if commit_fails else None
-        task = asyncio.create_task(cluster.swap().run())
+    await _at_every_step(lambda world: fault(world, world.members[name]))
 
-        def world(target: Target) -> None:
-            nonlocal turn
-            if turn == joins_at and newcomer is not None:
-                cluster.join(replace(newcomer))
-            if turn == dies_at and members:
-                cluster.members.pop(members[0].name, None)
-            if turn == cancelled_at:
-                task.cancel()
-            turn += 1
 
-        cluster.on_turn = world
-        [outcome] = await asyncio.gather(task, return_exceptions=True)
-        await everything_has_ended()
-        assert outcome == NEW or isinstance(outcome, AotiServeError | asyncio.CancelledError)
-        assert cluster.serving() <= {cluster.durable.version.number}
-        assert cluster.target.committed == cluster.durable
-        assert cluster.target.staging is None
-        if outcome == NEW:
-            assert cluster.durable == NEW
-        elif isinstance(outcome, AotiServeError):
-            assert cluster.durable == OLD
-        for member in cluster.members.values():
-            assert member.staged is None or Phase.ABORTING in member.deaf_to
+# --- every order -------------------------------------------------------------------------------------------------
 
-    asyncio.run(scenario())
+INDEX = st.integers(0, 5)
+MOST = 6  # processes of a kind
+
+
+def _pick(among: Sequence[T], number: int) -> T:
+    return among[number % len(among)]
+
+
+def played(
+    method: Callable[Concatenate[AnyOrder, P], Coroutine[None, None, None]],
+) -> Callable[Concatenate[AnyOrder, P], None]:
+    """A rule that happens in the world's event loop, which has its way then, as far as nothing waits for a turn."""
+
+    async def then_settled(machine: AnyOrder, *args: P.args, **kwargs: P.kwargs) -> None:
+        await method(machine, *args, **kwargs)
+        await settled()
+        machine.world.check()
+
+    @wraps(method)
+    def in_loop(machine: AnyOrder, *args: P.args, **kwargs: P.kwargs) -> None:
+        machine.runner.run(then_settled(machine, *args, **kwargs))
+
+    return in_loop
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Hypothesis chooses what happens next; the world checks P1, P3 and P5 as it goes, P2, P6 and progress at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.world = self.runner.run(a_world(replicas=2))
+        self.requests: list[Request] = []
+
+    def teardown(self) -> None:
+        try:
+            self.runner.run(self._the_end())
+        finally:
+            self.runner.run(self.world.close())
+            self.runner.close()
+
+    async def _the_end(self) -> None:
+        self._let_all_out()
+        await self.world.check_recovers()
+        self._let_all_out()
+
+    def _let_all_out(self) -> None:
+        for request in self.requests:
+            if request.answer is not None:
+                self.world.let_out(request)
+
+    @property
+    def _running(self) -> list[Coordinator]:
+        return [each for each in self.world.coordinators if each.alive]
+
+    # the ordinary course
+
+    @rule(steps=st.integers(1, 25))
+    @played
+    async def goes_on(self, steps: int) -> None:
+        for _ in range(steps):
+            await self.world.advance()
+
+    @rule(member=INDEX, coordinator=INDEX)
+    @played
+    async def steps(self, member: int, coordinator: int) -> None:
+        able = [each for each in self.world.live if self.world.can_step(each)]
+        if able and self._running:
+            self.world.step(_pick(able, member), at=_pick(self._running, coordinator))
+
+    @rule(coordinator=INDEX, back=st.booleans())
+    @played
+    async def swaps(self, coordinator: int, back: bool) -> None:
+        idle = [each for each in self._running if not each.swapping]
+        if idle:
+            chosen = _pick(idle, coordinator)
+            chosen.swap(chosen.target.committed.previous if back else None)
+
+    @rule(coordinator=INDEX, fails=st.booleans(), dies=st.booleans())
+    @played
+    async def commits(self, coordinator: int, fails: bool, dies: bool) -> None:
+        writing = [each for each in self._running if each.writing.occupied]
+        if writing:
+            chosen = _pick(writing, coordinator)
+            chosen.dies_after_commit = dies
+            chosen.writing.open(FULL if fails else None)
+
+    @rule(coordinator=INDEX)
+    @played
+    async def watches(self, coordinator: int) -> None:
+        if self._running:
+            chosen = _pick(self._running, coordinator)
+            chosen.forget_the_dead()
+            await chosen.heal()
+
+    # requests
+
+    @rule(gateway=INDEX)
+    @played
+    async def is_asked(self, gateway: int) -> None:
+        ready = [each for each in self.world.gateways if each.ready and not each.paused]
+        if ready:
+            self.requests.append(self.world.ask(_pick(ready, gateway)))
+
+    @precondition(lambda self: self.requests)
+    @rule(request=INDEX, replica=INDEX)
+    @played
+    async def answers(self, request: int, replica: int) -> None:
+        chosen = _pick(self.requests, request)
+        able = [each for each in self.world.replicas if self.world.answers(each, chosen)]
+        if able and chosen.answer is None:
+            self.world.run(_pick(able, replica), chosen)
+
+    @precondition(lambda self: self.requests)
+    @rule()
+    @played
+    async def lets_out(self) -> None:
+        self._let_all_out()
+
+    # faults
+
+    @rule(coordinator=INDEX)
+    @played
+    async def deadlines_pass(self, coordinator: int) -> None:
+        _pick(self.world.coordinators, coordinator).pass_time()
+
+    @rule(coordinator=INDEX)
+    @played
+    async def is_cancelled(self, coordinator: int) -> None:
+        tasks = [each.task for each in self.world.coordinators if each.task is not None]
+        if tasks:
+            _pick(tasks, coordinator).cancel()
+
+    @rule(coordinator=INDEX, followed=st.booleans())
+    @played
+    async def coordinator_dies(self, coordinator: int, followed: bool) -> None:
+        _pick(self.world.coordinators, coordinator).crash()
+        if followed:
+            self.world.take_over()
+
+    @rule()
+    @played
+    async def another_coordinator_starts(self) -> None:
+        self.world.take_over()
+
+    @rule(member=INDEX)
+    @played
+    async def dies(self, member: int) -> None:
+        if self.world.live:
+            self.world.kill(_pick(self.world.live, member))
+
+    @rule(gateway=st.booleans())
+    @played
+    async def joins(self, gateway: bool) -> None:
+        if gateway and len(self.world.gateways) < MOST:
+            self.world.add_gateway()
+        elif not gateway and len(self.world.replicas) < MOST:
+            self.world.add_replica()
+
+    @rule(member=INDEX)
+    @played
+    async def is_stopped_or_goes_on(self, member: int) -> None:
+        if self.world.live:
+            chosen = _pick(self.world.live, member)
+            chosen.paused = not chosen.paused
+
+    @rule(replica=INDEX)
+    @played
+    async def breaks_or_mends(self, replica: int) -> None:
+        if self.world.replicas:
+            memory = _pick(self.world.replicas, replica).memory
+            memory.broken = None if memory.broken else UnknownTensor(name="w")
+
+    @rule(member=INDEX)
+    @played
+    async def loses_its_call(self, member: int) -> None:
+        if self.world.live:
+            self.world.lose(_pick(self.world.live, member))
+
+    @rule(coordinator=INDEX, number=st.integers(0, 50))
+    @played
+    async def hears_again(self, coordinator: int, number: int) -> None:
+        _pick(self.world.coordinators, coordinator).hear_again(number)
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
