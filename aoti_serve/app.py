@@ -14,7 +14,7 @@ from ray.serve import Application, Deployment
 from aoti_serve.cluster.coordinator import Coordinator
 from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
 from aoti_serve.cluster.replica import Replica
-from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig, ScalingConfig, problems
+from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig, ScalingConfig, absolute, problems
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.gateway.admin import token_digest
 from aoti_serve.gateway.ingress import Gateway, ServedModel
@@ -96,6 +96,6 @@ def _located(config: ModelConfig) -> ModelConfig:
             "package": config.package.resolve(),
             "weights": config.weights and config.weights.resolve(),
             "store": config.store_root,
-            "weights_roots": tuple(root.resolve() for root in config.weights_roots),
+            "weights_roots": tuple(absolute(root) for root in config.weights_roots),
         }
     )

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, PositiveInt, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, StringConstraints, model_validator
 
 from aoti_serve.tensors import Frozen, TensorSpec
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+
+
+ALIASES = {"s3a": "s3", "gcs": "gs"}  # two names of one service
+
+
+def _unchained(place: str) -> str:
+    if not place:
+        raise ValueError("it is empty")
+    if "::" in place:
+        raise ValueError("a chain of URIs cannot be used here")
+    if urlsplit(place).scheme == "local":
+        raise ValueError("write a folder of this host without `local:`")
+    if "://" in place and not place.partition("://")[2].strip("/"):
+        raise ValueError("a URI needs more than its scheme")
+    return place
+
+
+# A folder of this host, or a URI such as s3://bucket/models.
+Location = Annotated[str, AfterValidator(_unchained)]
+
+
+def absolute(place: str) -> str:
+    """A folder's absolute path after all links, or a URI without dots and double slashes."""
+    scheme, uri, rest = place.partition("://")
+    if not uri:
+        return str(Path(place).resolve())
+    if scheme.lower() == "file":
+        return str(Path(unquote(urlsplit(place).path)).resolve())
+    authority, _, path = rest.partition("/")
+    path = posixpath.normpath(f"/{path}")
+    return f"{scheme.lower()}://{authority}{path if path != '/' else ''}"
 
 
 def problems(found: Sequence[Any]) -> str:
@@ -80,8 +113,8 @@ class ModelConfig(Frozen):
     signature: DeclaredSignature | None = None
     operators: tuple[str, ...] = ()
     weights: Path | None = None
-    store: Path | None = None
-    weights_roots: tuple[Path, ...] = ()
+    store: Location | None = None
+    weights_roots: tuple[Location, ...] = ()
     keep_versions: Annotated[int, Field(ge=2)] = 8
     previous: Literal["keep", "release"] = "keep"
     stage_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
@@ -98,9 +131,9 @@ class ModelConfig(Frozen):
         return self.replicas.min if isinstance(self.replicas, ScalingConfig) else self.replicas
 
     @property
-    def store_root(self) -> Path:
-        """Where versions are kept: beside the package if the configuration does not say."""
-        return (self.store or self.package.with_suffix(".versions")).resolve()
+    def store_root(self) -> str:
+        """Where versions are kept, as an absolute path or a URI: beside the package if the configuration is silent."""
+        return absolute(self.store or str(self.package.with_suffix(".versions")))
 
 
 class GatewayConfig(Frozen):
@@ -124,6 +157,15 @@ class AppConfig(Frozen):
         names = [model.name for model in self.models]
         if len(set(names)) < len(names):
             raise ValueError(f"two models share a name: {names}")
-        if len({model.store_root for model in self.models}) < len(names):
+        if len({_one_spelling(model.store_root) for model in self.models}) < len(names):
             raise ValueError("two models share a store; give each its own `store`")
         return self
+
+
+def _one_spelling(root: str) -> str:
+    """Equal for two URIs of one place."""
+    scheme, uri, rest = root.partition("://")
+    if not uri:
+        return root
+    authority, slash, path = rest.partition("/")
+    return f"{ALIASES.get(scheme, scheme)}://{authority.lower()}{slash}{path}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from uuid import uuid4
 
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress
@@ -23,6 +22,7 @@ class Attempt:
         self.phase = Phase.CHECKING
         self.version: Version | None = None
         self.swap: str | None = None
+        self.read: dict[str, int] = {}  # bytes, by replica
         self._phases: dict[str, float] = {}
         self._started = self._entered = time.perf_counter()
 
@@ -31,12 +31,12 @@ class Attempt:
         self._phases[self.phase] = self._phases.get(self.phase, 0.0) + now - self._entered
         self.phase, self._entered = phase, now
 
-    def progress(self, reports: list[Report], read: Mapping[str, int], committed: Committed) -> SwapProgress:
-        """What it has come to; `read` is how many bytes each replica has received."""
+    def progress(self, reports: list[Report], committed: Committed) -> SwapProgress:
+        """What it has come to."""
         nbytes = self.version.nbytes if self.version else 0
         replicas = tuple(
             ReplicaProgress(
-                replica=report.member, nbytes=read.get(report.member, 0), done=self._done(report, committed)
+                replica=report.member, nbytes=self.read.get(report.member, 0), done=self._done(report, committed)
             )
             for report in sorted(reports, key=lambda report: report.member)
             if report.runners and not report.joining

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aoti_serve.cluster.attempt import Attempt
 from aoti_serve.cluster.metrics import SwapMetrics
 from aoti_serve.cluster.registry import Registry
-from aoti_serve.cluster.shipping import Shipping
 from aoti_serve.cluster.status import Outcome, WeightsStatus
 from aoti_serve.errors import BuiltInGone, NothingToRollBack, SwapInProgress
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store import Store
 from aoti_serve.weights.swap import Deadlines, Swap
+from aoti_serve.weights.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 
 class Changes:
     """Runs in the coordinator's event loop. A change, once begun, ends whether its caller waits or not."""
 
-    def __init__(
-        self, model: str, store: Store, registry: Registry, shipping: Shipping, audit: AuditLog, deadlines: Deadlines
-    ) -> None:
+    def __init__(self, model: str, store: Store, registry: Registry, audit: AuditLog, deadlines: Deadlines) -> None:
         self._model = model
         self._store = store
         self._registry = registry
-        self._shipping = shipping
         self._audit = audit
         self._deadlines = deadlines
         self._metrics = SwapMetrics(model)
@@ -38,6 +35,11 @@ class Changes:
     def under_way(self) -> bool:
         return self._attempt is not None
 
+    @property
+    def moving(self) -> Version | None:
+        """The version that replicas are receiving, if there is one."""
+        return self._attempt.version if self._attempt else None
+
     async def swap(self, attempt: Attempt, admit: Callable[[Version], Version], *, wait: bool) -> WeightsStatus:
         """To the version that `admit` makes of the current one, in a thread."""
         return await self._only(attempt, lambda: self._swap(attempt, admit), wait=wait)
@@ -48,19 +50,27 @@ class Changes:
 
     def status(self) -> WeightsStatus:
         committed, reports = self._registry.target.committed, self._registry.reports
-        receipts = (report.receipt for report in reports if report.receipt and not report.joining)
         attempt = self._attempt
-        read = self._shipping.read(attempt.version.number) if attempt and attempt.version else {}
         return WeightsStatus(
             model=self._model,
             revision=self._registry.revision,
             epoch=committed.epoch,
             current=committed.version,
             previous=committed.previous,
-            replicas=tuple(sorted(receipts, key=lambda receipt: receipt.replica)),
-            swap=attempt.progress(reports, read, committed) if attempt else None,
+            replicas=self._receipts(),
+            swap=attempt.progress(reports, committed) if attempt else None,
             last=self._last,
         )
+
+    def _receipts(self) -> tuple[Receipt, ...]:
+        receipts = (report.receipt for report in self._registry.reports if report.receipt and not report.joining)
+        return tuple(sorted(receipts, key=lambda receipt: receipt.replica))
+
+    async def arrived(self, read: Mapping[str, int]) -> None:
+        """Show how many bytes of the version under way each replica has received."""
+        if self._attempt is not None and read != self._attempt.read:
+            self._attempt.read = dict(read)
+            await self._registry.touch()
 
     def measure(self) -> None:
         """Let the metrics say what stands."""
@@ -95,9 +105,8 @@ class Changes:
             error = failure
             raise
         finally:
-            received = sum(self._shipping.read(attempt.version.number).values()) if attempt.version else 0
             self._last, self._attempt = attempt.outcome(error), None
-            self._metrics.moved(received)
+            self._metrics.moved(sum(receipt.nbytes for receipt in self._receipts() if not error))
             self._metrics.ended(self._last)
             self.measure()
             await self._registry.touch()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
@@ -13,13 +13,14 @@ from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.calls import unwrapped
+from aoti_serve.cluster.calls import apart, unwrapped
 from aoti_serve.cluster.names import coordinator_of
-from aoti_serve.cluster.sending import INLINE_BYTES, Weights, pieces_of, resized
+from aoti_serve.cluster.sending import Weights, pieces_of
 from aoti_serve.errors import AotiServeError, Unavailable
 from aoti_serve.weights.order import Order
 
 if TYPE_CHECKING:
+    from aoti_serve.cluster.pieces import Source
     from aoti_serve.cluster.status import WeightsStatus
     from aoti_serve.weights.version import Version
 
@@ -34,7 +35,7 @@ class CoordinatorClient:
 
     def __init__(self, model: str, coordinator: DeploymentHandle[Any]) -> None:
         self._model = model
-        self._coordinator = coordinator
+        self._coordinator = apart(coordinator)
 
     async def status(self, seen: int = -1) -> WeightsStatus:
         status: WeightsStatus = await self._call("status", seen)
@@ -57,33 +58,35 @@ class CoordinatorClient:
         status: WeightsStatus = await self._call("swap_uri", uri, order, who, wait)
         return status
 
-    async def swap_bytes(
-        self, body: AsyncIterator[Any], order: Order, who: str, wait: bool = True, *, by_reference: bool = False
-    ) -> WeightsStatus:
+    async def swap_bytes(self, body: AsyncIterator[Any], order: Order, who: str, wait: bool = True) -> WeightsStatus:
         """Upload a safetensors file piece by piece, then swap to it. An upload that breaks off leaves nothing.
 
-        With `by_reference` pieces go through Ray's object store, one at a time, and may be objects themselves.
+        Pieces are bytes, flat arrays of uint8, or objects that hold either.
         """
-        upload: str = await self._call("open_upload")
+        upload, source = await self._call("open_upload")
         try:
-            async for piece in body if by_reference else resized(body, INLINE_BYTES):
-                await self._append(upload, piece, by_reference)
+            async for piece in body:
+                await self._append(source, piece)
         except BaseException:
-            await asyncio.shield(self._call("drop_upload", upload))
+            with suppress(AotiServeError):
+                await asyncio.shield(self._call("drop_upload", upload))
             raise
         status: WeightsStatus = await self._call("swap_upload", upload, order, who, wait)
         return status
 
-    async def _append(self, upload: str, piece: Any, by_reference: bool) -> None:
+    async def _append(self, source: Source, piece: Any) -> None:
+        freight, path = source
         if isinstance(piece, ray.ObjectRef):
-            await self._call("append_objects", upload, [piece], by_reference=True)
+            await self._answer(freight.append_objects.remote(path, [piece]))
         else:
-            await self._call("append", upload, piece, by_reference=by_reference)
+            await self._answer(freight.append.remote(path, piece))
 
-    async def _call(self, method: str, *arguments: Any, by_reference: bool = False) -> Any:
-        coordinator = self._coordinator.options(_by_reference=True) if by_reference else self._coordinator
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        return await self._answer(getattr(self._coordinator, method).remote(*arguments))
+
+    async def _answer(self, call: Awaitable[Any]) -> Any:
         try:
-            return await unwrapped(getattr(coordinator, method).remote(*arguments))
+            return await unwrapped(call)
         except RayActorError as error:
             detail = f"the coordinator of model '{self._model}' is being restarted; ask for the status, then try again"
             raise Unavailable(detail=detail) from error
@@ -118,7 +121,7 @@ class AsyncWeightsClient:
         WrongBase or SwapInProgress; nothing has changed then.
         """
         order = Order(label=label, **options)
-        return await self._client.swap_bytes(pieces_of(weights), order, _who(), wait, by_reference=True)
+        return await self._client.swap_bytes(pieces_of(weights), order, _who(), wait)
 
     async def swap_uri(
         self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapOptions]

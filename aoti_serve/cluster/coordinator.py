@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from ray import ObjectRef, serve
+from ray import serve
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 
 from aoti_serve.cluster.attempt import Attempt
 from aoti_serve.cluster.census import Census
 from aoti_serve.cluster.changes import Changes
+from aoti_serve.cluster.freight import Freight
+from aoti_serve.cluster.pieces import Source
 from aoti_serve.cluster.registry import Registry
-from aoti_serve.cluster.shipping import Shipping
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.uploads import Uploads
 from aoti_serve.cluster.watch import Watch
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import InvalidWeights, StoreFailed
 from aoti_serve.model.signature import Signature
-from aoti_serve.tensors import Span
 from aoti_serve.weights.admission import Admission
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.order import Order
@@ -34,6 +35,7 @@ from aoti_serve.weights.version import BUILT_IN, Committed, Version
 logger = logging.getLogger("ray.serve")
 STATUS_POLL_S = 2.0
 HOUSEKEEPING_S = 2.0
+PROGRESS_S = 0.1
 
 
 class Coordinator:
@@ -57,14 +59,14 @@ class Coordinator:
         self._registry = Registry(self._store.term, first)
         census = Census(serve.get_replica_context().app_name, members)
         self._registry.expect(await asyncio.to_thread(census.processes))
-        self._uploads = Uploads(self._store, limits.max_weights_bytes)
-        self._shipping = Shipping(self._store, self._registry)
+        self._uploads = Uploads(self._store)
+        self._freight = Freight.here(limits.max_weights_bytes, "gateway.max_weights_bytes")
         self._audit = AuditLog(self._store.audit_path)
         deadlines = Deadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
-        self._changes = Changes(model.name, self._store, self._registry, self._shipping, self._audit, deadlines)
+        self._changes = Changes(model.name, self._store, self._registry, self._audit, deadlines)
         watch = Watch(self._registry, census, deadlines.commit, lambda: self._changes.under_way)
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(watch.run()), loop.create_task(self._keep_house())]
+        self._tasks = [loop.create_task(work) for work in (watch.run(), self._keep_house(), self._follow_bytes())]
 
     async def sync(self, report: Report, process: ActorHandle[Any], heard: int, seen: Seen | None) -> Target:
         """For members: report, and learn the target once it is newer than `seen`; `heard` is the newest known term."""
@@ -72,28 +74,17 @@ class Coordinator:
             await self._check_term()
         return await self._registry.sync(report, process, seen)
 
-    async def index(self, number: int) -> dict[str, Span]:
-        """For replicas: where the tensors of a version lie in its bytes."""
-        return await self._shipping.index(number)
+    async def source(self, version: Version) -> Source:
+        """For replicas: where the bytes of a version come from."""
+        return Source(self._freight, self._store.file(version))
 
-    async def chunk(self, number: int, reader: str, chunk: int) -> list[ObjectRef[Any]]:
-        """For replicas: an object with the next bytes of a version; an empty list beyond the end."""
-        return await self._shipping.chunk(number, reader, chunk)
-
-    async def open_upload(self) -> str:
-        """A new upload; fill it with `append`, hand its id to `swap_upload`."""
-        return await self._uploads.open()
-
-    async def append(self, upload: str, piece: bytes) -> None:
-        """Add bytes to an upload; raises BodyTooLarge, and forgets it, when there are too many."""
-        await self._uploads.append(upload, piece)
-
-    async def append_objects(self, upload: str, refs: Sequence[ObjectRef[Any]]) -> None:
-        """Add flat bytes that the caller has put into Ray's object store."""
-        await self._uploads.append_objects(upload, refs)
+    async def open_upload(self) -> tuple[str, Source]:
+        """A new upload: its id, for `swap_upload`, and where to append the bytes of a safetensors file."""
+        upload, path = await asyncio.to_thread(self._uploads.open)
+        return upload, Source(self._freight, path)
 
     async def drop_upload(self, upload: str) -> None:
-        await self._uploads.drop(upload)
+        await asyncio.to_thread(self._uploads.drop, upload)
 
     async def swap_upload(self, upload: str, order: Order, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to what was uploaded; the status when every live replica answers with it, or else at once."""
@@ -103,7 +94,7 @@ class Coordinator:
             try:
                 return self._admission.of_file(path, order, current)
             finally:
-                self._uploads.discard(upload)
+                self._uploads.drop(upload)
 
         return await self._changes.swap(Attempt("swap", who, order.label), admit, wait=wait)
 
@@ -148,9 +139,16 @@ class Coordinator:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            await self._uploads.drop_idle()
-            self._shipping.drop_idle()
+            await asyncio.to_thread(self._uploads.drop_idle)
+            self._freight.close_idle.remote()
             self._changes.measure()
+
+    async def _follow_bytes(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            if version := self._changes.moving:
+                with suppress(RayError):  # it only shows; a freight that has died is started again
+                    await self._changes.arrived(await self._freight.read.remote(self._store.file(version)))
 
     def _first(self, model: ModelConfig, signature: Signature, carries_weights: bool) -> Committed:
         """What was committed last; in a new store, the configuration's weights, or the package's own."""

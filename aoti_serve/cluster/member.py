@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.calls import unwrapped
+from aoti_serve.cluster.calls import apart, unwrapped
 from aoti_serve.errors import RuntimeFailed, Superseded
 from aoti_serve.weights.target import Report, Seen, Target
 
@@ -35,7 +35,7 @@ class Membership:
 
     def __init__(self, participant: Participant, coordinator: DeploymentHandle[object]) -> None:
         self._participant = participant
-        self._coordinator = coordinator
+        self._coordinator = apart(coordinator)
         self._process = ray.get_runtime_context().current_actor
         self._joining = True
         self._seen = Seen()

@@ -12,7 +12,8 @@ from typing import Any
 import ray
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.transfer import Pieces
+from aoti_serve.cluster.calls import apart, unwrapped
+from aoti_serve.cluster.pieces import Pieces
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
 from aoti_serve.weights.target import Receipt
@@ -31,10 +32,11 @@ class Resident:
         self.container = container
         self._keeps_previous = keeps_previous
         self._replica = replica
-        self._coordinator = coordinator
+        self._coordinator = apart(coordinator)
         self._thread = ThreadPoolExecutor(1, "stager")
         self._digests = {BUILT_IN.number: BUILT_IN.digest}
         self._staged_in = self._committed_in = 0.0
+        self._received = 0
 
     @classmethod
     async def load(
@@ -48,13 +50,14 @@ class Resident:
         """Have the version here; moves no data if it is already. Raises an InvalidWeights; the active one stays."""
         if self._holds(version):
             if self.container.staged != version.number:
-                self._staged_in = 0.0
+                self._staged_in, self._received = 0.0, 0
             return
-        pieces = Pieces(self._coordinator, self._replica, version)
+        pieces = Pieces(await unwrapped(self._coordinator.source.remote(version)), self._replica, version)
         index = await pieces.index()
         self._staged_in = await self._timed(
             lambda: self.container.stage_bytes(index, pieces, version.number, strict=version.strict)
         )
+        self._received = version.nbytes
         self._digests = {number: digest for number, digest in self._digests.items() if number in self._numbers()}
         self._digests[version.number] = version.digest
 
@@ -80,6 +83,7 @@ class Resident:
             version=version,
             digest=self._digests[version],
             previous=container.previous,
+            nbytes=self._received,
             stage_milliseconds=round(self._staged_in * 1e3, 3),
             commit_milliseconds=round(self._committed_in * 1e3, 3),
         )

@@ -18,14 +18,13 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-INLINE_BYTES = 2 * 2**20  # below the 4 MB that Serve's gRPC transport takes
-REFERENCE_BYTES = 32 * 2**20
+PIECE_BYTES = 8 * 2**20
 
 Weights: TypeAlias = "Mapping[str, torch.Tensor] | Path | Sequence[ray.ObjectRef[Any]]"
 
 
 async def pieces_of(weights: Weights) -> AsyncIterator[Any]:
-    """The bytes of a file with these weights, in arrays of at most `REFERENCE_BYTES`; objects stay objects."""
+    """The bytes of a file with these weights, in arrays of at most `PIECE_BYTES`; objects stay objects."""
     if isinstance(weights, Mapping):
         chunks: Iterator[bytes | memoryview] = _of_tensors(weights)
     elif isinstance(weights, Path):
@@ -36,7 +35,7 @@ async def pieces_of(weights: Weights) -> AsyncIterator[Any]:
         return
     else:
         raise UnreadableWeights(detail=f"a {type(weights).__name__}, not a state dict, a Path or a list of ObjectRefs")
-    async for piece in resized(_off_loop(chunks), REFERENCE_BYTES):
+    async for piece in resized(_off_loop(chunks), PIECE_BYTES):
         yield np.frombuffer(piece, np.uint8)
 
 
@@ -61,7 +60,7 @@ async def _off_loop(chunks: Iterator[T]) -> AsyncIterator[T]:
 def _of_file(path: Path) -> Iterator[bytes | memoryview]:
     try:
         with path.open("rb") as file:
-            while chunk := file.read(REFERENCE_BYTES):
+            while chunk := file.read(PIECE_BYTES):
                 yield chunk
     except OSError as error:
         raise UnreadableWeights(detail=f"{path}: {error.strerror}") from error

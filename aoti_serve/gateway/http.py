@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from aoti_serve import __version__
+from aoti_serve.cluster.sending import PIECE_BYTES, resized
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidBody
@@ -130,7 +131,7 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter
         if request.headers.get("content-type", "").startswith("application/octet-stream"):
             asked = {name: value for name, value in request.query_params.items() if name != "wait"}
             order = _checked(lambda: Order.model_validate(asked))
-            body = stream_body(request, config.max_weights_bytes, "gateway.max_weights_bytes")
+            body = resized(stream_body(request, config.max_weights_bytes, "gateway.max_weights_bytes"), PIECE_BYTES)
             return _changed(await served.weights.swap_bytes(body, order, who, wait), wait)
         if not request.headers.get("content-type", "").startswith("application/json"):
             kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'

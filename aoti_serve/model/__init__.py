@@ -2,6 +2,6 @@
 
 Making:  export, program/ (what is compiled), signature, tree
 Reading: package, archive/ (the file), elsewhere/ (packages made by plain torch), loading
-Running: container, gate (admission), calls (inputs, outputs), intake (weights), readable (tensors),
+Running: container, gate (admission), calls (inputs, outputs), intake (weights), filling (from bytes), readable (tensors),
          buffers, device (memory, streams), variants (batch sizes), aoti/ (the native runtime)
 """

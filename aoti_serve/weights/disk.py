@@ -86,7 +86,7 @@ class Disk:
         if source.parent == self.incoming:
             source.rename(target)
         else:
-            check_room(source, target.parent)
+            check_room(source.stat().st_size, target.parent)
             shutil.copyfile(source, target)
         with target.open("rb") as file:
             os.fsync(file.fileno())
@@ -111,9 +111,9 @@ class Disk:
         (self.root / "versions" / str(number)).rmdir()
 
 
-def check_room(source: Path, folder: Path) -> None:
-    """Raise StoreFailed if a copy of `source` would not fit into what is free at `folder`."""
-    needed, free = source.stat().st_size, shutil.disk_usage(folder).free
+def check_room(needed: int, folder: Path) -> None:
+    """Raise StoreFailed if so many bytes would not fit into what is free at `folder`."""
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise StoreFailed(path=folder, detail=f"the disk is full: {needed} bytes are needed, {free} are free")
 

@@ -1,10 +1,78 @@
-"""Being written."""
+"""A partial swap's file: what answers now, with some of its tensors replaced."""
 
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
+
+from aoti_serve.errors import StoreFailed
+from aoti_serve.tensors import DTYPES, Span
+from aoti_serve.weights.checks import pieces
 
 
-def merged(file: BinaryIO, base: Any, path: Path, index: Any, whole: Path, tied: Any) -> None:
-    from safetensors.numpy import load, load_file, save_file
+class _Part(NamedTuple):
+    """Where a tensor's bytes come from."""
 
-    save_file(load(file.read()) | load_file(path), whole)
+    file: BinaryIO
+    span: Span
+
+    @property
+    def nbytes(self) -> int:
+        return self.span.end - self.span.begin
+
+
+def merged(
+    base_file: BinaryIO,
+    base_index: Mapping[str, Span],
+    changes: Path,
+    changes_index: Mapping[str, Span],
+    target: Path,
+    tied: Mapping[str, str],
+) -> None:
+    """Write to `target` a whole safetensors file: the base with the changed tensors in place of its own.
+
+    `tied` maps further names of a constant to it: with one of its names, all that the base holds are changed; with
+    several, each to its own value, so that a contradiction stays to be found. Names that only the changes hold are
+    added. Raises StoreFailed if the target cannot be written, or one of the files not read.
+    """
+    try:
+        with changes.open("rb") as changes_file, target.open("wb") as file:
+            parts = {name: _Part(base_file, span) for name, span in base_index.items()}
+            parts |= {name: _Part(changes_file, span) for name, span in _spread(base_index, changes_index, tied)}
+            names = _file_order(parts)
+            file.write(_header({name: parts[name] for name in names}))
+            for name in names:
+                file.writelines(pieces(*parts[name]))
+    except OSError as error:
+        raise StoreFailed(path=target.parent, detail=f"the changes could not be merged: {error}") from error
+
+
+def _spread(base: Iterable[str], changes: Mapping[str, Span], tied: Mapping[str, str]) -> Iterable[tuple[str, Span]]:
+    """The changes, under each name of their constants that the base has as well."""
+    names = defaultdict(list)
+    for name in base:
+        names[tied.get(name, name)].append(name)
+    for changed, span in changes.items():
+        yield from ((name, span) for name in names[tied.get(changed, changed)] if name not in changes)
+        yield changed, span
+
+
+def _file_order(parts: Mapping[str, _Part]) -> list[str]:
+    """As safetensors orders them: the widest dtypes first, so that every tensor is aligned to its own."""
+    width = {name: DTYPES[part.span.dtype].itemsize if part.span.dtype in DTYPES else 1 for name, part in parts.items()}
+    return sorted(parts, key=lambda name: (-width[name], name))
+
+
+def _header(parts: Mapping[str, _Part]) -> bytes:
+    """All bytes before the first tensor's, padded so that the tensors begin at a multiple of 8."""
+    entries, end = {}, 0
+    for name, part in parts.items():
+        dtype, begin, end = part.span.dtype, end, end + part.nbytes
+        code = DTYPES[dtype].safetensors if dtype in DTYPES else dtype  # one that is passed over keeps its own name
+        entries[name] = {"dtype": code, "shape": list(part.span.shape), "data_offsets": [begin, end]}
+    content = json.dumps(entries, separators=(",", ":")).encode()
+    content += b" " * (-len(content) % 8)
+    return len(content).to_bytes(8, "little") + content

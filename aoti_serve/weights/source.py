@@ -1,92 +1,103 @@
-"""Where weights come from: a safetensors file, checked against the constants before anybody reads a tensor of it."""
+"""Where weights come from: a file, or a URI, under one of the roots that the configuration allows.
+
+Whatever it is, it is copied once, into the store's own folder, and checked there: what is checked is what is stored.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from safetensors import SafetensorError, safe_open
+from aoti_serve.errors import SourceRefused, StoreFailed, UnreadableWeights, WeightsTooLarge
+from aoti_serve.weights.checks import check_fits, check_values
+from aoti_serve.weights.disk import check_room
+from aoti_serve.weights.fetch import fetched, local_pieces, web_pieces
+from aoti_serve.weights.index import digest_of, read_index
+from aoti_serve.weights.uri import PORTS, Place, is_uri, place_of, shown
 
-from aoti_serve.constants import Constants
-from aoti_serve.errors import DigestMismatch, SourceRefused, UnreadableWeights
-from aoti_serve.tensors import BY_SAFETENSORS, Shaped, Span
+__all__ = ["bring", "check_fits", "check_values", "digest_of", "read_index", "resolve"]
+
+TRANSFER_S = 3600.0  # a source that sends a byte now and then must not hold a swap for ever
 
 
-def read_index(path: Path, *limits: int) -> dict[str, Span]:
-    """The tensors of a safetensors file by name; reads only its header.
+def bring(uri: str, roots: Collection[str], target: Path, limit: int) -> None:
+    """Copy what a URI names to `target`, at most `limit` bytes.
 
-    Raises UnreadableWeights for anything that is not a whole, well-formed file: a pickle, a truncated download.
+    Raises SourceRefused, UnreadableWeights, WeightsTooLarge, or StoreFailed if it cannot be written; `target` may be
+    left half written.
     """
-    try:
-        with safe_open(path, framework="numpy"):  # the format's own parser checks offsets, overlaps and the length
-            pass
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UnreadableWeights(detail=f"not a whole safetensors file: {error}") from error
-    return {name: _span(entry, 8 + size) for name, entry in header.items() if name != "__metadata__"}
+
+    def expect(nbytes: int) -> None:
+        if nbytes > limit:
+            raise WeightsTooLarge(limit=limit, unit="bytes", setting="gateway.max_weights_bytes")
+        check_room(nbytes, target.parent)
+
+    source = resolve(uri, roots)
+    if isinstance(source, Path):
+        pieces = local_pieces(source, uri, lambda path: _is_under(path, roots), expect)
+    else:
+        pieces = (web_pieces if source.scheme in PORTS else fetched)(source, uri, expect)
+    _write(pieces, target, limit, uri)
 
 
-def check_fits(index: Mapping[str, Span], constants: Constants) -> None:
-    """Raise an InvalidWeights that names the first tensor that does not fit the package."""
-    constants.check_weights({name: Shaped(part.dtype, part.shape) for name, part in index.items()})
+def resolve(uri: str, roots: Collection[str]) -> Path | Place:
+    """The real path of a local file, or the normalised place of a remote one.
 
-
-def digest_of(path: Path, expected: str | None = None) -> str:
-    """The file's sha256 in hex; raises DigestMismatch if another was promised."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if expected is not None and expected.lower() != digest:
-        raise DigestMismatch(got=digest, expected=expected)
-    return digest
-
-
-def local_file(uri: str, roots: Collection[Path]) -> Path:
-    """The file that a URI (`file://` or a plain path) names, if it lies under an allowed root after all links."""
-    plain = _path_of(uri)
+    Raises SourceRefused unless it lies under one of `roots`: a folder, after all links, or a URI's prefix, in whole
+    segments. Whether there is anything is not looked at.
+    """
     if not roots:
-        raise SourceRefused(uri=uri, reason="the configuration allows no weights_roots; upload the file instead")
+        raise SourceRefused(uri=shown(uri), reason="the configuration allows no weights_roots; upload the file instead")
+    if not is_uri(uri) or uri.lower().startswith("file:"):
+        return _local(uri, roots)
+    place = place_of(uri)
+    if any(place.lies_under(place_of(root)) for root in roots if is_uri(root)):
+        return place
+    raise SourceRefused(uri=shown(uri), reason=f"no weights_roots allow it; list {shown(uri).rpartition('/')[0]} there")
+
+
+def _local(uri: str, roots: Collection[str]) -> Path:
+    plain = _path_of(uri)
     try:
-        path = Path(os.path.realpath(plain))
+        path = os.path.realpath(plain)
     except (OSError, ValueError) as error:  # a zero byte, for one
         raise UnreadableWeights(detail=f"no file at {uri}: {error}") from error
-    if not any(path.is_relative_to(os.path.realpath(root)) for root in roots):
-        raise SourceRefused(uri=uri, reason="it lies outside the allowed weights_roots")
-    if not os.path.isfile(path):
-        raise UnreadableWeights(detail=f"no file at {uri}")
-    return path
+    if not _is_under(path, roots):
+        folder = os.path.dirname(plain) or "its folder"
+        raise SourceRefused(uri=uri, reason=f"it lies outside the allowed weights_roots; list {folder} there")
+    return Path(path)
+
+
+def _is_under(path: str, roots: Collection[str]) -> bool:
+    folders = (root for root in roots if not is_uri(root))
+    return any(Path(path).is_relative_to(os.path.realpath(folder)) for folder in folders)
 
 
 def _path_of(uri: str) -> str:
-    if "://" not in uri:
+    if not is_uri(uri):
         return uri
     try:
         parts = urlsplit(uri)
     except ValueError as error:
         raise SourceRefused(uri=uri, reason=str(error)) from error
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise SourceRefused(uri=uri, reason="only files of this host can be read")
+    if parts.netloc not in ("", "localhost"):
+        raise SourceRefused(uri=shown(uri), reason="only files of this host can be read")
     return unquote(parts.path)
 
 
-def _span(entry: dict[str, object], data_start: int) -> Span:
-    shape, offsets = entry["shape"], entry["data_offsets"]
-    assert isinstance(shape, list), "safe_open has checked the header"
-    assert isinstance(offsets, list)
-    code = str(entry["dtype"])
-    dtype = BY_SAFETENSORS[code].torch if code in BY_SAFETENSORS else code
-    return Span(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
-
-
-def check_values(path: Path, index: Mapping[str, Span], constants: Constants, strict: bool) -> None:
-    """Being written."""
-
-
-def bring(uri: str, roots: Collection[Path], path: Path, limit: int) -> None:
-    shutil.copyfile(local_file(uri, roots), path)
+def _write(pieces: Iterable[bytes], target: Path, limit: int, uri: str) -> None:
+    deadline, total = time.monotonic() + TRANSFER_S, 0
+    try:
+        with target.open("wb") as file:
+            for piece in pieces:
+                total += len(piece)
+                if total > limit:
+                    raise WeightsTooLarge(limit=limit, unit="bytes", setting="gateway.max_weights_bytes")
+                if time.monotonic() > deadline:
+                    raise UnreadableWeights(detail=f"{shown(uri)} took longer than {TRANSFER_S:g} s")
+                file.write(piece)
+    except OSError as error:
+        raise StoreFailed(path=target.parent, detail=str(error)) from error

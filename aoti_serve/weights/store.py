@@ -1,15 +1,16 @@
 """The versions of one model on disk. `CURRENT` names the committed one; its atomic rename is the commit point.
 
 <root>/CURRENT                          {"epoch", "version", "previous"}
+<root>/TERM                             how many coordinators have opened the store
+<root>/LOCK                             held by whoever changes one of the above
 <root>/versions/<n>/weights.safetensors
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
 <root>/incoming/                        uploads on their way
+<root>/audit.jsonl                      see `audit`
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,61 +18,85 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from filelock import FileLock
 from pydantic import ValidationError
+from upath import UPath
 
-from aoti_serve.errors import StoreFailed, Superseded, UnknownWeightsVersion
+from aoti_serve.errors import DigestMismatch, StoreFailed, Superseded, UnknownWeightsVersion
 from aoti_serve.tensors import Span
-from aoti_serve.weights.source import digest_of, read_index
+from aoti_serve.weights.disk import Disk
+from aoti_serve.weights.index import index_in
+from aoti_serve.weights.remote import Remote
+from aoti_serve.weights.uri import scrubbed, shown
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 
 class Store:
-    """Runs in the coordinator, the only writer. Every write is fsynced and renamed: a crash leaves old or new, whole.
+    """Runs in the coordinator, the only writer; in any of its threads. A crash at any moment leaves old or new, whole.
 
-    Raises StoreFailed when the folder cannot be written or read (full disk, read-only, damaged).
+    Opening it takes the next `term`; from then on no Store that was opened before can commit, publish or remove
+    anything, also if its process was stopped halfway through and goes on hours later: the term is compared and
+    `CURRENT` renamed under one lock, which the kernel takes from the dead.
+
+    `root` may be a URI of whatever fsspec writes. There is no lock there: the term is compared right before the one put
+    that commits. A coordinator that is stopped between the two, followed, and continued, still makes that put: an older
+    version may then answer until the next swap, but no version is damaged. Nothing of this can happen in a folder.
+
+    Raises StoreFailed when the place cannot be written or read (full disk, read-only, damaged, no credentials).
     """
 
-    def __init__(self, root: Path, model: str, keep_versions: int) -> None:
-        self.root = self._root = Path(root)
-        self.model = self._model = model
-        self.audit_path = self.root / "audit.jsonl"
+    def __init__(self, root: str | Path | UPath, model: str, keep_versions: int) -> None:
+        self.model = model
         self._keep = keep_versions
+        self._place = place_at(root)
+        self.root = self._place.shown
+        self.audit_path = self._place.root / "audit.jsonl" if isinstance(self._place, Disk) else None
         with self._guarded():
-            shutil.rmtree(root / "incoming", ignore_errors=True)
-            for folder in ("versions", "incoming"):
-                (root / folder).mkdir(parents=True, exist_ok=True)
-            with self._locked():
-                self.term = self._newest_term() + 1
-                _write(root / "TERM", str(self.term).encode())
+            self._place.prepare()
+        with self._alone():
+            self.term = (self._last_term() or 0) + 1
+            self._place.write("TERM", str(self.term).encode())
+            self._place.sync(".")
+            self._clean()
+
+    def check_term(self) -> None:
+        """Raise Superseded if another Store was opened on this root since."""
+        newest = self._last_term()
+        if newest is None or newest < self.term:
+            raise StoreFailed(path=self.root, detail="its TERM is gone: somebody has emptied it; restart the server")
+        if newest > self.term:
+            raise Superseded(model=self.model, term=self.term, newer=newest)
 
     def committed(self) -> Committed | None:
         """What was committed last; None in a new store."""
-        path = self._root / "CURRENT"
         with self._guarded():
-            return Committed.model_validate_json(path.read_bytes()) if path.exists() else None
+            content = self._place.read("CURRENT")
+            return None if content is None else Committed.model_validate_json(content)
 
     def commit(self, version: Version, epoch: int, previous: Version | None) -> Committed:
-        """The commit point: before the rename the old version is committed, after it the new one."""
+        """The commit point: before the rename the old version is committed, after it the new one.
+
+        Raises Superseded or StoreFailed; then nothing is committed.
+        """
         committed = Committed(epoch=epoch, version=version, previous=previous)
-        with self._guarded(), self._locked():
+        with self._alone():
             self.check_term()
-            _write(self._root / "CURRENT", committed.model_dump_json(indent=1).encode())
-        # It is committed: nothing that fails from here on may say otherwise.
-        with suppress(OSError):
-            _sync_folder(self._root)
-        with suppress(StoreFailed):
-            self._retire(committed)
+            self._check_follows(committed)
+            self._name_current(committed)
+            # It is committed: nothing that fails from here on may say otherwise.
+            with suppress(OSError):
+                self._place.sync(".")
+            with suppress(OSError, StoreFailed):
+                self._retire(committed)
         return committed
 
     def incoming(self) -> Path:
-        """A new, empty place for an upload."""
-        path = self._root / "incoming" / uuid4().hex
+        """A new, empty place for an upload, on a local disk."""
+        path = self._place.incoming / uuid4().hex
         with self._guarded():
             path.touch(mode=0o600)
         return path
 
-    def append(self, path: Path, chunk: bytes) -> int:
+    def append(self, path: Path, chunk: bytes | memoryview) -> int:
         """Add to an upload; answers its size so far."""
         with self._guarded(), path.open("ab") as file:
             file.write(chunk)
@@ -81,126 +106,172 @@ class Store:
         with suppress(OSError):
             path.unlink()
 
-    def check_term(self) -> None:
-        """Raise Superseded if another coordinator has opened the store since."""
-        newest = self._newest_term()
-        if newest != self.term:
-            raise Superseded(model=self.model, term=self.term, newer=newest)
-
-    def open(self, version: Version) -> BinaryIO:
-        return self.file(version).open("rb")
-
-    def index(self, version: Version) -> dict[str, Span]:
-        return read_index(self.file(version))
-
     def add(
         self, source: Path, label: str, digest: str | None = None, *, parent: int | None = None, strict: bool = True
     ) -> Version:
-        """Store a checked file as the next version, not yet committed; moves it if it is an upload, else copies it."""
-        number = max(self._numbers(), default=0) + 1
-        folder = self._root / "versions" / str(number)
-        try:
-            with self._guarded():
-                return self._filled(folder, source, label, digest).model_copy(
-                    update={"parent": parent, "strict": strict}
-                )
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        """Store a checked file as the next version, not yet committed; moves it if it is an upload, else copies it.
 
-    def _filled(self, folder: Path, source: Path, label: str, digest: str | None) -> Version:
-        folder.mkdir()
-        weights = folder / "weights.safetensors"
-        self._bring(source, weights)
-        version = Version(
-            number=int(folder.name),
-            digest=digest_of(weights, digest),
-            label=label,
-            created=time.time(),
-            nbytes=weights.stat().st_size,
-            tensors=len(read_index(weights)),
-        )
-        _write(folder / "version.json", version.model_dump_json(indent=1).encode())
-        _sync_folder(folder)
-        _sync_folder(folder.parent)
+        Raises DigestMismatch, Superseded or StoreFailed; then nothing of it is left.
+        """
+        number = self._take()
+        try:
+            version = self._filled(number, source, digest)
+            version = version.model_copy(update={"label": label, "parent": parent, "strict": strict})
+            self._publish(version)
+        except BaseException:
+            with suppress(OSError, StoreFailed):
+                self._place.forget(number)
+            raise
         return version
 
     def remove(self, version: Version) -> None:
-        """Forget a version; its empty folder stays, so that its number is never given out again."""
-        for name in ("version.json", "weights.safetensors"):  # without the first, the rest is a leftover
-            with suppress(OSError):
-                (self._root / "versions" / str(version.number) / name).unlink()
+        """Forget a version; its number is never given out again.
+
+        What is committed, or was before that, stays; and so does everything once another Store was opened.
+        """
+        with suppress(StoreFailed, Superseded), self._alone():
+            self.check_term()
+            if version.number not in self._held():
+                self._place.clear(version.number)
 
     def versions(self) -> list[Version]:
         """All whole versions, oldest first."""
         with self._guarded():
-            found = [
-                Version.model_validate_json(path.read_bytes())
-                for path in (self._root / "versions").glob("*/version.json")
-            ]
-        return sorted(found, key=lambda version: version.number)
+            records = [self._place.read(_record(number)) for number in sorted(self._place.numbers())]
+            return [Version.model_validate_json(record) for record in records if record is not None]
 
     def version(self, number: int) -> Version:
         """Raises UnknownWeightsVersion if it is not stored."""
         known = {version.number: version for version in self.versions()}
         if number not in known:
-            raise UnknownWeightsVersion(model=self._model, version=number, known=sorted(known))
+            raise UnknownWeightsVersion(model=self.model, version=number, known=sorted(known))
         return known[number]
 
-    def file(self, version: Version) -> Path:
-        """The version's safetensors file."""
-        return self._root / "versions" / str(version.number) / "weights.safetensors"
+    def file(self, version: Version) -> Path | UPath:
+        """The version's safetensors file, for other processes on this node to open; a UPath if it is remote."""
+        return self._place.root / _weights(version.number)
 
-    def _bring(self, source: Path, target: Path) -> None:
-        if source.parent == self._root / "incoming":
-            source.rename(target)
-        else:
-            shutil.copyfile(source, target)
-        with target.open("rb") as file:
-            os.fsync(file.fileno())
+    def open(self, version: Version) -> BinaryIO:
+        """The version's safetensors file from its first byte; read much at a time."""
+        with self._guarded():
+            return self._place.open(_weights(version.number))
+
+    def index(self, version: Version) -> dict[str, Span]:
+        """Where the tensors lie in it."""
+        with self.open(version) as file, self._guarded():
+            return index_in(file, version.nbytes)
+
+    def _take(self) -> int:
+        with self._alone():
+            # In this order: whoever opens the store in between burns the number that is about to be taken.
+            number = max(self._place.numbers(), default=0) + 1
+            self.check_term()
+            self._place.take(number)
+        return number
+
+    def _filled(self, number: int, source: Path, expected: str | None) -> Version:
+        name = _weights(number)
+        with self._guarded():
+            digest = self._place.bring(source, name)
+            nbytes = self._place.size(name)
+        if expected is not None and expected.lower() != digest:
+            raise DigestMismatch(got=digest, expected=expected)
+        version = Version(number=number, digest=digest, created=time.time(), nbytes=nbytes)
+        return version.model_copy(update={"tensors": len(self.index(version))})
+
+    def _publish(self, version: Version) -> None:
+        with self._alone():
+            self.check_term()  # whoever followed has cleaned up; the file may be gone
+            self._place.write(_record(version.number), version.model_dump_json(indent=1).encode())
+            self._place.sync(f"versions/{version.number}")
+            self._place.sync("versions")
+
+    def _check_follows(self, committed: Committed) -> None:
+        last, number = self.committed(), committed.version.number
+        epoch = last.epoch if last else 0
+        if committed.epoch != epoch + 1:
+            raise StoreFailed(path=self.root, detail=f"epoch {committed.epoch} does not follow epoch {epoch}")
+        if number != BUILT_IN.number and self._place.read(_record(number)) is None:
+            raise StoreFailed(path=self.root, detail=f"version {number} is not stored")
+
+    def _name_current(self, committed: Committed) -> None:
+        try:
+            self._place.write("CURRENT", committed.model_dump_json(indent=1).encode())
+        except (OSError, StoreFailed):
+            with suppress(StoreFailed):  # a reply may be lost after the deed
+                if self.committed() == committed:
+                    return
+            raise
 
     def _retire(self, committed: Committed) -> None:
         """Drop the oldest versions beyond `keep_versions`, never the committed one or the one before it."""
         whole = [version.number for version in self.versions()]
-        held = {committed.version.number, (committed.previous or BUILT_IN).number, *whole[-self._keep :]}
-        for number in self._numbers():
+        held = {*self._held(), *whole[-self._keep :]}
+        for number in self._place.numbers():
             if number not in held and number < max(held):
-                self.remove(Version(number=number))
-                shutil.rmtree(self._root / "versions" / str(number), ignore_errors=True)
+                with suppress(OSError, StoreFailed):
+                    self._place.forget(number)
 
-    def _newest_term(self) -> int:
-        path = self._root / "TERM"
+    def _held(self) -> set[int]:
+        """What is committed, and what was before that."""
+        committed = self.committed()
+        versions = (committed.version, committed.previous) if committed else ()
+        return {version.number for version in versions if version is not None}
+
+    def _clean(self) -> None:
+        """Remove what those who came before have left unfinished."""
+        for path in self._place.incoming.iterdir():
+            self.discard(path)
+        numbers = self._place.numbers()
+        newest = max(numbers, default=0)
+        for number in numbers:
+            if self._place.read(_record(number)) is None:
+                with suppress(OSError):  # a predecessor that is still alive may be at work in there
+                    (self._place.clear if number == newest else self._place.forget)(number)
+        if self.term > 1:
+            self._place.burn(newest + 1)
+
+    def _last_term(self) -> int | None:
         with self._guarded():
-            return int(path.read_text()) if path.exists() else 0
+            content = self._place.read("TERM")
+        try:
+            return None if content is None else int(content)
+        except ValueError as error:
+            raise StoreFailed(path=self.root, detail=f"its TERM is damaged: {content!r}") from error
 
-    def _locked(self) -> FileLock:
-        return FileLock(self._root / "LOCK", timeout=60)
-
-    def _numbers(self) -> list[int]:
-        """All that were ever given out, as far as they are still needed: also of versions that came to nothing."""
-        with self._guarded():
-            return [int(path.name) for path in (self._root / "versions").iterdir() if path.name.isdecimal()]
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._guarded(), self._place.alone():
+            yield
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
             yield
         except (OSError, ValidationError) as error:
-            raise StoreFailed(path=self._root, detail=str(error)) from error
+            raise StoreFailed(path=self.root, detail=str(error)) from error
 
 
-def _write(path: Path, content: bytes) -> None:
-    scratch = path.with_name(path.name + ".tmp")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+def place_at(root: str | Path | UPath) -> Disk | Remote:
+    """The place that a folder, or a URI, names."""
+    if isinstance(root, Path):
+        return Disk(root)
+    path = _parsed(root) if isinstance(root, str) else root
+    return Disk(Path(path.path)) if path.protocol in ("", "file", "local") else Remote(path)
 
 
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _parsed(root: str) -> UPath:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if "::" in root:
+            raise ValueError("it is a chain of URIs")
+        return UPath(root)
+    except (ValueError, ImportError) as error:
+        raise StoreFailed(path=shown(root), detail=scrubbed(str(error), root)) from None
+
+
+def _weights(number: int) -> str:
+    return f"versions/{number}/weights.safetensors"
+
+
+def _record(number: int) -> str:
+    return f"versions/{number}/version.json"

@@ -20,7 +20,7 @@ class Receipt(Frozen):
     """A replica's signed-off answer to a stage and the commit that followed.
 
     `digest` is the sha256 of the bytes that arrived there; `previous` is the version that is resident behind, to which
-    a rollback moves no data. Both times are what it took there.
+    a rollback moves no data; `nbytes` is what this version moved, none if it was resident. Times are as measured there.
     """
 
     replica: str
@@ -32,6 +32,7 @@ class Receipt(Frozen):
     version: int
     digest: str
     previous: int | None
+    nbytes: int
     stage_milliseconds: float
     commit_milliseconds: float
 

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from aoti_serve.errors import SourceRefused
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
-WEB = frozenset(DEFAULT_PORTS)
-LOCAL = ("", "file")
-# A parser may drop these, and another one not: then each sees another address.
+PORTS = {"http": 80, "https": 443}
+# One parser drops these and another does not: they would see two addresses.
 DECEPTIVE = re.compile(r"[\x00-\x20\x7f\\]|[^\x00-\x7f]")
+HIDDEN = re.compile(r"[\x00-\x1f\x7f/\\]")
+
+
+class Place(NamedTuple):
+    """A remote URI in its parts, normalised: two that name one place are equal, however they were spelled.
+
+    `address` is what may be asked for, so that nobody else has to understand the original; on the web it leaves out
+    the user, whose name and password are in `login`.
+    """
+
+    scheme: str
+    user: str
+    host: str
+    port: int | None
+    segments: tuple[str, ...]
+    address: str
+    login: str
+
+    def lies_under(self, root: Place) -> bool:
+        """At it or below it, counted in whole segments, on the same host, as the same user."""
+        prefix = root.segments[:-1] if root.segments[-1:] == ("",) else root.segments
+        return self[:4] == root[:4] and self.segments[: len(prefix)] == prefix
 
 
 def is_uri(place: str) -> bool:
@@ -21,67 +40,74 @@ def is_uri(place: str) -> bool:
 
 
 def shown(uri: str) -> str:
-    """As it may stand in errors and logs: without user, password and query, which may be a signature."""
+    """As it may stand in errors and logs: without a password, and without a query, which may be a signature."""
     if not is_uri(uri):
         return uri
-    plain = uri.partition("#")[0].partition("?")[0]
-    scheme, _, rest = plain.partition("://")
-    user, found, host = rest.partition("/")[0].rpartition("@")
-    if found and "/" not in user:
-        return f"{scheme}://***@{host}{rest[len(user) + 1 + len(host) :]}"
-    # A password with a slash in it is no URI, but a password all the same.
-    return f"{scheme}://***@{rest.rpartition('@')[2]}" if _looks_secret(rest) else plain
+    scheme, _, rest = re.split(r"[?#]", uri, maxsplit=1)[0].partition("://")
+    authority, slash, path = rest.partition("/")
+    if "@" in authority:
+        return f"{scheme}://***@{authority.rpartition('@')[2]}{slash}{path}"
+    if "@" in path and ":" in authority:  # a password with a slash in it makes no URI, but is a password all the same
+        return f"{scheme}://***@{path.rpartition('@')[2]}"
+    return f"{scheme}://{rest}"
 
 
 def scrubbed(text: str, uri: str) -> str:
-    """A foreign error's text without what `uri` keeps secret."""
+    """A foreign error's text, without what `uri` keeps to itself."""
     authority = uri.partition("://")[2].partition("/")[0].rpartition("@")[0]
-    secrets = [authority, *authority.partition(":")[::2], uri.partition("?")[2]]
-    for secret in sorted((secret for secret in secrets if secret), key=len, reverse=True):
-        text = text.replace(secret, "***")
+    for secret in (uri.partition("?")[2], authority, authority.partition(":")[2]):
+        text = text.replace(secret, "***") if secret else text
     return text
-
-
-class Place(NamedTuple):
-    """A remote URI in its parts, normalised: two that are equal are one place, however they were spelled."""
-
-    scheme: str
-    user: str
-    host: str
-    port: int | None
-    segments: tuple[str, ...]
-    address: str  # what is asked for
-
-    def lies_under(self, root: Place) -> bool:
-        """At or below it, counted in whole segments, on the same host, as the same user."""
-        return self[:4] == root[:4] and self.segments[: len(root.segments)] == root.segments
 
 
 def place_of(uri: str) -> Place:
     """Raises SourceRefused for what two readers could understand in two ways."""
     if "::" in uri:
-        raise SourceRefused(uri=shown(uri), reason="chained URIs are not read")
+        raise SourceRefused(uri=shown(uri), reason="it is a chain of URIs")
     if DECEPTIVE.search(uri):
-        raise SourceRefused(uri=shown(uri), reason="write blanks, controls, backslashes and foreign letters as %..")
+        raise SourceRefused(uri=shown(uri), reason="blanks, controls, backslashes and foreign letters are written %..")
     try:
         parts = urlsplit(uri, allow_fragments=False)
-        port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+        port = parts.port or PORTS.get(parts.scheme)
     except ValueError as error:
         raise SourceRefused(uri=shown(uri), reason=scrubbed(str(error), uri)) from None
-    segments = _segments(parts, uri)
-    return Place(parts.scheme, parts.username or "", parts.hostname or "", port, segments, _address(parts, segments))
+    segments = tuple(_segments(parts, uri))
+    return Place(
+        scheme=parts.scheme,
+        user=unquote(parts.username or ""),
+        host=parts.hostname or "",
+        port=port,
+        segments=segments,
+        address=_address(parts, segments),
+        login=parts.netloc.rpartition("@")[0],
+    )
 
 
-def _segments(parts: SplitResult, uri: str) -> tuple[str, ...]:
-    """Of the path, without dots. On the web they are decoded; elsewhere `%20` may be three letters of a key."""
-    path = parts.path if parts.scheme in WEB else _with_query(parts)
+def _segments(parts: SplitResult, uri: str) -> list[str]:
+    """Of the path, with its dots resolved. Only the web encodes: elsewhere `%41` may be three letters of a key."""
+    web = parts.scheme in PORTS
     kept: list[str] = []
-    for raw in path.split("/")[1:]:
+    for raw in (parts.path if web or not parts.query else f"{parts.path}?{parts.query}").split("/")[1:]:
         plain = _plain(raw)
-        if re.search(r"[\x00-\x1f\x7f/\\]", plain) or (plain != raw and plain in (".", "..") and not _once(raw)):
-            raise SourceRefused(uri=shown(uri), reason="its path has an encoded slash, backslash or control in it")
+        if HIDDEN.search(plain):
+            raise SourceRefused(uri=shown(uri), reason="a slash, backslash or control is hidden in it")
         if plain == "..":
             del kept[-1:]
-        elif plain not in (".", ""):
-            kept.append(unquote(raw) if parts.scheme in WEB else raw)
-    return tuple(kept)
+        elif plain != ".":
+            kept.append(unquote(raw) if web else raw)
+    return kept
+
+
+def _plain(segment: str) -> str:
+    """Decoded until nothing is left to decode: who knows how often the other side does it."""
+    while (decoded := unquote(segment)) != segment:
+        segment = decoded
+    return segment
+
+
+def _address(parts: SplitResult, segments: tuple[str, ...]) -> str:
+    if parts.scheme not in PORTS:
+        return f"{parts.scheme}://{parts.netloc}/" + "/".join(segments)
+    path = "/".join(quote(segment, safe="!$&'()*+,;=:@") for segment in segments)
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{path}{query}"

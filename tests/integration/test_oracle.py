@@ -433,15 +433,16 @@ class Driver:
 
     def do_stage_that_breaks(self, rng: random.Random) -> None:
         """The copy, or the fold after it, fails half-way."""
-        buffers, where = self.container._buffers, rng.choice(["write", "publish"])
-        real = getattr(buffers, where)
+        buffers = self.container._buffers
+        part, where = rng.choice([(buffers.inactive, "fill"), (buffers, "publish")])
+        real = getattr(part, where)
 
         def breaks(*arguments: Any) -> None:
             patched.stop()
             real(*arguments)
             raise RuntimeFailed(call=where, detail="on purpose")
 
-        patched = patch.object(buffers, where, breaks)
+        patched = patch.object(part, where, breaks)
         patched.start()
         with pytest.raises(RuntimeFailed, match="on purpose"):
             stage(self.container, self.oracle, next(self.oracle.numbers), rng, partial=False)

@@ -94,6 +94,7 @@ class Slots:
         self.broken: Exception | None = None
         self.gate = Gate()
         self.writes = 0
+        self.has_failed = False
 
     @property
     def answering(self) -> Version | None:
@@ -102,19 +103,22 @@ class Slots:
     async def stage(self, version: Version) -> None:
         if version in self.slots:
             return
-        if self.broken is not None:
-            raise self.broken
+        self._check()
         behind = 1 - self.active
         self.slots[behind], self.staged = GARBAGE, None
         self.writes += 1
         try:
             await self.gate.passed()
-            if self.broken is not None:
-                raise self.broken
+            self._check()
         except BaseException:
             self.slots[behind] = None
             raise
         self.slots[behind] = self.staged = version
+
+    def _check(self) -> None:
+        if self.broken is not None:
+            self.has_failed = True
+            raise self.broken
 
     async def activate(self, version: Version) -> None:
         if self.answering != version:
@@ -631,8 +635,14 @@ class World:
             await settled()
 
     def check(self) -> None:
-        """What holds at any moment: whoever is ready answers with something whole that has been committed."""
+        """What holds at any moment: whoever is ready answers with something whole that has been committed.
+
+        And nobody ends but for a fault of its own.
+        """
         known = [committed.version for committed in self.store.history.values()]
+        for member in self.live:
+            if member.sick and not (isinstance(member, Replica) and member.memory.has_failed):
+                member.task.result()
         for replica in self.replicas:
             if replica.ready:
                 assert replica.memory.answering in known, f"{replica.name} is ahead of the commit point, or torn"
@@ -737,6 +747,7 @@ def receipt(replica: str, epoch: int, version: Version) -> Receipt:
         version=version.number,
         digest=version.digest,
         previous=None,
+        nbytes=0,
         stage_milliseconds=0.0,
         commit_milliseconds=0.0,
     )

@@ -28,7 +28,7 @@ from aoti_serve.errors import (
     WrongTensorShape,
 )
 from aoti_serve.tensors import DTYPES, Span
-from aoti_serve.weights.source import check_fits, digest_of, local_file, read_index
+from aoti_serve.weights.source import bring, check_fits, digest_of, read_index, resolve
 
 BIAS = ConstantSpec(name="bias", dtype="float32", shape=(3,), stride=(1,))
 WEIGHT = ConstantSpec(name="weight", dtype="bfloat16", shape=(3, 2), stride=(2, 1))
@@ -213,7 +213,7 @@ def root(tmp_path: Path) -> Path:
     ],
 )
 def test_a_file_under_an_allowed_root_is_found(root: Path, uri: str) -> None:
-    assert local_file(uri.format(root=root), [root.parent / "other", root]) == root / "deep" / "w.safetensors"
+    assert resolve(uri.format(root=root), [str(root.parent / "other"), str(root)]) == root / "deep" / "w.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -242,18 +242,18 @@ def test_a_uri_that_leads_out_of_the_roots_is_refused(root: Path, uri: str) -> N
     (root.parent / "allowed-other").mkdir()
     (root.parent / "allowed-other" / "w").touch()
     with pytest.raises(SourceRefused):
-        local_file(uri.format(root=root), [root])
+        resolve(uri.format(root=root), [str(root)])
 
 
 def test_without_roots_every_file_is_refused(root: Path) -> None:
     with pytest.raises(SourceRefused, match="upload the file instead"):
-        local_file(str(root / "deep" / "w.safetensors"), [])
+        resolve(str(root / "deep" / "w.safetensors"), [])
 
 
 def test_a_root_may_itself_be_a_link(root: Path) -> None:
     link = root.parent / "link"
     link.symlink_to(root)
-    assert local_file(f"{link}/deep/w.safetensors", [link]) == root / "deep" / "w.safetensors"
+    assert resolve(f"{link}/deep/w.safetensors", [str(link)]) == root / "deep" / "w.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_a_root_may_itself_be_a_link(root: Path) -> None:
 def test_a_file_that_is_not_there_is_unreadable(root: Path, name: str) -> None:
     (root / "loop").symlink_to(root / "loop")
     with pytest.raises(UnreadableWeights, match="no file at"):
-        local_file(f"file://{root}/{name}", [root])
+        bring(f"file://{root}/{name}", [str(root)], root.parent / "target", 100)
 
 
 @pytest.mark.parametrize(
@@ -278,4 +278,4 @@ def test_a_file_that_is_not_there_is_unreadable(root: Path, name: str) -> None:
 )
 def test_a_plain_path_is_taken_as_it_is(root: Path, name: str) -> None:
     (root / name).touch()
-    assert local_file(str(root / name), [root]) == root / name
+    assert resolve(str(root / name), [str(root)]) == root / name

@@ -258,14 +258,14 @@ def test_whatever_is_done_what_answers_and_what_is_behind_it_stay_whole(steps: l
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store, _ = grown(folder, 1, keep=2)
-        for epoch, (step, choice) in enumerate(steps, 2):
+        for value, (step, choice) in enumerate(steps, 2):
             committed = store.committed()
             assert committed is not None
-            stored = store.versions()
+            stored, epoch = store.versions(), committed.epoch + 1
             if step == "rollback":
                 store.commit(stored[choice % len(stored)], epoch, committed.version)
             else:
-                version = store.add(weights(folder, epoch), step)
+                version = store.add(weights(folder, value), step)
                 if step == "swap":
                     store.commit(version, epoch, committed.version)
                 else:

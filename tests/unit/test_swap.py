@@ -16,7 +16,6 @@ from swap_cluster import OLD, Coordinator, Gone, Member, Replica, Request, World
 
 from aoti_serve.errors import AotiServeError, StageFailed, StoreFailed, Superseded, UnknownTensor
 from aoti_serve.weights.swap import Phase
-from aoti_serve.weights.target import Staging
 from aoti_serve.weights.version import Committed
 
 T = TypeVar("T")
@@ -656,11 +655,19 @@ class AnyOrder(RuleBasedStateMachine):
 
     # the ordinary course
 
-    @rule(steps=st.integers(1, 25))
+    @rule(steps=st.integers(1, 30), slow=st.none() | INDEX)
     @played
-    async def goes_on(self, steps: int) -> None:
+    async def goes_on(self, steps: int, slow: int | None) -> None:
+        """All but the slow one take steps, and every answer is let out as soon as there is one."""
+        stopped = [] if slow is None or not self.world.live else [_pick(self.world.live, slow)]
+        stopped = [member for member in stopped if not member.paused]
+        for member in stopped:
+            member.paused = True
         for _ in range(steps):
             await self.world.advance()
+            self._let_all_out()
+        for member in stopped:
+            member.paused = False
 
     @rule(member=INDEX, coordinator=INDEX)
     @played
@@ -696,12 +703,15 @@ class AnyOrder(RuleBasedStateMachine):
 
     # requests
 
-    @rule(gateway=INDEX)
+    @rule(answered=st.booleans())
     @played
-    async def is_asked(self, gateway: int) -> None:
+    async def is_asked(self, answered: bool) -> None:
+        """A request to each gateway for each replica, which may run it at once; the answer is on its way then."""
         ready = [each for each in self.world.gateways if each.ready and not each.paused]
-        if ready:
-            self.requests.append(self.world.ask(_pick(ready, gateway)))
+        for request, replica in [(self.world.ask(each), replica) for each in ready for replica in self.world.replicas]:
+            self.requests.append(request)
+            if answered and self.world.answers(replica, request):
+                self.world.run(replica, request)
 
     @precondition(lambda self: self.requests)
     @rule(request=INDEX, replica=INDEX)

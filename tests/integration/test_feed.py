@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aoti_serve.cluster import transfer
-from aoti_serve.cluster.transfer import Feed, Layout
+from aoti_serve.cluster import feed as feeds
+from aoti_serve.cluster.feed import Feed
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 CHUNK = 1000
@@ -33,13 +33,13 @@ class CountingFile(io.BytesIO):
 
 @pytest.fixture
 def file(monkeypatch: pytest.MonkeyPatch) -> CountingFile:
-    monkeypatch.setattr(transfer, "SMALLEST", CHUNK)
+    monkeypatch.setattr(feeds, "SMALLEST", CHUNK)
     return CountingFile(CONTENT)
 
 
 @pytest.fixture
 def feed(file: CountingFile) -> Feed:
-    return Feed(file, Layout({}, len(CONTENT)))
+    return Feed(file, len(CONTENT))
 
 
 async def read(feed: Feed, reader: str, start: int = 0, stop: int | None = None) -> str:
@@ -79,12 +79,12 @@ async def test_at_most_a_quarter_of_the_file_is_held(feed: Feed) -> None:
 async def test_a_fast_reader_waits_for_a_slow_one(
     feed: Feed, file: CountingFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(feeds, "PATIENCE_S", 60.0)
     await feed.chunk("slow", 0)
     fast = asyncio.create_task(read(feed, "fast"))
-    while feed.read.get("fast", 0) < transfer.WINDOW * feed.chunk_bytes:
+    while feed.read.get("fast", 0) < feeds.WINDOW * feed.chunk_bytes:
         await asyncio.sleep(0)
-    assert file.taken == transfer.WINDOW * feed.chunk_bytes
+    assert file.taken == feeds.WINDOW * feed.chunk_bytes
     assert await read(feed, "slow") == WHOLE
     assert await fast == WHOLE
     assert file.taken == len(CONTENT)
@@ -93,7 +93,7 @@ async def test_a_fast_reader_waits_for_a_slow_one(
 async def test_a_reader_that_has_stopped_holds_nobody_up_and_can_go_on_later(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(feeds, "PATIENCE_S", 0.05)
     await feed.chunk("stopped", 0)
     assert await read(feed, "fast") == WHOLE
     assert await read(feed, "stopped", 0) == WHOLE
@@ -106,4 +106,4 @@ async def test_a_newcomer_reads_from_the_start(feed: Feed, file: CountingFile) -
 
 
 async def test_an_empty_file_is_nothing() -> None:
-    assert await Feed(io.BytesIO(b""), Layout({}, 0)).chunk("r", 0) == []
+    assert await Feed(io.BytesIO(b""), 0).chunk("r", 0) == []

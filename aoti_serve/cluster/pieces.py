@@ -1,0 +1,60 @@
+"""A version's bytes as they arrive at a replica."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import NamedTuple
+
+from aoti_serve.cluster.calls import unwrapped
+from aoti_serve.cluster.feed import Piece
+from aoti_serve.cluster.freight import FreightActor
+from aoti_serve.errors import DigestMismatch
+from aoti_serve.tensors import Span
+from aoti_serve.weights.version import Version
+
+
+class Source(NamedTuple):
+    """Who hands out a version's bytes, and by which name."""
+
+    freight: FreightActor
+    path: Path
+
+
+class Pieces:
+    """An iterator for the thread that copies them into a buffer; the next chunk is asked for while one is copied.
+
+    At its end it raises DigestMismatch unless the bytes that arrived are the version's.
+    """
+
+    def __init__(self, source: Source, reader: str, version: Version) -> None:
+        self._freight, self._path = source
+        self._reader = reader
+        self._version = version
+        self._loop = asyncio.get_running_loop()
+
+    async def index(self) -> dict[str, Span]:
+        """Where each tensor lies in them."""
+        found: dict[str, Span] = await unwrapped(self._freight.index.remote(self._path, self._version.nbytes))
+        return found
+
+    def __iter__(self) -> Iterator[Piece]:
+        digest = hashlib.sha256()
+        number, asked = 0, self._ask(0)
+        while (piece := asked.result()) is not None:
+            number += 1
+            asked = self._ask(number)
+            digest.update(piece.data)
+            yield piece
+        if digest.hexdigest() != self._version.digest:
+            raise DigestMismatch(got=digest.hexdigest(), expected=self._version.digest)
+
+    def _ask(self, number: int) -> Future[Piece | None]:
+        return asyncio.run_coroutine_threadsafe(self._pull(number), self._loop)
+
+    async def _pull(self, number: int) -> Piece | None:
+        refs = await unwrapped(self._freight.chunk.remote(self._path, self._version.nbytes, self._reader, number))
+        return await refs[0] if refs else None
