@@ -23,7 +23,11 @@ from aoti_serve.token import read_token
 
 MANY_REQUESTS = 4096
 # Seconds: a dead replica is seen soon, and a drained one ends soon.
-LIFECYCLE: dict[str, Any] = {"health_check_period_s": 2.0, "graceful_shutdown_wait_loop_s": 0.2}
+LIFECYCLE: dict[str, Any] = {
+    "health_check_period_s": 2.0,
+    "health_check_timeout_s": 10.0,
+    "graceful_shutdown_wait_loop_s": 0.2,
+}
 # Members call all the time, and gateways log each request already.
 QUIET = {"enable_access_log": False}
 

@@ -18,6 +18,7 @@ import ray
 from numpy.typing import NDArray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from upath import UPath
 
 from aoti_serve.cluster.feed import Feed, Piece
 from aoti_serve.errors import BodyTooLarge, InvalidBody, StoreFailed, Unavailable
@@ -34,8 +35,8 @@ class Freight:
     def __init__(self, limit: int, setting: str) -> None:
         self._limit = limit
         self._setting = setting
-        self._feeds: dict[Path, Feed] = {}
-        self._asked: dict[Path, float] = {}
+        self._feeds: dict[Path | UPath, Feed] = {}
+        self._asked: dict[Path | UPath, float] = {}
         self._opening = asyncio.Lock()
 
     @classmethod
@@ -48,20 +49,20 @@ class Freight:
         )
         return actor
 
-    async def append(self, path: Path, piece: bytes | Piece) -> None:
+    async def append(self, path: Path | UPath, piece: bytes | Piece) -> None:
         """Add bytes to an upload; raises BodyTooLarge when there are too many."""
         await asyncio.to_thread(self._append, path, _flat(piece))
 
-    async def append_objects(self, path: Path, refs: Sequence[ray.ObjectRef[Any]]) -> None:
+    async def append_objects(self, path: Path | UPath, refs: Sequence[ray.ObjectRef[Any]]) -> None:
         """Add the flat bytes of objects that somebody has put into Ray's object store, in order."""
         for ref in refs:
             await self.append(path, await ref)
 
-    async def index(self, path: Path, nbytes: int) -> dict[str, Span]:
+    async def index(self, path: Path | UPath, nbytes: int) -> dict[str, Span]:
         """Where the tensors of a file of `nbytes` lie in it."""
         return await asyncio.to_thread(_index, path, nbytes)
 
-    async def chunk(self, path: Path, nbytes: int, reader: str, number: int) -> list[ray.ObjectRef[Any]]:
+    async def chunk(self, path: Path | UPath, nbytes: int, reader: str, number: int) -> list[ray.ObjectRef[Any]]:
         """Chunk `number` of a file of `nbytes`, as an object; an empty list beyond the end. See `Feed`."""
         async with self._opening:
             if path not in self._feeds:
@@ -86,7 +87,7 @@ class Freight:
             del self._asked[path]
             self._feeds.pop(path).close()
 
-    def _append(self, path: Path, content: bytes | memoryview) -> None:
+    def _append(self, path: Path | UPath, content: bytes | memoryview) -> None:
         try:
             with path.open("r+b") as file:  # not "ab", which would make a file anew that was thrown away
                 file.seek(0, os.SEEK_END)
@@ -100,7 +101,7 @@ class Freight:
             raise BodyTooLarge(limit=self._limit, setting=self._setting)
 
 
-def _index(path: Path, nbytes: int) -> dict[str, Span]:
+def _index(path: Path | UPath, nbytes: int) -> dict[str, Span]:
     with path.open("rb") as file:
         return index_in(file, nbytes)
 

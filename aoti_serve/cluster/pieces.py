@@ -9,6 +9,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
 
+from upath import UPath
+
 from aoti_serve.cluster.calls import unwrapped
 from aoti_serve.cluster.feed import Piece
 from aoti_serve.cluster.freight import FreightActor
@@ -21,7 +23,7 @@ class Source(NamedTuple):
     """Who hands out a version's bytes, and by which name."""
 
     freight: FreightActor
-    path: Path
+    path: Path | UPath
 
 
 class Pieces:
