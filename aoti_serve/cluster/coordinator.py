@@ -56,7 +56,7 @@ class Coordinator:
         self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
         self._admission = Admission(self._store, model.name, signature, limits, model.weights_roots)
         first = await asyncio.to_thread(self._first, model, signature, carries_weights)
-        self._registry = Registry(self._store.term, first)
+        self._registry = Registry(self._store.term, first, self._check_term)
         census = Census(serve.get_replica_context().app_name, members)
         self._registry.expect(await asyncio.to_thread(census.processes))
         self._uploads = Uploads(self._store)

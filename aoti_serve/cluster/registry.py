@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,10 @@ from aoti_serve.weights.target import Report, Seen, Staging, Target
 from aoti_serve.weights.version import Committed
 
 POLL_S = 2.0
+TICK_S = 0.5
+
+
+async def _always_newest() -> None: ...
 
 
 @dataclass
@@ -30,9 +35,13 @@ class Registry:
     has ended; so the list never misses a replica that could still answer.
     """
 
-    def __init__(self, term: int, committed: Committed) -> None:
+    def __init__(
+        self, term: int, committed: Committed, check_term: Callable[[], Awaitable[None]] = _always_newest
+    ) -> None:
         self.target = Target(term=term, revision=1, committed=committed)
         self.revision = 0
+        self.heard = False  # whether anybody has reported yet
+        self._check_term = check_term
         self._entries: dict[str, _Entry] = {}
         self._changed = asyncio.Condition()
         self._notices: set[asyncio.Task[None]] = set()
@@ -49,8 +58,8 @@ class Registry:
     async def sync(self, report: Report, process: ActorHandle[Any], seen: Seen | None) -> Target:
         """Take a member's report; answer the target once it is newer than what it has `seen`, or after a while."""
         self._entries[report.member] = _Entry(report, process)
-        self._count_runners()
-        await self._notify()
+        self.heard = True
+        await self.touch()
         if seen is not None and seen.term == self.target.term:
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S), self._changed:
@@ -68,12 +77,19 @@ class Registry:
         )
 
     async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout), self._changed:
-                await self._changed.wait_for(lambda: enough(self.reports))
+        """Time in which this process was stopped itself does not count: nobody else is late then."""
+        left = timeout
+        while left > 0 and not enough(self.reports):
+            started = time.monotonic()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, TICK_S)), self._changed:
+                    await self._changed.wait_for(lambda: enough(self.reports))
+            left -= min(time.monotonic() - started, 2 * TICK_S)
         return self.reports
 
     async def expel(self, members: Iterable[str]) -> None:
+        """Raises Superseded instead if another coordinator has followed this one: then they are not ours to end."""
+        await self._check_term()
         for member in members:
             if member in self._entries:
                 ray.kill(self._entries.pop(member).process)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 
 from aoti_serve.cluster.census import Census
@@ -19,7 +18,7 @@ class Watch:
 
     A member that does not hold what is committed, and is not brought there within `patience` seconds, is ended; its
     successor starts with what is committed. After a restart of the coordinator that is how a commit is completed that
-    its predecessor began.
+    its predecessor began. A coordinator that has heard of nobody at all ends nobody: it may be itself that is cut off.
     """
 
     def __init__(self, registry: Registry, census: Census, patience: float, swapping: Callable[[], bool]) -> None:
@@ -27,7 +26,7 @@ class Watch:
         self._census = census
         self._patience = patience
         self._swapping = swapping
-        self._behind: dict[str, float] = {}
+        self._behind: dict[str, int] = {}  # for how many looks; not in seconds, in which this process may be stopped
 
     async def run(self) -> None:
         while True:
@@ -48,15 +47,15 @@ class Watch:
             await self._registry.keep(alive, known)
 
     async def _replace_the_diverged(self) -> None:
-        target, now = self._registry.target, time.monotonic()
+        target = self._registry.target
         behind = {
             report.member
             for report in self._registry.reports
             if not report.joining and not report.holds(target.committed)
         }
-        self._behind = {member: self._behind.get(member, now) for member in behind}
-        late = [member for member, since in self._behind.items() if now - since > self._patience]
-        if late:
+        self._behind = {member: self._behind.get(member, 0) + 1 for member in behind}
+        late = [member for member, looks in self._behind.items() if looks * PERIOD_S > self._patience]
+        if late and self._registry.heard:
             logger.warning(f"replacing {', '.join(late)}: not at {target.committed.version} in {self._patience:g} s")
             await self._registry.expel(late)
         if not behind and target.settled < target.committed.epoch:

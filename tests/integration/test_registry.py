@@ -16,6 +16,7 @@ from aoti_serve.cluster import census, registry
 from aoti_serve.cluster.census import Census
 from aoti_serve.cluster.registry import Registry
 from aoti_serve.cluster.watch import Watch
+from aoti_serve.errors import Superseded
 from aoti_serve.weights.target import Receipt, Report, Seen, Staging
 from aoti_serve.weights.version import Committed, Version
 
@@ -162,3 +163,46 @@ async def test_during_a_swap_the_swap_has_the_deadlines(replica: ActorHandle[Any
     await looked.wait()
     assert ray.get(replica.__ray_ready__.remote())
     task.cancel()
+
+
+async def test_a_coordinator_that_has_heard_of_nobody_ends_nobody(replica: ActorHandle[Any]) -> None:
+    """It may be itself that is cut off."""
+    made = Registry(1, COMMITTED)
+    made.expect(CENSUS.processes())
+    looks = 0
+
+    def looked() -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    task = asyncio.create_task(Watch(made, CENSUS, patience=0.0, swapping=looked).run())
+    while looks < 3:
+        await asyncio.sleep(0.1)
+    assert ray.get(replica.__ray_ready__.remote())
+    task.cancel()
+
+
+async def test_a_coordinator_that_was_followed_ends_nobody(replica: ActorHandle[Any]) -> None:
+    async def followed() -> None:
+        raise Superseded(model="m", term=1, newer=2)
+
+    made = Registry(1, COMMITTED, followed)
+    await made.sync(Report("r1", epoch=4), replica, None)
+    with pytest.raises(Superseded):
+        await made.expel(["r1"])
+    assert ray.get(replica.__ray_ready__.remote())
+
+
+async def test_time_in_which_the_coordinator_was_stopped_does_not_count(
+    replica: ActorHandle[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would find everybody late when it is continued."""
+    made = Registry(1, COMMITTED)
+    clock = iter(range(0, 10**6, 1000))
+    monkeypatch.setattr(registry.time, "monotonic", lambda: next(clock))  # each look at the clock, it was away again
+    waiting = asyncio.create_task(made.until(bool, 3.0))
+    await asyncio.sleep(2 * registry.TICK_S)
+    assert not waiting.done()
+    await made.sync(Report("r1"), replica, None)
+    assert [report.member for report in await waiting] == ["r1"]
