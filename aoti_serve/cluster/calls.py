@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.errors import AotiServeError
+from aoti_serve.errors import AotiServeError, Unavailable
 
 
 def apart(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
@@ -19,14 +20,19 @@ def apart(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
     return handle.options(_by_reference=False)
 
 
-async def unwrapped(call: Awaitable[Any]) -> Any:
+async def unwrapped(call: Awaitable[Any], seconds: float | None = None) -> Any:
     """Await a call; an AotiServeError raised on the other side is raised here as itself.
 
-    Ray wraps it in a RayTaskError whose text is a traceback.
+    Ray wraps it in a RayTaskError whose text is a traceback. Raises Unavailable if there is no answer in so many
+    `seconds`: a process that is stopped, not dead, would never give one.
     """
+    clock = asyncio.timeout(seconds)
     try:
-        return await call
+        async with clock:
+            return await call
     except Exception as error:
+        if clock.expired():
+            raise Unavailable(detail=f"no answer within {seconds:g} s") from None
         cause = getattr(error, "cause", None)
         if isinstance(cause, AotiServeError):
             raise cause from None

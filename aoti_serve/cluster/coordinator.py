@@ -7,11 +7,13 @@ import logging
 from contextlib import suppress
 from typing import Any
 
+import ray
 from ray import serve
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from aoti_serve.cluster.attempt import Attempt
+from aoti_serve.cluster.calls import unwrapped
 from aoti_serve.cluster.census import Census
 from aoti_serve.cluster.changes import Changes
 from aoti_serve.cluster.freight import Freight
@@ -21,7 +23,7 @@ from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.uploads import Uploads
 from aoti_serve.cluster.watch import Watch
 from aoti_serve.config import GatewayConfig, ModelConfig
-from aoti_serve.errors import InvalidWeights, StoreFailed
+from aoti_serve.errors import InvalidWeights, StoreFailed, Unavailable
 from aoti_serve.model.signature import Signature
 from aoti_serve.weights.admission import Admission
 from aoti_serve.weights.audit import AuditLog
@@ -36,6 +38,7 @@ logger = logging.getLogger("ray.serve")
 STATUS_POLL_S = 2.0
 HOUSEKEEPING_S = 2.0
 PROGRESS_S = 0.1
+FREIGHT_S = 10.0
 
 
 class Coordinator:
@@ -140,15 +143,24 @@ class Coordinator:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             await asyncio.to_thread(self._uploads.drop_idle)
-            self._freight.close_idle.remote()
+            await self._look_after_freight()
             self._changes.measure()
+
+    async def _look_after_freight(self) -> None:
+        try:
+            await unwrapped(self._freight.close_idle.remote(), FREIGHT_S)
+        except Unavailable:
+            ray.kill(self._freight, no_restart=False)  # stopped: Ray starts another only for one that is dead
+        except RayError:
+            pass  # being started again
 
     async def _follow_bytes(self) -> None:
         while True:
             await asyncio.sleep(PROGRESS_S)
             if version := self._changes.moving:
-                with suppress(RayError):  # it only shows; a freight that has died is started again
-                    await self._changes.arrived(await self._freight.read.remote(self._store.file(version)))
+                with suppress(RayError, Unavailable):  # it only shows
+                    read = unwrapped(self._freight.read.remote(self._store.file(version)), FREIGHT_S)
+                    await self._changes.arrived(await read)
 
     def _first(self, model: ModelConfig, signature: Signature, carries_weights: bool) -> Committed:
         """What was committed last; in a new store, the configuration's weights, or the package's own."""

@@ -13,11 +13,13 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.calls import apart, unwrapped
-from aoti_serve.errors import RuntimeFailed, Superseded
+from aoti_serve.errors import RuntimeFailed, Superseded, Unavailable
 from aoti_serve.weights.target import Report, Seen, Target
 
 logger = logging.getLogger("ray.serve")
 RETRY_S = 0.2
+ANSWER_S = 6.0  # the coordinator holds a question back for POLL_S, or answers at once
+LOST = (RayError, RayServeException, Superseded, Unavailable)  # there may be another coordinator by now
 
 
 class Participant(Protocol):
@@ -71,7 +73,7 @@ class Membership:
     async def _reconcile(self, target: Target) -> None:
         try:
             await self._participant.reconcile(target)
-        except (RayError, RayServeException) as error:
+        except LOST as error:
             await self._wait(error)  # the bytes came from a coordinator that is gone; the next one has them, too
             return
         self._seen = Seen(target.term, target.revision)
@@ -83,8 +85,8 @@ class Membership:
         while True:
             try:
                 sync = self._coordinator.sync.remote(report, self._process, self._seen.term, seen)
-                target: Target = await unwrapped(sync)
-            except (RayError, RayServeException, Superseded) as error:
+                target: Target = await unwrapped(sync, ANSWER_S)
+            except LOST as error:
                 await self._wait(error)
             else:
                 self._lost = False

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from upath import UPath
 
@@ -17,6 +17,8 @@ from aoti_serve.cluster.freight import FreightActor
 from aoti_serve.errors import DigestMismatch
 from aoti_serve.tensors import Span
 from aoti_serve.weights.version import Version
+
+CHUNK_S = 60.0  # a slow disk, the slowest of all readers
 
 
 class Source(NamedTuple):
@@ -40,7 +42,7 @@ class Pieces:
 
     async def index(self) -> dict[str, Span]:
         """Where each tensor lies in them."""
-        found: dict[str, Span] = await unwrapped(self._freight.index.remote(self._path, self._version.nbytes))
+        found: dict[str, Span] = await unwrapped(self._freight.index.remote(self._path, self._version.nbytes), CHUNK_S)
         return found
 
     def __iter__(self) -> Iterator[Piece]:
@@ -58,5 +60,6 @@ class Pieces:
         return asyncio.run_coroutine_threadsafe(self._pull(number), self._loop)
 
     async def _pull(self, number: int) -> Piece | None:
-        refs = await unwrapped(self._freight.chunk.remote(self._path, self._version.nbytes, self._reader, number))
+        asked: Any = self._freight.chunk.remote(self._path, self._version.nbytes, self._reader, number)
+        refs = await unwrapped(asked, CHUNK_S)
         return await refs[0] if refs else None

@@ -19,6 +19,8 @@ from aoti_serve.model.package import Package
 from aoti_serve.weights.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Version
 
+SOURCE_S = 10.0
+
 
 class Resident:
     """The two buffers of a replica's container, by weights version; what a follower works on.
@@ -52,7 +54,7 @@ class Resident:
             if self.container.staged != version.number:
                 self._staged_in, self._received = 0.0, 0
             return
-        pieces = Pieces(await unwrapped(self._coordinator.source.remote(version)), self._replica, version)
+        pieces = Pieces(await unwrapped(self._coordinator.source.remote(version), SOURCE_S), self._replica, version)
         index = await pieces.index()
         self._staged_in = await self._timed(
             lambda: self.container.stage_bytes(index, pieces, version.number, strict=version.strict)
