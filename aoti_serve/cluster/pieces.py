@@ -53,6 +53,7 @@ class Pieces:
             asked = self._ask(number)
             digest.update(piece.data)
             yield piece
+            del piece  # else it is held in the object store while the next one is waited for
         if digest.hexdigest() != self._version.digest:
             raise DigestMismatch(got=digest.hexdigest(), expected=self._version.digest)
 

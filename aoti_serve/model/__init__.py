@@ -2,6 +2,7 @@
 
 Making:  export, program/ (what is compiled), signature, tree
 Reading: package, archive/ (the file), elsewhere/ (packages made by plain torch), loading
-Running: container, gate (admission), calls (inputs, outputs), intake (weights), filling (from bytes), readable (tensors),
-         buffers, device (memory, streams), variants (batch sizes), aoti/ (the native runtime)
+Running: container, gate (admission), calls (inputs, outputs), intake (weights: the checks), filling (weights: a file's
+         bytes), readable (tensors), buffers, device (memory, streams), variants (batch sizes), aoti/ (the native
+         runtime)
 """

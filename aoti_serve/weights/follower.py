@@ -52,7 +52,8 @@ class Follower:
             await self._stage(staging.swap, staging.version)
 
     async def _stage(self, swap: str, version: Version) -> None:
-        self.staged, self._left = None, True
+        self.staged = self.failed = self.error = None
+        self._left = True
         try:
             await self._buffers.stage(version)
         except Exception as error:  # whatever it is, the coordinator must hear it, and the old version goes on

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ from aoti_serve.weights.uri import scrubbed, shown
 
 
 class Remote:
-    """The same as `Disk`, over objects: a small put is one step there, and nothing can be locked.
+    """The same as `Disk`, over objects: a small put is one step there, and other processes cannot be locked out.
 
     Files come and go through a private folder on this host. Raises StoreFailed, whatever the other side raises.
     """
@@ -33,6 +34,7 @@ class Remote:
         with self._asking():
             self._files, self._base = root.fs, root.path.rstrip("/")
         self.incoming = _spool(self._uri)
+        self._lock = threading.Lock()
 
     def prepare(self) -> None:
         with self._asking():
@@ -40,8 +42,9 @@ class Remote:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nothing is locked."""
-        yield
+        """Only this process' threads can be kept out."""
+        with self._lock:
+            yield
 
     def read(self, name: str) -> bytes | None:
         with self._asking():

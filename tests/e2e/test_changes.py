@@ -70,19 +70,19 @@ def test_a_swap_that_nobody_waits_for_tells_its_outcome_later(server: Server, ea
     assert "safetensors" in last["error"]
 
 
-def test_the_events_show_the_bytes_of_every_replica(server: Server, eager: Eager) -> None:
+def test_the_events_show_every_replica_through_the_phases(server: Server, eager: Eager) -> None:
     events = server.events()
     next(events)
     asked = server.swap(eager.files["v2"], wait=False).json()["swap"]["id"]
-    seen: set[tuple[str, int]] = set()
+    seen: set[tuple[str, str]] = set()
     for status in events:
         if status["swap"]:
-            seen |= {(entry["replica"], entry["nbytes"]) for entry in status["swap"]["replicas"]}
+            seen |= {(status["swap"]["phase"], entry["replica"]) for entry in status["swap"]["replicas"]}
         if status["last"] and status["last"]["id"] == asked:
             break
     replicas = {receipt["replica"] for receipt in status["replicas"]}
     assert len(replicas) == 2
-    assert {(replica, status["current"]["nbytes"]) for replica in replicas} <= seen
+    assert {("staging", replica) for replica in replicas} <= seen
 
 
 def test_receipts_say_what_arrived_where_and_what_is_behind_it(server: Server, eager: Eager) -> None:
@@ -92,8 +92,9 @@ def test_receipts_say_what_arrived_where_and_what_is_behind_it(server: Server, e
         assert (receipt["version"], receipt["digest"]) == (current["current"]["number"], current["current"]["digest"])
         assert receipt["previous"] == before["number"]
         assert receipt["stage_milliseconds"] > 0
+        assert receipt["nbytes"] == current["current"]["nbytes"]
     for receipt in server.rollback().json()["replicas"]:
-        assert receipt["stage_milliseconds"] == 0, "it was resident: no data moves"
+        assert (receipt["stage_milliseconds"], receipt["nbytes"]) == (0, 0), "it was resident: no data moves"
 
 
 def audited(server: Server) -> list[Any]:
