@@ -40,7 +40,7 @@ class Registry:
     ) -> None:
         self.target = Target(term=term, revision=1, committed=committed)
         self.revision = 0
-        self.heard = False  # whether anybody has reported yet
+        self.heard: set[str] = set()  # who has reported to this coordinator
         self._check_term = check_term
         self._entries: dict[str, _Entry] = {}
         self._changed = asyncio.Condition()
@@ -58,7 +58,7 @@ class Registry:
     async def sync(self, report: Report, process: ActorHandle[Any], seen: Seen | None) -> Target:
         """Take a member's report; answer the target once it is newer than what it has `seen`, or after a while."""
         self._entries[report.member] = _Entry(report, process)
-        self.heard = True
+        self.heard.add(report.member)
         await self.touch()
         if seen is not None and seen.term == self.target.term:
             with suppress(TimeoutError):
@@ -98,6 +98,7 @@ class Registry:
     async def keep(self, alive: set[str], known: set[str]) -> None:
         """Forget those of the `known` that are no longer alive."""
         dead = known - alive
+        self.heard -= dead
         if dead & self._entries.keys():
             self._entries = {member: entry for member, entry in self._entries.items() if member not in dead}
             await self.touch()

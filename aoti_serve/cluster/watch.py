@@ -11,6 +11,7 @@ from aoti_serve.cluster.registry import Registry
 
 logger = logging.getLogger("ray.serve")
 PERIOD_S = 0.5
+UNHEARD_S = 15.0  # a member may wait for an answer of the coordinator before this one for ANSWER_S
 
 
 class Watch:
@@ -54,9 +55,12 @@ class Watch:
             if not report.joining and not report.holds(target.committed)
         }
         self._behind = {member: self._behind.get(member, 0) + 1 for member in behind}
-        late = [member for member, looks in self._behind.items() if looks * PERIOD_S > self._patience]
+        late = [member for member, looks in self._behind.items() if looks * PERIOD_S > self._patience_with(member)]
         if late and self._registry.heard:
             logger.warning(f"replacing {', '.join(late)}: not at {target.committed.version} in {self._patience:g} s")
             await self._registry.expel(late)
         if not behind and target.settled < target.committed.epoch:
             self._registry.publish(staging=target.staging, settled=target.committed.epoch)
+
+    def _patience_with(self, member: str) -> float:
+        return self._patience if member in self._registry.heard else max(self._patience, UNHEARD_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -60,11 +61,28 @@ class Disk:
         """Replace a file in one step; `sync` its folder to have it survive a power cut."""
         path = self.root / name
         scratch = path.with_name(path.name + ".tmp")
-        with scratch.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
+        try:
+            with scratch.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        except OSError:
+            scratch.unlink(missing_ok=True)
+            raise
+
+    def write_term(self, term: int) -> None:
+        """A full disk must not keep a coordinator from coming back: if there is no room, it is replaced in place."""
+        content = f"{term:020d}".encode()  # all of one length: a single write of a few bytes is made, or not
+        try:
+            self.write("TERM", content)
+        except OSError as error:
+            path = self.root / "TERM"
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.exists():
+                raise
+            with path.open("r+b", buffering=0) as file:
+                file.write(content)
+                os.fsync(file.fileno())
 
     def sync(self, folder: str) -> None:
         _sync_folder(self.root / folder)

@@ -54,7 +54,7 @@ class Store:
             self._place.prepare()
         with self._alone():
             self.term = (self._last_term() or 0) + 1
-            self._place.write("TERM", str(self.term).encode())
+            self._place.write_term(self.term)
             self._place.sync(".")
             self._clean()
 
