@@ -55,6 +55,7 @@ class Changes:
             model=self._model,
             revision=self._registry.revision,
             epoch=committed.epoch,
+            settled=self._registry.target.settled >= committed.epoch,
             current=committed.version,
             previous=committed.previous,
             replicas=self._receipts(),
@@ -121,7 +122,7 @@ class Changes:
         try:
             await self._run(attempt, version)
         except BaseException:
-            await asyncio.to_thread(self._forget_uncommitted, version)
+            await asyncio.to_thread(self._store.remove, version)  # unless it is committed
             raise
 
     async def _roll_back(self, attempt: Attempt, number: int | None) -> None:
@@ -153,8 +154,3 @@ class Changes:
         swap = Swap(version, self._registry, commit, self._deadlines, attempt.enter)
         attempt.version, attempt.swap = version, swap.id
         await swap.run()
-
-    def _forget_uncommitted(self, version: Version) -> None:
-        committed = self._store.committed()
-        if committed is None or committed.version.number != version.number:
-            self._store.remove(version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import replace
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.calls import apart, unwrapped
+from aoti_serve.cluster.wakefulness import Wakefulness
 from aoti_serve.errors import RuntimeFailed, Superseded, Unavailable
 from aoti_serve.weights.target import Report, Seen, Target
 
@@ -41,8 +43,11 @@ class Membership:
         self._process = ray.get_runtime_context().current_actor
         self._joining = True
         self._seen = Seen()
+        self._turn = 0
+        self._asked = 0.0
         self._lost = False
-        self._task: asyncio.Task[None] | None = None
+        self._wakefulness = Wakefulness()
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def join(self) -> None:
         """Return once the coordinator counts this as a member that holds what is committed, and follow from then on.
@@ -59,16 +64,24 @@ class Membership:
                 self._joining = False  # the next report says so; what is its answer is no longer behind its back
             else:
                 await self._reconcile(target)
-        self._task = asyncio.get_running_loop().create_task(self._follow())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._follow()), loop.create_task(self._wakefulness.tick())]
 
     def check(self) -> None:
         """Raise what ended the following, if anything did: for Serve's health check."""
-        if self._task is not None and self._task.done():
-            self._task.result()
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def current(self) -> None:
+        """Return when what this member knows is no older than its last awakening; nearly always at once."""
+        await self._wakefulness.refreshed()
 
     async def _follow(self) -> None:
         while True:
-            await self._reconcile(await self._sync(self._report(), self._seen))
+            seen = self._seen if self._wakefulness.fresh else None
+            await self._reconcile(await self._sync(self._report(), seen))
+            self._wakefulness.learnt(self._asked)
 
     async def _reconcile(self, target: Target) -> None:
         try:
@@ -77,12 +90,13 @@ class Membership:
             await self._wait(error)  # the bytes came from a coordinator that is gone; the next one has them, too
             return
         self._seen = Seen(target.term, target.revision)
-        if not self._report().holds(target.committed):
+        if not self._participant.report().holds(target.committed):
             raise RuntimeFailed(call="reconcile", detail=f"still not at {target.committed}")
 
     async def _sync(self, report: Report, seen: Seen | None) -> Target:
         """The target of the newest coordinator there is; an older one that still runs is not listened to."""
         while True:
+            self._asked = time.monotonic()
             try:
                 sync = self._coordinator.sync.remote(report, self._process, self._seen.term, seen)
                 target: Target = await unwrapped(sync, ANSWER_S)
@@ -101,4 +115,5 @@ class Membership:
         await asyncio.sleep(RETRY_S)
 
     def _report(self) -> Report:
-        return replace(self._participant.report(), joining=self._joining)
+        self._turn += 1
+        return replace(self._participant.report(), turn=self._turn, joining=self._joining)

@@ -57,9 +57,11 @@ class Registry:
 
     async def sync(self, report: Report, process: ActorHandle[Any], seen: Seen | None) -> Target:
         """Take a member's report; answer the target once it is newer than what it has `seen`, or after a while."""
-        self._entries[report.member] = _Entry(report, process)
-        self.heard.add(report.member)
-        await self.touch()
+        before = self._entries.get(report.member)
+        if before is None or report.turn > before.report.turn:
+            self._entries[report.member] = _Entry(report, process)
+            self.heard.add(report.member)
+            await self.touch()
         if seen is not None and seen.term == self.target.term:
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S), self._changed:

@@ -45,6 +45,7 @@ class WeightsStatus(Frozen):
     model: str
     revision: int
     epoch: int
+    settled: bool  # whether no gateway lets anything older out any more
     current: Version
     previous: Version | None
     replicas: tuple[Receipt, ...]

@@ -95,7 +95,7 @@ class Served:
     async def _run(self, arrays: Arrays) -> Answered:
         """An answer that is not older than the last swap that has returned, by whichever replica gives one.
 
-        A replica that was stopped before that swap, and expelled in it, may wake up and answer after it.
+        A replica, or this gateway, may have been stopped before that swap, been expelled in it, and wake up after it.
         """
         for _ in range(TRIES):
             try:
@@ -105,6 +105,7 @@ class Served:
             except ReplicaBehind as error:
                 behind = error
             else:
+                await self.membership.current()
                 self._epoch = max(self._epoch, answer.epoch)  # who has seen the new version sees no old one after it
                 if answer.epoch >= self._settled:
                     return answer

@@ -92,16 +92,18 @@ async def test_what_may_answer_already_is_waited_for(replica: ActorHandle[Any]) 
         return all(report.holds(COMMITTED) for report in reports)
 
     assert not holds(await made.until(holds, 0.01))
-    await made.sync(Report("r1", runners=2, epoch=5), replica, None)
+    await made.sync(Report("r1", turn=1, runners=2, epoch=5), replica, None)
     assert holds(await made.until(holds, 0.01))
     assert made.target.runners == 2
 
 
 async def test_a_newcomer_counts_for_nothing_until_it_has_joined(replica: ActorHandle[Any]) -> None:
     made = Registry(1, COMMITTED)
-    await made.sync(Report("r1", runners=2, joining=True, epoch=5), replica, None)
+    joining = Report("r1", turn=1, runners=2, joining=True, epoch=5)
+    await made.sync(joining, replica, None)
     assert made.target.runners == 0
-    await made.sync(Report("r1", runners=2, epoch=5), replica, None)
+    await made.sync(Report("r1", turn=2, runners=2, epoch=5), replica, None)
+    await made.sync(joining, replica, None)  # held up on the way, it arrives again
     assert made.target.runners == 2
 
 

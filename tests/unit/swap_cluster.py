@@ -5,8 +5,7 @@ garbage while they are written, the store by a term and an epoch. Nothing moves 
 at a time, so a test, or hypothesis, has the whole schedule in its hand. There is no clock: a deadline passes when the
 test lets it.
 
-Of Ray it assumes what Ray promises: a member's calls reach one coordinator in order. Late duplicates are played for
-all reports but those of a joining member (`Coordinator.hear_again`).
+A member's reports may arrive late, in any order, and more than once.
 """
 
 from __future__ import annotations
@@ -152,6 +151,7 @@ class Member:
         self.alive, self.paused, self.doomed, self.deaf = True, False, False, False
         self.ready = False
         self.joining = True
+        self.turn = 0
         self.seen = Seen()
         self.settled = NOTHING
         self.gate = Gate()
@@ -208,7 +208,8 @@ class Member:
             raise RuntimeFailed(call="reconcile", detail=f"still not at {target.committed}")
 
     def _report(self) -> Report:
-        return replace(self.report(), joining=self.joining)
+        self.turn += 1
+        return replace(self.report(), turn=self.turn, joining=self.joining)
 
 
 class Replica(Member):
@@ -352,6 +353,8 @@ class Coordinator:
 
     async def expel(self, members: list[str]) -> None:
         """A replica that was stopped may wake up once more before it is dead; of gateways that is not allowed."""
+        if self.alive and not self.current:
+            raise Superseded(model="m", term=self.term, newer=self.world.store.term)
         for name in members if self.alive else []:
             self._reports.pop(name, None)
             member = self.world.members[name]
@@ -374,7 +377,9 @@ class Coordinator:
             return committed
 
         self.phases = []
-        self.task = asyncio.get_running_loop().create_task(Swap(version, self, commit, entered=self.phases.append).run())
+        self.task = asyncio.get_running_loop().create_task(
+            Swap(version, self, commit, entered=self.phases.append).run()
+        )
         self.task.add_done_callback(self._ended)
         return self.task
 
@@ -395,8 +400,10 @@ class Coordinator:
             self._parked.append(call)
 
     def hear(self, report: Report) -> None:
-        self._reports[report.member] = report
-        self._look()
+        before = self._reports.get(report.member)
+        if before is None or report.turn > before.turn:
+            self._reports[report.member] = report
+            self._look()
 
     def poll(self, call: Call) -> None:
         """No news for so long that the member is answered all the same."""
@@ -405,9 +412,8 @@ class Coordinator:
 
     def hear_again(self, number: int) -> None:
         """An old report arrives once more, after newer ones, or after its sender's death."""
-        old = [report for report in self._heard if not report.joining]
-        if old:
-            self.hear(old[number % len(old)])
+        if self._heard:
+            self.hear(self._heard[number % len(self._heard)])
 
     def pass_time(self) -> bool:
         """All deadlines pass; whether there was one."""
@@ -425,10 +431,9 @@ class Coordinator:
         if self.swapping or not self.alive:
             return
         target = self.target
-        behind = [
-            report.member for report in self.reports if not report.joining and not report.holds(target.committed)
-        ]
-        await self.expel(behind)
+        behind = [report.member for report in self.reports if not report.joining and not report.holds(target.committed)]
+        if behind and self.current:
+            await self.expel(behind)
         if not behind and target.settled < target.committed.epoch:
             self.publish(staging=target.staging, settled=target.committed.epoch)
 
@@ -485,7 +490,9 @@ class World:
 
     def serving(self) -> set[int]:
         """The versions that the ready replicas would answer with."""
-        return {replica.memory.answering.number for replica in self.replicas if replica.ready and replica.memory.answering}
+        return {
+            replica.memory.answering.number for replica in self.replicas if replica.ready and replica.memory.answering
+        }
 
     # what can happen
 
@@ -647,13 +654,16 @@ class World:
             if replica.ready:
                 assert replica.memory.answering in known, f"{replica.name} is ahead of the commit point, or torn"
 
-    async def ends_well(self) -> Coordinator:
-        """Faults end, and what Ray and Serve do about them is done: the broken are ended, one coordinator is left."""
+    def mend(self) -> None:
         for member in self.live:
             member.paused = member.deaf = False
             if isinstance(member, Replica):
                 member.memory.broken = None
         self.coordinator.commit_error, self.coordinator.dies_after_commit = None, False
+
+    async def ends_well(self) -> Coordinator:
+        """Faults end, and what Ray and Serve do about them is done: the broken are ended, one coordinator is left."""
+        self.mend()
         for coordinator in self.coordinators:
             if not coordinator.current:
                 coordinator.crash()

@@ -41,7 +41,7 @@ def test_a_name_and_a_package_are_enough() -> None:
     ],
 )
 def test_versions_are_kept_beside_the_package_if_nothing_is_said(changes: dict[str, Any], store: str) -> None:
-    assert ModelConfig.model_validate(model(**changes)).store_root == Path(store).resolve()
+    assert ModelConfig.model_validate(model(**changes)).store_root == str(Path(store).resolve())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""What may be asked of a swap; the rest is refused before anything is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from aoti_serve.weights.order import Order
+
+SHA256 = "0123456789abcdef" * 4
+
+
+def test_by_default_a_swap_is_complete_strict_and_unconditional() -> None:
+    order = Order()
+    assert (order.label, order.sha256, order.partial, order.base_version, order.strict) == ("", None, False, None, True)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"label": "step 1200 \u2014 d\u00e9j\u00e0 vu"},
+        {"label": "x" * 256},
+        {"sha256": SHA256},
+        {"sha256": SHA256.upper()},
+        {"base_version": 0},
+        {"partial": True, "base_version": 3},
+        {"strict": False},
+    ],
+)
+def test_it_takes(asked: dict[str, Any]) -> None:
+    order = Order(**asked)
+    assert {name: getattr(order, name) for name in asked} == asked
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"label": "x" * 257}, "label"),
+        ({"label": "\x1b[31mred"}, "label"),
+        ({"label": "two\nlines"}, "label"),
+        ({"label": "a trailing line\n"}, "label"),
+        ({"label": "\x7f"}, "label"),
+        ({"sha256": SHA256[1:]}, "sha256"),
+        ({"sha256": SHA256 + "\n"}, "sha256"),
+        ({"sha256": "g" * 64}, "sha256"),
+        ({"base_version": -1}, "base_version"),
+        ({"partial": True}, "a partial swap needs base_version"),
+        ({"lable": "x"}, "lable"),
+    ],
+)
+def test_it_refuses(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Order(**asked)
+
+
+def test_an_order_does_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Order().label = "x"
