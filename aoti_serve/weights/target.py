@@ -73,8 +73,9 @@ class Seen(NamedTuple):
 class Report:
     """What a member holds: a replica, or a gateway, which has no runners and only needs the fence.
 
-    `turn` counts its reports: one that was held up on the way must not replace a later one. `staged` is the swap it has staged; `failed` the swap that it could not stage, for the reason `error`. A member that
-    is `joining` answers nothing yet, and is not waited for.
+    `turn` counts its reports: one that was held up on the way must not replace a later one. `staged` is the swap it has
+    staged; `failed` the swap that it could not stage, for the reason `error`. A member that is `joining` answers
+    nothing yet, and is not waited for.
     """
 
     member: str

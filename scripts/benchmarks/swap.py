@@ -56,7 +56,6 @@ class Measured(NamedTuple):
     store_peak: float  # MB in Ray's object store
 
 
-@serve.deployment(num_replicas=REPLICAS, ray_actor_options={"num_cpus": 0})
 class Reloading:
     """The module in eager PyTorch, as Serve's documentation has it."""
 
@@ -83,9 +82,10 @@ def main() -> None:
     progress = Console(stderr=True)
     with TemporaryDirectory() as folder, progress.status("compiling and measuring"), cluster():
         found = measured(Path(folder), max(1, round(options.megabytes / MB_PER_LAYER)), options.rounds)
-    print(json.dumps(found._asdict() | {"rows": [row._asdict() for row in found.rows]})) if options.json else show(
-        found
-    )
+    if options.json:
+        print(json.dumps(found._asdict() | {"rows": [row._asdict() for row in found.rows]}))
+    else:
+        show(found)
 
 
 def show(found: Measured) -> None:
@@ -103,7 +103,7 @@ def show(found: Measured) -> None:
 @contextmanager
 def cluster() -> Iterator[None]:
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"}
-    ray.init(address="local", num_cpus=8, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         yield
     finally:
@@ -149,24 +149,31 @@ def ours(files: list[Path], rounds: int) -> tuple[list[Row], dict[str, float], f
     with store_peak() as peak:
         rows = [
             changed("swap", ask, swap, rounds),
-            changed("rollback", ask, lambda _: client.rollback() and None, rounds),
+            changed("rollback", ask, lambda _: client.rollback(), rounds),
         ]
     return rows, {name: statistics.median(entry[name] for entry in phases) for name in phases[0]}, peak[0]
 
 
 def reload(files: list[Path], depth: int, rounds: int) -> Row:
     def load(turn: int) -> None:
-        path = str(files[turn % 2])
-        serve.run(Reloading.options(user_config={"path": path}).bind(depth), name="plain", route_prefix="/")
-        while {ask().text for _ in range(8 * REPLICAS)} != {path}:
+        deploy(files[turn % 2], depth)
+        while {ask().text for _ in range(8 * REPLICAS)} != {str(files[turn % 2])}:
             pass
 
     ask = asking("/", b"", {})
-    serve.run(Reloading.options(user_config={"path": str(files[1])}).bind(depth), name="plain", route_prefix="/")
+    deploy(files[1], depth)
     return changed("reload by Serve, eager", ask, load, rounds)
 
 
-def changed(what: str, ask: Callable[[], httpx.Response], change: Callable[[int], None], rounds: int) -> Row:
+def deploy(file: Path, depth: int) -> None:
+    deployment: Any = serve.deployment(Reloading)
+    configured = deployment.options(
+        num_replicas=REPLICAS, ray_actor_options={"num_cpus": 0}, user_config={"path": str(file)}
+    )
+    serve.run(configured.bind(depth), name="plain", route_prefix="/")
+
+
+def changed(what: str, ask: Callable[[], httpx.Response], change: Callable[[int], object], rounds: int) -> Row:
     """One client asks all the time, `change` is made again and again."""
     undisturbed = max(timed(ask) for _ in range(50))
     seconds, longest = [], []
@@ -201,7 +208,8 @@ def store_peak() -> Iterator[list[float]]:
 
     def run() -> None:
         while not stop.wait(0.01):
-            peak[0] = max(peak[0], node_stats().store_stats.object_store_bytes_used / 1e6)
+            stats: Any = node_stats()  # type: ignore[no-untyped-call]
+            peak[0] = max(peak[0], stats.store_stats.object_store_bytes_used / 1e6)
 
     watcher = threading.Thread(target=run)
     watcher.start()

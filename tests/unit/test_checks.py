@@ -1,0 +1,81 @@
+"""What only the bytes can tell: tied names that differ, and values that were compiled in."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from aoti_serve.constants import BakedConstant, Constants, ConstantSpec
+from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer
+from aoti_serve.weights import checks
+from aoti_serve.weights.checks import check_values, pieces
+from aoti_serve.weights.index import read_index
+
+COMPILED: NDArray[Any] = np.arange(5, dtype=np.float64)
+CONSTANTS = Constants(
+    constants=(ConstantSpec(name="embed", dtype="float32", shape=(1000,), stride=(1,)),),
+    tied={"head": "embed", "copy": "embed"},
+    baked=(
+        BakedConstant(name="scale", dtype="float64", shape=(5,), digest=hashlib.sha256(COMPILED.tobytes()).hexdigest()),
+    ),
+)
+EMBED: NDArray[Any] = np.linspace(0, 1, 1000, dtype=np.float32)
+
+
+def checked(folder: Path, arrays: dict[str, NDArray[Any]], strict: bool = True) -> list[str]:
+    path = folder / "w.safetensors"
+    save_file(arrays, path)
+    return check_values(path, read_index(path), CONSTANTS, strict)
+
+
+@pytest.fixture(autouse=True, params=[64, checks.PIECE_BYTES])
+def piece_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "PIECE_BYTES", request.param)
+
+
+@pytest.mark.parametrize("names", [["embed"], ["head"], ["embed", "head", "copy"], ["head", "copy"]])
+def test_names_of_one_constant_with_one_value_pass(tmp_path: Path, names: list[str]) -> None:
+    assert checked(tmp_path, {name: EMBED for name in names}) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "tied"), [(["embed", "head"], "embed"), (["head", "copy"], "copy"), (["copy", "embed", "head"], "embed")]
+)
+def test_names_of_one_constant_with_two_values_are_refused(tmp_path: Path, names: list[str], tied: str) -> None:
+    other = EMBED.copy()
+    other[-1] += 1
+    arrays = {name: EMBED for name in names} | {"head": other}
+    with pytest.raises(TiedTensorsDiffer) as caught:
+        checked(tmp_path, arrays)
+    assert {caught.value.facts["name"], caught.value.facts["tied"]} == {"head", tied}
+
+
+def test_the_same_bits_are_the_same_value_also_if_they_are_no_number(tmp_path: Path) -> None:
+    nothing = np.full(1000, np.nan, np.float32)
+    assert checked(tmp_path, {"embed": nothing, "head": nothing}) == []
+
+
+def test_the_compiled_value_passes(tmp_path: Path) -> None:
+    assert checked(tmp_path, {"embed": EMBED, "scale": COMPILED}) == []
+
+
+def test_another_value_of_a_baked_constant_is_refused_or_named(tmp_path: Path) -> None:
+    arrays = {"embed": EMBED, "scale": COMPILED + 1}
+    with pytest.raises(ConstantIsBaked, match="tensor 'scale'"):
+        checked(tmp_path, arrays)
+    assert checked(tmp_path, arrays, strict=False) == ["scale"]
+
+
+def test_a_file_that_ends_within_a_tensor_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"embed": EMBED}, path)
+    index = read_index(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with path.open("rb") as file, pytest.raises(OSError, match="1 bytes early"):
+        list(pieces(file, index["embed"]))
