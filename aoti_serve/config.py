@@ -42,7 +42,7 @@ def absolute(place: str) -> str:
     if scheme.lower() == "file":
         return str(Path(unquote(urlsplit(place).path)).resolve())
     authority, _, path = rest.partition("/")
-    path = posixpath.normpath(f"/{path}")
+    path = posixpath.normpath("/" + path.lstrip("/"))
     return f"{scheme.lower()}://{authority}{path if path != '/' else ''}"
 
 

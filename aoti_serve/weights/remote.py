@@ -27,9 +27,10 @@ class Remote:
     Files come and go through a private folder on this host. Raises StoreFailed, whatever the other side raises.
     """
 
-    def __init__(self, root: UPath) -> None:
+    def __init__(self, root: UPath, uri: str) -> None:
+        """`uri` is how the root was written; UPath may write it in another way."""
         self.root = root
-        self._uri = str(root)
+        self._uri = uri
         self.shown = shown(self._uri)
         with self._asking():
             self._files, self._base = root.fs, root.path.rstrip("/")

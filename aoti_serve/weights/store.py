@@ -25,8 +25,7 @@ from aoti_serve.errors import DigestMismatch, StoreFailed, Superseded, UnknownWe
 from aoti_serve.tensors import Span
 from aoti_serve.weights.disk import Disk
 from aoti_serve.weights.index import index_in
-from aoti_serve.weights.remote import Remote
-from aoti_serve.weights.uri import scrubbed, shown
+from aoti_serve.weights.place import place_at
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 
@@ -250,23 +249,6 @@ class Store:
             yield
         except (OSError, ValidationError) as error:
             raise StoreFailed(path=self.root, detail=str(error)) from error
-
-
-def place_at(root: str | Path | UPath) -> Disk | Remote:
-    """The place that a folder, or a URI, names."""
-    if isinstance(root, Path):
-        return Disk(root)
-    path = _parsed(root) if isinstance(root, str) else root
-    return Disk(Path(path.path)) if path.protocol in ("", "file", "local") else Remote(path)
-
-
-def _parsed(root: str) -> UPath:
-    try:
-        if "::" in root:
-            raise ValueError("it is a chain of URIs")
-        return UPath(root)
-    except (ValueError, ImportError) as error:
-        raise StoreFailed(path=shown(root), detail=scrubbed(str(error), root)) from None
 
 
 def _weights(number: int) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import threading
@@ -103,7 +104,7 @@ def show(found: Measured) -> None:
 @contextmanager
 def cluster() -> Iterator[None]:
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"}
-    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
     finally:
@@ -123,6 +124,7 @@ def measured(folder: Path, depth: int, rounds: int) -> Measured:
         "weights_roots": [str(folder)],
         "replicas": REPLICAS,
     }
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options={"port": PORT}, logging_config={"enable_access_log": False})
     serve.run(build({"models": [model]}), name="ours", route_prefix="/")
     rows, phases, peak = ours(files, rounds)
@@ -204,11 +206,12 @@ def asked_all_the_time(ask: Callable[[], httpx.Response]) -> Iterator[list[float
 @contextmanager
 def store_peak() -> Iterator[list[float]]:
     """The most that the object store held meanwhile, in MB."""
-    peak, stop = [0.0], threading.Event()
+    peak, stop, (node,) = [0.0], threading.Event(), ray.nodes()
+    place = node["NodeManagerAddress"], node["NodeManagerPort"]
 
     def run() -> None:
         while not stop.wait(0.01):
-            stats: Any = node_stats()  # type: ignore[no-untyped-call]
+            stats: Any = node_stats(*place)  # type: ignore[no-untyped-call]
             peak[0] = max(peak[0], stats.store_stats.object_store_bytes_used / 1e6)
 
     watcher = threading.Thread(target=run)

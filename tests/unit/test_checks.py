@@ -41,7 +41,7 @@ def piece_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("names", [["embed"], ["head"], ["embed", "head", "copy"], ["head", "copy"]])
 def test_names_of_one_constant_with_one_value_pass(tmp_path: Path, names: list[str]) -> None:
-    assert checked(tmp_path, {name: EMBED for name in names}) == []
+    assert checked(tmp_path, dict.fromkeys(names, EMBED)) == []
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_names_of_one_constant_with_one_value_pass(tmp_path: Path, names: list[s
 def test_names_of_one_constant_with_two_values_are_refused(tmp_path: Path, names: list[str], tied: str) -> None:
     other = EMBED.copy()
     other[-1] += 1
-    arrays = {name: EMBED for name in names} | {"head": other}
+    arrays = dict.fromkeys(names, EMBED) | {"head": other}
     with pytest.raises(TiedTensorsDiffer) as caught:
         checked(tmp_path, arrays)
     assert {caught.value.facts["name"], caught.value.facts["tied"]} == {"head", tied}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aoti_serve.config import AppConfig, DeclaredSignature, ModelConfig, ScalingConfig
+from aoti_serve.config import AppConfig, DeclaredSignature, ModelConfig, ScalingConfig, absolute
 from aoti_serve.tensors import Dim, TensorSpec
 
 
@@ -103,6 +103,68 @@ def test_two_models_may_not_share_a_store() -> None:
     """Each has a coordinator that takes itself for the store's only writer."""
     with pytest.raises(ValidationError, match="store"):
         config(model(name="a"), model(name="b"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param("kept", "./x/../kept", id="dots"),
+        pytest.param("kept", "file://{here}/kept", id="file-uri"),
+        pytest.param("{here}/k pt", "file://{here}/k%20pt", id="escaped-file-uri"),
+        pytest.param("kept", "FILE://{here}/kept/", id="capitals"),
+        pytest.param("s3://bucket/a", "s3://bucket/b/../a/", id="dots-in-a-uri"),
+        pytest.param("s3://bucket/a", "S3://Bucket//a", id="spelling-of-a-uri"),
+        pytest.param("s3://bucket/a", "s3a://bucket/a", id="two-names-of-a-service"),
+    ],
+)
+def test_two_spellings_of_a_store_are_one_store(one: str, other: str) -> None:
+    stores = [store.format(here=Path.cwd()) for store in (one, other)]
+    with pytest.raises(ValidationError, match="two models share a store"):
+        config(*(model(name=f"m{number}", store=store) for number, store in enumerate(stores)))
+
+
+def test_a_link_to_a_store_is_the_store(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    with pytest.raises(ValidationError, match="two models share a store"):
+        config(model(name="a", store=str(tmp_path / "kept")), model(name="b", store=str(tmp_path / "link")))
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        pytest.param("s3://bucket/a/../b//c/", "s3://bucket/b/c", id="dots"),
+        pytest.param("S3://bucket", "s3://bucket", id="bucket"),
+        pytest.param("memory://A/b", "memory://A/b", id="case"),
+        pytest.param("https://user:pw@host/a?b", "https://user:pw@host/a?b", id="user"),
+        pytest.param("file:///a%20b/../c", "/c", id="file"),
+        pytest.param("/a/../c", "/c", id="folder"),
+    ],
+)
+def test_a_place_is_made_absolute(place: str, expected: str) -> None:
+    assert absolute(place) == expected
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("s3://", id="scheme-only"),
+        pytest.param("https:///", id="no-host"),
+        pytest.param("simplecache::s3://bucket", id="chain"),
+        pytest.param("local:///folder", id="another-name-of-file"),
+        pytest.param("https://[broken/x", id="broken"),
+    ],
+)
+@pytest.mark.parametrize("field", ["store", "weights_roots"])
+def test_a_place_that_cannot_be_is_refused(place: str, field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        config(model(**{field: place if field == "store" else [place]}))
+
+
+def test_roots_may_be_folders_and_uris() -> None:
+    [only] = config(model(weights_roots=["runs", "s3://bucket/models"])).models
+    assert only.weights_roots == ("runs", "s3://bucket/models")
 
 
 def test_two_models_of_one_package_may_have_stores_of_their_own() -> None:

@@ -119,8 +119,8 @@ def test_a_dtype_that_cannot_be_served_is_passed_on(tmp_path: Path) -> None:
 
 def test_a_base_that_ends_early_is_store_failed(tmp_path: Path) -> None:
     save_file({"a": TWO}, tmp_path / "changes")
+    index = {"b": Span("float32", (2,), 0, 8)}
     with pytest.raises(StoreFailed, match="could not be merged: the file ends 8 bytes early"):
-        index = {"b": Span("float32", (2,), 0, 8)}
         merged(io.BytesIO(b""), index, tmp_path / "changes", {}, tmp_path / "target", {})
 
 

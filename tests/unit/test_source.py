@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -24,6 +25,7 @@ from aoti_serve.errors import (
     SourceRefused,
     UnknownTensor,
     UnreadableWeights,
+    WeightsTooLarge,
     WrongTensorDtype,
     WrongTensorShape,
 )
@@ -120,6 +122,35 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) 
 def test_a_file_whose_header_does_not_hold_is_refused(tmp_path: Path, header: Any, data: bytes) -> None:
     with pytest.raises(UnreadableWeights):
         read_index(file_of(tmp_path / "w", header, data))
+
+
+def test_a_header_that_is_too_long_is_not_read(tmp_path: Path) -> None:
+    path = file_of(tmp_path / "w", b"not even JSON", bytes(100))
+    with pytest.raises(WeightsTooLarge, match=r"more than 12 bytes of header \(gateway.max_weights_header_bytes\)"):
+        read_index(path, max_header_bytes=12)
+    with pytest.raises(UnreadableWeights):
+        read_index(path, max_header_bytes=13)
+
+
+def test_more_tensors_than_allowed_are_refused(tmp_path: Path) -> None:
+    path = file_of(tmp_path / "w", {"__metadata__": {}, "a": tensor(0, 4), "b": tensor(4, 8)}, bytes(8))
+    with pytest.raises(WeightsTooLarge, match=r"more than 1 tensors \(gateway.max_weights_tensors\)"):
+        read_index(path, max_tensors=1)
+    assert read_index(path, max_tensors=2).keys() == {"a", "b"}
+
+
+def test_a_pipe_or_a_folder_of_the_kernels_is_no_file(tmp_path: Path) -> None:
+    for path in (Path("/dev/null"), Path("/dev/zero")):
+        with pytest.raises(UnreadableWeights):
+            read_index(path)
+
+
+def test_a_huge_file_is_told_from_its_header(tmp_path: Path) -> None:
+    """It is full of holes, and not read."""
+    size = 2**40
+    path = file_of(tmp_path / "w", {"a": tensor(0, size, (size,), "U8")})
+    os.truncate(path, path.stat().st_size + size)
+    assert read_index(path)["a"].shape == (size,)
 
 
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import os
 import shutil
@@ -59,7 +60,8 @@ def assert_whole(store: Store) -> None:
     assert committed is not None
     named = [version for version in (committed.version, committed.previous) if version is not None]
     for version in [*store.versions(), *named]:
-        assert digest_of(store.file(version)) == version.digest
+        with store.open(version) as file:
+            assert hashlib.sha256(file.read()).hexdigest() == version.digest
 
 
 class Failing:
@@ -349,6 +351,40 @@ def test_a_retirement_that_fails_at_any_step_leaves_only_whole_versions(
 
     for place, _ in failing_everywhere(monkeypatch, tmp_path, error, attempt):
         assert_whole(store_in(place, keep=2))
+
+
+def test_nothing_is_renamed_before_it_is_on_the_disk_and_no_folder_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What kill -9 cannot show, and a power cut would."""
+    events: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def syncing(descriptor: int) -> None:
+        events.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}").removeprefix(f"{tmp_path}/")))
+        fsync(descriptor)
+
+    def replacing(source: str, target: str) -> None:
+        events.append(("rename", str(target).removeprefix(f"{tmp_path}/")))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "replace", replacing)
+    store = store_in(tmp_path)
+    store.commit(store.add(weights(tmp_path, 1), ""), 1, None)
+    assert events[-11:] == [
+        ("sync", "store/TERM.tmp"),
+        ("rename", "store/TERM"),
+        ("sync", "store"),
+        ("sync", "store/versions/1/weights.safetensors"),
+        ("sync", "store/versions/1/version.json.tmp"),
+        ("rename", "store/versions/1/version.json"),
+        ("sync", "store/versions/1"),
+        ("sync", "store/versions"),
+        ("sync", "store/CURRENT.tmp"),
+        ("rename", "store/CURRENT"),
+        ("sync", "store"),
+    ]
 
 
 def test_a_copy_that_breaks_off_is_not_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

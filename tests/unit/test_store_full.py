@@ -116,7 +116,7 @@ def test_an_add_onto_a_full_disk_is_store_failed(small_disk: Path, monkeypatch: 
     store, version = committed_in(small_disk)
     source = large(small_disk / "source", 4096)
     fill(small_disk)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, 2**40))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 0, 2**40))
     with pytest.raises(StoreFailed, match="No space left"):
         store.add(source, "second")
     monkeypatch.undo()
