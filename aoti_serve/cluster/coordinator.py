@@ -27,8 +27,8 @@ from aoti_serve.errors import InvalidWeights, StoreFailed, Unavailable
 from aoti_serve.model.signature import Signature
 from aoti_serve.weights.admission import Admission
 from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.checks import check_fits
 from aoti_serve.weights.order import Order
-from aoti_serve.weights.source import check_fits
 from aoti_serve.weights.store import Store
 from aoti_serve.weights.swap import Deadlines
 from aoti_serve.weights.target import Report, Seen, Target

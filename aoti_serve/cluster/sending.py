@@ -11,7 +11,7 @@ import numpy as np
 import ray
 
 from aoti_serve.errors import UnfitTensor, UnreadableWeights
-from aoti_serve.tensors import DTYPES, Shaped
+from aoti_serve.tensors import DTYPES, Span
 from aoti_serve.weights.layout import file_order, header_of
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ def _of_file(path: Path) -> Iterator[bytes | memoryview]:
 def _of_tensors(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
     """Tied tensors are written once for each of their names: the format has no other way to say it."""
     tensors = dict(tensors.items())
-    shapes = {name: _shaped(name, tensor) for name, tensor in tensors.items()}
-    yield header_of(shapes)
-    for name in file_order(shapes):
+    spans = {name: _span(name, tensor) for name, tensor in tensors.items()}
+    yield header_of(spans)
+    for name in file_order(spans):
         yield _bytes_of(tensors[name])
 
 
-def _shaped(name: str, tensor: Any) -> Shaped:
+def _span(name: str, tensor: Any) -> Span:
     from aoti_serve.model.readable import shaped, unreadable
 
     if problem := unreadable(tensor):
@@ -83,7 +83,7 @@ def _shaped(name: str, tensor: Any) -> Shaped:
     found = shaped(tensor)
     if found.dtype not in DTYPES:
         raise UnfitTensor(name=name, detail=f"dtype {found.dtype} is not one of {', '.join(DTYPES)}")
-    return found
+    return Span(*found, 0, tensor.numel() * tensor.element_size())
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:

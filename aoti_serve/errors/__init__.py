@@ -19,7 +19,7 @@ AotiServeError                      500
 │   ├── SwapInProgress              409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
 │   ├── BadIndexInWeights               500
-│   ├── NothingStaged, NothingToRollBack, BuiltInGone, VersionTaken, WrongBase    409
+│   ├── NothingStaged, NothingToRollBack, BuiltInGone, VersionTaken, WrongBase, NoBase    409
 │   ├── Superseded                  503  a newer coordinator has taken over
 │   ├── UnknownWeightsVersion       404
 │   ├── SourceRefused               403  a URI outside the allowed roots
@@ -98,6 +98,7 @@ from aoti_serve.errors.weights import (
     DigestMismatch,
     InvalidWeights,
     MissingTensor,
+    NoBase,
     NothingStaged,
     NothingToRollBack,
     PerhapsBaked,
@@ -141,6 +142,7 @@ __all__ = [
     "MissingInput",
     "MissingOperators",
     "MissingTensor",
+    "NoBase",
     "NothingStaged",
     "NothingToRollBack",
     "PackageError",

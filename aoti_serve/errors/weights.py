@@ -96,6 +96,14 @@ class WrongBase(
     """A partial swap, or a swap with a condition, was made on another version than the current one."""
 
 
+class NoBase(
+    WeightsError,
+    status=409,
+    text="model '{model}': version 0 is built into the package and in no file to change; swap in a complete file first",
+):
+    """A partial swap on the package's built-in weights."""
+
+
 class Superseded(
     WeightsError, status=503, text="model '{model}': coordinator {term} was followed by {newer}; ask that one"
 ):

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.constants import Constants
-from aoti_serve.errors import WrongBase
+from aoti_serve.errors import NoBase, WrongBase
 from aoti_serve.tensors import Shaped, Span
+from aoti_serve.weights.checks import check_fits, check_values
+from aoti_serve.weights.index import digest_of, read_index
 from aoti_serve.weights.merge import merged
 from aoti_serve.weights.order import Order
-from aoti_serve.weights.source import bring, check_fits, check_values, digest_of, read_index
+from aoti_serve.weights.source import bring
 from aoti_serve.weights.store import Store
 from aoti_serve.weights.version import BUILT_IN, Version
 
@@ -63,7 +65,7 @@ class Admission:
         given = {name: Shaped(span.dtype, span.shape) for name, span in index.items()}
         self._constants.check_weights(given, partial=True)
         if base.number == BUILT_IN.number:
-            raise WrongBase(model=self._model, base="0 (built into the package)", current="0, which is no file; ...")
+            raise NoBase(model=self._model)
         with self._store.open(base) as file:
             merged(file, self._store.index(base), path, index, whole, self._constants.tied)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from aoti_serve.errors import StoreFailed
-from aoti_serve.tensors import DTYPES, Span
+from aoti_serve.tensors import Span
 from aoti_serve.weights.checks import pieces
+from aoti_serve.weights.layout import file_order, header_of
 
 
 class _Part(NamedTuple):
@@ -18,10 +18,6 @@ class _Part(NamedTuple):
 
     file: BinaryIO
     span: Span
-
-    @property
-    def nbytes(self) -> int:
-        return self.span.end - self.span.begin
 
 
 def merged(
@@ -42,9 +38,9 @@ def merged(
         with changes.open("rb") as changes_file, target.open("wb") as file:
             parts = {name: _Part(base_file, span) for name, span in base_index.items()}
             parts |= {name: _Part(changes_file, span) for name, span in _spread(base_index, changes_index, tied)}
-            names = _file_order(parts)
-            file.write(_header({name: parts[name] for name in names}))
-            for name in names:
+            spans = {name: part.span for name, part in parts.items()}
+            file.write(header_of(spans))
+            for name in file_order(spans):
                 file.writelines(pieces(*parts[name]))
     except OSError as error:
         raise StoreFailed(path=target.parent, detail=f"the changes could not be merged: {error}") from error
@@ -58,21 +54,3 @@ def _spread(base: Iterable[str], changes: Mapping[str, Span], tied: Mapping[str,
     for changed, span in changes.items():
         yield from ((name, span) for name in names[tied.get(changed, changed)] if name not in changes)
         yield changed, span
-
-
-def _file_order(parts: Mapping[str, _Part]) -> list[str]:
-    """As safetensors orders them: the widest dtypes first, so that every tensor is aligned to its own."""
-    width = {name: DTYPES[part.span.dtype].itemsize if part.span.dtype in DTYPES else 1 for name, part in parts.items()}
-    return sorted(parts, key=lambda name: (-width[name], name))
-
-
-def _header(parts: Mapping[str, _Part]) -> bytes:
-    """All bytes before the first tensor's, padded so that the tensors begin at a multiple of 8."""
-    entries, end = {}, 0
-    for name, part in parts.items():
-        dtype, begin, end = part.span.dtype, end, end + part.nbytes
-        code = DTYPES[dtype].safetensors if dtype in DTYPES else dtype  # one that is passed over keeps its own name
-        entries[name] = {"dtype": code, "shape": list(part.span.shape), "data_offsets": [begin, end]}
-    content = json.dumps(entries, separators=(",", ":")).encode()
-    content += b" " * (-len(content) % 8)
-    return len(content).to_bytes(8, "little") + content

@@ -12,13 +12,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from aoti_serve.errors import SourceRefused, StoreFailed, UnreadableWeights, WeightsTooLarge
-from aoti_serve.weights.checks import check_fits, check_values
 from aoti_serve.weights.disk import check_room
 from aoti_serve.weights.fetch import fetched, local_pieces, web_pieces
-from aoti_serve.weights.index import digest_of, read_index
 from aoti_serve.weights.uri import PORTS, Place, is_uri, place_of, shown
-
-__all__ = ["bring", "check_fits", "check_values", "digest_of", "read_index", "resolve"]
 
 TRANSFER_S = 3600.0  # a source that sends a byte now and then must not hold a swap for ever
 

@@ -37,8 +37,9 @@ class Store:
     `CURRENT` renamed under one lock, which the kernel takes from the dead.
 
     `root` may be a URI of whatever fsspec writes. There is no lock there: the term is compared right before the one put
-    that commits. A coordinator that is stopped between the two, followed, and continued, still makes that put: an older
-    version may then answer until the next swap, but no version is damaged. Nothing of this can happen in a folder.
+    that commits. A coordinator that is stopped between the two, followed, and continued, still makes that put. Its
+    follower goes on with what it knows, and its next commit puts things right; a restart before that finds the late
+    put. It removes nothing, and damages no version. None of this can happen in a folder.
 
     Raises StoreFailed when the place cannot be written or read (full disk, read-only, damaged, no credentials).
     """
@@ -55,6 +56,7 @@ class Store:
             self.term = (self._last_term() or 0) + 1
             self._place.write_term(self.term)
             self._place.sync(".")
+            self._known = self.committed()
             self._clean()
 
     def check_term(self) -> None:
@@ -82,10 +84,12 @@ class Store:
             self._check_follows(committed)
             self._name_current(committed)
             # It is committed: nothing that fails from here on may say otherwise.
+            self._known = committed
             with suppress(OSError):
                 self._place.sync(".")
-            with suppress(OSError, StoreFailed):
-                self._retire(committed)
+            with suppress(OSError, StoreFailed, Superseded):
+                self.check_term()
+                self._retire()
         return committed
 
     def incoming(self) -> Path:
@@ -94,12 +98,6 @@ class Store:
         with self._guarded():
             path.touch(mode=0o600)
         return path
-
-    def append(self, path: Path, chunk: bytes | memoryview) -> int:
-        """Add to an upload; answers its size so far."""
-        with self._guarded(), path.open("ab") as file:
-            file.write(chunk)
-            return file.tell()
 
     def discard(self, path: Path) -> None:
         with suppress(OSError):
@@ -186,8 +184,7 @@ class Store:
             self._place.sync("versions")
 
     def _check_follows(self, committed: Committed) -> None:
-        last, number = self.committed(), committed.version.number
-        epoch = last.epoch if last else 0
+        number, epoch = committed.version.number, self._known.epoch if self._known else 0
         if committed.epoch != epoch + 1:
             raise StoreFailed(path=self.root, detail=f"epoch {committed.epoch} does not follow epoch {epoch}")
         if number != BUILT_IN.number and self._place.read(_record(number)) is None:
@@ -202,7 +199,7 @@ class Store:
                     return
             raise
 
-    def _retire(self, committed: Committed) -> None:
+    def _retire(self) -> None:
         """Drop the oldest versions beyond `keep_versions`, never the committed one or the one before it."""
         whole = [version.number for version in self.versions()]
         held = {*self._held(), *whole[-self._keep :]}
@@ -213,8 +210,8 @@ class Store:
 
     def _held(self) -> set[int]:
         """What is committed, and what was before that."""
-        committed = self.committed()
-        versions = (committed.version, committed.previous) if committed else ()
+        found = [committed for committed in (self._known, self.committed()) if committed is not None]
+        versions = [version for committed in found for version in (committed.version, committed.previous)]
         return {version.number for version in versions if version is not None}
 
     def _clean(self) -> None:

@@ -206,7 +206,8 @@ def asked_all_the_time(ask: Callable[[], httpx.Response]) -> Iterator[list[float
 @contextmanager
 def store_peak() -> Iterator[list[float]]:
     """The most that the object store held meanwhile, in MB."""
-    peak, stop, (node,) = [0.0], threading.Event(), ray.nodes()
+    peak, stop = [0.0], threading.Event()
+    (node,) = ray.nodes()  # type: ignore[no-untyped-call]
     place = node["NodeManagerAddress"], node["NodeManagerPort"]
 
     def run() -> None:

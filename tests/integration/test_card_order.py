@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from aoti_serve.model import container as container_module
 from aoti_serve.model.container import Container
 from aoti_serve.model.variants import Variants
-from aoti_serve.weights.source import read_index
+from aoti_serve.weights.index import read_index
 
 RUNNERS = 2
 PIECE = 1000  # some of the constants fit, some do not

@@ -161,6 +161,7 @@ def receipt(replica: str, number: int, previous: int | None) -> Receipt:
         version=number,
         digest=version(number).digest,
         previous=previous,
+        nbytes=40 * MB,
         stage_milliseconds=1312.44,
         commit_milliseconds=4.219,
     )
@@ -172,6 +173,7 @@ def weights_status(**facts: Any) -> WeightsStatus:
         "model": "m",
         "revision": 9,
         "epoch": 7,
+        "settled": True,
         "current": version(3),
         "previous": version(2),
         "replicas": (receipt("r-one", 3, 2), receipt("r-two", 3, 2)),

@@ -9,7 +9,7 @@ import pytest
 
 import aoti_serve
 
-MEMBERS = ["AotiServeError", "Container", "Package", "WeightsClient", "export_package"]
+MEMBERS = ["AotiServeError", "AsyncWeightsClient", "Container", "Package", "WeightsClient", "export_package"]
 
 
 def test_the_members_are_exactly_these() -> None:

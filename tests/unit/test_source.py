@@ -30,7 +30,9 @@ from aoti_serve.errors import (
     WrongTensorShape,
 )
 from aoti_serve.tensors import DTYPES, Span
-from aoti_serve.weights.source import bring, check_fits, digest_of, read_index, resolve
+from aoti_serve.weights.checks import check_fits
+from aoti_serve.weights.index import digest_of, read_index
+from aoti_serve.weights.source import bring, resolve
 
 BIAS = ConstantSpec(name="bias", dtype="float32", shape=(3,), stride=(1,))
 WEIGHT = ConstantSpec(name="weight", dtype="bfloat16", shape=(3, 2), stride=(2, 1))

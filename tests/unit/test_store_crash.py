@@ -27,7 +27,7 @@ def prepare(folder: Path, scheme: str) -> None:
     store = Store(place(folder / "template", scheme), "m", 2)
     for number in (1, 2):
         upload = store.incoming()
-        store.append(upload, content(number))
+        upload.write_bytes(content(number))
         version, before = store.add(upload, f"v{number}"), store.committed()
         store.commit(version, number, before.version if before else None)
 
@@ -62,7 +62,7 @@ def check(folder: Path, scheme: str) -> int:
     assert committed is not None
     assert (committed.epoch, committed.version.label) in ((2, "v2"), (3, "uploaded"))
     upload = store.incoming()
-    store.append(upload, content(5))
+    upload.write_bytes(content(5))
     version = store.add(upload, "after")
     given = folder.with_suffix(".given")
     assert version.number > max(map(int, given.read_text().split() if given.exists() else []), default=2)

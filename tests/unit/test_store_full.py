@@ -35,7 +35,7 @@ def committed_in(folder: Path) -> tuple[Store, Version]:
     """A store in which a small version answers."""
     store = Store(folder / "store", "m", 2)
     upload = store.incoming()
-    store.append(upload, content(1))
+    upload.write_bytes(content(1))
     version = store.add(upload, "first")
     store.commit(version, 1, None)
     return store, version
@@ -102,16 +102,6 @@ def test_a_source_that_does_not_fit_is_refused_before_it_is_fetched(small_disk: 
     assert_only(small_disk, version)
 
 
-def test_an_upload_onto_a_full_disk_is_store_failed(small_disk: Path) -> None:
-    store, version = committed_in(small_disk)
-    upload = store.incoming()
-    fill(small_disk)
-    with pytest.raises(StoreFailed, match="No space left"):
-        store.append(upload, bytes(2**20))
-    store.discard(upload)
-    assert_only(small_disk, version)
-
-
 def test_an_add_onto_a_full_disk_is_store_failed(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, version = committed_in(small_disk)
     source = large(small_disk / "source", 4096)
@@ -127,7 +117,7 @@ def test_an_add_onto_a_full_disk_is_store_failed(small_disk: Path, monkeypatch: 
 def test_a_commit_onto_a_full_disk_is_store_failed_and_can_be_made_once_there_is_room(small_disk: Path) -> None:
     store, version = committed_in(small_disk)
     upload = store.incoming()
-    store.append(upload, content(2))
+    upload.write_bytes(content(2))
     second = store.add(upload, "second")
     fill(small_disk)
     with pytest.raises(StoreFailed, match="No space left"):

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from upath import UPath
 
 from aoti_serve.errors import DigestMismatch, StoreFailed, UnreadableWeights
-from aoti_serve.weights.source import read_index
+from aoti_serve.weights.index import read_index
 from aoti_serve.weights.store import Store
 from aoti_serve.weights.version import BUILT_IN, Version
 
@@ -82,7 +82,7 @@ def test_an_upload_lies_in_a_private_folder_of_this_host_until_it_is_added(
     assert upload.is_relative_to(cache)
     assert stat.S_IMODE(upload.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(upload.stat().st_mode) == 0o600
-    assert store.append(upload, content) == len(content)
+    upload.write_bytes(content)
     version = store.add(upload, "")
     assert not upload.exists()
     with store.open(version) as file:
@@ -153,6 +153,26 @@ def test_a_put_whose_answer_is_lost_is_a_commit(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Elsewhere, "pipe_file", lost)
     assert store.commit(second, 2, first) == store.committed()
+
+
+def test_a_late_put_of_one_that_was_followed_removes_nothing_and_is_put_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window that is left where nothing can be locked."""
+    root = uri_of(tmp_path / "store")
+    older, (first, second) = grown(root, tmp_path, 2, keep=2)
+    third, newer, put = older.add(weights(tmp_path, 3), "third"), list[Store](), Elsewhere.pipe_file
+
+    def late(files: Elsewhere, path: str, value: bytes) -> None:
+        if path.endswith("CURRENT") and not newer:
+            newer.append(Store(root, "m", 2))
+            newer[0].commit(first, 3, second)
+        put(files, path, value)
+
+    monkeypatch.setattr(Elsewhere, "pipe_file", late)
+    older.commit(third, 3, second)
+    assert newer[0].versions() == [first, second, third]
+    assert newer[0].commit(second, 4, first) == Store(root, "m", 2).committed()
 
 
 def test_a_upath_will_do(tmp_path: Path) -> None:
