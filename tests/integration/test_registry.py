@@ -160,8 +160,12 @@ async def test_during_a_swap_the_swap_has_the_deadlines(replica: ActorHandle[Any
     made = Registry(1, COMMITTED)
     await made.sync(Report("r1", epoch=4), replica, None)
     looked = asyncio.Event()
-    watch = Watch(made, CENSUS, patience=0.0, swapping=lambda: bool(looked.set()) or True)
-    task = asyncio.create_task(watch.run())
+
+    def swapping() -> bool:
+        looked.set()
+        return True
+
+    task = asyncio.create_task(Watch(made, CENSUS, patience=0.0, swapping=swapping).run())
     await looked.wait()
     assert ray.get(replica.__ray_ready__.remote())
     task.cancel()
@@ -202,7 +206,9 @@ async def test_time_in_which_the_coordinator_was_stopped_does_not_count(
     """Else it would find everybody late when it is continued."""
     made = Registry(1, COMMITTED)
     clock = iter(range(0, 10**6, 1000))
-    monkeypatch.setattr(registry.time, "monotonic", lambda: next(clock))  # each look at the clock, it was away again
+    monkeypatch.setattr(
+        "aoti_serve.cluster.registry.time.monotonic", lambda: next(clock)
+    )  # each look at the clock, it was away again
     waiting = asyncio.create_task(made.until(bool, 3.0))
     await asyncio.sleep(2 * registry.TICK_S)
     assert not waiting.done()

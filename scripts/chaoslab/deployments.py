@@ -1,0 +1,34 @@
+"""Serve changes what runs while weights change: more replicas, fewer, another configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from chaoslab.kills import pids_of
+from chaoslab.lab import Lab
+
+
+def scale(lab: Lab, counts: Sequence[int]) -> None:
+    """Other numbers of replicas, one after the other, while swapping; no connection breaks by that."""
+    with lab.swapping():
+        for count in counts:
+            lab.strike(partial(lab.deploy, count))
+            lab.settle_while_swapping()
+
+
+def redeploy(lab: Lab) -> None:
+    """A configuration that changes every deployment, while swapping: each process is replaced by a new one."""
+    before = _processes(lab)
+    with lab.swapping():
+        lab.strike(partial(lab.deploy, lab.replicas, num_runners=2, batching={"max_batch_size": 32}))
+        while _processes(lab) & before:
+            lab.settle_while_swapping(1)
+        lab.settle_while_swapping()
+    lab.settle()
+    lab.deploy(lab.replicas)
+    lab.settle()
+
+
+def _processes(lab: Lab) -> set[int]:
+    return {pid for kind in ("replica", "gateway", "coordinator") for pid in pids_of(lab, kind)}

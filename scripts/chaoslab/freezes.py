@@ -1,0 +1,95 @@
+"""SIGSTOP and SIGCONT: processes that are neither dead nor alive, and come back when nobody waits for them."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import psutil
+
+from chaoslab.kills import one, pids_of
+from chaoslab.lab import RECOVERY_S, Lab, Lost
+from chaoslab.moments import freeze, in_commit, struck_in, thaw
+
+POLL_S = 0.1
+
+
+def replica_in_commit(lab: Lab) -> None:
+    """It is fenced out and replaced, the swap ends without it; awake again it must not answer with old weights."""
+    with in_commit(lab) as (swap, late):
+        lab.strike(lambda: None)
+        if swap.result() != "committed":
+            raise Lost(f"the swap was past its commit point, and ended so: {lab.notes[-1]}")
+        lab.settle()
+    _gone(late)
+
+
+def gateway_in_commit(lab: Lab) -> None:
+    """The swap ends without it, and the next ones; awake again it must not let an old answer out."""
+    with lab.traffic.cuts_expected():
+        with in_commit(lab) as (swap, _):
+            stopped = one(lab, "gateway")
+            lab.strike(partial(freeze, stopped))
+        try:
+            swap.result()
+            lab.settle()
+            for _ in range(3):
+                lab.swap()
+        finally:
+            thaw(stopped)
+        _gone(stopped)
+
+
+def coordinator_in(lab: Lab, phase: str) -> None:
+    """Stopped in the middle of a swap, replaced, awake again when its successor has committed something else."""
+    old = one(lab, "coordinator")
+    try:
+        struck_in(lab, phase, partial(_freeze_until_replaced, lab, old))
+        lab.settle()
+        _committed(lab)
+    finally:
+        _awake_among_others(lab, old)
+
+
+def idle_coordinator(lab: Lab) -> None:
+    """Stopped between swaps, replaced, awake again: only one of the two can commit."""
+    old = one(lab, "coordinator")
+    lab.strike(partial(_freeze_until_replaced, lab, old))
+    try:
+        lab.settle()
+        _committed(lab)
+    finally:
+        _awake_among_others(lab, old)
+
+
+def _freeze_until_replaced(lab: Lab, old: int) -> None:
+    freeze(old)
+    deadline = time.monotonic() + RECOVERY_S
+    while not set(pids_of(lab, "coordinator")) - {old}:
+        if time.monotonic() > deadline:
+            raise Lost(f"Serve has not replaced the stopped coordinator in {RECOVERY_S:g} s")
+        time.sleep(POLL_S)
+
+
+def _awake_among_others(lab: Lab, old: int) -> None:
+    """What it had begun is over: it commits nothing, and ends nobody who follows its successor."""
+    replicas = lab.replica_pids()
+    thaw(old)
+    for _ in range(3):
+        _committed(lab)
+    _gone(old)
+    if lab.replica_pids() != replicas:
+        raise Lost(f"a coordinator that was replaced woke up, and replicas {replicas} became {lab.replica_pids()}")
+
+
+def _committed(lab: Lab) -> None:
+    if lab.swap() != "committed":
+        raise Lost(f"a swap after the coordinator was replaced: {lab.notes[-1]}")
+
+
+def _gone(pid: int) -> None:
+    deadline = time.monotonic() + RECOVERY_S
+    while psutil.pid_exists(pid):
+        if time.monotonic() > deadline:
+            raise Lost(f"process {pid} was replaced, and lives on {RECOVERY_S:g} s after it has woken up")
+        time.sleep(POLL_S)

@@ -1,0 +1,42 @@
+"""Faults at moments that nobody has chosen, while swapping."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import psutil
+
+from chaoslab.kills import one
+from chaoslab.lab import Lab
+from chaoslab.moments import kill, thaw
+
+KINDS = ("replica", "coordinator", "gateway", "controller", "freight")
+LONGEST_STOP_S = 8.0
+
+
+def strikes(lab: Lab, count: int) -> None:
+    """Each kills or stops some process; the next one comes when everybody has committed something again."""
+    clock = threading.Event()
+    acts: list[Callable[[Lab, str, threading.Event], None]] = [_killed, _stopped]
+    with lab.traffic.cuts_expected(), lab.swapping():
+        for _ in range(count):
+            clock.wait(lab.rng.uniform(0.0, 2.0))
+            act, kind = lab.rng.choice(acts), lab.rng.choice(KINDS)
+            lab.tell(f"  {act.__name__.strip('_')} {kind}")
+            lab.strike(lambda: None)
+            act(lab, kind, clock)
+            lab.settle_while_swapping(1)
+
+
+def _killed(lab: Lab, kind: str, clock: threading.Event) -> None:
+    kill(one(lab, kind))
+
+
+def _stopped(lab: Lab, kind: str, clock: threading.Event) -> None:
+    process = psutil.Process(one(lab, kind))
+    with suppress(psutil.NoSuchProcess):
+        process.suspend()
+        clock.wait(lab.rng.uniform(0.5, LONGEST_STOP_S))
+        thaw(process.pid)

@@ -1,0 +1,82 @@
+"""Faults on a cluster of four Ray nodes under traffic: the short form of scripts/chaos. Every answer is checked.
+
+After each of them everybody must serve one version, whole, which is the committed one; and swaps must work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+from chaoslab import deployments, endurance, freezes, kills, storage
+from chaoslab.campaign import Fault, Finding, found
+from chaoslab.lab import Lab, compiled, laboratory
+from chaoslab.moments import COMMITTING, STAGING
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """Three replicas, two gateways, three clients that never stop asking."""
+    with compiled(megabytes=4) as telltales, laboratory(telltales) as running:
+        yield running
+
+
+def survived(lab: Lab, cause: Callable[[Lab], object]) -> Finding:
+    """No request failed; no answer was mixed, stale, or of a version that was never committed."""
+    finding = found(lab, Fault("", "", cause))
+    assert not finding.missed
+    assert not finding.lost, (finding.problem, finding.counts.evidence, finding.notes)
+    return finding
+
+
+def test_fifty_swaps_back_to_back_lose_nothing_and_mix_nothing(lab: Lab) -> None:
+    finding = survived(lab, partial(endurance.swaps, count=50))
+    assert finding.outcomes == {"committed": 51}
+    assert len(finding.counts.versions) > 30
+
+
+def test_a_replica_that_dies_in_stage_is_replaced_by_one_that_is_current(lab: Lab) -> None:
+    survived(lab, partial(kills.replica_in_stage, staged=False))
+
+
+def test_a_replica_that_dies_in_commit_does_not_keep_the_swap_from_ending(lab: Lab) -> None:
+    assert survived(lab, kills.replica_in_commit).outcomes == {"committed": 2}
+
+
+def test_a_coordinator_that_dies_in_stage_leaves_the_old_version(lab: Lab) -> None:
+    finding = survived(lab, partial(kills.process_in, kind="coordinator", phase=STAGING))
+    assert finding.outcomes == {"came to nothing": 1, "committed": 1}
+
+
+def test_what_a_coordinator_has_committed_is_completed_by_its_successor(lab: Lab) -> None:
+    finding = survived(lab, partial(kills.process_in, kind="coordinator", phase=COMMITTING))
+    assert finding.outcomes == {"committed, reply lost": 1, "committed": 1}
+
+
+def test_a_swap_does_not_need_serves_controller(lab: Lab) -> None:
+    finding = survived(lab, partial(kills.process_in, kind="controller", phase=COMMITTING))
+    assert finding.outcomes == {"committed": 2}
+
+
+def test_a_gateway_that_dies_costs_only_the_connections_it_held(lab: Lab) -> None:
+    survived(lab, kills.gateway)
+
+
+def test_a_node_that_dies_with_the_coordinator_on_it_costs_nothing_else(lab: Lab) -> None:
+    survived(lab, kills.node)
+
+
+def test_a_replica_that_is_stopped_in_commit_never_answers_with_old_weights(lab: Lab) -> None:
+    assert survived(lab, freezes.replica_in_commit).outcomes == {"committed": 2}
+
+
+@pytest.mark.parametrize(
+    "cause", [storage.bad_files, storage.full_disk, storage.full_disk_at_the_commit], ids=lambda cause: cause.__name__
+)
+def test_what_cannot_be_read_or_written_changes_nothing(lab: Lab, cause: Callable[[Lab], object]) -> None:
+    assert survived(lab, cause).outcomes["committed"] == 1
+
+
+def test_a_replica_that_comes_while_weights_change_is_current(lab: Lab) -> None:
+    survived(lab, partial(deployments.scale, counts=(4,)))
