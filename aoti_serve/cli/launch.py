@@ -84,7 +84,8 @@ class Server:
 
     def _environment(self) -> dict[str, str]:
         """Settings that Ray's processes read when they start; those that are set already stay."""
-        wanted = {"RAY_USAGE_STATS_ENABLED": "0"}
+        # At once, not once a second: else whole weights pile up in the object store, chunk by chunk.
+        wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_free_objects_period_milliseconds": "0"}
         if self.fast:
             wanted |= {
                 "RAY_SERVE_ENABLE_HA_PROXY": "1",

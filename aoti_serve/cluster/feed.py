@@ -7,6 +7,9 @@ Flat bytes, since putting a tensor can take three times its size (upstream ray #
 from __future__ import annotations
 
 import asyncio
+import os
+import time
+from collections import deque
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -16,9 +19,13 @@ from numpy.typing import NDArray
 
 Piece = NDArray[np.uint8]
 SMALLEST, LARGEST = 4 * 2**20, 64 * 2**20
-SHARE = 16  # of the file, that a chunk is: with WINDOW + 1 of them, a quarter of it is in the object store at most
+SHARE = 32  # of the file, that a chunk is: WINDOW + 1 of them are in the object store, an eighth
+PUTS = 5  # in one period of Ray's freeing: with the others more than a quarter then, but no more than 0.28 of the file
 WINDOW = 3  # chunks; how far the fastest reader may be ahead of the slowest
 PATIENCE_S = 2.0
+# Ray frees what nobody holds any more once in so often. `aoti-serve up` has it do so at once; where it does not, a
+# transfer is held back, lest a whole file piles up in between.
+FREE_PERIOD_S = int(os.environ.get("RAY_free_objects_period_milliseconds", "1000")) / 1e3  # noqa: SIM112
 
 
 class Feed:
@@ -31,8 +38,10 @@ class Feed:
         self.read: dict[str, int] = {}
         self.chunk_bytes = min(max(nbytes // SHARE, SMALLEST), LARGEST)
         self._nbytes = nbytes
+        self._freed_after = FREE_PERIOD_S if nbytes > SHARE * SMALLEST else 0.0
         self._file = file
         self._refs: dict[int, ray.ObjectRef[Any]] = {}
+        self._puts: deque[float] = deque(maxlen=PUTS)  # when
         self._next: dict[str, int] = {}
         self._moved = asyncio.Condition()
         self._reading = asyncio.Lock()
@@ -45,7 +54,7 @@ class Feed:
         async with self._reading:
             ref = self._refs.get(number)
             if ref is None:  # also for a reader that was left behind: it is read again
-                ref = self._refs[number] = ray.put(await asyncio.to_thread(self._cut, number))
+                ref = self._refs[number] = await self._put(number)
                 for old in list(self._refs)[:-WINDOW]:
                     del self._refs[old]
         return [ref]
@@ -53,6 +62,13 @@ class Feed:
     def close(self) -> None:
         self._refs.clear()
         self._file.close()
+
+    async def _put(self, number: int) -> ray.ObjectRef[Any]:
+        """Wait until the chunks before have been freed, as far as it takes to keep within the budget."""
+        while len(self._puts) == PUTS and self._puts[0] + self._freed_after > time.monotonic():
+            await asyncio.sleep(0.01)
+        self._puts.append(time.monotonic())
+        return ray.put(await asyncio.to_thread(self._cut, number))
 
     async def _in_step(self, reader: str, number: int) -> None:
         """Wait for slower readers, but not for ever: one that is stopped or dead is left behind."""

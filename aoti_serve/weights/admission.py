@@ -48,13 +48,14 @@ class Admission:
     def of_file(self, path: Path, order: Order, current: Version) -> Version:
         """The version that an upload becomes; it is moved or copied."""
         self.check_base(order, current)
-        index, digest = self.index(path), digest_of(path, order.sha256)
+        index = self.index(path)
         if not order.partial:
-            return self._stored(path, index, digest, order, current)
+            return self._stored(path, index, order.sha256, order, current)
+        digest_of(path, order.sha256)
         whole = self._store.incoming()
         try:
             self._complete(path, index, current, whole)
-            return self._stored(whole, self.index(whole), digest_of(whole), order, current)
+            return self._stored(whole, self.index(whole), None, order, current)
         finally:
             self._store.discard(whole)
 
@@ -69,7 +70,9 @@ class Admission:
         with self._store.open(base) as file:
             merged(file, self._store.index(base), path, index, whole, self._constants.tied)
 
-    def _stored(self, path: Path, index: dict[str, Span], digest: str, order: Order, current: Version) -> Version:
+    def _stored(
+        self, path: Path, index: dict[str, Span], digest: str | None, order: Order, current: Version
+    ) -> Version:
         check_fits(index, self._constants)
         check_values(path, index, self._constants, order.strict)
         return self._store.add(path, order.label, digest, parent=current.number, strict=order.strict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import time
 from typing import Any
 
 import numpy as np
@@ -107,3 +108,13 @@ async def test_a_newcomer_reads_from_the_start(feed: Feed, file: CountingFile) -
 
 async def test_an_empty_file_is_nothing() -> None:
     assert await Feed(io.BytesIO(b""), 0).chunk("r", 0) == []
+
+
+async def test_where_ray_frees_late_a_transfer_is_held_back(
+    file: CountingFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "SMALLEST", CHUNK // 4)
+    monkeypatch.setattr(feeds, "FREE_PERIOD_S", 0.2)
+    started = time.monotonic()
+    assert await read(Feed(file, len(CONTENT)), "r") == WHOLE
+    assert time.monotonic() - started > 0.2 * (feeds.SHARE / feeds.PUTS - 1)
