@@ -6,19 +6,24 @@ import time
 from uuid import uuid4
 
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress
+from aoti_serve.weights.audit import MAX_TEXT
 from aoti_serve.weights.swap import Phase
 from aoti_serve.weights.target import Report
 from aoti_serve.weights.version import Committed, Version
 
 
 class Attempt:
-    """What is known of it while it runs. `who` asked for it, `label` is what the new version is to be called."""
+    """What is known of it while it runs.
 
-    def __init__(self, action: str, who: str, label: str = "") -> None:
+    `who` asked for it, `label` is what the new version is to be called, `source` where its weights come from.
+    """
+
+    def __init__(self, action: str, who: str, label: str = "", source: str = "") -> None:
         self.id = uuid4().hex[:12]
         self.action = action
         self.who = who
         self.label = label
+        self.source = source
         self.phase = Phase.CHECKING
         self.version: Version | None = None
         self.swap: str | None = None
@@ -46,29 +51,32 @@ class Attempt:
             id=self.id, action=self.action, phase=self.phase, version=number, nbytes=nbytes, replicas=replicas
         )
 
-    def outcome(self, error: BaseException | None) -> Outcome:
+    def outcome(self, error: BaseException | None, committed: bool) -> Outcome:
+        """With an error, it may be committed all the same: then somebody else completes it."""
         self.enter(self.phase)
         return Outcome(
             id=self.id,
             action=self.action,
             version=self.version.number if self.version else None,
-            outcome="failed" if error else "committed",
-            error=(str(error) or type(error).__name__) if error else None,
+            outcome="committed" if committed else "failed",
+            error=(str(error) or type(error).__name__)[:MAX_TEXT] if error else None,
             seconds=round(time.perf_counter() - self._started, 4),
             phases={phase: round(seconds, 4) for phase, seconds in self._phases.items()},
             ended=time.time(),
         )
 
-    def facts(self, error: BaseException | None) -> dict[str, object]:
+    def facts(self, outcome: str, error: BaseException | None = None) -> dict[str, object]:
         """For the audit log."""
         version = self.version
         return {
+            "id": self.id,
             "action": self.action,
             "who": self.who,
             "label": self.label,
+            "source": self.source,
             "version": version.number if version else None,
             "digest": version.digest if version else None,
-            "outcome": "failed" if error else "committed",
+            "outcome": outcome,
             "error": f"{type(error).__name__}: {error}" if error else None,
             "seconds": round(time.perf_counter() - self._started, 4),
         }

@@ -9,7 +9,7 @@ from aoti_serve.cluster.attempt import Attempt
 from aoti_serve.cluster.metrics import SwapMetrics
 from aoti_serve.cluster.registry import Registry
 from aoti_serve.cluster.status import Outcome, WeightsStatus
-from aoti_serve.errors import BuiltInGone, NothingToRollBack, SwapInProgress
+from aoti_serve.errors import BuiltInGone, NothingToRollBack, SwapInProgress, Unavailable
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store import Store
 from aoti_serve.weights.swap import Deadlines, Swap
@@ -82,9 +82,10 @@ class Changes:
     async def _only(self, attempt: Attempt, change: Callable[[], Awaitable[None]], *, wait: bool) -> WeightsStatus:
         if self._attempt is not None:
             busy = SwapInProgress(model=self._model, phase=self._attempt.phase)
-            await self._note(attempt, busy)
+            await self._note(attempt, "refused", busy)
             raise busy
         self._attempt = attempt
+        await asyncio.to_thread(self._audit.write, model=self._model, **attempt.facts("begun"))
         # Its own task: a caller that goes away must not stop a swap halfway.
         task = asyncio.get_running_loop().create_task(self._to_its_outcome(attempt, change))
         self._tasks.add(task)
@@ -106,15 +107,17 @@ class Changes:
             error = failure
             raise
         finally:
-            self._last, self._attempt = attempt.outcome(error), None
+            committed = attempt.version is not None and attempt.version == self._registry.target.committed.version
+            self._last, self._attempt = attempt.outcome(error, committed), None
             self._metrics.moved(sum(receipt.nbytes for receipt in self._receipts() if not error))
             self._metrics.ended(self._last)
             self.measure()
             await self._registry.touch()
-            await self._note(attempt, error)
+            await self._note(attempt, self._last.outcome, error)
 
-    async def _note(self, attempt: Attempt, error: BaseException | None) -> None:
-        await asyncio.to_thread(self._audit.write, model=self._model, **attempt.facts(error))
+    async def _note(self, attempt: Attempt, outcome: str, error: BaseException | None) -> None:
+        facts = attempt.facts(outcome, error)
+        await asyncio.to_thread(self._audit.write, model=self._model, **facts)
 
     async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version]) -> None:
         await self._registry.touch()
@@ -146,6 +149,8 @@ class Changes:
                 raise BuiltInGone(model=self._model, replica=report.member)
 
     async def _run(self, attempt: Attempt, version: Version) -> None:
+        if not any(report.runners and not report.joining for report in self._registry.reports):
+            raise Unavailable(detail=f"model '{self._model}' has no live replica to try the weights on; try again")
         before = self._registry.target.committed
 
         async def commit() -> Committed:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 import ray
 from ray import serve
 from ray.exceptions import RayActorError, RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.calls import apart, unwrapped
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from aoti_serve.weights.version import Version
 
 T = TypeVar("T")
+NOTE_S = 5.0
 
 
 class CoordinatorClient:
@@ -49,10 +51,10 @@ class CoordinatorClient:
         status: WeightsStatus = await self._call("rollback", version, who, wait)
         return status
 
-    async def refused(self, **facts: str) -> None:
+    async def refused(self, facts: dict[str, str]) -> None:
         """Have an attempt audited that was turned away; it is turned away all the same if that fails."""
-        with suppress(AotiServeError, RayError):
-            await self._call("refused", facts)
+        with suppress(AotiServeError, RayError, RayServeException):
+            await unwrapped(self._coordinator.refused.remote(facts), NOTE_S)
 
     async def swap_uri(self, uri: str, order: Order, who: str, wait: bool = True) -> WeightsStatus:
         status: WeightsStatus = await self._call("swap_uri", uri, order, who, wait)
@@ -68,7 +70,7 @@ class CoordinatorClient:
             async for piece in body:
                 await self._append(source, piece)
         except BaseException:
-            with suppress(AotiServeError):
+            with suppress(AotiServeError, RayError, RayServeException):
                 await asyncio.shield(self._call("drop_upload", upload))
             raise
         status: WeightsStatus = await self._call("swap_upload", upload, order, who, wait)

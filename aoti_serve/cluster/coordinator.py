@@ -23,7 +23,7 @@ from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.uploads import Uploads
 from aoti_serve.cluster.watch import Watch
 from aoti_serve.config import GatewayConfig, ModelConfig
-from aoti_serve.errors import InvalidWeights, StoreFailed, Unavailable
+from aoti_serve.errors import InvalidWeights, StoreFailed, SwapInProgress, Unavailable
 from aoti_serve.model.signature import Signature
 from aoti_serve.weights.admission import Admission
 from aoti_serve.weights.audit import AuditLog
@@ -32,6 +32,7 @@ from aoti_serve.weights.order import Order
 from aoti_serve.weights.store import Store
 from aoti_serve.weights.swap import Deadlines
 from aoti_serve.weights.target import Report, Seen, Target
+from aoti_serve.weights.uri import shown
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
@@ -65,6 +66,7 @@ class Coordinator:
         self._uploads = Uploads(self._store)
         self._freight = Freight.here(limits.max_weights_bytes, "gateway.max_weights_bytes")
         self._audit = AuditLog(self._store.audit_path)
+        self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         deadlines = Deadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
         self._changes = Changes(model.name, self._store, self._registry, self._audit, deadlines)
         watch = Watch(self._registry, census, deadlines.commit, lambda: self._changes.under_way)
@@ -91,15 +93,19 @@ class Coordinator:
 
     async def swap_upload(self, upload: str, order: Order, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to what was uploaded; the status when every live replica answers with it, or else at once."""
-        path = self._uploads.path(upload)
+        path = self._uploads.take(upload)
 
         def admit(current: Version) -> Version:
             try:
                 return self._admission.of_file(path, order, current)
             finally:
-                self._uploads.drop(upload)
+                self._store.discard(path)
 
-        return await self._changes.swap(Attempt("swap", who, order.label), admit, wait=wait)
+        try:
+            return await self._changes.swap(Attempt("swap", who, order.label, "upload"), admit, wait=wait)
+        except SwapInProgress:
+            await asyncio.to_thread(self._store.discard, path)
+            raise
 
     async def swap_uri(self, uri: str, order: Order, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to a file under one of `weights_roots`."""
@@ -107,15 +113,15 @@ class Coordinator:
         def admit(current: Version) -> Version:
             return self._admission.of_uri(uri, order, current)
 
-        return await self._changes.swap(Attempt("swap", who, order.label), admit, wait=wait)
+        return await self._changes.swap(Attempt("swap", who, order.label, shown(uri)), admit, wait=wait)
 
     async def rollback(self, number: int | None, who: str, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
         return await self._changes.rollback(Attempt("rollback", who), number, wait=wait)
 
     async def refused(self, facts: dict[str, str]) -> None:
-        """Note in the audit log what a gateway has turned away."""
-        await asyncio.to_thread(self._audit.write, outcome="refused", **facts)
+        """Note what a gateway has turned away; apart, so that it cannot push out what was changed."""
+        await asyncio.to_thread(self._refusals.write, outcome="refused", **facts)
 
     async def versions(self) -> list[Version]:
         return await asyncio.to_thread(self._store.versions)
@@ -170,7 +176,7 @@ class Coordinator:
             return committed
         if model.weights is None:
             return Committed(epoch=0, version=BUILT_IN)
-        version = self._admission.of_file(model.weights, Order(label=model.weights.stem), BUILT_IN)
+        version = self._admission.of_local(model.weights, Order(label=model.weights.stem))
         return self._store.commit(version, 1, BUILT_IN if carries_weights else None)
 
     def _check_committed(self, version: Version, signature: Signature) -> None:

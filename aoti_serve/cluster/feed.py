@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 Piece = NDArray[np.uint8]
 SMALLEST, LARGEST = 4 * 2**20, 64 * 2**20
-SHARE = 32  # of the file, that a chunk is: WINDOW + 1 of them are in the object store, an eighth
-PUTS = 5  # in one period of Ray's freeing: with the others more than a quarter then, but no more than 0.28 of the file
+SHARE = 64  # of the file, that a chunk is: of a large one ten or so are in the object store at a time
+PUTS = 10  # in one period of Ray's freeing
 WINDOW = 3  # chunks; how far the fastest reader may be ahead of the slowest
 PATIENCE_S = 2.0
 # Ray frees what nobody holds any more once in so often. `aoti-serve up` has it do so at once; where it does not, a
@@ -31,11 +31,12 @@ FREE_PERIOD_S = int(os.environ.get("RAY_free_objects_period_milliseconds", "1000
 class Feed:
     """One file, for any number of readers that go through it in step. Runs in an event loop.
 
-    `read` is how many bytes each reader has asked for and received.
+    `read` is how many bytes each reader has received; `users` how many ask at this moment.
     """
 
     def __init__(self, file: BinaryIO, nbytes: int) -> None:
         self.read: dict[str, int] = {}
+        self.users, self.idle_since = 0, time.monotonic()
         self.chunk_bytes = min(max(nbytes // SHARE, SMALLEST), LARGEST)
         self._nbytes = nbytes
         self._freed_after = FREE_PERIOD_S if nbytes > SHARE * SMALLEST else 0.0

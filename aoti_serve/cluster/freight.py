@@ -36,7 +36,6 @@ class Freight:
         self._limit = limit
         self._setting = setting
         self._feeds: dict[Path | UPath, Feed] = {}
-        self._asked: dict[Path | UPath, float] = {}
         self._opening = asyncio.Lock()
 
     @classmethod
@@ -68,10 +67,13 @@ class Freight:
             if path not in self._feeds:
                 self._close_idle()
                 self._feeds[path] = Feed(await asyncio.to_thread(path.open, "rb"), nbytes)
-        self._asked[path] = time.monotonic()
-        refs = await self._feeds[path].chunk(reader, number)
-        self._asked[path] = time.monotonic()
-        return refs
+        feed = self._feeds[path]
+        feed.users += 1
+        try:
+            return await feed.chunk(reader, number)
+        finally:
+            feed.users -= 1
+            feed.idle_since = time.monotonic()
 
     async def read(self, path: Path) -> dict[str, int]:
         """How many bytes of a file each reader has received; for the coordinator."""
@@ -83,8 +85,7 @@ class Freight:
 
     def _close_idle(self) -> None:
         oldest = time.monotonic() - IDLE_S
-        for path in [path for path, asked in self._asked.items() if asked < oldest]:
-            del self._asked[path]
+        for path in [path for path, feed in self._feeds.items() if not feed.users and feed.idle_since < oldest]:
             self._feeds.pop(path).close()
 
     def _append(self, path: Path | UPath, content: bytes | memoryview) -> None:

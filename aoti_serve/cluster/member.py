@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -87,6 +87,8 @@ class Membership:
         try:
             await self._participant.reconcile(target)
         except LOST as error:
+            if isinstance(error, RayTaskError):
+                raise  # a failure over there that is none of ours to wait out
             await self._wait(error)  # the bytes came from a coordinator that is gone; the next one has them, too
             return
         self._seen = Seen(target.term, target.revision)
@@ -110,10 +112,10 @@ class Membership:
 
     async def _wait(self, error: Exception) -> None:
         if not self._lost:
-            logger.warning(f"the coordinator does not answer, trying until it does: {error!r}")
+            logger.warning(f"nothing from the coordinator, trying until there is: {error!r}")
         self._lost = True
         await asyncio.sleep(RETRY_S)
 
     def _report(self) -> Report:
         self._turn += 1
-        return replace(self._participant.report(), turn=self._turn, joining=self._joining)
+        return replace(self._participant.report(), turn=self._turn, joining=self._joining, followed=self._seen)

@@ -63,4 +63,5 @@ class Pieces:
     async def _pull(self, number: int) -> Piece | None:
         asked: Any = self._freight.chunk.remote(self._path, self._version.nbytes, self._reader, number)
         refs = await unwrapped(asked, CHUNK_S)
-        return await refs[0] if refs else None
+        piece: Piece | None = await unwrapped(refs[0], CHUNK_S) if refs else None
+        return piece

@@ -61,7 +61,8 @@ class Registry:
         if before is None or report.turn > before.report.turn:
             self._entries[report.member] = _Entry(report, process)
             self.heard.add(report.member)
-            await self.touch()
+            if before is None or replace(before.report, turn=report.turn) != report:
+                await self.touch()
         if seen is not None and seen.term == self.target.term:
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S), self._changed:
@@ -70,13 +71,14 @@ class Registry:
 
     def publish(
         self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
-    ) -> None:
+    ) -> Seen:
         before = self.target
         self._retarget(
             staging=staging,
             committed=committed or before.committed,
             settled=before.settled if settled is None else settled,
         )
+        return Seen(self.target.term, self.target.revision)
 
     async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
         """Time in which this process was stopped itself does not count: nobody else is late then."""
@@ -94,7 +96,8 @@ class Registry:
         await self._check_term()
         for member in members:
             if member in self._entries:
-                ray.kill(self._entries.pop(member).process)
+                ray.kill(self._entries[member].process)
+                del self._entries[member]
         await self.touch()
 
     async def keep(self, alive: set[str], known: set[str]) -> None:

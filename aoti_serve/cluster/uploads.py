@@ -26,11 +26,14 @@ class Uploads:
         self._paths[upload] = self._store.incoming()
         return upload, self._paths[upload]
 
-    def path(self, upload: str) -> Path:
-        """Raises Unavailable if it is not known: the coordinator has been restarted, or it was idle for too long."""
+    def take(self, upload: str) -> Path:
+        """Its file, which is the taker's from now on.
+
+        Raises Unavailable if it is not known: the coordinator has been restarted, or it was idle for too long.
+        """
         if upload not in self._paths:
             raise Unavailable(detail="the upload was lost with the coordinator that took it; send it again")
-        return self._paths[upload]
+        return self._paths.pop(upload)
 
     def drop(self, upload: str) -> None:
         path = self._paths.pop(upload, None)

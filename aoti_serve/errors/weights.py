@@ -105,7 +105,12 @@ class NoBase(
 
 
 class Superseded(
-    WeightsError, status=503, text="model '{model}': coordinator {term} was followed by {newer}; ask that one"
+    WeightsError,
+    status=503,
+    text=(
+        "model '{model}': coordinator {term} of its store was followed by {newer}; ask that one. If this goes on, "
+        "another application uses the same `store`"
+    ),
 ):
     """Another coordinator has opened the store since: this one may not change it any more."""
 

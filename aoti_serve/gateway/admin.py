@@ -7,13 +7,13 @@ from hashlib import sha256
 
 from aoti_serve.errors import AdminClosed, Unauthorized
 from aoti_serve.tensors import Frozen
-from aoti_serve.weights.order import Order, VersionNumber
+from aoti_serve.weights.order import Order, Uri, VersionNumber
 
 
 class SwapBody(Order):
     """`POST /v2/models/{m}/weights` as JSON: a file under one of the model's `weights_roots`."""
 
-    uri: str
+    uri: Uri
 
     @property
     def order(self) -> Order:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,7 @@ class DataPlane:
     def __init__(self, models: Sequence[Served]) -> None:
         self._models = {model.name: model for model in models}
         self._noting: asyncio.Task[None] | None = None
+        self._noted, self._refused = 0.0, 0
 
     async def join(self) -> None:
         for model in self._models.values():
@@ -149,8 +151,10 @@ class DataPlane:
         return self._models[name]
 
     def note_refused(self, name: str, action: str, address: str, reason: str) -> None:
-        """Have a refused attempt audited, without waiting: one at a time, so that a flood of them costs little."""
-        served = self._models.get(name)
-        if served is not None and (self._noting is None or self._noting.done()):
-            noting = served.weights.refused(action=action, who=address, error=reason)
-            self._noting = asyncio.get_running_loop().create_task(noting)
+        """Have a refused attempt audited, without waiting: one a second, so that a flood of them costs little."""
+        served, now = self._models.get(name), time.monotonic()
+        self._refused += 1
+        if served is not None and now - self._noted >= 1.0 and (self._noting is None or self._noting.done()):
+            facts = {"action": action, "who": address, "error": reason, "since_last": str(self._refused)}
+            self._refused, self._noted = 0, now
+            self._noting = asyncio.get_running_loop().create_task(served.weights.refused(facts))

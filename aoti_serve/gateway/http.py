@@ -18,7 +18,7 @@ from aoti_serve import __version__
 from aoti_serve.cluster.sending import PIECE_BYTES, resized
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import GatewayConfig, problems
-from aoti_serve.errors import AotiServeError, InvalidBody
+from aoti_serve.errors import AotiServeError, BodyTooLarge, InvalidBody
 from aoti_serve.gateway.admin import Guard, RollbackBody, SwapBody
 from aoti_serve.gateway.bodies import read_body, stream_body
 from aoti_serve.gateway.data_plane import DataPlane, Served
@@ -128,16 +128,11 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter
 
     @routes.post("")
     async def swap(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
-        if request.headers.get("content-type", "").startswith("application/octet-stream"):
-            asked = {name: value for name, value in request.query_params.items() if name != "wait"}
-            order = _checked(lambda: Order.model_validate(asked))
-            body = resized(stream_body(request, config.max_weights_bytes, "gateway.max_weights_bytes"), PIECE_BYTES)
-            return _changed(await served.weights.swap_bytes(body, order, who, wait), wait)
-        if not request.headers.get("content-type", "").startswith("application/json"):
-            kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
-            raise InvalidBody(detail=f"the Content-Type must be {kinds}")
-        wanted = _parsed(SwapBody, await read_body(request, config.max_body_bytes, "gateway.max_body_bytes"))
-        return _changed(await served.weights.swap_uri(wanted.uri, wanted.order, who, wait), wait)
+        try:
+            return _changed(await _swapped(request, served, config, who, wait), wait)
+        except (InvalidBody, BodyTooLarge) as error:  # the coordinator, which notes all else, has not seen it
+            plane.note_refused(served.name, "swap", who, str(error))
+            raise
 
     @routes.post("/rollback")
     async def rollback(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
@@ -148,8 +143,24 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter
     return routes
 
 
+async def _swapped(request: Request, served: Served, config: GatewayConfig, who: str, wait: bool) -> WeightsStatus:
+    if request.headers.get("content-type", "").startswith("application/octet-stream"):
+        asked = {name: value for name, value in request.query_params.items() if name != "wait"}
+        order = _checked(lambda: Order.model_validate(asked))
+        body = stream_body(request, config.max_weights_bytes, "gateway.max_weights_bytes")
+        return await served.weights.swap_bytes(resized(body, PIECE_BYTES), order, who, wait)
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
+        raise InvalidBody(detail=f"the Content-Type must be {kinds}")
+    wanted = _parsed(SwapBody, await read_body(request, config.max_body_bytes, "gateway.max_body_bytes"))
+    return await served.weights.swap_uri(wanted.uri, wanted.order, who, wait)
+
+
 def _address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
+    """Who has connected, and for whom it says that it asks: the ingress may be a proxy."""
+    connected = request.client.host if request.client else "unknown"
+    forwarded = request.headers.get("x-forwarded-for")
+    return f"{connected} for {forwarded}" if forwarded else connected
 
 
 def _changed(status: WeightsStatus, wait: bool) -> Response:

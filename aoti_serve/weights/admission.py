@@ -38,10 +38,20 @@ class Admission:
 
     def of_uri(self, uri: str, order: Order, current: Version) -> Version:
         """The version that a file elsewhere becomes."""
+        self.check_base(order, current)
         path = self._store.incoming()
         try:
             bring(uri, self._roots, path, self._limits.max_weights_bytes)
             return self.of_file(path, order, current)
+        finally:
+            self._store.discard(path)
+
+    def of_local(self, source: Path, order: Order) -> Version:
+        """The version that a file of the configuration's becomes; it is copied before it is checked."""
+        path = self._store.incoming()
+        try:
+            bring(str(source), [str(source.parent)], path, self._limits.max_weights_bytes)
+            return self.of_file(path, order, BUILT_IN)
         finally:
             self._store.discard(path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from aoti_serve.constants import Constants
-from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer
+from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer, UnfitTensor
 from aoti_serve.tensors import Shaped, Span
 
 PIECE_BYTES = 4 * 2**20
@@ -21,7 +21,8 @@ def check_fits(index: Mapping[str, Span], constants: Constants) -> None:
 
 
 def check_values(path: Path, index: Mapping[str, Span], constants: Constants, strict: bool = True) -> list[str]:
-    """Raise for what only the bytes can tell: TiedTensorsDiffer, or ConstantIsBaked with another value.
+    """Raise for what only the bytes can tell: TiedTensorsDiffer, ConstantIsBaked with another value, or UnfitTensor
+    for a bool that is neither 0 nor 1.
 
     Not `strict`: the baked constants with another value, which stay as they were compiled.
     """
@@ -31,6 +32,9 @@ def check_values(path: Path, index: Mapping[str, Span], constants: Constants, st
             for name in others:
                 if _digest(file, index[name]) != digest:
                     raise TiedTensorsDiffer(name=name, tied=first)
+        for name, span in index.items():
+            if span.dtype == "bool" and any(max(piece) > 1 for piece in pieces(file, span)):
+                raise UnfitTensor(name=name, detail="a bool that is neither 0 nor 1")
         differing = [
             baked.name
             for baked in constants.baked

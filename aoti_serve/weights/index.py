@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from aoti_serve.errors import DigestMismatch, UnreadableWeights, WeightsTooLarge
 from aoti_serve.tensors import BY_SAFETENSORS, Span
 
+MAX_NAME = 1024  # it stands in errors and receipts
 FORMAT_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
@@ -38,6 +39,8 @@ def index_in(
     _check_by_the_format(length.to_bytes(8, "little") + content, nbytes)
     header = json.loads(content)
     header.pop("__metadata__", None)
+    if any(len(name) > MAX_NAME for name in header):
+        raise _unreadable(f"a tensor's name is longer than {MAX_NAME} characters")
     if max_tensors is not None and len(header) > max_tensors:
         raise WeightsTooLarge(limit=max_tensors, unit="tensors", setting="gateway.max_weights_tensors")
     return {name: _span(entry, 8 + length) for name, entry in header.items()}

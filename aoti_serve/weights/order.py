@@ -10,6 +10,7 @@ from aoti_serve.tensors import Frozen
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
 Label = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]  # it is shown in terminals
+Uri = Annotated[str, StringConstraints(max_length=4096)]
 VersionNumber = Annotated[int, Field(ge=0)]
 
 

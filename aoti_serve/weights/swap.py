@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from aoti_serve.errors import StageFailed, Unavailable
-from aoti_serve.weights.target import Report, Staging
+from aoti_serve.weights.target import Report, Seen, Staging
 from aoti_serve.weights.version import Committed, Version
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class Members(Protocol):
 
     def publish(
         self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
-    ) -> None:
+    ) -> Seen:
         """Make this the target of all members, also of those that join later; keep what is None, but for `staging`."""
 
     async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
@@ -102,8 +102,10 @@ class Swap:
 
     async def _abort(self) -> None:
         self._entered(Phase.ABORTING)
-        self._members.publish(staging=None)
-        await self._members.until(lambda reports: all(_freed(report) for report in reports), self._deadlines.abort)
+        aborted = self._members.publish(staging=None)
+        await self._members.until(
+            lambda reports: all(_freed(report, aborted) for report in reports), self._deadlines.abort
+        )
 
     def _staged(self, report: Report) -> bool:
         return report.staged == self.id
@@ -140,8 +142,9 @@ def _live(reports: Iterable[Report]) -> list[Report]:
     return [report for report in reports if not report.joining]
 
 
-def _freed(report: Report) -> bool:
-    return report.joining or report.staged is None
+def _freed(report: Report, aborted: Seen) -> bool:
+    """Whether it has let go of what it had staged, or was still staging when the swap was aborted."""
+    return report.joining or (report.followed >= aborted and report.staged is None)
 
 
 async def _uninterrupted(work: Awaitable[T]) -> T:

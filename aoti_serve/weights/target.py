@@ -69,17 +69,22 @@ class Seen(NamedTuple):
     revision: int = -1
 
 
+UNSEEN = Seen()
+
+
 @dataclass(frozen=True)
 class Report:
     """What a member holds: a replica, or a gateway, which has no runners and only needs the fence.
 
-    `turn` counts its reports: one that was held up on the way must not replace a later one. `staged` is the swap it has
+    `turn` counts its reports: one that was held up on the way must not replace a later one. `followed` is the last
+    target that it has done all it could for. `staged` is the swap it has
     staged; `failed` the swap that it could not stage, for the reason `error`. A member that is `joining` answers
     nothing yet, and is not waited for.
     """
 
     member: str
     turn: int = 0
+    followed: Seen = UNSEEN
     runners: int = 0
     joining: bool = False
     epoch: int = NOTHING

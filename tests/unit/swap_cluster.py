@@ -209,7 +209,7 @@ class Member:
 
     def _report(self) -> Report:
         self.turn += 1
-        return replace(self.report(), turn=self.turn, joining=self.joining)
+        return replace(self.report(), turn=self.turn, joining=self.joining, followed=self.seen)
 
 
 class Replica(Member):
@@ -325,10 +325,10 @@ class Coordinator:
 
     def publish(
         self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
-    ) -> None:
-        if not self.alive:
-            return
+    ) -> Seen:
         before = self.target
+        if not self.alive:
+            return Seen(before.term, before.revision)
         self.target = replace(
             before,
             revision=before.revision + 1,
@@ -339,6 +339,7 @@ class Coordinator:
         for call in self._parked:
             call.reply = self.target
         self._parked = []
+        return Seen(self.target.term, self.target.revision)
 
     async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
         if self.alive:

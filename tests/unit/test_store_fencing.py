@@ -48,7 +48,7 @@ def test_each_store_takes_the_next_term(root: str) -> None:
 def test_the_newest_passes_the_check_and_the_others_do_not(root: str) -> None:
     older, newer = Store(root, "m", 2), Store(root, "m", 2)
     newer.check_term()
-    with pytest.raises(Superseded, match="model 'm': coordinator 1 was followed by 2"):
+    with pytest.raises(Superseded, match="model 'm': coordinator 1 of its store was followed by 2"):
         older.check_term()
 
 
