@@ -90,7 +90,9 @@ class CoordinatorClient:
         try:
             return await unwrapped(call)
         except RayActorError as error:
-            detail = f"the coordinator of model '{self._model}' is being restarted; ask for the status, then try again"
+            detail = (
+                f"the coordinator of model '{self._model}' is being started again; ask for the status, then try again"
+            )
             raise Unavailable(detail=detail) from error
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ray.exceptions import RayActorError
 from upath import UPath
 
 from aoti_serve.cluster.calls import unwrapped
 from aoti_serve.cluster.feed import Piece
 from aoti_serve.cluster.freight import FreightActor
-from aoti_serve.errors import DigestMismatch
+from aoti_serve.errors import DigestMismatch, Unavailable
 from aoti_serve.tensors import Span
 from aoti_serve.weights.version import Version
 
@@ -42,7 +43,7 @@ class Pieces:
 
     async def index(self) -> dict[str, Span]:
         """Where each tensor lies in them."""
-        found: dict[str, Span] = await unwrapped(self._freight.index.remote(self._path, self._version.nbytes), CHUNK_S)
+        found: dict[str, Span] = await self._answer(self._freight.index.remote(self._path, self._version.nbytes))
         return found
 
     def __iter__(self) -> Iterator[Piece]:
@@ -62,6 +63,12 @@ class Pieces:
 
     async def _pull(self, number: int) -> Piece | None:
         asked: Any = self._freight.chunk.remote(self._path, self._version.nbytes, self._reader, number)
-        refs = await unwrapped(asked, CHUNK_S)
-        piece: Piece | None = await unwrapped(refs[0], CHUNK_S) if refs else None
+        refs = await self._answer(asked)
+        piece: Piece | None = await self._answer(refs[0]) if refs else None
         return piece
+
+    async def _answer(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await unwrapped(call, CHUNK_S)
+        except RayActorError as error:
+            raise Unavailable(detail="what moves the weights has died and is started again; try again") from error

@@ -53,7 +53,16 @@ def faults(swaps: int) -> list[Fault]:
         Fault("gateway", "kill -9 a gateway while swapping", kills.gateway),
         Fault("node", "kill -9 a node with the coordinator on it while swapping", kills.node),
         Fault("freeze-replica", "SIGSTOP a replica in commit, SIGCONT after the swap", freezes.replica_in_commit),
-        Fault("freeze-gateway", "SIGSTOP a gateway in commit, SIGCONT after three swaps", freezes.gateway_in_commit),
+        Fault(
+            "freeze-gateway",
+            "SIGSTOP a gateway in commit, SIGCONT three swaps later",
+            partial(freezes.gateway_in_commit, with_replica=False),
+        ),
+        Fault(
+            "freeze-both",
+            "the same with a gateway and a replica",
+            partial(freezes.gateway_in_commit, with_replica=True),
+        ),
         Fault("freeze-coordinator", "SIGSTOP the coordinator, SIGCONT when replaced", freezes.idle_coordinator),
         *[
             Fault(f"freeze-coordinator-{phase}", f"the same in {phase}", partial(freezes.coordinator_in, phase=phase))

@@ -24,19 +24,25 @@ def replica_in_commit(lab: Lab) -> None:
     _gone(late)
 
 
-def gateway_in_commit(lab: Lab) -> None:
-    """The swap ends without it, and the next ones; awake again it must not let an old answer out."""
+def gateway_in_commit(lab: Lab, *, with_replica: bool) -> None:
+    """The swap ends without it, and the next ones; awake again it must not let an old answer out.
+
+    `with_replica`: one that holds the old version is stopped as well, and they wake up together.
+    """
     with lab.traffic.cuts_expected():
-        with in_commit(lab) as (swap, _):
+        with in_commit(lab) as (swap, late):
             stopped = one(lab, "gateway")
             lab.strike(partial(freeze, stopped))
-        try:
-            swap.result()
-            lab.settle()
-            for _ in range(3):
-                lab.swap()
-        finally:
-            thaw(stopped)
+            if not with_replica:
+                thaw(late)
+            try:
+                swap.result()
+                lab.settle()
+                for _ in range(3):
+                    lab.swap()
+            finally:
+                thaw(stopped)
+                thaw(late)
         _gone(stopped)
 
 

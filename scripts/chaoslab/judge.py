@@ -62,6 +62,7 @@ class Judge:
         self.floor = -1
         self.counts = Counts()
         self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
         self._value_of: dict[int, float] = {}
         self._epochs_of: defaultdict[int, set[int]] = defaultdict(set)
         self._waiting: list[Answer] = []
@@ -78,12 +79,18 @@ class Judge:
             if known != float(label):
                 self.counts.mixed += 1
                 self.counts.blame(f"version {number} was {known:g} and is now {label}")
-            if epoch > self.floor:
-                going_back = number < max(self._seen.values(), default=number)
-                if going_back:
-                    self._seen.clear()
+            if number < max(self._seen.values(), default=number):
+                self._seen.clear()  # a rollback
             self._epochs_of[number].add(epoch)
-            self.floor = max(self.floor, epoch)
+            if epoch > self.floor:
+                self.floor = epoch
+                self._news.notify_all()
+
+    def wait_for_news(self, seen: int, timeout: float) -> int:
+        """The floor, as soon as it is above `seen`, or after a while."""
+        with self._news:
+            self._news.wait_for(lambda: self.floor > seen, timeout)
+            return self.floor
 
     def decide(self) -> None:
         """No swap is in progress, and all that was committed has been heard: every answer can be judged."""

@@ -7,7 +7,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from chaoslab.model import NAME, values_in
 PATIENCE_S = 120.0
 TIMEOUT_S = 60.0
 PAUSE_S = 0.05
+NEWS_S = 1.0
 
 
 class Cut(Exception):
@@ -31,16 +32,17 @@ class Refused(Exception):
 
 
 class Traffic:
-    """`clients` threads against one port."""
+    """`clients` threads against one port, and as many that ask once at the very moment when a swap has returned."""
 
     def __init__(self, judge: Judge, port: int, clients: int, seed: int) -> None:
         self._judge = judge
         self._port = port
         self._cuts = 0
         self._stop = threading.Event()
+        loops = [self._keep_asking] * clients + [self._ask_at_once] * clients
         self._threads = [
-            threading.Thread(target=self._ask, args=(index, random.Random(f"{seed}.{index}")), daemon=True)
-            for index in range(clients)
+            threading.Thread(target=self._connected, args=(loop, Client(index, f"{seed}.{index}", port)), daemon=True)
+            for index, loop in enumerate(loops)
         ]
 
     @contextmanager
@@ -71,20 +73,35 @@ class Traffic:
         finally:
             connection.close()
 
-    def _ask(self, client: int, rng: random.Random) -> None:
-        connection = Connection(self._port)
+    def _connected(self, loop: Callable[[Client], None], client: Client) -> None:
+        try:
+            loop(client)
+        finally:
+            client.connection.close()
+
+    def _keep_asking(self, client: Client) -> None:
         while not self._stop.is_set():
-            x = np.array([[rng.randint(1, 9)] for _ in range(rng.randint(1, 3))], np.float32)
-            floor, started = self._judge.floor, time.monotonic()
-            try:
-                version, y = self._insist(connection, x)
-            except (Cut, Refused) as error:
-                self._judge.failed(f"after {time.monotonic() - started:.1f} s: {error!r}")
-                self._stop.wait(PAUSE_S)
-            else:
-                answer = Answer(client, floor, version, frozenset(values_in(x, y)))
-                self._judge.answered(answer, (time.monotonic() - started) * 1e3)
-        connection.close()
+            self._ask(client)
+
+    def _ask_at_once(self, client: Client) -> None:
+        seen = -1
+        while not self._stop.is_set():
+            floor = self._judge.wait_for_news(seen, NEWS_S)
+            if floor > seen:
+                self._ask(client)
+            seen = floor
+
+    def _ask(self, client: Client) -> None:
+        x = client.input()
+        floor, started = self._judge.floor, time.monotonic()
+        try:
+            version, y = self._insist(client.connection, x)
+        except (Cut, Refused) as error:
+            self._judge.failed(f"after {time.monotonic() - started:.1f} s: {error!r}")
+            self._stop.wait(PAUSE_S)
+        else:
+            answer = Answer(client.number, floor, version, frozenset(values_in(x, y)))
+            self._judge.answered(answer, (time.monotonic() - started) * 1e3)
 
     def _insist(self, connection: Connection, x: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
         deadline = time.monotonic() + PATIENCE_S
@@ -97,6 +114,18 @@ class Traffic:
                     raise
                 self._judge.retried(str(error))
                 self._stop.wait(PAUSE_S)
+
+
+class Client:
+    """Its number, its inputs, its connection."""
+
+    def __init__(self, number: int, seed: str, port: int) -> None:
+        self.number = number
+        self.connection = Connection(port)
+        self._rng = random.Random(seed)
+
+    def input(self) -> NDArray[np.float32]:
+        return np.array([[self._rng.randint(1, 9)] for _ in range(self._rng.randint(1, 3))], np.float32)
 
 
 class Connection:
