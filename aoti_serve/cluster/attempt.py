@@ -65,7 +65,7 @@ class Attempt:
             ended=time.time(),
         )
 
-    def facts(self, outcome: str, error: BaseException | None = None) -> dict[str, object]:
+    def facts(self, outcome: str, error: BaseException | None) -> dict[str, object]:
         """For the audit log."""
         version = self.version
         return {

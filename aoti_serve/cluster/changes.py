@@ -63,10 +63,6 @@ class Changes:
             last=self._last,
         )
 
-    def _receipts(self) -> tuple[Receipt, ...]:
-        receipts = (report.receipt for report in self._registry.reports if report.receipt and not report.joining)
-        return tuple(sorted(receipts, key=lambda receipt: receipt.replica))
-
     async def arrived(self, read: Mapping[str, int]) -> None:
         """Show how many bytes of the version under way each replica has received."""
         if self._attempt is not None and read != self._attempt.read:
@@ -79,13 +75,17 @@ class Changes:
         current = [report for report in self._registry.reports if report.runners and report.holds(committed)]
         self._metrics.stands(committed.version.number, committed.epoch, len(current))
 
+    def _receipts(self) -> tuple[Receipt, ...]:
+        receipts = (report.receipt for report in self._registry.reports if report.receipt and not report.joining)
+        return tuple(sorted(receipts, key=lambda receipt: receipt.replica))
+
     async def _only(self, attempt: Attempt, change: Callable[[], Awaitable[None]], *, wait: bool) -> WeightsStatus:
         if self._attempt is not None:
             busy = SwapInProgress(model=self._model, phase=self._attempt.phase)
             await self._note(attempt, "refused", busy)
             raise busy
         self._attempt = attempt
-        await asyncio.to_thread(self._audit.write, model=self._model, **attempt.facts("begun"))
+        await self._note(attempt, "begun", None)
         # Its own task: a caller that goes away must not stop a swap halfway.
         task = asyncio.get_running_loop().create_task(self._to_its_outcome(attempt, change))
         self._tasks.add(task)

@@ -65,10 +65,10 @@ class Coordinator:
         self._registry.expect(await asyncio.to_thread(census.processes))
         self._uploads = Uploads(self._store)
         self._freight = Freight.here(limits.max_weights_bytes, "gateway.max_weights_bytes")
-        self._audit = AuditLog(self._store.audit_path)
+        audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         deadlines = Deadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
-        self._changes = Changes(model.name, self._store, self._registry, self._audit, deadlines)
+        self._changes = Changes(model.name, self._store, self._registry, audit, deadlines)
         watch = Watch(self._registry, census, deadlines.commit, lambda: self._changes.under_way)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(work) for work in (watch.run(), self._keep_house(), self._follow_bytes())]

@@ -75,7 +75,7 @@ class Freight:
             feed.users -= 1
             feed.idle_since = time.monotonic()
 
-    async def read(self, path: Path) -> dict[str, int]:
+    async def read(self, path: Path | UPath) -> dict[str, int]:
         """How many bytes of a file each reader has received; for the coordinator."""
         return dict(self._feeds[path].read) if path in self._feeds else {}
 

@@ -50,7 +50,8 @@ class Admission:
         """The version that a file of the configuration's becomes; it is copied before it is checked."""
         path = self._store.incoming()
         try:
-            bring(str(source), [str(source.parent)], path, self._limits.max_weights_bytes)
+            real = source.resolve()  # whoever wrote the configuration may have meant a link
+            bring(str(real), [str(real.parent)], path, self._limits.max_weights_bytes)
             return self.of_file(path, order, BUILT_IN)
         finally:
             self._store.discard(path)
