@@ -9,7 +9,7 @@ from aoti_serve.cluster.attempt import Attempt
 from aoti_serve.cluster.metrics import SwapMetrics
 from aoti_serve.cluster.registry import Registry
 from aoti_serve.cluster.status import Outcome, WeightsStatus
-from aoti_serve.errors import BuiltInGone, NothingToRollBack, SwapInProgress, Unavailable
+from aoti_serve.errors import BuiltInGone, NothingToRollBack, NotSettled, Superseded, SwapInProgress, Unavailable
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store import Store
 from aoti_serve.weights.swap import Deadlines, Swap
@@ -158,4 +158,9 @@ class Changes:
 
         swap = Swap(version, self._registry, commit, self._deadlines, attempt.enter)
         attempt.version, attempt.swap = version, swap.id
-        await swap.run()
+        try:
+            await swap.run()
+        except Superseded as error:
+            if self._registry.target.committed.version != version:
+                raise
+            raise NotSettled(model=self._model, version=version.number) from error

@@ -20,7 +20,8 @@ AotiServeError                      500
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
 │   ├── BadIndexInWeights               500
 │   ├── NothingStaged, NothingToRollBack, BuiltInGone, VersionTaken, WrongBase, NoBase    409
-│   ├── Superseded                  503  a newer coordinator has taken over
+│   ├── Superseded                  503  a newer coordinator has taken over; nothing was committed
+│   ├── NotSettled                  503  ... and completes what was committed
 │   ├── UnknownWeightsVersion       404
 │   ├── SourceRefused               403  a URI outside the allowed roots
 │   ├── StoreFailed                 507  the versions could not be written or read
@@ -101,6 +102,7 @@ from aoti_serve.errors.weights import (
     NoBase,
     NothingStaged,
     NothingToRollBack,
+    NotSettled,
     PerhapsBaked,
     SourceRefused,
     StageFailed,
@@ -143,6 +145,7 @@ __all__ = [
     "MissingOperators",
     "MissingTensor",
     "NoBase",
+    "NotSettled",
     "NothingStaged",
     "NothingToRollBack",
     "PackageError",

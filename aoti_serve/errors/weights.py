@@ -115,6 +115,14 @@ class Superseded(
     """Another coordinator has opened the store since: this one may not change it any more."""
 
 
+class NotSettled(
+    WeightsError,
+    status=503,
+    text="model '{model}': version {version} is committed; a newer coordinator completes it, ask for the status",
+):
+    """The coordinator was followed by another one after the commit point: not everybody may have followed yet."""
+
+
 class VersionTaken(
     WeightsError, status=409, text="version {version} cannot be staged while version {active} answers: numbers grow"
 ):

@@ -1,6 +1,6 @@
 """Faults against a real cluster under traffic, and what was lost.
 
-    scripts/chaos [--only NAME ...] [--swaps 500] [--seed 0] [--json]
+    scripts/chaos [--only NAME ...] [--swaps 500] [--seed 0] [--fast] [--json]
 
 Starts a Ray cluster of four nodes on this machine, serves a model whose answers tell their weights, and swaps
 them under traffic while processes are killed and frozen. Ends with status 1 if a promise was broken; takes about 15
@@ -24,11 +24,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started is ended on the way out
     wanted = [fault for fault in faults(options.swaps) if not options.only or fault.name in options.only]
     findings: list[Finding] = []
-    _say("compiling the model")
-    with compiled(options.megabytes) as telltales:
+    with compiled(options.megabytes) as package:
         while len(findings) < len(wanted):
-            _say("starting four Ray nodes")
-            with laboratory(telltales, clients=options.clients, seed=options.seed, keep=options.keep) as lab:
+            _say("starting four Ray nodes, compiling the model" if not findings else "starting four Ray nodes")
+            with laboratory(
+                package, **{name: getattr(options, name) for name in ("clients", "seed", "fast", "keep")}
+            ) as lab:
                 lab.tell = _say
                 _until_one_is_not_survived(lab, wanted, findings)
     if options.json:
@@ -55,6 +56,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--swaps", type=int, default=500)
     parser.add_argument("--clients", type=int, default=3)
     parser.add_argument("--megabytes", type=float, default=8.0, help="of weights")
+    parser.add_argument("--fast", action="store_true", help="behind HAProxy, as `aoti-serve up` does by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", action="store_true", help="leave Ray's logs behind, and say where")
     parser.add_argument("--json", action="store_true")
@@ -63,7 +65,7 @@ def _options() -> argparse.Namespace:
 
 def _line(finding: Finding) -> str:
     counts = finding.counts
-    notes = "".join(f"\n    {note}" for note in [*finding.notes[:5], *counts.cuts, *counts.evidence[:5]])
+    notes = "".join(f"\n    {note}" for note in [*finding.notes[:5], *counts.cuts, *list(counts.evidence)[:5]])
     figures = f"{counts.requests} requests, {counts.retried} retried, {counts.lost} lost, {finding.outcomes}"
     return f"  {figures} {finding.problem or 'ok'}{notes}"
 

@@ -30,15 +30,15 @@ class Counts:
     slowest_ms: float = 0.0
     cuts: Counter[str] = field(default_factory=Counter)
     versions: Counter[int] = field(default_factory=Counter)
-    evidence: list[str] = field(default_factory=list)
+    evidence: Counter[str] = field(default_factory=Counter)
 
     @property
     def lost(self) -> int:
         return self.failed + self.mixed + self.stale + self.uncommitted
 
     def blame(self, text: str) -> None:
-        if len(self.evidence) < EVIDENCE:
-            self.evidence.append(text)
+        if text in self.evidence or len(self.evidence) < EVIDENCE:
+            self.evidence[text] += 1
 
 
 @dataclass(frozen=True)

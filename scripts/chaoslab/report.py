@@ -30,9 +30,11 @@ def show(findings: list[Finding]) -> None:
     console = Console(width=None if Console().is_terminal else 160)
     console.print(table)
     for finding in findings:
-        for text in [finding.problem, *finding.counts.evidence]:
+        for text, count in {finding.problem: 1, **finding.counts.evidence}.items():
             if text:
-                console.print(f"{finding.fault.name}: {text}", markup=False, style="red")
+                console.print(
+                    f"{finding.fault.name}: {text}{f' ({count} times)' * (count > 1)}", markup=False, style="red"
+                )
     requests = sum(finding.counts.requests for finding in findings)
     lost = sum(finding.lost for finding in findings)
     console.print(f"{len(findings)} faults, {requests} requests; {'nothing' if not lost else f'{lost} faults'} lost")

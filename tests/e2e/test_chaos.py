@@ -18,7 +18,7 @@ from chaoslab.moments import COMMITTING, STAGING
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Three replicas, two gateways, three clients that never stop asking."""
-    with compiled(megabytes=4) as telltales, laboratory(telltales) as running:
+    with compiled(megabytes=4) as package, laboratory(package) as running:
         yield running
 
 
