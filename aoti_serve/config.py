@@ -118,7 +118,7 @@ class ModelConfig(Frozen):
     keep_versions: Annotated[int, Field(ge=2)] = 8
     previous: Literal["keep", "release"] = "keep"
     stage_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
-    commit_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    commit_timeout_s: float = Field(default=30.0, ge=3, allow_inf_nan=False)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_runners: PositiveInt = 1
     placement: Literal["split"] = "split"

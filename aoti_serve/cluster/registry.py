@@ -41,6 +41,7 @@ class Registry:
         self.target = Target(term=term, revision=1, committed=committed)
         self.revision = 0
         self.heard: set[str] = set()  # who has reported to this coordinator
+        self._last_heard = time.monotonic()
         self._check_term = check_term
         self._entries: dict[str, _Entry] = {}
         self._changed = asyncio.Condition()
@@ -57,6 +58,7 @@ class Registry:
 
     async def sync(self, report: Report, process: ActorHandle[Any], seen: Seen | None) -> Target:
         """Take a member's report; answer the target once it is newer than what it has `seen`, or after a while."""
+        self._last_heard = time.monotonic()
         before = self._entries.get(report.member)
         if before is None or report.turn > before.report.turn:
             self._entries[report.member] = _Entry(report, process)
@@ -81,14 +83,19 @@ class Registry:
         return Seen(self.target.term, self.target.revision)
 
     async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
-        """Time in which this process was stopped itself does not count: nobody else is late then."""
+        """Time in which this process was stopped, or nobody at all was heard, does not count: nobody else is late then.
+
+        Serve takes a coordinator out of its routes before it has ended, and while its last swap is still under way.
+        """
         left = timeout
         while left > 0 and not enough(self.reports):
             started = time.monotonic()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, TICK_S)), self._changed:
                     await self._changed.wait_for(lambda: enough(self.reports))
-            left -= min(time.monotonic() - started, 2 * TICK_S)
+            now = time.monotonic()
+            if now - self._last_heard < POLL_S + TICK_S:
+                left -= min(now - started, 2 * TICK_S)
         return self.reports
 
     async def expel(self, members: Iterable[str]) -> None:

@@ -151,14 +151,25 @@ def test_what_was_committed_survives_the_whole_cluster(
 
 
 TRAINER = """
-import sys, ray
+import pathlib, sys, numpy, ray
 from safetensors.torch import load_file
-from aoti_serve import WeightsClient
-from aoti_serve.errors import MissingTensor
+from aoti_serve import AsyncWeightsClient, WeightsClient
+from aoti_serve.errors import MissingTensor, UnreadableWeights, WrongBase
 
 @ray.remote
 def train(path):
     return WeightsClient("digits").swap(load_file(path), label="from a task").current.label
+
+@ray.remote
+class Trainer:
+    async def changed(self, path):
+        client = AsyncWeightsClient("digits")
+        base = (await client.status()).current.number
+        tensors = {"classify.bias": load_file(path)["classify.bias"]}
+        try:
+            await client.swap(tensors, partial=True, base_version=base + 1)
+        except WrongBase:
+            return (await client.swap(tensors, "part", partial=True, base_version=base)).current.parent == base
 
 ray.init(sys.argv[1])
 client = WeightsClient("digits")
@@ -168,6 +179,15 @@ except MissingTensor as error:
     print(error)
 print(client.swap(load_file(sys.argv[2]), label="from the driver").current.label)
 print(ray.get(train.remote(sys.argv[2])), client.rollback().current.label, len(client.versions()))
+path = pathlib.Path(sys.argv[2])
+content = numpy.frombuffer(path.read_bytes(), numpy.uint8)
+halves = [ray.put(half) for half in (content[:1000], content[1000:])]
+print(client.swap(path, "a path").current.label, client.swap(halves, "objects").current.label)
+try:
+    client.swap(load_file)
+except UnreadableWeights as error:
+    print(error)
+print(ray.get(Trainer.remote().changed.remote(sys.argv[2])))
 """
 
 
@@ -175,7 +195,7 @@ def test_replicas_of_a_joined_cluster_are_pinned_to_different_gpus_and_a_trainer
     digits_dir: Path, tmp_path: Path
 ) -> None:
     """Logical GPUs: Ray hands out ids on any machine. `deployments:` is Serve's own section."""
-    config = write_config(tmp_path, digits_dir)
+    config = write_config(tmp_path, digits_dir, previous="release")
     content = yaml.safe_load(config.read_text())
     gpu = {"ray_actor_options": {"num_gpus": 1, "num_cpus": 1}}
     content["applications"][0]["deployments"] = [{"name": "digits-replica", **gpu}]
@@ -187,7 +207,10 @@ def test_replicas_of_a_joined_cluster_are_pinned_to_different_gpus_and_a_trainer
         command = [sys.executable, "-c", TRAINER, address, str(digits_dir / "v2.safetensors")]
         trained = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
         assert trained[0].startswith("tensor '")
-        assert trained[1:] == ["from the driver", "from a task from the driver 3"]
+        assert trained[1:4] == ["from the driver", "from a task from the driver 3", "a path objects"]
+        assert "not a state dict" in trained[4]
+        assert trained[5] == "True"
+        assert {receipt["previous"] for receipt in server.status()["replicas"]} == {None}, "released"
         subprocess.run([str(BIN / "aoti-serve"), "down", "--address", address], check=True, capture_output=True)
         with pytest.raises(httpx.HTTPError):
             server.http.get("/v2").raise_for_status()
