@@ -214,3 +214,22 @@ async def test_time_in_which_the_coordinator_was_stopped_does_not_count(
     assert not waiting.done()
     await made.sync(Report("r1"), replica, None)
     assert [report.member for report in await waiting] == ["r1"]
+
+
+async def test_time_in_which_nobody_was_heard_does_not_count(
+    replica: ActorHandle[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Serve takes a coordinator out of its routes first: its members are not late because they cannot report."""
+    monkeypatch.setattr(registry, "POLL_S", 0.0)
+    monkeypatch.setattr(registry, "TICK_S", 0.01)
+    made = Registry(1, COMMITTED)
+    await asyncio.sleep(0.02)
+    waiting = asyncio.create_task(made.until(lambda reports: False, 0.05))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    turn = 0
+    while not waiting.done():
+        turn += 1
+        await made.sync(Report("r1", turn=turn), replica, None)
+        await asyncio.sleep(0)
+    assert [report.member for report in await waiting] == ["r1"]
