@@ -50,7 +50,10 @@ def problems(found: Sequence[Any]) -> str:
     """pydantic's `errors()` in words, by field; without its addresses."""
     # A list whose entries are wrong is reported as too short as well.
     real = [entry for entry in found if entry["type"] != "too_short"] or found
-    return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}".removeprefix(": ") for entry in real)
+    return "; ".join(
+        f"{'.'.join(map(str, entry['loc']))}: {entry['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+        for entry in real
+    )
 
 
 class BatchingConfig(Frozen):

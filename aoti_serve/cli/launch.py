@@ -34,7 +34,7 @@ class Server:
         self.port = port
         self.fast = fast
         self.address = address
-        self.dashboard = self.metrics = ""
+        self.dashboard = self.metrics = self.ray = ""
         self._leave_running = False
         self._family = Family()
 
@@ -105,6 +105,7 @@ class Server:
 
         context: Any = _connected(self.address or "local")
         self.dashboard = context.dashboard_url or "not running"
+        self.ray = context.address_info["address"]
         self.metrics = _metrics_of(context.address_info["node_id"])
         self._warn_of_cores()
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -177,6 +178,8 @@ class Server:
         import ray
         from ray import serve
 
+        if not ray.is_initialized():
+            return  # asking Serve would join whichever cluster was started last on this machine
         with suppress(Exception):  # whatever Ray says now, its processes are ended
             for name in self._statuses():
                 serve.delete(name)

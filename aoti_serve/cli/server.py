@@ -71,6 +71,7 @@ def token() -> None:
 def _say_ready(server: Server, models: list[ModelConfig]) -> None:
     out.print(Text.assemble(("\nready", "bold green"), f"  {server.url}/v2   (Ray dashboard: {server.dashboard})"))
     out.print(f"metrics for Prometheus: {server.metrics}")
+    out.print(f"from Python: RAY_AUTH_MODE=token RAY_ADDRESS={server.ray}")
     for warning in server.exposures():
         progress_out.print(Text.assemble(("note: ", "yellow"), warning))
     if models:

@@ -93,7 +93,7 @@ class Events:
             yield
         finally:
             self._stop.set()
-            self._thread.join()
+            self._thread.join(10)  # it may be reading from a gateway that says nothing any more
 
     def at(self, fits: Fits, act: Callable[[Status], None] = lambda status: None) -> Moment:
         """Act at the first status that fits: the present one, or one to come."""

@@ -74,6 +74,8 @@ class Lab:
             "stage_timeout_s": 30,
             "commit_timeout_s": 3,
         }
+        # On a busy machine whoever is slow must not be taken for dead; but one that is stopped is replaced soon.
+        patient = {"health_check_timeout_s": 10, "graceful_shutdown_timeout_s": 10}
         quick = {"health_check_period_s": 1, "health_check_timeout_s": 3, "graceful_shutdown_timeout_s": 5}
         return {
             "applications": [
@@ -83,13 +85,13 @@ class Lab:
                     "import_path": "aoti_serve.app:build",
                     "args": {"models": [entry | model], "gateway": {"replicas": 2}},
                     "deployments": [
-                        {"name": f"{NAME}-replica", "ray_actor_options": {"num_gpus": 1, "num_cpus": 0}, **quick},
+                        {"name": f"{NAME}-replica", "ray_actor_options": {"num_gpus": 1, "num_cpus": 0}, **patient},
                         {
                             "name": f"{NAME}-coordinator",
                             "ray_actor_options": {"num_cpus": 0, "resources": {SEAT: 0.01}},
                             **quick,
                         },
-                        {"name": "gateway", "ray_actor_options": {"num_cpus": 0, "resources": {SEAT: 0.01}}, **quick},
+                        {"name": "gateway", "ray_actor_options": {"num_cpus": 0, "resources": {SEAT: 0.01}}, **patient},
                     ],
                 }
             ]

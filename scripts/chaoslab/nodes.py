@@ -23,12 +23,12 @@ GPUS_PER_NODE = 2
 START_S = 60.0
 POLL_S = 0.05
 SEAT = "seat"  # a resource that all nodes but the head have: what takes of it dies with one of them
-# Milliseconds: a node that has died is known to be dead within two seconds.
+# Milliseconds: a node that has died is known to be dead after two seconds, and one that is only slow after twenty.
 QUICK_TO_NOTICE = {
     "health_check_initial_delay_ms": 500,
     "health_check_period_ms": 500,
-    "health_check_timeout_ms": 1000,
-    "health_check_failure_threshold": 2,
+    "health_check_timeout_ms": 5000,
+    "health_check_failure_threshold": 4,
 }
 
 
