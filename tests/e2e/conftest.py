@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import digits
+import labour
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -31,3 +32,11 @@ def images() -> NDArray[np.float32]:
 @pytest.fixture(scope="session")
 def eager(digits_dir: Path) -> Eager:
     return Eager(digits_dir)
+
+
+@pytest.fixture(scope="session")
+def labour_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with labour.pt2 and its weights."""
+    folder = tmp_path_factory.mktemp("labour")
+    labour.make_package(folder)
+    return folder
