@@ -1,0 +1,60 @@
+"""The baselines' environments, made on demand in var/baselines, and the client."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from httpbench.servers import Failed
+
+ROOT = Path(__file__).resolve().parents[3]
+BASELINES = ROOT / "scripts" / "baselines"
+
+
+def installed(name: str) -> Path:
+    """The Python of the environment for scripts/baselines/<name>.txt, installed first if it is not there."""
+    wanted = (BASELINES / f"{name}.txt").read_text()
+    folder = ROOT / "var" / "baselines" / name
+    python, stamp = folder / "bin" / "python", folder / "installed.txt"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        _say(f"installing {name} into {folder.relative_to(ROOT)} (once)")
+        _install(name, folder, wanted)
+        stamp.write_text(wanted)
+    return python
+
+
+def _install(name: str, folder: Path, wanted: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _run(sys.executable, "-m", "venv", str(folder))
+    python = str(folder / "bin" / "python")
+    install = (python, "-m", "pip", "install", "-q", "--disable-pip-version-check")
+    torch = next(line for line in wanted.splitlines() if line.startswith("torch=="))
+    _run(*install, torch)  # first and alone: anything else that wants it would fetch another build
+    _run(*install, "-r", str(BASELINES / f"{name}.txt"))
+    repair = BASELINES / f"{name}_repair.py"
+    if repair.exists():
+        _run(python, str(repair))
+
+
+def require_wrk() -> None:
+    """There is a `wrk` after this; raises Failed if none can be had."""
+    if shutil.which("wrk"):
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise Failed("wrk is needed to measure; install it (Debian: apt-get install wrk)")
+    _say("installing wrk")
+    _run("apt-get", "-qq", "update")
+    _run("apt-get", "-qq", "install", "-y", "wrk")
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"{' '.join(command)} failed:\n{done.stdout}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

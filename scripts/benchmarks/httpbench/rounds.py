@@ -1,0 +1,113 @@
+"""Rounds in which the contenders take turns, each alone on the machine while it is measured."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import httpx
+
+from httpbench.bodies import request, rows_of
+from httpbench.contenders import BUSY, Contender, Endpoint, Load
+from httpbench.servers import Failed, Running, running
+from httpbench.verify import Verifier, answers
+from httpbench.wrk import Sample, measured
+
+WARM_S = 1.0
+BARE = "bare"
+Say = Callable[[str], None]
+
+
+class Found:
+    """What has been measured so far, and what could not be."""
+
+    def __init__(self) -> None:
+        self._samples: dict[tuple[str, Load], list[Sample]] = defaultdict(list)
+        self.failures: dict[str, str] = {}
+
+    def add(self, name: str, load: Load, sample: Sample) -> None:
+        self._samples[name, load].append(sample)
+
+    def failed(self, name: str, why: object) -> None:
+        self.failures[name] = " ".join(str(why).split())
+
+    def median(self, name: str, load: Load = BUSY) -> Sample | None:
+        """Of all rounds; failures are added up."""
+        samples = self._samples.get((name, load))
+        if not samples:
+            return None
+        rate, p50, p90, p99 = (statistics.median(column) for column in list(zip(*samples, strict=True))[:4])
+        refused, broken = (sum(getattr(sample, failure) for sample in samples) for failure in ("refused", "broken"))
+        return Sample(rate, p50, p90, p99, refused, broken)
+
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(name for name, _ in self._samples))
+
+    def loads(self, name: str) -> list[Load]:
+        return [load for other, load in self._samples if other == name]
+
+    def spread(self, name: str, load: Load = BUSY) -> float:
+        """The largest rate over the smallest: how far the rounds disagree."""
+        rates = [sample.rate for sample in self._samples[name, load]]
+        return max(rates) / min(rates) if min(rates) else 0.0
+
+
+class Rounds:
+    """Measures contenders with `seconds` for each load."""
+
+    def __init__(self, folder: Path, verifier: Verifier, seconds: float, say: Say) -> None:
+        self.found = Found()
+        self._folder = folder
+        self._verifier = verifier
+        self._seconds = seconds
+        self._say = say
+
+    def run(self, contenders: Sequence[Contender], bare: Callable[[], float] | None, rounds: int) -> None:
+        """Every other round goes backwards, so that nobody always follows the same neighbour."""
+        for turn in range(rounds):
+            if bare is not None:
+                self._say(f"round {turn + 1}/{rounds}: the bare container")
+                self.found.add(BARE, BUSY, Sample(bare(), 0, 0, 0))
+            for contender in contenders if turn % 2 == 0 else reversed(contenders):
+                self._say(f"round {turn + 1}/{rounds}: {contender.name}")
+                self._measure(contender)
+
+    def _measure(self, contender: Contender) -> None:
+        endpoints, started = contender.endpoints, time.monotonic()
+        try:
+            with running(contender.server, self._folder, lambda url: answers(url, endpoints)) as server:
+                self._say(f"  up after {time.monotonic() - started:.0f} s")
+                for endpoint in endpoints:
+                    self._measure_endpoint(server, endpoint)
+        except Failed as failure:
+            self._failed(contender.name, failure)
+
+    def _measure_endpoint(self, server: Running, endpoint: Endpoint) -> None:
+        for rows, loads in _by_rows(endpoint.loads):
+            try:
+                self._verifier.check(server.url, endpoint, rows)
+            except (Failed, httpx.HTTPError) as failure:
+                self._failed(endpoint.name if rows == 1 else f"{endpoint.name}, {rows} rows", failure)
+                continue
+            self._sample(server, endpoint, loads[0], WARM_S)
+            for load in loads:
+                self.found.add(endpoint.name, load, self._sample(server, endpoint, load, self._seconds))
+                server.check_alive()
+
+    def _sample(self, server: Running, endpoint: Endpoint, load: Load, seconds: float) -> Sample:
+        asked, url = request(endpoint.protocol, rows_of(load.rows)), server.url + endpoint.path
+        return measured(url, asked, self._folder, connections=load.connections, seconds=seconds)
+
+    def _failed(self, name: str, why: object) -> None:
+        self.found.failed(name, why)
+        self._say(f"  {name}: {self.found.failures[name]}")
+
+
+def _by_rows(loads: Iterable[Load]) -> list[tuple[int, list[Load]]]:
+    grouped: dict[int, list[Load]] = defaultdict(list)
+    for load in loads:
+        grouped[load.rows].append(load)
+    return sorted(grouped.items())

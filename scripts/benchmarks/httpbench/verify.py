@@ -1,0 +1,72 @@
+"""Whether a server answers what eager PyTorch computes. Nothing is measured before."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import torch
+from models import Mlp
+
+from httpbench.bodies import Protocol, Rows, answered, request, rows_of
+from httpbench.contenders import Endpoint
+from httpbench.servers import Failed
+
+ROWS, AT_ONCE, TOLERANCE = 64, 32, 1e-5
+
+
+class Verifier:
+    """Knows what `module` answers, in this process."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+
+    def expected(self, rows: Rows, *, echoes: bool) -> Rows:
+        if echoes:
+            return rows
+        with torch.inference_mode():
+            answer: Rows = self.module(torch.from_numpy(rows)).numpy()
+        return answer
+
+    def check(self, url: str, endpoint: Endpoint, rows: int) -> None:
+        """64 requests of a row each, many at once; or one request of many rows. Raises Failed."""
+        sent = rows_of(max(rows, ROWS))
+        parts = np.split(sent, ROWS) if rows == 1 else [sent]
+        with httpx.Client(trust_env=False, timeout=60) as client, ThreadPoolExecutor(AT_ONCE) as pool:
+            asked = [pool.submit(_ask, client, url + endpoint.path, endpoint.protocol, part) for part in parts]
+            got = np.concatenate([future.result() for future in asked])
+        wanted = self.expected(sent, echoes=endpoint.echoes)
+        if got.shape != wanted.shape or not np.allclose(got, wanted, atol=TOLERANCE):
+            raise Failed(f"wrong answers to {rows} rows per request")
+
+
+def answers(url: str, endpoints: tuple[Endpoint, ...]) -> bool:
+    """All of a server's endpoints are up."""
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        return all(_answers(client, url + endpoint.path, endpoint.protocol) for endpoint in endpoints)
+
+
+def _answers(client: httpx.Client, url: str, protocol: Protocol) -> bool:
+    try:
+        return _response(client, url, protocol, rows_of(1)).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _ask(client: httpx.Client, url: str, protocol: Protocol, rows: Rows) -> Rows:
+    response = _response(client, url, protocol, rows)
+    if response.status_code != 200:
+        raise Failed(f"{response.status_code} to {len(rows)} rows: {response.text[:200]}")
+    return answered(protocol, response.headers, response.content)
+
+
+def _response(client: httpx.Client, url: str, protocol: Protocol, rows: Rows) -> httpx.Response:
+    headers, body = request(protocol, rows)
+    return client.post(url, headers=headers, content=body)
+
+
+def eager(width: int = 1024, depth: int = 4) -> Mlp:
+    """The module whose weights everybody serves."""
+    torch.manual_seed(0)
+    return Mlp(width, depth).eval()
