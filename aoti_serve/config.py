@@ -57,14 +57,19 @@ def problems(found: Sequence[Any]) -> str:
 
 
 class BatchingConfig(Frozen):
-    """How requests share a run. Rows, not requests: a request of 8 images counts 8.
+    """How requests share a run, and when they are refused. Rows, not requests: a request of 8 images counts 8.
 
     `max_queue_delay_ms` is how long rows may wait for company while a runner is free; 0 never lets a runner idle.
+    Beyond `max_queued_rows` or `max_queued_bytes` a request is refused, and also if the rows before it would not leave
+    within `max_queue_wait_ms` (null: however long). Each level of priority is worth `priority_ageing_ms` of waiting.
     """
 
     max_batch_size: PositiveInt = 64
     max_queue_delay_ms: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     max_queued_rows: PositiveInt = 4096
+    max_queued_bytes: PositiveInt = 256 * 2**20
+    max_queue_wait_ms: float | None = Field(default=50.0, gt=0, allow_inf_nan=False)
+    priority_ageing_ms: float = Field(default=100.0, gt=0, allow_inf_nan=False)
 
 
 class ScalingConfig(Frozen):

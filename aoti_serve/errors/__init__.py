@@ -34,10 +34,12 @@ AotiServeError                      500
 │   └── UnsupportedModule                export cannot describe this module
 ├── Unauthorized                    401, AdminClosed 403
 ├── Unavailable                     503
-│   ├── QueueFull                        the gateway's queue holds all the rows it may
+│   ├── QueueFull                        as much waits in the gateway as may wait
+│   ├── VersionsDiffer                   a request in pieces was overtaken by one swap after the other
 │   ├── ReplicaBehind                    a replica has not reached the fence in time
 │   ├── ReplicaDied
 │   └── ContainerClosed
+├── DeadlineExceeded                504  the request's own timeout
 ├── PoisonousRequest                500  two replicas died over it
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
 └── ServerUnreachable, ServerRefused, StartFailed    what the command line meets
@@ -81,6 +83,7 @@ from aoti_serve.errors.request import (
 from aoti_serve.errors.server import (
     AdminClosed,
     ContainerClosed,
+    DeadlineExceeded,
     InvalidConfig,
     QueueFull,
     ReplicaBehind,
@@ -91,6 +94,7 @@ from aoti_serve.errors.server import (
     StartFailed,
     Unauthorized,
     Unavailable,
+    VersionsDiffer,
 )
 from aoti_serve.errors.weights import (
     BadIndexInWeights,
@@ -132,6 +136,7 @@ __all__ = [
     "BuiltInGone",
     "ConstantIsBaked",
     "ContainerClosed",
+    "DeadlineExceeded",
     "DigestMismatch",
     "ExportFailed",
     "IncompatiblePackage",
@@ -178,6 +183,7 @@ __all__ = [
     "UnreadableWeights",
     "UnsupportedModule",
     "VersionTaken",
+    "VersionsDiffer",
     "WeightsError",
     "WeightsMissing",
     "WeightsTooLarge",

@@ -27,8 +27,21 @@ class Unavailable(AotiServeError, status=503):
     """The server cannot answer now; another try may succeed."""
 
 
-class QueueFull(Unavailable, text="model '{model}': {rows} rows are waiting already, the limit is {limit}"):
-    """As many rows wait as may wait."""
+class QueueFull(
+    Unavailable,
+    text="model '{model}': {waiting} of work waits already, the limit is {limit} ({setting}); try again in {retry_after} s",
+):
+    """As much waits as may wait: rows, bytes, or more than is done in time. `retry_after` is in whole seconds."""
+
+
+class VersionsDiffer(
+    Unavailable, text="model '{model}': the weights changed {rounds} times while the pieces of this request ran"
+):
+    """A request larger than a batch found no moment in which one version answered for all of its pieces."""
+
+
+class DeadlineExceeded(AotiServeError, status=504, text="model '{model}': no answer within {timeout} s"):
+    """The request's own deadline has passed; nothing more is spent on it."""
 
 
 class ReplicaBehind(Unavailable, text="replica {replica} is at epoch {epoch}, the request asks for {fence} or later"):
