@@ -73,11 +73,17 @@ class BatchingConfig(Frozen):
 
 
 class ScalingConfig(Frozen):
-    """Serve's autoscaling of a model's replicas."""
+    """Serve's autoscaling: one more after `upscale_delay_s` of need, one less after `downscale_delay_s` without.
+
+    `target_ongoing_requests`: for a model's replica rows that wait or are run, by default a full batch for each runner;
+    for a gateway its requests, by default 64.
+    """
 
     min: PositiveInt = 1
     max: PositiveInt
-    target_ongoing_requests: float = Field(default=4.0, gt=0, allow_inf_nan=False)
+    target_ongoing_requests: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    upscale_delay_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)
+    downscale_delay_s: float = Field(default=600.0, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _ordered(self) -> ScalingConfig:
@@ -129,7 +135,7 @@ class ModelConfig(Frozen):
     commit_timeout_s: float = Field(default=30.0, ge=3, allow_inf_nan=False)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_runners: PositiveInt = 1
-    placement: Literal["split"] = "split"
+    placement: Literal["split", "fused"] = "split"
     replicas: PositiveInt | ScalingConfig = 1
     batching: BatchingConfig = BatchingConfig()
 
@@ -147,7 +153,7 @@ class ModelConfig(Frozen):
 class GatewayConfig(Frozen):
     """The ingress. Sizes in bytes."""
 
-    replicas: PositiveInt = 1
+    replicas: PositiveInt | ScalingConfig = 1
     max_body_bytes: PositiveInt = 64 * 2**20
     max_weights_bytes: PositiveInt = 16 * 2**30
     max_weights_tensors: PositiveInt = 100_000
@@ -167,6 +173,15 @@ class AppConfig(Frozen):
             raise ValueError(f"two models share a name: {names}")
         if len({_one_spelling(model.store_root) for model in self.models}) < len(names):
             raise ValueError("two models share a store; give each its own `store`")
+        return self
+
+    @model_validator(mode="after")
+    def _one_ingress(self) -> AppConfig:
+        fused = [model.name for model in self.models if model.placement == "fused"]
+        if len(fused) > 1:
+            raise ValueError(f"{fused} are fused, and an application has one ingress: give each its own application")
+        if fused and "replicas" in self.gateway.model_fields_set:
+            raise ValueError(f"gateway.replicas: the gateways are the replicas of '{fused[0]}', which is fused")
         return self
 
 

@@ -6,29 +6,32 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
-from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.calls import unwrapped
 from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.member import Membership
+from aoti_serve.cluster.scaling import Load
 from aoti_serve.config import ModelConfig
-from aoti_serve.errors import ReplicaBehind, ReplicaDied, UnknownModel, UnknownVersion
+from aoti_serve.errors import ReplicaBehind, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batcher import Answered, Arrays, Batcher
+from aoti_serve.gateway.plan import Plan, Planner
 from aoti_serve.model.signature import Signature
-from aoti_serve.protocol.messages import InferRequest, InferResponse, model_metadata
-from aoti_serve.tensors import Shaped
+from aoti_serve.protocol.messages import InferResponse, model_metadata
 from aoti_serve.weights.target import NOTHING, Report, Target
 
 if TYPE_CHECKING:
     from aoti_serve.cluster.replica import Answer
 
 TRIES = 5  # replicas that may be behind the fence, one after the other
-# Above this, a batch goes through the object store: inline, gRPC refuses it at 4 MB.
-INLINE_BYTES = 2 * 2**20
+
+
+class Runs(Protocol):
+    """Where batches are run: `Replicas` in processes of their own, or the `Replica` in this one."""
+
+    async def infer(self, inputs: Sequence[NDArray[Any]], fence: int, timeout: float | None, load: Load) -> Answer: ...
 
 
 class Served:
@@ -39,21 +42,24 @@ class Served:
         gateway: str,
         config: ModelConfig,
         signature: Signature,
-        replicas: Any,
-        coordinator: Any,
+        runs: Runs,
+        coordinator: DeploymentHandle[Any],
     ) -> None:
         self.name = config.name
         self.signature = signature
         self.weights = CoordinatorClient(config.name, coordinator)
         self.version = 0
+        self.plan = Planner(signature).plan
         self._gateway = gateway
-        self._replicas: DeploymentHandle[Any] = replicas
-        self._epoch = self._settled = NOTHING
+        self._num_runners = config.num_runners
+        self._runs = runs
         self._staging: str | None = None
+        self._epoch = self._settled = NOTHING
         batch = signature.batch
         rows = min(config.batching.max_batch_size, batch.max if batch and batch.max else sys.maxsize)
         batching = config.batching.model_copy(update={"max_batch_size": rows})
-        self._batcher = Batcher(config.name, batching, self._run, batches=batch is not None)
+        smallest = batch.min if batch else 0
+        self._batcher = Batcher(config.name, batching, self._run, batches=batch is not None, smallest=smallest)
         self.membership = Membership(self, coordinator)
 
     @property
@@ -64,45 +70,52 @@ class Served:
         return Report(member=self._gateway, epoch=self._epoch, settled=self._settled, staged=self._staging)
 
     async def reconcile(self, target: Target) -> None:
+        self.follow(target, target.runners)
+
+    def check_health(self) -> None:
+        self.membership.check()
+
+    def follow(self, target: Target, runners: int) -> None:
+        """Let nothing older out than what is settled, ask for nothing older than what is committed."""
         self._epoch = max(self._epoch, target.committed.epoch)
         self.version = target.committed.version.number
         self._settled = max(self._settled, target.settled)
         self._staging = target.staging.swap if target.staging else None
-        self._batcher.runners = target.runners
+        self._batcher.runners = runners
 
     def check_version(self, version: str | None) -> None:
         if version is not None and version != str(self.version):
             raise UnknownVersion(name=self.name, version=version, current=self.version)
 
-    async def infer(self, request: InferRequest, version: str | None) -> InferResponse:
-        """Check the request in full, run its rows in some batch, name the version that computed them."""
+    async def infer(
+        self, plan: Plan, arrays: Arrays, version: str | None = None, timeout: float | None = None
+    ) -> InferResponse:
+        """Run a checked request's rows in some batch, name the version that computed them."""
         self.check_version(version)
-        signature = self.signature
-        inputs = signature.by_input(request.inputs)
-        signature.check_inputs({name: Shaped(tensor.dtype, tensor.shape) for name, tensor in inputs.items()})
-        wanted = [signature.output_named(name) for name in request.outputs or []]
-        rows = await self._batcher.submit([inputs[spec.name].array for spec in signature.inputs])
+        ordered = [arrays[index] for index in plan.order]
+        rows = await self._batcher.submit(ordered, priority=plan.head.priority, timeout=timeout)
         if version is not None and version != str(rows.version):  # a swap came in between
             raise UnknownVersion(name=self.name, version=version, current=rows.version)
-        arrays = dict(zip((spec.name for spec in signature.outputs), rows.outputs, strict=True))
-        specs = {spec.name: spec for spec in signature.outputs}
-        outputs = [(specs[name], arrays[name]) for name in wanted or specs]
-        return InferResponse(self.name, rows.version, request.id, outputs)
+        outputs = [(spec, rows.outputs[index]) for index, spec in plan.outputs]
+        return InferResponse(self.name, rows.version, plan.head.id, outputs)
 
     def metadata(self, version: str | None) -> dict[str, object]:
         self.check_version(version)
         return model_metadata(self.name, self.version, self.signature.inputs, self.signature.outputs)
 
-    async def _run(self, arrays: Arrays) -> Answered:
+    @property
+    def _load(self) -> Load:
+        runners = max(self._batcher.runners, self._num_runners)
+        return Load(self._gateway, self._batcher.rows * self._num_runners / runners)
+
+    async def _run(self, arrays: Arrays, timeout: float | None) -> Answered:
         """An answer that is not older than the last swap that has returned, by whichever replica gives one.
 
         A replica, or this gateway, may have been stopped before that swap, been expelled in it, and wake up after it.
         """
         for _ in range(TRIES):
             try:
-                answer = await self._send(arrays)
-            except RayActorError as error:
-                raise ReplicaDied(model=self.name) from error
+                answer = await self._runs.infer(arrays, self._epoch, timeout, self._load)
             except ReplicaBehind as error:
                 behind = error
             else:
@@ -112,13 +125,6 @@ class Served:
                     return answer
                 behind = ReplicaBehind(replica="that answered", epoch=answer.epoch, fence=self._settled)
         raise behind
-
-    async def _send(self, arrays: Sequence[NDArray[Any]]) -> Answer:
-        handle = self._replicas
-        if sum(array.nbytes for array in arrays) > INLINE_BYTES:
-            handle = handle.options(_by_reference=True)
-        answer: Answer = await unwrapped(handle.infer.remote(arrays, self._epoch))
-        return answer
 
 
 class DataPlane:
@@ -135,7 +141,7 @@ class DataPlane:
 
     def check_health(self) -> None:
         for model in self._models.values():
-            model.membership.check()
+            model.check_health()
 
     @property
     def ready(self) -> bool:

@@ -5,7 +5,7 @@ HTTP form: kserve/open-inference-protocol, inference_rest.md; binary data: Trito
 
 # No postponed annotations here: FastAPI could not resolve the ones that name a local guard.
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -13,6 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from aoti_serve import __version__
 from aoti_serve.cluster.sending import PIECE_BYTES, resized
@@ -22,21 +24,34 @@ from aoti_serve.errors import AotiServeError, BodyTooLarge, InvalidBody
 from aoti_serve.gateway.admin import Guard, RollbackBody, SwapBody
 from aoti_serve.gateway.bodies import read_body, stream_body
 from aoti_serve.gateway.data_plane import DataPlane, Served
-from aoti_serve.protocol.decode import decode_request
-from aoti_serve.protocol.encode import encode_response
+from aoti_serve.gateway.inference import PATHS, Inference, asked_of
+from aoti_serve.gateway.replies import failure, json_reply, refusal
 from aoti_serve.protocol.messages import server_metadata
 from aoti_serve.weights.order import Order
 
-HEADER_LENGTH = "inference-header-content-length"
-RETRY_AFTER_S = "1"
 Body = TypeVar("Body", bound=BaseModel)
+
+
+class App(FastAPI):
+    """One gateway's routes; inference goes past FastAPI."""
+
+    inference: Inference
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if asked_of(scope) is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await self.inference(scope, receive, send)
 
 
 def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
     """The ASGI app of one gateway."""
-    app = FastAPI(title="aoti-serve", version=__version__)
+    app = App(title="aoti-serve", version=__version__)
+    app.inference = Inference(plane, config)
+    for path in PATHS:  # first: Serve looks for each request's route, to count by it
+        app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
     app.include_router(_health(plane))
-    app.include_router(_inference(plane, config))
+    app.include_router(_models(plane))
     app.include_router(_weights(plane, guard, config), prefix="/v2/models/{name}/weights")
     app.add_exception_handler(AotiServeError, _refused)
     app.add_exception_handler(Exception, _failed)
@@ -50,50 +65,38 @@ def _health(plane: DataPlane) -> APIRouter:
 
     @routes.get("/v2")
     async def server() -> Response:
-        return _json(server_metadata(__version__))
+        return json_reply(server_metadata(__version__))
 
     @routes.get("/v2/health/live")
     async def live() -> Response:
-        return _json({"live": True})
+        return json_reply({"live": True})
 
     @routes.get("/ready")
     @routes.get("/v2/health/ready")
     async def ready() -> Response:
-        return _json({"ready": plane.ready}, 200 if plane.ready else 503)
+        return json_reply({"ready": plane.ready}, 200 if plane.ready else 503)
 
     return routes
 
 
-def _inference(plane: DataPlane, config: GatewayConfig) -> APIRouter:
-    routes = APIRouter(tags=["inference"])
+def _models(plane: DataPlane) -> APIRouter:
+    routes = APIRouter(tags=["models"])
 
     @routes.get("/v2/models")
     async def models() -> Response:
-        return _json({"models": plane.names})
+        return json_reply({"models": plane.names})
 
     @routes.get("/v2/models/{name}")
     @routes.get("/v2/models/{name}/versions/{version}")
     async def model(name: str, version: str | None = None) -> Response:
-        return _json(plane.model(name).metadata(version))
+        return json_reply(plane.model(name).metadata(version))
 
     @routes.get("/v2/models/{name}/ready")
     @routes.get("/v2/models/{name}/versions/{version}/ready")
     async def model_ready(name: str, version: str | None = None) -> Response:
         served = plane.model(name)
         served.check_version(version)
-        return _json({"name": name, "ready": served.ready}, 200 if served.ready else 503)
-
-    @routes.post("/v2/models/{name}/infer")
-    @routes.post("/v2/models/{name}/versions/{version}/infer")
-    async def infer(request: Request, name: str, version: str | None = None) -> Response:
-        served = plane.model(name)
-        body = await read_body(request, config.max_body_bytes, "gateway.max_body_bytes")
-        asked = decode_request(body, request.headers.get(HEADER_LENGTH))
-        encoded = encode_response(await served.infer(asked, version), asked)
-        if encoded.header_length is None:
-            return Response(encoded.body, media_type="application/json")
-        headers = {HEADER_LENGTH: str(encoded.header_length)}
-        return Response(encoded.body, media_type="application/octet-stream", headers=headers)
+        return json_reply({"name": name, "ready": served.ready}, 200 if served.ready else 503)
 
     return routes
 
@@ -116,11 +119,11 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter
 
     @routes.get("")
     async def status(served: Admin) -> Response:
-        return _json(await served.weights.status())
+        return json_reply(await served.weights.status())
 
     @routes.get("/versions")
     async def versions(served: Admin) -> Response:
-        return _json([version.model_dump() for version in await served.weights.versions()])
+        return json_reply([version.model_dump() for version in await served.weights.versions()])
 
     @routes.get("/events")
     async def events(served: Admin) -> Response:
@@ -136,7 +139,7 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter
 
     @routes.post("/rollback")
     async def rollback(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
-        body = await read_body(request, config.max_body_bytes, "gateway.max_body_bytes")
+        body = await read_body(request.receive, _headers(request), config.max_body_bytes, "gateway.max_body_bytes")
         wanted = _parsed(RollbackBody, body or b"{}")
         return _changed(await served.weights.rollback(wanted.version, who, wait), wait)
 
@@ -147,13 +150,19 @@ async def _swapped(request: Request, served: Served, config: GatewayConfig, who:
     if request.headers.get("content-type", "").startswith("application/octet-stream"):
         asked = {name: value for name, value in request.query_params.items() if name != "wait"}
         order = _checked(lambda: Order.model_validate(asked))
-        body = stream_body(request, config.max_weights_bytes, "gateway.max_weights_bytes")
+        body = stream_body(request.receive, _headers(request), config.max_weights_bytes, "gateway.max_weights_bytes")
         return await served.weights.swap_bytes(resized(body, PIECE_BYTES), order, who, wait)
     if not request.headers.get("content-type", "").startswith("application/json"):
         kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
         raise InvalidBody(detail=f"the Content-Type must be {kinds}")
-    wanted = _parsed(SwapBody, await read_body(request, config.max_body_bytes, "gateway.max_body_bytes"))
+    wanted = _parsed(
+        SwapBody, await read_body(request.receive, _headers(request), config.max_body_bytes, "gateway.max_body_bytes")
+    )
     return await served.weights.swap_uri(wanted.uri, wanted.order, who, wait)
+
+
+def _headers(request: Request) -> dict[bytes, bytes]:
+    return dict(request.scope["headers"])
 
 
 def _address(request: Request) -> str:
@@ -165,7 +174,7 @@ def _address(request: Request) -> str:
 
 def _changed(status: WeightsStatus, wait: bool) -> Response:
     """200 when it is done, 202 when it has only begun."""
-    return _json(status, 200 if wait else 202)
+    return json_reply(status, 200 if wait else 202)
 
 
 async def _events(served: Served) -> AsyncIterator[bytes]:
@@ -180,12 +189,7 @@ async def _events(served: Served) -> AsyncIterator[bytes]:
         seen = status.revision
 
 
-def _json(value: Any, status: int = 200) -> Response:
-    content = orjson.dumps(value.model_dump() if isinstance(value, BaseModel) else value)
-    return Response(content, status, media_type="application/json")
-
-
-def _parsed(kind: type[Body], body: bytes) -> Body:
+def _parsed(kind: type[Body], body: bytes | bytearray) -> Body:
     return _checked(lambda: kind.model_validate_json(body))
 
 
@@ -198,24 +202,18 @@ def _checked(read: Callable[[], Body]) -> Body:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, AotiServeError)
-    response = _json({"error": str(error)}, error.http_status)
-    if error.http_status == 503:
-        response.headers["retry-after"] = RETRY_AFTER_S
-    if error.http_status == 401:
-        response.headers["www-authenticate"] = "Bearer"
-    return response
+    return refusal(error)
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    """A defect of ours: its text stays in the log, where Starlette puts it with its traceback."""
-    return _json({"error": f"internal error ({type(error).__name__}); the gateway's log has it"}, 500)
+    return failure(error)  # Starlette logs it
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _json({"error": f"{request.method} {request.url.path}: {error.detail}"}, error.status_code)
+    return json_reply({"error": f"{request.method} {request.url.path}: {error.detail}"}, error.status_code)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _json({"error": problems(error.errors())}, 400)
+    return json_reply({"error": problems(error.errors())}, 400)

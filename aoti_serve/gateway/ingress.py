@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import asyncio
 
 from fastapi import FastAPI
 from ray import serve
-from ray.serve import Application
-from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.config import GatewayConfig, ModelConfig
+from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.admin import Guard
-from aoti_serve.gateway.data_plane import DataPlane, Served
+from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http import build_app
-from aoti_serve.model.signature import Signature
-
-
-class ServedModel(NamedTuple):
-    """What a gateway needs of a model; bound deployments where it is built, handles where Serve has put it."""
-
-    config: ModelConfig
-    signature: Signature
-    replicas: DeploymentHandle[Any] | Application
-    coordinator: DeploymentHandle[Any] | Application
+from aoti_serve.gateway.placement import ServedModel, placed
 
 
 class Gateway:
@@ -34,7 +23,7 @@ class Gateway:
         self._config = config
         self._guard = Guard(token_digest)
         name = serve.get_replica_context().replica_id.unique_id
-        self._plane = DataPlane([Served(name, *model) for model in models])
+        self._plane = DataPlane(await asyncio.gather(*(placed(name, model) for model in models)))
         await self._plane.join()
 
     def __serve_build_asgi_app__(self) -> FastAPI:

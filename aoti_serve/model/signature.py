@@ -69,6 +69,16 @@ class Signature(Constants):
             else None
         )
 
+    @cached_property
+    def for_any_batch(self) -> Signature:
+        """The same without a largest batch: for who splits larger ones. As it is if it has no batch dimension."""
+        batch = self.batch
+        if batch is None or batch.max is None:
+            return self
+        unbounded = batch.model_copy(update={"max": None})
+        inputs = tuple(spec.model_copy(update={"shape": (unbounded, *spec.shape[1:])}) for spec in self.inputs)
+        return self.model_copy(update={"inputs": inputs})
+
     def by_input(self, tensors: Mapping[str, T]) -> dict[str, T]:
         """`tensors` under the inputs' own names; Triton's (`INPUT__0`, `ARGS[0]`, `KWARGS['x']`) are understood.
 

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from aoti_serve.protocol.messages import InferRequest, InferResponse
+from aoti_serve.protocol.messages import InferResponse, RequestHead
 from aoti_serve.tensors import DTYPES, TensorSpec
 
 
@@ -20,18 +20,19 @@ class Encoded(NamedTuple):
     header_length: int | None
 
 
-def encode_response(response: InferResponse, request: InferRequest) -> Encoded:
-    """Each output in the form that the request asked for."""
-    outputs, tails = [], []
+def encode_response(response: InferResponse, asked: RequestHead) -> Encoded:
+    """Each output in the form that was asked for; binary data is copied once, into the body."""
+    outputs: list[dict[str, Any]] = []
+    tails: list[memoryview] = []
     for spec, array in response.outputs:
         entry: dict[str, Any] = {
             "name": spec.name,
             "datatype": DTYPES[spec.dtype].oip,
             "shape": list(array.shape),
         }
-        if request.wants_binary(spec.name):
+        if asked.wants_binary(spec.name):
             entry["parameters"] = {"binary_data_size": array.nbytes}
-            tails.append(np.ascontiguousarray(array).tobytes())
+            tails.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         else:
             entry["data"] = _json_values(spec, array)
         outputs.append(entry)

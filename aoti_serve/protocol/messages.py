@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -13,25 +13,34 @@ from aoti_serve.tensors import DTYPES, TensorSpec
 EXTENSIONS = ("binary_tensor_data", "weights")
 
 
-@dataclass(frozen=True)
-class InputTensor:
-    """A decoded input: `dtype` is a torch name, `array` has `shape`; raw types are held as unsigned integers."""
+class InputHead(NamedTuple):
+    """What a request says of an input: its data is `array`, or the next `nbytes` behind the JSON part.
+
+    `dtype` is a torch name, `array` has `shape`; raw types are held as unsigned integers.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    array: NDArray[Any]
+    nbytes: int | None
+    array: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
-class InferRequest:
-    """`outputs` is what was asked for, None for all; `binary` names the outputs to be answered as binary data."""
+class RequestHead:
+    """The JSON part of a request, by which binary data may be followed.
+
+    `outputs` is what was asked for, None for all; `binary` names the outputs to be answered as binary data. `priority`
+    is 0 if none was asked for, `timeout` in seconds.
+    """
 
     id: str | None
-    inputs: dict[str, InputTensor]
+    inputs: tuple[InputHead, ...] = ()
     outputs: list[str] | None = None
     binary: Collection[str] = ()
     binary_default: bool = False
+    priority: int = 0
+    timeout: float | None = None
 
     def wants_binary(self, output: str) -> bool:
         return output in self.binary or (self.binary_default and self.outputs is None)

@@ -15,8 +15,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from aoti_serve.errors import InvalidBody, InvalidInput, InvalidInputData, WrongInputLength
-from aoti_serve.protocol.decode import decode_request
-from aoti_serve.protocol.messages import InferRequest
+from aoti_serve.protocol.decode import InferRequest, decode_request
 from aoti_serve.tensors import DTYPES, DType
 
 EVERY_DTYPE = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values()]
@@ -41,7 +40,7 @@ def decoded(header: bytes, *tails: bytes) -> InferRequest:
 
 
 def array_of(request: InferRequest, name: str = "x") -> NDArray[Any]:
-    return request.inputs[name].array
+    return dict(zip((tensor.name for tensor in request.head.inputs), request.arrays, strict=True))[name]
 
 
 def arrays_of(dtype: DType, min_side: int = 0, **elements: Any) -> st.SearchStrategy[NDArray[Any]]:
@@ -59,10 +58,11 @@ def finite(dtype: DType) -> dict[str, Any]:
 def test_binary_data_arrives_bit_by_bit(dtype: DType, data: st.DataObject) -> None:
     sent = data.draw(arrays_of(dtype))
     header = message(binary_entry(sent.nbytes, datatype=dtype.oip, shape=list(sent.shape)))
-    tensor = decoded(header, sent.tobytes()).inputs["x"]
+    request = decoded(header, sent.tobytes())
+    [tensor], [array] = request.head.inputs, request.arrays
     assert (tensor.dtype, tensor.shape) == (dtype.torch, sent.shape)
-    assert (tensor.array.dtype, tensor.array.shape) == (sent.dtype, sent.shape)
-    assert tensor.array.tobytes() == sent.tobytes()
+    assert (array.dtype, array.shape) == (sent.dtype, sent.shape)
+    assert array.tobytes() == sent.tobytes()
 
 
 @pytest.mark.parametrize("dtype", JSON_DTYPES)
@@ -86,7 +86,7 @@ def test_binary_inputs_lie_one_after_the_other_with_json_between() -> None:
         binary_entry(second.nbytes, name="c", shape=[2, 2], datatype="INT64"),
     )
     request = decoded(header, first.tobytes(), second.tobytes())
-    assert list(request.inputs) == ["a", "b", "c"]
+    assert [tensor.name for tensor in request.head.inputs] == ["a", "b", "c"]
     np.testing.assert_array_equal(array_of(request, "a"), first)
     np.testing.assert_array_equal(array_of(request, "c"), second.reshape(2, 2))
 
@@ -305,17 +305,30 @@ def test_what_is_asked_of_the_answer_is_read() -> None:
         {"name": "b", "parameters": {"binary_data": False}},
         {"name": "c"},
     ]
-    request = decode_request(message(id="42", outputs=outputs))
+    request = decode_request(message(id="42", outputs=outputs)).head
     assert (request.id, request.outputs, list(request.binary)) == ("42", ["a", "b", "c"], ["a"])
 
 
 def test_nothing_asked_of_the_answer_means_all_outputs_as_json() -> None:
-    request = decode_request(message())
+    request = decode_request(message()).head
     assert (request.id, request.outputs, list(request.binary), request.binary_default) == (None, None, [], False)
 
 
 def test_binary_data_output_is_the_default_for_all_outputs() -> None:
-    assert decode_request(message(parameters={"binary_data_output": True})).binary_default
+    assert decode_request(message(parameters={"binary_data_output": True})).head.binary_default
+
+
+def test_priority_and_timeout_are_read_as_triton_sends_them() -> None:
+    head = decode_request(message(parameters={"priority": 1, "timeout": 1_500_000})).head
+    assert (head.priority, head.timeout) == (1, 1.5)
+    head = decode_request(message(parameters={"priority": 0, "timeout": 0})).head
+    assert (head.priority, head.timeout) == (0, None)
+
+
+@pytest.mark.parametrize("parameters", [{"priority": 10}, {"priority": -1}, {"timeout": "1"}, {"timeout": True}], ids=str)
+def test_a_wrong_priority_or_timeout_is_named(parameters: dict[str, Any]) -> None:
+    with pytest.raises(InvalidBody, match=next(iter(parameters))):
+        decode_request(message(parameters=parameters))
 
 
 def test_strings_do_not_take_more_memory_than_they_have() -> None:
@@ -363,9 +376,9 @@ def only_invalid_input(body: bytes, header_length: str | None) -> None:
         request = decode_request(body, header_length)
     except InvalidInput:
         return
-    for tensor in request.inputs.values():
-        assert tensor.array.shape == tensor.shape
-        assert tensor.array.dtype == np.dtype(DTYPES[tensor.dtype].numpy)
+    for tensor, array in zip(request.head.inputs, request.arrays, strict=True):
+        assert array.shape == tensor.shape
+        assert array.dtype == np.dtype(DTYPES[tensor.dtype].numpy)
 
 
 @settings(deadline=None, max_examples=300)

@@ -13,13 +13,13 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from aoti_serve.protocol.encode import Encoded, encode_response
-from aoti_serve.protocol.messages import InferRequest, InferResponse
+from aoti_serve.protocol.messages import InferResponse, RequestHead
 from aoti_serve.tensors import DTYPES, DType, TensorSpec
 
 EVERY_DTYPE = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values()]
 JSON_DTYPES = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values() if not dtype.raw]
-AS_JSON = InferRequest(id=None, inputs={})
-AS_BINARY = InferRequest(id=None, inputs={}, binary_default=True)
+AS_JSON = RequestHead(id=None)
+AS_BINARY = RequestHead(id=None, binary_default=True)
 
 
 def spec(name: str = "y", dtype: str = "float32") -> TensorSpec:
@@ -96,7 +96,7 @@ def test_what_is_not_finite_is_null_in_json() -> None:
 
 
 def test_only_the_outputs_that_were_asked_as_binary_are_binary() -> None:
-    request = InferRequest(id=None, inputs={}, outputs=["a", "b", "c"], binary=["c", "a"])
+    request = RequestHead(id=None, outputs=["a", "b", "c"], binary=["c", "a"])
     a, b, c = (np.full(size, size, np.int16) for size in (1, 2, 3))
     outputs = [(spec("a", "int16"), a), (spec("b", "int16"), b), (spec("c", "int16"), c)]
     encoded = encode_response(response(*outputs), request)
@@ -107,7 +107,7 @@ def test_only_the_outputs_that_were_asked_as_binary_are_binary() -> None:
 
 @pytest.mark.parametrize("asked", [pytest.param(AS_JSON, id="json"), pytest.param(AS_BINARY, id="binary")])
 @pytest.mark.parametrize("step", [pytest.param(1, id="transposed"), pytest.param(2, id="every-second")])
-def test_strides_do_not_show(asked: InferRequest, step: int) -> None:
+def test_strides_do_not_show(asked: RequestHead, step: int) -> None:
     array = np.arange(12, dtype=np.float32).reshape(3, 4).T[::step]
     plain = encode_response(response((spec(), np.ascontiguousarray(array))), asked)
     assert encode_response(response((spec(), array)), asked) == plain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aoti_serve.protocol.messages import InferRequest, model_metadata
+from aoti_serve.protocol.messages import RequestHead, model_metadata
 from aoti_serve.tensors import Dim, TensorSpec
 
 
@@ -21,7 +21,7 @@ from aoti_serve.tensors import Dim, TensorSpec
 def test_an_output_is_binary_if_it_or_all_were_asked_so(
     outputs: list[str] | None, binary: list[str], default: bool, wanted: bool
 ) -> None:
-    request = InferRequest(id=None, inputs={}, outputs=outputs, binary=binary, binary_default=default)
+    request = RequestHead(id=None, outputs=outputs, binary=binary, binary_default=default)
     assert request.wants_binary("y") is wanted
 
 

@@ -1,0 +1,31 @@
+"""What goes back when it is no tensor: JSON, and errors with their status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from aoti_serve.errors import AotiServeError
+
+
+def json_reply(value: Any, status: int = 200) -> Response:
+    content = orjson.dumps(value.model_dump() if isinstance(value, BaseModel) else value)
+    return Response(content, status, media_type="application/json")
+
+
+def refusal(error: AotiServeError) -> Response:
+    """An error that was raised on purpose; its text is for the client."""
+    response = json_reply({"error": str(error)}, error.http_status)
+    if error.http_status == 503:
+        response.headers["retry-after"] = str(error.facts.get("retry_after", 1))
+    if error.http_status == 401:
+        response.headers["www-authenticate"] = "Bearer"
+    return response
+
+
+def failure(error: Exception) -> Response:
+    """A defect of ours: its text stays in the log."""
+    return json_reply({"error": f"internal error ({type(error).__name__}); the gateway's log has it"}, 500)
