@@ -14,7 +14,6 @@ import argparse
 import json
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +25,7 @@ from httpbench import contenders
 from httpbench.bare import Bare
 from httpbench.bodies import WIDTH
 from httpbench.contenders import ALONE, BUSY, PLACEMENTS, Contender, Endpoint, Load, Model
-from httpbench.environments import ROOT, require_wrk
+from httpbench.environments import ROOT, require_wrk, say
 from httpbench.heavy import calibrated
 from httpbench.plot import drawn
 from httpbench.report import SWEEPS, Result, as_dict, show
@@ -57,12 +56,12 @@ def main() -> None:
 
 def _measured(folder: Path, options: argparse.Namespace) -> Result:
     loads = (BUSY, ALONE) if options.quick else SWEPT
-    _say("compiling the model")
+    say("compiling the model")
     module = eager()
     subject = compiled(module, (torch.randn(BATCH, WIDTH),), folder, "mlp", stock=False)
     takes_part = [name for name in NAMES if not options.only or name in options.only]
     wanted = _contenders(takes_part, folder, loads, options)
-    rounds = Rounds(folder, Verifier(module), options.seconds, _say)
+    rounds = Rounds(folder, Verifier(module), options.seconds, say)
     bare = Bare(subject, BATCH)
     in_process = (lambda: bare.rows_per_second(options.seconds)) if BARE in takes_part else None
     rounds.run(wanted, in_process, options.rounds)
@@ -103,7 +102,7 @@ def _ours(model: Model, placement: str, loads: Sequence[Load], quick: bool) -> l
 
 def _heavy(folder: Path, options: argparse.Namespace) -> Found:
     """Both placements of ours with every runner busy, and the bare container with as many."""
-    _say("compiling the heavy model")
+    say("compiling the heavy model")
     module = calibrated(HEAVY_MS, HEAVY_BATCH)
     subject = compiled(module, (torch.randn(HEAVY_BATCH, WIDTH),), folder, "heavy", stock=False)
     model = _model(folder, "heavy")._replace(num_runners=HEAVY_RUNNERS, max_batch_size=HEAVY_BATCH)
@@ -114,7 +113,7 @@ def _heavy(folder: Path, options: argparse.Namespace) -> Found:
         )
         for placement in PLACEMENTS
     ]
-    rounds = Rounds(folder, Verifier(module), options.seconds, _say)
+    rounds = Rounds(folder, Verifier(module), options.seconds, say)
     bare = Bare(subject, HEAVY_BATCH, HEAVY_RUNNERS)
     rounds.run(wanted, lambda: bare.rows_per_second(options.seconds), options.rounds)
     return rounds.found
@@ -135,7 +134,7 @@ def _save(result: Result, plot: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "http.json").write_text(json.dumps(as_dict(result), indent=1))
     plot.write_text(drawn(result.found))
-    _say(f"saved {folder / 'http.json'} and {plot}")
+    say(f"saved {folder / 'http.json'} and {plot}")
 
 
 def _options() -> argparse.Namespace:
@@ -157,10 +156,6 @@ def _names(text: str) -> list[str]:
     if unknown:
         raise argparse.ArgumentTypeError(f"no contender is called {', '.join(unknown)}")
     return names
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from httpbench.servers import Failed
@@ -20,7 +21,7 @@ def installed(name: str) -> Path:
     folder = ROOT / "var" / "baselines" / name
     python, stamp = folder / "bin" / "python", folder / "installed.txt"
     if not stamp.exists() or stamp.read_text() != wanted:
-        _say(f"installing {name} into {folder.relative_to(ROOT)} (once)")
+        say(f"installing {name} into {folder.relative_to(ROOT)} (once)")
         _install(name, folder, wanted)
         stamp.write_text(wanted)
     return python
@@ -45,7 +46,7 @@ def require_wrk() -> None:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise Failed("wrk is needed to measure; install it (Debian: apt-get install wrk)")
-    _say("installing wrk")
+    say("installing wrk")
     _run("apt-get", "-qq", "update")
     _run("apt-get", "-qq", "install", "-y", "wrk")
 
@@ -56,5 +57,6 @@ def _run(*command: str) -> None:
         raise Failed(f"{' '.join(command)} failed:\n{done.stdout}")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def say(text: str) -> None:
+    """Progress, on stderr."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from httpbench.rounds import BARE, Found
 from httpbench.targets import Target, best_placement, fastest_of_ray, ratios
 from httpbench.wrk import Sample
 
-ROW_KB, WIDTH = 4, 110
+ROW_KB, WIDTH = 4, 120
 # The columns of a sweep, and which loads belong to it.
 SWEEPS = {
     "connections, 1 row per request": [Load(count) for count in (1, 8, 64, 256)],
@@ -61,7 +61,7 @@ def show(result: Result) -> None:
             console.print(table)
     if result.heavy.names():
         console.print(_heavy_table(result.heavy))
-    console.print(_target_table(result.targets))
+    console.print(target_table(result.targets))
     for name, why in (result.found.failures | result.heavy.failures).items():
         console.print(f"[red]{name}[/red]: ", end="")
         console.print(why, markup=False)
@@ -84,7 +84,7 @@ def _main_table(found: Found) -> Table:
     """At 64 connections; `differ` is how far the rounds do."""
     name = best_placement(found)
     best = found.median(name)
-    table = _table(f"{BUSY.connections} connections, 1 row per request; ratio: requests/s of {name} over theirs")
+    table = plain_table(f"{BUSY.connections} connections, 1 row per request; ratio: requests/s of {name} over theirs")
     for column in ("req/s", "p50", "p90", "p99 ms", "non-2xx", "broken", "ratio", "differ"):
         table.add_column(column, justify="right")
     for other, sample in _fastest_last(found, BUSY):
@@ -94,7 +94,7 @@ def _main_table(found: Found) -> Table:
 
 
 def _alone_table(found: Found) -> Table:
-    table = _table("1 connection, 1 row per request")
+    table = plain_table("1 connection, 1 row per request")
     for column in ("req/s", "p50", "p90", "p99 ms", "non-2xx", "broken"):
         table.add_column(column, justify="right")
     for name, sample in _fastest_last(found, ALONE):
@@ -114,7 +114,7 @@ def _cells(name: str, sample: Sample) -> list[str]:
     return [f"{sample.rate:,.0f}", *latencies, str(sample.refused or "-"), str(sample.broken or "-")]
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     return table
@@ -124,7 +124,7 @@ def _sweep_table(found: Found, title: str, loads: list[Load]) -> Table:
     by_rows = len({load.rows for load in loads}) > 1
     columns = [_size(load.rows) if by_rows else str(load.connections) for load in loads]
     unit = "rows/s" if by_rows else "requests/s"
-    table = _table(f"{title}: {unit}, p99 in ms")
+    table = plain_table(f"{title}: {unit}, p99 in ms")
     for column in columns:
         table.add_column(column, justify="right")
     for name in found.names():
@@ -150,7 +150,7 @@ def _size(rows: int) -> str:
 
 def _heavy_table(heavy: Found) -> Table:
     bare = heavy.median(BARE)
-    table = _table("20 ms per batch, 2 runners, 64 connections")
+    table = plain_table("20 ms per batch, 2 runners, 64 connections")
     for column in ("rows/s", "of bare", "p50", "p99 ms"):
         table.add_column(column, justify="right")
     for name in heavy.names():
@@ -161,8 +161,8 @@ def _heavy_table(heavy: Found) -> Table:
     return table
 
 
-def _target_table(targets: list[Target]) -> Table:
-    table = _table("targets")
+def target_table(targets: list[Target]) -> Table:
+    table = plain_table("targets")
     for column in ("target", "reached", ""):
         table.add_column(column)
     for target in targets:

@@ -17,6 +17,7 @@ from httpbench.verify import Verifier, answers
 from httpbench.wrk import Sample, measured
 
 WARM_S = 1.0
+MANY_ROWS = 1024
 BARE = "bare"
 Say = Callable[[str], None]
 
@@ -99,7 +100,7 @@ class Rounds:
 
     def _sample(self, server: Running, endpoint: Endpoint, load: Load, seconds: float) -> Sample:
         asked, url = request(endpoint.protocol, rows_of(load.rows)), server.url + endpoint.path
-        return measured(url, asked, self._folder, connections=load.connections, seconds=seconds)
+        return measured(url, asked, self._folder, connections=load.connections, seconds=seconds * _patience(load))
 
     def _failed(self, name: str, why: object) -> None:
         self.found.failed(name, why)
@@ -111,3 +112,8 @@ def _by_rows(loads: Iterable[Load]) -> list[tuple[int, list[Load]]]:
     for load in loads:
         grouped[load.rows].append(load)
     return sorted(grouped.items())
+
+
+def _patience(load: Load) -> int:
+    """A slow server answers few requests of megabytes in a second."""
+    return 1 if load.rows < MANY_ROWS else 2

@@ -1,0 +1,122 @@
+"""Ten times what our server can do, for a minute: what it accepts, what it refuses, and how it comes back.
+
+    scripts/bench overload [--seconds 60] [--times 10] [--only split|fused] [--json]
+
+A model that takes about 20 ms for a batch of 4, one replica, one runner. Capacity is measured with as many connections
+as keep the runner and the next batch full (wrk); the overload comes at a constant rate from a client that does not wait
+for answers. Latencies are those of requests as sent; `late` tells how far behind its own plan the client was. The
+result is also in var/bench/overload.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import signal
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from models import compiled
+
+from httpbench.bodies import WIDTH, request, rows_of
+from httpbench.contenders import BUSY, PLACEMENTS, V2_PATH, Endpoint, Load, Model, ours
+from httpbench.environments import ROOT, require_wrk, say
+from httpbench.flood import Flood, Phase, as_dict, recovered_after, show, summed_up, windows
+from httpbench.heavy import calibrated
+from httpbench.memory import watched
+from httpbench.openloop import Piece, asked
+from httpbench.servers import Failed, Running, running
+from httpbench.verify import Verifier, answers
+from httpbench.wrk import measured
+
+MS, BATCH, RUNNERS = 20.0, 4, 1
+FULL = Load(3 * BATCH * RUNNERS)
+CLOSED_S, OPEN_S, AFTER_S = 10.0, 10.0, 30.0
+
+
+def main() -> None:
+    options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started is ended on the way out
+    torch.set_num_threads(1)
+    floods: dict[str, Flood] = {}
+    try:
+        require_wrk()
+        with TemporaryDirectory(prefix="httpbench") as name:
+            floods = _floods(Path(name), options)
+    except Failed as failure:
+        sys.exit(f"error: {failure}")
+    _save(floods)
+    print(json.dumps(as_dict(floods), indent=1)) if options.json else show(floods)
+
+
+def _floods(folder: Path, options: argparse.Namespace) -> dict[str, Flood]:
+    say("compiling the model")
+    module = calibrated(MS, BATCH)
+    compiled(module, (torch.randn(BATCH, WIDTH),), folder, "heavy", stock=False)
+    gc.collect()
+    gc.freeze()  # a collection of all that torch has made would be a pause of the client
+    floods = {}
+    for placement in [options.only] if options.only else PLACEMENTS:
+        say(f"starting, {placement}")
+        try:
+            floods[placement] = _flooded(folder, placement, Verifier(module), options)
+        except Failed as failure:
+            say(f"  {placement}: {failure}")
+    if not floods:
+        raise Failed("no placement has started")
+    return floods
+
+
+def _flooded(folder: Path, placement: str, verifier: Verifier, options: argparse.Namespace) -> Flood:
+    model = Model(folder / "heavy.pt2", folder / "heavy.safetensors", RUNNERS, BATCH)
+    endpoint = Endpoint(placement, V2_PATH, "v2", (BUSY,))
+    with running(ours(model, placement), folder, lambda url: answers(url, (endpoint,))) as server:
+        verifier.check(server.url, endpoint, 1)
+        return _phases(server, folder, options)
+
+
+def _phases(server: Running, folder: Path, options: argparse.Namespace) -> Flood:
+    url, one = server.url + V2_PATH, request("v2", rows_of(1))
+    measured(url, one, folder, connections=FULL.connections, seconds=2)
+    say("  capacity")
+    closed = measured(url, one, folder, connections=FULL.connections, seconds=CLOSED_S)
+    capacity, phases = closed.rate, [Phase.of_wrk(f"capacity ({FULL.connections} connections)", closed)]
+
+    def flow(*shares: tuple[str, float, float]) -> list[Phase]:
+        """Shares of the capacity, each for some seconds; the last one's seconds."""
+        pieces = [Piece(share * capacity, seconds) for _, share, seconds in shares]
+        names = [name for name, _, _ in shares]
+        say("  " + ", then ".join(f"{name}: {piece.rate:,.0f}/s" for name, piece in zip(names, pieces, strict=True)))
+        found = asked(url, one, *pieces)
+        phases.extend(map(summed_up, names, pieces, found))
+        return windows(pieces[-1], found[-1])
+
+    flow(("90 %", 0.9, OPEN_S))
+    before = flow(("50 %", 0.5, OPEN_S))
+    with watched(server) as memory:
+        after = flow((f"{options.times:g}x", options.times, options.seconds), ("50 % right after", 0.5, AFTER_S))
+    server.check_alive()
+    return Flood(capacity, phases, memory, recovered_after(before, after), options.seconds)
+
+
+def _save(floods: dict[str, Flood]) -> None:
+    path = ROOT / "var" / "bench" / "overload.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(as_dict(floods), indent=1))
+    say(f"saved {path}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of overload")
+    parser.add_argument("--times", type=float, default=10.0, help="the capacity")
+    parser.add_argument("--only", choices=PLACEMENTS)
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
