@@ -1,78 +1,90 @@
-"""Requests that share a run.
+"""Requests share runs. This is the whole policy, in the order in which a request meets it.
 
-The batcher is work-conserving: while a runner is free, a request leaves at once, alone; while all are busy, rows gather
-and the next free runner takes up to `max_batch_size` of them. So one client pays no delay, and many fill the batches by
-themselves. It counts rows, not requests, and puts only equal trailing shapes together. A request larger than
-`max_batch_size` leaves as a batch of its own.
+**Admission.** What may not wait is refused at once (QueueFull, 503, with the seconds after which to come again): beyond
+`max_queued_rows` or `max_queued_bytes`, and if the rows that go before it would not leave within `max_queue_wait_ms` at
+the pace that is measured while all runners are busy. So an overload costs those who come too much, and not everybody
+their latency. Two rounds of full batches on all runners may always wait, however slow the model is; while the pace is
+not known, or there is no runner, only the first two limits hold. When nothing waits, any request is let in.
+
+**Order.** A request goes by its arrival plus its level of priority (1 to 9; 0, or nothing, means 5) times
+`priority_ageing_ms`: the urgent first, equals in order, and nobody waits longer than eight times that for others that
+came later. For admission only rows of the same or of more urgent levels count: the urgent get in when the queue is full
+of others.
+
+**Leaving.** While a runner is free, rows leave at once: one client pays no delay. While all are busy rows gather, and
+the next free runner takes up to `max_batch_size` of them: many clients fill the batches by themselves. It is rows that
+count, not requests, and only equal trailing shapes go together. With `max_queue_delay_ms` rows wait so long for company
+even while a runner is free. While a whole batch waits, as many more batches as there are runners leave ahead: waiting
+cannot make them larger, and at the replica's door they fill the gap between two calls. The order is kept: what leaves
+is the batch whose first row goes first.
+
+**Large requests.** More rows than a batch holds are cut into nearly equal pieces, which run like other requests and
+share batches with them, and are rejoined in order. One answer is of one version: if a swap came in between, the pieces
+that older weights answered run again. No piece is below the model's smallest batch; where there is no other way the
+last two overlap.
+
+**Giving up.** A request whose `timeout` passes gets DeadlineExceeded then, wherever it is; it, and one whose caller has
+gone, leaves the queue and is not run again, and a run that nobody waits for any more is cancelled.
+
+**Failures.** A batch that fails runs again in halves, on the same runner, until only the guilty request fails. If the
+replica has died, its requests run again alone, one after the other: over the guilty one a second replica dies, and no
+third (PoisonousRequest). If the server cannot answer (Unavailable) all of them fail at once.
+
+How many batches may be under way follows `runners`, up and down, at any moment.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import partial
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.errors import PoisonousRequest, QueueFull, ReplicaDied, Unavailable
+from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, ReplicaDied, Unavailable
+from aoti_serve.gateway.admission import Admission
+from aoti_serve.gateway.backlog import Backlog
+from aoti_serve.gateway.batch import Batch, Run
+from aoti_serve.gateway.pace import Pace
+from aoti_serve.gateway.piece import (
+    DEFAULT_PRIORITY,
+    LEAST_URGENT,
+    MOST_URGENT,
+    Answered,
+    Arrays,
+    Piece,
+    Rows,
+    Shape,
+)
+from aoti_serve.gateway.split import divided
 
-Arrays = list[NDArray[Any]]
-Key = tuple[tuple[int, ...], ...]
-
-
-class Answered(Protocol):
-    """What a run gives back: the version that computed it and the outputs in order."""
-
-    @property
-    def version(self) -> int: ...
-
-    @property
-    def outputs(self) -> Arrays: ...
-
-
-class Rows(NamedTuple):
-    """One request's part of an answer."""
-
-    version: int
-    outputs: Arrays
-
-
-@dataclass(eq=False)
-class _Pending:
-    arrays: Arrays
-    rows: int
-    future: asyncio.Future[Rows]
-    arrival: float
-    queued: bool = True
+__all__ = ["DEFAULT_PRIORITY", "LEAST_URGENT", "MOST_URGENT", "Answered", "Arrays", "Batcher", "Rows", "Run"]
 
 
 class Batcher:
     """Runs in the gateway's event loop, one per model.
 
-    `run` sends one batch to a replica; `runners` is how many batches may be under way, and may change at any time.
-    Raises PoisonousRequest for a request whose replica died twice, and QueueFull when `max_queued_rows` wait already.
-    A request whose caller has gone leaves the queue.
+    `run(arrays, timeout)` sends one batch to a replica; `timeout` is how many seconds the most patient of its requests
+    still has, None if one has no deadline. With `batches`, the first dimension of all arrays is rows; without, every
+    request is a batch. `smallest` is the fewest rows that the model takes.
     """
 
-    def __init__(
-        self, model: str, config: BatchingConfig, run: Callable[[Arrays], Awaitable[Answered]], *, batches: bool
-    ) -> None:
+    def __init__(self, model: str, config: BatchingConfig, run: Run, *, batches: bool, smallest: int = 0) -> None:
         self._model = model
-        self._config = config
         self._run = run
         self._batches = batches
+        self._smallest = smallest
+        self._largest = max(config.max_batch_size, smallest) if batches else 1
+        self._delay = config.max_queue_delay_ms / 1e3 if batches else 0.0
+        self._ageing = config.priority_ageing_ms / 1e3
+        self._backlog = Backlog(self._largest, self._delay)
+        self._pace = Pace()
+        self._admission = Admission(model, config, self._largest, self._backlog, self._pace)
         self._runners = 0
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._queues: dict[Key, deque[_Pending]] = {}
-        self._queued_rows = 0
-        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._under_way = self._running = 0
+        self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def runners(self) -> int:
+        """How many batches may be running; as many again may have left ahead of them."""
         return self._runners
 
     @runners.setter
@@ -80,127 +92,180 @@ class Batcher:
         self._runners = count
         self._pump()
 
-    async def submit(self, arrays: Arrays) -> Rows:
-        """This request's rows of an answer that one version computed."""
-        rows = arrays[0].shape[0] if self._batches else 1
-        if self._queued_rows + rows > self._config.max_queued_rows and self._queued_rows:
-            raise QueueFull(model=self._model, rows=self._queued_rows, limit=self._config.max_queued_rows)
+    @property
+    def rows(self) -> int:
+        """How many rows are in hand: those that wait, and those that have left and are not answered."""
+        return self._backlog.rows + self._running
+
+    async def submit(self, arrays: Arrays, *, priority: int = 0, timeout: float | None = None) -> Rows:
+        """This request's rows of an answer that one version computed.
+
+        `priority` is a level, or 0 for the default; `timeout` is in seconds. Raises QueueFull, DeadlineExceeded,
+        PoisonousRequest, Unavailable, or what the run of this request alone has raised.
+        """
+        assert 0 <= priority <= LEAST_URGENT, "it is checked where it is read"
         loop = asyncio.get_running_loop()
-        pending = _Pending(arrays, rows, loop.create_future(), loop.time())
-        key = _key(arrays)
-        self._queues.setdefault(key, deque()).append(pending)
-        self._queued_rows += rows
+        if timeout is not None and not timeout > 0:
+            raise self._late(timeout)
+        piece = self._piece(arrays, priority or DEFAULT_PRIORITY, timeout, loop)
+        if piece.rows <= self._largest:
+            self._backlog.enter(piece)
+        else:
+            piece = self._enter_cut(piece)
         self._pump()
+        if piece.deadline is None:
+            return await self._answer_to(piece)
+        timer = loop.call_at(piece.deadline, self._expire, piece, timeout)
         try:
-            return await pending.future
+            return await self._answer_to(piece)
+        finally:
+            timer.cancel()
+
+    async def _answer_to(self, piece: Piece) -> Rows:
+        try:
+            return await piece.future
         except asyncio.CancelledError:
-            self._withdraw(key, pending)
+            self._withdraw(piece)
             raise
+
+    def _piece(self, arrays: Arrays, level: int, timeout: float | None, loop: asyncio.AbstractEventLoop) -> Piece:
+        """The request, if it is admitted."""
+        rows = arrays[0].shape[0] if self._batches else 1
+        nbytes = arrays[0].nbytes if len(arrays) == 1 else sum([array.nbytes for array in arrays])
+        if self._backlog.rows:
+            self._admission.check(rows, nbytes, level, self._runners)
+        now = loop.time()
+        return Piece(
+            arrays,
+            _shape(arrays) if self._batches else (),
+            rows,
+            nbytes,
+            level,
+            now,
+            now + level * self._ageing,
+            None if timeout is None else now + timeout,
+            loop.create_future(),
+        )
+
+    def _enter_cut(self, whole: Piece) -> Piece:
+        pieces = divided(whole, self._model, self._largest, self._smallest)
+        for piece in pieces:
+            self._backlog.enter(piece)
+        return pieces[0]
 
     def _pump(self) -> None:
-        """Send batches while runners are free and rows are due, those that have waited longest first."""
-        while len(self._under_way) < self._runners:
-            due = [key for key, queue in self._queues.items() if not self._delayed(key, queue)]
-            if not due:
+        """Send batches while there are runners for them and rows are due."""
+        backlog = self._backlog
+        while backlog.rows and self._under_way < (2 * self._runners if backlog.full else self._runners):
+            loop = asyncio.get_running_loop()
+            now, before = loop.time(), backlog.rows
+            pieces = backlog.take(now)
+            if pieces:
+                self._under_way += 1
+                self._running += before - backlog.rows
+                steady = backlog.rows and self._under_way >= self._runners
+                share = self._runners / self._under_way if steady else 0.0
+                self._send(Batch(pieces, now, before - backlog.rows, share), loop)
+            elif backlog.rows:
+                self._wake_at(backlog.due(), loop)
                 return
-            key = min(due, key=lambda key: self._queues[key][0].arrival)
-            batch = self._take(key)
-            task = asyncio.get_running_loop().create_task(self._answer(batch))
-            self._under_way.add(task)
-            task.add_done_callback(self._finished)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+    def _wake_at(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Pump again when rows have waited for company long enough. Who comes later is not due earlier."""
+        if self._alarm is None:
+            self._alarm = loop.call_at(when, self._woken)
+
+    def _woken(self) -> None:
+        self._alarm = None
         self._pump()
 
-    def _withdraw(self, key: Key, pending: _Pending) -> None:
-        if pending.queued:
-            self._queues[key].remove(pending)
-            self._unqueued(key, pending)
+    def _send(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> None:
+        batch.task = loop.create_task(batch.answer(self._run, loop.time()))
+        batch.task.add_done_callback(partial(self._ended, batch))
 
-    def _unqueued(self, key: Key, pending: _Pending) -> None:
-        pending.queued = False
-        self._queued_rows -= pending.rows
-        if not self._queues[key]:
-            del self._queues[key]
-
-    def _delayed(self, key: Key, queue: deque[_Pending]) -> bool:
-        """Whether the rows should wait for company; then the pump is called again when they have waited enough."""
-        delay = self._config.max_queue_delay_ms / 1e3
-        if not delay or not self._batches or sum(pending.rows for pending in queue) >= self._config.max_batch_size:
-            return False
-        loop = asyncio.get_running_loop()
-        left = queue[0].arrival + delay - loop.time()
-        if left <= 0:
-            return False
-        if key not in self._timers:
-            self._timers[key] = loop.call_later(left, self._waited, key)
-        return True
-
-    def _waited(self, key: Key) -> None:
-        del self._timers[key]
-        self._pump()
-
-    def _take(self, key: Key) -> list[_Pending]:
-        queue = self._queues[key]
-        batch: list[_Pending] = []
-        rows = 0
-        while queue and (not batch or (self._batches and rows + queue[0].rows <= self._config.max_batch_size)):
-            pending = queue.popleft()
-            self._unqueued(key, pending)
-            batch.append(pending)
-            rows += pending.rows
-        return batch
-
-    async def _answer(self, batch: list[_Pending], *, again: bool = False) -> None:
-        try:
-            answer = await self._run(_joined([pending.arrays for pending in batch]))
-        except asyncio.CancelledError:
-            for pending in batch:
-                pending.future.cancel()
-            raise
-        except ReplicaDied as error:  # once it may be anybody's fault; alone and again, it is this request's
-            if again:
-                _fail(batch, PoisonousRequest(model=self._model).with_traceback(error.__traceback__))
-            else:
-                await self._answer_alone(batch)
-        except Unavailable as error:
-            _fail(batch, error)
-        except Exception as error:
-            if len(batch) == 1:
-                _fail(batch, error)
-            else:
-                await self._answer_alone(batch)
+    def _ended(self, batch: Batch, task: asyncio.Task[Answered]) -> None:
+        loop = task.get_loop()
+        batch.task = None
+        self._settle(batch, task, loop.time())
+        if batch.advance():
+            self._send(batch, loop)
         else:
-            self._hand_out(batch, answer)
+            self._under_way -= 1
+            self._running -= batch.rows
+            self._pump()
 
-    async def _answer_alone(self, batch: list[_Pending]) -> None:
-        """One of them may be the guilty one; the others must not fail with it."""
-        for pending in batch:
-            if not pending.future.done():
-                await self._answer([pending], again=True)
+    def _settle(self, batch: Batch, task: asyncio.Task[Answered], now: float) -> None:
+        """Give everybody what the run has given, or see to it that they run again."""
+        if task.cancelled():
+            self._fail(batch.pieces, Unavailable(detail=f"model '{self._model}': the run was cancelled"))
+        elif (error := task.exception()) is not None:
+            self._failed(batch, error)
+        else:
+            self._succeeded(batch, task.result(), now)
+        batch.share = 0.0  # what runs again says nothing of the pace
 
-    def _hand_out(self, batch: list[_Pending], answer: Answered) -> None:
-        start = 0
-        for pending in batch:
-            end = start + pending.rows
-            outputs = [array[start:end] for array in answer.outputs] if len(batch) > 1 else list(answer.outputs)
-            start = end
-            if not pending.future.done():
-                pending.future.set_result(Rows(answer.version, outputs))
+    def _succeeded(self, batch: Batch, answer: Answered, now: float) -> None:
+        if batch.share:
+            self._pace.note(batch.rows, (now - batch.left) * batch.share)
+        try:
+            batch.check(answer)
+        except Exception as error:
+            self._failed(batch, error)
+            return
+        try:
+            late = batch.hand_out(answer)
+        except Exception as error:
+            self._fail(batch.pieces, error)
+            return
+        for piece in late:
+            piece.died = False
+            self._backlog.enter(piece)
+
+    def _failed(self, batch: Batch, error: BaseException) -> None:
+        if isinstance(error, ReplicaDied):  # once it may be anybody's fault; alone and again, it is this request's
+            if batch.pieces[0].died:
+                error = PoisonousRequest(model=self._model).with_traceback(error.__traceback__)
+                self._fail(batch.pieces, error)
+            else:
+                batch.scatter(self._kin(batch.pieces))
+        elif len(batch.pieces) == 1 or isinstance(error, Unavailable | DeadlineExceeded):
+            self._fail(batch.pieces, error)
+        else:
+            batch.halve()
+
+    def _kin(self, pieces: list[Piece]) -> list[Piece]:
+        """What waits of the requests that a replica may have died over: no other one should meet it in company."""
+        waiting = [piece for met in pieces if met.split for piece in met.family if piece.queue]
+        kin = list(dict.fromkeys(waiting))
+        for piece in kin:
+            self._backlog.withdraw(piece)
+        return kin
+
+    def _fail(self, pieces: list[Piece], error: BaseException) -> None:
+        for piece in pieces:
+            if not piece.future.done():
+                piece.future.set_exception(error)
+                if piece.split:
+                    self._withdraw(piece)
+
+    def _late(self, timeout: float | None) -> DeadlineExceeded:
+        return DeadlineExceeded(model=self._model, timeout=f"{timeout:g}")
+
+    def _expire(self, piece: Piece, timeout: float | None) -> None:
+        if not piece.future.done():
+            piece.future.set_exception(self._late(timeout))
+            self._withdraw(piece)
+
+    def _withdraw(self, piece: Piece) -> None:
+        """Nobody needs this request any more: spend nothing on it that can be saved."""
+        for each in piece.family:
+            if each.queue:
+                self._backlog.withdraw(each)
+                each.arrays = []  # the heap may hold the piece for a while
+            elif each.batch:
+                each.batch.cancel_if_unwanted()
 
 
-def _key(arrays: Arrays) -> Key:
-    return tuple(array.shape[1:] for array in arrays)
-
-
-def _joined(requests: list[Arrays]) -> Arrays:
-    if len(requests) == 1:
-        return requests[0]
-    return [np.concatenate(parts) for parts in zip(*requests, strict=True)]
-
-
-def _fail(batch: list[_Pending], error: Exception) -> None:
-    for pending in batch:
-        if not pending.future.done():
-            pending.future.set_exception(error)
+def _shape(arrays: Arrays) -> Shape:
+    """Of one row of each."""
+    return (arrays[0].shape[1:],) if len(arrays) == 1 else tuple([array.shape[1:] for array in arrays])

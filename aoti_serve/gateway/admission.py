@@ -1,0 +1,50 @@
+"""Who may wait."""
+
+from __future__ import annotations
+
+import math
+
+from aoti_serve.config import BatchingConfig
+from aoti_serve.errors import QueueFull
+from aoti_serve.gateway.backlog import Backlog
+from aoti_serve.gateway.pace import Pace
+
+MB = 2**20
+ROUNDS = 2  # of full batches on every runner, that may always wait
+
+
+class Admission:
+    """Refuses at once what would wait too long or would not fit; knows the pace, and how much waits."""
+
+    def __init__(self, model: str, config: BatchingConfig, largest: int, backlog: Backlog, pace: Pace) -> None:
+        self._model = model
+        self._config = config
+        self._round = largest
+        self._backlog = backlog
+        self._pace = pace
+        self._patience = math.inf if config.max_queue_wait_ms is None else config.max_queue_wait_ms / 1e3
+
+    def check(self, rows: int, nbytes: int, level: int, runners: int) -> None:
+        """Raise QueueFull if a request of this size and level of priority may not wait behind all that does."""
+        config, backlog = self._config, self._backlog
+        if backlog.rows + (rows or 1) > config.max_queued_rows:
+            raise self._full(f"{backlog.rows} rows", config.max_queued_rows, "max_queued_rows", runners)
+        if backlog.nbytes + nbytes > config.max_queued_bytes:
+            waiting, limit = (f"{size / MB:.3g} MB" for size in (backlog.nbytes, config.max_queued_bytes))
+            raise self._full(waiting, limit, "max_queued_bytes", runners)
+        if backlog.rows > ROUNDS * runners * self._round:
+            self._check_wait(backlog.rows_before(level), runners)
+
+    def _check_wait(self, before: int, runners: int) -> None:
+        pace = self._pace.rows_per_second(runners)
+        if pace is None or before <= max(ROUNDS * runners * self._round, pace * self._patience):
+            return
+        waiting, limit = (f"{1e3 * seconds:.3g} ms" for seconds in (before / pace, self._patience))
+        raise self._full(waiting, limit, "max_queue_wait_ms", runners)
+
+    def _full(self, waiting: str, limit: object, setting: str, runners: int) -> QueueFull:
+        pace = self._pace.rows_per_second(runners)
+        retry_after = math.ceil(self._backlog.rows / pace) if pace else 1
+        return QueueFull(
+            model=self._model, waiting=waiting, limit=limit, setting=setting, retry_after=max(1, retry_after)
+        )

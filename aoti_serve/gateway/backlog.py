@@ -1,0 +1,140 @@
+"""All that waits: in which order it leaves, and how much it is."""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+from aoti_serve.gateway.piece import LEAST_URGENT, Piece, Shape
+
+Entry = tuple[float, int, Piece]  # by rank, then by number
+FEW = 64  # entries that are not worth a clean-up
+
+
+class Queue:
+    """The pieces of one shape, as a heap. Who leaves it out of turn stays in the heap until somebody passes it over.
+
+    `rows` and `live` count those that still wait, `since` is when the first of them came.
+    """
+
+    __slots__ = ("heap", "live", "rows", "since")
+
+    def __init__(self, since: float) -> None:
+        self.heap: list[Entry] = []
+        self.rows = 0
+        self.live = 0
+        self.since = since
+
+    def tidy(self) -> None:
+        """Have one in front that waits, and no more than half of all that do not."""
+        while self.heap[0][2].queue is not self:
+            heappop(self.heap)
+        if len(self.heap) > 2 * self.live + FEW:
+            self.heap = [entry for entry in self.heap if entry[2].queue is self]
+            heapify(self.heap)
+
+
+class Backlog:
+    """The queues of all shapes. Lives in the gateway's event loop.
+
+    A piece without rows counts as one row, so that there is an end to them. `full` counts the shapes of which a whole
+    batch waits. Costs: O(log n) for a piece that enters or leaves, and O(shapes) to choose a batch.
+    """
+
+    def __init__(self, largest: int, delay: float) -> None:
+        self.rows = 0
+        self.nbytes = 0
+        self.full = 0
+        self._largest = largest
+        self._delay = delay
+        self._queues: dict[Shape, Queue] = {}
+        self._rows_at = [0] * (LEAST_URGENT + 1)
+
+    def rows_before(self, level: int) -> int:
+        """Rows of this level of priority and of more urgent ones."""
+        return sum(self._rows_at[: level + 1])
+
+    def enter(self, piece: Piece) -> None:
+        queue = self._queues.get(piece.shape)
+        if queue is None:
+            queue = self._queues[piece.shape] = Queue(piece.arrival)
+        heappush(queue.heap, (piece.rank, piece.number, piece))
+        piece.queue = queue
+        queue.since = min(queue.since, piece.arrival)
+        rows = piece.rows or 1
+        queue.live += 1
+        queue.rows += rows
+        self.full += queue.rows - rows < self._largest <= queue.rows
+        self.rows += rows
+        self.nbytes += piece.nbytes
+        self._rows_at[piece.level] += rows
+
+    def withdraw(self, piece: Piece) -> None:
+        """Take out one that waits, wherever it stands."""
+        queue = piece.queue
+        assert queue is not None, "it does not wait"
+        self._leave(queue, [piece])
+        self._close(queue, piece.shape)
+
+    def take(self, now: float) -> list[Piece]:
+        """The batch that leaves next; none if all may still wait for company, see `due`."""
+        batch: list[Piece] = []
+        while not batch and (queue := self._next(now)) is not None:
+            taken = self._fill(queue)
+            self._leave(queue, taken)
+            self._close(queue, taken[0].shape)
+            if queue.live:
+                queue.since = queue.heap[0][2].arrival
+            # A caller that has gone may not have been able to say so yet.
+            batch = [piece for piece in taken if not piece.future.done()]
+        return batch
+
+    def due(self) -> float:
+        """When the first of the queues has waited for company long enough."""
+        return min(queue.since for queue in self._queues.values()) + self._delay
+
+    def _next(self, now: float) -> Queue | None:
+        """The queue whose first piece goes before all others' that are due."""
+        queues: Any = self._queues.values()
+        if self._delay:
+            queues = [queue for queue in queues if queue.rows >= self._largest or queue.since + self._delay <= now]
+        return min(queues, key=_first, default=None)
+
+    def _fill(self, queue: Queue) -> list[Piece]:
+        heap = queue.heap
+        taken: list[Piece] = []
+        rows = 0
+        while heap:
+            piece = heap[0][2]
+            if piece.queue is queue:
+                rows += piece.rows or 1
+                if rows > self._largest and taken:
+                    break
+                taken.append(piece)
+            heappop(heap)
+        return taken
+
+    def _leave(self, queue: Queue, pieces: list[Piece]) -> None:
+        was_full = queue.rows >= self._largest
+        left = nbytes = 0
+        for piece in pieces:
+            rows = piece.rows or 1
+            left += rows
+            nbytes += piece.nbytes
+            self._rows_at[piece.level] -= rows
+            piece.queue = None
+        queue.live -= len(pieces)
+        queue.rows -= left
+        self.full -= was_full and queue.rows < self._largest
+        self.rows -= left
+        self.nbytes -= nbytes
+
+    def _close(self, queue: Queue, shape: Shape) -> None:
+        if queue.live:
+            queue.tidy()
+        else:
+            del self._queues[shape]
+
+
+def _first(queue: Queue) -> Entry:
+    return queue.heap[0]

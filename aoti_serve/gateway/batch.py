@@ -1,0 +1,104 @@
+"""Requests that run together, and what of them must run again."""
+
+from __future__ import annotations
+
+from asyncio import Task
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+
+from aoti_serve.errors import RuntimeFailed
+from aoti_serve.gateway.piece import Answered, Arrays, Piece, Rows
+
+Run = Callable[[Arrays, float | None], Coroutine[Any, Any, Answered]]
+
+
+class Batch:
+    """What one runner is held for: `pieces` that run together, then, if they failed, parts of them again.
+
+    Lives in the gateway's event loop. `left` is when it left, `rows` how many it had then, `share` how much of a
+    runner was its own: runners divided by batches under way; 0 if that is not to be measured.
+    """
+
+    __slots__ = ("_again", "left", "pieces", "rows", "share", "task")
+
+    def __init__(self, pieces: list[Piece], left: float, rows: int, share: float) -> None:
+        self.pieces = pieces
+        self.left = left
+        self.rows = rows
+        self.share = share
+        self.task: Task[Answered] | None = None
+        self._again: list[list[Piece]] = []
+        for piece in pieces:
+            piece.batch = self
+
+    async def answer(self, run: Run, now: float) -> Answered:
+        """One run. Joined here, so that arrays that cannot be joined fail this batch and nobody else."""
+        return await run(_joined([piece.arrays for piece in self.pieces]), self._patience(now))
+
+    def _patience(self, now: float) -> float | None:
+        """Seconds that the most patient of its requests still has; None if one has no deadline."""
+        latest = now
+        for piece in self.pieces:
+            if piece.deadline is None:
+                return None
+            latest = max(latest, piece.deadline)
+        return latest - now
+
+    def check(self, answer: Answered) -> None:
+        """Raise RuntimeFailed if an output has not one row for each of the inputs', so that it cannot be shared."""
+        if len(self.pieces) == 1 and self.pieces[0].split is None:
+            return
+        rows = sum(piece.rows for piece in self.pieces)
+        for index, array in enumerate(answer.outputs):
+            if array.shape[:1] != (rows,):
+                detail = f"output {index} of a batch of {rows} rows has the shape {list(array.shape)}"
+                raise RuntimeFailed(call="run", detail=detail)
+
+    def hand_out(self, answer: Answered) -> list[Piece]:
+        """Give every request its rows. Returns the pieces that another version must run again."""
+        version, outputs, late = answer.version, answer.outputs, list[Piece]()
+        start = 0
+        for piece in self.pieces:
+            stop = start + piece.rows
+            if not piece.future.done():
+                whole = len(self.pieces) == 1
+                rows = Rows(version, list(outputs) if whole else [array[start:stop] for array in outputs])
+                if piece.split is None:
+                    piece.future.set_result(rows)
+                else:
+                    late += piece.split.place(piece, answer, rows)
+            start = stop
+        return late
+
+    def halve(self) -> None:
+        """Run each half of it again, the first one first."""
+        middle = len(self.pieces) // 2
+        self._again += [self.pieces[middle:], self.pieces[:middle]]
+
+    def scatter(self, others: list[Piece]) -> None:
+        """Run each piece again, alone, and after it these others, which belong to the same requests."""
+        alone = [*self.pieces, *others]
+        for piece in alone:
+            piece.died = True
+            piece.batch = self
+        self._again += [[piece] for piece in reversed(alone)]
+
+    def advance(self) -> bool:
+        """Go on to what must run again, for those who still wait for it. False if nothing is left."""
+        self.pieces = []
+        while self._again and not self.pieces:
+            self.pieces = [piece for piece in self._again.pop() if not piece.future.done()]
+        return bool(self.pieces)
+
+    def cancel_if_unwanted(self) -> None:
+        """Once nobody waits for what runs, the replica need not begin it."""
+        if self.task is not None and all(piece.future.done() for piece in self.pieces):
+            self.task.cancel()
+
+
+def _joined(requests: list[Arrays]) -> Arrays:
+    if len(requests) == 1:
+        return requests[0]
+    return [np.concatenate(parts) for parts in zip(*requests, strict=True)]
