@@ -29,9 +29,11 @@ class Unavailable(AotiServeError, status=503):
 
 class QueueFull(
     Unavailable,
-    text="model '{model}': {waiting} of work waits already, the limit is {limit} ({setting}); try again in {retry_after} s",
+    text=(
+        "model '{model}': the queue is full: {waiting}, the limit is {limit} ({setting}); try again in {retry_after} s"
+    ),
 ):
-    """As much waits as may wait: rows, bytes, or more than is done in time. `retry_after` is in whole seconds."""
+    """As much waits as may wait: in rows, in bytes, or in time. `retry_after` is in whole seconds."""
 
 
 class VersionsDiffer(
