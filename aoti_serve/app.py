@@ -116,7 +116,10 @@ def _replica_options(config: ModelConfig, package: Package, policy: str | None =
 def _scaling(replicas: int | ScalingConfig, target: float, policy: str | None = None) -> dict[str, Any]:
     if not isinstance(replicas, ScalingConfig):
         return {"num_replicas": replicas}
+    period = min(max(replicas.upscale_delay_s, 2.0), 30.0)  # who is to react quickly must not look back far
     found = {
+        "look_back_period_s": period,
+        "metrics_interval_s": period / 4,
         "min_replicas": replicas.min,
         "max_replicas": replicas.max,
         "target_ongoing_requests": replicas.target_ongoing_requests or target,

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aoti_serve import Container
+from aoti_serve.cluster.replica import Answer
 from aoti_serve.config import BatchingConfig
 from aoti_serve.gateway.batcher import Batcher
 from aoti_serve.gateway.plan import Plan, Planner
@@ -33,15 +34,6 @@ from aoti_serve.protocol.encode import encode_response
 from aoti_serve.protocol.messages import InferResponse
 
 WIDTH, BATCH = 1024, 64
-
-
-class Answer:
-    """What a replica gives back, without one."""
-
-    version = 1
-
-    def __init__(self, outputs: list[NDArray[Any]]) -> None:
-        self.outputs = outputs
 
 
 def main() -> None:
@@ -102,7 +94,7 @@ def batched(row: NDArray[np.float32], rounds: int) -> float:
     """The batcher's own part: requests that come together, a run that takes no time."""
 
     async def run(arrays: list[NDArray[Any]], _: float | None) -> Answer:
-        return Answer(arrays)
+        return Answer(1, 1, arrays)
 
     async def scenario() -> float:
         batcher = Batcher("mlp", BatchingConfig(), run, batches=True)

@@ -325,7 +325,9 @@ def test_priority_and_timeout_are_read_as_triton_sends_them() -> None:
     assert (head.priority, head.timeout) == (0, None)
 
 
-@pytest.mark.parametrize("parameters", [{"priority": 10}, {"priority": -1}, {"timeout": "1"}, {"timeout": True}], ids=str)
+@pytest.mark.parametrize(
+    "parameters", [{"priority": 10}, {"priority": -1}, {"timeout": "1"}, {"timeout": True}], ids=str
+)
 def test_a_wrong_priority_or_timeout_is_named(parameters: dict[str, Any]) -> None:
     with pytest.raises(InvalidBody, match=next(iter(parameters))):
         decode_request(message(parameters=parameters))
