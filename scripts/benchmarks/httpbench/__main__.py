@@ -24,7 +24,18 @@ from models import compiled
 from httpbench import contenders
 from httpbench.bare import Bare
 from httpbench.bodies import WIDTH
-from httpbench.contenders import ALONE, BUSY, PLACEMENTS, Contender, Endpoint, Load, Model
+from httpbench.contenders import (
+    ALONE,
+    BUSY,
+    HEAVY,
+    HEAVY_BATCH,
+    HEAVY_RUNNERS,
+    PLACEMENTS,
+    Contender,
+    Endpoint,
+    Load,
+    Model,
+)
 from httpbench.environments import ROOT, require_wrk, say
 from httpbench.heavy import calibrated
 from httpbench.plot import drawn
@@ -35,7 +46,7 @@ from httpbench.targets import targets
 from httpbench.verify import Verifier, eager
 
 BATCH = 64
-HEAVY_MS, HEAVY_BATCH, HEAVY_RUNNERS = 20.0, 8, 2
+HEAVY_MS = 20.0
 SWEPT = tuple(dict.fromkeys(load for loads in SWEEPS.values() for load in loads))
 NAMES = ("ours-split", "ours-fused", "ray_serve", "ray_serve_fast", "litserve", "pytriton", "fastapi", "bare", "heavy")
 
@@ -109,7 +120,7 @@ def _heavy(folder: Path, options: argparse.Namespace) -> Found:
     wanted = [
         Contender(
             contenders.ours(model, placement, name=f"heavy-{placement}"),
-            (Endpoint(placement, contenders.V2_PATH, "v2", (BUSY,)),),
+            (Endpoint(placement, contenders.V2_PATH, "v2", (HEAVY,)),),
         )
         for placement in PLACEMENTS
     ]
@@ -121,7 +132,7 @@ def _heavy(folder: Path, options: argparse.Namespace) -> Found:
 
 def _shares(heavy: Found) -> dict[str, float]:
     bare = heavy.median(BARE)
-    samples = {placement: heavy.median(placement) for placement in PLACEMENTS}
+    samples = {placement: heavy.median(placement, HEAVY) for placement in PLACEMENTS}
     return {placement: sample.rate / bare.rate for placement, sample in samples.items() if sample and bare}
 
 

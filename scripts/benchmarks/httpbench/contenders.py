@@ -26,6 +26,8 @@ class Load(NamedTuple):
 
 
 BUSY, ALONE = Load(64), Load(1)
+HEAVY_BATCH, HEAVY_RUNNERS = 8, 2
+HEAVY = Load(3 * HEAVY_BATCH * HEAVY_RUNNERS)  # every runner full, and two batches more for each
 
 
 class Endpoint(NamedTuple):

@@ -53,13 +53,18 @@ class Phase(NamedTuple):
 
 
 class Flood(NamedTuple):
-    """Memory in MB, once a second through overload and recovery; `recovered` in seconds, None if never."""
+    """Memory in MB, once a second through overload and recovery; `recovered` in seconds, None if not while watched."""
 
     capacity: float
     phases: list[Phase]
     memory: list[float]
     recovered: float | None
     seconds: float
+    watched: float
+
+    @property
+    def _recovered(self) -> float:
+        return self.watched if self.recovered is None else self.recovered
 
     def targets(self) -> list[Target]:
         at_capacity, *_, flooded, after = self.phases
@@ -73,7 +78,7 @@ class Flood(NamedTuple):
             Target("accepted per second, overload / capacity", 0.9, flooded.accepted / self.capacity),
             Target("neither accepted nor refused with Retry-After", 0, float(failures), at_most=True),
             Target("memory, end / a quarter into the overload", 1.05, growth, at_most=True),
-            Target("seconds until latency is as before", 5, self.recovered, at_most=True),
+            Target("seconds until latency is as before", 5, self._recovered, at_most=True),
         ]
 
 
@@ -154,7 +159,7 @@ def show(floods: dict[str, Flood]) -> None:
 def _phase_table(placement: str, flood: Flood) -> Table:
     table = plain_table(f"{placement}: capacity {flood.capacity:,.0f} requests/s; latencies in ms")
     for column in ("offered/s", "accepted/s", "p50", "p99", "refused/s", "p50", "p99", "failures", "late"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=column != "failures")
     for phase in flood.phases:
         table.add_row(phase.name, *_cells(phase))
     return table

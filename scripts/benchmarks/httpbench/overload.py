@@ -22,7 +22,7 @@ import torch
 from models import compiled
 
 from httpbench.bodies import WIDTH, request, rows_of
-from httpbench.contenders import BUSY, PLACEMENTS, V2_PATH, Endpoint, Load, Model, ours
+from httpbench.contenders import PLACEMENTS, V2_PATH, Endpoint, Load, Model, ours
 from httpbench.environments import ROOT, require_wrk, say
 from httpbench.flood import Flood, Phase, as_dict, recovered_after, show, summed_up, windows
 from httpbench.heavy import calibrated
@@ -72,7 +72,7 @@ def _floods(folder: Path, options: argparse.Namespace) -> dict[str, Flood]:
 
 def _flooded(folder: Path, placement: str, verifier: Verifier, options: argparse.Namespace) -> Flood:
     model = Model(folder / "heavy.pt2", folder / "heavy.safetensors", RUNNERS, BATCH)
-    endpoint = Endpoint(placement, V2_PATH, "v2", (BUSY,))
+    endpoint = Endpoint(placement, V2_PATH, "v2", (FULL,))
     with running(ours(model, placement), folder, lambda url: answers(url, (endpoint,))) as server:
         verifier.check(server.url, endpoint, 1)
         return _phases(server, folder, options)
@@ -99,7 +99,7 @@ def _phases(server: Running, folder: Path, options: argparse.Namespace) -> Flood
     with watched(server) as memory:
         after = flow((f"{options.times:g}x", options.times, options.seconds), ("50 % right after", 0.5, AFTER_S))
     server.check_alive()
-    return Flood(capacity, phases, memory, recovered_after(before, after), options.seconds)
+    return Flood(capacity, phases, memory, recovered_after(before, after), options.seconds, AFTER_S)
 
 
 def _save(floods: dict[str, Flood]) -> None:

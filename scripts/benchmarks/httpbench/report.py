@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from httpbench.contenders import ALONE, BUSY, Load
+from httpbench.contenders import ALONE, BUSY, HEAVY, HEAVY_BATCH, HEAVY_RUNNERS, Load
 from httpbench.rounds import BARE, Found
 from httpbench.targets import Target, best_placement, fastest_of_ray, ratios
 from httpbench.wrk import Sample
@@ -19,8 +19,8 @@ ROW_KB, WIDTH = 4, 120
 # The columns of a sweep, and which loads belong to it.
 SWEEPS = {
     "connections, 1 row per request": [Load(count) for count in (1, 8, 64, 256)],
-    "rows per request, 64 connections": [Load(64, rows) for rows in (1, 8, 64)],
-    "rows per request, 4 connections": [Load(4, rows) for rows in (1, 16, 256, 1024, 4096)],
+    "rows per request, 8 connections": [Load(8, rows) for rows in (1, 8, 64)],
+    "rows per request, 1 connection": [Load(1, rows) for rows in (1, 16, 256, 1024, 4096)],
 }
 
 
@@ -150,11 +150,11 @@ def _size(rows: int) -> str:
 
 def _heavy_table(heavy: Found) -> Table:
     bare = heavy.median(BARE)
-    table = plain_table("20 ms per batch, 2 runners, 64 connections")
+    table = plain_table(f"20 ms per batch of {HEAVY_BATCH}, {HEAVY_RUNNERS} runners, {HEAVY.connections} connections")
     for column in ("rows/s", "of bare", "p50", "p99 ms"):
         table.add_column(column, justify="right")
     for name in heavy.names():
-        sample = _median(heavy, name, BUSY)
+        sample = _median(heavy, name, BUSY if name == BARE else HEAVY)
         share = f"{sample.rate / bare.rate:.3f}" if bare else "-"
         latencies = ("-", "-") if name == BARE else (f"{sample.p50:.1f}", f"{sample.p99:.1f}")
         table.add_row(name, f"{sample.rate:,.0f}", share, *latencies)
