@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from aoti_serve.cluster.answer import Answer
 from aoti_serve.cluster.member import Membership
 from aoti_serve.cluster.resident import Resident
 from aoti_serve.cluster.scaling import METRIC, Load, Loads
@@ -27,14 +28,6 @@ from aoti_serve.weights.target import NOTHING, Receipt, Report, Target
 FENCE_WAIT_S = 5.0
 # A runner that comes back from native code waits so long for the GIL while Python is busy; 5 ms unless it is told.
 SWITCH_INTERVAL_S = 0.5e-3
-
-
-class Answer(NamedTuple):
-    """One run's outputs in the signature's order, the version that computed them, and since which epoch it answers."""
-
-    version: int
-    epoch: int
-    outputs: list[NDArray[Any]]
 
 
 class Replica:

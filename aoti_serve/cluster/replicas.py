@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
+from aoti_serve.cluster.answer import Answer
 from aoti_serve.cluster.calls import apart, unwrapped
 from aoti_serve.cluster.scaling import Load
 from aoti_serve.errors import ReplicaDied
-
-if TYPE_CHECKING:
-    from aoti_serve.cluster.replica import Answer
 
 # Above this a batch goes by actor call, and Ray moves it through the object store. Measured with scripts/bench
 # transport: below, gRPC is quicker; above, it copies more and more, and beyond 4 MB it may refuse.

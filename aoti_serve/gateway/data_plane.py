@@ -6,11 +6,12 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
+from aoti_serve.cluster.answer import Answer
 from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.member import Membership
 from aoti_serve.cluster.scaling import Load
@@ -21,9 +22,6 @@ from aoti_serve.gateway.plan import Plan, Planner
 from aoti_serve.model.signature import Signature
 from aoti_serve.protocol.messages import InferResponse, model_metadata
 from aoti_serve.weights.target import NOTHING, Report, Target
-
-if TYPE_CHECKING:
-    from aoti_serve.cluster.replica import Answer
 
 TRIES = 5  # replicas that may be behind the fence, one after the other
 

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aoti_serve import Container
-from aoti_serve.cluster.replica import Answer
+from aoti_serve.cluster.answer import Answer
 from aoti_serve.config import BatchingConfig
 from aoti_serve.gateway.batcher import Batcher
 from aoti_serve.gateway.plan import Plan, Planner

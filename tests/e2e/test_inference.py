@@ -58,6 +58,13 @@ def test_more_rows_than_the_model_takes_come_back_in_order(server: Server, eager
     np.testing.assert_allclose(logits, np.tile(eager.logits("v2", images), (6, 1)), atol=1e-4)
 
 
+def test_a_gateway_does_without_torch(server: Server, images: Images) -> None:
+    """It would be loaded in the middle of a request, for seconds, and stay."""
+    server.infer(images[:1])
+    (gateway,) = [process for process in server.launched.family() if "default:gateway" in "".join(process.cmdline())]
+    assert not [entry.path for entry in gateway.memory_maps() if "libtorch" in entry.path]
+
+
 def test_an_unmodified_triton_client_reads_metadata_and_infers(server: Server, eager: Eager, images: Images) -> None:
     assert server.swap(eager.files["v2"]).status_code == 200
     client = triton.InferenceServerClient(f"127.0.0.1:{server.port}")
