@@ -18,6 +18,7 @@ from aoti_serve.cluster.scaling import Load
 from aoti_serve.config import ModelConfig
 from aoti_serve.errors import ReplicaBehind, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batcher import Answered, Arrays, Batcher
+from aoti_serve.gateway.door import Door
 from aoti_serve.gateway.plan import Plan, Planner
 from aoti_serve.model.signature import Signature
 from aoti_serve.protocol.messages import InferResponse, model_metadata
@@ -129,6 +130,7 @@ class DataPlane:
     """All models of one gateway."""
 
     def __init__(self, models: Sequence[Served]) -> None:
+        self.door = Door()
         self._models = {model.name: model for model in models}
         self._noting: asyncio.Task[None] | None = None
         self._noted, self._refused = 0.0, 0
@@ -143,7 +145,7 @@ class DataPlane:
 
     @property
     def ready(self) -> bool:
-        return all(model.ready for model in self._models.values())
+        return self.door.open and all(model.ready for model in self._models.values())
 
     @property
     def names(self) -> list[str]:

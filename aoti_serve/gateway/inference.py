@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import AotiServeError, InvalidBody
+from aoti_serve.errors import AotiServeError, InvalidBody, Unavailable
 from aoti_serve.gateway.bodies import Headers, read_body
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.replies import failure, refusal
@@ -45,6 +45,13 @@ class Inference:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request of which `asked_of` knows the path."""
+        try:
+            with self._plane.door:
+                await self._answer(scope, receive, send)
+        except Unavailable as error:
+            await refusal(error)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             asked = asked_of(scope)
             assert asked is not None

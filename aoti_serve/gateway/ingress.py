@@ -31,3 +31,8 @@ class Gateway:
 
     def check_health(self) -> None:
         self._plane.check_health()
+
+    async def drain(self) -> int:
+        """Take no new inference requests from now on; how many are still being answered."""
+        self._plane.door.open = False
+        return self._plane.door.inside
