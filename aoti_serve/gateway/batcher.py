@@ -43,6 +43,7 @@ from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, ReplicaDied, U
 from aoti_serve.gateway.admission import Admission
 from aoti_serve.gateway.backlog import Backlog
 from aoti_serve.gateway.batch import Batch, Run
+from aoti_serve.gateway.deadlines import Deadlines
 from aoti_serve.gateway.pace import Pace
 from aoti_serve.gateway.piece import (
     DEFAULT_PRIORITY,
@@ -78,6 +79,7 @@ class Batcher:
         self._backlog = Backlog(self._largest, self._delay)
         self._pace = Pace()
         self._admission = Admission(model, config, self._largest, self._backlog, self._pace)
+        self._deadlines = Deadlines(self._expire)
         self._runners = 0
         self._under_way = self._running = 0
         self._alarm: asyncio.TimerHandle | None = None
@@ -105,37 +107,29 @@ class Batcher:
         """
         assert 0 <= priority <= LEAST_URGENT, "it is checked where it is read"
         loop = asyncio.get_running_loop()
-        if timeout is not None and not timeout > 0:
-            raise self._late(timeout)
         piece = self._piece(arrays, priority or DEFAULT_PRIORITY, timeout, loop)
-        if piece.rows <= self._largest:
-            self._backlog.enter(piece)
-        else:
-            piece = self._enter_cut(piece)
+        if piece.deadline is not None:
+            self._deadlines.add(piece, piece.deadline, loop)
         self._pump()
-        if piece.deadline is None:
-            return await self._answer_to(piece)
-        timer = loop.call_at(piece.deadline, self._expire, piece, timeout)
-        try:
-            return await self._answer_to(piece)
-        finally:
-            timer.cancel()
-
-    async def _answer_to(self, piece: Piece) -> Rows:
         try:
             return await piece.future
         except asyncio.CancelledError:
             self._withdraw(piece)
             raise
+        finally:
+            if piece.deadline is not None:
+                self._deadlines.remove(piece)
 
     def _piece(self, arrays: Arrays, level: int, timeout: float | None, loop: asyncio.AbstractEventLoop) -> Piece:
-        """The request, if it is admitted."""
+        """The request, or the first of its pieces, once it waits."""
+        if timeout is not None and not timeout > 0:
+            raise self._late(timeout)
         rows = arrays[0].shape[0] if self._batches else 1
         nbytes = arrays[0].nbytes if len(arrays) == 1 else sum([array.nbytes for array in arrays])
         if self._backlog.rows:
             self._admission.check(rows, nbytes, level, self._runners)
         now = loop.time()
-        return Piece(
+        piece = Piece(
             arrays,
             _shape(arrays) if self._batches else (),
             rows,
@@ -146,9 +140,10 @@ class Batcher:
             None if timeout is None else now + timeout,
             loop.create_future(),
         )
-
-    def _enter_cut(self, whole: Piece) -> Piece:
-        pieces = divided(whole, self._model, self._largest, self._smallest)
+        if rows <= self._largest:
+            self._backlog.enter(piece)
+            return piece
+        pieces = divided(piece, self._model, self._largest, self._smallest)
         for piece in pieces:
             self._backlog.enter(piece)
         return pieces[0]
@@ -248,12 +243,13 @@ class Batcher:
                 if piece.split:
                     self._withdraw(piece)
 
-    def _late(self, timeout: float | None) -> DeadlineExceeded:
+    def _late(self, timeout: float) -> DeadlineExceeded:
         return DeadlineExceeded(model=self._model, timeout=f"{timeout:g}")
 
-    def _expire(self, piece: Piece, timeout: float | None) -> None:
+    def _expire(self, piece: Piece) -> None:
+        assert piece.deadline is not None
         if not piece.future.done():
-            piece.future.set_exception(self._late(timeout))
+            piece.future.set_exception(self._late(piece.deadline - piece.arrival))
             self._withdraw(piece)
 
     def _withdraw(self, piece: Piece) -> None:

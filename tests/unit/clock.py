@@ -24,11 +24,15 @@ class _Jumps(selectors.BaseSelector):
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.before: Callable[[], None] | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise Stuck
-        self.now += max(timeout, 0.0)
+        if timeout > 0:
+            if self.before is not None:
+                self.before()
+            self.now += timeout
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -51,6 +55,10 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumps.now
+
+    def before_every_jump(self, check: Callable[[], None]) -> None:
+        """Call this whenever nothing more can happen at the present time."""
+        self._jumps.before = check
 
 
 def simulated(scenario: Coroutine[Any, Any, T]) -> T:

@@ -235,11 +235,11 @@ async def test_overload_costs_those_who_come_too_much_and_nobody_else(runners: i
     queue = batcher(Uneven(runners), runners=runners, max_batch_size=8)
     capacity = 8 * runners / SERVICE_S
     crowd = Crowd(queue)
-    await crowd.come(10 * capacity, 1.0)
+    await crowd.come(10 * capacity, 0.4)
     # 50 ms in the queue, and at the door and in the run as everybody; the pace is known to a tenth or two.
     assert max(crowd.waits[len(crowd.waits) // 4 :]) <= 1.25 * 0.050 + 3 * 1.5 * SERVICE_S
-    assert len(crowd.ends) >= 0.95 * capacity
-    assert crowd.refused >= 8 * capacity
+    assert len(crowd.ends) >= 0.95 * 0.4 * capacity
+    assert crowd.refused >= 8 * 0.4 * capacity
     after = Crowd(queue)
     await after.come(capacity / 4, 0.5)
     assert after.refused == 0
@@ -334,11 +334,28 @@ async def test_a_run_that_nobody_waits_for_is_cancelled(rows: int) -> None:
 
 
 @in_simulated_time
-async def test_a_timer_does_not_outlive_its_request() -> None:
-    queue = batcher(Replica(seconds=1))
-    await queue.submit(rows_of(1), timeout=60)
+async def test_deadlines_share_a_timer_and_keep_nobody_in_memory() -> None:
+    queue = batcher(Replica(), max_batch_size=8)
+    for timeout in range(1000, 500, -1):
+        await queue.submit(rows_of(1), timeout=timeout)
     handles: list[asyncio.TimerHandle] = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
-    assert all(handle.cancelled() for handle in handles)
+    assert sum(not handle.cancelled() for handle in handles) == 1
+    assert len(queue._deadlines._heap) <= 100
+    assert queue._deadlines._pieces == {}
+
+
+@in_simulated_time
+async def test_deadlines_come_in_their_own_order() -> None:
+    queue = batcher(Replica(held=True))
+    tasks = [*submitted(queue, rows_of(0))]
+    for timeout in (5, 2, 8, 3):
+        tasks += submitted(queue, rows_of(timeout), timeout=timeout)
+    ends: dict[int, float] = {}
+    for task in tasks[1:]:
+        task.add_done_callback(lambda task: ends.update({tasks.index(task): now()}))
+    await asyncio.gather(*tasks[1:], return_exceptions=True)
+    assert ends == {2: pytest.approx(2), 4: pytest.approx(3), 1: pytest.approx(5), 3: pytest.approx(8)}
+    tasks[0].cancel()
 
 
 @in_simulated_time

@@ -1,0 +1,54 @@
+"""When requests expire: a heap and one timer for all of them, since a timer for each would cost more than the rest."""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+
+from aoti_serve.gateway.piece import Piece
+
+FEW = 64  # entries that are not worth a clean-up
+TICK_S = 0.5e-3  # uvloop rounds to milliseconds: what is so near is due
+
+
+class Deadlines:
+    """Calls `expire` for each piece that is still here at its deadline, in the gateway's event loop.
+
+    The timer is set for the earliest; it may have gone when the timer fires, which then is set for the next. The heap
+    knows pieces by their numbers only, so that an answered request is not kept in memory.
+    """
+
+    def __init__(self, expire: Callable[[Piece], None]) -> None:
+        self._expire = expire
+        self._pieces: dict[int, Piece] = {}
+        self._heap: list[tuple[float, int]] = []
+        self._timer: TimerHandle | None = None
+
+    def add(self, piece: Piece, deadline: float, loop: AbstractEventLoop) -> None:
+        self._pieces[piece.number] = piece
+        heappush(self._heap, (deadline, piece.number))
+        if self._heap[0][1] == piece.number:
+            self._set(loop)
+
+    def remove(self, piece: Piece) -> None:
+        """It has its answer, or needs none. No matter if it has expired."""
+        self._pieces.pop(piece.number, None)
+        if len(self._heap) > 2 * len(self._pieces) + FEW:
+            self._heap = [entry for entry in self._heap if entry[1] in self._pieces]
+            heapify(self._heap)
+
+    def _set(self, loop: AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(self._heap[0][0], self._fire, loop)
+
+    def _fire(self, loop: AbstractEventLoop) -> None:
+        self._timer = None
+        due = loop.time() + TICK_S
+        while self._heap and (self._heap[0][0] <= due or self._heap[0][1] not in self._pieces):
+            piece = self._pieces.pop(heappop(self._heap)[1], None)
+            if piece is not None:
+                self._expire(piece)
+        if self._heap:
+            self._set(loop)
