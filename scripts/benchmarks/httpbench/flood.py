@@ -69,7 +69,7 @@ class Flood(NamedTuple):
     def targets(self) -> list[Target]:
         at_capacity, *_, flooded, after = self.phases
         growth = self.memory[-1] / self.memory[round(self.seconds / 4)] if self.memory else None
-        failures = sum(sum(phase.failures.values()) + phase.without_when for phase in (flooded, after))
+        failures = sum(map(_failed, (flooded, after)))
         ratio = None
         if at_capacity.latency and flooded.latency:
             ratio = flooded.latency.p99 / at_capacity.latency.p99
@@ -114,16 +114,17 @@ def windows(piece: Piece, answers: Sequence[Answer]) -> list[Phase]:
 
 def recovered_after(before: Sequence[Phase], after: Sequence[Phase]) -> float | None:
     """Seconds until everything is accepted, and as fast as before, for some seconds in a row."""
-    limit = CALM * max(_p99(window) for window in before)
-    calm = [_p99(window) <= limit for window in after]
-    starts = (index for index in range(len(calm)) if all(calm[index : index + IN_A_ROW]))
+    limit = CALM * max((p99 for window in before if (p99 := _p99(window)) is not None), default=0.0)
+    calm = [p99 is not None and p99 <= limit for p99 in map(_p99, after)]
+    starts = (index for index in range(len(calm) - IN_A_ROW + 1) if all(calm[index : index + IN_A_ROW]))
     found = next(starts, None)
     return None if found is None else float(found)
 
 
-def _p99(window: Phase) -> float:
+def _p99(window: Phase) -> float | None:
+    """None if not everything was accepted."""
     if window.refusal or window.failures or window.latency is None:
-        return float("inf")
+        return None
     return window.latency.p99
 
 
@@ -151,6 +152,11 @@ def show(floods: dict[str, Flood]) -> None:
     console.width = max(console.width, WIDTH)
     for placement, flood in floods.items():
         console.print(_phase_table(placement, flood))
+        for phase in filter(_failed, flood.phases):
+            told = ", ".join(f"{count} x {status or 'broken'}" for status, count in phase.failures.items())
+            console.print(
+                f"failures, {phase.name}: {told or 'none'}; refusals without Retry-After: {phase.without_when}"
+            )
         start, peak, end = flood.memory[0], max(flood.memory), flood.memory[-1]
         console.print(f"memory of all processes, MB: {start:,.0f} at the start, {peak:,.0f} at most, {end:,.0f} after")
         console.print(target_table(flood.targets()))
@@ -159,19 +165,20 @@ def show(floods: dict[str, Flood]) -> None:
 def _phase_table(placement: str, flood: Flood) -> Table:
     table = plain_table(f"{placement}: capacity {flood.capacity:,.0f} requests/s; latencies in ms")
     for column in ("offered/s", "accepted/s", "p50", "p99", "refused/s", "p50", "p99", "failures", "late"):
-        table.add_column(column, justify="right", no_wrap=column != "failures")
+        table.add_column(column, justify="right", no_wrap=True)
     for phase in flood.phases:
         table.add_row(phase.name, *_cells(phase))
     return table
 
 
 def _cells(phase: Phase) -> list[str]:
-    failures = {str(status or "broken"): count for status, count in phase.failures.items()}
-    failures |= {"no Retry-After": phase.without_when} if phase.without_when else {}
-    told = ", ".join(f"{count} x {what}" for what, count in failures.items())
     late = "-" if phase.late is None else f"{phase.late:.1f}"
     rates = f"{phase.offered:,.0f}", f"{phase.accepted:,.0f}", f"{phase.refused:,.0f}"
-    return [*rates[:2], *_times(phase.latency), rates[2], *_times(phase.refusal), told or "-", late]
+    return [*rates[:2], *_times(phase.latency), rates[2], *_times(phase.refusal), str(_failed(phase) or "-"), late]
+
+
+def _failed(phase: Phase) -> int:
+    return sum(phase.failures.values()) + phase.without_when
 
 
 def _times(latency: Latency | None) -> tuple[str, str]:

@@ -150,7 +150,7 @@ def _size(rows: int) -> str:
 
 def _heavy_table(heavy: Found) -> Table:
     bare = heavy.median(BARE)
-    table = plain_table(f"20 ms per batch of {HEAVY_BATCH}, {HEAVY_RUNNERS} runners, {HEAVY.connections} connections")
+    table = plain_table(f"heavy: 20 ms per batch of {HEAVY_BATCH}, {HEAVY_RUNNERS} runners")
     for column in ("rows/s", "of bare", "p50", "p99 ms"):
         table.add_column(column, justify="right")
     for name in heavy.names():
