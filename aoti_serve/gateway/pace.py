@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-ENOUGH = 4  # batches before it is known
 RECENT = 0.1  # the weight of the latest
 PAUSE = 4.0  # times the usual
 
@@ -34,6 +33,6 @@ class Pace:
 
     def rows_per_second(self, runners: int) -> float | None:
         """Of so many runners together; None while it is not known."""
-        if self._batches < ENOUGH or not runners or not self._seconds:
+        if not runners or not self._seconds:
             return None
         return runners * self._rows / self._seconds
