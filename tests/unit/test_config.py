@@ -29,7 +29,14 @@ def test_a_name_and_a_package_are_enough() -> None:
         None,
         (),
     )
-    assert (only.batching.max_batch_size, only.batching.max_queue_delay_ms) == (64, 0)
+    assert only.batching.model_dump() == {
+        "max_batch_size": 64,
+        "max_queue_delay_ms": 0,
+        "max_queued_rows": 4096,
+        "max_queued_bytes": 256 * 2**20,
+        "max_queue_wait_ms": 50,
+        "priority_ageing_ms": 100,
+    }
 
 
 @pytest.mark.parametrize(
@@ -79,6 +86,10 @@ def test_a_name_that_is_no_part_of_a_url_is_refused(name: str) -> None:
         pytest.param({"replicas": {"min": 3, "max": 2}}, id="scaling-backwards"),
         pytest.param({"replicas": {"min": 0, "max": 2}}, id="scaling-to-zero"),
         pytest.param({"replicas": {"min": 1}}, id="scaling-without-an-end"),
+        pytest.param({"batching": {"max_queued_bytes": 0}}, id="no-bytes-may-wait"),
+        pytest.param({"batching": {"max_queue_wait_ms": 0}}, id="no-waiting-at-all"),
+        pytest.param({"batching": {"priority_ageing_ms": 0}}, id="levels-worth-nothing"),
+        pytest.param({"batching": {"max_queue_wait_ms": float("inf")}}, id="for-ever-is-null"),
         pytest.param({"weights_roots": "/"}, id="roots-not-a-list"),
         pytest.param({"operators": "my_ops"}, id="operators-not-a-list"),
         pytest.param({"signature": {}}, id="empty-signature"),
@@ -169,6 +180,11 @@ def test_roots_may_be_folders_and_uris() -> None:
 
 def test_two_models_of_one_package_may_have_stores_of_their_own() -> None:
     assert len(config(model(name="a", store="a"), model(name="b", store="b")).models) == 2
+
+
+def test_rows_may_wait_however_long() -> None:
+    [only] = config(model(batching={"max_queue_wait_ms": None})).models
+    assert only.batching.max_queue_wait_ms is None
 
 
 def test_replicas_may_be_scaled() -> None:
