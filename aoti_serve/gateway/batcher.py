@@ -260,6 +260,8 @@ class Batcher:
                 each.arrays = []  # the heap may hold the piece for a while
             elif each.batch:
                 each.batch.cancel_if_unwanted()
+        if piece.split:
+            piece.split.dissolve()
 
 
 def _shape(arrays: Arrays) -> Shape:

@@ -71,6 +71,7 @@ class Split:
         late = [piece for piece in self.pieces if self._answers[piece].version != version]
         if not late:
             last.future.set_result(Rows(version, self._joined()))
+            self.dissolve()
         elif self._rounds == ROUNDS:
             last.future.set_exception(VersionsDiffer(model=self._model, rounds=self._rounds))
         else:
@@ -78,6 +79,11 @@ class Split:
             self._waits_for = len(late)
             return late
         return []
+
+    def dissolve(self) -> None:
+        """Let go of the pieces, so that their memory does not wait for the garbage collector."""
+        self.pieces = []
+        self._answers = {}
 
     def _joined(self) -> Arrays:
         answers = [self._answers[piece].outputs for piece in self.pieces]

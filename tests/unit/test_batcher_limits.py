@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import gc
+import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from batching import Answer, Replica, batcher, outcomes, rows_of, submitted, values_of
 from clock import in_simulated_time, now, settled
 
+from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import DeadlineExceeded, QueueFull
 from aoti_serve.gateway.batcher import Arrays, Batcher, Rows
 
@@ -356,6 +359,32 @@ async def test_deadlines_come_in_their_own_order() -> None:
     await asyncio.gather(*tasks[1:], return_exceptions=True)
     assert ends == {2: pytest.approx(2), 4: pytest.approx(3), 1: pytest.approx(5), 3: pytest.approx(8)}
     tasks[0].cancel()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("rows", [1, 5])
+@in_simulated_time
+async def test_memory_is_free_when_the_answer_is_out(rows: int) -> None:
+    """And not when the garbage collector comes by: these are most of a gateway's bytes."""
+
+    async def run(arrays: Arrays, timeout: float | None) -> Answer:
+        return Answer(1, 1, [array * 2 for array in arrays])
+
+    queue = Batcher("m", BatchingConfig(max_batch_size=2), run, batches=True)
+    queue.runners = 1
+    [array] = rows_of(1, rows=rows)
+    seen = weakref.ref(array)
+    await queue.submit([array], timeout=60)
+    del array
+    await settled()
+    assert seen() is None
 
 
 @in_simulated_time
