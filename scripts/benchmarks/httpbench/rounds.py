@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -66,15 +67,25 @@ class Rounds:
         self._seconds = seconds
         self._say = say
 
-    def run(self, contenders: Sequence[Contender], bare: Callable[[], float] | None, rounds: int) -> None:
-        """Every other round goes backwards, so that nobody always follows the same neighbour."""
+    def run(
+        self, contenders: Sequence[Contender], bare: Callable[[], float] | None, rounds: int, until: float = math.inf
+    ) -> int:
+        """Every other round goes backwards, so that nobody always follows the same neighbour. How many were made:
+        none is begun that would not end by `until`, a time of `time.monotonic`, if it took as long as the longest."""
+        longest = 0.0
         for turn in range(rounds):
+            started = time.monotonic()
+            if started + longest > until:
+                self._say(f"no time for another round: {turn} of {rounds} were made")
+                return turn
             if bare is not None:
                 self._say(f"round {turn + 1}/{rounds}: the bare container")
                 self.found.add(BARE, BUSY, Sample(bare(), 0, 0, 0))
             for contender in contenders if turn % 2 == 0 else reversed(contenders):
                 self._say(f"round {turn + 1}/{rounds}: {contender.name}")
                 self._measure(contender)
+            longest = max(longest, time.monotonic() - started)
+        return rounds
 
     def _measure(self, contender: Contender) -> None:
         endpoints, started = contender.endpoints, time.monotonic()
