@@ -162,6 +162,30 @@ async def test_no_third_replica_dies_over_a_request_in_pieces() -> None:
     assert sum(6.0 in values for values in replica.values) <= 3  # one had left ahead, when the first died
 
 
+class Timed(Replica):
+    """Each run takes its own time."""
+
+    def __init__(self, *seconds: float) -> None:
+        super().__init__(runners=99, version=1)
+        self.each = seconds
+
+    async def run(self, arrays: Arrays, timeout: float | None) -> Answer:
+        self.seconds = self.each[len(self.batches)]
+        return await super().run(arrays, timeout)
+
+
+@in_simulated_time
+async def test_pieces_do_not_leave_while_a_replica_may_have_died_over_another() -> None:
+    replica = Timed(5, 1, 9, 9, 9, 9, 9)
+    replica.deadly = {6.0}
+    tasks = submitted(batcher(replica, runners=2, max_batch_size=2), rows_of(0), rows_of(6, rows=12), rows_of(1))
+    await asyncio.sleep(0.5)
+    assert replica.values == [[0], [6, 6], [6, 6], [6, 6]]
+    await asyncio.sleep(6)  # at 1 it dies, at 5 a runner is free
+    assert replica.values[4:] == [[6, 6]]
+    assert [type(answer) for answer in await outcomes(tasks)] == [Rows, PoisonousRequest, Rows]
+
+
 @in_simulated_time
 async def test_a_piece_that_fails_fails_its_request_and_the_others_leave_the_queue() -> None:
     replica = Replica(held=True, version=1)

@@ -403,6 +403,31 @@ async def test_those_who_come_and_go_leave_nothing_behind() -> None:
     assert_nothing_is_left(queue)
 
 
+@in_simulated_time
+async def test_who_goes_at_the_last_moment_is_not_run() -> None:
+    replica = Replica()
+    queue = batcher(replica, runners=0, max_batch_size=2)
+    tasks = submitted(queue, rows_of(0), rows_of(1), rows_of(2))
+    await settled()
+    for task in tasks[:2]:
+        task.cancel()
+    queue.runners = 1  # before they could say so
+    await outcomes(tasks)
+    assert replica.values == [[2]]
+    assert_nothing_is_left(queue)
+
+
+@in_simulated_time
+async def test_who_has_gone_does_not_hold_a_place_for_others() -> None:
+    replica = Replica(held=True)
+    tasks = submitted(batcher(replica), rows_of(0), rows_of(1), rows_of(2, width=2), rows_of(3))
+    await settled()
+    tasks[1].cancel()
+    replica.release(9)
+    await outcomes(tasks)
+    assert replica.values == [[0], [2, 2], [3]]
+
+
 async def order(queue: Batcher, replica: Replica, arrivals: Iterable[tuple[float, int]]) -> list[int]:
     """In which order requests run, one by one, that came at these times with these priorities."""
     tasks = submitted(queue, rows_of(-1), rows_of(-1))  # one runs, one lies ahead
