@@ -176,7 +176,7 @@ class Timed(Replica):
 
 @in_simulated_time
 async def test_pieces_do_not_leave_while_a_replica_may_have_died_over_another() -> None:
-    replica = Timed(5, 1, 9, 9, 9, 9, 9)
+    replica = Timed(5, 1, *[9] * 6)
     replica.deadly = {6.0}
     tasks = submitted(batcher(replica, runners=2, max_batch_size=2), rows_of(0), rows_of(6, rows=12), rows_of(1))
     await asyncio.sleep(0.5)
