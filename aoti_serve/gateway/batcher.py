@@ -187,7 +187,7 @@ class Batcher:
         else:
             self._under_way -= 1
             self._running -= batch.rows
-            self._pump()
+        self._pump()  # in either case: pieces may have come back
 
     def _settle(self, batch: Batch, task: asyncio.Task[Answered], now: float) -> None:
         """Give everybody what the run has given, or see to it that they run again."""

@@ -159,6 +159,18 @@ async def test_rows_leave_when_they_have_waited_long_enough() -> None:
 
 
 @in_simulated_time
+async def test_rows_that_a_full_batch_left_behind_do_not_begin_to_wait_anew() -> None:
+    replica = Replica()
+    queue = batcher(replica, runners=0, max_batch_size=2, max_queue_delay_ms=5)
+    tasks = submitted(queue, *map(rows_of, range(3)))
+    await asyncio.sleep(0.003)
+    queue.runners = 1
+    await asyncio.gather(*tasks)
+    assert replica.values == [[0, 1], [2]]
+    assert replica.times[1] == pytest.approx(0.005)
+
+
+@in_simulated_time
 async def test_waiting_rows_set_one_timer_for_each_of_their_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A timer that has fired sets others for what still waits: with more than one, they multiply."""
     loop, timers = asyncio.get_running_loop(), list[float]()

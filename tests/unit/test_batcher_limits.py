@@ -162,6 +162,19 @@ async def test_two_rounds_may_wait_however_slow_the_model_is() -> None:
 
 
 @in_simulated_time
+async def test_two_rounds_of_the_urgent_may_wait_whoever_else_waits() -> None:
+    replica = Replica(seconds=60, version=1)
+    queue = batcher(replica, max_batch_size=4)
+    tasks = submitted(queue, *map(rows_of, range(50)))
+    await asyncio.sleep(500)
+    urgent = submitted(queue, *map(rows_of, range(8)), priority=1)
+    await settled()
+    assert queue._backlog.rows > 8
+    assert not any(task.done() for task in urgent)
+    await outcomes(tasks + urgent)
+
+
+@in_simulated_time
 async def test_while_there_is_no_runner_only_the_hard_limits_hold() -> None:
     replica = Replica(seconds=0.1, version=1)
     queue = batcher(replica, max_batch_size=2, max_queued_rows=100)

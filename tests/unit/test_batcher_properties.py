@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from batching import Answer
 from clock import SimulatedLoop, now, simulated
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.config import BatchingConfig
@@ -268,6 +268,15 @@ configs = st.fixed_dictionaries(
     errors=st.dictionaries(st.integers(0, 20), st.sampled_from(["unavailable", "deadly"]), max_size=2),
     config=configs,
     smallest=sometimes(0, [2, 5]),
+)
+@example(  # pieces that come back to the queue while their batch runs again in parts
+    requests=[Request(0, 20), Request(0, 1), Request(0, 1), Request(0, 1)],
+    services=[1],
+    scaling=[],
+    swaps=[1],
+    errors={2: "deadly"},
+    config={"max_batch_size": 8, "max_queue_delay_ms": 0.0, "max_queue_wait_ms": None},
+    smallest=0,
 )
 def test_whatever_comes(
     requests: list[Request],
