@@ -260,7 +260,8 @@ async def test_nobody_is_told_to_run_longer_than_somebody_waits() -> None:
     replica = Replica(held=True)
     queue = batcher(replica)
     tasks = submitted(queue, rows_of(0))
-    tasks += submitted(queue, rows_of(1), timeout=3) + submitted(queue, rows_of(2), timeout=5)
+    for timeout in (3, 5, 4):
+        tasks += submitted(queue, rows_of(timeout), timeout=timeout)
     await asyncio.sleep(1)
     replica.release()
     await settled()
