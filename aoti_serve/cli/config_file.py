@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
 
+from aoti_serve.cluster.names import GATEWAY, replicas_of
 from aoti_serve.config import AppConfig, ModelConfig, problems
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.model.package import configured_package
 
 BUILDER = "aoti_serve.app:build"
+DEFAULT_NAME = "default"
 
 
 class ConfigFile(NamedTuple):
-    """`content` is what Serve takes; `models` are those of the applications that are ours."""
+    """`content` is what Serve takes; `models` and `ingresses` (by application) are of those that are ours."""
 
     path: Path
     content: dict[str, Any]
     models: list[ModelConfig]
+    ingresses: dict[str, str]
 
     @property
     def names(self) -> list[str]:
         """The applications; Serve calls one without a name `default`."""
-        return [application.get("name", "default") for application in self.content["applications"]]
+        return [application.get("name", DEFAULT_NAME) for application in self.content["applications"]]
 
 
 def read_config(path: Path) -> ConfigFile:
@@ -40,10 +44,19 @@ def read_config(path: Path) -> ConfigFile:
     if not isinstance(applications, list) or not all(isinstance(entry, dict) for entry in applications):
         raise InvalidConfig(detail=f"{path}: not a Serve configuration: it has no list 'applications'")
     models: list[ModelConfig] = []
+    ingresses = {}
     for application in applications:
         if application.get("import_path") == BUILDER:
-            models += _models(path, application)
-    return ConfigFile(path, content, models)
+            own = _models(path, application)
+            models += own
+            ingresses[application.get("name", DEFAULT_NAME)] = _ingress(own)
+    return ConfigFile(path, content, models, ingresses)
+
+
+def _ingress(models: Sequence[ModelConfig]) -> str:
+    """The deployment that answers HTTP."""
+    fused = (replicas_of(model.name) for model in models if model.placement == "fused")
+    return next(fused, GATEWAY)
 
 
 def _models(path: Path, application: dict[str, Any]) -> list[ModelConfig]:

@@ -23,6 +23,10 @@ class Family:
         self._seen |= new
         self._heads |= {process for process in new if _name(process) == HEAD}
 
+    def alive(self) -> list[psutil.Process]:
+        """This process and those of the others that live."""
+        return [psutil.Process(), *filter(_alive, self._seen)]
+
     @property
     def whole(self) -> bool:
         """Whether the head of the Ray cluster that we have started, if any, is alive."""

@@ -4,38 +4,51 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import signal
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from rich.status import Status
 
+from aoti_serve.cli.applications import Applications, drained, ingress_among
 from aoti_serve.cli.config_file import ConfigFile
 from aoti_serve.cli.console import progress_out
 from aoti_serve.cli.family import Family
-from aoti_serve.cli.ports import free_port, holder_of
+from aoti_serve.cli.leftovers import leftovers, require_free
+from aoti_serve.cli.listening import Listener, listeners
+from aoti_serve.cli.settings import chosen_ports, ray_settings
+from aoti_serve.cli.stop import Stop
 from aoti_serve.errors import StartFailed
 
 POLL_S = 0.2
-GRACE_S = 30.0
-GRPC_MESSAGE_BYTES = 64 * 2**20
+DOWN_S = 30.0  # for Ray to end, once all is answered
 
 
 class Server:
-    """One configuration on one Ray cluster. Lives in the process of `aoti-serve up`."""
+    """One configuration on one Ray cluster. Lives in the process of `aoti-serve up`.
 
-    def __init__(self, config: ConfigFile, *, host: str, port: int, fast: bool, address: str | None) -> None:
+    `drain_s` is how long answers in flight may take when it is told to stop.
+    """
+
+    def __init__(
+        self, config: ConfigFile, stop: Stop, *, host: str, port: int, fast: bool, address: str | None, drain_s: float
+    ) -> None:
         self.config = config
         self.host = host
         self.port = port
         self.fast = fast
         self.address = address
         self.dashboard = self.metrics = self.ray = ""
-        self._leave_running = False
+        self._stop = stop
+        self._drain_s = drain_s
+        self._leave_running = self._was_ready = self._left = False
+        self._applications = Applications(config)
         self._family = Family()
 
     @property
@@ -43,61 +56,52 @@ class Server:
         return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
 
     @contextmanager
-    def running(self, stop: threading.Event) -> Iterator[None]:
-        """Up inside, down after; if `stop` is set on the way up, it comes down again at once."""
+    def running(self) -> Iterator[None]:
+        """Up inside, down after; if it is asked to stop on the way up, it comes down again at once."""
+        self._stop.catch()
         if self.address is None:
-            _require_free(self.host, self.port)
-        os.environ.update(self._environment())
+            self._look_around()
+        folder = Path(tempfile.mkdtemp(prefix="aoti-serve-"))
+        os.environ.update(ray_settings(folder, fast=self.fast, drain_s=self._drain_s))
         try:
             with progress_out.status("starting Ray") as status:
-                _catch_signals(stop)
                 self._start_ray()
-                _catch_signals(stop)  # Ray has put its own handlers in, which would end this process on the spot
-                self._deploy()
-                self._wait_ready(stop, status)
+                self._stop.catch()  # Ray has put its own handlers in, which would end this process on the spot
+                self._applications.deploy()
+                self._wait_ready(status)
             yield
         finally:
             if not self._leave_running:
                 with progress_out.status("stopping"):
-                    self._stop()
+                    self._end(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def leave_running(self) -> None:
         """Do not take the application down when this process ends."""
         self._leave_running = True
 
-    def watch(self, stop: threading.Event) -> None:
-        """Return when `stop` is set, or when somebody has taken the application or the cluster down."""
-        while not stop.wait(1.0):
+    def watch(self) -> None:
+        """Return when it is asked to stop, or when somebody has taken the application or the cluster down."""
+        while not self._stop.wait(1.0):
             self._family.see()
-            if not self._family.whole or not self._statuses():
+            if not self._family.whole or not self._applications.statuses():
                 return
 
-    def exposures(self) -> list[str]:
-        """What listens beyond this machine, in words."""
-        if not self.fast:
-            return []
-        return [
-            "the fast ingress shows HAProxy's statistics and metrics on all interfaces, without a password: ports "
-            f"{os.environ['RAY_SERVE_HAPROXY_STATS_PORT']} and {os.environ['RAY_SERVE_HAPROXY_METRICS_PORT']}. "
-            "Put a firewall before them, or use --no-fast."
-        ]
+    def listening(self) -> list[Listener]:
+        """What the processes that were started here listen on, and for what."""
+        self._family.see()
+        known = {
+            self.port: "HTTP",
+            urlsplit(f"//{self.dashboard}").port: "Ray's dashboard",
+            urlsplit(self.metrics).port: "metrics for Prometheus",
+        }
+        return listeners(self._family.alive(), chosen_ports() | {port: text for port, text in known.items() if port})
 
-    def _environment(self) -> dict[str, str]:
-        """Settings that Ray's processes read when they start; those that are set already stay."""
-        # At once, not once a second: else whole weights pile up in the object store, chunk by chunk.
-        wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_free_objects_period_milliseconds": "0"}
-        if self.fast:
-            wanted |= {
-                "RAY_SERVE_ENABLE_HA_PROXY": "1",
-                "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-                "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(GRPC_MESSAGE_BYTES),
-                "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
-                "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
-                # Else two servers on one machine share it, and answer each other's requests.
-                "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(8500)),
-                "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-            }
-        return {key: value for key, value in wanted.items() if key not in os.environ}
+    def _look_around(self) -> None:
+        left = leftovers()
+        require_free(self.host, self.port, left)
+        for leftover in left:
+            progress_out.print(f"note: {leftover}")
 
     def _start_ray(self) -> None:
         from ray import serve
@@ -123,30 +127,14 @@ class Server:
                 "`deployments:` says otherwise, some replicas will wait"
             )
 
-    def _deploy(self) -> None:
-        from ray.serve.context import _get_global_client
-        from ray.serve.schema import ServeDeploySchema
-
-        client: Any = _get_global_client()
-        client.deploy_apps(ServeDeploySchema.model_validate(self.config.content), _blocking=False)
-
-    def _wait_ready(self, stop: threading.Event, status: Status) -> None:
-        while not stop.wait(POLL_S):
-            applications = self._statuses()
+    def _wait_ready(self, status: Status) -> None:
+        while not self._stop.wait(POLL_S):
             self._family.see()
-            self._tell(status, f"starting: {_progress(applications)}")
-            for name, application in applications.items():
-                if application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-                    raise StartFailed(detail=f"application '{name}' did not start: {_reason(application)}")
-            ready = applications and all(application.status == "RUNNING" for application in applications.values())
-            if ready and self._answers():
+            running, progress = self._applications.running()
+            self._tell(status, f"starting: {progress}")
+            if running and self._answers():
+                self._was_ready = True
                 return
-
-    def _statuses(self) -> dict[str, Any]:
-        """Serve's view of our applications; on a joined cluster there may be others."""
-        from ray import serve
-
-        return {name: status for name, status in serve.status().applications.items() if name in self.config.names}
 
     def _tell(self, status: Status, text: str) -> None:
         """On a terminal in place; in a log a line per change."""
@@ -159,40 +147,53 @@ class Server:
             return httpx.get(f"{self.url}/v2/health/ready", timeout=5, trust_env=False).is_success
         return False
 
-    def _stop(self) -> None:
+    def _end(self, folder: Path) -> None:
         """Let answers in flight end, then end every process of ours. Ray answers nothing once its head has died, as
         when a supervisor signals the whole process group; so it is asked with a deadline."""
         self._family.see()
         if self._family.whole:
-            graceful = threading.Thread(target=self._delete, daemon=True)
+            graceful = threading.Thread(target=self._leave, daemon=True)
             graceful.start()
-            graceful.join(GRACE_S)
-            if not graceful.is_alive():
-                self._family.end()
-                return
-        progress_out.print("Ray does not answer any more; its processes are killed")
+            self._stop.outlasts(graceful, self._drain_s + DOWN_S, lambda: not (self._left or self._family.whole))
+        if self._left:
+            self._family.end()
+            return
+        progress_out.print(self._why_cut())
         self._family.end()
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)  # Ray's own exit would wait for its head for a minute
 
-    def _delete(self) -> None:
+    def _leave(self) -> None:
         import ray
-        from ray import serve
 
-        if not ray.is_initialized():
-            return  # asking Serve would join whichever cluster was started last on this machine
-        with suppress(Exception):  # whatever Ray says now, its processes are ended
-            for name in self._statuses():
-                serve.delete(name)
+        if ray.is_initialized():  # else, asking Serve would join whichever cluster was started last on this machine
+            if self._was_ready and not drained(self.config.ingresses, self._drain_s):
+                return
+            with suppress(Exception):  # whatever Ray says now, its processes are ended
+                self._applications.delete()
+        self._left = True
+        with suppress(Exception):
             ray.shutdown()
 
+    def _why_cut(self) -> str:
+        if self._stop.at_once:
+            return "asked again: what is in flight is cut"
+        if self._family.whole:
+            return f"{self._drain_s:g} s are over: what is in flight is cut"
+        return "Ray does not answer any more; its processes are killed"
 
-def delete_application(address: str, name: str) -> None:
-    """Delete a Serve application on a running cluster; raises StartFailed if there is none."""
+
+def delete_application(address: str, name: str, drain_s: float) -> None:
+    """Delete a Serve application on a running cluster, after its answers in flight; StartFailed if there is none."""
     from ray import serve
 
     _connected(address)
-    if name not in serve.status().applications:
+    found = serve.status().applications.get(name)
+    if found is None:
         raise StartFailed(detail=f"no application '{name}' on the cluster at '{address}'")
+    ingress = ingress_among(found.deployments)
+    if ingress and not drained({name: ingress}, drain_s):
+        progress_out.print(f"{drain_s:g} s are over: what is in flight is cut")
     serve.delete(name)
 
 
@@ -212,33 +213,3 @@ def _metrics_of(node: str) -> str:
 
     found = next(entry for entry in ray.nodes() if entry["NodeID"] == node)
     return f"http://{found['NodeManagerAddress']}:{found['MetricsExportPort']}/metrics"
-
-
-def _require_free(host: str, port: int) -> None:
-    holder = holder_of(host, port)
-    if holder is not None:
-        raise StartFailed(detail=f"port {port} is taken by {holder}; stop it, or choose another with --port")
-
-
-def _catch_signals(stop: threading.Event) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-
-
-def _progress(applications: dict[str, Any]) -> str:
-    parts = []
-    for application in applications.values():
-        for name, deployment in application.deployments.items():
-            running = deployment.replica_states.get("RUNNING", 0)
-            parts.append(f"{name} {running}/{sum(deployment.replica_states.values()) or '?'}")
-            if deployment.message:
-                parts.append(deployment.message)
-    return ", ".join(parts) or "building the application"
-
-
-def _reason(application: Any) -> str:
-    messages = [application.message, *(deployment.message for deployment in application.deployments.values())]
-    text = "\n".join(message for message in messages if message).strip()
-    ours = re.findall(r"aoti_serve\.errors\.\w+(?:\))?: (.+)", text)
-    last = text.splitlines()[-1] if text else "Serve gives no reason"
-    return ours[-1] if ours else f"{last} (Ray's logs have the whole story: /tmp/ray/session_latest/logs/serve)"

@@ -44,7 +44,4 @@ def _can_bind(host: str, port: int) -> bool:
 
 
 def _described(process: psutil.Process) -> str:
-    name = f"{process.name()} (pid {process.pid})"
-    if process.name() == "haproxy":
-        return f"{name}, perhaps left behind by an earlier Ray Serve"
-    return name
+    return f"{process.name()} (pid {process.pid})"

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from aoti_serve.cli.client import DEFAULT_URL
 from aoti_serve.cli.config_file import read_config
-from aoti_serve.cli.console import out, progress_out, reports_errors
+from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.launch import Server
+from aoti_serve.cli.reach import exposures, ports_table
+from aoti_serve.cli.settings import ray_variables
+from aoti_serve.cli.stop import Stop
 from aoti_serve.config import ModelConfig
 from aoti_serve.token import ensure_token, token_path
 
 Address = Annotated[str | None, typer.Option(help="Join this Ray cluster ('auto', or host:port); none: start one.")]
+
+DrainSeconds = Annotated[float, typer.Option(min=0, help="How long answers in flight may take at the end.")]
 
 
 @reports_errors
@@ -28,36 +32,49 @@ def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The HTTP port.")] = 8000,
     fast: Annotated[bool, typer.Option(help="Use Ray's HAProxy ingress and throughput settings.")] = True,
     address: Address = None,
+    drain_seconds: DrainSeconds = 30.0,
+    as_json: AsJson = False,
 ) -> None:
     """Serve CONFIG; until Ctrl-C or SIGTERM, or, on a cluster that was joined, until `aoti-serve down`.
 
+    From then on new requests get a 503, and those in flight are answered; a second signal ends it at once.
     With --address the cluster's own settings hold: whether its ingress is fast was decided when it was started.
     """
     files = read_config(config)
     ensure_token()
-    stop = threading.Event()
-    server = Server(files, host=host, port=port, fast=fast and address is None, address=address)
-    with server.running(stop):
-        if stop.is_set():
+    stop = Stop()
+    fast = fast and address is None
+    server = Server(files, stop, host=host, port=port, fast=fast, address=address, drain_s=drain_seconds)
+    with server.running():
+        if stop.asked:
             return
-        _say_ready(server, files.models)
+        if as_json:
+            print_json(_facts(server))
+        else:
+            _say_ready(server, files.models)
         if address is not None:
             server.leave_running()
-            out.print(f"It stays up; take it down with `aoti-serve down --address {address}`.")
+            progress_out.print(f"It stays up; take it down with `aoti-serve down --address {address}`.")
             return
-        server.watch(stop)
-        progress_out.print("stopping: answers in flight are finished first")
+        server.watch()
+        progress_out.print(
+            f"stopping: answers in flight are finished first, for {drain_seconds:g} s; once more ends it at once"
+        )
 
 
 @reports_errors
 def down(
     address: Annotated[str, typer.Option(help="The Ray cluster; 'auto' is the one running on this machine.")] = "auto",
     app: Annotated[str, typer.Option(help="The Serve application.")] = "default",
+    drain_seconds: DrainSeconds = 30.0,
 ) -> None:
-    """Take an application down that `up` or `serve run` has started; a foreground `up` then ends."""
+    """Take an application down that `up` or `serve run` has started; a foreground `up` then ends.
+
+    New requests get a 503, and those in flight are answered first.
+    """
     from aoti_serve.cli.launch import delete_application
 
-    delete_application(address, app)
+    delete_application(address, app, drain_seconds)
     out.print(f"application '{app}' is down")
 
 
@@ -71,14 +88,31 @@ def token() -> None:
 def _say_ready(server: Server, models: list[ModelConfig]) -> None:
     out.print(Text.assemble(("\nready", "bold green"), f"  {server.url}/v2   (Ray dashboard: {server.dashboard})"))
     out.print(f"metrics for Prometheus: {server.metrics}")
-    out.print(f"from Python: RAY_AUTH_MODE=token RAY_ADDRESS={server.ray}")
-    for warning in server.exposures():
-        progress_out.print(Text.assemble(("note: ", "yellow"), warning))
+    out.print(f"from Python: {ray_variables(server.ray)}")
+    if server.address is None:
+        _say_ports(server)
     if models:
         out.print("\nIn another terminal, infer, swap, status:\n")
         for command in _commands(server, models[0]):
             out.print(f"  {command}")
         out.print()
+
+
+def _say_ports(server: Server) -> None:
+    found = server.listening()
+    progress_out.print(ports_table(found))
+    for warning in exposures(found, server.port):
+        progress_out.print(Text.assemble(("note: ", "yellow"), warning))
+
+
+def _facts(server: Server) -> dict[str, Any]:
+    return {
+        "url": server.url,
+        "dashboard": server.dashboard,
+        "metrics": server.metrics,
+        "ray_address": server.ray,
+        "listening": [entry._asdict() | {"public": entry.public} for entry in server.listening()],
+    }
 
 
 def _commands(server: Server, model: ModelConfig) -> list[str]:

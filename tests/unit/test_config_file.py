@@ -41,7 +41,13 @@ def test_our_applications_are_found_among_others() -> None:
     found = read_config(written("applications:\n" + ours + other + more))
     assert [model.name for model in found.models] == ["a", "b", "c"]
     assert found.names == ["default", "default", "second"]
+    assert found.ingresses == {"default": "gateway", "second": "gateway"}
     assert found.content["applications"][1]["import_path"] == "other:app"
+
+
+def test_a_fused_model_is_its_applications_ingress() -> None:
+    models = "{models: [{name: a, package: m.pt2}, {name: b, package: m.pt2, store: b, placement: fused}]}"
+    assert read_config(written("applications:\n" + application(models))).ingresses == {"default": "b-replica"}
 
 
 @pytest.mark.parametrize(

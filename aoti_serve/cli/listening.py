@@ -1,0 +1,89 @@
+"""Which TCP ports processes listen on, what for, and who can reach them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+INGRESS_PORTS = range(30000, 31001)  # from which Serve takes those of replicas that are ingresses
+WORKER = "calls from Ray and Serve"
+# What a process listens for, by its title; each in Ray's words.
+PURPOSES = {
+    "gcs_server": "Ray's control store",
+    "raylet": "Ray's node manager",
+    "dashboard.py": "Ray's dashboard: its own metrics",
+    "monitor.py": "Ray's autoscaler: metrics",
+    "DashboardAgent": "Ray's agents",
+    "RuntimeEnvAgent": "Ray's agents",
+}
+
+
+class Listener(NamedTuple):
+    """One listening socket."""
+
+    address: str
+    port: int
+    pid: int
+    process: str
+    purpose: str
+
+    @property
+    def public(self) -> bool:
+        """Whether other machines reach it, firewalls aside."""
+        return not is_loopback(self.address)
+
+    @property
+    def shows_metrics(self) -> bool:
+        """Whether it answers anybody who asks; all else asks for Ray's token."""
+        return "etrics" in self.purpose
+
+
+def listeners(processes: Collection[psutil.Process], known: Mapping[int, str]) -> list[Listener]:
+    """What these processes listen on, by port; `known` are purposes by port."""
+    return sorted({entry for process in processes for entry in _of(process, known)}, key=lambda entry: entry.port)
+
+
+def held_by(process: psutil.Process) -> list[int]:
+    """The ports that a process listens on."""
+    return sorted({entry.port for entry in _of(process, {})})
+
+
+def is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address)
+    mapped = getattr(found, "ipv4_mapped", None)
+    return bool((mapped or found).is_loopback)
+
+
+def title_of(command: Sequence[str]) -> str:
+    """A short name: of a deployment, of one of Ray's actors, of a script, or of a program."""
+    first = command[0] if command else ""
+    if deployment := re.search(r"ServeReplica:[^:]+:([\w-]+)", first):
+        return deployment[1]
+    if actor := re.match(r"ray::(\w+)", first):
+        return actor[1]
+    words = [word for word in command[1:] if not word.startswith("-")]
+    return Path(words[0] if words and Path(first).name.startswith("python") else first).name
+
+
+def purpose_of(title: str, port: int, *, replica: bool) -> str:
+    if replica and port in INGRESS_PORTS:
+        return "ingress of its replica"
+    return PURPOSES.get(title, WORKER)
+
+
+def _of(process: psutil.Process, known: Mapping[int, str]) -> Iterator[Listener]:
+    with suppress(psutil.Error):
+        command = process.cmdline()
+        title = title_of(command)
+        replica = bool(command) and "ServeReplica" in command[0]
+        for entry in process.net_connections("tcp"):
+            if entry.status == psutil.CONN_LISTEN:
+                address, port = entry.laddr
+                purpose = known.get(port) or purpose_of(title, port, replica=replica)
+                yield Listener(address, port, process.pid, title, purpose)

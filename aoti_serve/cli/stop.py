@@ -1,0 +1,43 @@
+"""What Ctrl-C and SIGTERM ask for."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+
+class Stop:
+    """Once: stop. Twice: at once."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._at_once = threading.Event()
+
+    @property
+    def asked(self) -> bool:
+        return self._asked.is_set()
+
+    @property
+    def at_once(self) -> bool:
+        return self._at_once.is_set()
+
+    def catch(self) -> None:
+        """Take over the signals; again whenever somebody may have put in handlers of his own."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.ask())
+
+    def ask(self) -> None:
+        (self._at_once if self.asked else self._asked).set()
+
+    def wait(self, seconds: float) -> bool:
+        """Until it is asked for; whether it was."""
+        return self._asked.wait(seconds)
+
+    def outlasts(self, thread: threading.Thread, seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
+        """Whether the thread goes on when the time is over, it is hopeless, or it must be at once."""
+        deadline = time.monotonic() + seconds
+        while thread.is_alive() and time.monotonic() < deadline and not hopeless() and not self._at_once.wait(0.05):
+            pass
+        return thread.is_alive()

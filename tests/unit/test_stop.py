@@ -1,0 +1,51 @@
+"""Ctrl-C once, and twice."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from aoti_serve.cli.stop import Stop
+
+
+@pytest.fixture
+def stop() -> Iterator[Stop]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield Stop()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_the_first_signal_asks_and_the_second_means_at_once(stop: Stop) -> None:
+    stop.catch()
+    assert not stop.wait(0)
+    signal.raise_signal(signal.SIGTERM)
+    assert (stop.asked, stop.at_once, stop.wait(0)) == (True, False, True)
+    signal.raise_signal(signal.SIGINT)
+    assert (stop.asked, stop.at_once) == (True, True)
+
+
+@pytest.fixture
+def endless() -> Iterator[threading.Thread]:
+    gate = threading.Event()
+    thread = threading.Thread(target=gate.wait)
+    thread.start()
+    yield thread
+    gate.set()
+    thread.join()
+
+
+def test_a_thread_is_waited_for_until_it_ends_or_time_is_over_or_it_is_hopeless_or_must_be_at_once(
+    stop: Stop, endless: threading.Thread
+) -> None:
+    short = threading.Thread(target=int)
+    short.start()
+    assert not stop.outlasts(short, 30)
+    assert stop.outlasts(endless, 0.01)
+    assert stop.outlasts(endless, 30, lambda: True)
+    stop.ask()
+    stop.ask()
+    assert stop.outlasts(endless, 30)
