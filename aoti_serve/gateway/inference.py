@@ -26,7 +26,7 @@ HEADER_LENGTH = b"inference-header-content-length"
 TIMEOUT = b"x-request-timeout-seconds"
 PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
 # Serve acts on the header as well, and says less about it: be a little earlier.
-EARLIER_S, EARLIER_SHARE = 0.05, 0.1
+EARLIER_S, EARLIER_SHARE = 0.1, 0.1
 
 
 class Asked(NamedTuple):
