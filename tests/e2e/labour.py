@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
 import yaml
 from numpy.typing import NDArray
+from served import Server
 from toil import NOTES, toil
 from torch import nn
+from wire import head
 
 from aoti_serve.model.export import export_package
 
@@ -96,3 +99,24 @@ def outputs_of(content: bytes, header_length: str) -> dict[str, NDArray[np.float
         start = end
     assert start == len(content)
     return arrays
+
+
+def infer(server: Server, tag: float, seconds: float = 0.0, headers: dict[str, str] | None = None) -> httpx.Response:
+    body, fields = ask(row(tag), seconds)
+    return server.http.post(INFER, content=body, headers=fields | (headers or {}))
+
+
+def assert_doubled(response: httpx.Response, tag: float) -> None:
+    assert response.status_code == 200, response.text
+    found = outputs_of(response.content, response.headers["Inference-Header-Content-Length"])
+    np.testing.assert_array_equal(found["doubled"], 2 * row(tag))
+
+
+def asked(tag: float, seconds: float = 0.0) -> bytes:
+    """A whole request, as bytes."""
+    body, fields = ask(row(tag), seconds)
+    return posted(body, fields) + body
+
+
+def posted(body: bytes, fields: dict[str, str], **more: object) -> bytes:
+    return head("POST", INFER, {"Content-Length": len(body)} | fields | more)

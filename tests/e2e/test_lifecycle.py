@@ -52,6 +52,43 @@ def test_scripts_serve_leaves_no_process_and_no_port(number: int) -> None:
         launched.stop()
 
 
+def test_up_lists_what_listens_and_haproxy_shows_its_pages_to_this_machine_only(server: Server) -> None:
+    server.launched.wait_for("aoti-serve status")
+    for process in server.launched.family():
+        if process.name() in ("haproxy", "gcs_server", "raylet"):
+            for entry in process.net_connections("tcp"):
+                if entry.status == psutil.CONN_LISTEN:
+                    assert str(getattr(entry.laddr, "port", 0)) in server.launched.output
+                    assert process.name() != "haproxy" or getattr(entry.laddr, "ip", "") == "127.0.0.1"
+    assert "everywhere" in server.launched.output
+    assert "to other machines: for calls" in server.launched.output
+
+
+def test_a_haproxy_that_was_left_behind_is_explained_also_when_it_holds_another_port(
+    digits_dir: Path, tmp_path: Path
+) -> None:
+    """Everything but HAProxy is killed; then the next start is asked for the same port, and for another one."""
+    with serving(write_config(tmp_path, digits_dir)) as server:
+        family = server.launched.family()
+        (haproxy,) = [process for process in family if process.name() == "haproxy"]
+        for process in family:
+            if process != haproxy:
+                process.kill()
+        try:
+            command = [str(BIN / "aoti-serve"), "up", str(tmp_path / "model.yaml"), "--no-fast", "--port"]
+            done = subprocess.run([*command, str(server.port)], cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 1
+            assert f"port {server.port} is taken: haproxy (pid {haproxy.pid}) was left behind" in done.stderr
+            assert f"kill {haproxy.pid}" in done.stderr
+            another = Launched([*command, str(free_port())], ROOT, {})
+            try:
+                another.wait_for(f"note: haproxy (pid {haproxy.pid}) was left behind")
+            finally:
+                assert another.stop() == 0
+        finally:
+            haproxy.kill()
+
+
 def test_a_signal_to_the_whole_process_group_leaves_nothing_either(digits_dir: Path, tmp_path: Path) -> None:
     """What supervisors and `timeout` send: Ray's head dies at the same moment as we are told to stop."""
     command = [str(BIN / "aoti-serve"), "up", str(write_config(tmp_path, digits_dir)), "--port", str(free_port())]

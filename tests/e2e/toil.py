@@ -11,8 +11,12 @@ import torch
 NOTES = "TOIL_NOTES"  # the environment variable that names the file
 
 
-@torch.library.custom_op("aoti_serve_e2e::toil", mutates_args=())
-def toil(x: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
+# Not `custom_op`: its first call imports the compiler, for seconds.
+torch.library.define("aoti_serve_e2e::toil", "(Tensor x, Tensor seconds) -> Tensor")
+
+
+@torch.library.impl("aoti_serve_e2e::toil", "CPU")
+def _toil(x: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
     with Path(os.environ[NOTES]).open("a") as notes:
         notes.writelines(f"{float(row)}\n" for row in x[:, 0])
     if x.isnan().any():
@@ -21,6 +25,11 @@ def toil(x: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
     return x.clone()
 
 
-@toil.register_fake
+@torch.library.register_fake("aoti_serve_e2e::toil")  # type: ignore[untyped-decorator]
 def _(x: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(x)
+
+
+def toil(x: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = torch.ops.aoti_serve_e2e.toil(x, seconds)
+    return result
