@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,15 @@ from aoti_serve.cli.console import progress_out
 from aoti_serve.cli.family import Family
 from aoti_serve.cli.leftovers import leftovers, require_free
 from aoti_serve.cli.listening import Listener, listeners
+from aoti_serve.cli.pulse import Pulse
 from aoti_serve.cli.settings import chosen_ports, ray_settings
 from aoti_serve.cli.stop import Stop
 from aoti_serve.errors import StartFailed
 
 POLL_S = 0.2
-DOWN_S = 30.0  # for Ray to end, once all is answered
+# Once all is answered: for the applications to end, and for Ray.
+DELETE_S, SHUT_DOWN_S = 30.0, 15.0
+ANSWER_S = 10.0  # beyond which Ray will not answer any more
 
 
 class Server:
@@ -47,7 +50,7 @@ class Server:
         self.dashboard = self.metrics = self.ray = ""
         self._stop = stop
         self._drain_s = drain_s
-        self._leave_running = self._was_ready = self._left = False
+        self._leave_running = self._was_ready = self._ray_answers = False
         self._applications = Applications(config)
         self._family = Family()
 
@@ -149,13 +152,9 @@ class Server:
 
     def _end(self, folder: Path) -> None:
         """Let answers in flight end, then end every process of ours. Ray answers nothing once its head has died, as
-        when a supervisor signals the whole process group; so it is asked with a deadline."""
+        when a supervisor signals the whole process group; so it is asked in threads, with deadlines."""
         self._family.see()
-        if self._family.whole:
-            graceful = threading.Thread(target=self._leave, daemon=True)
-            graceful.start()
-            self._stop.outlasts(graceful, self._drain_s + DOWN_S, lambda: not (self._left or self._family.whole))
-        if self._left:
+        if self._family.whole and self._left() and self._in_time(_shut_down, SHUT_DOWN_S):
             self._family.end()
             return
         progress_out.print(self._why_cut())
@@ -163,22 +162,35 @@ class Server:
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)  # Ray's own exit would wait for its head for a minute
 
-    def _leave(self) -> None:
+    def _left(self) -> bool:
+        """Whether all that was in flight has been answered, and the applications are down."""
         import ray
 
-        if ray.is_initialized():  # else, asking Serve would join whichever cluster was started last on this machine
-            if self._was_ready and not drained(self.config.ingresses, self._drain_s):
-                return
-            with suppress(Exception):  # whatever Ray says now, its processes are ended
-                self._applications.delete()
-        self._left = True
-        with suppress(Exception):
-            ray.shutdown()
+        answered = threading.Event()
+
+        def leave() -> None:
+            if not ray.is_initialized():  # asking Serve would join whichever cluster was started last on this machine
+                answered.set()
+            elif not self._was_ready or drained(self.config.ingresses, self._drain_s):
+                answered.set()
+                with suppress(Exception):  # whatever Ray says now, its processes are ended
+                    self._applications.delete()
+
+        pulse = Pulse(_ask_ray, ANSWER_S)  # told to end, its head may live on and answer nothing
+        pulse.start()
+        in_time = self._in_time(leave, self._drain_s + DELETE_S, lambda: pulse.lost() or not self._family.whole)
+        self._ray_answers = self._family.whole and not pulse.lost()
+        return in_time and answered.is_set() and self._ray_answers
+
+    def _in_time(self, work: Callable[[], None], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return not self._stop.outlasts(thread, seconds, hopeless)
 
     def _why_cut(self) -> str:
         if self._stop.at_once:
             return "asked again: what is in flight is cut"
-        if self._family.whole:
+        if self._ray_answers:
             return f"{self._drain_s:g} s are over: what is in flight is cut"
         return "Ray does not answer any more; its processes are killed"
 
@@ -205,6 +217,20 @@ def _connected(address: str) -> Any:
     except ConnectionError as error:
         hint = "if it asks for a token, set RAY_AUTH_MODE=token here as well"
         raise StartFailed(detail=f"no Ray cluster answers at '{address}' ({error}); {hint}") from error
+
+
+def _ask_ray() -> None:
+    import ray
+
+    if ray.is_initialized():
+        ray.nodes()
+
+
+def _shut_down() -> None:
+    import ray
+
+    with suppress(Exception):
+        ray.shutdown()
 
 
 def _metrics_of(node: str) -> str:
