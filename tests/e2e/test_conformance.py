@@ -64,7 +64,7 @@ def notes(server: Server) -> list[float]:
 
 
 def names(response: httpx.Response) -> set[str]:
-    """`Connection: close` may come at any time: from a HAProxy that is being replaced, as when a gateway has started."""
+    """`Connection: close` may come at any time: from a HAProxy that is being replaced when a gateway has started."""
     return set(response.headers) - {"date", "server", "connection"}
 
 
