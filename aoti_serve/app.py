@@ -33,8 +33,10 @@ LIFECYCLE: dict[str, Any] = {
     "health_check_timeout_s": 10.0,
     "graceful_shutdown_wait_loop_s": 0.2,
 }
-# A line per request is an eighth of what a small one costs; `deployments:` switches it on again.
+# A line per request is an eighth of what a small one costs; `deployments:` switches it on again. At INFO Serve makes the
+# line up all the same, and then drops it, which a gateway that answers thousands in a second can do without.
 QUIET = {"enable_access_log": False}
+SILENT = QUIET | {"log_level": "WARNING"}
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -71,13 +73,13 @@ def _ingress_options(config: AppConfig, fused: ModelConfig | None, models: list[
     """A gateway takes no core of Ray's; one that is a replica as well, what a replica takes."""
     options: dict[str, Any] = {
         "ray_actor_options": {"num_cpus": 0},
-        "logging_config": QUIET,
         **_scaling(config.gateway.replicas, GATEWAY_REQUESTS),
     }
     for model in models:
         if model.config.name == (fused and fused.name):
             options = _replica_options(model.config, model.replicas, policy=None)
-    return options | {"name": _ingress_of(fused), "max_ongoing_requests": MANY_REQUESTS, **LIFECYCLE}
+    ours = {"name": _ingress_of(fused), "max_ongoing_requests": MANY_REQUESTS, "logging_config": SILENT}
+    return options | ours | LIFECYCLE
 
 
 def _served(config: ModelConfig, gateway: GatewayConfig, ingress: str) -> ServedModel:

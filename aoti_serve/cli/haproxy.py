@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 PROGRAM = "RAY_SERVE_HAPROXY_BINARY_PATH"
+LOG_TARGET = "RAY_SERVE_HAPROXY_LOG_TARGET"
 LOOPBACK = "127.0.0.1"
 # The status, its name, what to say, and further header lines. HAProxy says 400 in its own words, whatever one wants.
 ERRORS = (
@@ -37,8 +38,13 @@ def write_wrapper(folder: Path, haproxy: str) -> Path:
     return script
 
 
-def adapted(config: str, pages: Path) -> str:
-    """The configuration with statistics and metrics on loopback, and our error pages in place of Ray's."""
+def adapted(config: str, pages: Path, *, logs: bool) -> str:
+    """The configuration with statistics and metrics on loopback, and our error pages in place of Ray's.
+
+    Without `logs` no line about every request is sent to port 514, where usually nobody listens.
+    """
+    if not logs:
+        config = re.sub(rf"(?m)^[ \t]*log {re.escape(LOOPBACK)}:514 .*\n", "", config)
     config = re.sub(r"(?m)^(frontend prometheus\n\s*bind ):", rf"\g<1>{LOOPBACK}:", config)
     config = re.sub(r"(?m)^(listen stats\n\s*bind )\*:", rf"\g<1>{LOOPBACK}:", config)
     mine = "".join(rf"\g<1>errorfile {status} {pages}/{status}.http" + "\n" for status, *_ in ERRORS)
@@ -49,7 +55,7 @@ def main(haproxy: str, folder: str, *arguments: str) -> None:
     """Adapt the configuration that `-f` names, then become HAProxy."""
     path = Path(arguments[arguments.index("-f") + 1])
     changed = path.with_suffix(".changed")
-    changed.write_text(adapted(path.read_text(), Path(folder)))
+    changed.write_text(adapted(path.read_text(), Path(folder), logs=LOG_TARGET in os.environ))
     changed.replace(path)
     os.execv(haproxy, [haproxy, *arguments])
 

@@ -28,6 +28,7 @@ from aoti_serve.cli.stop import Stop
 from aoti_serve.errors import StartFailed
 
 POLL_S = 0.2
+WATCH_S = 2.0
 # Once all is answered: for the applications to end, and for Ray.
 DELETE_S, SHUT_DOWN_S = 30.0, 15.0
 ANSWER_S = 10.0  # beyond which Ray will not answer any more
@@ -85,7 +86,7 @@ class Server:
 
     def watch(self) -> None:
         """Return when it is asked to stop, or when somebody has taken the application or the cluster down."""
-        while not self._stop.wait(1.0):
+        while not self._stop.wait(WATCH_S):
             self._family.see()
             if not self._family.whole or not self._applications.statuses():
                 return

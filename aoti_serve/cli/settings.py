@@ -37,6 +37,9 @@ def ray_settings(folder: Path, *, fast: bool, drain_s: float) -> dict[str, str]:
             "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(GRPC_MESSAGE_BYTES),
             **{setting: str(free_port(preferred)) for setting, (preferred, _) in PORTS.items()},
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+            "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
+            # A line about every request for Ray to read and count takes a tenth of a core; replicas count, too.
+            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             HARD_STOP: str(max(120, int(drain_s) + 30)),
         }
         haproxy = _haproxy()

@@ -56,22 +56,6 @@ class Batch:
                 detail = f"output {index} of a batch of {rows} rows has the shape {list(array.shape)}"
                 raise RuntimeFailed(call="run", detail=detail)
 
-    def hand_out(self, answer: Answered) -> list[Piece]:
-        """Give every request its rows. Returns the pieces that another version must run again."""
-        version, outputs, late = answer.version, answer.outputs, list[Piece]()
-        start = 0
-        for piece in self.pieces:
-            stop = start + piece.rows
-            if not piece.future.done():
-                whole = len(self.pieces) == 1
-                rows = Rows(version, list(outputs) if whole else [array[start:stop] for array in outputs])
-                if piece.split is None:
-                    piece.future.set_result(rows)
-                else:
-                    late += piece.split.place(piece, answer, rows)
-            start = stop
-        return late
-
     def halve(self) -> None:
         """Run each half of it again, the first one first."""
         middle = len(self.pieces) // 2
@@ -96,6 +80,23 @@ class Batch:
         """Once nobody waits for what runs, the replica need not begin it."""
         if self.task is not None and all(piece.future.done() for piece in self.pieces):
             self.task.cancel()
+
+
+def handed_out(pieces: list[Piece], answer: Answered) -> list[Piece]:
+    """Give every request its rows. Returns the pieces that another version must run again."""
+    version, outputs, late = answer.version, answer.outputs, list[Piece]()
+    start = 0
+    for piece in pieces:
+        stop = start + piece.rows
+        if not piece.future.done():
+            whole = len(pieces) == 1
+            rows = Rows(version, list(outputs) if whole else [array[start:stop] for array in outputs])
+            if piece.split is None:
+                piece.future.set_result(rows)
+            else:
+                late += piece.split.place(piece, answer, rows)
+        start = stop
+    return late
 
 
 def _joined(requests: list[Arrays]) -> Arrays:

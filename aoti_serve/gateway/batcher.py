@@ -42,7 +42,7 @@ from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, ReplicaDied, Unavailable
 from aoti_serve.gateway.admission import Admission
 from aoti_serve.gateway.backlog import Backlog
-from aoti_serve.gateway.batch import Batch, Run
+from aoti_serve.gateway.batch import Batch, Run, handed_out
 from aoti_serve.gateway.deadlines import Deadlines
 from aoti_serve.gateway.pace import Pace
 from aoti_serve.gateway.piece import (
@@ -119,6 +119,7 @@ class Batcher:
         finally:
             if piece.deadline is not None:
                 self._deadlines.remove(piece)
+            del piece  # an error that is raised here holds this frame: nothing in it may lead back to the error
 
     def _piece(self, arrays: Arrays, level: int, timeout: float | None, loop: asyncio.AbstractEventLoop) -> Piece:
         """The request, or the first of its pieces, once it waits."""
@@ -179,42 +180,49 @@ class Batcher:
         batch.task.add_done_callback(partial(self._ended, batch))
 
     def _ended(self, batch: Batch, task: asyncio.Task[Answered]) -> None:
+        """The runner goes on before anybody has the answer: to hand that out takes the event loop a while."""
         loop = task.get_loop()
         batch.task = None
-        self._settle(batch, task, loop.time())
+        pieces, answer = batch.pieces, self._answer(batch, task, loop.time())
+        batch.share = 0.0  # what runs again says nothing of the pace
         if batch.advance():
             self._send(batch, loop)
         else:
             self._under_way -= 1
             self._running -= batch.rows
-        self._pump()  # in either case: pieces may have come back
+        self._pump()
+        if answer is not None:
+            self._hand_out(pieces, answer)
 
-    def _settle(self, batch: Batch, task: asyncio.Task[Answered], now: float) -> None:
-        """Give everybody what the run has given, or see to it that they run again."""
+    def _answer(self, batch: Batch, task: asyncio.Task[Answered], now: float) -> Answered | None:
+        """What the run has given; None if nobody gets an answer, and it is seen to that they run again."""
         if task.cancelled():
             self._fail(batch.pieces, Unavailable(detail=f"model '{self._model}': the run was cancelled"))
-        elif (error := task.exception()) is not None:
+            return None
+        if (error := task.exception()) is not None:
             self._failed(batch, error)
-        else:
-            self._succeeded(batch, task.result(), now)
-        batch.share = 0.0  # what runs again says nothing of the pace
-
-    def _succeeded(self, batch: Batch, answer: Answered, now: float) -> None:
+            return None
+        answer = task.result()
         if batch.share:
             self._pace.note(batch.rows, (now - batch.left) * batch.share)
         try:
             batch.check(answer)
         except Exception as error:
             self._failed(batch, error)
-            return
+            return None
+        return answer
+
+    def _hand_out(self, pieces: list[Piece], answer: Answered) -> None:
         try:
-            late = batch.hand_out(answer)
+            late = handed_out(pieces, answer)
         except Exception as error:
-            self._fail(batch.pieces, error)
+            self._fail(pieces, error)
             return
         for piece in late:
             piece.died = False
             self._backlog.enter(piece)
+        if late:
+            self._pump()
 
     def _failed(self, batch: Batch, error: BaseException) -> None:
         if isinstance(error, ReplicaDied):  # once it may be anybody's fault; alone and again, it is this request's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 from fastapi import FastAPI
 from ray import serve
@@ -13,6 +14,9 @@ from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http import build_app
 from aoti_serve.gateway.placement import ServedModel, placed
 
+# Requests in flight are young objects, and many: at Python's 700 the collector looks at them again and again.
+YOUNG_OBJECTS = 10_000
+
 
 class Gateway:
     """Ready once it knows every model's committed version, so that it never lets an older one through."""
@@ -20,6 +24,7 @@ class Gateway:
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
         self, config: GatewayConfig, models: list[ServedModel], token_digest: str | None
     ) -> None:
+        gc.set_threshold(YOUNG_OBJECTS)
         self._config = config
         self._guard = Guard(token_digest)
         name = serve.get_replica_context().replica_id.unique_id
