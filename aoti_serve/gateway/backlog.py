@@ -37,15 +37,16 @@ class Queue:
 class Backlog:
     """The queues of all shapes. Lives in the gateway's event loop.
 
-    A piece without rows counts as one row, so that there is an end to them. `full` counts the shapes of which a whole
-    batch waits. Costs: O(log n) for a piece that enters or leaves, and O(shapes) to choose a batch.
+    A piece without rows counts as one row, so that there is an end to them. `ample` counts the shapes of which more
+    than half a batch waits. Costs: O(log n) for a piece that enters or leaves, and O(shapes) to choose a batch.
     """
 
     def __init__(self, largest: int, delay: float) -> None:
         self.rows = 0
         self.nbytes = 0
-        self.full = 0
+        self.ample = 0
         self._largest = largest
+        self._most = largest // 2 + 1
         self._delay = delay
         self._queues: dict[Shape, Queue] = {}
         self._rows_at = [0] * (LEAST_URGENT + 1)
@@ -64,7 +65,7 @@ class Backlog:
         rows = piece.rows or 1
         queue.live += 1
         queue.rows += rows
-        self.full += queue.rows - rows < self._largest <= queue.rows
+        self.ample += queue.rows - rows < self._most <= queue.rows
         self.rows += rows
         self.nbytes += piece.nbytes
         self._rows_at[piece.level] += rows
@@ -115,7 +116,7 @@ class Backlog:
         return taken
 
     def _leave(self, queue: Queue, pieces: list[Piece]) -> None:
-        was_full = queue.rows >= self._largest
+        was_ample = queue.rows >= self._most
         left = nbytes = 0
         for piece in pieces:
             rows = piece.rows or 1
@@ -125,7 +126,7 @@ class Backlog:
             piece.queue = None
         queue.live -= len(pieces)
         queue.rows -= left
-        self.full -= was_full and queue.rows < self._largest
+        self.ample -= was_ample and queue.rows < self._most
         self.rows -= left
         self.nbytes -= nbytes
 

@@ -14,9 +14,10 @@ of others.
 **Leaving.** While a runner is free, rows leave at once: one client pays no delay. While all are busy rows gather, and
 the next free runner takes up to `max_batch_size` of them: many clients fill the batches by themselves. It is rows that
 count, not requests, and only equal trailing shapes go together. With `max_queue_delay_ms` rows wait so long for company
-even while a runner is free. While a whole batch waits, as many more batches as there are runners leave ahead: waiting
-cannot make them larger, and at the replica's door they fill the gap between two calls. The order is kept: what leaves
-is the batch whose first row goes first.
+even while a runner is free. While more than half a batch waits, as many more batches as there are runners leave ahead,
+so that a runner finds the next one at its door: the way there and back may take longer than the run. Less than that
+gathers, which is worth more than the gap. The order is kept: what leaves is the batch whose first row goes
+first.
 
 **Large requests.** More rows than a batch holds are cut into nearly equal pieces, which run like other requests and
 share batches with them, and are rejoined in order. One answer is of one version: if a swap came in between, the pieces
@@ -152,7 +153,7 @@ class Batcher:
     def _pump(self) -> None:
         """Send batches while there are runners for them and rows are due."""
         backlog = self._backlog
-        while backlog.rows and self._under_way < (2 * self._runners if backlog.full else self._runners):
+        while backlog.rows and self._under_way < (2 * self._runners if backlog.ample else self._runners):
             loop = asyncio.get_running_loop()
             now, before = loop.time(), backlog.rows
             pieces = backlog.take(now)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from batching import AN_HOUR_MS, Answer, Replica, batcher, rows_of, submitted, values_of
 from clock import in_simulated_time, settled
 
-from aoti_serve.errors import VersionsDiffer
+from aoti_serve.errors import DeadlineExceeded, VersionsDiffer
 from aoti_serve.gateway.batcher import Arrays
 
 
@@ -52,7 +54,7 @@ async def test_rows_are_counted_not_requests() -> None:
     tasks = submitted(batcher(replica, max_batch_size=8), *(rows_of(size, rows=size) for size in sizes))
     replica.release(3)
     await asyncio.gather(*tasks)
-    assert replica.rows == [1, 8, 2]
+    assert replica.rows == [1, 7, 3]
 
 
 @in_simulated_time
@@ -209,7 +211,7 @@ async def test_a_full_batch_does_not_wait_behind_one_that_waits_for_company() ->
 
 
 @in_simulated_time
-async def test_as_many_full_batches_leave_ahead_as_there_are_runners() -> None:
+async def test_as_many_batches_leave_ahead_as_there_are_runners() -> None:
     replica = Replica(held=True)
     tasks = submitted(batcher(replica, runners=2, max_batch_size=3), *map(rows_of, range(20)))
     for ended in range(3):
@@ -218,18 +220,18 @@ async def test_as_many_full_batches_leave_ahead_as_there_are_runners() -> None:
         replica.release()
     replica.release(20)
     await asyncio.gather(*tasks)
-    assert replica.values[:5] == [[0], [1], [2, 3, 4], [5, 6, 7], [8, 9, 10]]
+    assert replica.values[:5] == [[0], [1], [2, 3], [4, 5], [6, 7, 8]]
 
 
+@pytest.mark.parametrize(("waiting", "ahead"), [(2, []), (3, [[1, 2, 3]]), (4, [[1, 2, 3]])])
 @in_simulated_time
-async def test_what_is_no_full_batch_does_not_leave_ahead() -> None:
+async def test_half_a_batch_does_not_leave_ahead_but_more_does(waiting: int, ahead: list[list[int]]) -> None:
     replica = Replica(held=True)
-    tasks = submitted(batcher(replica, max_batch_size=3), *map(rows_of, range(3)))
+    tasks = submitted(batcher(replica, max_batch_size=4), *map(rows_of, range(1 + waiting)))
     await settled()
-    assert replica.values == [[0]]
-    replica.release(2)
+    assert replica.values == [[0], *ahead]
+    replica.release(3)
     await asyncio.gather(*tasks)
-    assert replica.values == [[0], [1, 2]]
 
 
 @in_simulated_time
@@ -363,3 +365,42 @@ async def test_a_request_whose_pieces_never_agree_is_given_up() -> None:
         await batcher(replica, max_batch_size=2).submit(rows_of(1, rows=4))
     assert len(replica.batches) == 2 + 5
     assert values_of(await batcher(replica, max_batch_size=2).submit(rows_of(1))) == [2]
+
+
+@in_simulated_time
+async def test_the_next_batch_leaves_before_the_answers_of_the_last_go_out() -> None:
+    replica = Replica(held=True)
+    queue = batcher(replica)
+    begun = []
+
+    async def ask(number: int) -> None:
+        await queue.submit(rows_of(number))
+        begun.append(len(replica.batches))
+
+    tasks = [asyncio.ensure_future(ask(number)) for number in range(4)]
+    await settled()
+    replica.release()
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    assert begun == [2]
+    replica.release()
+    await asyncio.gather(*tasks)
+
+
+@in_simulated_time
+async def test_an_error_does_not_keep_the_request_alive() -> None:
+    """Else what refused requests have sent would stay until the collector comes by, which it does seldom."""
+    queue = batcher(Replica(held=True))
+    running = submitted(queue, rows_of(0))
+    arrays = rows_of(1)
+    sent = weakref.ref(arrays[0])
+    gc.disable()
+    try:
+        waiting = submitted(queue, arrays, timeout=1)
+        del arrays
+        with pytest.raises(DeadlineExceeded):
+            await waiting.pop()
+        await settled()
+        assert sent() is None
+    finally:
+        gc.enable()
+    running[0].cancel()

@@ -99,7 +99,7 @@ async def test_the_guilty_one_is_found_by_halving(size: int) -> None:
 async def test_what_runs_again_holds_its_runner() -> None:
     replica = Replica(held=True)
     replica.refused = {2.0}
-    tasks = submitted(batcher(replica, max_batch_size=3), *map(rows_of, range(5)))
+    tasks = submitted(batcher(replica, max_batch_size=4), *map(rows_of, range(5)))
     await settled()
     for _ in range(9):
         begun = len(replica.batches)

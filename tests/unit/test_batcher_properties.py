@@ -199,13 +199,14 @@ class World:
         widths: dict[object, int] = {}
         for piece in live:
             widths[piece.shape] = widths.get(piece.shape, 0) + piece.rows
-        full = [rows for rows in widths.values() if rows >= max(self.config["max_batch_size"], self.smallest)]
-        assert backlog.full == len(full)
-        assert self.running >= 2 * runners or not full
+        largest = max(self.config["max_batch_size"], self.smallest)
+        ample = [rows for rows in widths.values() if 2 * rows > largest]
+        assert backlog.ample == len(ample)
+        assert self.running >= 2 * runners or not [rows for rows in ample if rows >= largest or not delay]
 
     def check_nothing_is_left(self) -> None:
         backlog = self.queue._backlog
-        assert (backlog.rows, backlog.nbytes, backlog.full, self.queue._under_way) == (0, 0, 0, 0)
+        assert (backlog.rows, backlog.nbytes, backlog.ample, self.queue._under_way) == (0, 0, 0, 0)
         assert (backlog._queues, set(backlog._rows_at), self.running) == ({}, {0}, 0)
 
     def check_outcome(self, request: Request) -> None:
