@@ -33,8 +33,8 @@ LIFECYCLE: dict[str, Any] = {
     "health_check_timeout_s": 10.0,
     "graceful_shutdown_wait_loop_s": 0.2,
 }
-# A line per request is an eighth of what a small one costs; `deployments:` switches it on again. At INFO Serve makes the
-# line up all the same, and then drops it, which a gateway that answers thousands in a second can do without.
+# A line per request is an eighth of what a small one costs; `deployments:` switches it on again. At INFO Serve
+# makes the line up all the same, and then drops it, which a gateway that answers thousands a second can do without.
 QUIET = {"enable_access_log": False}
 SILENT = QUIET | {"log_level": "WARNING"}
 
