@@ -96,7 +96,9 @@ class Nodes:
         self._store = f"--object-store-memory={object_store_mb * 2**20}"
         modules = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        self._env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": modules, **token, **env}
+        # Ray's workers are nice by default: on few cores the clients beside them would hardly let a new one start.
+        settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": modules}
+        self._env = {**os.environ, **settings, **token, **env}
         self._keep = keep
         self._folder = Path()
         self._address = ""
