@@ -2,7 +2,7 @@
 
     scripts/bench overload [--seconds 60] [--times 10] [--only split|fused] [--json]
 
-A model that takes about 20 ms for a batch of 4, one replica, one runner. Capacity is measured with as many connections
+A model that takes about 50 ms for a batch of 4, one replica, one runner. Capacity is measured with as many connections
 as keep the runner and the next batch full (wrk); the overload comes at a constant rate from a client that does not wait
 for answers. Latencies are those of requests as sent; `late` tells how far behind its own plan the client was. The
 result is also in var/bench/overload.json.
@@ -32,7 +32,7 @@ from httpbench.servers import Failed, Running, running
 from httpbench.verify import Verifier, answers
 from httpbench.wrk import measured
 
-MS, BATCH, RUNNERS = 20.0, 4, 1
+MS, BATCH, RUNNERS = 50.0, 4, 1
 FULL = Load(3 * BATCH * RUNNERS)
 CLOSED_S, OPEN_S, AFTER_S = 10.0, 10.0, 30.0
 
