@@ -200,8 +200,9 @@ class Batcher:
         if task.cancelled():
             self._fail(batch.pieces, Unavailable(detail=f"model '{self._model}': the run was cancelled"))
             return None
-        if (error := task.exception()) is not None:
-            self._failed(batch, error)
+        failure = task.exception()
+        if failure is not None:
+            self._failed(batch, failure)
             return None
         answer = task.result()
         if batch.share:
