@@ -32,6 +32,7 @@ from httpbench.contenders import (
     HEAVY,
     HEAVY_BATCH,
     HEAVY_RUNNERS,
+    HEAVY_WHOLE,
     PLACEMENTS,
     Contender,
     Endpoint,
@@ -83,7 +84,7 @@ def _measured(folder: Path, options: argparse.Namespace) -> Result:
     heavy = Found()
     if "heavy" in takes_part and not options.quick:
         heavy = _heavy(folder, options)
-    return Result(rounds.found, heavy, targets(rounds.found, _shares(heavy)), made, options.seconds)
+    return Result(rounds.found, heavy, targets(rounds.found, heavy), made, options.seconds)
 
 
 def _contenders(
@@ -124,7 +125,7 @@ def _heavy(folder: Path, options: argparse.Namespace) -> Found:
     wanted = [
         Contender(
             contenders.ours(model, placement, name=f"heavy-{placement}"),
-            (Endpoint(placement, contenders.V2_PATH, "v2", (HEAVY,)),),
+            (Endpoint(placement, contenders.V2_PATH, "v2", (HEAVY, HEAVY_WHOLE)),),
         )
         for placement in PLACEMENTS
     ]
@@ -132,12 +133,6 @@ def _heavy(folder: Path, options: argparse.Namespace) -> Found:
     bare = Bare(subject, HEAVY_BATCH, HEAVY_RUNNERS)
     rounds.run(wanted, lambda: bare.rows_per_second(options.seconds), options.rounds)
     return rounds.found
-
-
-def _shares(heavy: Found) -> dict[str, float]:
-    bare = heavy.median(BARE)
-    samples = {placement: heavy.median(placement, HEAVY) for placement in PLACEMENTS}
-    return {placement: sample.rate / bare.rate for placement, sample in samples.items() if sample and bare}
 
 
 def _model(folder: Path, name: str) -> Model:

@@ -28,7 +28,8 @@ class Load(NamedTuple):
 
 BUSY, ALONE = Load(64), Load(1)
 HEAVY_BATCH, HEAVY_RUNNERS = 8, 2
-HEAVY = Load(3 * HEAVY_BATCH * HEAVY_RUNNERS)  # every runner full, and two batches more for each
+# Every runner busy, and two batches more for each: of many requests, or each of them one.
+HEAVY, HEAVY_WHOLE = Load(3 * HEAVY_BATCH * HEAVY_RUNNERS), Load(3 * HEAVY_RUNNERS, HEAVY_BATCH)
 
 
 class Endpoint(NamedTuple):

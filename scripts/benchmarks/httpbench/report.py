@@ -10,9 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from httpbench.contenders import ALONE, BUSY, HEAVY, HEAVY_BATCH, HEAVY_RUNNERS, Load
+from httpbench.contenders import ALONE, BUSY, HEAVY_BATCH, HEAVY_RUNNERS, Load
 from httpbench.rounds import BARE, Found
-from httpbench.targets import Target, best_placement, fastest_of_ray, ratios
+from httpbench.targets import Target, best_placement, fastest_of_ray, of_bare, ratios
 from httpbench.wrk import Sample
 
 ROW_KB, WIDTH = 4, 120
@@ -149,15 +149,17 @@ def _size(rows: int) -> str:
 
 
 def _heavy_table(heavy: Found) -> Table:
-    bare = heavy.median(BARE)
     table = plain_table(f"heavy: 20 ms per batch of {HEAVY_BATCH}, {HEAVY_RUNNERS} runners")
-    for column in ("rows/s", "of bare", "p50", "p99 ms"):
+    for column in ("rows per request", "rows/s", "of bare", "p50", "p99 ms"):
         table.add_column(column, justify="right")
     for name in heavy.names():
-        sample = _median(heavy, name, BUSY if name == BARE else HEAVY)
-        share = f"{sample.rate / bare.rate:.3f}" if bare else "-"
-        latencies = ("-", "-") if name == BARE else (f"{sample.p50:.1f}", f"{sample.p99:.1f}")
-        table.add_row(name, f"{sample.rate:,.0f}", share, *latencies)
+        for load in heavy.loads(name):
+            sample, share = _median(heavy, name, load), of_bare(heavy, name, load)
+            figures = ("-", f"{sample.rate:,.0f}", "-", "-", "-")
+            if name != BARE:
+                rate, latencies = sample.rate * load.rows, (f"{sample.p50:.1f}", f"{sample.p99:.1f}")
+                figures = (str(load.rows), f"{rate:,.0f}", "-" if share is None else f"{share:.3f}", *latencies)
+            table.add_row(name, *figures)
     return table
 
 

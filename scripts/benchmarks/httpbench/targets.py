@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from httpbench.contenders import ALONE, BUSY, PLACEMENTS, Load
-from httpbench.rounds import Found
+from httpbench.contenders import ALONE, BUSY, HEAVY, HEAVY_WHOLE, PLACEMENTS, Load
+from httpbench.rounds import BARE, Found
 
 FASTEST_OF_RAY = "ray_serve_fast"
 PEERS = ("ray_serve", FASTEST_OF_RAY, "litserve", "pytriton", "noop")
@@ -46,8 +45,7 @@ def ratios(found: Found) -> dict[str, float | None]:
     return {peer: _over(found, "rate", best, _name(found, peer)) for peer in PEERS}
 
 
-def targets(found: Found, heavy: Mapping[str, float]) -> list[Target]:
-    """`heavy`: rows/s served over the bare container's, by placement."""
+def targets(found: Found, heavy: Found) -> list[Target]:
     return [*_at_64(found), *_alone(found), *_limits(found, heavy)]
 
 
@@ -71,9 +69,19 @@ def _alone(found: Found) -> list[Target]:
     ]
 
 
-def _limits(found: Found, heavy: Mapping[str, float]) -> list[Target]:
-    served = [Target(f"heavy model: {name} / bare", 0.95, heavy.get(name)) for name in PLACEMENTS]
-    return [Target(f"requests/s, {best_placement(found)} / noop", 0.6, ratios(found)["noop"]), *served]
+def of_bare(heavy: Found, placement: str, load: Load) -> float | None:
+    """Rows per second that were served, over those of the bare container."""
+    bare, sample = heavy.median(BARE), heavy.median(placement, load)
+    return sample.rate * load.rows / bare.rate if sample and bare else None
+
+
+def _limits(found: Found, heavy: Found) -> list[Target]:
+    made = [Target(f"requests/s, {best_placement(found)} / noop", 0.6, ratios(found)["noop"])]
+    for asked, load in (("whole batches", HEAVY_WHOLE), ("single rows", HEAVY)):
+        for placement in PLACEMENTS:
+            share = of_bare(heavy, placement, load)
+            made.append(Target(f"heavy model, {asked}: {placement} / bare", 0.95, share))
+    return made
 
 
 def _ours() -> list[str]:

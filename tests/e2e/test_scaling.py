@@ -1,0 +1,76 @@
+"""Gateways and replicas come and go with the load, and nobody's request is lost over it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event
+
+import httpx
+import labour
+import psutil
+from labour import INFER, ask, assert_doubled, row
+from served import START_S, Server, serving
+
+CLIENTS = 8
+SOON = {"min": 1, "max": 2, "upscale_delay_s": 1, "downscale_delay_s": 3}
+
+
+def test_replicas_and_gateways_follow_the_load_and_lose_nothing(labour_dir: Path, tmp_path: Path) -> None:
+    """Eight clients, then one, of a replica that takes one row at a time; three rows in hand are enough for each."""
+    config = labour.write_config(
+        labour_dir,
+        tmp_path,
+        {"replicas": SOON | {"target_ongoing_requests": 4}},
+        replicas=SOON | {"target_ongoing_requests": 3},
+        batching={"max_batch_size": 1, "max_queue_wait_ms": None},
+    )
+    with labour.at_work(tmp_path), serving(config) as server:
+        assert counts(server) == (1, 1)
+        with asking(server, 1):
+            with asking(server, CLIENTS - 1):
+                wait_until(lambda: counts(server) == (2, 2))
+            wait_until(lambda: counts(server) == (1, 1))
+
+
+def counts(server: Server) -> tuple[int, int]:
+    """How many replicas and gateways there are."""
+    titles = [title_of(process) for process in server.launched.family()]
+    return sum("labour-replica" in title for title in titles), sum("default:gateway" in title for title in titles)
+
+
+def title_of(process: psutil.Process) -> str:
+    with suppress(psutil.Error):  # it has ended meanwhile
+        return " ".join(process.cmdline())
+    return ""
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_S
+    while not holds():
+        assert time.monotonic() < deadline, f"not in {START_S} s"
+        Event().wait(0.2)
+
+
+@contextmanager
+def asking(server: Server, clients: int) -> Iterator[None]:
+    """So many clients that ask again as soon as they are answered; every answer is checked."""
+    stop = Event()
+
+    def client(tag: float) -> None:
+        body, headers = ask(row(tag), 0.05)
+        with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as http:
+            while not stop.is_set():
+                assert_doubled(http.post(INFER, content=body, headers=headers), tag)
+
+    with ThreadPoolExecutor(clients) as pool:
+        running = [pool.submit(client, float(tag)) for tag in range(clients)]
+        try:
+            yield
+        finally:
+            stop.set()
+    for done in running:
+        done.result()
