@@ -16,8 +16,7 @@ the next free runner takes up to `max_batch_size` of them: many clients fill the
 count, not requests, and only equal trailing shapes go together. With `max_queue_delay_ms` rows wait so long for company
 even while a runner is free. While more than half a batch waits, as many more batches as there are runners leave ahead,
 so that a runner finds the next one at its door: the way there and back may take longer than the run. Less than that
-gathers, which is worth more than the gap. The order is kept: what leaves is the batch whose first row goes
-first.
+gathers, which is worth more than the gap. The order is kept: what leaves is the batch whose first row goes first.
 
 **Large requests.** More rows than a batch holds are cut into nearly equal pieces, which run like other requests and
 share batches with them, and are rejoined in order. One answer is of one version: if a swap came in between, the pieces

@@ -87,6 +87,7 @@ class Launched:
             for process in family:
                 if process.is_running():
                     process.kill()
+            self.process.wait()
             self._reader.join()
 
     def _ended(self) -> bool:

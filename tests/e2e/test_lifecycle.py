@@ -295,4 +295,5 @@ def test_plain_serve_run_takes_the_same_configuration(tmp_path: Path, images: ND
             assert swapped.json()["current"]["number"] == 2
             assert json.loads(server.http.get("/v2").content)["name"] == "aoti-serve"
     finally:
-        launched.stop(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):  # Ray's command now and then does not end, and is killed
+            launched.stop(signal.SIGINT)
