@@ -68,7 +68,7 @@ class BatchingConfig(Frozen):
     max_queue_delay_ms: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     max_queued_rows: PositiveInt = 4096
     max_queued_bytes: PositiveInt = 256 * 2**20
-    max_queue_wait_ms: float | None = Field(default=50.0, gt=0, allow_inf_nan=False)
+    max_queue_wait_ms: float | None = Field(default=500.0, gt=0, allow_inf_nan=False)
     priority_ageing_ms: float = Field(default=100.0, gt=0, allow_inf_nan=False)
 
 

@@ -10,7 +10,6 @@ from aoti_serve.gateway.backlog import Backlog
 from aoti_serve.gateway.pace import Pace
 
 MB = 2**20
-ROUNDS = 2  # of full batches on every runner, that may always wait
 
 
 class Admission:
@@ -19,7 +18,7 @@ class Admission:
     def __init__(self, model: str, config: BatchingConfig, largest: int, backlog: Backlog, pace: Pace) -> None:
         self._model = model
         self._config = config
-        self._round = largest
+        self._largest = largest
         self._backlog = backlog
         self._pace = pace
         self._patience = math.inf if config.max_queue_wait_ms is None else config.max_queue_wait_ms / 1e3
@@ -32,12 +31,12 @@ class Admission:
         if backlog.nbytes + nbytes > config.max_queued_bytes:
             waiting, limit = (f"{size / MB:.3g} MB" for size in (backlog.nbytes, config.max_queued_bytes))
             raise self._full(waiting, limit, "max_queued_bytes", runners)
-        if backlog.rows > ROUNDS * runners * self._round:
+        if backlog.rows > runners * self._largest:
             self._check_wait(backlog.rows_before(level), runners)
 
     def _check_wait(self, before: int, runners: int) -> None:
         pace = self._pace.rows_per_second(runners)
-        if pace is None or before <= max(ROUNDS * runners * self._round, pace * self._patience):
+        if pace is None or before <= max(runners * self._largest, pace * self._patience):
             return
         waiting, limit = (f"{1e3 * seconds:.3g} ms" for seconds in (before / pace, self._patience))
         raise self._full(waiting, limit, "max_queue_wait_ms", runners)

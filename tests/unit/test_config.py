@@ -34,7 +34,7 @@ def test_a_name_and_a_package_are_enough() -> None:
         "max_queue_delay_ms": 0,
         "max_queued_rows": 4096,
         "max_queued_bytes": 256 * 2**20,
-        "max_queue_wait_ms": 50,
+        "max_queue_wait_ms": 500,
         "priority_ageing_ms": 100,
     }
 

@@ -58,6 +58,7 @@ class Model(NamedTuple):
     weights: Path
     num_runners: int = 1
     max_batch_size: int = 64
+    max_queue_wait_ms: int = 500
 
 
 def ours(model: Model, placement: str, *, replicas: int = 1, name: str = "") -> Server:
@@ -79,7 +80,7 @@ def _config(model: Model, placement: str, replicas: int, store: Path) -> dict[st
         "num_runners": model.num_runners,
         "replicas": replicas,
         "placement": placement,
-        "batching": {"max_batch_size": model.max_batch_size},
+        "batching": {"max_batch_size": model.max_batch_size, "max_queue_wait_ms": model.max_queue_wait_ms},
     }
     application = {"name": "default", "route_prefix": "/", "import_path": "aoti_serve.app:build"}
     return {"applications": [application | {"args": {"models": [entry]}}]}

@@ -2,10 +2,10 @@
 
     scripts/bench overload [--seconds 60] [--times 10] [--only split|fused] [--json]
 
-A model that takes about 50 ms for a batch of 4, one replica, one runner. Capacity is measured with as many connections
-as keep the runner and the next batch full (wrk); the overload comes at a constant rate from a client that does not wait
-for answers. Latencies are those of requests as sent; `late` tells how far behind its own plan the client was. The
-result is also in var/bench/overload.json.
+A model that takes about 50 ms for a batch of 4, one replica, one runner, `max_queue_wait_ms` 50. Capacity is measured
+with as many connections as keep the runner and the next batch full (wrk); the overload comes at a constant rate from a
+client that does not wait for answers. Latencies are those of requests as sent; `late` tells how far behind its own plan
+the client was. The result is also in var/bench/overload.json.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from httpbench.servers import Failed, Running, running
 from httpbench.verify import Verifier, answers
 from httpbench.wrk import measured
 
-MS, BATCH, RUNNERS = 50.0, 4, 1
+MS, BATCH, RUNNERS, QUEUE_WAIT_MS = 50.0, 4, 1, 50
 FULL = Load(3 * BATCH * RUNNERS)
 CLOSED_S, OPEN_S, AFTER_S = 10.0, 10.0, 30.0
 
@@ -71,7 +71,7 @@ def _floods(folder: Path, options: argparse.Namespace) -> dict[str, Flood]:
 
 
 def _flooded(folder: Path, placement: str, verifier: Verifier, options: argparse.Namespace) -> Flood:
-    model = Model(folder / "heavy.pt2", folder / "heavy.safetensors", RUNNERS, BATCH)
+    model = Model(folder / "heavy.pt2", folder / "heavy.safetensors", RUNNERS, BATCH, QUEUE_WAIT_MS)
     endpoint = Endpoint(placement, V2_PATH, "v2", (FULL,))
     with running(ours(model, placement), folder, lambda url: answers(url, (endpoint,))) as server:
         verifier.check(server.url, endpoint, 1)
