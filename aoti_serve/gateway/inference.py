@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import AotiServeError, InvalidBody, Unavailable
+from aoti_serve.errors import AotiServeError, DeadlineExceeded, InvalidBody, Unavailable
 from aoti_serve.gateway.bodies import Headers, read_body
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.replies import failure, refusal
@@ -67,13 +68,15 @@ class Inference:
             await _send(encoded, send)
 
     async def _infer(self, asked: Asked, headers: Headers, receive: Receive) -> Encoded:
+        began = time.monotonic()
         served = self._plane.model(asked.name)
         body = await read_body(receive, headers, self._limit, "gateway.max_body_bytes")
         length = headers.get(HEADER_LENGTH)
         split = head_length(body, None if length is None else length.decode("latin-1"))
         plan = served.plan(bytes(body[:split]))
         arrays = arrays_of(plan.head, memoryview(body)[split:])
-        response = await served.infer(plan, arrays, asked.version, _patience(headers, plan.head.timeout))
+        patience = _left(_patience(headers, plan.head.timeout), began, asked.name)
+        response = await served.infer(plan, arrays, asked.version, patience)
         return encode_response(response, plan.head)
 
 
@@ -103,6 +106,16 @@ def _patience(headers: Headers, parameter: float | None) -> float | None:
         return parameter
     seconds -= min(EARLIER_S, EARLIER_SHARE * seconds)
     return seconds if parameter is None else min(seconds, parameter)
+
+
+def _left(patience: float | None, began: float, model: str) -> float | None:
+    """Of its seconds, after reading; raises DeadlineExceeded, before Serve can, if that has taken all of them."""
+    if patience is None:
+        return None
+    left = patience - (time.monotonic() - began)
+    if left <= 0:
+        raise DeadlineExceeded(model=model, timeout=f"{patience:g}")
+    return left
 
 
 async def _send(encoded: Encoded, send: Send) -> None:

@@ -216,6 +216,14 @@ def test_a_deadline_that_passes_during_the_run_is_a_504_and_harms_nobody(
     assert_doubled(infer(served, 19.0), 19.0)
 
 
+def test_a_deadline_that_passes_while_a_request_is_read_is_a_504_as_well(served: Server) -> None:
+    count = 2_000_000  # numbers in JSON: to read them takes longer than there is
+    x = {"name": "x", "datatype": "FP32", "shape": [1, count], "data": [0] * count}
+    seconds = {"name": "seconds", "datatype": "FP32", "shape": [1, 1], "data": [0]}
+    body = json.dumps({"inputs": [x, seconds], "outputs": [{"name": "doubled"}]}).encode()
+    assert_error(served.http.post(INFER, content=body, headers={"X-Request-Timeout-Seconds": "0.03"}), 504)
+
+
 # Clients that go
 
 
