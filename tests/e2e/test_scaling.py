@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import labour
 import psutil
 from labour import INFER, ask, assert_doubled, row
 from served import START_S, Server, serving
+from wire import until
 
 CLIENTS = 8
 SOON = {"min": 1, "max": 2, "upscale_delay_s": 1, "downscale_delay_s": 3}
@@ -32,8 +32,8 @@ def test_replicas_and_gateways_follow_the_load_and_lose_nothing(labour_dir: Path
         assert counts(server) == (1, 1)
         with asking(server, 1):
             with asking(server, CLIENTS - 1):
-                wait_until(lambda: counts(server) == (2, 2))
-            wait_until(lambda: counts(server) == (1, 1))
+                until(lambda: counts(server) == (2, 2), START_S)
+            until(lambda: counts(server) == (1, 1), START_S)
 
 
 def counts(server: Server) -> tuple[int, int]:
@@ -46,13 +46,6 @@ def title_of(process: psutil.Process) -> str:
     with suppress(psutil.Error):  # it has ended meanwhile
         return " ".join(process.cmdline())
     return ""
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not in {START_S} s"
-        Event().wait(0.2)
 
 
 @contextmanager
