@@ -36,6 +36,7 @@ How many batches may be under way follows `runners`, up and down, at any moment.
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from functools import partial
 
 from aoti_serve.config import BatchingConfig
@@ -176,7 +177,8 @@ class Batcher:
         self._pump()
 
     def _send(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> None:
-        batch.task = loop.create_task(batch.answer(self._run, loop.time()))
+        # In no request's context: Serve cancels all calls that were made in one when its client goes.
+        batch.task = loop.create_task(batch.answer(self._run, loop.time()), context=Context())
         batch.task.add_done_callback(partial(self._ended, batch))
 
     def _ended(self, batch: Batch, task: asyncio.Task[Answered]) -> None:

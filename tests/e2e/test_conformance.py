@@ -64,7 +64,7 @@ def notes(server: Server) -> list[float]:
 
 
 def names(response: httpx.Response) -> set[str]:
-    """`Connection: close` may come at any time: from a HAProxy that is being replaced when a gateway has started."""
+    """`Connection: close` may come at any time, see `Wire`."""
     return set(response.headers) - {"date", "server", "connection"}
 
 
@@ -250,6 +250,17 @@ def test_a_client_that_goes_while_its_request_runs_harms_nobody(served: Server) 
     assert notes(served).count(30.0) == 1
 
 
+def test_a_client_that_goes_takes_no_run_of_others_with_it(served: Server) -> None:
+    two_rows, fields = ask(np.repeat(row(33.0), 2, 0), 0.5)
+    with ThreadPoolExecutor(1) as others, Wire(served.port) as wire:
+        wire.send(posted(two_rows, fields) + two_rows)
+        until(lambda: 33.0 in notes(served))
+        other = others.submit(infer, served, 34.0)
+        until(lambda: notes(served).count(33.0) == 2)  # by now the other's run is at the replica's door
+        wire.close()
+        assert_doubled(other.result(), 34.0)
+
+
 def test_a_client_that_goes_in_the_middle_of_its_body_harms_nobody(served: Server) -> None:
     with Wire(served.port) as wire:
         wire.send(asked(40.0)[:-8])
@@ -268,6 +279,7 @@ def test_a_connection_is_kept_for_many_requests(served: Server) -> None:
             assert answer.status == 200
             found = outputs_of(answer.body, answer.headers["inference-header-content-length"])
             np.testing.assert_array_equal(found["doubled"], 2 * row(tag))
+        assert wire.connections <= 2
 
 
 def test_an_error_does_not_end_the_connection(served: Server) -> None:

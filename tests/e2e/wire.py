@@ -18,11 +18,22 @@ class Answer(NamedTuple):
 
 
 class Wire:
-    """A context manager; `send` and `answer` as often as the server keeps it open."""
+    """A context manager; `send` and `answer` as often as wanted.
+
+    A server may say with any answer that it closes, as a HAProxy does that is being replaced when a gateway has
+    started; then the next request goes over a new connection. `connections` counts them.
+    """
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        self._port = port
+        self.connections = 0
+        self._open()
+
+    def _open(self) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", self._port), PATIENCE_S)
         self._buffer = b""
+        self._closing = False
+        self.connections += 1
 
     def __enter__(self) -> Wire:
         return self
@@ -34,6 +45,9 @@ class Wire:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
+        if self._closing:
+            self.close()
+            self._open()
         self._socket.sendall(data)
 
     def answer(self) -> Answer:
@@ -41,6 +55,7 @@ class Wire:
         head = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
         status = int(head[0].split()[1])
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        self._closing = headers.get("connection") == "close"
         return Answer(status, headers, self._body(status, headers))
 
     def ended(self) -> bool:

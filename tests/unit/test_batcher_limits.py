@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,8 @@ from clock import in_simulated_time, now, settled
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import DeadlineExceeded, QueueFull
 from aoti_serve.gateway.batcher import Arrays, Batcher, Rows
+
+REQUEST = ContextVar("REQUEST", default="nobody's")
 
 
 @in_simulated_time
@@ -334,6 +337,29 @@ async def test_a_run_goes_on_while_one_of_its_requests_is_wanted() -> None:
     assert replica.cancelled == 0
     replica.release()
     assert [values_of(answer) for answer in await asyncio.gather(*tasks[:2])] == [[0], [2]]
+
+
+@in_simulated_time
+async def test_a_run_belongs_to_none_of_its_requests() -> None:
+    """Serve keeps in a context which calls belong to a request, and cancels them with it."""
+    seen: list[str] = []
+    replica = Replica(held=True)
+
+    async def run(arrays: Arrays, timeout: float | None) -> Answer:
+        seen.append(REQUEST.get())
+        return await replica.run(arrays, timeout)
+
+    async def ask(value: float) -> Rows:
+        REQUEST.set(f"request {value}")
+        return await queue.submit(rows_of(value))
+
+    queue = Batcher("m", BatchingConfig(max_batch_size=2), run, batches=True)
+    queue.runners = 1
+    tasks = [asyncio.create_task(ask(value)) for value in range(5)]
+    await settled()
+    replica.release(9)
+    await asyncio.gather(*tasks)
+    assert (replica.rows, seen) == ([1, 2, 2], ["nobody's"] * 3)
 
 
 @pytest.mark.parametrize("rows", [1, 5])
