@@ -12,9 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import package_pt2
-from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import BakedConstants, MissingTensor, UnsupportedModule
 from aoti_serve.model.archive.preflight import TORCH_KEY
@@ -112,15 +110,8 @@ def _compiled(program: Program) -> _Compiled:
     assert isinstance(compiled, list)  # with aot_inductor.package
     files = [file for file in compiled if isinstance(file, str)]
     library = next(Path(file) for file in files if file.endswith("wrapper.so"))
-    signature = reconciled(program.signature, program.values, swappable(library, _device_of(exported)))
+    signature = reconciled(program.signature, program.values, swappable(library, program.device))
     return _Compiled(files, passing_over(signature, program.unread()) if signature.baked else signature)
-
-
-def _device_of(exported: ExportedProgram) -> torch.device:
-    """Where it runs: on the card, if any of its tensors is there."""
-    tensors = [*exported.state_dict.values(), *pytree.tree_leaves(exported.example_inputs)]
-    devices = {tensor.device for tensor in tensors if isinstance(tensor, torch.Tensor)}
-    return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
 
 
 _OPTIONS = {

@@ -104,14 +104,14 @@ def _head(message: dict[str, Any], inputs: tuple[InputHead, ...]) -> RequestHead
         entries = [_typed(entry, dict, "an entry of 'outputs'") for entry in _typed(outputs, list, "'outputs'")]
         names = [_typed(entry.get("name"), str, "an output's 'name'") for entry in entries]
         binary = [name for name, entry in zip(names, entries, strict=True) if _parameters(entry).get("binary_data")]
-    timeout = _count(parameters, "timeout", "microseconds")
+    timeout = _count(parameters, "timeout", "a whole number of microseconds")
     return RequestHead(
         id=None if identity is None else _typed(identity, str, "'id'"),
         inputs=inputs,
         outputs=names,
         binary=binary,
         binary_default=bool(parameters.get("binary_data_output")),
-        priority=_count(parameters, "priority", f"0 to {LEAST_URGENT}, 1 is the most urgent", LEAST_URGENT),
+        priority=_count(parameters, "priority", f"a level from 1, the most urgent, to {LEAST_URGENT}", LEAST_URGENT),
         timeout=timeout / 1e6 if timeout else None,
     )
 
@@ -157,10 +157,10 @@ def _parameters(entry: dict[str, Any], owner: str = "") -> dict[str, Any]:
     return parameters
 
 
-def _count(parameters: dict[str, Any], name: str, unit: str, most: int = 2**63) -> int:
+def _count(parameters: dict[str, Any], name: str, wanted: str, most: int = 2**63) -> int:
     value = parameters.get(name, 0)
     if type(value) is not int or not 0 <= value <= most:
-        raise InvalidBody(detail=f"parameter '{name}' is {value!r}, not a number ({unit})")
+        raise InvalidBody(detail=f"parameter '{name}' is {value!r}, not {wanted}")
     return value
 
 

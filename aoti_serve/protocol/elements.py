@@ -26,8 +26,10 @@ def from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[Any]) 
     if list in kinds:
         values = _flat(name, shape, data)
         kinds = set(map(type, values))
-    if not kinds <= _ACCEPTED[np.dtype(dtype.numpy).kind]:
-        raise InvalidInputData(name=name, detail=f"'data' holds values that are not {dtype.oip}")
+    accepted = _ACCEPTED[np.dtype(dtype.numpy).kind]
+    if not kinds <= accepted:
+        wrong = next(value for value in values if type(value) not in accepted)
+        raise InvalidInputData(name=name, detail=f"'data' holds {wrong!r:.40}, which is not {dtype.oip}")
     if len(values) != math.prod(shape):
         expected = math.prod(shape)
         raise WrongInputLength(name=name, got=len(values), unit="elements", shape=list(shape), expected=expected)

@@ -21,7 +21,7 @@ pytestmark = [
 
 
 class OnCard(nn.Module):
-    """A table, batch norm, and a factor that stays on the host."""
+    """A table, batch norm, and a factor that forward() makes on the host."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -180,7 +180,8 @@ def has_symbol(name: str) -> bool:
     return hasattr(_torch, name)
 
 
-_torch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+# Through it all the others are found, the card's too; libtorch_cpu.so knows only its own.
+_torch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch.so"))
 
 
 def _opened(library: Path) -> ctypes.CDLL:

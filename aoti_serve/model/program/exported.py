@@ -16,6 +16,7 @@ from aoti_serve.errors import ExportFailed, UnsupportedModule
 from aoti_serve.model.program.dataflow import SHAPE_ONLY, op_name
 from aoti_serve.model.program.describe import described
 from aoti_serve.model.program.guards import guard_indices
+from aoti_serve.model.program.scalars import move_scalars
 from aoti_serve.model.readable import place_of
 from aoti_serve.model.signature import Signature
 
@@ -33,6 +34,11 @@ class Program(NamedTuple):
     def values(self) -> dict[str, torch.Tensor]:
         """Every parameter, buffer and lifted tensor by FQN."""
         return dict(self.exported.constants) | dict(self.exported.state_dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs: on the card, if any of its tensors is there."""
+        return _device_of(self.exported)
 
     def unread(self) -> set[str]:
         """Constants of which the code can only use the shape or the dtype (`type_as`, `zeros_like`, no elements)."""
@@ -58,6 +64,7 @@ def program_of(module: torch.nn.Module, inputs: Inputs, dynamic_shapes: Any, *, 
         exported = torch_says("export", lambda: export(module, args, kwargs, dynamic_shapes=dynamic_shapes), hint)
     _own_storages(exported)
     _name_lifted_tensors(exported)
+    move_scalars(exported, _device_of(exported))
     written = written_to(exported)
     if written.buffers and not forget_mutations:
         detail = (
@@ -83,6 +90,12 @@ def torch_says(phase: str, work: Callable[[], T], hint: str = "") -> T:
         return work()
     except Exception as error:
         raise ExportFailed(phase=phase, kind=type(error).__name__, detail=error, hint=hint) from error
+
+
+def _device_of(exported: ExportedProgram) -> torch.device:
+    tensors = [*exported.state_dict.values(), *pytree.tree_leaves(exported.example_inputs)]
+    devices = {tensor.device for tensor in tensors if isinstance(tensor, torch.Tensor)}
+    return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
 
 
 def _own_storages(program: ExportedProgram) -> None:
