@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from aoti_serve.model import container as container_module
 from aoti_serve.model.container import Container
+from aoti_serve.model.device import CardBlock
 from aoti_serve.model.variants import Variants
 from aoti_serve.weights.index import read_index
 
@@ -107,6 +108,16 @@ def test_bytes_reach_the_card_as_they_arrive(on_fake: OnFake, mixed: Compiled, s
         other.commit()
         want = other.run(mixed.inputs)["logits"]
     assert torch.equal(on_fake.container.run(mixed.inputs)["logits"], want)
+
+
+def test_memory_moves_only_when_it_was_given_back() -> None:
+    """The runtime reads where it was told to: nothing tells it of memory that did not say that it moves."""
+    block = CardBlock(1000, torch.device("cpu"))
+    place = block.tensor.data_ptr()
+    assert not block.hold()
+    assert block.tensor.data_ptr() == place
+    block.free()
+    assert block.hold()
 
 
 def test_pinned_memory_is_reused_only_when_its_copy_has_left(on_fake: OnFake, mixed: Compiled, swapped: Swap) -> None:
