@@ -26,8 +26,8 @@ from aoti_serve.weights.follower import Follower
 from aoti_serve.weights.target import NOTHING, Receipt, Report, Target
 
 FENCE_WAIT_S = 5.0
-# A runner that comes back from native code waits so long for the GIL while Python is busy; 5 ms unless it is told.
-SWITCH_INTERVAL_S = 0.5e-3
+# A runner that begins or ends a run waits so long for the GIL while the event loop is busy; 5 ms unless Python is told.
+SWITCH_INTERVAL_S = 0.05e-3
 
 
 class Replica:
