@@ -19,12 +19,16 @@ DEFAULT_NAME = "default"
 
 
 class ConfigFile(NamedTuple):
-    """`content` is what Serve takes; `models` and `ingresses` (by application) are of those that are ours."""
+    """`content` is what Serve takes; `models` and `ingresses` (by application) are of those that are ours.
+
+    `prefixes` are the paths below which they answer, "" for all; in the file's order.
+    """
 
     path: Path
     content: dict[str, Any]
     models: list[ModelConfig]
     ingresses: dict[str, str]
+    prefixes: list[str]
 
     @property
     def names(self) -> list[str]:
@@ -45,12 +49,14 @@ def read_config(path: Path) -> ConfigFile:
         raise InvalidConfig(detail=f"{path}: not a Serve configuration: it has no list 'applications'")
     models: list[ModelConfig] = []
     ingresses = {}
+    prefixes = []
     for application in applications:
         if application.get("import_path") == BUILDER:
             own = _models(path, application)
             models += own
             ingresses[application.get("name", DEFAULT_NAME)] = _ingress(own)
-    return ConfigFile(path, content, models, ingresses)
+            prefixes.append(str(application.get("route_prefix") or "/").rstrip("/"))
+    return ConfigFile(path, content, models, ingresses, prefixes)
 
 
 def _ingress(models: Sequence[ModelConfig]) -> str:

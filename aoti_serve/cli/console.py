@@ -15,9 +15,18 @@ from rich.text import Text
 from aoti_serve.errors import AotiServeError
 
 P = ParamSpec("P")
+
+
+class ProgressConsole(Console):
+    """Falls silent when nobody reads it any more: a command must end what it has started all the same."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 # No markup: labels, shapes and paths hold brackets. Standard error, so that --json leaves standard output to scripts.
 out = Console(soft_wrap=True, markup=False, highlight=False)
-progress_out = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+progress_out = ProgressConsole(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import suppress
 
 import psutil
 
 LAST_WORDS_S = 1.0
 HEAD = "gcs_server"
+HAPROXY = "haproxy"
+DOORS = (HAPROXY, "ray::ProxyActor")
+DOORS_S = 0.3
 
 
 class Family:
@@ -31,6 +35,20 @@ class Family:
     def whole(self) -> bool:
         """Whether the head of the Ray cluster that we have started, if any, is alive."""
         return all(_alive(process) for process in self._heads)
+
+    def shut_doors(self) -> None:
+        """End those that take requests for others: who has no application behind it would say 404 to everybody.
+
+        HAProxy gets a moment to say what it is about to say.
+        """
+        self.see()
+        doors = [process for process in self._seen if _name(process).startswith(DOORS)]
+        for process in doors:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGUSR1 if _name(process) == HAPROXY else signal.SIGTERM)
+        for process in psutil.wait_procs(doors, timeout=DOORS_S)[1]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def end(self) -> None:
         """Kill whoever is left, after a moment to end by themselves."""

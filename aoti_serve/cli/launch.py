@@ -57,7 +57,13 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+        """Of the first application of ours."""
+        return self._urls[0]
+
+    @property
+    def _urls(self) -> list[str]:
+        root = f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+        return [root + prefix for prefix in self.config.prefixes or [""]]
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -148,7 +154,8 @@ class Server:
 
     def _answers(self) -> bool:
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/v2/health/ready", timeout=5, trust_env=False).is_success
+            answers = [httpx.get(f"{url}/v2/health/ready", timeout=5, trust_env=False) for url in self._urls]
+            return all(answer.is_success for answer in answers)
         return False
 
     def _end(self, folder: Path) -> None:
@@ -174,6 +181,7 @@ class Server:
                 answered.set()
             elif not self._was_ready or drained(self.config.ingresses, self._drain_s):
                 answered.set()
+                self._family.shut_doors()
                 with suppress(Exception):  # whatever Ray says now, its processes are ended
                     self._applications.delete()
 

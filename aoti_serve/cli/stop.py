@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM ask for."""
+"""What Ctrl-C, SIGTERM, and a terminal that goes away ask for."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class Stop:
 
     def catch(self) -> None:
         """Take over the signals; again whenever somebody may have put in handlers of his own."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self.ask())
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                signal.signal(number, lambda *_: self.ask())
 
     def ask(self) -> None:
         (self._at_once if self.asked else self._asked).set()

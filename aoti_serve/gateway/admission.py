@@ -26,8 +26,9 @@ class Admission:
     def check(self, rows: int, nbytes: int, level: int, runners: int) -> None:
         """Raise QueueFull if a request of this size and level of priority may not wait behind all that does."""
         config, backlog = self._config, self._backlog
-        if backlog.rows + (rows or 1) > config.max_queued_rows:
-            raise self._full(f"{backlog.rows} rows", config.max_queued_rows, "max_queued_rows", runners)
+        counted = backlog.counted_before(level)
+        if counted + min(rows or 1, self._largest) > config.max_queued_rows:
+            raise self._full(f"{counted} rows", config.max_queued_rows, "max_queued_rows", runners)
         if backlog.nbytes + nbytes > config.max_queued_bytes:
             waiting, limit = (f"{size / MB:.3g} MB" for size in (backlog.nbytes, config.max_queued_bytes))
             raise self._full(waiting, limit, "max_queued_bytes", runners)

@@ -37,8 +37,8 @@ class Queue:
 class Backlog:
     """The queues of all shapes. Lives in the gateway's event loop.
 
-    A piece without rows counts as one row, so that there is an end to them. `ample` counts the shapes of which more
-    than half a batch waits. Costs: O(log n) for a piece that enters or leaves, and O(shapes) to choose a batch.
+    A piece without rows counts as one row. `ample` counts the shapes of which more than half a batch waits. Costs:
+    O(log n) for a piece that enters or leaves, and O(shapes) to choose a batch.
     """
 
     def __init__(self, largest: int, delay: float) -> None:
@@ -50,10 +50,15 @@ class Backlog:
         self._delay = delay
         self._queues: dict[Shape, Queue] = {}
         self._rows_at = [0] * (LEAST_URGENT + 1)
+        self._counted_at = [0] * (LEAST_URGENT + 1)
 
     def rows_before(self, level: int) -> int:
         """Rows of this level of priority and of more urgent ones."""
         return sum(self._rows_at[: level + 1])
+
+    def counted_before(self, level: int) -> int:
+        """The same, of large requests only the first piece."""
+        return sum(self._counted_at[: level + 1])
 
     def enter(self, piece: Piece) -> None:
         queue = self._queues.get(piece.shape)
@@ -69,6 +74,7 @@ class Backlog:
         self.rows += rows
         self.nbytes += piece.nbytes
         self._rows_at[piece.level] += rows
+        self._counted_at[piece.level] += piece.counted
 
     def withdraw(self, piece: Piece) -> None:
         """Take out one that waits, wherever it stands."""
@@ -123,6 +129,7 @@ class Backlog:
             left += rows
             nbytes += piece.nbytes
             self._rows_at[piece.level] -= rows
+            self._counted_at[piece.level] -= piece.counted
             piece.queue = None
         queue.live -= len(pieces)
         queue.rows -= left

@@ -1,10 +1,11 @@
 """Requests share runs. This is the whole policy, in the order in which a request meets it.
 
 **Admission.** What may not wait is refused at once (QueueFull, 503, with the seconds after which to come again): beyond
-`max_queued_rows` or `max_queued_bytes`, and if the rows that go before it would not leave within `max_queue_wait_ms` at
-the pace that is measured while all runners are busy. So an overload costs those who come too much, and not everybody
-their latency. A full batch for each runner may always wait, however slow the model is; while the pace is not known, or
-there is no runner, only the first two limits hold. When nothing waits, any request is let in.
+`max_queued_rows`, of which a request larger than a batch takes one batch, or `max_queued_bytes`, and if the rows that
+go before it would not leave within `max_queue_wait_ms` at the pace that is measured while all runners are busy. So an
+overload costs those who come too much, and not everybody their latency. A full batch for each runner may always wait,
+however slow the model is; while the pace is not known, or there is no runner, only the first two limits hold. When
+nothing waits, any request is let in.
 
 **Order.** A request goes by its arrival plus its level of priority (1 to 9; 0, or nothing, means 5) times
 `priority_ageing_ms`: the urgent first, equals in order, and nobody waits longer than eight times that for others that

@@ -47,13 +47,15 @@ class Piece:
 
     `future` is the request's, one for all its pieces; it is done when nobody needs them any more: answered, failed,
     expired, or the caller has gone. Lower `rank` goes first, and of equal ones the lower `number`. `queue` and `batch`
-    say where it is; `died`, that a replica has died with it. Times are the loop's.
+    say where it is; `died`, that a replica has died with it; `counted` is for how many rows it counts where the rows
+    that wait are limited. Times are the loop's.
     """
 
     __slots__ = (
         "arrays",
         "arrival",
         "batch",
+        "counted",
         "deadline",
         "died",
         "future",
@@ -83,6 +85,7 @@ class Piece:
         self.arrays = arrays
         self.shape = shape
         self.rows = rows
+        self.counted = rows or 1  # so that there is an end to those without rows
         self.nbytes = nbytes
         self.level = level
         self.arrival = arrival

@@ -35,7 +35,7 @@ def cuts(rows: int, largest: int, smallest: int) -> list[Cut]:
 
 
 def divided(whole: Piece, model: str, largest: int, smallest: int) -> list[Piece]:
-    """A request in pieces that know of each other, in order."""
+    """A request in pieces that know of each other, in order; the first one counts for all of them."""
     parts = cuts(whole.rows, largest, smallest)
     split = Split(model, parts)
     for start, stop, _ in parts:
@@ -43,6 +43,8 @@ def divided(whole: Piece, model: str, largest: int, smallest: int) -> list[Piece
         nbytes = sum([array.nbytes for array in arrays])
         facts = whole.level, whole.arrival, whole.rank, whole.deadline, whole.future
         split.pieces.append(Piece(arrays, whole.shape, stop - start, nbytes, *facts, split))
+    for piece in split.pieces[1:]:
+        piece.counted = 0
     return split.pieces
 
 
@@ -74,6 +76,7 @@ class Split:
             self.dissolve()
         elif self._rounds == ROUNDS:
             last.future.set_exception(VersionsDiffer(model=self._model, rounds=self._rounds))
+            self.dissolve()
         else:
             self._rounds += 1
             self._waits_for = len(late)

@@ -44,6 +44,31 @@ async def test_a_request_that_alone_is_more_than_may_wait_is_taken_when_nobody_w
 
 
 @in_simulated_time
+async def test_a_large_request_keeps_no_small_one_out() -> None:
+    replica = Replica(held=True, version=1)
+    queue = batcher(replica, max_batch_size=2, max_queued_rows=2)
+    tasks = submitted(queue, rows_of(0, rows=50), rows_of(1), rows_of(2))
+    await settled()
+    with pytest.raises(QueueFull, match=r"full: 2 rows, the limit is 2 \(max_queued_rows\)"):
+        await queue.submit(rows_of(3))
+    replica.release(99)
+    assert [len(values_of(rows)) for rows in await asyncio.gather(*tasks)] == [50, 1, 1]
+
+
+@in_simulated_time
+async def test_rows_of_less_urgent_levels_take_no_room_from_the_urgent() -> None:
+    replica = Replica(held=True)
+    queue = batcher(replica, max_queued_rows=2)
+    tasks = submitted(queue, *map(rows_of, range(3)))
+    await settled()
+    tasks += submitted(queue, rows_of(4), priority=1)
+    with pytest.raises(QueueFull):
+        await queue.submit(rows_of(5))
+    replica.release(9)
+    await asyncio.gather(*tasks)
+
+
+@in_simulated_time
 async def test_the_queue_has_room_again_when_rows_have_left() -> None:
     replica = Replica(held=True)
     queue = batcher(replica, max_queued_rows=2)
