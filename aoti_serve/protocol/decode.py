@@ -100,17 +100,17 @@ def _viewed(tensor: InputHead, raw: memoryview) -> NDArray[Any]:
 def _head(message: dict[str, Any], inputs: tuple[InputHead, ...]) -> RequestHead:
     identity, outputs, parameters = message.get("id"), message.get("outputs"), _parameters(message)
     names, binary = None, []
-    if outputs:
-        entries = [_typed(entry, dict, "an entry of 'outputs'") for entry in _typed(outputs, list, "'outputs'")]
+    if outputs is not None and _typed(outputs, list, "'outputs'"):
+        entries = [_typed(entry, dict, "an entry of 'outputs'") for entry in outputs]
         names = [_typed(entry.get("name"), str, "an output's 'name'") for entry in entries]
-        binary = [name for name, entry in zip(names, entries, strict=True) if _parameters(entry).get("binary_data")]
+        binary = [name for name, entry in zip(names, entries, strict=True) if _flag(_parameters(entry), "binary_data")]
     timeout = _count(parameters, "timeout", "a whole number of microseconds")
     return RequestHead(
         id=None if identity is None else _typed(identity, str, "'id'"),
         inputs=inputs,
         outputs=names,
         binary=binary,
-        binary_default=bool(parameters.get("binary_data_output")),
+        binary_default=_flag(parameters, "binary_data_output"),
         priority=_count(parameters, "priority", f"a level from 1, the most urgent, to {LEAST_URGENT}", LEAST_URGENT),
         timeout=timeout / 1e6 if timeout else None,
     )
@@ -158,10 +158,19 @@ def _parameters(entry: dict[str, Any], owner: str = "") -> dict[str, Any]:
 
 
 def _count(parameters: dict[str, Any], name: str, wanted: str, most: int = 2**63) -> int:
-    value = parameters.get(name, 0)
+    value = parameters.get(name)
+    if value is None:
+        return 0
     if type(value) is not int or not 0 <= value <= most:
         raise InvalidBody(detail=f"parameter '{name}' is {value!r}, not {wanted}")
     return value
+
+
+def _flag(parameters: dict[str, Any], name: str) -> bool:
+    value = parameters.get(name)
+    if value is not None and type(value) is not bool:
+        raise InvalidBody(detail=f"parameter '{name}' is {value!r}, neither true nor false")
+    return bool(value)
 
 
 def _typed(value: Any, kind: type, what: str) -> Any:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import labour
 import psutil
 import pytest
-from labour import asked, assert_doubled, infer
+from labour import INFER, ask, asked, assert_doubled, infer, row
 from served import Server, serving
 from toil import NOTES
 from wire import Wire, until
@@ -51,12 +51,13 @@ def test_what_is_in_flight_at_sigterm_is_answered(
     """New requests are refused meanwhile, and health says so; then no process is left."""
     with (
         one_runner(labour_dir, tmp_path, ingress, placement=placement) as server,
-        ThreadPoolExecutor(FLYING) as clients,
+        ThreadPoolExecutor(FLYING + 1) as clients,
     ):
         family = server.launched.family()
         flying = fly(server, clients, 1.0)
         server.launched.process.send_signal(signal.SIGTERM)
         until(lambda: server.http.get("/v2/health/ready").status_code == 503)
+        latecomer = clients.submit(statuses_until_it_is_gone, server)
         refused = infer(server, 100.0)
         assert (refused.status_code, "stopped" in refused.json()["error"]) == (503, True)
         assert refused.headers["Retry-After"]
@@ -65,6 +66,17 @@ def test_what_is_in_flight_at_sigterm_is_answered(
         assert server.launched.process.wait(60) == 0, server.launched.output
         assert psutil.wait_procs(family, timeout=5)[1] == []
         assert "Traceback" not in server.launched.output
+        assert latecomer.result() == {503}
+
+
+def statuses_until_it_is_gone(server: Server) -> set[int]:
+    """Of requests over one new connection after the other, until none is taken any more."""
+    body, fields = ask(row(100.0))
+    found = set()
+    with suppress(httpx.TransportError):
+        while True:
+            found.add(httpx.post(server.url + INFER, content=body, headers=fields, trust_env=False).status_code)
+    return found
 
 
 @pytest.mark.parametrize(

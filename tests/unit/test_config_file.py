@@ -45,6 +45,14 @@ def test_our_applications_are_found_among_others() -> None:
     assert found.content["applications"][1]["import_path"] == "other:app"
 
 
+def test_the_paths_below_which_our_applications_answer_are_found() -> None:
+    first = application("{models: [{name: a, package: m.pt2}]}")
+    second = application("{models: [{name: b, package: m.pt2}]}", "second").replace(
+        "{name", "{route_prefix: /m/, name", 1
+    )
+    assert read_config(written("applications:\n" + first + second)).prefixes == ["", "/m"]
+
+
 def test_a_fused_model_is_its_applications_ingress() -> None:
     models = "{models: [{name: a, package: m.pt2}, {name: b, package: m.pt2, store: b, placement: fused}]}"
     assert read_config(written("applications:\n" + application(models))).ingresses == {"default": "b-replica"}

@@ -325,10 +325,17 @@ def test_priority_and_timeout_are_read_as_triton_sends_them() -> None:
     assert (head.priority, head.timeout) == (0, None)
 
 
-@pytest.mark.parametrize(
-    "parameters", [{"priority": 10}, {"priority": -1}, {"timeout": "1"}, {"timeout": True}], ids=str
-)
-def test_a_wrong_priority_or_timeout_is_named(parameters: dict[str, Any]) -> None:
+def test_a_parameter_that_is_null_is_none() -> None:
+    head = decode_request(message(parameters={"priority": None, "timeout": None, "binary_data_output": None})).head
+    assert (head.priority, head.timeout, head.binary_default) == (0, None, False)
+
+
+WRONG_PARAMETERS = [{"priority": 10}, {"priority": -1}, {"timeout": "1"}, {"timeout": True}]
+WRONG_PARAMETERS += [{"binary_data_output": "false"}, {"binary_data_output": 1}]
+
+
+@pytest.mark.parametrize("parameters", WRONG_PARAMETERS, ids=str)
+def test_a_wrong_parameter_is_named(parameters: dict[str, Any]) -> None:
     with pytest.raises(InvalidBody, match=next(iter(parameters))):
         decode_request(message(parameters=parameters))
 

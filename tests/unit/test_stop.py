@@ -13,7 +13,7 @@ from aoti_serve.cli.stop import Stop
 
 @pytest.fixture
 def stop() -> Iterator[Stop]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield Stop()
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -26,6 +26,17 @@ def test_the_first_signal_asks_and_the_second_means_at_once(stop: Stop) -> None:
     assert (stop.asked, stop.at_once, stop.wait(0)) == (True, False, True)
     signal.raise_signal(signal.SIGINT)
     assert (stop.asked, stop.at_once) == (True, True)
+
+
+def test_a_terminal_that_goes_away_asks_too_unless_it_is_not_to_matter(stop: Stop) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop.catch()
+    signal.raise_signal(signal.SIGHUP)
+    assert not stop.asked
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    stop.catch()
+    signal.raise_signal(signal.SIGHUP)
+    assert stop.asked
 
 
 @pytest.fixture
