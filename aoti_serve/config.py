@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, PositiveInt, StringConstraints, model_validator
+from pydantic import AfterValidator, Discriminator, Field, PositiveInt, StringConstraints, Tag, model_validator
 
 from aoti_serve.tensors import Frozen, TensorSpec
 
@@ -50,10 +50,12 @@ def problems(found: Sequence[Any]) -> str:
     """pydantic's `errors()` in words, by field; without its addresses."""
     # A list whose entries are wrong is reported as too short as well.
     real = [entry for entry in found if entry["type"] != "too_short"] or found
-    return "; ".join(
-        f"{'.'.join(map(str, entry['loc']))}: {entry['msg'].removeprefix('Value error, ')}".removeprefix(": ")
-        for entry in real
-    )
+    return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {_words(entry)}".removeprefix(": ") for entry in real)
+
+
+def _words(problem: Any) -> str:
+    unknown = problem["type"] == "extra_forbidden"
+    return "there is no such key" if unknown else str(problem["msg"]).removeprefix("Value error, ")
 
 
 class BatchingConfig(Frozen):
@@ -90,6 +92,16 @@ class ScalingConfig(Frozen):
         if self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
         return self
+
+
+def _kind(value: object) -> str:
+    return "scaling" if isinstance(value, Mapping | ScalingConfig) else "count"
+
+
+# By tags, so that an error is of the one that was meant.
+ReplicaCount = Annotated[
+    Annotated[PositiveInt, Tag("count")] | Annotated[ScalingConfig, Tag("scaling")], Discriminator(_kind)
+]
 
 
 class DeclaredSignature(Frozen):
@@ -136,7 +148,7 @@ class ModelConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_runners: PositiveInt = 1
     placement: Literal["split", "fused"] = "split"
-    replicas: PositiveInt | ScalingConfig = 1
+    replicas: ReplicaCount = 1
     batching: BatchingConfig = BatchingConfig()
 
     @property
@@ -153,7 +165,7 @@ class ModelConfig(Frozen):
 class GatewayConfig(Frozen):
     """The ingress. Sizes in bytes."""
 
-    replicas: PositiveInt | ScalingConfig = 1
+    replicas: ReplicaCount = 1
     max_body_bytes: PositiveInt = 64 * 2**20
     max_weights_bytes: PositiveInt = 16 * 2**30
     max_weights_tensors: PositiveInt = 100_000

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aoti_serve.config import AppConfig, DeclaredSignature, ModelConfig, ScalingConfig, absolute
+from aoti_serve.config import AppConfig, DeclaredSignature, ModelConfig, ScalingConfig, absolute, problems
 from aoti_serve.tensors import Dim, TensorSpec
 
 
@@ -98,6 +98,22 @@ def test_a_name_that_is_no_part_of_a_url_is_refused(name: str) -> None:
 def test_what_cannot_be_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         config(model(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        pytest.param(
+            {"replicas": {"min": 3, "max": 2}}, "models.0.replicas.scaling: min 3 is above max 2", id="min above max"
+        ),
+        pytest.param({"replicas": 0}, "models.0.replicas.count: Input should be greater than 0", id="no replica"),
+        pytest.param({"num_runner": 2}, "models.0.num_runner: there is no such key", id="misspelt"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        config(model(**changes))
+    assert problems(caught.value.errors()) == says
 
 
 def test_an_application_needs_a_model() -> None:
