@@ -14,6 +14,7 @@ from aoti_serve.errors import StartFailed
 
 POLL_S = 0.1
 ANSWER_S = 5.0
+PROXY = "SERVE_PROXY_ACTOR"
 
 
 class Applications:
@@ -65,6 +66,15 @@ def drained(ingresses: Mapping[str, str], seconds: float) -> bool:
     except Exception as error:  # a gateway that has just died, or is somebody else's
         progress_out.print(f"note: a gateway cannot be asked what is in flight: {error!r}")
     return True
+
+
+def end_proxies() -> None:
+    """End Serve's own proxies, on a cluster that nobody else uses."""
+    import ray
+
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["name"].startswith(PROXY):
+            ray.kill(ray.get_actor(actor["name"], actor["namespace"]))
 
 
 def _handle(application: str, ingress: str) -> Any:

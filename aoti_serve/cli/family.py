@@ -9,9 +9,7 @@ import psutil
 
 LAST_WORDS_S = 1.0
 HEAD = "gcs_server"
-HAPROXY = "haproxy"
-DOORS = (HAPROXY, "ray::ProxyActor")
-DOORS_S = 0.3
+HAPROXY, HAPROXY_S = "haproxy", 0.3
 
 
 class Family:
@@ -36,17 +34,14 @@ class Family:
         """Whether the head of the Ray cluster that we have started, if any, is alive."""
         return all(_alive(process) for process in self._heads)
 
-    def shut_doors(self) -> None:
-        """End those that take requests for others: who has no application behind it would say 404 to everybody.
-
-        HAProxy gets a moment to say what it is about to say.
-        """
+    def end_haproxy(self) -> None:
+        """Have it take no more connections, and end it after a moment for what it is about to say."""
         self.see()
-        doors = [process for process in self._seen if _name(process).startswith(DOORS)]
-        for process in doors:
+        found = [process for process in self._seen if _name(process) == HAPROXY]
+        for process in found:
             with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGUSR1 if _name(process) == HAPROXY else signal.SIGTERM)
-        for process in psutil.wait_procs(doors, timeout=DOORS_S)[1]:
+                process.send_signal(signal.SIGUSR1)
+        for process in psutil.wait_procs(found, timeout=HAPROXY_S)[1]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 

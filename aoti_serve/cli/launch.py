@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 from rich.status import Status
 
-from aoti_serve.cli.applications import Applications, drained, ingress_among
+from aoti_serve.cli.applications import Applications, drained, end_proxies, ingress_among
 from aoti_serve.cli.config_file import ConfigFile
 from aoti_serve.cli.console import progress_out
 from aoti_serve.cli.family import Family
@@ -181,8 +181,8 @@ class Server:
                 answered.set()
             elif not self._was_ready or drained(self.config.ingresses, self._drain_s):
                 answered.set()
-                self._family.shut_doors()
                 with suppress(Exception):  # whatever Ray says now, its processes are ended
+                    self._shut_doors()
                     self._applications.delete()
 
         pulse = Pulse(_ask_ray, ANSWER_S)  # told to end, its head may live on and answer nothing
@@ -190,6 +190,13 @@ class Server:
         in_time = self._in_time(leave, self._drain_s + DELETE_S, lambda: pulse.lost() or not self._family.whole)
         self._ray_answers = self._family.whole and not pulse.lost()
         return in_time and answered.is_set() and self._ray_answers
+
+    def _shut_doors(self) -> None:
+        """A proxy with no application behind it would say 404 to everybody."""
+        if self.fast:
+            self._family.end_haproxy()
+        elif self.address is None:
+            end_proxies()
 
     def _in_time(self, work: Callable[[], None], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
         thread = threading.Thread(target=work, daemon=True)
