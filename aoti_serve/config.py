@@ -62,8 +62,9 @@ class BatchingConfig(Frozen):
     """How requests share a run, and when they are refused. Rows, not requests: a request of 8 images counts 8.
 
     `max_queue_delay_ms` is how long rows may wait for company while a runner is free; 0 never lets a runner idle.
-    Beyond `max_queued_rows` or `max_queued_bytes` a request is refused, and also if the rows before it would not leave
-    within `max_queue_wait_ms` (null: however long). Each level of priority is worth `priority_ageing_ms` of waiting.
+    Beyond `max_queued_rows` (one larger than a batch counts as one batch) or `max_queued_bytes` a request is refused,
+    and also if the rows before it would not leave within `max_queue_wait_ms` (null: however long). Each level of
+    priority is worth `priority_ageing_ms` of waiting.
     """
 
     max_batch_size: PositiveInt = 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Collection
 from contextlib import suppress
 
 import psutil
@@ -41,17 +42,21 @@ class Family:
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGUSR1)
-        for process in psutil.wait_procs(found, timeout=HAPROXY_S)[1]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        _kill_after(HAPROXY_S, found)
 
     def end(self) -> None:
         """Kill whoever is left, after a moment to end by themselves."""
-        _, alive = psutil.wait_procs(self._seen, timeout=LAST_WORDS_S)
-        for process in alive:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(alive, timeout=LAST_WORDS_S)
+        killed = _kill_after(LAST_WORDS_S, self._seen)
+        psutil.wait_procs(killed, timeout=LAST_WORDS_S)
+
+
+def _kill_after(seconds: float, processes: Collection[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended by themselves by then."""
+    alive: list[psutil.Process] = psutil.wait_procs(processes, timeout=seconds)[1]
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return alive
 
 
 def _name(process: psutil.Process) -> str:

@@ -35,7 +35,7 @@ def up(
     drain_seconds: DrainSeconds = 30.0,
     as_json: AsJson = False,
 ) -> None:
-    """Serve CONFIG; until Ctrl-C or SIGTERM, or, on a cluster that was joined, until `aoti-serve down`.
+    """Serve CONFIG; until Ctrl-C, SIGTERM or SIGHUP, or, on a cluster that was joined, until `aoti-serve down`.
 
     From then on new requests get a 503, and those in flight are answered; a second signal ends it at once.
     With --address the cluster's own settings hold: whether its ingress is fast was decided when it was started.

@@ -12,7 +12,7 @@ META = torch.device("meta")
 
 
 class Scalars(nn.Module):
-    """Of its constants `made` and `plain` meet tensors elsewhere; `apart` and `wide` only each other, on the host."""
+    """What forward() makes and `plain` meet tensors elsewhere; `apart` and `wide` only each other, on the host."""
 
     def __init__(self) -> None:
         super().__init__()
