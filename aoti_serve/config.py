@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Discriminator, Field, PositiveInt, StringCo
 
 from aoti_serve.tensors import Frozen, TensorSpec
 
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 
 
@@ -163,11 +164,40 @@ class ModelConfig(Frozen):
         return absolute(self.store or str(self.package.with_suffix(".versions")))
 
 
-class GatewayConfig(Frozen):
-    """The ingress. Sizes in bytes."""
+class Tls(Frozen):
+    """PEM files of the listener: its certificate with the chain behind it, and its private key."""
 
+    certificate: Path
+    key: Path
+
+
+class GatewayConfig(Frozen):
+    """The gateways, and what a client of theirs may cost. Sizes in bytes, times in seconds, limits per gateway.
+
+    With `http_port: null` gateways do not listen; they answer through Serve's own proxies only. A request's headers may
+    take `header_timeout_s`, its body `body_timeout_s` and a second more for each `min_body_bytes_per_s` of it; a
+    connection without a request is closed after `idle_timeout_s`, one that does not take its answer after
+    `write_timeout_s`. `max_reading_bytes` is for the bodies of all requests that are being read or answered.
+    """
+
+    host: str = "127.0.0.1"
+    http_port: Annotated[int, Field(ge=1, le=65535)] | None = 8000
+    tls: Tls | None = None
     replicas: ReplicaCount = 1
+    access_log: bool = False
+    max_connections: PositiveInt = 4096
+    max_header_bytes: PositiveInt = 32 * 2**10
+    max_headers: PositiveInt = 100
+    header_timeout_s: Seconds = 10.0
+    body_timeout_s: Seconds = 30.0
+    min_body_bytes_per_s: PositiveInt = 2**20
+    idle_timeout_s: Seconds = 60.0
+    write_timeout_s: Seconds = 60.0
+    max_reading_bytes: PositiveInt = 512 * 2**20
     max_body_bytes: PositiveInt = 64 * 2**20
+    max_json_bytes: PositiveInt = 8 * 2**20
+    max_request_tensors: PositiveInt = 256
+    max_request_rows: PositiveInt = 65_536
     max_weights_bytes: PositiveInt = 16 * 2**30
     max_weights_tensors: PositiveInt = 100_000
     max_weights_header_bytes: PositiveInt = 16 * 2**20
