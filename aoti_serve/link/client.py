@@ -20,14 +20,15 @@ QUIET, STOPPED = 4, 20
 class Link(Connection):
     """Batches go, answers come, many at a time. Lives in the gateway's event loop.
 
-    `leaving` says that the replica wants no new batches. Silence is counted in ticks, not in seconds: a gateway that
-    was stopped itself must not take that for the silence of others.
+    `leaving` counts the ticks since the replica wanted to go; it still answers until it is let go. Silence is counted
+    in ticks, not in seconds: a gateway that was stopped itself must not take that for the silence of others.
     """
 
     def __init__(self, model: str, address: Address, gateway: str) -> None:
         super().__init__()
         self.address = address
-        self.leaving = False
+        self.leaving = 0
+        self._gone = False
         self._model = model
         self._gateway = gateway
         self._calls: dict[int, Future[Answer]] = {}
@@ -38,7 +39,7 @@ class Link(Connection):
     @property
     def usable(self) -> bool:
         """Whether a batch may be sent now."""
-        return self._silent < QUIET and not self.leaving and not self.closed.done()
+        return self._silent < QUIET and not self._gone and not self.closed.done()
 
     @property
     def load(self) -> float:
@@ -67,8 +68,15 @@ class Link(Connection):
     def tick(self) -> None:
         """Time has passed. Ends a link whose replica is stopped."""
         self._silent += 1
+        self.leaving += self.leaving > 0
         if self._silent >= STOPPED:
             self.abort(LinkBroken(detail=f"replica {self.address.replica} has stopped"))
+
+    def let_go(self) -> None:
+        """Send no more batches, and tell the replica."""
+        if not self._gone:
+            self._gone = True
+            self.outgoing.signal(Kind.LEFT)
 
     def begin(self) -> None:
         self.expect(GREETING.size, self._greet)
@@ -80,8 +88,7 @@ class Link(Connection):
             case Kind.ANSWER | Kind.FAILURE:
                 self._settle(answer, frame)
             case Kind.LEAVING:
-                self.leaving = True
-                self.outgoing.signal(Kind.LEFT)
+                self.leaving = self.leaving or 1
             case Kind.BEAT:
                 pass
             case _:

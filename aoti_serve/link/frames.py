@@ -12,8 +12,8 @@ A frame is a header and at most `PART` bytes behind it:
 message larger than `PART` goes in several frames, all but the first of kind MORE, and frames of other calls may come in
 between: nothing large holds up anything small. `busy` counts the batches that a replica has in hand, of all gateways.
 
-    gateway to replica   BATCH  MORE  CANCEL (nobody waits for it any more)  LEFT (heard that you leave)
-    replica to gateway   ANSWER  FAILURE  MORE  BEAT (I am not stopped)  LEAVING (send no new batches)
+    gateway to replica   BATCH  MORE  CANCEL (nobody waits for it any more)  LEFT (there will be no more)
+    replica to gateway   ANSWER  FAILURE  MORE  BEAT (I am not stopped)  LEAVING (send no more)
 
 Before the first frame both ends have shown that they belong together: see `handshake`.
 """

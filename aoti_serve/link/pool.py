@@ -16,6 +16,9 @@ from aoti_serve.link.server import BEAT_S
 
 logger = logging.getLogger("ray.serve")
 FIRST_S, LONGEST_S = 0.05, 2.0  # between two tries to connect
+# Ticks that the last replica of all is still used after it has said that it leaves: Serve, which ends an application's
+# gateways at the same time, may not have told this one yet.
+PATIENCE = 8
 
 
 class Pool:
@@ -35,6 +38,7 @@ class Pool:
         self._keepers: dict[str, Task[None]] = {}
         self._usable = asyncio.Event()
         self._runners = 0
+        self._draining = False
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
 
     @property
@@ -58,6 +62,10 @@ class Pool:
             await self._usable.wait()
         return await link.ask(batch)
 
+    def drain(self) -> None:
+        """Use replicas that want to leave as long as there are batches: no more will come than are in hand now."""
+        self._draining = True
+
     def close(self) -> None:
         for task in (self._ticking, *self._keepers.values()):
             task.cancel()
@@ -65,10 +73,15 @@ class Pool:
             link.transport.close()
 
     def _least_loaded(self) -> Link | None:
+        links = self._willing()
+        if len(links) <= 1:
+            return links[0] if links else None
+        return min(links, key=lambda link: (link.load, random.random()))
+
+    def _willing(self) -> list[Link]:
+        """Those that can be sent a batch now; the leaving ones only while there are no others."""
         usable = [link for link in self._links.values() if link.usable]
-        if len(usable) <= 1:
-            return usable[0] if usable else None
-        return min(usable, key=lambda link: (link.load, random.random()))
+        return [link for link in usable if not link.leaving] or usable
 
     async def _keep(self, replica: str) -> None:
         pause = FIRST_S
@@ -93,10 +106,18 @@ class Pool:
             await asyncio.sleep(BEAT_S)
             for link in list(self._links.values()):
                 link.tick()
+            self._let_go()
             self._look()
 
+    def _let_go(self) -> None:
+        """Let replicas leave that others can stand in for, and all after a while, unless this gateway leaves, too."""
+        willing = self._willing()
+        for link in self._links.values():
+            if link.leaving and (link not in willing or (link.leaving > PATIENCE and not self._draining)):
+                link.let_go()
+
     def _look(self) -> None:
-        runners = sum(link.address.runners for link in self._links.values() if link.usable)
+        runners = sum(link.address.runners for link in self._willing())
         if runners:
             self._usable.set()
         if runners != self._runners:
