@@ -252,16 +252,20 @@ async def test_a_replica_on_another_node_is_reached_once_it_listens_there() -> N
 
 async def test_batches_go_to_the_replica_with_the_least_to_do() -> None:
     busy, free = Held(), Held()
-    async with served(busy, name="r1") as (_, one), served(free, name="r2") as (_, two):
-        async with linked(one) as other, pooled(one, two) as pool:
-            await until(lambda: pool.runners == 2)
-            tasks = [asyncio.create_task(other.ask(rows(0))) for _ in range(3)]
-            await busy.until(3)
-            tasks += [asyncio.create_task(pool.ask(rows(1))) for _ in range(2)]  # the beat tells of the others' three
-            await free.until(1)
-            for held in (busy, free):
-                held.go.set()
-            await asyncio.gather(*tasks)
+    async with (
+        served(busy, name="r1") as (_, one),
+        served(free, name="r2") as (_, two),
+        linked(one) as other,
+        pooled(one, two) as pool,
+    ):
+        await until(lambda: pool.runners == 2)
+        tasks = [asyncio.create_task(other.ask(rows(0))) for _ in range(3)]
+        await busy.until(3)
+        tasks += [asyncio.create_task(pool.ask(rows(1))) for _ in range(2)]  # the beat tells of the others' three
+        await free.until(1)
+        for held in (busy, free):
+            held.go.set()
+        await asyncio.gather(*tasks)
 
 
 async def test_an_ask_waits_until_there_is_a_replica() -> None:
@@ -281,21 +285,24 @@ async def test_a_link_outlives_a_target_that_does_not_name_its_replica() -> None
 
 async def test_a_leaving_replica_gets_nothing_new_while_there_is_another() -> None:
     one, two = Held(), Held()
-    async with served(one, name="r1") as (leaving, first), served(two, name="r2") as (_, second):
-        async with pooled(first) as pool:
-            before = asyncio.create_task(pool.ask(rows(1)))
-            await one.until(1)
-            pool.follow([first, second])
-            await until(lambda: pool.runners == 2)
-            left = asyncio.create_task(leaving.leave(10))
-            await until(lambda: pool.runners == 1)
-            after = asyncio.create_task(pool.ask(rows(2)))
-            await two.until(1)
-            assert not left.done(), "something is in hand"
-            one.go.set()
-            two.go.set()
-            assert await left
-            assert [(await task).outputs[0].tolist() for task in (before, after)] == [[2], [4]]
+    async with (
+        served(one, name="r1") as (leaving, first),
+        served(two, name="r2") as (_, second),
+        pooled(first) as pool,
+    ):
+        before = asyncio.create_task(pool.ask(rows(1)))
+        await one.until(1)
+        pool.follow([first, second])
+        await until(lambda: pool.runners == 2)
+        left = asyncio.create_task(leaving.leave(10))
+        await until(lambda: pool.runners == 1)
+        after = asyncio.create_task(pool.ask(rows(2)))
+        await two.until(1)
+        assert not left.done(), "something is in hand"
+        one.go.set()
+        two.go.set()
+        assert await left
+        assert [(await task).outputs[0].tolist() for task in (before, after)] == [[2], [4]]
 
 
 async def test_the_last_replica_is_used_for_a_while_after_it_wants_to_leave() -> None:
