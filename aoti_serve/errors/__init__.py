@@ -43,6 +43,7 @@ AotiServeError                      500
 ├── PoisonousRequest                500  two replicas died over it
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
 └── ServerUnreachable, ServerRefused, StartFailed    what the command line meets
+    └── PortTaken, BadCertificate        the gateway's port, or its TLS
 
 An error is its facts: they are keyword arguments, the text is made from them, and both survive pickling, since Ray
 pickles whatever a replica raises.
@@ -82,9 +83,11 @@ from aoti_serve.errors.request import (
 )
 from aoti_serve.errors.server import (
     AdminClosed,
+    BadCertificate,
     ContainerClosed,
     DeadlineExceeded,
     InvalidConfig,
+    PortTaken,
     QueueFull,
     ReplicaBehind,
     ReplicaDied,
@@ -130,6 +133,7 @@ from aoti_serve.errors.weights import (
 __all__ = [
     "AdminClosed",
     "AotiServeError",
+    "BadCertificate",
     "BadIndexInWeights",
     "BakedConstants",
     "BodyTooLarge",
@@ -156,6 +160,7 @@ __all__ = [
     "PackageError",
     "PerhapsBaked",
     "PoisonousRequest",
+    "PortTaken",
     "QueueFull",
     "ReplicaBehind",
     "ReplicaDied",
