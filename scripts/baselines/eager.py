@@ -1,6 +1,7 @@
 """The module that every baseline serves; its seed gives it the weights of the one that ours serves.
 
 BASELINE_MODULE says which: `mlp` is `Mlp` of scripts/benchmarks/models.py, `loop:N` is `Loop(N)` of httpbench/heavy.py.
+It takes at most BASELINE_ROWS rows at once, if that is set; more run one part after the other.
 """
 
 from __future__ import annotations
@@ -49,8 +50,14 @@ class Eager:
         torch.set_num_threads(1)
         torch.manual_seed(0)
         self.module = made(os.environ.get("BASELINE_MODULE", "mlp")).eval()
+        self.most = int(os.environ.get("BASELINE_ROWS", "0"))
 
     def __call__(self, rows: Rows) -> Rows:
+        if not self.most or len(rows) <= self.most:
+            return self._run(rows)
+        return np.concatenate([self._run(rows[i : i + self.most]) for i in range(0, len(rows), self.most)])
+
+    def _run(self, rows: Rows) -> Rows:
         with torch.inference_mode():
             answers: Rows = self.module(torch.from_numpy(rows)).numpy()
         return answers

@@ -3,7 +3,8 @@
     python litserve_app.py --port N [--repaired] [--copies N] [--max-batch-size N]
 
 LitServe 0.2.19 has a fast queue over ZeroMQ and never uses it: `LitServer` passes its choice under a name that
-`TransportConfig` does not have, and the two addresses change places on the way (issue 751). --repaired mends both.
+`TransportConfig` does not have, the two addresses change places on the way (issue 751), and its first process cannot
+close what it has never opened, so it does not end. --repaired mends all three.
 """
 
 # No postponed annotations here: LitServe reads that of `decode_request` to know how a body comes.
@@ -44,14 +45,23 @@ class Api(litserve.LitAPI):  # type: ignore[misc]
         return Response(output.tobytes(), media_type=BINARY)
 
 
-def repair(server: Any) -> None:
-    def created(config: Any) -> Any:
-        broker = factory.Broker()
-        broker.start()
-        config.frontend_address, config.backend_address = broker.frontend_address, broker.backend_address
-        return factory.ZMQTransport(backend_address=broker.backend_address, frontend_address=broker.frontend_address)
+class Transport(factory.ZMQTransport):  # type: ignore[misc]
+    """May be closed where it was not used."""
 
-    factory._create_zmq_transport = created
+    def close(self, **options: Any) -> None:
+        if self._zmq:
+            super().close(**options)
+
+
+def transport(config: Any) -> Transport:
+    broker = factory.Broker()
+    broker.start()
+    config.frontend_address, config.backend_address = broker.frontend_address, broker.backend_address
+    return Transport(backend_address=broker.backend_address, frontend_address=broker.frontend_address)
+
+
+def repair(server: Any) -> None:
+    factory._create_zmq_transport = transport
     server.transport_config.transport_type = "zmq"
 
 

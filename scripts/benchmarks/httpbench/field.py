@@ -26,8 +26,8 @@ def contenders(names: Sequence[str], folder: Path, *, quick: bool) -> list[Conte
 
 
 def heavy_contenders(names: Sequence[str], folder: Path, module: Loop) -> list[Contender]:
-    """With both runners, or two copies, or two processes, busy."""
-    task = Task(tuple(HEAVY.values()), folder, f"loop:{module.times}", HEAVY_RUNNERS, HEAVY_BATCH)
+    """With both runners, or two copies, or two processes, busy; for everybody a run is of 8 rows at most."""
+    task = Task(tuple(HEAVY.values()), folder, f"loop:{module.times}", HEAVY_BATCH, HEAVY_RUNNERS, HEAVY_BATCH)
     found = []
     if OURS in names:
         model = ours.Model.of(folder, "heavy")._replace(num_runners=HEAVY_RUNNERS, max_batch_size=HEAVY_BATCH)

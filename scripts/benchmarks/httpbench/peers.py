@@ -19,12 +19,14 @@ LARGE_BATCH = 4096  # Triton refuses a request with more rows than a batch holds
 class Task(NamedTuple):
     """What all of them serve, on so many threads, and which loads they are measured under.
 
-    `module` is a name that scripts/baselines/eager.py knows; `folder` is for what a server has to put somewhere.
+    `module` is a name that scripts/baselines/eager.py knows, `most` the rows that it takes at once (0: any number);
+    `folder` is for what a server has to put somewhere.
     """
 
     loads: Sequence[Load]
     folder: Path
     module: str = "mlp"
+    most: int = 0
     copies: int = 1
     max_batch_size: int = BATCH
 
@@ -105,7 +107,7 @@ def _v2(name: str, loads: Sequence[Load]) -> Endpoint:
 
 
 def _server(name: str, command: Sequence[str], env: dict[str, str], task: Task) -> Server:
-    env = {"BASELINE_MODULE": task.module, **env}
+    env = {"BASELINE_MODULE": task.module, "BASELINE_ROWS": str(task.most), **env}
     return Server(name, lambda port: [*command, "--port", str(port)], env, BASELINES)
 
 
