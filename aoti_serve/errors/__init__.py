@@ -38,9 +38,11 @@ AotiServeError                      500
 │   ├── VersionsDiffer                   a request in pieces was overtaken by one swap after the other
 │   ├── ReplicaBehind                    a replica has not reached the fence in time
 │   ├── ReplicaDied
+│   ├── LinkBroken, LinkRefused          between a gateway and a replica
 │   └── ContainerClosed
 ├── DeadlineExceeded                504  the request's own timeout
 ├── PoisonousRequest                500  two replicas died over it
+├── ReplicaFailed                   500  a replica raised none of these
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
 └── ServerUnreachable, ServerRefused, StartFailed    what the command line meets
 
@@ -85,9 +87,12 @@ from aoti_serve.errors.server import (
     ContainerClosed,
     DeadlineExceeded,
     InvalidConfig,
+    LinkBroken,
+    LinkRefused,
     QueueFull,
     ReplicaBehind,
     ReplicaDied,
+    ReplicaFailed,
     RuntimeFailed,
     ServerRefused,
     ServerUnreachable,
@@ -146,6 +151,8 @@ __all__ = [
     "InvalidInput",
     "InvalidInputData",
     "InvalidWeights",
+    "LinkBroken",
+    "LinkRefused",
     "MissingInput",
     "MissingOperators",
     "MissingTensor",
@@ -159,6 +166,7 @@ __all__ = [
     "QueueFull",
     "ReplicaBehind",
     "ReplicaDied",
+    "ReplicaFailed",
     "RuntimeFailed",
     "ServerRefused",
     "ServerUnreachable",

@@ -54,6 +54,18 @@ class ReplicaDied(Unavailable, text="model '{model}': the replica died during th
     """A replica's process ended during a run, by this request's fault or not; another one may do the run again."""
 
 
+class LinkBroken(Unavailable, text="the link to a replica is broken: {detail}"):
+    """What came over a link is nothing that the other end would send, or it has stopped."""
+
+
+class LinkRefused(Unavailable, text="no link to a replica: {detail}"):
+    """The other end of a link does not belong to this application, or speaks another version of it."""
+
+
+class ReplicaFailed(AotiServeError, text="the replica failed ({raised}); its log has it"):
+    """A replica raised what is none of our errors: a defect. `detail` is in its own words, for the log."""
+
+
 class ContainerClosed(Unavailable, text="the container is closed"):
     """The container has been closed."""
 
