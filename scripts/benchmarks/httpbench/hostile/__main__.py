@@ -2,7 +2,7 @@
 
     scripts/bench hostile [--only NAME,NAME] [--json]
 
-One server with three models and every limit at its default. For each case the small client sends one request after the
+One server with two models and every limit at its default. For each case the small client sends one request after the
 other on a connection of its own, first alone, then while the case lasts and a second longer; target: its longest wait
 grows by at most 0.3 s, and no request of its fails. Everything stays on the loopback interface; all of it takes about
 ten minutes, most of them waiting for the server to lose patience. The result is also in var/bench/hostile.json.
@@ -38,7 +38,7 @@ from httpbench.servers import Failed, Running, running
 from httpbench.verify import answers
 
 BEFORE_S, AFTER_S = 3.0, 1.0
-WIDTHS = {models.MLP: 1024, models.MANY: models.NARROW}
+WIDTHS = {models.MLP: 1024, models.TOKENS: models.COLUMNS}
 
 
 def main() -> None:

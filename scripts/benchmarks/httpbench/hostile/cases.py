@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from httpbench.bodies import BINARY
 from httpbench.hostile import payloads
-from httpbench.hostile.models import MANY, MLP, NARROW, TOKENS
+from httpbench.hostile.models import COLUMNS, MLP, TOKENS
 from httpbench.hostile.wire import Target, counted, in_turn, said, sliced, unread
 
 MB = 10**6
@@ -51,9 +51,9 @@ def _json_cases(output: str) -> list[Case]:
 
 def _large_cases() -> list[Case]:
     megabytes = payloads.rows(MLP, 4096, 1024)
-    many = payloads.rows(MANY, 65_536, NARROW)
+    many = payloads.rows(TOKENS, 65_536, COLUMNS)
     return [
-        Case("many rows", "one request of 65,536 rows", lambda to: in_turn(to, many, 1, PATIENCE_S), MANY),
+        Case("many rows", "one request of 65,536 rows", lambda to: in_turn(to, many, 1, PATIENCE_S), TOKENS),
         Case("large bodies", "16 MB bodies, 4 clients", lambda to: _clients(4, to, megabytes, 2)),
         Case("unread answers", "16 MB answers, never read, 4 clients", lambda to: _unread(4, to, megabytes)),
     ]
