@@ -1,7 +1,7 @@
-"""Let pytriton 0.7.0 start on CPython 3.11.5 and later; run once in its environment, after the installation.
+"""Let pytriton 0.7.0 run on CPython 3.11.5 and later; run once in its environment, after the installation.
 
 Its bundled interpreter is older than the standard library that it finds, whose resource tracker asks its lock how often
-it is held: the bundled `RLock` cannot say.
+it is held: the bundled `RLock` cannot say. Any process that shares memory needs the repair, at its first tensor.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-BEFORE = "        tracker_fd = resource_tracker.getfd()\n"
-REPAIR = """\
-        import threading
-        if not hasattr(threading.RLock(), "_recursion_count"):
-            resource_tracker._resource_tracker._lock = threading._PyRLock()
+BEFORE = "LOGGER = logging.getLogger(__name__)\n"
+REPAIR = """
+import multiprocessing.resource_tracker
+import threading
+
+if not hasattr(threading.RLock(), "_recursion_count"):
+    multiprocessing.resource_tracker._resource_tracker._lock = threading._PyRLock()
 """
 
 
@@ -23,9 +25,9 @@ def main() -> None:
     assert found.origin is not None, "pytriton has no place"
     path = Path(found.origin).parent / "proxy" / "data.py"
     source = path.read_text()
-    assert BEFORE in source, f"{path} is not the one that was seen to need the repair"
+    assert source.count(BEFORE) == 1, f"{path} is not the one that was seen to need the repair"
     if REPAIR not in source:
-        path.write_text(source.replace(BEFORE, REPAIR + BEFORE, 1))
+        path.write_text(source.replace(BEFORE, BEFORE + REPAIR))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Where a microsecond goes in a request: each step of ours by itself, in one process, without Ray and HTTP.
+"""Where a microsecond goes in a request: each step by itself, in the order in which a request takes them, without Ray.
 
     scripts/bench steps [--rounds N] [--json]
 
-The model of scripts/bench http: 4 layers of 1024, one row of 4 KB in, one out. Microseconds per request, the best of
-all rounds: what a step costs when nothing disturbs it. Rows that are run or gathered together are shared out.
+The model of scripts/bench http: 4 layers of 1024, one row of 4 KB in, one out. Microseconds per request, the best
+of all rounds: what a step costs when nothing disturbs it. What is done for many rows together is shared out.
 """
 
 from __future__ import annotations
@@ -19,26 +19,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from httpbench.loads import BATCH, BUSY
 from models import Mlp, compiled
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from wire_steps import linked, listened
 
 from aoti_serve import Container
-from aoti_serve.cluster.answer import Answer
 from aoti_serve.config import BatchingConfig
 from aoti_serve.gateway.batcher import Batcher
 from aoti_serve.gateway.plan import Plan, Planner
+from aoti_serve.link.messages import Answer
 from aoti_serve.protocol.decode import arrays_of
 from aoti_serve.protocol.encode import encode_response
 from aoti_serve.protocol.messages import InferResponse
 
-WIDTH, BATCH = 1024, 64
+WIDTH = 1024
+Row = NDArray[np.float32]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -47,7 +50,7 @@ def main() -> None:
         with Container(subject.package) as container:
             container.stage(subject.weights)
             container.commit()
-            found = measured(container, options.rounds)
+            found = measured(container, options.rounds, Path(folder))
     if options.json:
         print(json.dumps(found))
         return
@@ -57,40 +60,65 @@ def main() -> None:
     Console().print(table)
 
 
-def measured(container: Container, rounds: int) -> dict[str, float]:
+def measured(container: Container, rounds: int, folder: Path) -> dict[str, float]:
+    """In the order of a request's way; the same step for JSON beside that for binary."""
     row = np.ones((1, WIDTH), np.float32)
-    binary, inline = head_of(row, binary=True), head_of(row, binary=False)
-    planner = Planner(container.signature)
-    tail = memoryview(row.tobytes())
-    plan, as_json = planner.plan(binary), planner.plan(inline)
-    batch = torch.ones(BATCH, WIDTH)
-    steps: dict[str, tuple[Callable[[], object], int]] = {
-        "head, seen before": (lambda: planner.plan(binary), 1),
-        "head, new": (lambda: Planner(container.signature).plan(binary), 1),
-        "binary input to array": (lambda: arrays_of(plan.head, tail), 1),
-        "JSON request to array": (lambda: Planner(container.signature).plan(inline), 1),
-        f"{BATCH} rows gathered": (lambda: np.concatenate([row] * BATCH), BATCH),
-        f"run, {BATCH} rows": (lambda: container.run([batch]), BATCH),
-        "run, 1 row": (lambda: container.run([batch[:1]]), 1),
-        "answer, binary": (lambda: encoded(plan, row), 1),
-        "answer, JSON": (lambda: encoded(as_json, row), 1),
+    alone, together = linked(1, rounds), linked(BATCH, rounds)
+    return {
+        f"listener, {BUSY.label}": listened(rounds, folder),
+        **decoded(container, row, rounds),
+        f"batcher, {BATCH} waiting": batched(row, rounds),
+        f"{BATCH} rows gathered": best(lambda: np.concatenate([row] * BATCH), rounds) / BATCH,
+        f"link, the gateway's end, {BATCH} rows": together.gateway / BATCH,
+        f"link, the replica's end, {BATCH} rows": together.replica / BATCH,
+        "link, the gateway's end, 1 row": alone.gateway,
+        "link, the replica's end, 1 row": alone.replica,
+        **run(container, rounds),
+        **answered(container, row, rounds),
     }
-    found = {name: best(step, rounds) / share for name, (step, share) in steps.items()}
-    return found | {f"batcher, {BATCH} waiting": batched(row, rounds)}
 
 
-def head_of(row: NDArray[np.float32], *, binary: bool) -> bytes:
+def decoded(container: Container, row: Row, rounds: int) -> dict[str, float]:
+    planner, tail = Planner(container.signature), memoryview(row.tobytes())
+    binary, inline = head_of(row, binary=True), head_of(row, binary=False)
+    plan = planner.plan(binary)
+    return {
+        "head, seen before": best(lambda: planner.plan(binary), rounds),
+        "head, new": best(lambda: Planner(container.signature).plan(binary), rounds),
+        "binary input to array": best(lambda: arrays_of(plan.head, tail), rounds),
+        "JSON request to array": best(lambda: Planner(container.signature).plan(inline), rounds),
+    }
+
+
+def run(container: Container, rounds: int) -> dict[str, float]:
+    batch = torch.ones(BATCH, WIDTH)
+    return {
+        f"run, {BATCH} rows": best(lambda: container.run([batch]), rounds) / BATCH,
+        "run, 1 row": best(lambda: container.run([batch[:1]]), rounds),
+    }
+
+
+def answered(container: Container, row: Row, rounds: int) -> dict[str, float]:
+    planner = Planner(container.signature)
+    plan, as_json = (planner.plan(head_of(row, binary=binary)) for binary in (True, False))
+    return {
+        "answer, binary": best(lambda: encoded(plan, row), rounds),
+        "answer, JSON": best(lambda: encoded(as_json, row), rounds),
+    }
+
+
+def head_of(row: Row, *, binary: bool) -> bytes:
     tensor: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": list(row.shape)}
     tensor |= {"parameters": {"binary_data_size": row.nbytes}} if binary else {"data": row.ravel().tolist()}
     return json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": binary}}).encode()
 
 
-def encoded(plan: Plan, row: NDArray[np.float32]) -> object:
+def encoded(plan: Plan, row: Row) -> object:
     outputs = [(spec, row) for _, spec in plan.outputs]
     return encode_response(InferResponse("mlp", 1, None, outputs), plan.head)
 
 
-def batched(row: NDArray[np.float32], rounds: int) -> float:
+def batched(row: Row, rounds: int) -> float:
     """The batcher's own part: requests that come together, a run that takes no time."""
 
     async def run(arrays: list[NDArray[Any]], _: float | None) -> Answer:

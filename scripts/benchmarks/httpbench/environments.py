@@ -16,28 +16,31 @@ BASELINES = ROOT / "scripts" / "baselines"
 
 
 def installed(name: str) -> Path:
-    """The Python of the environment for scripts/baselines/<name>.txt, installed first if it is not there."""
-    wanted = (BASELINES / f"{name}.txt").read_text()
+    """The Python of the environment for scripts/baselines/<name>.txt, installed first if it is not there.
+
+    What is installed also holds what <name>_repair.py, if there is one, has done to it.
+    """
+    repair = BASELINES / f"{name}_repair.py"
+    wanted = (BASELINES / f"{name}.txt").read_text() + (repair.read_text() if repair.exists() else "")
     folder = ROOT / "var" / "baselines" / name
     python, stamp = folder / "bin" / "python", folder / "installed.txt"
     if not stamp.exists() or stamp.read_text() != wanted:
         say(f"installing {name} into {folder.relative_to(ROOT)} (once)")
-        _install(name, folder, wanted)
+        _install(name, folder)
+        if repair.exists():
+            _run(str(python), str(repair))
         stamp.write_text(wanted)
     return python
 
 
-def _install(name: str, folder: Path, wanted: str) -> None:
+def _install(name: str, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     _run(sys.executable, "-m", "venv", str(folder))
-    python = str(folder / "bin" / "python")
-    install = (python, "-m", "pip", "install", "-q", "--disable-pip-version-check")
-    torch = next(line for line in wanted.splitlines() if line.startswith("torch=="))
+    requirements = BASELINES / f"{name}.txt"
+    install = (str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check")
+    torch = next(line for line in requirements.read_text().splitlines() if line.startswith("torch=="))
     _run(*install, torch)  # first and alone: anything else that wants it would fetch another build
-    _run(*install, "-r", str(BASELINES / f"{name}.txt"))
-    repair = BASELINES / f"{name}_repair.py"
-    if repair.exists():
-        _run(python, str(repair))
+    _run(*install, "-r", str(requirements))
 
 
 def require_wrk() -> None:

@@ -1,6 +1,6 @@
 """Ten times what our server can do, for a minute: what it accepts, what it refuses, and how it comes back.
 
-    scripts/bench overload [--seconds 60] [--times 10] [--only split|fused] [--json]
+    scripts/bench overload [--seconds 60] [--times 10] [--json]
 
 A model that takes about 50 ms for a batch of 4, one replica, one runner, `max_queue_wait_ms` 50. Capacity is measured
 with as many connections as keep the runner and the next batch full (wrk); the overload comes at a constant rate from a
@@ -22,12 +22,17 @@ import torch
 from models import compiled
 
 from httpbench.bodies import WIDTH, request, rows_of
-from httpbench.contenders import PLACEMENTS, V2_PATH, Endpoint, Load, Model, ours
+from httpbench.connection import Piece
+from httpbench.contenders import OURS, V2_PATH, Endpoint
 from httpbench.environments import ROOT, require_wrk, say
-from httpbench.flood import Flood, Phase, as_dict, recovered_after, show, summed_up, windows
+from httpbench.flood import Flood, Phase, recovered_after, summed_up, windows
+from httpbench.floodreport import as_dict, show
 from httpbench.heavy import calibrated
+from httpbench.loads import Load
 from httpbench.memory import watched
-from httpbench.openloop import Piece, asked
+from httpbench.openloop import asked
+from httpbench.ours import Model
+from httpbench.ours import server as our_server
 from httpbench.servers import Failed, Running, running
 from httpbench.verify import Verifier, answers
 from httpbench.wrk import measured
@@ -41,40 +46,27 @@ def main() -> None:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started is ended on the way out
     torch.set_num_threads(1)
-    floods: dict[str, Flood] = {}
     try:
         require_wrk()
-        with TemporaryDirectory(prefix="httpbench") as name:
-            floods = _floods(Path(name), options)
+        with TemporaryDirectory(prefix="httpbench") as folder:
+            flood = _flooded(Path(folder), options)
     except Failed as failure:
         sys.exit(f"error: {failure}")
-    _save(floods)
-    print(json.dumps(as_dict(floods), indent=1)) if options.json else show(floods)
+    _save(flood)
+    print(json.dumps(as_dict(flood), indent=1)) if options.json else show(flood)
 
 
-def _floods(folder: Path, options: argparse.Namespace) -> dict[str, Flood]:
+def _flooded(folder: Path, options: argparse.Namespace) -> Flood:
     say("compiling the model")
     module = calibrated(MS, BATCH)
     compiled(module, (torch.randn(BATCH, WIDTH),), folder, "heavy", stock=False)
     gc.collect()
     gc.freeze()  # a collection of all that torch has made would be a pause of the client
-    floods = {}
-    for placement in [options.only] if options.only else PLACEMENTS:
-        say(f"starting, {placement}")
-        try:
-            floods[placement] = _flooded(folder, placement, Verifier(module), options)
-        except Failed as failure:
-            say(f"  {placement}: {failure}")
-    if not floods:
-        raise Failed("no placement has started")
-    return floods
-
-
-def _flooded(folder: Path, placement: str, verifier: Verifier, options: argparse.Namespace) -> Flood:
     model = Model(folder / "heavy.pt2", folder / "heavy.safetensors", RUNNERS, BATCH, QUEUE_WAIT_MS)
-    endpoint = Endpoint(placement, V2_PATH, "v2", (FULL,))
-    with running(ours(model, placement), folder, lambda url: answers(url, (endpoint,))) as server:
-        verifier.check(server.url, endpoint, 1)
+    endpoint = Endpoint(OURS, V2_PATH, "v2", (FULL,))
+    say("starting")
+    with running(our_server("overload", model), folder, lambda url: answers(url, (endpoint,))) as server:
+        Verifier(module).check(server.url, endpoint, 1)
         return _phases(server, folder, options)
 
 
@@ -102,10 +94,10 @@ def _phases(server: Running, folder: Path, options: argparse.Namespace) -> Flood
     return Flood(capacity, phases, memory, recovered_after(before, after), options.seconds, AFTER_S)
 
 
-def _save(floods: dict[str, Flood]) -> None:
+def _save(flood: Flood) -> None:
     path = ROOT / "var" / "bench" / "overload.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(as_dict(floods), indent=1))
+    path.write_text(json.dumps(as_dict(flood), indent=1))
     say(f"saved {path}")
 
 
@@ -113,7 +105,6 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="of overload")
     parser.add_argument("--times", type=float, default=10.0, help="the capacity")
-    parser.add_argument("--only", choices=PLACEMENTS)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from httpbench.contenders import BUSY
-from httpbench.rounds import BARE, Found
+from httpbench.contenders import BARE, NOOP, OURS, family
+from httpbench.found import Found
+from httpbench.loads import BUSY
 from httpbench.wrk import Sample
 
 LABELS, BARS, ROW, TOP = 230, 520, 30, 64
@@ -45,4 +46,4 @@ def _bar(index: int, name: str, sample: Sample, longest: float) -> str:
 
 
 def _kind(name: str) -> str:
-    return "limit" if name == "noop" else "ours" if name.startswith("ours") else "theirs"
+    return {NOOP: "limit", OURS: "ours"}.get(family(name), "theirs")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -12,49 +11,16 @@ from pathlib import Path
 import httpx
 
 from httpbench.bodies import request, rows_of
-from httpbench.contenders import BUSY, Contender, Endpoint, Load
+from httpbench.contenders import BARE, Contender, Endpoint
+from httpbench.found import Found
+from httpbench.loads import BUSY, Load
 from httpbench.servers import Failed, Running, running
 from httpbench.verify import Verifier, answers
 from httpbench.wrk import Sample, measured
 
 WARM_S = 1.0
-MANY_ROWS = 1024
-BARE = "bare"
+MEGABYTES_OF_ROWS = 1024
 Say = Callable[[str], None]
-
-
-class Found:
-    """What has been measured so far, and what could not be."""
-
-    def __init__(self) -> None:
-        self._samples: dict[tuple[str, Load], list[Sample]] = defaultdict(list)
-        self.failures: dict[str, str] = {}
-
-    def add(self, name: str, load: Load, sample: Sample) -> None:
-        self._samples[name, load].append(sample)
-
-    def failed(self, name: str, why: object) -> None:
-        self.failures[name] = " ".join(str(why).split())
-
-    def median(self, name: str, load: Load = BUSY) -> Sample | None:
-        """Of all rounds; failures are added up."""
-        samples = self._samples.get((name, load))
-        if not samples:
-            return None
-        rate, p50, p90, p99 = (statistics.median(column) for column in list(zip(*samples, strict=True))[:4])
-        refused, broken = (sum(getattr(sample, failure) for sample in samples) for failure in ("refused", "broken"))
-        return Sample(rate, p50, p90, p99, refused, broken)
-
-    def names(self) -> list[str]:
-        return list(dict.fromkeys(name for name, _ in self._samples))
-
-    def loads(self, name: str) -> list[Load]:
-        return [load for other, load in self._samples if other == name]
-
-    def spread(self, name: str, load: Load = BUSY) -> float:
-        """The largest rate over the smallest: how far the rounds disagree."""
-        rates = [sample.rate for sample in self._samples[name, load]]
-        return max(rates) / min(rates) if min(rates) else 0.0
 
 
 class Rounds:
@@ -127,4 +93,4 @@ def _by_rows(loads: Iterable[Load]) -> list[tuple[int, list[Load]]]:
 
 def _patience(load: Load) -> int:
     """A slow server answers few requests of megabytes in a second."""
-    return 1 if load.rows < MANY_ROWS else 2
+    return 1 if load.rows < MEGABYTES_OF_ROWS else 2

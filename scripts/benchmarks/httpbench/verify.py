@@ -30,10 +30,10 @@ class Verifier:
         return answer
 
     def check(self, url: str, endpoint: Endpoint, rows: int) -> None:
-        """64 requests of a row each, many at once; or one request of many rows. Raises Failed."""
+        """64 rows in requests of so many each, many at once; or one request of more. Raises Failed."""
         sent = rows_of(max(rows, ROWS))
-        parts = np.split(sent, ROWS) if rows == 1 else [sent]
-        at_once = max(load.connections for load in endpoint.loads)  # more than is measured might be refused
+        parts = np.split(sent, len(sent) // rows)
+        at_once = min(ROWS, max(load.connections for load in endpoint.loads))  # more than is measured might be refused
         with httpx.Client(trust_env=False, timeout=60) as client, ThreadPoolExecutor(at_once) as pool:
             asked = [pool.submit(_ask, client, url + endpoint.path, endpoint.protocol, part) for part in parts]
             got = np.concatenate([future.result() for future in asked])

@@ -1,0 +1,77 @@
+"""The steps of a request that need sockets: the listener, and the link. CPU in µs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import uvloop
+from httpbench.bodies import request, rows_of
+from httpbench.contenders import V2_PATH
+from httpbench.environments import require_wrk
+from httpbench.loads import BUSY
+from httpbench.servers import free_port
+from httpbench.wrk import measured
+from link_ends import NODES, echoed, replica
+from starlette.types import Receive, Scope, Send
+
+from aoti_serve.config import GatewayConfig
+from aoti_serve.gateway.listener import Listener
+from aoti_serve.link.client import connected
+
+SECONDS, BATCHES = 2.0, 1000
+CLOSE_S = 5.0
+ANSWER = np.ones(1024, np.float32).tobytes()
+
+
+class Linked(NamedTuple):
+    """What one batch there and back costs each end."""
+
+    gateway: float
+    replica: float
+
+
+def listened(rounds: int, folder: Path) -> float:
+    """The listener's part in a request at 64 connections: 4 KB read, 4 KB answered, nothing done."""
+    require_wrk()
+    return min(uvloop.run(_listened(folder)) for _ in range(rounds))
+
+
+def linked(rows: int, rounds: int) -> Linked:
+    """A batch of so many rows of 4 KB over a Unix socket and the same back."""
+    with replica("uvloop") as address:
+
+        async def trips() -> list[Linked]:
+            link = await connected("mlp", address, "gateway", NODES["Unix"])
+            found = [await echoed(link, 4096 * rows, BATCHES) for _ in range(rounds)]
+            link.transport.close()
+            await link.closed
+            return [Linked(trip.gateway, trip.replica) for trip in found]
+
+        found = uvloop.run(trips())
+    return Linked(*map(min, zip(*found, strict=True)))
+
+
+async def _listened(folder: Path) -> float:
+    port = free_port()
+    listener = Listener(_noop, GatewayConfig(http_port=port), f"steps {port}")
+    await listener.open()
+    url, row = f"http://127.0.0.1:{port}{V2_PATH}", request("v2", rows_of(1))
+    began = time.process_time()
+    sample = await asyncio.to_thread(measured, url, row, folder, connections=BUSY.connections, seconds=SECONDS)
+    spent = time.process_time() - began
+    await listener.close(CLOSE_S)
+    return 1e6 * spent / (sample.rate * SECONDS)
+
+
+async def _noop(scope: Scope, receive: Receive, send: Send) -> None:
+    """Takes the body as our application does, piece by piece."""
+    more = True
+    while more:
+        more = (await receive()).get("more_body", False)
+    headers = [(b"content-length", str(len(ANSWER)).encode()), (b"content-type", b"application/octet-stream")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": ANSWER})
