@@ -10,12 +10,11 @@ from multiprocessing.connection import Connection
 
 import pytest
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
-from wired import HOST, Wired, answer, echo, everything, loop_in_a_thread, refuse, status_of, wired
+from wired import HOST, LARGE, Wired, answer, echo, everything, loop_in_a_thread, refuse, status_of, wired
 
 from aoti_serve.gateway.listener import server
 
 SPAWN = multiprocessing.get_context("spawn")
-LARGE = b"a" * 64 * 2**20
 
 
 def test_a_body_that_nobody_wants_is_answered_without_a_reset() -> None:

@@ -19,6 +19,8 @@ from aoti_serve.gateway.listener import Listener
 T = TypeVar("T")
 HOST = "127.0.0.1"
 PATIENCE_S = 20.0
+# More than every buffer between a client and the application.
+LARGE = b"a" * 64 * 2**20
 
 
 async def answer(send: ASGISendCallable, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

@@ -199,14 +199,15 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """What has arrived last cannot be read. The answers to what came before it are still given."""
-        if not self._in_head and self.cycle is self.answering:
-            self._break_off(self.answering, refusal)
-        elif self.answering is None:
+        broken = self.cycle if self.cycle and self.cycle.more_body and not self._in_head else None
+        if self.answering is None:
             self._end(refusal)
+        elif broken is self.answering:
+            self._break_off(broken, refusal)
         else:
             self._unread_before = refusal
             self.flow.pause_reading()
-            if not self._in_head and self.pipeline and self.pipeline[0][0] is self.cycle:
+            if broken and self.pipeline and self.pipeline[0][0] is broken:
                 self.pipeline.popleft()
 
     def _break_off(self, exchange: Exchange, refusal: Refusal) -> None:

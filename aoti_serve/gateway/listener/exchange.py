@@ -94,13 +94,13 @@ class Exchange(RequestResponseCycle):
     def _start(self, message: HTTPResponseStartEvent) -> None:
         if message["type"] != "http.response.start":
             raise RuntimeError(f"{message['type']} before http.response.start")
-        self.response_started = True
         self.waiting_for_100_continue = False
         if self.more_body or self._connection.leaving:
             self.keep_alive = False
         status = message["status"]
         self._bodiless = self.scope["method"] == "HEAD" or status in (204, 304)
         self._head = self._head_of(status, [*self.default_headers, *message.get("headers", ())])
+        self.response_started = True
 
     def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         lines = [STATUS_LINE[status]]
