@@ -16,6 +16,9 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 
 
+NO_WEIGHTS = (
+    "its package carries no weights, and nothing is committed in its store: `weights:` must name the first ones"
+)
 ALIASES = {"s3a": "s3", "gcs": "gs"}  # two names of one service
 
 

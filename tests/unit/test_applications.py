@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aoti_serve.cli.applications import ingress_among
+from aoti_serve.launcher.applications import ingress_among
 
 
 @pytest.mark.parametrize(

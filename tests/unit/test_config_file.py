@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from aoti_serve.cli.config_file import read_config
 from aoti_serve.errors import InvalidConfig
+from aoti_serve.launcher.config_file import read_config
 from aoti_serve.model.package import SIGNATURE_KEY
 from aoti_serve.model.signature import Signature
 

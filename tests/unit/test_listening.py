@@ -9,8 +9,8 @@ from contextlib import closing
 import psutil
 import pytest
 
-from aoti_serve.cli.listening import Listener, held_by, is_loopback, listeners, purpose_of, title_of
 from aoti_serve.cli.reach import exposures, ports_table
+from aoti_serve.launcher.listening import Listener, held_by, is_loopback, listeners, purpose_of, title_of
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from aoti_serve.cli.ports import free_port, holder_of
+from aoti_serve.launcher.ports import free_port, holder_of
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-
 from aoti_serve.cli.haproxy import PROGRAM
-from aoti_serve.cli.settings import HARD_STOP, LOCAL_ONLY, PORTS, chosen_ports, ray_settings, ray_variables
+
+from aoti_serve.launcher.settings import HARD_STOP, LOCAL_ONLY, PORTS, chosen_ports, ray_settings, ray_variables
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aoti_serve.cli.stop import Stop
+from aoti_serve.launcher.stop import Stop
 
 
 @pytest.fixture

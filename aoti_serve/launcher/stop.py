@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 
 class Stop:
-    """Once: stop. Twice: at once."""
+    """Once: stop. Twice: at once. `number` is the signal that asked first."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
         self._at_once = threading.Event()
+        self.number = signal.SIGTERM
 
     @property
     def asked(self) -> bool:
@@ -27,9 +28,11 @@ class Stop:
         """Take over the signals; again whenever somebody may have put in handlers of his own."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-                signal.signal(number, lambda *_: self.ask())
+                signal.signal(number, lambda number, _: self.ask(number))
 
-    def ask(self) -> None:
+    def ask(self, number: int = signal.SIGTERM) -> None:
+        if not self.asked:
+            self.number = signal.Signals(number)
         (self._at_once if self.asked else self._asked).set()
 
     def wait(self, seconds: float) -> bool:
