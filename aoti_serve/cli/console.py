@@ -36,8 +36,12 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def fail(message: str) -> NoReturn:
+def say_error(message: str) -> None:
     progress_out.print(Text.assemble(("error: ", "bold red"), message))
+
+
+def fail(message: str) -> NoReturn:
+    say_error(message)
     sys.exit(1)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 from rich.text import Text
 
 from aoti_serve.cli.commands import commands
-from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
+from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors, say_error
 from aoti_serve.cli.reach import exposures, ports_table
 from aoti_serve.cli.terminal import terminal
+from aoti_serve.errors import AotiServeError
 from aoti_serve.launcher.address import cluster_at
 from aoti_serve.launcher.config_file import read_config
 from aoti_serve.launcher.settings import ray_variables
@@ -30,6 +31,8 @@ Host = Annotated[str | None, typer.Option(help="Where gateways listen, in place 
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="In place of the file's `gateway.http_port`.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Put it in the place of another application of its name.")]
 DrainSeconds = Annotated[float, typer.Option(min=0, help="How long answers in flight may take at the end.")]
+
+AT_ONCE = "once more ends it at once"
 
 
 @reports_errors
@@ -55,24 +58,24 @@ def up(
     ensure_token()
     from aoti_serve.launcher.server import Server
 
-    stop = Stop()
-    stop.catch()
     with terminal() as voice:
+        stop = Stop()
+        stop.catch()
         server = Server(files, packages, stop, voice, cluster=cluster, drain_s=drain_seconds, replace=replace)
-        with server.running():
+        try:
+            with server.running():
+                voice.rest()
+                (_print_facts if as_json else _say_ready)(server, packages)
+                if address is not None:
+                    server.leave_running()
+                    out.print(f"It stays up; take it down with {_down(server, address)}.")
+                    return
+                server.watch()
+                voice.say(f"stopping: answers in flight are finished first, for {drain_seconds:g} s; {AT_ONCE}")
+        except AotiServeError as error:
             voice.rest()
-            if as_json:
-                print_json(_facts(server))
-            else:
-                _say_ready(server, packages)
-            if address is not None:
-                server.leave_running()
-                out.print(f"It stays up; take it down with {_down(server, address)}.")
-                return
-            server.watch()
-            voice.say(
-                f"stopping: answers in flight are finished first, for {drain_seconds:g} s; once more ends it at once"
-            )
+            say_error(str(error))
+            leave(1)
 
 
 @reports_errors
@@ -133,17 +136,17 @@ def _say_ports(server: Server) -> None:
         progress_out.print(Text.assemble(("note: ", "yellow"), warning))
 
 
-def _facts(server: Server) -> dict[str, Any]:
-    return {
+def _print_facts(server: Server, _: Mapping[str, Package]) -> None:
+    listening = [] if server.joined else server.listening()
+    facts = {
         "url": server.endpoints[0].url if server.endpoints else None,
         "urls": {endpoint.application: endpoint.url for endpoint in server.endpoints},
         "dashboard": server.dashboard,
         "metrics": server.metrics,
         "ray_address": server.ray,
-        "listening": []
-        if server.joined
-        else [entry._asdict() | {"public": entry.public} for entry in server.listening()],
+        "listening": [entry._asdict() | {"public": entry.public} for entry in listening],
     }
+    print_json(facts)
 
 
 def _down(server: Server, address: str) -> str:

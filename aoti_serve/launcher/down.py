@@ -34,14 +34,13 @@ def take_down(cluster: Cluster, name: str, drain_s: float, voice: Voice) -> None
         delete([name])
 
     under_way = Work(work)
-    while not deleting.is_set() and under_way.is_alive():
-        under_way.join(POLL_S)
+    while not under_way.wait(POLL_S) and not deleting.is_set():
+        pass
     deadline = time.monotonic() + DELETE_S
-    while under_way.is_alive() and listens(cluster.address) is None:
+    while not under_way.wait(POLL_S) and listens(cluster.address) is None:
         if time.monotonic() > deadline:
             raise StartFailed(detail=f"application '{name}' is still being taken down after {DELETE_S:g} s")
-        under_way.join(POLL_S)
-    if not under_way.is_alive() and (not deleting.is_set() or listens(cluster.address) is None):
+    if under_way.done and (not deleting.is_set() or listens(cluster.address) is None):
         under_way.result()
 
 

@@ -62,7 +62,7 @@ class Server:
         self._cluster = cluster
         self._drain_s = drain_s
         self._replace = replace
-        self._deployed = self._was_ready = self._ray_answers = self._leave_running = False
+        self._deployed = self._ray_answers = self._leave_running = False
         self._applications = Applications(config)
         self._family = Family()
 
@@ -73,12 +73,19 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Up inside, down after. If it is asked to stop on the way up, this process ends."""
+        """Up inside, down after. If it is asked to stop on the way up, this process ends.
+
+        Raises StartFailed, when it is down again; Ray's own exit may still hang then, so end this process with `leave`.
+        """
         if not self.joined:
             self._require_ports()
             prepare_for_ray()
         try:
             self._start_unless_asked_to_stop()
+        except BaseException:
+            self._abandon()
+            raise
+        try:
             yield
         finally:
             if not self._leave_running:
@@ -120,12 +127,11 @@ class Server:
             require_free(*self.config.proxy_address, way_out)
 
     def _start_unless_asked_to_stop(self) -> None:
-        work = Work(self._start)
-        while work.is_alive():
+        work = Work(self._start, parent=not self.joined)
+        while not work.wait(POLL_S):
             self._family.see()
-            if self._stop.wait(POLL_S):
+            if self._stop.asked:
                 self._break_off()
-            work.join(POLL_S)
         self._stop.catch()  # whoever is imported may put in handlers of his own
         work.result()
 
@@ -162,7 +168,6 @@ class Server:
             running, progress = self._applications.running()
             self._voice.progress(f"starting: {progress}")
             if running and self._answer():
-                self._was_ready = True
                 return
 
     def _answer(self) -> bool:
@@ -191,11 +196,15 @@ class Server:
     def _break_off(self) -> None:
         """Asked to stop on the way up: nothing has been answered, so nothing has to be waited for."""
         self._voice.say("stopping, before it was ready")
+        self._abandon()
+        leave(128 + self._stop.number)
+
+    def _abandon(self) -> None:
+        """Nothing has been answered yet: end what was started. On another's cluster what was there before stays."""
         if self._deployed and self.joined:
             self._in_time(lambda: self._applications.delete(only_new=True), DELETE_S)
         self._family.see()
         self._family.end()
-        leave(128 + self._stop.number)
 
     def _end(self) -> None:
         """Let answers in flight end, then end every process of ours. Ray answers nothing once its head has died, as
@@ -218,7 +227,7 @@ class Server:
         def depart() -> None:
             if not ray.is_initialized():  # asking Serve would join whichever cluster was started last on this machine
                 answered.set()
-            elif not self._was_ready or drained(self._ours_there(), self._drain_s, self._voice):
+            elif drained(self._ours_there(), self._drain_s, self._voice):
                 answered.set()
                 with suppress(Exception):  # whatever Ray says now, its processes are ended
                     self._delete()
@@ -234,11 +243,9 @@ class Server:
         return [application.name for application in self.config.ours if application.name in there]
 
     def _delete(self) -> None:
-        if not self._deployed:
-            return
         if not self.joined:
             end_proxies()
-        self._applications.delete(only_new=not self._was_ready)
+        self._applications.delete()
 
     def _in_time(self, work: Callable[[], None], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
         return not self._stop.outlasts(Work(work), seconds, hopeless)

@@ -8,7 +8,7 @@ import os
 LOCAL_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 AUTH_MODE = "RAY_AUTH_MODE"
 # Freed at once, not once a second: else whole weights pile up in the object store, chunk by chunk.
-WANTED = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_free_objects_period_milliseconds": "0", AUTH_MODE: "token"}
+WANTED = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_free_objects_period_milliseconds": "0"}
 PRIVATE = 0o077
 
 

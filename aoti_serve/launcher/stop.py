@@ -7,6 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from aoti_serve.launcher.work import Work
+
+POLL_S = 0.05
+
 
 class Stop:
     """Once: stop. Twice: at once. `number` is the signal that asked first."""
@@ -39,9 +43,9 @@ class Stop:
         """Until it is asked for; whether it was."""
         return self._asked.wait(seconds)
 
-    def outlasts(self, thread: threading.Thread, seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
-        """Whether the thread goes on when the time is over, it is hopeless, or it must be at once."""
+    def outlasts(self, work: Work, seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
+        """Whether the work goes on when the time is over, it is hopeless, or it must be at once."""
         deadline = time.monotonic() + seconds
-        while thread.is_alive() and time.monotonic() < deadline and not hopeless() and not self._at_once.wait(0.05):
+        while not work.wait(POLL_S) and time.monotonic() < deadline and not hopeless() and not self.at_once:
             pass
-        return thread.is_alive()
+        return not work.done

@@ -26,7 +26,7 @@ class Watch:
 
     def look(self) -> bool:
         """Take in what came since the last look, and ask again; whether any of the applications is still there."""
-        if self._look is None or not self._look.is_alive():
+        if self._look is None or self._look.done:
             self._take_in()
             self._look = Work(self._inquire)
         else:
