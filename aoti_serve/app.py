@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application, Deployment
-from ray.serve.config import RequestRouterConfig
 
 from aoti_serve.cluster.coordinator import Coordinator
 from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
@@ -18,25 +17,22 @@ from aoti_serve.cluster.replica import ReplicaActor
 from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig, ScalingConfig, absolute, problems
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.gateway.admin import token_digest
-from aoti_serve.gateway.ingress import Gateway
-from aoti_serve.gateway.placement import ServedModel
+from aoti_serve.gateway.ingress import Gateway, ServedModel
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.token import read_token
 
 MANY_REQUESTS = 4096
 GATEWAY_REQUESTS = 64
-BY_ROWS = "aoti_serve.cluster.scaling:by_rows"
-ROUTER = "aoti_serve.cluster.routing:FewestBatches"
+BY_LOAD = "aoti_serve.cluster.scaling:by_load"
 # Seconds: a dead replica is seen soon, and a drained one ends soon.
 LIFECYCLE: dict[str, Any] = {
     "health_check_period_s": 2.0,
     "health_check_timeout_s": 10.0,
     "graceful_shutdown_wait_loop_s": 0.2,
 }
-# A line per request is an eighth of what a small one costs; `deployments:` switches it on again. At INFO Serve
-# makes the line up all the same, and then drops it, which a gateway that answers thousands a second can do without.
-QUIET = {"enable_access_log": False}
-SILENT = QUIET | {"log_level": "WARNING"}
+# What is in hand is answered first: by gateways, which need replicas for it.
+GATEWAY_LEAVES_S, REPLICA_LEAVES_S = 40.0, 50.0
+QUIET = {"enable_access_log": False}  # of calls between our own processes
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -48,11 +44,10 @@ def build(args: dict[str, Any]) -> Application:
         config = AppConfig.model_validate(args)
     except ValidationError as error:
         raise InvalidConfig(detail=f"args: {problems(error.errors())}") from error
-    fused = _fused(config)
-    models = [_served(_located(model), config.gateway, _ingress_of(fused)) for model in config.models]
+    models = [_served(_located(model), config.gateway) for model in config.models]
     token = read_token()
     bound = config.gateway, models, token_digest(token) if token else None
-    return _deployment(serve.ingress()(Gateway)).options(**_ingress_options(config, fused, models)).bind(*bound)
+    return _deployment(serve.ingress()(Gateway)).options(**_gateway_options(config.gateway)).bind(*bound)
 
 
 def _deployment(cls: type) -> Deployment:
@@ -60,29 +55,20 @@ def _deployment(cls: type) -> Deployment:
     return made
 
 
-def _fused(config: AppConfig) -> ModelConfig | None:
-    """The model whose replicas are the application's gateways, if there is one."""
-    return next((model for model in config.models if model.placement == "fused"), None)
-
-
-def _ingress_of(fused: ModelConfig | None) -> str:
-    return replicas_of(fused.name) if fused else GATEWAY
-
-
-def _ingress_options(config: AppConfig, fused: ModelConfig | None, models: list[ServedModel]) -> dict[str, Any]:
-    """A gateway takes no core of Ray's; one that is a replica as well, what a replica takes."""
-    options: dict[str, Any] = {
+def _gateway_options(config: GatewayConfig) -> dict[str, Any]:
+    """A gateway takes no core of Ray's."""
+    return {
+        "name": GATEWAY,
         "ray_actor_options": {"num_cpus": 0},
-        **_scaling(config.gateway.replicas, GATEWAY_REQUESTS),
+        "max_ongoing_requests": MANY_REQUESTS,
+        "logging_config": QUIET,
+        "graceful_shutdown_timeout_s": GATEWAY_LEAVES_S,
+        **LIFECYCLE,
+        **_scaling(config.replicas, GATEWAY_REQUESTS),
     }
-    for model in models:
-        if model.config.name == (fused and fused.name):
-            options = _replica_options(model.config, model.replicas, policy=None)
-    ours = {"name": _ingress_of(fused), "max_ongoing_requests": MANY_REQUESTS, "logging_config": SILENT}
-    return options | ours | LIFECYCLE
 
 
-def _served(config: ModelConfig, gateway: GatewayConfig, ingress: str) -> ServedModel:
+def _served(config: ModelConfig, gateway: GatewayConfig) -> ServedModel:
     package = configured_package(config)
     coordinator = _deployment(Coordinator).options(
         name=coordinator_of(config.name),
@@ -91,35 +77,30 @@ def _served(config: ModelConfig, gateway: GatewayConfig, ingress: str) -> Served
         logging_config=QUIET,
         **LIFECYCLE,
     )
-    members = tuple({replicas_of(config.name), ingress})
+    members = (replicas_of(config.name), GATEWAY)
     bound = coordinator.bind(config, package.signature, package.carries_weights, members, gateway)
-    if config.placement == "fused":
-        return ServedModel(config, package.signature, bound, package)
-    router = RequestRouterConfig.model_validate({"request_router_class": ROUTER})
-    options = _replica_options(config, package) | {"request_router_config": router}
-    replicas = _deployment(ReplicaActor).options(**options)
-    served = replicas.bind(package, config.num_runners, config.previous == "keep", bound)
-    return ServedModel(config, package.signature, bound, served)
+    replicas = _deployment(ReplicaActor).options(**_replica_options(config, package))
+    return ServedModel(config, package.signature, bound, replicas.bind(config, package, bound))
 
 
-def _replica_options(config: ModelConfig, package: Package, policy: str | None = BY_ROWS) -> dict[str, Any]:
+def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:
     on_gpu = package.device == "cuda"
     full = config.num_runners * config.batching.max_batch_size
     return {
         "name": replicas_of(config.name),
         "ray_actor_options": {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": config.num_runners},
         "logging_config": QUIET,
-        "max_ongoing_requests": 4 * config.num_runners + 16,
+        "graceful_shutdown_timeout_s": REPLICA_LEAVES_S,
         **LIFECYCLE,
-        **_scaling(config.replicas, full, policy),
+        **_scaling(config.replicas, full),
     }
 
 
-def _scaling(replicas: int | ScalingConfig, target: float, policy: str | None = None) -> dict[str, Any]:
+def _scaling(replicas: int | ScalingConfig, target: float) -> dict[str, Any]:
     if not isinstance(replicas, ScalingConfig):
         return {"num_replicas": replicas}
     period = min(max(replicas.upscale_delay_s, 2.0), 30.0)  # who is to react quickly must not look back far
-    found = {
+    config = {
         "look_back_period_s": period,
         "metrics_interval_s": period / 4,
         "min_replicas": replicas.min,
@@ -127,8 +108,9 @@ def _scaling(replicas: int | ScalingConfig, target: float, policy: str | None = 
         "target_ongoing_requests": replicas.target_ongoing_requests or target,
         "upscale_delay_s": replicas.upscale_delay_s,
         "downscale_delay_s": replicas.downscale_delay_s,
+        "policy": {"policy_function": BY_LOAD},
     }
-    return {"autoscaling_config": found | ({"policy": {"policy_function": policy}} if policy else {})}
+    return {"autoscaling_config": config}
 
 
 def _located(config: ModelConfig) -> ModelConfig:

@@ -123,13 +123,16 @@ class Registry:
 
     async def touch(self) -> None:
         """Let everybody look again."""
-        self._count_runners()
+        self._locate()
         await self._notify()
 
-    def _count_runners(self) -> None:
-        runners = sum(report.runners for report in self.reports if not report.joining)
-        if runners != self.target.runners:
-            self._retarget(runners=runners)
+    def _locate(self) -> None:
+        """Let gateways know where replicas answer, and replicas whether gateways are on other nodes."""
+        reports = self.reports
+        addresses = tuple(report.address for report in reports if report.address and not report.joining)
+        spread = len({report.node for report in reports if report.node}) > 1
+        if (addresses, spread) != (self.target.addresses, self.target.spread):
+            self._retarget(addresses=addresses, spread=spread)
 
     def _retarget(self, **changes: object) -> None:
         self.target = replace(self.target, revision=self.target.revision + 1, **changes)  # type: ignore[arg-type]

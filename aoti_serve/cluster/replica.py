@@ -1,4 +1,4 @@
-"""The replica: the Ray actor that owns one container and answers with it."""
+"""The replica: the Ray actor that owns one container, and answers with it over the link."""
 
 from __future__ import annotations
 
@@ -6,39 +6,46 @@ import asyncio
 import pickle
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ray
 import torch
 from numpy.typing import NDArray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.answer import Answer
+from aoti_serve.address import Address
 from aoti_serve.cluster.member import Membership
 from aoti_serve.cluster.resident import Resident
-from aoti_serve.cluster.scaling import METRIC, Load, Loads
+from aoti_serve.cluster.scaling import METRIC, Loads
+from aoti_serve.config import ModelConfig
 from aoti_serve.errors import ContainerClosed, DeadlineExceeded, ReplicaBehind, RuntimeFailed
+from aoti_serve.link.messages import Answer, Batch
+from aoti_serve.link.server import LinkServer
 from aoti_serve.model.package import Package
 from aoti_serve.tensors import DTYPES, TensorSpec
 from aoti_serve.weights.follower import Follower
 from aoti_serve.weights.target import NOTHING, Receipt, Report, Target
 
 FENCE_WAIT_S = 5.0
+LEAVE_S = 40.0  # gateways finish what they have in hand, see LIFECYCLE in aoti_serve.app
 # A runner that begins or ends a run waits so long for the GIL while the event loop is busy; 5 ms unless Python is told.
 SWITCH_INTERVAL_S = 0.05e-3
 
 
 class Replica:
-    """One container that follows the coordinator and answers. In a process of its own, or in a gateway's (fused).
+    """One container that follows the coordinator and answers gateways. Lives in the event loop of its actor.
 
     Runs happen on `num_runners` threads with the GIL released, staging on one more, so the event loop never waits for
-    the model.
+    the model. `node` is Ray's id of the node, `host` its address there.
     """
 
-    def __init__(self, member: str, buffers: Resident) -> None:
+    def __init__(self, model: str, member: str, node: str, host: str, buffers: Resident) -> None:
+        self._model = model
         self._member = member
+        self._node = node
+        self._host = host
         self._buffers = buffers
         self._container = buffers.container
         self._runs = ThreadPoolExecutor(self._container.num_runners, "runner")
@@ -46,37 +53,17 @@ class Replica:
         self._receipt: Receipt | None = None
         self._settled = NOTHING
         self._moved = asyncio.Event()
+        self._link = LinkServer(self._answer)
+        self._tcp: tuple[str, int] | None = None
         self.loads = Loads()
 
-    @classmethod
-    async def load(
-        cls, package: Package, num_runners: int, keeps_previous: bool, coordinator: DeploymentHandle[Any]
-    ) -> Replica:
-        """Of this process, a Serve replica; pinned to the GPU or the CPU cores that Ray assigned."""
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        member = serve.get_replica_context().replica_id.unique_id
-        return cls(member, await Resident.load(package, num_runners, keeps_previous, member, coordinator))
+    async def listen(self) -> None:
+        await self._link.open()
 
-    @property
-    def num_runners(self) -> int:
-        return self._container.num_runners
-
-    async def infer(
-        self, inputs: Sequence[NDArray[Any]], fence: int, timeout: float | None = None, load: Load | None = None
-    ) -> Answer:
-        """Run one batch: checked arrays in the signature's order, no older weights than epoch `fence`.
-
-        `load` is what the calling gateway has in hand.
-
-        Raises ReplicaBehind if the fence is not reached in time, and DeadlineExceeded if no runner was free within
-        `timeout` seconds; nothing has run then.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        if load is not None:
-            self.loads.note(load)
-        if self._follower.epoch < fence:
-            await self._reach(fence)
-        return await asyncio.get_running_loop().run_in_executor(self._runs, self._run, inputs, deadline)
+    async def leave(self) -> None:
+        """Answer what is in hand, take nothing new, and end the links."""
+        await self._link.leave(LEAVE_S)
+        self._link.close()
 
     def check_health(self) -> None:
         """For Serve: a replica that cannot run must be replaced."""
@@ -87,6 +74,8 @@ class Replica:
         follower = self._follower
         return Report(
             member=self._member,
+            node=self._node,
+            address=self._address(),
             runners=self._container.num_runners,
             epoch=follower.epoch,
             settled=self._settled,
@@ -97,19 +86,37 @@ class Replica:
         )
 
     async def reconcile(self, target: Target) -> None:
-        """Hold what is committed, and have staged what is staged."""
+        """Hold what is committed, have staged what is staged, and be reached from wherever gateways are."""
+        if target.spread and self._tcp is None:
+            self._tcp = self._host, await self._link.open_to_nodes(self._host)
         await self._follower.follow(target)
         self._settled = target.settled
         self._receipt = self._buffers.signed(self._follower.epoch)
         self._moved.set()
         self._moved = asyncio.Event()
 
-    def _run(self, inputs: Sequence[NDArray[Any]], deadline: float | None) -> Answer:
+    def _address(self) -> Address:
+        link, runners = self._link, self._container.num_runners
+        return Address(self._member, self._node, link.path, runners, link.key, self._tcp)
+
+    async def _answer(self, gateway: str, batch: Batch) -> Answer:
+        """Run a batch of checked arrays in the signature's order.
+
+        Raises ReplicaBehind if its fence is not reached in time, and DeadlineExceeded if no runner was free within its
+        timeout; nothing has run then.
+        """
+        deadline = None if batch.timeout is None else time.monotonic() + batch.timeout
+        self.loads.note(gateway, batch.rows)
+        if self._follower.epoch < batch.fence:
+            await self._reach(batch.fence)
+        return await asyncio.get_running_loop().run_in_executor(self._runs, self._run, batch, deadline)
+
+    def _run(self, batch: Batch, deadline: float | None) -> Answer:
         if deadline is not None and time.monotonic() > deadline:
-            raise DeadlineExceeded(model=self._member, timeout=time.monotonic() - deadline)
+            raise DeadlineExceeded(model=self._model, timeout=f"{batch.timeout:g}")
         epoch = self._follower.epoch  # before the run, so that its weights are of this epoch or of a later one
         specs = self._container.signature.inputs
-        tensors = [_to_torch(array, spec) for array, spec in zip(inputs, specs, strict=True)]
+        tensors = [_to_torch(array, spec) for array, spec in zip(batch.arrays, specs, strict=True)]
         version, outputs = self._container.infer(tensors)
         return Answer(version, epoch, [_to_numpy(tensor) for tensor in outputs.values()])
 
@@ -123,20 +130,20 @@ class Replica:
 
 
 class ReplicaActor:
-    """Serve deployment class: a replica in a process of its own (split)."""
+    """Serve deployment class of a model's replicas; pinned to the GPU or the CPU cores that Ray assigned."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
-        self, package: Package, num_runners: int, keeps_previous: bool, coordinator: DeploymentHandle[Any]
+        self, config: ModelConfig, package: Package, coordinator: DeploymentHandle[Any]
     ) -> None:
-        self._replica = await Replica.load(package, num_runners, keeps_previous, coordinator)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        member = serve.get_replica_context().replica_id.unique_id
+        keeps_previous = config.previous == "keep"
+        buffers = await Resident.load(package, config.num_runners, keeps_previous, member, coordinator)
+        node, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+        self._replica = Replica(config.name, member, node, host, buffers)
+        await self._replica.listen()
         self._membership = Membership(self._replica, coordinator)
         await self._membership.join()
-
-    async def infer(
-        self, inputs: Sequence[NDArray[Any]], fence: int, timeout: float | None = None, load: Load | None = None
-    ) -> Answer:
-        """See Replica.infer."""
-        return await self._replica.infer(inputs, fence, timeout, load)
 
     async def check_health(self) -> None:
         """For Serve: a replica that cannot follow the coordinator, or cannot run, must be replaced."""
@@ -146,6 +153,10 @@ class ReplicaActor:
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve, see `by_rows`."""
         return {METRIC: self._replica.loads.rows}
+
+    async def __del__(self) -> None:
+        """Serve awaits it when it ends this replica in peace."""
+        await self._replica.leave()
 
 
 def _portable(error: BaseException | None) -> BaseException | None:
@@ -158,8 +169,7 @@ def _portable(error: BaseException | None) -> BaseException | None:
 
 
 def _to_torch(array: NDArray[Any], spec: TensorSpec) -> torch.Tensor:
-    # What comes out of the object store is read-only memory that others share; a model may write to its inputs.
-    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    tensor = torch.from_numpy(array)
     return tensor.view(getattr(torch, spec.dtype)) if DTYPES[spec.dtype].raw else tensor
 
 

@@ -1,37 +1,30 @@
-"""How many replicas a model needs: by the rows that wait for it or are being run, wherever they are.
+"""How many replicas a model needs, and how many gateways an application: by what they have in hand.
 
-Serve counts calls that are under way. But rows wait in the gateways, where they become batches: a call may be one row
-or a full batch, and there are never many. So each batch tells its replica how many rows its gateway has in hand, and
-replicas tell Serve.
+Serve counts calls that are under way, and no request is one. Rows wait in the gateways, where they become batches: each
+batch tells its replica how many rows its gateway has in hand, and replicas tell Serve. Gateways tell it how many
+requests they have in hand.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ray.serve.config import AutoscalingContext
 
-METRIC = "rows"
+METRIC = "in_hand"
 FORGOTTEN_S = 5.0  # a gateway that has sent nothing for so long has nothing in hand
 
 
-class Load(NamedTuple):
-    """A gateway's rows in hand, waiting or being run: its share of them for each replica."""
-
-    gateway: str
-    rows: float
-
-
 class Loads:
-    """The newest load of each gateway; lives in a replica."""
+    """The newest load of each gateway, in rows: its share for this replica. Lives in a replica."""
 
     def __init__(self) -> None:
         self._loads: dict[str, tuple[float, float]] = {}
 
-    def note(self, load: Load) -> None:
-        self._loads[load.gateway] = time.monotonic(), load.rows
+    def note(self, gateway: str, rows: float) -> None:
+        self._loads[gateway] = time.monotonic(), rows
 
     @property
     def rows(self) -> float:
@@ -41,12 +34,12 @@ class Loads:
         return sum(rows for _, rows in self._loads.values())
 
 
-def by_rows(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
-    """Serve's autoscaling policy of a model's replicas: `target_ongoing_requests` rows for each.
+def by_load(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
+    """Serve's autoscaling policy of replicas and gateways: `target_ongoing_requests` rows or requests for each.
 
     Runs in Serve's controller, which itself keeps to the bounds and waits out the delays.
     """
     metrics: Any = context.aggregated_metrics or {}
     config: Any = context.config
-    rows = sum(metrics.get(METRIC, {}).values())
-    return rows / config.get_target_ongoing_requests(), {}
+    in_hand = sum(metrics.get(METRIC, {}).values())
+    return in_hand / config.get_target_ongoing_requests(), {}

@@ -38,11 +38,14 @@ AotiServeError                      500
 │   ├── VersionsDiffer                   a request in pieces was overtaken by one swap after the other
 │   ├── ReplicaBehind                    a replica has not reached the fence in time
 │   ├── ReplicaDied
+│   ├── LinkBroken, LinkRefused          between a gateway and a replica
 │   └── ContainerClosed
 ├── DeadlineExceeded                504  the request's own timeout
 ├── PoisonousRequest                500  two replicas died over it
+├── ReplicaFailed                   500  a replica raised none of these
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
 └── ServerUnreachable, ServerRefused, StartFailed    what the command line meets
+    └── PortTaken, BadCertificate        the gateway's port, or its TLS
 
 An error is its facts: they are keyword arguments, the text is made from them, and both survive pickling, since Ray
 pickles whatever a replica raises.
@@ -82,12 +85,17 @@ from aoti_serve.errors.request import (
 )
 from aoti_serve.errors.server import (
     AdminClosed,
+    BadCertificate,
     ContainerClosed,
     DeadlineExceeded,
     InvalidConfig,
+    LinkBroken,
+    LinkRefused,
+    PortTaken,
     QueueFull,
     ReplicaBehind,
     ReplicaDied,
+    ReplicaFailed,
     RuntimeFailed,
     ServerRefused,
     ServerUnreachable,
@@ -130,6 +138,7 @@ from aoti_serve.errors.weights import (
 __all__ = [
     "AdminClosed",
     "AotiServeError",
+    "BadCertificate",
     "BadIndexInWeights",
     "BakedConstants",
     "BodyTooLarge",
@@ -146,6 +155,8 @@ __all__ = [
     "InvalidInput",
     "InvalidInputData",
     "InvalidWeights",
+    "LinkBroken",
+    "LinkRefused",
     "MissingInput",
     "MissingOperators",
     "MissingTensor",
@@ -156,9 +167,11 @@ __all__ = [
     "PackageError",
     "PerhapsBaked",
     "PoisonousRequest",
+    "PortTaken",
     "QueueFull",
     "ReplicaBehind",
     "ReplicaDied",
+    "ReplicaFailed",
     "RuntimeFailed",
     "ServerRefused",
     "ServerUnreachable",

@@ -54,6 +54,18 @@ class ReplicaDied(Unavailable, text="model '{model}': the replica died during th
     """A replica's process ended during a run, by this request's fault or not; another one may do the run again."""
 
 
+class LinkBroken(Unavailable, text="the link to a replica is broken: {detail}"):
+    """What came over a link is nothing that the other end would send, or it has stopped."""
+
+
+class LinkRefused(Unavailable, text="no link to a replica: {detail}"):
+    """The other end of a link does not belong to this application, or speaks another version of it."""
+
+
+class ReplicaFailed(AotiServeError, text="the replica failed ({raised}); its log has it"):
+    """A replica raised what is none of our errors: a defect. `detail` is in its own words, for the log."""
+
+
 class ContainerClosed(Unavailable, text="the container is closed"):
     """The container has been closed."""
 
@@ -76,3 +88,17 @@ class ServerRefused(AotiServeError, text="{detail}"):
 
 class StartFailed(AotiServeError):
     """The server could not be started."""
+
+
+class PortTaken(
+    StartFailed,
+    text=(
+        "port {port} of {host} is taken by {holder}: end it, or choose another `gateway.http_port`; if it is Serve's "
+        "own proxy, set `proxy_location: Disabled`, or `gateway.http_port: null` to answer through Serve's proxies"
+    ),
+):
+    """Somebody else listens where the gateway should."""
+
+
+class BadCertificate(StartFailed, text="cannot serve TLS with certificate {certificate} and key {key}: {detail}"):
+    """The files of `gateway.tls` are missing, unreadable, or do not belong together."""

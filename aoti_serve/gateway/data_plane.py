@@ -6,20 +6,19 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.answer import Answer
 from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.member import Membership
-from aoti_serve.cluster.scaling import Load
 from aoti_serve.config import ModelConfig
 from aoti_serve.errors import ReplicaBehind, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batcher import Answered, Arrays, Batcher
 from aoti_serve.gateway.door import Door
 from aoti_serve.gateway.plan import Plan, Planner
+from aoti_serve.link.messages import Batch
+from aoti_serve.link.pool import Pool
 from aoti_serve.model.signature import Signature
 from aoti_serve.protocol.messages import InferResponse, model_metadata
 from aoti_serve.weights.target import NOTHING, Report, Target
@@ -27,21 +26,15 @@ from aoti_serve.weights.target import NOTHING, Report, Target
 TRIES = 5  # replicas that may be behind the fence, one after the other
 
 
-class Runs(Protocol):
-    """Where batches are run: `Replicas` in processes of their own, or the `Replica` in this one."""
-
-    async def infer(self, inputs: Sequence[NDArray[Any]], fence: int, timeout: float | None, load: Load) -> Answer: ...
-
-
 class Served:
-    """One model as a gateway sees it: a member that holds no weights, only the fence and the number of runners."""
+    """One model as a gateway sees it: a member that holds no weights, only the fence and links to the replicas."""
 
     def __init__(
         self,
         gateway: str,
+        node: str,
         config: ModelConfig,
         signature: Signature,
-        runs: Runs,
         coordinator: DeploymentHandle[Any],
     ) -> None:
         self.name = config.name
@@ -50,8 +43,8 @@ class Served:
         self.version = 0
         self.plan = Planner(signature).plan
         self._gateway = gateway
+        self._node = node
         self._num_runners = config.num_runners
-        self._runs = runs
         self._staging: str | None = None
         self._epoch = self._settled = NOTHING
         batch = signature.batch
@@ -59,6 +52,7 @@ class Served:
         batching = config.batching.model_copy(update={"max_batch_size": rows})
         smallest = batch.min if batch else 0
         self._batcher = Batcher(config.name, batching, self._run, batches=batch is not None, smallest=smallest)
+        self._pool = Pool(config.name, gateway, node, self._linked)
         self.membership = Membership(self, coordinator)
 
     @property
@@ -66,21 +60,31 @@ class Served:
         return self._batcher.runners > 0
 
     def report(self) -> Report:
-        return Report(member=self._gateway, epoch=self._epoch, settled=self._settled, staged=self._staging)
+        return Report(
+            member=self._gateway,
+            node=self._node,
+            epoch=self._epoch,
+            settled=self._settled,
+            staged=self._staging,
+        )
 
     async def reconcile(self, target: Target) -> None:
-        self.follow(target, target.runners)
-
-    def check_health(self) -> None:
-        self.membership.check()
-
-    def follow(self, target: Target, runners: int) -> None:
         """Let nothing older out than what is settled, ask for nothing older than what is committed."""
         self._epoch = max(self._epoch, target.committed.epoch)
         self.version = target.committed.version.number
         self._settled = max(self._settled, target.settled)
         self._staging = target.staging.swap if target.staging else None
-        self._batcher.runners = runners
+        self._pool.follow(target.addresses)
+
+    def check_health(self) -> None:
+        self.membership.check()
+
+    def drain(self) -> None:
+        """Nothing new comes: replicas that are about to go are used until all that is in hand has been answered."""
+        self._pool.drain()
+
+    def close(self) -> None:
+        self._pool.close()
 
     def check_version(self, version: str | None) -> None:
         if version is not None and version != str(self.version):
@@ -102,10 +106,12 @@ class Served:
         self.check_version(version)
         return model_metadata(self.name, self.version, self.signature.inputs, self.signature.outputs)
 
-    @property
-    def _load(self) -> Load:
-        runners = max(self._batcher.runners, self._num_runners)
-        return Load(self._gateway, self._batcher.rows * self._num_runners / runners)
+    def _linked(self) -> None:
+        self._batcher.runners = self._pool.runners
+
+    def _share(self) -> float:
+        """Rows in hand for each replica."""
+        return self._batcher.rows * self._num_runners / max(self._batcher.runners, self._num_runners)
 
     async def _run(self, arrays: Arrays, timeout: float | None) -> Answered:
         """An answer that is not older than the last swap that has returned, by whichever replica gives one.
@@ -114,7 +120,7 @@ class Served:
         """
         for _ in range(TRIES):
             try:
-                answer = await self._runs.infer(arrays, self._epoch, timeout, self._load)
+                answer = await self._pool.ask(Batch(arrays, self._epoch, timeout, self._share()))
             except ReplicaBehind as error:
                 behind = error
             else:
@@ -142,6 +148,16 @@ class DataPlane:
     def check_health(self) -> None:
         for model in self._models.values():
             model.check_health()
+
+    def drain(self) -> None:
+        """Let no new request in; those that are inside are answered."""
+        self.door.open = False
+        for model in self._models.values():
+            model.drain()
+
+    def close(self) -> None:
+        for model in self._models.values():
+            model.close()
 
     @property
     def ready(self) -> bool:

@@ -1,21 +1,37 @@
-"""The gateway as a Serve deployment class."""
+"""The gateway as a Serve deployment class: Serve places it and watches it; clients come to its own listener."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
+from typing import Any, NamedTuple
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 
-from aoti_serve.config import GatewayConfig
+from aoti_serve.cluster.scaling import METRIC
+from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.gateway.admin import Guard
-from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.data_plane import DataPlane, Served
 from aoti_serve.gateway.http import build_app
-from aoti_serve.gateway.placement import ServedModel, placed
+from aoti_serve.gateway.listener import Listener
+from aoti_serve.model.signature import Signature
 
 # Requests in flight are young objects, and many: at Python's 700 the collector looks at them again and again.
 YOUNG_OBJECTS = 10_000
+DRAIN_S = 30.0
+
+
+class ServedModel(NamedTuple):
+    """What a gateway needs of a model: bound deployments where it is built, handles where Serve has put it.
+
+    Its `replicas` are reached over the link; they stand here so that Serve starts them with the gateway.
+    """
+
+    config: ModelConfig
+    signature: Signature
+    coordinator: Any
+    replicas: Any
 
 
 class Gateway:
@@ -25,19 +41,36 @@ class Gateway:
         self, config: GatewayConfig, models: list[ServedModel], token_digest: str | None
     ) -> None:
         gc.set_threshold(YOUNG_OBJECTS)
-        self._config = config
-        self._guard = Guard(token_digest)
-        name = serve.get_replica_context().replica_id.unique_id
-        self._plane = DataPlane(await asyncio.gather(*(placed(name, model) for model in models)))
+        context, runtime = serve.get_replica_context(), ray.get_runtime_context()
+        name, node = context.replica_id.unique_id, runtime.get_node_id()
+        self._plane = DataPlane([Served(name, node, m.config, m.signature, m.coordinator) for m in models])
+        self._app = build_app(self._plane, Guard(token_digest), config)
         await self._plane.join()
+        self._listener: Listener | None = None
+        if config.http_port is not None:
+            app: Any = self._app  # starlette and uvicorn type one interface differently
+            self._listener = Listener(app, config, f"{runtime.gcs_address}/{context.app_name}")
+            await self._listener.open()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self._plane, self._guard, self._config)
+        """For whoever keeps Serve's proxies."""
+        return self._app
 
     def check_health(self) -> None:
         self._plane.check_health()
 
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """For Serve, see `by_load`."""
+        return {METRIC: float(self._plane.door.inside)}
+
     async def drain(self) -> int:
         """Take no new inference requests from now on; how many are still being answered."""
-        self._plane.door.open = False
+        self._plane.drain()
         return self._plane.door.inside
+
+    async def __del__(self) -> None:
+        """Serve awaits it when it ends this gateway in peace."""
+        self._plane.drain()
+        if self._listener is not None:
+            await self._listener.close(DRAIN_S)
+        self._plane.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from aoti_serve.address import Address
 from aoti_serve.tensors import Frozen
 from aoti_serve.weights.version import Committed, Version
 
@@ -50,8 +51,8 @@ class Target:
     """What everybody should hold.
 
     `term` counts the coordinators that the store has had: what an earlier one says no longer counts. `revision` grows
-    with every change. No answer of an epoch before `settled` may leave a gateway any more. `runners` is how many
-    runners are live.
+    with every change. No answer of an epoch before `settled` may leave a gateway any more. `addresses` are where
+    replicas answer; `spread` says that members are on several nodes.
     """
 
     term: int
@@ -59,7 +60,8 @@ class Target:
     committed: Committed
     settled: int = NOTHING
     staging: Staging | None = None
-    runners: int = 0
+    addresses: tuple[Address, ...] = ()
+    spread: bool = False
 
 
 class Seen(NamedTuple):
@@ -77,12 +79,13 @@ class Report:
     """What a member holds: a replica, or a gateway, which has no runners and only needs the fence.
 
     `turn` counts its reports: one that was held up on the way must not replace a later one. `followed` is the last
-    target that it has done all it could for. `staged` is the swap it has
-    staged; `failed` the swap that it could not stage, for the reason `error`. A member that is `joining` answers
-    nothing yet, and is not waited for.
+    target that it has done all it could for. `staged` is the swap it has staged; `failed` the swap that it could not
+    stage, for the reason `error`. A member that is `joining` answers nothing yet, and is not waited for.
     """
 
     member: str
+    node: str = ""
+    address: Address | None = None
     turn: int = 0
     followed: Seen = UNSEEN
     runners: int = 0

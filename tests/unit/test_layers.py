@@ -1,6 +1,7 @@
 """The layers: imports go down only.
 
-cli > launcher; launcher, app > gateway > cluster > model, protocol, weights > config, constants > tensors.
+cli > launcher; launcher, app > gateway > cluster > link, model, protocol, weights > config, constants > tensors,
+address.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ RANKS = {
     "launcher": 5,
     "gateway": 4,
     "cluster": 3,
+    "link": 2,
     "model": 2,
     "protocol": 2,
     "weights": 2,
+    "address": 0,
     "config": 1,
     "constants": 1,
     "token": 1,

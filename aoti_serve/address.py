@@ -1,0 +1,26 @@
+"""Where a replica answers: what its gateways need to know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Address:
+    """A replica's end of the link, as the coordinator passes it on.
+
+    `path` is a Unix socket, for gateways on the same `node`; `tcp`, a host and a port, is for those on others, None
+    while there are none. Whoever connects proves that it knows `key`, which only Ray carries. `runners` may run at
+    once.
+    """
+
+    replica: str
+    node: str
+    path: str
+    runners: int
+    key: bytes = field(repr=False)
+    tcp: tuple[str, int] | None = None
+
+    def reached_from(self, node: str) -> bool:
+        """Whether a gateway on that node can connect now."""
+        return node == self.node or self.tcp is not None

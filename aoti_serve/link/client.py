@@ -1,0 +1,141 @@
+"""The gateway's end of a link."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from itertools import count
+
+from aoti_serve.address import Address
+from aoti_serve.errors import AotiServeError, LinkBroken, ReplicaDied
+from aoti_serve.link.connection import Connection
+from aoti_serve.link.frames import Frame, Kind
+from aoti_serve.link.handshake import GREETING, PROOF, confirmed, introduction
+from aoti_serve.link.messages import Answer, Batch, answer_of, batch_bytes, failure_of
+
+# Ticks without a word of the replica, which beats once a tick: then it gets no new batch, or is given up for dead.
+QUIET, STOPPED = 4, 20
+
+
+class Link(Connection):
+    """Batches go, answers come, many at a time. Lives in the gateway's event loop.
+
+    `leaving` counts the ticks since the replica wanted to go; it still answers until it is let go. Silence is counted
+    in ticks, not in seconds: a gateway that was stopped itself must not take that for the silence of others.
+    """
+
+    def __init__(self, model: str, address: Address, gateway: str) -> None:
+        super().__init__()
+        self.address = address
+        self.leaving = 0
+        self._gone = False
+        self._model = model
+        self._gateway = gateway
+        self._calls: dict[int, Future[Answer]] = {}
+        self._numbers = count(1)
+        self._silent = 0
+        self._others = 0  # batches of other gateways, as far as the replica has told
+
+    @property
+    def usable(self) -> bool:
+        """Whether a batch may be sent now."""
+        return self._silent < QUIET and not self._gone and not self.closed.done()
+
+    @property
+    def load(self) -> float:
+        """Batches in hand over there for each runner."""
+        return (len(self._calls) + self._others) / self.address.runners
+
+    async def ask(self, batch: Batch) -> Answer:
+        """Have a batch run. Raises what the replica has raised, and ReplicaDied if the link ends before the answer.
+
+        The batch's arrays must not change before it has been answered. Whoever is cancelled tells the replica so.
+        """
+        call = next(self._numbers)
+        answer: Future[Answer] = asyncio.get_running_loop().create_future()
+        self._calls[call] = answer
+        try:
+            self.outgoing.send(Kind.BATCH, call, batch_bytes(batch))
+            return await answer
+        except asyncio.CancelledError:
+            if not self.closed.done():
+                self.outgoing.cancel(call)
+                self.outgoing.signal(Kind.CANCEL, call)
+            raise
+        finally:
+            self._calls.pop(call, None)
+
+    def tick(self) -> None:
+        """Time has passed. Ends a link whose replica is stopped."""
+        self._silent += 1
+        self.leaving += self.leaving > 0
+        if self._silent >= STOPPED:
+            self.abort(LinkBroken(detail=f"replica {self.address.replica} has stopped"))
+
+    def let_go(self) -> None:
+        """Send no more batches, and tell the replica."""
+        if not self._gone:
+            self._gone = True
+            self.outgoing.signal(Kind.LEFT)
+
+    def begin(self) -> None:
+        self.expect(GREETING.size, self._greet)
+
+    def deliver(self, frame: Frame) -> None:
+        answer = self._calls.pop(frame.call, None)
+        self._others = max(0, frame.busy - len(self._calls))
+        match frame.kind:
+            case Kind.ANSWER | Kind.FAILURE:
+                self._settle(answer, frame)
+            case Kind.LEAVING:
+                self.leaving = self.leaving or 1
+            case Kind.BEAT:
+                pass
+            case _:
+                raise LinkBroken(detail=f"a replica sends {frame.kind.name}")
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._silent = 0
+        super().buffer_updated(nbytes)
+
+    def end(self) -> None:
+        calls, self._calls = self._calls, {}
+        for answer in calls.values():
+            if not answer.done():
+                answer.set_exception(ReplicaDied(model=self._model))
+
+    def _greet(self, theirs: bytes) -> None:
+        mine = introduction(self.address.key, self._gateway, theirs)
+        self.transport.write(mine)
+        self.expect(PROOF, lambda proof: self._confirm(theirs, mine, proof))
+
+    def _confirm(self, theirs: bytes, mine: bytes, proof: bytes) -> None:
+        confirmed(self.address.key, theirs, mine, proof)
+        self.establish()
+
+    def _settle(self, answer: Future[Answer] | None, frame: Frame) -> None:
+        if answer is None or answer.done():  # nobody waits for it any more
+            return
+        if frame.kind is Kind.ANSWER:
+            answer.set_result(answer_of(frame.message))
+        else:
+            answer.set_exception(failure_of(frame.message))
+
+
+async def connected(model: str, address: Address, gateway: str, node: str) -> Link:
+    """A link to the replica at `address`, from a gateway on `node`. Raises OSError or LinkRefused."""
+    loop = asyncio.get_running_loop()
+
+    def link() -> Link:
+        return Link(model, address, gateway)
+
+    if address.node == node or address.tcp is None:
+        _, made = await loop.create_unix_connection(link, address.path)
+    else:
+        _, made = await loop.create_connection(link, *address.tcp)
+    try:
+        await made.established
+    except BaseException as error:
+        made.abort(error if isinstance(error, AotiServeError) else None)
+        raise
+    return made

@@ -1,0 +1,58 @@
+"""What goes over a link, byte by byte. All numbers are little-endian.
+
+A frame is a header and at most `PART` bytes behind it:
+
+    0          4      5      6        8                  16                 24
+    +----------+------+------+--------+------------------+------------------+---------------
+    |  length  | kind |  0   |  busy  |       call       |      total       | length bytes
+    |   u32    |  u8  |  u8  |  u16   |       u64        |       u64        |
+    +----------+------+------+--------+------------------+------------------+---------------
+
+`call` is the number of a batch, given by the gateway. A batch, an answer or a failure is a message of `total` bytes; a
+message larger than `PART` goes in several frames, all but the first of kind MORE, and frames of other calls may come in
+between: nothing large holds up anything small. `busy` counts the batches that a replica has in hand, of all gateways.
+
+    gateway to replica   BATCH  MORE  CANCEL (nobody waits for it any more)  LEFT (there will be no more)
+    replica to gateway   ANSWER  FAILURE  MORE  BEAT (I am not stopped)  LEAVING (send no more)
+
+Before the first frame both ends have shown that they belong together: see `handshake`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+from typing import NamedTuple
+
+HEADER = Struct("<IBxHQQ")
+PART = 512 * 2**10
+MOST_BYTES = 2**33  # of one message: beyond what any batch holds, so it is no batch
+MOST_BUSY = 2**16 - 1
+
+
+class Kind(IntEnum):
+    BATCH = 1
+    ANSWER = 2
+    FAILURE = 3
+    MORE = 4
+    CANCEL = 5
+    BEAT = 6
+    LEAVING = 7
+    LEFT = 8
+
+
+WITH_MESSAGE = frozenset({Kind.BATCH, Kind.ANSWER, Kind.FAILURE})
+KINDS = {int(kind): kind for kind in Kind}
+
+
+class Frame(NamedTuple):
+    """A frame, its message complete: `message` is writable and belongs to whoever takes it."""
+
+    kind: Kind
+    call: int
+    busy: int
+    message: memoryview
+
+
+def header(kind: Kind, call: int = 0, *, length: int = 0, total: int = 0, busy: int = 0) -> bytes:
+    return HEADER.pack(length, kind, min(busy, MOST_BUSY), call, total)

@@ -1,0 +1,88 @@
+"""Messages on their way out: the small at once, the large in turns."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from aoti_serve.link.frames import PART, Kind, header
+
+JOINED = 16 * 2**10  # below this one copy costs less than several buffers
+Buffer = bytes | memoryview
+
+
+class Transport(Protocol):
+    """What is used of asyncio's."""
+
+    def write(self, data: Buffer) -> None: ...
+
+    def writelines(self, list_of_data: list[Buffer]) -> None: ...
+
+
+class Outgoing:
+    """Writes frames while the transport takes them. Lives at both ends, in the event loop.
+
+    What is at most a part goes at once. Larger messages take turns, part by part, and wait while the transport is full;
+    the memory that they name must stay as it is until they have gone.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._full = False
+        self._waiting: dict[int, Iterator[list[Buffer]]] = {}
+        self._turns: deque[int] = deque()
+
+    def signal(self, kind: Kind, call: int = 0, busy: int = 0) -> None:
+        """A frame without a message."""
+        self._transport.write(header(kind, call, busy=busy))
+
+    def send(self, kind: Kind, call: int, message: Sequence[Buffer], busy: int = 0) -> None:
+        """A message, given as the buffers of which it is made."""
+        total = sum(map(len, message))
+        head = header(kind, call, length=min(total, PART), total=total, busy=busy)
+        if total <= JOINED:
+            self._transport.write(b"".join([head, *message]))
+        elif total <= PART:
+            self._transport.writelines([head, *message])
+        else:
+            self._waiting[call] = frames(head, call, message, total)
+            self._turns.append(call)
+            self._pump()
+
+    def cancel(self, call: int) -> None:
+        """Send no more of this message, if it is still on its way; then tell the other end."""
+        self._waiting.pop(call, None)
+
+    def pause(self) -> None:
+        self._full = True
+
+    def resume(self) -> None:
+        self._full = False
+        self._pump()
+
+    def _pump(self) -> None:
+        while self._turns and not self._full:
+            call = self._turns.popleft()
+            part = next(self._waiting.get(call, iter(())), None)
+            if part is None:
+                self._waiting.pop(call, None)
+            else:
+                self._turns.append(call)
+                self._transport.writelines(part)
+
+
+def frames(head: bytes, call: int, message: Sequence[Buffer], total: int) -> Iterator[list[Buffer]]:
+    """A large message frame by frame."""
+    frame: list[Buffer] = [head]
+    room = PART
+    for buffer in message:
+        view = memoryview(buffer)
+        while view:
+            frame.append(view[:room])
+            total -= len(view[:room])
+            view, room = view[room:], room - len(view[:room])
+            if room == 0 and total:
+                yield frame
+                frame, room = [header(Kind.MORE, call, length=min(total, PART))], PART
+    yield frame

@@ -1,0 +1,129 @@
+"""All links of one gateway to the replicas of one model, and which of them gets a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from asyncio import Task
+from collections.abc import Callable, Collection
+
+from aoti_serve.address import Address
+from aoti_serve.errors import LinkRefused
+from aoti_serve.link.client import Link, connected
+from aoti_serve.link.messages import Answer, Batch
+from aoti_serve.link.server import BEAT_S
+
+logger = logging.getLogger("ray.serve")
+FIRST_S, LONGEST_S = 0.05, 2.0  # between two tries to connect
+# Ticks that the last replica of all is still used after it has said that it leaves: Serve, which ends an application's
+# gateways at the same time, may not have told this one yet.
+PATIENCE = 8
+
+
+class Pool:
+    """Keeps a link to every address, and makes it anew when it ends. Lives in the gateway's event loop.
+
+    A link that is open stays, whatever addresses say: a coordinator that has just started knows few. `changed` is
+    called when `runners`, of all replicas that can be sent a batch now, may have changed.
+    """
+
+    def __init__(self, model: str, gateway: str, node: str, changed: Callable[[], None]) -> None:
+        self._model = model
+        self._gateway = gateway
+        self._node = node
+        self._changed = changed
+        self._addresses: dict[str, Address] = {}
+        self._links: dict[str, Link] = {}
+        self._keepers: dict[str, Task[None]] = {}
+        self._usable = asyncio.Event()
+        self._runners = 0
+        self._draining = False
+        self._ticking = asyncio.get_running_loop().create_task(self._tick())
+
+    @property
+    def runners(self) -> int:
+        return self._runners
+
+    def follow(self, addresses: Collection[Address]) -> None:
+        """Have links to these, and to no others once theirs have ended."""
+        self._addresses = {address.replica: address for address in addresses if address.reached_from(self._node)}
+        loop = asyncio.get_running_loop()
+        for replica in self._addresses.keys() - self._keepers.keys():
+            self._keepers[replica] = loop.create_task(self._keep(replica))
+
+    async def ask(self, batch: Batch) -> Answer:
+        """Have it run by the replica that has the least to do. Waits while there is none.
+
+        Raises what the replica has raised, and ReplicaDied if it has ended, or was stopped, before it has answered.
+        """
+        while (link := self._least_loaded()) is None:
+            self._usable.clear()
+            await self._usable.wait()
+        return await link.ask(batch)
+
+    def drain(self) -> None:
+        """Use replicas that want to leave as long as there are batches: no more will come than are in hand now."""
+        self._draining = True
+
+    def close(self) -> None:
+        for task in (self._ticking, *self._keepers.values()):
+            task.cancel()
+        for link in self._links.values():
+            link.transport.close()
+
+    def _least_loaded(self) -> Link | None:
+        links = self._willing()
+        if len(links) <= 1:
+            return links[0] if links else None
+        return min(links, key=lambda link: (link.load, random.random()))
+
+    def _willing(self) -> list[Link]:
+        """Those that can be sent a batch now; the leaving ones only while there are no others."""
+        usable = [link for link in self._links.values() if link.usable]
+        return [link for link in usable if not link.leaving] or usable
+
+    async def _keep(self, replica: str) -> None:
+        pause = FIRST_S
+        while (address := self._addresses.get(replica)) is not None:
+            try:
+                self._links[replica] = link = await connected(self._model, address, self._gateway, self._node)
+            except (OSError, LinkRefused) as error:
+                if pause == LONGEST_S:  # not for one that has just died
+                    logger.warning(f"no link to replica {replica}: {error}")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_S)
+                continue
+            pause = FIRST_S
+            self._look()
+            await link.closed
+            del self._links[replica]
+            self._look()
+        del self._keepers[replica]
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            self.pass_time()
+
+    def pass_time(self) -> None:
+        """A tick has passed."""
+        for link in list(self._links.values()):
+            link.tick()
+        self._let_go()
+        self._look()
+
+    def _let_go(self) -> None:
+        """Let replicas leave that others can stand in for, and all after a while, unless this gateway leaves, too."""
+        willing = self._willing()
+        for link in self._links.values():
+            if link.leaving and (link not in willing or (link.leaving > PATIENCE and not self._draining)):
+                link.let_go()
+
+    def _look(self) -> None:
+        runners = sum(link.address.runners for link in self._willing())
+        if runners:
+            self._usable.set()
+        if runners != self._runners:
+            self._runners = runners
+            self._changed()
