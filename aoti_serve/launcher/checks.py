@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from itertools import combinations
+import re
+from collections.abc import Iterator, Mapping
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ TWO_WAYS_OUT = (
 
 def check(config: ConfigFile) -> dict[str, Package]:
     """The packages of all models, by name. Raises InvalidConfig, or a PackageError; needs no Ray, only its schema."""
-    for problem in (*_import_problems(config), *_port_problems(config), *_deployment_problems(config)):
+    for problem in chain.from_iterable(find(config) for find in PROBLEMS):
         raise InvalidConfig(detail=f"{config.path}: {problem}")
     _check_schema(config)
     return {model.name: _checked(config.path, model) for model in config.models}
@@ -87,9 +88,26 @@ def _deployment_problems(config: ConfigFile) -> Iterator[str]:
                 yield f"application '{application.name}' has no deployment '{name}'; it has {', '.join(sorted(known))}"
 
 
-def _check_schema(config: ConfigFile) -> None:
-    from ray.serve.schema import ServeDeploySchema
+def _prefix_problems(config: ConfigFile) -> Iterator[str]:
+    for application in config.content["applications"]:
+        prefix = application.get("route_prefix")
+        if prefix is not None and not re.fullmatch(r"/|(/[^/{}]+)+", str(prefix)):
+            yield f"route_prefix: {prefix!r} is none: write `/`, or a path like `/models` without a slash at its end"
 
+
+def _check_schema(config: ConfigFile) -> None:
+    from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
+
+    def check_keys(place: str, schema: Any, content: Mapping[str, Any]) -> None:
+        for key in set(content) - set(schema.model_fields):  # Serve would pass over them
+            raise InvalidConfig(detail=f"{config.path}: {place}{key}: there is no such key")
+
+    check_keys("", ServeDeploySchema, config.content)
+    for number, application in enumerate(config.content["applications"]):
+        check_keys(f"applications.{number}.", ServeApplicationSchema, application)
+    for ours in config.ours:
+        for name, options in ours.deployments.items():
+            check_keys(f"application '{ours.name}', deployment '{name}': ", DeploymentSchema, options)
     try:
         ServeDeploySchema.model_validate(config.content)
     except ValidationError as error:
@@ -99,6 +117,9 @@ def _check_schema(config: ConfigFile) -> None:
 def _outermost(found: list[Any]) -> list[Any]:
     """One problem for each field, where pydantic has one for each type that it could have been."""
     return list({tuple(entry["loc"][:4]): entry for entry in reversed(found)}.values())
+
+
+PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _deployment_problems)
 
 
 def _checked(path: Path, model: ModelConfig) -> Package:
