@@ -28,7 +28,7 @@ class View(NamedTuple):
 def view_of(details: Mapping[str, Any], names: Collection[str]) -> View:
     """From Serve's details of its instance."""
     found = {name: entry for name, entry in details.get("applications", {}).items() if name in names}
-    states = {name: (str(entry["status"]), str(entry["message"])) for name, entry in found.items()}
+    states = {name: (_word(entry["status"]), str(entry["message"])) for name, entry in found.items()}
     crews = {
         (name, deployment): Crew(entry.get("target_num_replicas") or 0, _running(entry.get("replicas", [])))
         for name, application in found.items()
@@ -65,6 +65,11 @@ def _state_news(before: View, after: View) -> Iterator[str]:
             if state == RUNNING
             else f"application '{name}' is {state}{_why(message)}"
         )
+
+
+def _word(state: Any) -> str:
+    """Serve's states are strings that print as something else."""
+    return str(getattr(state, "value", state))
 
 
 def _why(message: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ray.serve.schema import ApplicationStatus
+
 from aoti_serve.launcher.news import news, view_of
 
 
@@ -12,7 +14,11 @@ def details(running: str, target: int = 2, status: str = "RUNNING", message: str
     replicas = [{"replica_id": name, "state": "RUNNING"} for name in running]
     replicas += [{"replica_id": name, "state": "STARTING"} for name in starting]
     deployment = {"target_num_replicas": target, "replicas": replicas}
-    application = {"status": status, "message": message, "deployments": {"digits-replica": deployment}}
+    application = {
+        "status": ApplicationStatus(status),
+        "message": message,
+        "deployments": {"digits-replica": deployment},
+    }
     return {"applications": {"default": application, "other": application}}
 
 
