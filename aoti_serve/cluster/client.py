@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import suppress
@@ -113,6 +114,8 @@ class AsyncWeightsClient:
     """
 
     def __init__(self, model: str, app: str = "default") -> None:
+        """Raises Unavailable outside of a cluster."""
+        _require_cluster()
         self._client = CoordinatorClient(model, serve.get_deployment_handle(coordinator_of(model), app))
 
     async def swap(
@@ -153,6 +156,8 @@ class WeightsClient:
     """
 
     def __init__(self, model: str, app: str = "default") -> None:
+        """Raises Unavailable outside of a cluster."""
+        _require_cluster()
         # A loop of its own: Serve binds a handle to the loop that it is first used in.
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="weights-client", daemon=True).start()
@@ -184,6 +189,15 @@ class WeightsClient:
 
     def _finished(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _require_cluster() -> None:
+    """Ray would start a cluster of its own, in which nothing is served."""
+    if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
+        raise Unavailable(
+            detail="this process has not joined a Ray cluster: set RAY_ADDRESS, and RAY_AUTH_MODE=token if the cluster "
+            "asks for its token (`aoti-serve up` prints both), or call ray.init() first"
+        )
 
 
 async def _connected(model: str, app: str) -> AsyncWeightsClient:

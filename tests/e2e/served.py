@@ -146,13 +146,14 @@ class Server:
 
 
 @contextmanager
-def serving(config: Path, *options: str) -> Iterator[Server]:
-    """`aoti-serve up` on a free port, ready; taken down after."""
+def serving(config: Path, *options: str, wait: bool = True) -> Iterator[Server]:
+    """`aoti-serve up` on a free port, ready unless nobody shall `wait`; taken down after."""
     port = free_port()
     program = str(Path(sys.executable).parent / "aoti-serve")
     launched = Launched([program, "up", str(config), "--port", str(port), *options], ROOT, {"COLUMNS": "200"})
     try:
-        launched.wait_for("ready")
+        if wait:
+            launched.wait_for("ready")
         server = Server(launched, port, config.parent / "versions")
         with server.http:
             yield server

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -41,7 +42,7 @@ def test_scripts_serve_leaves_no_process_and_no_port(number: int) -> None:
         ports = listening({process.pid for process in family})
         names = {process.name() for process in family}
         assert port in ports
-        assert {"raylet", "haproxy"} <= names
+        assert {"raylet", "gcs_server"} <= names
         assert launched.process.poll() is None
         launched.process.send_signal(number)
         assert launched.process.wait(60) == 0, launched.output
@@ -52,41 +53,27 @@ def test_scripts_serve_leaves_no_process_and_no_port(number: int) -> None:
         launched.stop()
 
 
-def test_up_lists_what_listens_and_haproxy_shows_its_pages_to_this_machine_only(server: Server) -> None:
+def test_up_lists_what_listens_and_prints_commands_that_work(server: Server) -> None:
     server.launched.wait_for("aoti-serve status")
     for process in server.launched.family():
-        if process.name() in ("haproxy", "gcs_server", "raylet"):
+        if process.name() in ("gcs_server", "raylet"):
             for entry in process.net_connections("tcp"):
                 if entry.status == psutil.CONN_LISTEN:
                     assert str(getattr(entry.laddr, "port", 0)) in server.launched.output
-                    assert process.name() != "haproxy" or getattr(entry.laddr, "ip", "") == "127.0.0.1"
     assert "everywhere" in server.launched.output
-    assert "to other machines: for calls" in server.launched.output
+    assert "to other machines: for calls, which ask for Ray's token" in server.launched.output
+    infer, swap, status = [line.strip() for line in server.launched.lines if line.startswith("  ")][-3:]
+    assert [word in line for word, line in zip(("curl", "swap", "status"), (infer, swap, status), strict=True)]
+    for command in (infer, swap, status):
+        subprocess.run(command, shell=True, cwd=ROOT, check=True, capture_output=True)
+    assert server.rollback().status_code == 200
 
 
-def test_a_haproxy_that_was_left_behind_is_explained_also_when_it_holds_another_port(
-    digits_dir: Path, tmp_path: Path
-) -> None:
-    """Everything but HAProxy is killed; then the next start is asked for the same port, and for another one."""
-    with serving(write_config(tmp_path, digits_dir)) as server:
-        family = server.launched.family()
-        (haproxy,) = [process for process in family if process.name() == "haproxy"]
-        for process in family:
-            if process != haproxy:
-                process.kill()
-        try:
-            command = [str(BIN / "aoti-serve"), "up", str(tmp_path / "model.yaml"), "--no-fast", "--port"]
-            done = subprocess.run([*command, str(server.port)], cwd=ROOT, capture_output=True, text=True, check=False)
-            assert done.returncode == 1
-            assert f"port {server.port} is taken: haproxy (pid {haproxy.pid}) was left behind" in done.stderr
-            assert f"kill {haproxy.pid}" in done.stderr
-            another = Launched([*command, str(free_port())], ROOT, {})
-            try:
-                another.wait_for(f"note: haproxy (pid {haproxy.pid}) was left behind")
-            finally:
-                assert another.stop() == 0
-        finally:
-            haproxy.kill()
+def test_a_cluster_that_is_not_there_is_told_at_once(digits_dir: Path, tmp_path: Path) -> None:
+    config, nobody = write_config(tmp_path, digits_dir), f"127.0.0.1:{free_port()}"
+    for command in (["up", str(config)], ["down"]):
+        done = ended(*command, "--address", nobody)
+        assert (done.returncode, done.stderr) == (1, f"error: nothing listens at {nobody}\n")
 
 
 def test_a_signal_to_the_whole_process_group_leaves_nothing_either(digits_dir: Path, tmp_path: Path) -> None:
@@ -103,34 +90,41 @@ def test_a_signal_to_the_whole_process_group_leaves_nothing_either(digits_dir: P
         launched.stop()
 
 
-def test_two_servers_on_one_machine_keep_apart(
-    digits_dir: Path, tmp_path_factory: pytest.TempPathFactory, server: Server, images: NDArray[np.float32]
+def test_two_servers_that_start_at_once_keep_apart_and_down_ends_the_one_that_is_meant(
+    digits_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Without a gateway a server answers nothing, rather than what the other one would."""
-    config = write_config(tmp_path_factory.mktemp("other"), digits_dir, name="other", replicas=1)
-    with serving(config) as other:
-        assert other.http.get("/v2/models/other").status_code == 200
-        (gateway,) = [process for process in other.launched.family() if "default:gateway" in "".join(process.cmdline())]
-        gateway.kill()
-        while True:
-            with suppress(httpx.TransportError):
-                response = other.http.get("/v2/models")
-                if response.status_code == 200:
-                    assert response.json() == {"models": ["other"]}
-                    break
-        assert server.http.get("/v2/models").json() == {"models": ["digits"]}
+    """A replica that dies meanwhile is told in its own terminal, and so is its successor."""
+    configs = [write_config(tmp_path_factory.mktemp(name), digits_dir, name=name, replicas=1) for name in ("a", "b")]
+    with serving(configs[0], wait=False) as a, serving(configs[1], wait=False) as b:
+        for server, name in ((a, "a"), (b, "b")):
+            server.launched.wait_for("aoti-serve status")
+            assert server.http.get("/v2/models").json() == {"models": [name]}
+        assert "Ray clusters run on this machine" in ended("down").stderr
+        (replica,) = [process for process in b.launched.family() if "default:b-replica" in "".join(process.cmdline())]
+        replica.kill()
+        b.launched.wait_for("gone; 0 of 1 run")
+        b.launched.wait_for("b-replica: 1 of 1 run again")
+        family = a.launched.family()
+        address = re.findall(r"RAY_ADDRESS=(\S+)", a.launched.output)[0]
+        done = ended("down", "--address", address)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert a.launched.process.wait(60) == 0, a.launched.output
+        assert psutil.wait_procs(family, timeout=5)[1] == []
+        assert b.http.get("/v2/models").json() == {"models": ["b"]}
 
 
-def test_a_stop_on_the_way_up_leaves_nothing_either(digits_dir: Path, tmp_path: Path) -> None:
+def test_ctrl_c_on_the_way_up_is_answered_at_once_and_leaves_nothing(digits_dir: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, digits_dir)
     launched = Launched([str(BIN / "aoti-serve"), "up", str(config), "--port", str(free_port())], ROOT, {})
     try:
         while not any(process.name() == "raylet" for process in launched.family()):
             assert launched.process.poll() is None, launched.output
         family = launched.family()
-        launched.process.send_signal(signal.SIGTERM)
-        launched.process.wait(60)
+        launched.process.send_signal(signal.SIGINT)
+        assert launched.process.wait(20) == 128 + signal.SIGINT
+        assert "stopping, before it was ready" in launched.output
         assert psutil.wait_procs(family, timeout=5)[1] == []
+        assert "Traceback" not in launched.output
     finally:
         launched.stop()
 
@@ -140,8 +134,7 @@ def test_a_taken_port_is_named(digits_dir: Path, tmp_path: Path) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        command = [str(BIN / "aoti-serve"), "up", str(write_config(tmp_path, digits_dir)), "--port", str(port)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = ended("up", str(write_config(tmp_path, digits_dir)), "--port", str(port))
     assert done.returncode == 1
     assert f"port {port} is taken by" in done.stderr
     assert "--port" in done.stderr
@@ -160,23 +153,30 @@ def test_a_taken_port_is_named(digits_dir: Path, tmp_path: Path) -> None:
 )
 def test_a_wrong_configuration_is_named(digits_dir: Path, tmp_path: Path, change: dict[str, Any], says: str) -> None:
     config = write_config(tmp_path, digits_dir, **change)
-    command = [str(BIN / "aoti-serve"), "up", str(config), "--port", str(free_port()), "--no-fast"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = ended("up", str(config), "--port", str(free_port()))
     assert done.returncode == 1
     assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_could_never_be_placed_is_not_waited_for(digits_dir: Path, tmp_path: Path) -> None:
+    done = ended("up", str(write_config(tmp_path, digits_dir, num_runners=9999)), "--port", str(free_port()))
+    assert done.returncode == 1
+    assert re.search(r"error: the models take 19998 CPU cores, and Ray has \d+ .* could never start\n$", done.stderr)
+    assert "Traceback" not in done.stderr
 
 
 def test_what_was_committed_survives_the_whole_cluster(
     digits_dir: Path, tmp_path: Path, eager: Eager, images: NDArray[np.float32]
 ) -> None:
-    """Every process killed at once, between a swap and the next start; here with the plain ingress."""
+    """Every process killed at once, between a swap and the next start, which has no first weights any more."""
     config = write_config(tmp_path, digits_dir)
-    with serving(config, "--no-fast") as server:
+    with serving(config) as server:
         assert server.infer(images[:4])[0] == 1
         assert server.swap(eager.files["v2"], label="survivor").status_code == 200
         for process in server.launched.family():
             process.kill()
-    with serving(config, "--no-fast") as server:
+    with serving(write_config(tmp_path, digits_dir, weights=str(tmp_path / "gone.safetensors"))) as server:
         version, logits = server.infer(images[:4])
         assert version == 2
         np.testing.assert_allclose(logits, eager.logits("v2", images[:4]), atol=1e-4)
@@ -228,7 +228,31 @@ print(ray.get(Trainer.remote().changed.remote(sys.argv[2])))
 """
 
 
-def test_replicas_of_a_joined_cluster_are_pinned_to_different_gpus_and_a_trainer_swaps_them(
+COWORKER = """
+import sys, ray
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
+
+ray.init(sys.argv[1], log_to_driver=False)
+serve.start(proxy_location="HeadOnly", http_options={"port": int(sys.argv[2])})
+code = {"env_vars": {"PYTHONPATH": sys.argv[3]}}
+application = {"name": "coworker", "route_prefix": "/", "import_path": "plain:app", "runtime_env": code}
+_get_global_client().deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}), _blocking=True)
+"""
+PLAIN = """
+from ray import serve
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class Hello:
+    def __call__(self, request):
+        return "hello"
+
+app = Hello.bind()
+"""
+
+
+def test_a_joined_clusters_applications_stay_and_its_replicas_are_pinned_and_a_trainer_swaps_them(
     digits_dir: Path, tmp_path: Path
 ) -> None:
     """Logical GPUs: Ray hands out ids on any machine. `deployments:` is Serve's own section."""
@@ -236,21 +260,42 @@ def test_replicas_of_a_joined_cluster_are_pinned_to_different_gpus_and_a_trainer
     content = yaml.safe_load(config.read_text())
     gpu = {"ray_actor_options": {"num_gpus": 1, "num_cpus": 1}}
     content["applications"][0]["deployments"] = [{"name": "digits-replica", **gpu}]
+    del content["applications"][0]["route_prefix"]
     config.write_text(yaml.safe_dump(content))
-    with ray_cluster("--num-gpus=2", "--num-cpus=3") as address, serving(config, "--address", address) as server:
-        assert server.launched.process.wait(30) == 0
-        receipts = server.status()["replicas"]
-        assert sorted(receipt["gpu_ids"] for receipt in receipts) == [["0"], ["1"]]
-        command = [sys.executable, "-c", TRAINER, address, str(digits_dir / "v2.safetensors")]
-        trained = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-        assert trained[0].startswith("tensor '")
-        assert trained[1:4] == ["from the driver", "from a task from the driver 3", "a path objects"]
-        assert "not a state dict" in trained[4]
-        assert trained[5] == "True"
-        assert {receipt["previous"] for receipt in server.status()["replicas"]} == {None}, "released"
-        subprocess.run([str(BIN / "aoti-serve"), "down", "--address", address], check=True, capture_output=True)
-        with pytest.raises(httpx.HTTPError):
-            server.http.get("/v2").raise_for_status()
+    (tmp_path / "plain.py").write_text(PLAIN)
+    port = free_port()
+    with ray_cluster("--num-gpus=2", "--num-cpus=3") as address:
+        command = [sys.executable, "-c", COWORKER, address, str(port), str(tmp_path)]
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"RAY_AUTH_MODE": "token"})
+        with serving(config, "--address", address) as server:
+            assert server.launched.process.wait(30) == 0
+            assert httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).text == "hello"
+            receipts = server.status()["replicas"]
+            assert sorted(receipt["gpu_ids"] for receipt in receipts) == [["0"], ["1"]]
+            command = [sys.executable, "-c", TRAINER, address, str(digits_dir / "v2.safetensors")]
+            trained = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+            assert trained[0].startswith("tensor '")
+            assert trained[1:4] == ["from the driver", "from a task from the driver 3", "a path objects"]
+            assert "not a state dict" in trained[4]
+            assert trained[5] == "True"
+            assert {receipt["previous"] for receipt in server.status()["replicas"]} == {None}, "released"
+            content["applications"][0]["name"] = "coworker"
+            config.write_text(yaml.safe_dump(content))
+            refused = ended("up", str(config), "--address", address, "--port", str(free_port()))
+            assert refused.returncode == 1
+            assert "runs an application 'coworker' already, which is plain:app; --replace" in refused.stderr
+            absent = ended("down", "--address", address, "--app", "nobody")
+            assert "no application 'nobody'" in absent.stderr
+            assert ended("down", "--address", address).returncode == 0
+            with pytest.raises(httpx.HTTPError):
+                server.http.get("/v2").raise_for_status()
+            assert httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).text == "hello"
+
+
+def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`aoti-serve` with these, when it has ended."""
+    command = [str(BIN / "aoti-serve"), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def wait_ready(server: Server) -> None:
@@ -281,7 +326,7 @@ def test_plain_serve_run_takes_the_same_configuration(tmp_path: Path, images: ND
     """configs/model.yaml as it stands, but for a free port and a store of its own."""
     content = yaml.safe_load((ROOT / "configs" / "model.yaml").read_text())
     port = free_port()
-    content["http_options"] = {"port": port}
+    content["applications"][0]["args"]["gateway"]["http_port"] = port
     content["applications"][0]["args"]["models"][0]["store"] = str(tmp_path / "versions")
     config = tmp_path / "model.yaml"
     config.write_text(yaml.safe_dump(content))

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from aoti_serve.config import DeclaredSignature, ModelConfig
 from aoti_serve.constants import ConstantSpec
-from aoti_serve.errors import IncompatiblePackage, InvalidConfig, PackageError, UnknownSignature, UnreadablePackage
+from aoti_serve.errors import IncompatiblePackage, PackageError, UnknownSignature, UnreadablePackage
 from aoti_serve.model.package import (
     BASELINE,
     SIGNATURE_KEY,
@@ -304,14 +304,13 @@ def test_a_configuration_opens_its_package(tmp_path: Path) -> None:
         pytest.param({}, {"device": "cuda"}, IncompatiblePackage, "for cpu, .* says device: cuda", id="device"),
         pytest.param({}, {"model_name": "encoder"}, UnreadablePackage, "no model 'encoder'", id="model"),
         pytest.param({SIGNATURE_KEY: "{}"}, {}, UnreadablePackage, "signature", id="signature"),
-        pytest.param({WEIGHTS_KEY: WEIGHTS_APART}, {}, InvalidConfig, "'demo': .*`weights:` must name", id="weights"),
     ],
 )
 def test_a_configuration_that_does_not_go_with_its_package_is_refused(
     tmp_path: Path,
     facts: dict[str, str],
     changes: dict[str, Any],
-    error: type[PackageError | InvalidConfig],
+    error: type[PackageError],
     reason: str,
 ) -> None:
     with pytest.raises(error, match=reason):
@@ -323,6 +322,6 @@ def test_a_configuration_without_the_signature_that_is_needed_is_refused(tmp_pat
         configured(tmp_path, {})
 
 
-def test_weights_that_are_apart_are_named_in_the_configuration(tmp_path: Path) -> None:
+def test_weights_that_are_apart_may_be_in_the_store_already(tmp_path: Path) -> None:
     facts = metadata(**{WEIGHTS_KEY: WEIGHTS_APART})
-    assert not configured(tmp_path, facts, weights=tmp_path / "w.safetensors").carries_weights
+    assert not configured(tmp_path, facts).carries_weights
