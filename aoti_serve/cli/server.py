@@ -11,10 +11,9 @@ import typer
 from rich.text import Text
 
 from aoti_serve.cli.commands import commands
-from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors, say_error
+from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.reach import exposures, ports_table
-from aoti_serve.cli.terminal import terminal
-from aoti_serve.errors import AotiServeError
+from aoti_serve.cli.terminal import ends_on_the_spot, terminal
 from aoti_serve.launcher.address import cluster_at
 from aoti_serve.launcher.config_file import read_config
 from aoti_serve.launcher.settings import ray_variables
@@ -62,20 +61,15 @@ def up(
         stop = Stop()
         stop.catch()
         server = Server(files, packages, stop, voice, cluster=cluster, drain_s=drain_seconds, replace=replace)
-        try:
-            with server.running():
-                voice.rest()
-                (_print_facts if as_json else _say_ready)(server, packages)
-                if address is not None:
-                    server.leave_running()
-                    out.print(f"It stays up; take it down with {_down(server, address)}.")
-                    return
-                server.watch()
-                voice.say(f"stopping: answers in flight are finished first, for {drain_seconds:g} s; {AT_ONCE}")
-        except AotiServeError as error:
+        with ends_on_the_spot(), server.running():
             voice.rest()
-            say_error(str(error))
-            leave(1)
+            (_print_facts if as_json else _say_ready)(server, packages)
+            if address is not None:
+                server.leave_running()
+                out.print(f"It stays up; take it down with {_down(server, address)}.")
+                return
+            server.watch()
+            voice.say(f"stopping: answers in flight are finished first, for {drain_seconds:g} s; {AT_ONCE}")
 
 
 @reports_errors
@@ -93,7 +87,7 @@ def down(
     cluster = cluster_at(address)
     from aoti_serve.launcher.down import take_down
 
-    with terminal() as voice:
+    with terminal() as voice, ends_on_the_spot():
         take_down(cluster, app, drain_seconds, voice)
     out.print(f"application '{app}' is down")
     leave(0)

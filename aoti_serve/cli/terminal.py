@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.status import Status
 
-from aoti_serve.cli.console import progress_out
+from aoti_serve.cli.console import progress_out, say_error
+from aoti_serve.errors import AotiServeError
+from aoti_serve.launcher.work import leave
 
 
 class Terminal:
@@ -37,3 +40,16 @@ def terminal() -> Iterator[Terminal]:
         yield Terminal(status)
     finally:
         status.stop()
+
+
+@contextmanager
+def ends_on_the_spot() -> Iterator[None]:
+    """An error of ours, or Ctrl-C, ends this process without a farewell from Ray, whose cluster may be gone."""
+    try:
+        yield
+    except AotiServeError as error:
+        say_error(str(error))
+        leave(1)
+    except KeyboardInterrupt:
+        progress_out.print("interrupted")
+        leave(128 + signal.SIGINT)

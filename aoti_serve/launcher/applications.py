@@ -6,11 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from aoti_serve import errors
 from aoti_serve.cluster.names import GATEWAY
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.config_file import DISABLED, ConfigFile
 from aoti_serve.launcher.merging import Deployed, deployed_among, merged
 
+OURS = re.compile(r"aoti_serve\.errors\.(?:\w+\.)*(\w+)\)?: (.+)")  # in a traceback
+# What a second try cannot change.
+LASTING = (errors.StartFailed, errors.InvalidConfig, errors.PackageError, errors.InvalidWeights)
 LOGS = "/tmp/ray/session_latest/logs/serve"
 
 
@@ -42,7 +46,9 @@ class Applications:
         """Whether all run, and how far they are, in words. Raises StartFailed for one that never will."""
         statuses = self.statuses()
         for name, status in statuses.items():
-            if status.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            if status.status in ("DEPLOY_FAILED", "UNHEALTHY") or (
+                status.status == "DEPLOYING" and is_hopeless(status)
+            ):
                 raise StartFailed(detail=f"application '{name}' did not start: {reason_of(status)}")
         done = set(statuses) == set(self._config.names) and all(
             status.status == "RUNNING" for status in statuses.values()
@@ -102,14 +108,29 @@ def _progress(applications: Mapping[str, Any]) -> str:
             running = deployment.replica_states.get("RUNNING", 0)
             parts.append(f"{name} {running}/{sum(deployment.replica_states.values()) or '?'}")
             if deployment.message:
-                parts.append(deployment.message)
+                parts.append(last_line(deployment.message))
     return ", ".join(parts) or "building the application"
 
 
 def reason_of(application: Any) -> str:
     """Why an application did not start: our own error's words, or else the last line of all that Serve says."""
+    text = _messages(application)
+    ours = OURS.findall(text)
+    return ours[-1][1] if ours else f"{last_line(text) or 'Serve gives no reason'} (Ray's logs have the whole: {LOGS})"
+
+
+def is_hopeless(application: Any) -> bool:
+    """Whether another try, which Serve would make, would fail as well."""
+    found = (getattr(errors, name, None) for name, _ in OURS.findall(_messages(application)))
+    return any(kind is not None and issubclass(kind, LASTING) for kind in found)
+
+
+def last_line(text: str) -> str:
+    """The gist of a traceback."""
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def _messages(application: Any) -> str:
     messages = [application.message, *(deployment.message for deployment in application.deployments.values())]
-    text = "\n".join(message for message in messages if message).strip()
-    ours = re.findall(r"aoti_serve\.errors[\w.]*(?:\))?: (.+)", text)
-    last = text.splitlines()[-1] if text else "Serve gives no reason"
-    return ours[-1] if ours else f"{last.strip()} (Ray's logs have the whole story: {LOGS})"
+    return "\n".join(message for message in messages if message)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from aoti_serve.launcher.applications import reason_of
+from aoti_serve.launcher.applications import is_hopeless, reason_of
 from aoti_serve.launcher.draining import is_ours
 
 # As Serve gives it: Ray's traceback with the whole of ours in it, once for each process that it came through.
@@ -52,3 +52,18 @@ def test_the_reason_is_one_line(message: str, deployment: str, reason: str) -> N
     application = SimpleNamespace(message=message, deployments={"gateway": SimpleNamespace(message=deployment)})
     assert reason_of(application).startswith(reason)
     assert "\n" not in reason_of(application)
+
+
+@pytest.mark.parametrize(
+    ("message", "hopeless"),
+    [
+        (TRACEBACK, True),
+        ("aoti_serve.errors.weights.MissingTensor: tensor 'w': missing", True),
+        ("aoti_serve.errors.server.Unavailable: the coordinator is being started", False),
+        ("RuntimeError: CUDA error", False),
+        ("", False),
+    ],
+)
+def test_what_a_second_try_cannot_change_is_not_tried_again(message: str, hopeless: bool) -> None:
+    application = SimpleNamespace(message="", deployments={"gateway": SimpleNamespace(message=message)})
+    assert is_hopeless(application) is hopeless
