@@ -35,13 +35,18 @@ def read_token() -> str | None:
 
 
 def ensure_token() -> str:
-    """The token, made now if there is none."""
+    """The token, made now if there is none. Raises InvalidConfig where it cannot be kept."""
     if token := read_token():
         return token
-    path = token_path()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    token = secrets.token_urlsafe(32)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(token + "\n")
-    path.chmod(0o600)
+    path, token = token_path(), secrets.token_urlsafe(32)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(token + "\n")
+        path.chmod(0o600)
+    except OSError as error:
+        detail = (
+            f"the admin token cannot be kept in {path} ({error.strerror}): set {TOKEN_VARIABLE}, or XDG_CONFIG_HOME"
+        )
+        raise InvalidConfig(detail=detail) from error
     return token

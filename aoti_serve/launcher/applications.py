@@ -24,6 +24,7 @@ class Applications:
     def __init__(self, config: ConfigFile) -> None:
         self._config = config
         self._before: dict[str, Deployed] = {}
+        self._deployed = False
 
     def deploy(self, *, replace: bool) -> None:
         """Add them to what the cluster has; raises StartFailed where they would take others' place."""
@@ -36,6 +37,7 @@ class Applications:
             self._config, self._before, replace=replace
         )
         _client().deploy_apps(ServeDeploySchema.model_validate(content), _blocking=False)
+        self._deployed = True
 
     def statuses(self) -> dict[str, Any]:
         from ray import serve
@@ -55,9 +57,18 @@ class Applications:
         )
         return done, _progress(statuses)
 
-    def delete(self, *, only_new: bool = False) -> None:
-        """Also after a start that failed: then what was there before stays as Serve has left it."""
-        delete([name for name in self.statuses() if not (only_new and name in self._before)])
+    def ours_there(self) -> list[str]:
+        """Those of ours that the cluster has."""
+        there = self.statuses()
+        return [application.name for application in self._config.ours if application.name in there]
+
+    def delete(self) -> None:
+        delete(list(self.statuses()))
+
+    def delete_new(self) -> None:
+        """After a start that came to nothing: what was there before stays as Serve has left it."""
+        if self._deployed:
+            delete([name for name in self.statuses() if name not in self._before])
 
     def gateways_on(self) -> set[str]:
         """The addresses of the nodes that gateways run on."""

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.address import Cluster, asks_token
 from aoti_serve.launcher.applications import Applications, instance_details
 from aoti_serve.launcher.config_file import DISABLED, ConfigFile
-from aoti_serve.launcher.connection import connected, metrics_of, ping, shut_down
+from aoti_serve.launcher.connection import connected, metrics_of
 from aoti_serve.launcher.demand import shortage
-from aoti_serve.launcher.draining import drained, end_proxies
 from aoti_serve.launcher.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
 from aoti_serve.launcher.family import Family
+from aoti_serve.launcher.farewell import Farewell
 from aoti_serve.launcher.listening import Listener, listeners
 from aoti_serve.launcher.ports import require_free
-from aoti_serve.launcher.pulse import Pulse
 from aoti_serve.launcher.settings import prepare_for_ray
 from aoti_serve.launcher.stop import Stop
 from aoti_serve.launcher.voice import Voice
@@ -29,9 +27,6 @@ from aoti_serve.model.package import Package
 
 POLL_S = 0.1
 WATCH_S = 2.0
-# Once all is answered: for the applications to end, and for Ray.
-DELETE_S, SHUT_DOWN_S = 30.0, 15.0
-ANSWER_S = 10.0  # beyond which Ray will not answer any more
 
 
 class Server:
@@ -60,11 +55,11 @@ class Server:
         self._stop = stop
         self._voice = voice
         self._cluster = cluster
-        self._drain_s = drain_s
         self._replace = replace
-        self._deployed = self._ray_answers = self._leave_running = False
+        self._leave_running = False
         self._applications = Applications(config)
         self._family = Family()
+        self._farewell = Farewell(self._applications, self._family, stop, voice, drain_s=drain_s, joined=self.joined)
 
     @property
     def joined(self) -> bool:
@@ -83,13 +78,13 @@ class Server:
         try:
             self._start_unless_asked_to_stop()
         except BaseException:
-            self._abandon()
+            self._farewell.abandon()
             raise
         try:
             yield
         finally:
             if not self._leave_running:
-                self._end()
+                self._farewell.end()
 
     def leave_running(self) -> None:
         """Do not take the applications down when this process ends."""
@@ -131,7 +126,9 @@ class Server:
         while not work.wait(POLL_S):
             self._family.see()
             if self._stop.asked:
-                self._break_off()
+                self._voice.say("stopping, before it was ready")
+                self._farewell.abandon()
+                leave(128 + self._stop.number)
         self._stop.catch()  # whoever is imported may put in handlers of his own
         work.result()
 
@@ -150,7 +147,6 @@ class Server:
         host, port = self.config.proxy_address
         serve.start(proxy_location=self.config.proxies, http_options=HTTPOptions(host=host, port=port))
         self._applications.deploy(replace=self._replace)
-        self._deployed = True
         self._wait_ready()
 
     def _require_room(self) -> None:
@@ -192,67 +188,3 @@ class Server:
             return self.config
         options = instance_details().get("http_options") or {}
         return self.config._replace(content=self.config.content | {"http_options": options})
-
-    def _break_off(self) -> None:
-        """Asked to stop on the way up: nothing has been answered, so nothing has to be waited for."""
-        self._voice.say("stopping, before it was ready")
-        self._abandon()
-        leave(128 + self._stop.number)
-
-    def _abandon(self) -> None:
-        """Nothing has been answered yet: end what was started. On another's cluster what was there before stays."""
-        if self._deployed and self.joined:
-            self._in_time(lambda: self._applications.delete(only_new=True), DELETE_S)
-        self._family.see()
-        self._family.end()
-
-    def _end(self) -> None:
-        """Let answers in flight end, then end every process of ours. Ray answers nothing once its head has died, as
-        when a supervisor signals the whole process group; so it is asked in threads, with deadlines."""
-        self._voice.progress("stopping")
-        self._family.see()
-        if self._family.whole and self._left() and self._in_time(shut_down, SHUT_DOWN_S):
-            self._family.end()
-            return
-        self._voice.say(self._why_cut())
-        self._family.end()
-        leave(1)
-
-    def _left(self) -> bool:
-        """Whether all that was in flight has been answered, and the applications are down."""
-        import ray
-
-        answered = threading.Event()
-
-        def depart() -> None:
-            if not ray.is_initialized():  # asking Serve would join whichever cluster was started last on this machine
-                answered.set()
-            elif drained(self._ours_there(), self._drain_s, self._voice):
-                answered.set()
-                with suppress(Exception):  # whatever Ray says now, its processes are ended
-                    self._delete()
-
-        pulse = Pulse(ping, ANSWER_S)  # told to end, its head may live on and answer nothing
-        pulse.start()
-        in_time = self._in_time(depart, self._drain_s + DELETE_S, lambda: pulse.lost() or not self._family.whole)
-        self._ray_answers = self._family.whole and not pulse.lost()
-        return in_time and answered.is_set() and self._ray_answers
-
-    def _ours_there(self) -> list[str]:
-        there = self._applications.statuses()
-        return [application.name for application in self.config.ours if application.name in there]
-
-    def _delete(self) -> None:
-        if not self.joined:
-            end_proxies()
-        self._applications.delete()
-
-    def _in_time(self, work: Callable[[], None], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
-        return not self._stop.outlasts(Work(work), seconds, hopeless)
-
-    def _why_cut(self) -> str:
-        if self._stop.at_once:
-            return "asked again: what is in flight is cut"
-        if self._ray_answers:
-            return f"{self._drain_s:g} s are over: what is in flight is cut"
-        return "Ray does not answer any more; its processes are killed"

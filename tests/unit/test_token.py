@@ -77,3 +77,9 @@ def test_a_file_that_others_may_read_is_refused_and_the_remedy_is_named(file: Pa
     for use in (read_token, ensure_token):
         with pytest.raises(InvalidConfig, match=f"chmod 600 {file}"):
             use()
+
+
+def test_a_place_that_cannot_be_made_is_named_with_a_way_out(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/proc/nowhere")
+    with pytest.raises(InvalidConfig, match=f"/proc/nowhere/aoti-serve/admin-token .*: set {TOKEN_VARIABLE}"):
+        ensure_token()
