@@ -1,0 +1,50 @@
+"""`python -m aoti_serve`, from outside."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import aoti_serve
+from aoti_serve.cli import app
+
+MAIN = [sys.executable, "-m", "aoti_serve"]
+# Says when its own code begins to run: what is before that is Python's.
+WATCHED = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from aoti_serve.__main__ import main; print('now', flush=True); main()"
+)
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("command", [[], ["up"], ["down"], ["status"]])
+def test_help_has_two_names_everywhere(command: list[str], option: str) -> None:
+    result = CliRunner().invoke(app, [*command, option])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_the_version_is_told() -> None:
+    done = subprocess.run([*MAIN, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{aoti_serve.__version__}\n"
+
+
+def test_there_is_no_such_option_as_fast_any_more() -> None:
+    result = CliRunner().invoke(app, ["up", "x.yaml", "--no-fast"])
+    assert result.exit_code == 2
+    assert "No such option" in result.output
+
+
+def test_ctrl_c_while_it_is_imported_shows_no_traceback() -> None:
+    command = [sys.executable, "-c", WATCHED, "status", "--url", "http://127.0.0.1:9"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "now\n"
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.stderr.read()
+        assert process.wait(30) in (-signal.SIGINT, 130, 1)
