@@ -12,7 +12,7 @@ from typing import NamedTuple
 import psutil
 
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.settings import AUTH_MODE
+from aoti_serve.launcher.settings import AUTH_MODE, PRIVATE
 
 ANSWER_S = 1.5
 HEAD_AT = "--gcs-address="  # by which a raylet is told where its cluster's head is
@@ -66,6 +66,14 @@ def listens(address: str) -> str | None:
     return None
 
 
+def exposed_token() -> Path | None:
+    """Ray's token file, if others than its owner may read it: whoever has the token runs code in the cluster."""
+    path = _token_path()
+    with suppress(OSError):
+        return path if path.stat().st_mode & PRIVATE else None
+    return None
+
+
 def _the_one() -> str:
     named = os.environ.get("RAY_ADDRESS", "")
     if named not in ("", "auto", "local"):
@@ -108,10 +116,14 @@ def _token() -> tuple[str | None, str]:
     """Ray's token, and where it is, or should be; in Ray's own order."""
     if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return token, "RAY_AUTH_TOKEN"
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    path = _token_path()
     with suppress(OSError, UnicodeDecodeError):
         return path.read_text().strip() or None, str(path)
     return None, str(path)
+
+
+def _token_path() -> Path:
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
 def _accepts(address: str, metadata: tuple[tuple[str, str], ...]) -> bool:

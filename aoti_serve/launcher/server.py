@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.address import Cluster, asks_token
+from aoti_serve.launcher.address import Cluster, asks_token, exposed_token
 from aoti_serve.launcher.applications import Applications, instance_details
 from aoti_serve.launcher.config_file import DISABLED, ConfigFile
 from aoti_serve.launcher.connection import connected, metrics_of
@@ -142,6 +142,8 @@ class Server:
         self.ray = context.address_info["address"]
         self.metrics = metrics_of(context.address_info["node_id"])
         self.token = asks_token(self.ray)
+        if self.token and (path := exposed_token()):
+            self._voice.say(f"note: others may read Ray's token, and so run code in this cluster: chmod 600 {path}")
         self._require_room()
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         host, port = self.config.proxy_address

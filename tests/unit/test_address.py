@@ -16,7 +16,7 @@ import pytest
 
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher import address
-from aoti_serve.launcher.address import PING, Cluster, cluster_at, running_clusters
+from aoti_serve.launcher.address import PING, Cluster, cluster_at, exposed_token, running_clusters
 
 SECRET = "the-token"
 
@@ -121,6 +121,16 @@ def test_who_has_told_ray_to_send_none_is_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with head(SECRET) as where:
         assert "set RAY_AUTH_MODE=token" in refusal(where)
+
+
+@pytest.mark.parametrize(("mode", "exposed"), [(0o600, False), (0o644, True), (0o640, True)])
+def test_a_token_that_others_may_read_is_noticed(mode: int, exposed: bool, tmp_path: Path) -> None:
+    assert exposed_token() is None
+    path = tmp_path / ".ray" / "auth_token"
+    path.parent.mkdir()
+    path.touch(mode=0o600)
+    path.chmod(mode)
+    assert exposed_token() == (path if exposed else None)
 
 
 def test_auto_is_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
