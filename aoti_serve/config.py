@@ -196,6 +196,7 @@ class GatewayConfig(Frozen):
     max_reading_bytes: PositiveInt = 512 * 2**20
     max_body_bytes: PositiveInt = 64 * 2**20
     max_json_bytes: PositiveInt = 8 * 2**20
+    max_json_values: PositiveInt = 2**19
     max_request_tensors: PositiveInt = 256
     max_request_rows: PositiveInt = 65_536
     max_weights_bytes: PositiveInt = 16 * 2**30

@@ -15,7 +15,7 @@ from aoti_serve.cluster.answer import Answer
 from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.member import Membership
 from aoti_serve.cluster.scaling import Load
-from aoti_serve.config import ModelConfig
+from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batcher import Answered, Arrays, Batcher
 from aoti_serve.gateway.door import Door
@@ -43,12 +43,13 @@ class Served:
         signature: Signature,
         runs: Runs,
         coordinator: DeploymentHandle[Any],
+        limits: GatewayConfig,
     ) -> None:
         self.name = config.name
         self.signature = signature
         self.weights = CoordinatorClient(config.name, coordinator)
         self.version = 0
-        self.plan = Planner(signature).plan
+        self.plan = Planner(signature, limits).plan
         self._gateway = gateway
         self._num_runners = config.num_runners
         self._runs = runs

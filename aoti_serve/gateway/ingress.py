@@ -28,7 +28,7 @@ class Gateway:
         self._config = config
         self._guard = Guard(token_digest)
         name = serve.get_replica_context().replica_id.unique_id
-        self._plane = DataPlane(await asyncio.gather(*(placed(name, model) for model in models)))
+        self._plane = DataPlane(await asyncio.gather(*(placed(name, model, config) for model in models)))
         await self._plane.join()
 
     def __serve_build_asgi_app__(self) -> FastAPI:

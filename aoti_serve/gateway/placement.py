@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.replicas import Replicas
-from aoti_serve.config import ModelConfig
+from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.gateway.data_plane import Served
 from aoti_serve.model.signature import Signature
 from aoti_serve.tensors import DTYPES
@@ -38,9 +38,9 @@ class ServedModel(NamedTuple):
 class Fused(Served):
     """A model whose replica is here: one member that answers, and lets nothing older out."""
 
-    def __init__(self, gateway: str, model: ServedModel, replica: Replica) -> None:
+    def __init__(self, gateway: str, model: ServedModel, replica: Replica, limits: GatewayConfig) -> None:
         self._replica = replica
-        super().__init__(gateway, model.config, model.signature, replica, model.coordinator)
+        super().__init__(gateway, model.config, model.signature, replica, model.coordinator, limits)
 
     def report(self) -> Report:
         return self._replica.report()
@@ -54,16 +54,16 @@ class Fused(Served):
         self._replica.check_health()
 
 
-async def placed(gateway: str, model: ServedModel) -> Served:
+async def placed(gateway: str, model: ServedModel, limits: GatewayConfig) -> Served:
     """The model as this gateway serves it; a fused one is loaded here."""
     config, signature = model.config, model.signature
     if isinstance(model.replicas, DeploymentHandle):
         replicas = Replicas(config.name, model.replicas, _row_bytes(signature))
-        return Served(gateway, config, signature, replicas, model.coordinator)
+        return Served(gateway, config, signature, replicas, model.coordinator, limits)
     from aoti_serve.cluster.replica import Replica
 
     replica = await Replica.load(model.replicas, config.num_runners, config.previous == "keep", model.coordinator)
-    return Fused(gateway, model, replica)
+    return Fused(gateway, model, replica, limits)
 
 
 def _row_bytes(signature: Signature) -> int:

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from aoti_serve import Container
 from aoti_serve.cluster.answer import Answer
-from aoti_serve.config import BatchingConfig
+from aoti_serve.config import BatchingConfig, GatewayConfig
 from aoti_serve.gateway.batcher import Batcher
 from aoti_serve.gateway.plan import Plan, Planner
 from aoti_serve.protocol.decode import arrays_of
@@ -60,15 +60,15 @@ def main() -> None:
 def measured(container: Container, rounds: int) -> dict[str, float]:
     row = np.ones((1, WIDTH), np.float32)
     binary, inline = head_of(row, binary=True), head_of(row, binary=False)
-    planner = Planner(container.signature)
+    planner = Planner(container.signature, GatewayConfig())
     tail = memoryview(row.tobytes())
     plan, as_json = planner.plan(binary), planner.plan(inline)
     batch = torch.ones(BATCH, WIDTH)
     steps: dict[str, tuple[Callable[[], object], int]] = {
         "head, seen before": (lambda: planner.plan(binary), 1),
-        "head, new": (lambda: Planner(container.signature).plan(binary), 1),
+        "head, new": (lambda: Planner(container.signature, GatewayConfig()).plan(binary), 1),
         "binary input to array": (lambda: arrays_of(plan.head, tail), 1),
-        "JSON request to array": (lambda: Planner(container.signature).plan(inline), 1),
+        "JSON request to array": (lambda: Planner(container.signature, GatewayConfig()).plan(inline), 1),
         f"{BATCH} rows gathered": (lambda: np.concatenate([row] * BATCH), BATCH),
         f"run, {BATCH} rows": (lambda: container.run([batch]), BATCH),
         "run, 1 row": (lambda: container.run([batch[:1]]), 1),
