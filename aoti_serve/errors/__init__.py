@@ -55,6 +55,7 @@ from __future__ import annotations
 
 from aoti_serve.errors.base import (
     AotiServeError,
+    shortened,
 )
 from aoti_serve.errors.package import (
     BakedConstants,
@@ -209,4 +210,5 @@ __all__ = [
     "WrongOutput",
     "WrongTensorDtype",
     "WrongTensorShape",
+    "shortened",
 ]

@@ -6,9 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import (
+    AotiServeError,
     EmptyRows,
     InvalidInputData,
     MissingInput,
@@ -157,3 +160,40 @@ def test_no_rows_are_no_error_where_the_model_takes_none() -> None:
         constants=(),
     )
     assert planner_of(none).plan(head(empty(0, 3))).order == (0,)
+
+
+NAMES = st.sampled_from(["x", "n", "INPUT__0", "INPUT__1", "y", "z", "OUTPUT__0", "x" * 3000, ""])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.integers(-(2**70), 2**70) | st.floats() | NAMES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+INPUT = {
+    "name": NAMES | JSON,
+    "datatype": st.sampled_from(["FP32", "INT64"]) | JSON,
+    "shape": st.sampled_from([[1, 2], [1], [0, 2], [2**40, 0]]) | JSON,
+    "data": st.sampled_from([[1, 2], [[1, 2]], [1], []]) | JSON,
+    "parameters": st.none() | JSON,
+}
+OUTPUT = {"name": NAMES | JSON, "parameters": st.none() | st.just({"binary_data": True}) | JSON}
+REQUEST = {
+    "inputs": st.lists(st.fixed_dictionaries({}, optional=INPUT) | JSON, max_size=3) | JSON,
+    "outputs": st.none() | st.lists(st.fixed_dictionaries({}, optional=OUTPUT), max_size=3) | JSON,
+    "parameters": st.none() | JSON,
+    "id": st.none() | JSON,
+}
+
+
+@settings(deadline=None, max_examples=500)
+@given(request=st.fixed_dictionaries({}, optional=REQUEST) | JSON)
+def test_any_json_is_a_plan_or_is_refused_in_few_words(request: Any) -> None:
+    try:
+        plan = planner_of(SIGNATURE).plan(json.dumps(request).encode())
+    except AotiServeError as error:
+        refused = error
+    else:
+        assert sorted(plan.order) == [0, 1]
+        assert len({place for place, _ in plan.outputs}) == len(plan.outputs)
+        return
+    assert refused.http_status == 400
+    assert len(str(refused).encode()) <= 1024
