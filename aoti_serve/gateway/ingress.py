@@ -43,7 +43,7 @@ class Gateway:
         gc.set_threshold(YOUNG_OBJECTS)
         context, runtime = serve.get_replica_context(), ray.get_runtime_context()
         name, node = context.replica_id.unique_id, runtime.get_node_id()
-        self._plane = DataPlane([Served(name, node, m.config, m.signature, m.coordinator) for m in models])
+        self._plane = DataPlane([Served(name, node, m.config, m.signature, m.coordinator, config) for m in models])
         self._app = build_app(self._plane, Guard(token_digest), config)
         await self._plane.join()
         self._listener: Listener | None = None

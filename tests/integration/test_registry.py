@@ -12,6 +12,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError
 
+from aoti_serve.address import Address
 from aoti_serve.cluster import census, registry
 from aoti_serve.cluster.census import Census
 from aoti_serve.cluster.registry import Registry
@@ -100,7 +101,7 @@ async def test_a_newcomer_counts_for_nothing_until_it_has_joined(replica: ActorH
     made = Registry(1, COMMITTED)
     joining = Report("r1", address=address("r1"), turn=1, joining=True, epoch=5)
     await made.sync(joining, replica, None)
-    assert made.target.addresses == ()
+    assert not made.target.addresses
     await made.sync(Report("r1", address=address("r1"), turn=2, epoch=5), replica, None)
     await made.sync(joining, replica, None)  # held up on the way, it arrives again
     assert made.target.addresses == (address("r1"),)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import uvloop
-from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
+from starlette.types import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.listener import Listener
