@@ -66,6 +66,7 @@ from aoti_serve.gateway.split import Split
 __all__ = ["DEFAULT_PRIORITY", "LEAST_URGENT", "MOST_URGENT", "Answered", "Arrays", "Batcher", "Rows", "Run"]
 
 TURN = 2  # batches
+QUICK_S = 0.1e-3
 
 
 class Batcher:
@@ -160,6 +161,8 @@ class Batcher:
             return split.pieces[0]
         if self._returns.out:
             self._returns.came(rows, now)
+        else:
+            self._returns.strangers += rows
         self._backlog.enter(piece)
         return piece
 
@@ -169,12 +172,13 @@ class Batcher:
         while backlog.rows and self._under_way < (2 * self._runners if backlog.ample else self._runners):
             loop = asyncio.get_running_loop()
             now, before = loop.time(), backlog.rows
-            if self._holds and self._held(now, loop):
+            if (self._returns.out or self._hold.plan) and self._held(now, loop):
                 return
             pieces = backlog.take(now)
             if pieces:
                 rows = before - backlog.rows
-                self._follow(pieces, now)
+                if backlog.later:
+                    self._follow(pieces, now)
                 self._under_way += 1
                 self._running += rows
                 steady = backlog.rows and self._under_way >= self._runners
@@ -189,7 +193,7 @@ class Batcher:
         backlog = self._backlog
         if backlog.rows < self._largest and self._under_way == self._runners - 1 and backlog.shapes == 1:
             return self._hold.lasts(backlog.rows, now, self._deadlines.next, loop)
-        self._hold.end()
+        self._hold.end(backlog.rows, now)
         return False
 
     def _follow(self, pieces: list[Piece], now: float) -> None:
@@ -251,8 +255,15 @@ class Batcher:
             self._failures.met(batch, error)
             return None
         if self._holds:
-            self._returns.answered(batch.wanted, now, now - batch.left)
+            self._note_answered(batch, now, now - batch.left)
         return answer
+
+    def _note_answered(self, batch: Batch, now: float, seconds: float) -> None:
+        """If anybody else is there, and a hold could save more than it takes to think of it."""
+        if seconds > QUICK_S and (len(batch.pieces) > 1 or self.rows > batch.rows):
+            self._returns.answered(batch.wanted, now, seconds)
+        else:
+            self._returns.strangers = 0
 
     def _learn(self, batch: Batch, seconds: float) -> None:
         if batch.prompt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,45 +13,55 @@ from aoti_serve.gateway.returns import Expected, Returns
 WORTH = 0.95  # of the time without it: less is within what is measured wrongly
 PATIENCE = 4.0  # times what is expected
 TICK_S = 1e-3  # uvloop's timers go off by so much earlier or later
-LONGEST_PAUSE = 255  # occasions
+STAKE = 0.02  # of the time that batches take may be lost
+SAVED = 4.0  # batches' time is the most that may be lost at once
 LOOK = 64  # occasions
 
 
 class Plan(NamedTuple):
-    """To wait until `rows` wait, for `seconds` at most, and then to be answered within `run` seconds."""
+    """What waits, who is expected, and until how many rows wait; how long at most; in which time they are answered."""
 
-    rows: int
+    waiting: int
+    everybody: int
+    target: int
     seconds: float
     run: float
 
 
-def plan(rows: int, largest: int, expected: Sequence[Expected], cost: Cost) -> Plan | None:
-    """What is best for all: `rows`, which could run now, and those that are expected, who run after them or with them.
+def apart(waiting: int, company: int, everybody: int, cost: Cost) -> float:
+    """How much longer it takes to run what waits now, and then everybody who is expected, than some of them with it."""
+    together = cost.seconds(waiting + company) + cost.seconds(everybody - company)
+    return cost.seconds(waiting) + cost.seconds(everybody) - together
+
+
+def plan(waiting: int, largest: int, expected: Sequence[Expected], cost: Cost) -> Plan | None:
+    """What is best for those who wait and those who are expected, together; None if the former should run now.
 
     The time in which all of them are answered counts: in a closed loop that is the time of a turn, and so everybody's
-    latency and the throughput as well. None if they should run now.
+    latency and the throughput as well.
     """
     if not expected:
         return None
     everybody = expected[-1].rows
-    apart = cost.seconds(rows) + cost.seconds(everybody)
-    shortest, best = WORTH * apart, None
+    most = (1 - WORTH) * (cost.seconds(waiting) + cost.seconds(everybody))
+    best = None
     for back, seconds in expected:
-        company = min(back, largest - rows)
-        run = cost.seconds(rows + company)
-        together = run + cost.seconds(everybody - company)
-        if seconds + together < shortest:
-            shortest = seconds + together
-            best = Plan(rows + company, min(apart - together, max(PATIENCE * seconds, TICK_S)), run)
+        company = min(back, largest - waiting)
+        saved = apart(waiting, company, everybody, cost)
+        if saved - seconds > most:
+            most = saved - seconds
+            limit = min(saved, max(PATIENCE * seconds, TICK_S))
+            best = Plan(waiting, everybody, waiting + company, limit, cost.seconds(waiting + company))
     return best
 
 
 class Hold:
     """In the gateway's event loop. The batcher asks before each batch that would leave for the last free runner.
 
-    The rows that it waits for end it; a timer, which calls `over`, is only there if they do not come. After a hold that
-    has gone wrong the next occasions are passed over: about twice as many as the last time, and half as many after each
-    that went well. Every `LOOK`th occasion is passed over as well, so that costs without it are measured again.
+    The rows that it waits for end it; a timer, which calls `over`, is only there if they do not come. An account bounds
+    what wrong estimates cost: it is credited a `STAKE` of the time of each batch, and with what each hold has saved
+    beyond its own time or lost; none begins that it could not pay for. Every `LOOK`th occasion is passed over,
+    so that costs without it are measured again.
     """
 
     def __init__(self, largest: int, cost: Cost, returns: Returns, over: Callable[[], None]) -> None:
@@ -58,54 +69,54 @@ class Hold:
         self._cost = cost
         self._returns = returns
         self._over = over
-        self._plan: Plan | None = None
-        self._until = 0.0
+        self.plan: Plan | None = None
+        self._began = 0.0
         self._timer: TimerHandle | None = None
-        self._pause = self._pass = self._occasions = 0
+        self._account = math.inf  # until somebody asks: there is something to begin with
+        self._credited = 0.0
+        self._occasions = 0
 
     def lasts(self, rows: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
         """Whether these rows, all of one shape, wait on; whoever waits must be answered by `deadline`."""
-        if self._plan is None:
+        plan = self.plan
+        if plan is None:
             return self._returns.out > 0 and self._begins(rows, now, deadline, loop)
-        if rows >= self._plan.rows:
-            self._pause //= 2
-            self.end()
-        elif now >= self._until:
-            self._went_wrong()
-        elif deadline < self._until + 2 * TICK_S + self._plan.run:
-            self.end()
-        return self._plan is not None
+        until = self._began + plan.seconds
+        if rows >= plan.target or now >= until or deadline < until + 2 * TICK_S + plan.run:
+            self.end(rows, now)
+        return self.plan is not None
 
-    def end(self) -> None:
-        """There is a reason that says nothing of the next one: another runner is free, another shape has come."""
-        self._plan = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def end(self, rows: int, now: float) -> None:
+        """So many rows leave."""
+        plan, self.plan = self.plan, None
+        if plan is not None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            company = min(max(0, rows - plan.waiting), plan.everybody)
+            self._account += apart(plan.waiting, company, plan.everybody, self._cost) - (now - self._began)
+            if rows < plan.target:
+                self._returns.forget()
 
     def _begins(self, rows: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
         found = plan(rows, self._largest, self._returns.expected(now), self._cost)
-        if found is None or deadline < now + found.seconds + 2 * TICK_S + found.run or not self._now():
+        if found is None or deadline < now + found.seconds + 2 * TICK_S + found.run:
             return False
-        self._plan = found
-        self._until = now + found.seconds
-        self._timer = loop.call_at(self._until + TICK_S, self._fired)
-        return True
-
-    def _now(self) -> bool:
-        """Whether this occasion is one to be taken."""
-        if self._pass:
-            self._pass -= 1
+        if found.seconds + TICK_S > self._balance():
             return False
         self._occasions += 1
-        return self._occasions % LOOK > 0
+        if self._occasions % LOOK == 0:
+            return False
+        self.plan = found
+        self._began = now
+        self._timer = loop.call_at(now + found.seconds + TICK_S, self._fired)
+        return True
+
+    def _balance(self) -> float:
+        credit, self._credited = self._cost.spent - self._credited, self._cost.spent
+        self._account = min(self._account + STAKE * credit, SAVED * self._cost.seconds(self._largest))
+        return self._account
 
     def _fired(self) -> None:
         self._timer = None
-        self._went_wrong()
         self._over()
-
-    def _went_wrong(self) -> None:
-        self._pass = self._pause = min(2 * self._pause + 1, LONGEST_PAUSE)
-        self._returns.forget()
-        self.end()

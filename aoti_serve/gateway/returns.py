@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-RECENT = 0.2  # the weight of the latest
+RECENT = 16  # batches
+FEW = 0.05  # of all rows
 
 
 class Lap:
-    """Rows that were answered together, and how many have come since then in their place."""
+    """Rows that were answered together, and how many have come since then in their place, until `end`.
 
-    __slots__ = ("answered", "back", "end", "first", "latest", "rows")
+    `strangers` came before them, when nobody was expected.
+    """
 
-    def __init__(self, rows: int, answered: float, end: float) -> None:
+    __slots__ = ("answered", "back", "end", "first", "latest", "rows", "strangers")
+
+    def __init__(self, rows: int, answered: float, end: float, strangers: int) -> None:
         self.rows = rows
         self.answered = answered
         self.end = end
+        self.strangers = strangers
         self.back = 0
         self.first = self.latest = answered
 
@@ -32,28 +37,29 @@ class Returns:
     """Clients that ask one thing after the other come again a moment after each answer: each row that comes counts as
     the return of the one that was answered first.
 
-    Averaged over recent batches: when the first of its rows was back, in what time each further one, and what share of
-    them came at all, within the time that the batch had taken. `out` counts rows that may still come.
+    What is expected is what the `RECENT` batches have shown: when the first of its rows was back, in what time each
+    further one, and what share of them came at all, within the time that the batch had taken. `out` counts rows that
+    may still come, `strangers` those that came when nobody was expected, since the last answer.
     """
 
     def __init__(self) -> None:
         self.out = 0
-        self._laps: deque[Lap] = deque()
-        self._share = 1.0
-        self._first: float | None = None
-        self._gap = 0.0
+        self.strangers = 0
+        self._open: deque[Lap] = deque()
+        self._closed: deque[Lap] = deque(maxlen=RECENT)
 
     def answered(self, rows: int, now: float, seconds: float) -> None:
         """These have had their answers, `seconds` after they had left."""
-        while self._laps and self._laps[0].end <= now:
+        while self._open and self._open[0].end <= now:
             self._close()
         if rows:
-            self._laps.append(Lap(rows, now, now + seconds))
+            self._open.append(Lap(rows, now, now + seconds, self.strangers))
             self.out += rows
+            self.strangers = 0
 
     def came(self, rows: int, now: float) -> None:
-        while rows and self._laps:
-            lap = self._laps[0]
+        while rows and self._open:
+            lap = self._open[0]
             if lap.end > now:
                 taken = min(rows, lap.rows - lap.back)
                 if not lap.back:
@@ -65,33 +71,36 @@ class Returns:
                 if lap.back < lap.rows:
                     return
             self._close()
+        self.strangers += rows
 
     def expected(self, now: float) -> list[Expected]:
-        """Batch by batch, how many rows are still to come back, with those of the batches before it, and how soon."""
-        if self._first is None:
+        """Batch by batch, how many rows are still to come back, with those of the batches before it, and how soon.
+
+        Nobody if more than a few strangers come: only in a closed loop time that is saved is everybody's.
+        """
+        seen = [lap for lap in self._closed if lap.back]
+        answered = sum([lap.rows for lap in self._closed])
+        if not seen or sum([lap.strangers for lap in self._closed]) > FEW * answered:
             return []
+        back = sum([lap.back for lap in seen])
+        first = sum([lap.first - lap.answered for lap in seen]) / len(seen)
+        gap = sum([lap.latest - lap.first for lap in seen]) / max(1, back - len(seen))
         found: list[Expected] = []
         rows = 0
-        for lap in self._laps:
-            missing = round(self._share * lap.rows) - lap.back
+        for lap in self._open:
+            missing = round(lap.rows * back / answered) - lap.back
             if missing > 0 and lap.end > now:
                 rows += missing
-                last = lap.answered + self._first + self._gap * (lap.back + missing - 1)
-                found.append(Expected(rows, max(last - now, self._gap)))
+                last = lap.answered + first + gap * (lap.back + missing - 1)
+                found.append(Expected(rows, max(last - now, gap)))
         return found
 
     def forget(self) -> None:
         """Who is not back by now does not come."""
-        while self._laps:
+        while self._open:
             self._close()
 
     def _close(self) -> None:
-        lap = self._laps.popleft()
+        lap = self._open.popleft()
         self.out -= lap.rows - lap.back
-        self._share += RECENT * (lap.back / lap.rows - self._share)
-        if lap.back:
-            first = lap.first - lap.answered
-            self._first = first if self._first is None else self._first + RECENT * (first - self._first)
-        if lap.back > 1:
-            gap = (lap.latest - lap.first) / (lap.back - 1)
-            self._gap += RECENT * (gap - self._gap)
+        self._closed.append(lap)
