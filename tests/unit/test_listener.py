@@ -122,7 +122,7 @@ def test_an_application_that_fails_is_answered_for_in_json(caplog: pytest.LogCap
 
 def test_what_proxies_say_of_a_client_is_not_believed() -> None:
     async def whose(scope: Scope, receive: Receive, send: Send) -> None:
-        await answer(send, 200, repr((scope["client"][0], scope["scheme"])).encode())  # type: ignore[typeddict-item,index]
+        await answer(send, 200, repr((scope["client"][0], scope["scheme"])).encode())
 
     with wired(whose) as served, served.connect() as client:
         client.sendall(
@@ -135,7 +135,7 @@ def test_an_application_learns_that_its_client_has_gone() -> None:
     gone = asyncio.Event()
 
     async def waits(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/gone":  # type: ignore[typeddict-item]
+        if scope["path"] == "/gone":
             await gone.wait()
             return await answer(send, 200, b"gone")
         assert await read(receive) == b""
@@ -163,8 +163,8 @@ def test_an_application_that_reads_slowly_holds_the_client_back(chunked: bool) -
             if not hurry.is_set():
                 await turn.acquire()
             message = await receive()
-            taken.append(len(message["body"]))  # type: ignore[typeddict-item]
-            more = message["more_body"]  # type: ignore[typeddict-item]
+            taken.append(len(message["body"]))
+            more = message["more_body"]
         await answer(send, 200, b"")
 
     length = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(LARGE)

@@ -141,7 +141,7 @@ def test_a_body_may_take_as_long_as_it_keeps_pace() -> None:
 
 def test_a_body_that_waits_for_the_application_is_not_late() -> None:
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/slow":  # type: ignore[typeddict-item]
+        if scope["path"] == "/slow":
             await released.wait()
         await echo(scope, receive, send)
 
@@ -167,7 +167,7 @@ def test_a_body_that_waits_for_the_application_is_not_late() -> None:
 
 def test_a_client_that_waits_for_100_continue_is_not_late() -> None:
     async def busy(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/wait":  # type: ignore[typeddict-item]
+        if scope["path"] == "/wait":
             await asyncio.Event().wait()
         await echo(scope, receive, send)
 

@@ -27,7 +27,8 @@ async def test_it_is_done_in_one_thread_in_order_and_raises_what_the_work_raises
 
 
 async def test_who_is_cancelled_before_its_turn_is_not_worked_for() -> None:
-    offload, turn, done = Offload(), threading.Event(), []
+    offload, turn = Offload(), threading.Event()
+    done: list[str] = []
     first = asyncio.create_task(offload.run(turn.wait))
     second = asyncio.create_task(offload.run(done.append, "second"))
     await asyncio.sleep(0)
