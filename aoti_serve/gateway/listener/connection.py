@@ -239,6 +239,8 @@ class Connection(HttpToolsProtocol):
         left = self.transport.get_write_buffer_size()
         if self._taken.stuck_for(left, elapsed) >= self._limits.write_timeout_s:
             self.transport.abort()
+        elif self.transport.is_closing():
+            return
         elif self.linger is not None:
             if not left and self.linger.waited(elapsed):
                 self.transport.abort()
@@ -262,7 +264,7 @@ class Connection(HttpToolsProtocol):
 
     def end_if_quiet(self, now: float, seconds: float) -> None:
         """For the way out: ends the connection if no request has begun for so long, nor waits in the socket."""
-        idle = self.linger is None and self.answering is None and not self._in_head
+        idle = not self.transport.is_closing() and self.linger is None and self.answering is None and not self._in_head
         if idle and now - self._since >= seconds and not unread(self.transport):
             self._end()
 
