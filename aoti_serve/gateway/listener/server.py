@@ -121,6 +121,8 @@ class Listener:
         if self._address is None:
             return
         self._shared.leaving = True
+        for connection in self._shared.connections:
+            connection.shutdown()
         deadline = self._clock() + seconds
         await self._answered(deadline)
         await self._acceptor.close()
