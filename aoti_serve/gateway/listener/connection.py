@@ -89,11 +89,9 @@ class Connection(HttpToolsProtocol):
             self.shared.emptied.set()
 
     def data_received(self, data: bytes) -> None:
-        if self.linger is not None:
-            if self.linger.took(len(data)):
-                self.transport.abort()
-            return
-        if self._unread_before is not None:
+        if self.linger is not None and self.linger.took(len(data)):
+            self.transport.abort()
+        if self.linger is not None or self._unread_before is not None:
             return
         try:
             self._feed(data)

@@ -123,7 +123,7 @@ class Listener:
         self._shared.leaving = True
         for connection in self._shared.connections:
             connection.shutdown()
-        deadline = self._clock() + seconds
+        deadline = asyncio.get_running_loop().time() + seconds
         await self._answered(deadline)
         await self._acceptor.close()
         await self._emptied(deadline)
@@ -133,11 +133,11 @@ class Listener:
     async def _answered(self, deadline: float) -> None:
         """What is in flight now has been answered, and the notice is over."""
         notice = asyncio.create_task(asyncio.sleep(NOTICE_S))
-        await asyncio.wait({notice, *self._shared.tasks}, timeout=max(0.0, deadline - self._clock()))
+        await asyncio.wait({notice, *self._shared.tasks}, timeout=max(0.0, _left(deadline)))
         notice.cancel()
 
     async def _emptied(self, deadline: float) -> None:
-        while (self._shared.connections or self._acceptor.handshaking) and self._clock() < deadline:
+        while (self._shared.connections or self._acceptor.handshaking) and _left(deadline) > 0:
             for connection in list(self._shared.connections):
                 connection.end_if_quiet(self._clock(), QUIET_S)
             self._shared.emptied.clear()
@@ -149,3 +149,7 @@ class Listener:
             connection.transport.abort()
         for task in [*self._shared.tasks, *self._acceptor.handshaking]:
             task.cancel()
+
+
+def _left(deadline: float) -> float:
+    return deadline - asyncio.get_running_loop().time()
