@@ -146,20 +146,21 @@ def test_an_idle_connection_is_closed_on_the_way_out_and_a_busy_one_is_answered_
             await release.wait()
         await answer(send, 200, b"")
 
-    with wired(busy) as served, served.connect() as idle, served.connect() as waiting:
-        idle.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        assert b"connection: close" not in idle.recv(2**16)
-        waiting.sendall(b"GET /busy HTTP/1.1\r\n\r\n")
-        served.clock.now += 2
-        closing = threading.Thread(target=served.close, args=[20])
-        closing.start()
-        last = b""
-        while b"connection: close" not in last:  # until it has heard that it is the last
+    with wired(busy) as served:
+        with served.connect() as idle, served.connect() as waiting:
             idle.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            last = idle.recv(2**16)
-        assert everything(idle) == b""
-        served.call(release.set)
-        assert b"connection: close" in everything(waiting)
+            assert b"connection: close" not in idle.recv(2**16)
+            waiting.sendall(b"GET /busy HTTP/1.1\r\n\r\n")
+            served.clock.now += 2
+            closing = threading.Thread(target=served.close, args=[20])
+            closing.start()
+            last = b""
+            while b"connection: close" not in last:  # until it has heard that it is the last
+                idle.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                last = idle.recv(2**16)
+            assert everything(idle) == b""
+            served.call(release.set)
+            assert b"connection: close" in everything(waiting)
         closing.join()
 
 
