@@ -10,6 +10,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from wired import Wired, answer, echo, everything, status_of, wired
 
+from aoti_serve.gateway.listener import server
+
 HEAD = b"POST / HTTP/1.1\r\nhost: x\r\n"
 
 
@@ -210,3 +212,12 @@ def test_a_flood_of_pipelined_requests_ends_after_those_that_are_answered() -> N
         answered = sent(served, b"GET / HTTP/1.1\r\n\r\n" * 1000)
         assert answered.count(b"HTTP/1.1 200") == 65
         assert refused(answered[answered.rindex(b"HTTP/1.1") :])[0] == 400
+
+
+def test_a_flood_of_connections_gets_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SURPLUS", 0)
+    with wired(echo, max_connections=1) as served, served.connect() as one:
+        one.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert status_of(one.recv(2**16)) == 200
+        with served.connect() as two:
+            assert two.recv(1) == b""

@@ -109,10 +109,10 @@ class Wired:
     def __init__(self, loop: Loop, app: ASGIApp, owner: str = "tests", **keys: Any) -> None:
         self._loop = loop
         self.clock = Clock()
-        self.config = GatewayConfig(host=HOST, **{"http_port": free_port(), **keys})
+        self.config = GatewayConfig(**{"host": HOST, "http_port": free_port(), **keys})
         self.listener = Listener(app, self.config, owner, self.clock)
         loop.run(self.listener.open())
-        self.address = self.listener.address
+        self.address = (HOST, self.listener.address[1])
 
     def after(self, seconds: float, step: float = 1.0) -> None:
         """So much later, with a sweep at every step."""
