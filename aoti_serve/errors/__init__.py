@@ -45,6 +45,7 @@ AotiServeError                      500
 ├── ReplicaFailed                   500  a replica raised none of these
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
 └── ServerUnreachable, ServerRefused, StartFailed    what the command line meets
+    └── PortTaken, BadCertificate        the gateway's port, or its TLS
 
 An error is its facts: they are keyword arguments, the text is made from them, and both survive pickling, since Ray
 pickles whatever a replica raises.
@@ -84,11 +85,13 @@ from aoti_serve.errors.request import (
 )
 from aoti_serve.errors.server import (
     AdminClosed,
+    BadCertificate,
     ContainerClosed,
     DeadlineExceeded,
     InvalidConfig,
     LinkBroken,
     LinkRefused,
+    PortTaken,
     QueueFull,
     ReplicaBehind,
     ReplicaDied,
@@ -135,6 +138,7 @@ from aoti_serve.errors.weights import (
 __all__ = [
     "AdminClosed",
     "AotiServeError",
+    "BadCertificate",
     "BadIndexInWeights",
     "BakedConstants",
     "BodyTooLarge",
@@ -163,6 +167,7 @@ __all__ = [
     "PackageError",
     "PerhapsBaked",
     "PoisonousRequest",
+    "PortTaken",
     "QueueFull",
     "ReplicaBehind",
     "ReplicaDied",

@@ -88,3 +88,17 @@ class ServerRefused(AotiServeError, text="{detail}"):
 
 class StartFailed(AotiServeError):
     """The server could not be started."""
+
+
+class PortTaken(
+    StartFailed,
+    text=(
+        "port {port} of {host} is taken by {holder}: end it, or choose another `gateway.http_port`; if it is Serve's "
+        "own proxy, set `proxy_location: Disabled`, or `gateway.http_port: null` to answer through Serve's proxies"
+    ),
+):
+    """Somebody else listens where the gateway should."""
+
+
+class BadCertificate(StartFailed, text="cannot serve TLS with certificate {certificate} and key {key}: {detail}"):
+    """The files of `gateway.tls` are missing, unreadable, or do not belong together."""

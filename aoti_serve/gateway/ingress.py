@@ -48,7 +48,8 @@ class Gateway:
         await self._plane.join()
         self._listener: Listener | None = None
         if config.http_port is not None:
-            self._listener = Listener(self._app, config, f"{runtime.gcs_address}/{context.app_name}")
+            app: Any = self._app  # starlette and uvicorn type one interface differently
+            self._listener = Listener(app, config, f"{runtime.gcs_address}/{context.app_name}")
             await self._listener.open()
 
     def __serve_build_asgi_app__(self) -> FastAPI:

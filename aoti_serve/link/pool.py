@@ -104,10 +104,14 @@ class Pool:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(BEAT_S)
-            for link in list(self._links.values()):
-                link.tick()
-            self._let_go()
-            self._look()
+            self.pass_time()
+
+    def pass_time(self) -> None:
+        """A tick has passed."""
+        for link in list(self._links.values()):
+            link.tick()
+        self._let_go()
+        self._look()
 
     def _let_go(self) -> None:
         """Let replicas leave that others can stand in for, and all after a while, unless this gateway leaves, too."""

@@ -1,6 +1,6 @@
 """Faults against a real cluster under traffic, and what was lost.
 
-    scripts/chaos [--only NAME ...] [--swaps 500] [--seed 0] [--fast] [--json]
+    scripts/chaos [--only NAME ...] [--swaps 500] [--seed 0] [--json]
 
 Starts a Ray cluster of four nodes on this machine, serves a model whose answers tell their weights, and swaps
 them under traffic while processes are killed and frozen. Ends with status 1 if a promise was broken; takes about 15
@@ -27,9 +27,7 @@ def main() -> None:
     with compiled(options.megabytes) as package:
         while len(findings) < len(wanted):
             _say("starting four Ray nodes, compiling the model" if not findings else "starting four Ray nodes")
-            with laboratory(
-                package, **{name: getattr(options, name) for name in ("clients", "seed", "fast", "keep")}
-            ) as lab:
+            with laboratory(package, **{name: getattr(options, name) for name in ("clients", "seed", "keep")}) as lab:
                 lab.tell = _say
                 _until_one_is_not_survived(lab, wanted, findings)
     if options.json:
@@ -56,7 +54,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--swaps", type=int, default=500)
     parser.add_argument("--clients", type=int, default=3)
     parser.add_argument("--megabytes", type=float, default=8.0, help="of weights")
-    parser.add_argument("--fast", action="store_true", help="behind HAProxy, as `aoti-serve up` does by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", action="store_true", help="leave Ray's logs behind, and say where")
     parser.add_argument("--json", action="store_true")

@@ -69,6 +69,11 @@ def faults(swaps: int) -> list[Fault]:
             for phase in (STAGING, COMMITTING)
         ],
         Fault("scale", "to 1, 4 and 2 replicas while swapping", partial(deployments.scale, counts=(1, 4, 2, 3))),
+        Fault(
+            "scale-gateways",
+            "to 1 and 3 gateways while swapping",
+            partial(deployments.scale_gateways, counts=(1, 3, 2)),
+        ),
         Fault("redeploy", "another configuration while swapping", deployments.redeploy),
         Fault("storm", f"{STORM} faults at random moments while swapping", partial(storm.strikes, count=STORM)),
         Fault("bad-files", "truncated, wrong digest, no safetensors", storage.bad_files),

@@ -17,6 +17,16 @@ def scale(lab: Lab, counts: Sequence[int]) -> None:
             lab.settle_while_swapping()
 
 
+def scale_gateways(lab: Lab, counts: Sequence[int]) -> None:
+    """Other numbers of gateways, one after the other, while swapping; those that go answer what they have in hand."""
+    with lab.swapping():
+        for count in counts:
+            lab.gateways = count
+            lab.strike(partial(lab.deploy, lab.replicas))
+            lab.wait_until(partial(_gateways, lab, count), f"{count} gateways")
+            lab.settle_while_swapping(1)
+
+
 def redeploy(lab: Lab) -> None:
     """A configuration that changes every deployment, while swapping: each process is replaced by a new one."""
     before = _processes(lab)
@@ -28,6 +38,10 @@ def redeploy(lab: Lab) -> None:
     lab.settle()
     lab.deploy(lab.replicas)
     lab.settle()
+
+
+def _gateways(lab: Lab, count: int) -> bool:
+    return len(pids_of(lab, "gateway")) == count
 
 
 def _processes(lab: Lab) -> set[int]:

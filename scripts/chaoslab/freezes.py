@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 import psutil
 
 from chaoslab.kills import one, pids_of
-from chaoslab.lab import RECOVERY_S, Lab, Lost
+from chaoslab.lab import Lab, Lost
 from chaoslab.moments import freeze, in_commit, struck_in, thaw
-
-POLL_S = 0.1
 
 
 def replica_in_commit(lab: Lab) -> None:
@@ -21,7 +18,7 @@ def replica_in_commit(lab: Lab) -> None:
         if swap.result() != "committed":
             raise Lost(f"the swap was past its commit point, and ended so: {lab.notes[-1]}")
         lab.settle()
-    _gone(late)
+    _gone(lab, late)
 
 
 def gateway_in_commit(lab: Lab, *, with_replica: bool) -> None:
@@ -43,7 +40,7 @@ def gateway_in_commit(lab: Lab, *, with_replica: bool) -> None:
             finally:
                 thaw(stopped)
                 thaw(late)
-        _gone(stopped)
+        _gone(lab, stopped)
 
 
 def coordinator_in(lab: Lab, phase: str) -> None:
@@ -70,11 +67,7 @@ def idle_coordinator(lab: Lab) -> None:
 
 def _freeze_until_replaced(lab: Lab, old: int) -> None:
     freeze(old)
-    deadline = time.monotonic() + RECOVERY_S
-    while not set(pids_of(lab, "coordinator")) - {old}:
-        if time.monotonic() > deadline:
-            raise Lost(f"Serve has not replaced the stopped coordinator in {RECOVERY_S:g} s")
-        time.sleep(POLL_S)
+    lab.wait_until(lambda: bool(set(pids_of(lab, "coordinator")) - {old}), "successor of the stopped coordinator")
 
 
 def _awake_among_others(lab: Lab, old: int) -> None:
@@ -83,7 +76,7 @@ def _awake_among_others(lab: Lab, old: int) -> None:
     thaw(old)
     for _ in range(3):
         _committed(lab)
-    _gone(old)
+    _gone(lab, old)
     if lab.replica_pids() != replicas:
         raise Lost(f"a coordinator that was replaced woke up, and replicas {replicas} became {lab.replica_pids()}")
 
@@ -93,9 +86,5 @@ def _committed(lab: Lab) -> None:
         raise Lost(f"a swap after the coordinator was replaced: {lab.notes[-1]}")
 
 
-def _gone(pid: int) -> None:
-    deadline = time.monotonic() + RECOVERY_S
-    while psutil.pid_exists(pid):
-        if time.monotonic() > deadline:
-            raise Lost(f"process {pid} was replaced, and lives on {RECOVERY_S:g} s after it has woken up")
-        time.sleep(POLL_S)
+def _gone(lab: Lab, pid: int) -> None:
+    lab.wait_until(lambda: not psutil.pid_exists(pid), f"end of process {pid}, which was replaced and has woken up")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
-from chaoslab.lab import POLL_S, START_S, Lab, Lost
+from chaoslab.lab import START_S, Lab, Lost
 from chaoslab.model import NAME
 from chaoslab.moments import COMMITTING, STAGING, in_commit, kill, reach, struck_in, swap_held
 
@@ -24,12 +23,8 @@ def pids_of(lab: Lab, kind: str) -> list[int]:
 
 def one(lab: Lab, kind: str) -> int:
     """One of its processes, as soon as there is any: it may just be on its way."""
-    deadline = time.monotonic() + START_S
-    while not (pids := pids_of(lab, kind)):
-        if time.monotonic() > deadline:
-            raise Lost(f"there is no {kind}")
-        time.sleep(POLL_S)
-    return lab.rng.choice(pids)
+    lab.wait_until(lambda: bool(pids_of(lab, kind)), kind, START_S)
+    return lab.rng.choice(pids_of(lab, kind))
 
 
 def replica_in_stage(lab: Lab, *, staged: bool) -> None:

@@ -21,7 +21,7 @@ import psutil
 from chaoslab.face import TOKEN, Events, Face, Status
 from chaoslab.judge import Judge
 from chaoslab.model import NAME, Telltales, packaged, values_in
-from chaoslab.nodes import SEAT, Nodes, fast_ingress
+from chaoslab.nodes import SEAT, Nodes
 from chaoslab.traffic import Connection, Cut, Refused, Traffic
 
 START_S = 120.0
@@ -53,6 +53,7 @@ class Lab:
         self.notes: list[str] = []
         self.struck = time.monotonic()
         self.replicas = 0
+        self.gateways = 2
         self.tell: Callable[[str], None] = lambda text: None
         self._by_all = 0
         self._values = itertools.count(2)
@@ -83,7 +84,10 @@ class Lab:
                     "name": "default",
                     "route_prefix": "/",
                     "import_path": "aoti_serve.app:build",
-                    "args": {"models": [entry | model], "gateway": {"replicas": 2}},
+                    "args": {
+                        "models": [entry | model],
+                        "gateway": {"http_port": self.nodes.port, "replicas": self.gateways},
+                    },
                     "deployments": [
                         {"name": f"{NAME}-replica", "ray_actor_options": {"num_gpus": 1, "num_cpus": 0}, **patient},
                         {
@@ -155,6 +159,14 @@ class Lab:
                     return status
             if time.monotonic() > deadline:
                 raise Lost(f"no status without a swap in {timeout:g} s")
+            time.sleep(POLL_S)
+
+    def wait_until(self, holds: Callable[[], bool], what: str, timeout: float = RECOVERY_S) -> None:
+        """Raises Lost if it never does."""
+        deadline = time.monotonic() + timeout
+        while not holds():
+            if time.monotonic() > deadline:
+                raise Lost(f"no {what} in {timeout:g} s")
             time.sleep(POLL_S)
 
     @contextmanager
@@ -254,14 +266,12 @@ def compiled(megabytes: float) -> Iterator[Future[Telltales]]:
 
 
 @contextmanager
-def laboratory(
-    package: Future[Telltales], *, clients: int = 3, seed: int = 0, fast: bool = False, keep: bool = False
-) -> Iterator[Lab]:
+def laboratory(package: Future[Telltales], *, clients: int = 3, seed: int = 0, keep: bool = False) -> Iterator[Lab]:
     """Everything up on an empty store, under traffic; everything down after. `keep` leaves Ray's logs."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos")))
         env = {"XDG_CACHE_HOME": str(folder / "cache"), "XDG_CONFIG_HOME": str(folder / "config")}
-        env |= {"AOTI_SERVE_ADMIN_TOKEN": TOKEN} | (fast_ingress() if fast else {})
+        env["AOTI_SERVE_ADMIN_TOKEN"] = TOKEN
         nodes = Nodes(WORKERS, OBJECT_STORE_MB, env, keep=keep)
         stack.enter_context(nodes.running())
         telltales = package.result()

@@ -39,17 +39,6 @@ def free_port() -> int:
         return port
 
 
-def fast_ingress() -> dict[str, str]:
-    """What `aoti-serve up` sets for HAProxy in front of the gateways, and calls without proxies."""
-    ports = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT")
-    return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 2**20),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-    } | {name: str(free_port()) for name in ports}
-
-
 class Node:
     """One `ray start`, and all that descends from it."""
 
@@ -158,7 +147,7 @@ class Nodes:
         """Put a configuration on the cluster; returns when Serve has taken it, not when it runs."""
         path = self._folder / "deploy.yaml"
         path.write_text(yaml.safe_dump(dict(config)))
-        driver = self.driver("deploy", str(self.port), str(path))
+        driver = self.driver("deploy", str(path))
         output, _ = driver.communicate()
         assert driver.returncode == 0, output.decode()
 

@@ -24,22 +24,27 @@ NEWS_S = 1.0
 
 
 class Cut(Exception):
-    """No answer of a gateway: the connection broke, or the ingress answered in its stead."""
+    """No answer: the connection broke."""
 
 
 class Refused(Exception):
     """A gateway has answered with an error."""
 
 
+class Leaving(Exception):
+    """A gateway that is about to go has taken no new request: another one will."""
+
+
 class Traffic:
-    """`clients` threads against one port, and as many that ask once at the very moment when a swap has returned."""
+    """`clients` threads against one port, as many that connect anew for each request, and as many that ask once at the
+    very moment when a swap has returned."""
 
     def __init__(self, judge: Judge, port: int, clients: int, seed: int) -> None:
         self._judge = judge
         self._port = port
         self._cuts = 0
         self._stop = threading.Event()
-        loops = [self._keep_asking] * clients + [self._ask_at_once] * clients
+        loops = [*[self._keep_asking] * clients, *[self._ask_anew] * clients, *[self._ask_at_once] * clients]
         self._threads = [
             threading.Thread(target=self._connected, args=(loop, Client(index, f"{seed}.{index}", port)), daemon=True)
             for index, loop in enumerate(loops)
@@ -83,6 +88,11 @@ class Traffic:
         while not self._stop.is_set():
             self._ask(client)
 
+    def _ask_anew(self, client: Client) -> None:
+        while not self._stop.wait(PAUSE_S):
+            self._ask(client)
+            client.connection.close()
+
     def _ask_at_once(self, client: Client) -> None:
         seen = -1
         while not self._stop.is_set():
@@ -108,6 +118,9 @@ class Traffic:
         while True:
             try:
                 return connection.infer(x)
+            except Leaving as error:
+                if time.monotonic() > deadline:
+                    raise Refused(str(error)) from error
             except Cut as error:
                 connection.close()
                 if not self._cuts or time.monotonic() > deadline or self._stop.is_set():
@@ -135,7 +148,7 @@ class Connection:
         self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
 
     def infer(self, x: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
-        """The version that answered, and y; raises Cut or Refused."""
+        """The version that answered, and y; raises Cut, Refused or Leaving."""
         try:
             self._http.request("POST", f"/v2/models/{NAME}/infer", *_request(x))
             response = self._http.getresponse()
@@ -143,7 +156,8 @@ class Connection:
         except (OSError, http.client.HTTPException) as error:
             raise Cut(repr(error)) from error
         if response.status != 200:
-            kind = Refused if content.startswith(b'{"error"') else Cut
+            leaving = response.status == 503 and response.headers["Connection"] == "close"
+            kind = Leaving if leaving else Refused
             raise kind(f"{response.status} {content[:300].decode(errors='replace')}")
         split = int(response.headers["Inference-Header-Content-Length"])
         message: Any = json.loads(content[:split])

@@ -78,5 +78,13 @@ def test_what_cannot_be_read_or_written_changes_nothing(lab: Lab, cause: Callabl
     assert survived(lab, cause).outcomes["committed"] == 1
 
 
+def test_gateways_that_go_answer_what_they_have_and_cut_nobody(lab: Lab) -> None:
+    survived(lab, partial(deployments.scale_gateways, counts=(1, 2)))
+
+
+def test_a_configuration_that_replaces_every_process_cuts_nobody(lab: Lab) -> None:
+    survived(lab, deployments.redeploy)
+
+
 def test_a_replica_that_comes_while_weights_change_is_current(lab: Lab) -> None:
     survived(lab, partial(deployments.scale, counts=(4,)))

@@ -1,15 +1,4 @@
-"""Every ingress behaves alike: the same tests against each.
-
-What Ray Serve 2.60 does not let be alike, so that nothing here asks for it:
-
-- HAProxy refuses requests of more than 100 headers, or 15 kB of them, with a 400 of its own; uvicorn alone takes them.
-- Bytes that are no HTTP get a 400 and the end of the connection from both, with a text of their own.
-- `Connection: keep-alive` of HTTP/1.0 is honoured by HAProxy alone.
-- /-/healthz and /-/routes are Serve's own.
-- Serve, too, keeps to X-Request-Timeout-Seconds, with a 408 in plain text after which it ends the connection. A gateway
-  is earlier, from when it has the body; if the body comes in too slowly, Serve's answer is the one that is seen.
-- A gateway that dies in the middle of an answer is a 502 by HAProxy, and a 500 in plain text by Serve's own proxy.
-"""
+"""The gateway on the wire, byte by byte: what each request is answered, and what becomes of the connection."""
 
 from __future__ import annotations
 
@@ -31,29 +20,18 @@ from served import Server, serving
 from toil import NOTES
 from wire import Wire, head, until
 
-# The ingress, and how models are placed.
-MODES = [
-    pytest.param(("--fast", "split"), id="fast-split"),
-    pytest.param(("--no-fast", "split"), id="plain-split"),
-    pytest.param(("--fast", "fused"), id="fast-fused"),
-    pytest.param(("--no-fast", "fused"), id="plain-fused"),
-]
 MAX_BODY = 20 * 2**20
 MAX_QUEUED = 8
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture(scope="module", params=MODES)
-def served(
-    request: pytest.FixtureRequest, labour_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def served(labour_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One replica, one runner, one row per run."""
-    ingress, placement = request.param
     folder = tmp_path_factory.mktemp("conformance")
     batching = {"max_batch_size": 1, "max_queued_rows": MAX_QUEUED}
-    gateway = {"max_body_bytes": MAX_BODY}
-    config = labour.write_config(labour_dir, folder, gateway, placement=placement, batching=batching)
-    with labour.at_work(folder), serving(config, ingress) as server:
+    config = labour.write_config(labour_dir, folder, {"max_body_bytes": MAX_BODY}, batching=batching)
+    with labour.at_work(folder), serving(config) as server:
         yield server
 
 
@@ -64,8 +42,7 @@ def notes(server: Server) -> list[float]:
 
 
 def names(response: httpx.Response) -> set[str]:
-    """`Connection: close` may come at any time, see `Wire`."""
-    return set(response.headers) - {"date", "server", "connection"}
+    return set(response.headers) - {"date"}
 
 
 # Headers and ids
@@ -375,16 +352,11 @@ def test_16_mb_go_in_and_64_mb_come_out(served: Server, output: str) -> None:
 
 
 def test_health_follows_the_replica(served: Server) -> None:
-    """While there is none the server lives and is not ready; then all is as before.
-
-    A fused replica takes its gateway with it: until the next one is there nobody answers, not even for the living.
-    """
+    """While there is none the server lives and is not ready; then all is as before."""
     assert health(served) == [200, 200, 200]
-    split = bool(processes(served, "gateway"))
     (replica,) = processes(served, "labour-replica")
     replica.kill()
-    if split:
-        until(lambda: health(served) == [200, 503, 503])
+    until(lambda: health(served) == [200, 503, 503])
     until(lambda: processes(served, "labour-replica") not in ([], [replica]) and health(served) == [200, 200, 200])
     assert_doubled(infer(served, 80.0), 80.0)
 

@@ -17,17 +17,12 @@ from served import Server, serving
 from toil import NOTES
 from wire import Wire, until
 
-MODES = [
-    pytest.param("--fast", "split", id="fast-split"),
-    pytest.param("--no-fast", "split", id="plain-split"),
-    pytest.param("--fast", "fused", id="fast-fused"),
-]
 FLYING = 6
 
 
 @contextmanager
-def one_runner(package: Path, folder: Path, *options: str, placement: str = "split") -> Iterator[Server]:
-    config = labour.write_config(package, folder, {}, placement=placement, batching={"max_batch_size": 1})
+def one_runner(package: Path, folder: Path, *options: str) -> Iterator[Server]:
+    config = labour.write_config(package, folder, {}, batching={"max_batch_size": 1})
     with labour.at_work(folder), serving(config, *options) as server:
         yield server
 
@@ -44,13 +39,10 @@ def fly(server: Server, clients: ThreadPoolExecutor, seconds: float) -> Sequence
     return flying
 
 
-@pytest.mark.parametrize(("ingress", "placement"), MODES)
-def test_what_is_in_flight_at_sigterm_is_answered(
-    ingress: str, placement: str, labour_dir: Path, tmp_path: Path
-) -> None:
+def test_what_is_in_flight_at_sigterm_is_answered(labour_dir: Path, tmp_path: Path) -> None:
     """New requests are refused meanwhile, and health says so; then no process is left."""
     with (
-        one_runner(labour_dir, tmp_path, ingress, placement=placement) as server,
+        one_runner(labour_dir, tmp_path) as server,
         ThreadPoolExecutor(FLYING + 1) as clients,
     ):
         family = server.launched.family()
@@ -82,8 +74,8 @@ def statuses_until_it_is_gone(server: Server) -> set[int]:
 @pytest.mark.parametrize(
     ("options", "signals", "says"),
     [
-        pytest.param(("--drain-seconds", "1", "--fast"), 1, "1 s are over", id="limit"),
-        pytest.param(("--no-fast",), 2, "asked again", id="second signal"),
+        pytest.param(("--drain-seconds", "1"), 1, "1 s are over", id="limit"),
+        pytest.param((), 2, "asked again", id="second signal"),
     ],
 )
 def test_it_ends_when_the_time_is_over_or_it_is_asked_twice(

@@ -1,4 +1,4 @@
-"""How many replicas: by rows in hand."""
+"""How many replicas and gateways: by what they have in hand."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from aoti_serve.cluster.scaling import FORGOTTEN_S, METRIC, Load, Loads, by_rows
+from aoti_serve.cluster.scaling import FORGOTTEN_S, METRIC, Loads, by_load
 
 
 def test_a_replica_sums_the_newest_load_of_each_gateway() -> None:
     loads = Loads()
     for gateway, rows in (("a", 10.0), ("b", 3.0), ("a", 4.0)):
-        loads.note(Load(gateway, rows))
+        loads.note(gateway, rows)
     assert loads.rows == 7.0
 
 
 def test_a_gateway_that_says_nothing_any_more_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = Loads()
-    loads.note(Load("a", 10.0))
+    loads.note("a", 10.0)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + FORGOTTEN_S + 1)
-    loads.note(Load("b", 1.0))
+    loads.note("b", 1.0)
     assert loads.rows == 1.0
 
 
@@ -36,7 +36,7 @@ def test_a_gateway_that_says_nothing_any_more_is_forgotten(monkeypatch: pytest.M
         pytest.param(None, 0.0, id="no-metrics"),
     ],
 )
-def test_as_many_replicas_as_the_rows_need(metrics: Any, wanted: float) -> None:
+def test_as_many_as_what_is_in_hand_needs(metrics: Any, wanted: float) -> None:
     config = SimpleNamespace(get_target_ongoing_requests=lambda: 32.0)
     context: Any = SimpleNamespace(aggregated_metrics=metrics, config=config)
-    assert by_rows(context) == (wanted, {})
+    assert by_load(context) == (wanted, {})

@@ -1,0 +1,83 @@
+"""Accept connections of listening sockets, until they are closed without losing one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from aoti_serve.gateway.listener.connection import Connection
+from aoti_serve.gateway.listener.port import Bound, refuse_handshakes
+
+logger = logging.getLogger(__name__)
+
+# Connections accepted before the loop turns to what has been accepted.
+AT_ONCE = 64
+# Handshakes that have begun somewhere in a network are complete after this, or hardly ever.
+HANDSHAKE_S = 0.05
+# While there are no descriptors left, a look for new connections this often.
+EXHAUSTED_S = 1.0
+
+
+class Acceptor:
+    """Lives in one event loop. `connection` makes the protocol of an accepted socket."""
+
+    def __init__(
+        self, bound: list[Bound], connection: Callable[[], Connection], tls: ssl.SSLContext | None, handshake_s: float
+    ) -> None:
+        self._bound = bound
+        self._connection = connection
+        self._handshake = {} if tls is None else {"ssl_handshake_timeout": handshake_s, "ssl_shutdown_timeout": 2.0}
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self.handshaking: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        for bound in self._bound:
+            self._loop.add_reader(bound.socket, self._accept, bound.socket)
+
+    def _accept(self, listening: socket.socket, most: int = AT_ONCE) -> int:
+        """Accept up to so many that wait; how many there were."""
+        for count in range(most):
+            try:
+                sock, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return count
+            except OSError as error:
+                self._pause(listening, error)
+                return count
+            sock.setblocking(False)
+            task = self._loop.create_task(self._connect(sock))
+            self.handshaking.add(task)
+            task.add_done_callback(self.handshaking.discard)
+        return most
+
+    def _pause(self, listening: socket.socket, error: OSError) -> None:
+        logger.warning("no connections are accepted for %.0f s: %s", EXHAUSTED_S, error)
+        self._loop.remove_reader(listening)
+        self._loop.call_later(EXHAUSTED_S, self._go_on, listening)
+
+    def _go_on(self, listening: socket.socket) -> None:
+        if listening.fileno() >= 0:
+            self._loop.add_reader(listening, self._accept, listening)
+
+    async def _connect(self, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._connection, sock, ssl=self._tls, **self._handshake)
+        except (OSError, ssl.SSLError) as error:  # it has gone, or does not speak TLS, or not in time
+            logger.debug("no handshake: %s", error)
+
+    async def close(self) -> None:
+        """Close the sockets; who has connected, or is about to, gets a connection all the same."""
+        for bound in self._bound:
+            refuse_handshakes(bound.socket)
+        if not all(ip_address(bound.socket.getsockname()[0]).is_loopback for bound in self._bound):
+            await asyncio.sleep(HANDSHAKE_S)
+        for bound in self._bound:
+            self._loop.remove_reader(bound.socket)
+            while self._accept(bound.socket):
+                pass
+            bound.close()

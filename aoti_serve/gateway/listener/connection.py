@@ -1,0 +1,275 @@
+"""One client's connection: uvicorn's protocol over httptools, with limits and an end without reset."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import termios
+import urllib.parse
+from array import array
+from collections.abc import Callable
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from aoti_serve.config import GatewayConfig
+from aoti_serve.gateway.listener.exchange import Exchange
+from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter, RequestMeter
+from aoti_serve.gateway.listener.refusals import (
+    BAD_REQUEST,
+    BAD_TARGET,
+    BAD_VERSION,
+    HEAD_LATE,
+    TOO_MANY_AT_ONCE,
+    TOO_MANY_CONNECTIONS,
+    Refusal,
+    Refused,
+)
+from aoti_serve.gateway.listener.upgrade import parser_after_upgrade
+
+# Reading stops while the application leaves more than this of a body.
+HELD_BYTES = 64 * 2**10
+MAX_PIPELINED = 64
+
+
+class Shared(ServerState):
+    """What the connections of a listener have in common. While `leaving` every answer is its connection's last."""
+
+    connections: set[Connection]  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaving = False
+        self.emptied = asyncio.Event()
+
+
+class Connection(HttpToolsProtocol):
+    """Runs in the event loop of its gateway. The listener's sweep calls `look` about once a second.
+
+    Three states: a request is being received, or awaited, and none is being answered (`answering` is None); one is
+    being answered; the last answer is out, and what still arrives is thrown away (`linger`).
+    """
+
+    cycle: Exchange
+
+    def __init__(
+        self, uvicorn: Config, shared: Shared, config: GatewayConfig, clock: Callable[[], float], surplus: bool = False
+    ) -> None:
+        super().__init__(uvicorn, shared, {})
+        self.shared = shared
+        self.answering: Exchange | None = None
+        self.linger: LingerMeter | None = None
+        self._limits = config
+        self._clock = clock
+        self._surplus = surplus
+        self._meter = RequestMeter(config)
+        self._taken = AnswerMeter()
+        self._awaits_first = True
+        self._in_head = self._fresh = False
+        self._since = clock()
+        self._unread_before: Refusal | None = None
+        self._body_of_feed = 0
+
+    @property
+    def leaving(self) -> bool:
+        return self.shared.leaving
+
+    # What the transport says
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self._surplus:
+            self._end(TOO_MANY_CONNECTIONS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.answering is not None:
+            self.answering.disconnect()
+        self.pipeline.clear()
+        if not self.shared.connections:
+            self.shared.emptied.set()
+
+    def data_received(self, data: bytes) -> None:
+        if self.linger is not None:
+            if self.linger.took(len(data)):
+                self.transport.abort()
+            return
+        if self._unread_before is not None:
+            return
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause.refusal if isinstance(cause, Refused) else BAD_REQUEST)
+        except Refused as error:
+            self._refuse(error.refusal)
+
+    def _feed(self, data: bytes) -> None:
+        self._fresh = False
+        self._body_of_feed = 0
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.parser = parser_after_upgrade(self, self.scope["headers"])
+            self._feed(data[upgrade.args[0] :])
+            return
+        if not self._fresh:
+            self._meter.framing(len(data) - self._body_of_feed)
+
+    # What the parser says
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._meter.begin()
+        self._awaits_first = False
+        self._in_head = self._fresh = True
+        self._since = self._clock()
+
+    def on_url(self, url: bytes) -> None:
+        self._meter.target(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._meter.header(len(name) + len(value))
+        if self._in_head:  # else it is a trailer, which nobody here reads
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._complete_scope()
+        self._in_head = False
+        before = self.answering
+        self.cycle = Exchange(self, self.scope["http_version"] == "1.1" and self.parser.should_keep_alive())
+        if before is None:
+            self._answer(self.cycle)
+        elif len(self.pipeline) < MAX_PIPELINED:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+        else:
+            raise Refused(TOO_MANY_AT_ONCE)
+
+    def _complete_scope(self) -> None:
+        scope, version = self.scope, self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise Refused(BAD_VERSION)
+        url = httptools.parse_url(self.url)
+        if url.path is None:
+            raise Refused(BAD_TARGET)
+        path = url.path.decode("ascii")
+        scope["http_version"] = version
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["path"] = urllib.parse.unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+
+    def on_body(self, body: bytes) -> None:
+        self._body_of_feed += len(body)
+        self._meter.body += len(body)
+        if not self.cycle.response_complete:
+            self.cycle.take(body)
+            if self.cycle.held > HELD_BYTES:
+                self.flow.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():  # the parser takes what follows for another protocol; it is the body
+            return
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
+
+    # Answers
+
+    def _answer(self, exchange: Exchange) -> None:
+        self.answering = exchange
+        self._start_asgi_task(exchange, self.app)
+
+    def on_response_complete(self) -> None:
+        """The exchange's answer is written."""
+        exchange, self.answering = self.answering, None
+        assert exchange is not None
+        self._since = self._clock()
+        if self.transport.is_closing():
+            return
+        if not exchange.keep_alive:
+            self._end()
+        elif self.pipeline:
+            self._answer(self.pipeline.pop()[0])  # type: ignore[arg-type]
+        elif self._unread_before is not None:
+            self._end(self._unread_before)
+        else:
+            self.flow.resume_reading()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """What has arrived last cannot be read. The answers to what came before it are still given."""
+        if not self._in_head and self.cycle is self.answering:
+            self._break_off(self.answering, refusal)
+        elif self.answering is None:
+            self._end(refusal)
+        else:
+            self._unread_before = refusal
+            self.flow.pause_reading()
+            if not self._in_head and self.pipeline and self.pipeline[0][0] is self.cycle:
+                self.pipeline.popleft()
+
+    def _break_off(self, exchange: Exchange, refusal: Refusal) -> None:
+        self.answering = None
+        exchange.disconnect()
+        if exchange.response_started:
+            self.transport.abort()
+        else:
+            self._end(refusal)
+
+    def _end(self, refusal: Refusal | None = None) -> None:
+        """The last answer is out. A close with bytes unread would be a reset, so they are read, for a while."""
+        if self.transport.is_closing() or self.linger is not None:
+            return
+        if refusal is not None:
+            self.transport.write(refusal.answer)
+        self.pipeline.clear()
+        self.linger = LingerMeter()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        elif self.cycle is None or not self.cycle.more_body:  # TLS, where nothing else can end the answer
+            self.transport.close()
+
+    # The sweep
+
+    def look(self, now: float, elapsed: float) -> None:
+        """Ends what takes too long; `elapsed` seconds have passed since the last look."""
+        left = self.transport.get_write_buffer_size()
+        if self._taken.stuck_for(left, elapsed) >= self._limits.write_timeout_s:
+            self.transport.abort()
+        elif self.linger is not None:
+            if not left and self.linger.waited(elapsed):
+                self.transport.abort()
+        elif self.answering is None:
+            self._look_at_head(now - self._since)
+        elif self._waits_for_body and (refusal := self._meter.waited(elapsed)):
+            self._refuse(refusal)
+
+    def _look_at_head(self, seconds: float) -> None:
+        if self._in_head or self._awaits_first:
+            if seconds > self._limits.header_timeout_s:
+                self._end(HEAD_LATE)
+        elif seconds > self._limits.idle_timeout_s:
+            self._end()
+
+    @property
+    def _waits_for_body(self) -> bool:
+        """Whether it is the client that keeps the body back, and not the application that does not read it."""
+        exchange = self.cycle
+        return exchange.more_body and not self.flow.read_paused and not exchange.waiting_for_100_continue
+
+    def end_if_quiet(self, now: float, seconds: float) -> None:
+        """For the way out: ends the connection if no request has begun for so long, nor waits in the socket."""
+        idle = self.linger is None and self.answering is None and not self._in_head
+        if idle and now - self._since >= seconds and not unread(self.transport):
+            self._end()
+
+
+def unread(transport: asyncio.Transport) -> int:
+    """How many bytes have arrived that the event loop has not read yet."""
+    count = array("i", [0])
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
+    return count[0]

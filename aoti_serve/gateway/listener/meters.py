@@ -1,0 +1,105 @@
+"""What a connection may send and how fast: counts in, a refusal out. No clock, no socket."""
+
+from __future__ import annotations
+
+from aoti_serve.config import GatewayConfig
+from aoti_serve.gateway.listener.refusals import (
+    BODY_LATE,
+    FRAMING_TOO_LARGE,
+    HEAD_TOO_LARGE,
+    TARGET_TOO_LONG,
+    TOO_MANY_HEADERS,
+    Refusal,
+    Refused,
+)
+
+# A client that writes its whole body before it reads must get its answer; one that never ends is not read for ever.
+LINGER_BYTES = 256 * 2**20
+LINGER_S = 30.0
+LINGER_QUIET_S = 2.0
+# Of chunks that hold one byte each the framing is five or six times the body.
+FRAMING_PER_BODY_BYTE = 8
+
+
+class RequestMeter:
+    """Counts what one request has sent. Its methods raise Refused beyond a limit."""
+
+    __slots__ = ("_config", "_framing", "_head", "_headers", "_waited_s", "body")
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+        self.begin()
+
+    def begin(self) -> None:
+        """The next request of the connection begins."""
+        self._head = self._headers = self._framing = self.body = 0
+        self._waited_s = 0.0
+
+    def target(self, length: int) -> None:
+        """So many bytes of the request line's target."""
+        self._head += length
+        if self._head > self._config.max_header_bytes:
+            raise Refused(TARGET_TOO_LONG)
+
+    def header(self, length: int) -> None:
+        """One header, or one trailer, of so many bytes."""
+        self._head += length
+        self._headers += 1
+        if self._head > self._config.max_header_bytes:
+            raise Refused(HEAD_TOO_LARGE)
+        if self._headers > self._config.max_headers:
+            raise Refused(TOO_MANY_HEADERS)
+
+    def framing(self, length: int) -> None:
+        """So many bytes that are not the body's: a head that is not complete yet, sizes of chunks, trailers.
+
+        The parser keeps an unfinished line to itself, so these are counted as they come.
+        """
+        self._framing += length
+        if self._framing > self._config.max_header_bytes + FRAMING_PER_BODY_BYTE * self.body:
+            raise Refused(FRAMING_TOO_LARGE if self.body else HEAD_TOO_LARGE)
+
+    def waited(self, seconds: float) -> Refusal | None:
+        """The client, and nobody else, kept us waiting for its body for so long; whether that is too slow."""
+        self._waited_s += seconds
+        late = self._waited_s > self._config.body_timeout_s + self.body / self._config.min_body_bytes_per_s
+        return BODY_LATE if late else None
+
+
+class AnswerMeter:
+    """Sees whether a client takes its answer."""
+
+    __slots__ = ("_left", "_stuck_s")
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._stuck_s = 0.0
+
+    def stuck_for(self, left: int, seconds: float) -> float:
+        """For how long nothing was taken, if so many bytes are left and the last look was so many seconds ago."""
+        self._stuck_s = self._stuck_s + seconds if left and left == self._left else 0.0
+        self._left = left
+        return self._stuck_s
+
+
+class LingerMeter:
+    """How much more is read, and thrown away, from a client that has its last answer."""
+
+    __slots__ = ("_bytes", "_quiet_s", "_seconds", "_since_look")
+
+    def __init__(self) -> None:
+        self._bytes = self._since_look = 0
+        self._seconds = self._quiet_s = 0.0
+
+    def took(self, length: int) -> bool:
+        """Whether that was enough."""
+        self._since_look += length
+        self._bytes += length
+        return self._bytes > LINGER_BYTES
+
+    def waited(self, seconds: float) -> bool:
+        """Whether that was long enough."""
+        self._quiet_s = 0.0 if self._since_look else self._quiet_s + seconds
+        self._since_look = 0
+        self._seconds += seconds
+        return self._seconds > LINGER_S or self._quiet_s > LINGER_QUIET_S

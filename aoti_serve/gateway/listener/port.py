@@ -1,0 +1,104 @@
+"""Bind a port: shared with the gateways of one application, refused to everybody else, and given up without loss."""
+
+from __future__ import annotations
+
+import array
+import errno
+import socket
+import struct
+from contextlib import ExitStack, suppress
+from typing import NamedTuple
+
+import psutil
+
+from aoti_serve.errors import PortTaken, StartFailed
+from aoti_serve.gateway.listener.claim import Claim, alone, others
+
+BACKLOG = 2048
+SO_ATTACH_FILTER = 26
+
+
+class Bound(NamedTuple):
+    """A listening socket, and the claim that goes with it."""
+
+    socket: socket.socket
+    claim: Claim
+
+    def close(self) -> None:
+        self.socket.close()
+        self.claim.release()
+
+
+def bind(host: str, port: int, owner: str) -> list[Bound]:
+    """A listening socket for each address of the host. Blocks. Raises PortTaken, or StartFailed."""
+    with ExitStack() as undo, alone(port) as folder:
+        bound = []
+        for family, address in addresses(host, port):
+            other = others(folder, address, owner)
+            if other is not None:
+                raise PortTaken(port=port, host=host, holder=f"the application {other} of yours ({listeners(port)})")
+            claim = Claim(folder / f"{address}.claim")
+            undo.callback(claim.release)
+            if claim.first:
+                _listening(family, address, port, host, shared=False).close()
+            bound.append(Bound(_listening(family, address, port, host, shared=True), claim))
+            undo.callback(bound[-1].socket.close)
+            claim.hold(owner)
+        undo.pop_all()
+        return bound
+
+
+def addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
+    """Raises StartFailed if there is no such host."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise StartFailed(detail=f"cannot listen on {host}: {error}") from None
+    return list(dict.fromkeys((family, str(sockaddr[0])) for family, _, _, _, sockaddr in found))
+
+
+def _listening(family: socket.AddressFamily, address: str, port: int, host: str, *, shared: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+        sock.bind((address, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(port=port, host=host, holder=listeners(port)) from None
+        raise StartFailed(detail=f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return sock
+
+
+def listeners(port: int) -> str:
+    """Who listens on a port, as far as this user may see."""
+    found: set[int | None] = {
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and port in connection.laddr
+    }
+    return ", ".join(sorted(_named(pid) for pid in found)) or "somebody"
+
+
+def _named(pid: int | None) -> str:
+    if pid is None:
+        return "a process of another user"
+    with suppress(psutil.Error):
+        return f"{psutil.Process(pid).name()} (pid {pid})"
+    return f"pid {pid}"
+
+
+def refuse_handshakes(listening: socket.socket) -> None:
+    """From now on the kernel ignores new connections to this socket, and completes those that have begun.
+
+    An ignored client asks again after a second, by which time another gateway has the port, or nobody. The filter is
+    classic BPF over the TCP header: let everything pass but a SYN without an ACK.
+    """
+    program = [(0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFF)]
+    code = array.array("B", b"".join(struct.pack("=HBBI", *step) for step in program))
+    with suppress(OSError):  # a sandbox without filters: then a connection may meet a reset, in a few microseconds
+        listening.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program), code.buffer_info()[0])
+        )

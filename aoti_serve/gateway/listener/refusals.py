@@ -1,0 +1,63 @@
+"""What the listener answers by itself, without the application: whole answers, made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from http import HTTPStatus
+
+import orjson
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A status and the sentence for the client, in the form of every other error. The connection ends with it."""
+
+    status: HTTPStatus
+    text: str
+    retry_after_s: int | None = None
+
+    @cached_property
+    def body(self) -> bytes:
+        return orjson.dumps({"error": self.text})
+
+    @cached_property
+    def answer(self) -> bytes:
+        """The bytes of the whole response."""
+        retry = "" if self.retry_after_s is None else f"retry-after: {self.retry_after_s}\r\n"
+        head = (
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(self.body)}\r\n{retry}connection: close\r\n\r\n"
+        )
+        return head.encode() + self.body
+
+
+class Refused(Exception):
+    """Raised within the parser's callbacks: the parser stops, and the refusal goes to the client."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+
+
+BAD_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
+BAD_TARGET = Refusal(HTTPStatus.BAD_REQUEST, "the request's target is not a path")
+BAD_VERSION = Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+FAILED = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the gateway's log has it")
+HEAD_LATE = Refusal(HTTPStatus.REQUEST_TIMEOUT, "the request's headers did not arrive within gateway.header_timeout_s")
+BODY_LATE = Refusal(
+    HTTPStatus.REQUEST_TIMEOUT,
+    "the request's body comes slower than gateway.body_timeout_s and gateway.min_body_bytes_per_s allow",
+)
+TARGET_TOO_LONG = Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "the request's target exceeds gateway.max_header_bytes")
+HEAD_TOO_LARGE = Refusal(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's headers exceed gateway.max_header_bytes"
+)
+TOO_MANY_HEADERS = Refusal(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request has more headers than gateway.max_headers"
+)
+FRAMING_TOO_LARGE = Refusal(HTTPStatus.BAD_REQUEST, "the body's chunks are mostly framing")
+TOO_MANY_AT_ONCE = Refusal(HTTPStatus.BAD_REQUEST, "too many requests are pipelined on one connection")
+TOO_MANY_CONNECTIONS = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "this gateway has gateway.max_connections connections", retry_after_s=1
+)

@@ -1,0 +1,133 @@
+"""The HTTP server of one gateway process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from email.utils import formatdate
+
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+
+from aoti_serve.config import GatewayConfig
+from aoti_serve.gateway.listener.acceptor import Acceptor
+from aoti_serve.gateway.listener.connection import Connection, Shared
+from aoti_serve.gateway.listener.port import bind
+from aoti_serve.gateway.listener.tls import tls_context
+
+SWEEP_S = 1.0
+# How long at the least clients and load balancers can learn that this server is about to go.
+NOTICE_S = 1.0
+# A connection on which nothing has begun for so long is closed on the way out.
+QUIET_S = 1.0
+LOOK_S = 0.1
+# Connections beyond `max_connections` that are told so; those beyond these are closed without a word.
+SURPLUS = 128
+
+
+class Listener:
+    """Answers HTTP on the port of the configuration with an ASGI application.
+
+    Lives in the event loop in which `open` was awaited, in any thread. `owner` names the application, uniquely among
+    all on this machine: its listeners, in whichever processes, share the port and the load; nobody else gets it.
+    """
+
+    def __init__(
+        self, app: ASGI3Application, config: GatewayConfig, owner: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._owner = owner
+        self._uvicorn = Config(
+            app,
+            interface="asgi3",
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            proxy_headers=False,
+            http=Connection,
+        )
+        self._address: tuple[str, int] | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port on which it listens; the first address, if the host has several."""
+        assert self._address is not None
+        return self._address
+
+    async def open(self) -> None:
+        """Claim and bind the port, and accept from now on. Raises PortTaken, BadCertificate, or StartFailed."""
+        config, loop = self._config, asyncio.get_running_loop()
+        assert config.http_port is not None
+        tls = None if config.tls is None else tls_context(config.tls)
+        self._uvicorn.load()
+        self._shared = Shared()
+        self._date_answers()
+        bound = await asyncio.to_thread(bind, config.host, config.http_port, self._owner)
+        self._address = bound[0].socket.getsockname()[:2]
+        self._acceptor = Acceptor(bound, self._connection, tls, config.header_timeout_s)
+        self._acceptor.start()
+        self._swept = self._clock()
+        self._sweeping = loop.create_task(self._sweep())
+
+    def _connection(self) -> Connection:
+        here = len(self._shared.connections) + len(self._acceptor.handshaking)
+        surplus = here > self._config.max_connections
+        return Connection(self._uvicorn, self._shared, self._config, self._clock, surplus)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._date_answers()
+            self.sweep()
+
+    def sweep(self) -> None:
+        """End what takes too long; happens by itself every second."""
+        now = self._clock()
+        elapsed, self._swept = now - self._swept, now
+        for connection in list(self._shared.connections):
+            connection.look(now, elapsed)
+
+    def _date_answers(self) -> None:
+        self._shared.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+
+    async def close(self, seconds: float) -> None:
+        """The way out, which loses no request: at most `seconds`, then what is still in flight is cut.
+
+        Every answer is now its connection's last; that new requests get a 503 is the application's part. The port
+        stays open until what was in flight is answered. Then the kernel takes no new connections, those it has taken
+        are accepted, and the port is closed. Idle connections are closed when nothing has come for a moment.
+
+        What remains: a client that sends its next request in the very moment in which its idle connection is closed
+        finds it closed, as with any HTTP server, and asks again; one that connects in the last milliseconds asks
+        again after a second, by TCP itself.
+        """
+        self._shared.leaving = True
+        deadline = self._clock() + seconds
+        await self._answered(deadline)
+        await self._acceptor.close()
+        await self._emptied(deadline)
+        self._sweeping.cancel()
+        self._cut()
+
+    async def _answered(self, deadline: float) -> None:
+        """What is in flight now has been answered, and the notice is over."""
+        notice = asyncio.create_task(asyncio.sleep(NOTICE_S))
+        await asyncio.wait({notice, *self._shared.tasks}, timeout=max(0.0, deadline - self._clock()))
+        notice.cancel()
+
+    async def _emptied(self, deadline: float) -> None:
+        while (self._shared.connections or self._acceptor.handshaking) and self._clock() < deadline:
+            for connection in list(self._shared.connections):
+                connection.end_if_quiet(self._clock(), QUIET_S)
+            self._shared.emptied.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._shared.emptied.wait(), timeout=LOOK_S)
+
+    def _cut(self) -> None:
+        for connection in list(self._shared.connections):
+            connection.transport.abort()
+        for task in [*self._shared.tasks, *self._acceptor.handshaking]:
+            task.cancel()

@@ -1,0 +1,20 @@
+"""TLS by certificate and key."""
+
+from __future__ import annotations
+
+import ssl
+
+from aoti_serve.config import Tls
+from aoti_serve.errors import BadCertificate
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """For a server that speaks HTTP/1.1. Raises BadCertificate if the files cannot be read, or do not fit."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        # A password would be asked for at a terminal that nobody looks at.
+        context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        raise BadCertificate(certificate=tls.certificate, key=tls.key, detail=error) from None
+    return context
