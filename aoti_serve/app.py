@@ -5,7 +5,7 @@ import_path: aoti_serve.app:build
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from ray import serve
@@ -14,15 +14,17 @@ from ray.serve import Application, Deployment
 from aoti_serve.cluster.coordinator import Coordinator
 from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
 from aoti_serve.cluster.replica import ReplicaActor
-from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig, ScalingConfig, absolute, problems
+from aoti_serve.config import AppConfig, BatchingConfig, GatewayConfig, ModelConfig, ScalingConfig, absolute, problems
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.gateway.admin import token_digest
 from aoti_serve.gateway.ingress import Gateway, ServedModel
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.token import read_token
 
+Config = TypeVar("Config", ModelConfig, GatewayConfig)
 MANY_REQUESTS = 4096
 GATEWAY_REQUESTS = 64
+WEIGHTS_LIMITS = {"max_weights_bytes", "max_weights_tensors", "max_weights_header_bytes"}
 BY_LOAD = "aoti_serve.cluster.scaling:by_load"
 # Seconds: a dead replica is seen soon, and a drained one ends soon.
 LIFECYCLE: dict[str, Any] = {
@@ -46,7 +48,7 @@ def build(args: dict[str, Any]) -> Application:
         raise InvalidConfig(detail=f"args: {problems(error.errors())}") from error
     models = [_served(_located(model), config.gateway) for model in config.models]
     token = read_token()
-    bound = config.gateway, models, token_digest(token) if token else None
+    bound = _unscaled(config.gateway), models, token_digest(token) if token else None
     return _deployment(serve.ingress()(Gateway)).options(**_gateway_options(config.gateway)).bind(*bound)
 
 
@@ -63,6 +65,7 @@ def _gateway_options(config: GatewayConfig) -> dict[str, Any]:
         "max_ongoing_requests": MANY_REQUESTS,
         "logging_config": QUIET,
         "graceful_shutdown_timeout_s": GATEWAY_LEAVES_S,
+        "max_surge_percent": 100,  # in an update the next one listens before this one leaves
         **LIFECYCLE,
         **_scaling(config.replicas, GATEWAY_REQUESTS),
     }
@@ -78,9 +81,17 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ServedModel:
         **LIFECYCLE,
     )
     members = (replicas_of(config.name), GATEWAY)
-    bound = coordinator.bind(config, package.signature, package.carries_weights, members, gateway)
+    kept = _unscaled(config).model_copy(update={"batching": BatchingConfig()})
+    limits = GatewayConfig.model_validate(gateway.model_dump(include=WEIGHTS_LIMITS))
+    bound = coordinator.bind(kept, package.signature, package.carries_weights, members, limits)
     replicas = _deployment(ReplicaActor).options(**_replica_options(config, package))
-    return ServedModel(config, package.signature, bound, replicas.bind(config, package, bound))
+    served = replicas.bind(config.name, package, config.num_runners, config.previous == "keep", bound)
+    return ServedModel(_unscaled(config), package.signature, bound, served)
+
+
+def _unscaled(config: Config) -> Config:
+    """The same whatever the number of replicas: Serve replaces every process that was bound to something else."""
+    return config.model_copy(update={"replicas": 1})
 
 
 def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:

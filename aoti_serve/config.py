@@ -16,6 +16,9 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 
 
+NO_WEIGHTS = (
+    "its package carries no weights, and nothing is committed in its store: `weights:` must name the first ones"
+)
 ALIASES = {"s3a": "s3", "gcs": "gs"}  # two names of one service
 
 
@@ -149,9 +152,15 @@ class ModelConfig(Frozen):
     commit_timeout_s: float = Field(default=30.0, ge=3, allow_inf_nan=False)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_runners: PositiveInt = 1
-    placement: Literal["split", "fused"] = "split"
     replicas: ReplicaCount = 1
     batching: BatchingConfig = BatchingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_placement(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "placement" in value:
+            raise ValueError("the key `placement` is gone; remove it: gateways and replicas are always apart")
+        return value
 
     @property
     def fewest_replicas(self) -> int:
@@ -216,15 +225,6 @@ class AppConfig(Frozen):
             raise ValueError(f"two models share a name: {names}")
         if len({_one_spelling(model.store_root) for model in self.models}) < len(names):
             raise ValueError("two models share a store; give each its own `store`")
-        return self
-
-    @model_validator(mode="after")
-    def _one_ingress(self) -> AppConfig:
-        fused = [model.name for model in self.models if model.placement == "fused"]
-        if len(fused) > 1:
-            raise ValueError(f"{fused} are fused, and an application has one ingress: give each its own application")
-        if fused and "replicas" in self.gateway.model_fields_set:
-            raise ValueError(f"gateway.replicas: the gateways are the replicas of '{fused[0]}', which is fused")
         return self
 
 

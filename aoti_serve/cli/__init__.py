@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from aoti_serve import __version__
 from aoti_serve.cli import packages, server, weights
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Serve AOTInductor packages on a Ray cluster, and change their weights while they answer.",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("package")(packages.package)
 app.command("inspect")(packages.inspect)
@@ -20,3 +24,18 @@ app.command("status")(weights.status)
 app.command("swap")(weights.swap)
 app.command("rollback")(weights.rollback)
 app.command("weights")(weights.versions)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass

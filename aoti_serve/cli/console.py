@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn, ParamSpec
@@ -35,13 +36,17 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def fail(message: str) -> NoReturn:
+def say_error(message: str) -> None:
     progress_out.print(Text.assemble(("error: ", "bold red"), message))
+
+
+def fail(message: str) -> NoReturn:
+    say_error(message)
     sys.exit(1)
 
 
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn an error of ours into its text and exit status 1; any other one keeps its traceback."""
+    """Turn an error of ours into its text and exit status 1, Ctrl-C into 130; any other one keeps its traceback."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -49,6 +54,9 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except AotiServeError as error:
             fail(str(error))
+        except KeyboardInterrupt:
+            progress_out.print("interrupted")
+            sys.exit(128 + signal.SIGINT)
 
     return run
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
-from aoti_serve.cli.listening import Listener
-from aoti_serve.cli.settings import LOCAL_ONLY
+from aoti_serve.launcher.listening import Listener
+from aoti_serve.launcher.settings import AUTH_MODE, LOCAL_ONLY
 
 SEVERAL = 2
+NO_TOKEN = f"for calls, which ask for no token ({AUTH_MODE} is not 'token'): whoever reaches them runs code here"
 
 
 def ports_table(found: Sequence[Listener]) -> Table:
@@ -27,15 +28,16 @@ def ports_table(found: Sequence[Listener]) -> Table:
     return table
 
 
-def exposures(found: Sequence[Listener], asked: int) -> list[str]:
-    """What other machines can reach beside the port that was asked for, in words."""
-    public = [entry for entry in found if entry.public and entry.port != asked]
+def exposures(found: Sequence[Listener], asked: Collection[int], *, token: bool) -> list[str]:
+    """What other machines can reach beside the ports that were asked for, in words; `token`: whether Ray wants its."""
+    public = [entry for entry in found if entry.public and entry.port not in asked]
     if not public:
         return []
     shown = ", ".join(str(entry.port) for entry in public if entry.shows_metrics)
+    calls = "for calls, which ask for Ray's token" if token else NO_TOKEN
     return [
-        f"Ray opens {len(public)} ports to other machines: for calls, which ask for Ray's token"
-        + (f", and for metrics, which do not ({shown})" if shown else "")
+        f"Ray opens {len(public)} ports to other machines: {calls}"
+        + (f", and for metrics, which anybody may read ({shown})" if shown else "")
         + f". Put a firewall before them; with {LOCAL_ONLY}=0, here and wherever a program joins, Ray keeps all but "
         "Serve's calls to this machine"
     ]

@@ -2,69 +2,87 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.text import Text
 
-from aoti_serve.cli.client import DEFAULT_URL
-from aoti_serve.cli.config_file import read_config
-from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
-from aoti_serve.cli.launch import Server
+from aoti_serve.cli.commands import commands
+from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors, say_error
 from aoti_serve.cli.reach import exposures, ports_table
-from aoti_serve.cli.settings import ray_variables
-from aoti_serve.cli.stop import Stop
-from aoti_serve.config import ModelConfig
+from aoti_serve.cli.terminal import terminal
+from aoti_serve.errors import AotiServeError
+from aoti_serve.launcher.address import cluster_at
+from aoti_serve.launcher.config_file import read_config
+from aoti_serve.launcher.settings import ray_variables
+from aoti_serve.launcher.stop import Stop
+from aoti_serve.launcher.work import leave
 from aoti_serve.token import ensure_token, token_path
 
-Address = Annotated[str | None, typer.Option(help="Join this Ray cluster ('auto', or host:port); none: start one.")]
+if TYPE_CHECKING:
+    from aoti_serve.launcher.server import Server  # imports Ray, which takes seconds
+    from aoti_serve.model.package import Package
 
+Address = Annotated[str | None, typer.Option(help="Join this Ray cluster ('auto', or host:port); none: start one.")]
+Host = Annotated[str | None, typer.Option(help="Where gateways listen, in place of the file's `gateway.host`.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="In place of the file's `gateway.http_port`.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Put it in the place of another application of its name.")]
 DrainSeconds = Annotated[float, typer.Option(min=0, help="How long answers in flight may take at the end.")]
+
+AT_ONCE = "once more ends it at once"
 
 
 @reports_errors
 def up(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A Serve configuration, as for `serve run`.")],
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The HTTP port.")] = 8000,
-    fast: Annotated[bool, typer.Option(help="Use Ray's HAProxy ingress and throughput settings.")] = True,
+    host: Host = None,
+    port: Port = None,
     address: Address = None,
+    replace: Replace = False,
     drain_seconds: DrainSeconds = 30.0,
     as_json: AsJson = False,
 ) -> None:
     """Serve CONFIG; until Ctrl-C, SIGTERM or SIGHUP, or, on a cluster that was joined, until `aoti-serve down`.
 
     From then on new requests get a 503, and those in flight are answered; a second signal ends it at once.
-    With --address the cluster's own settings hold: whether its ingress is fast was decided when it was started.
+    With --address the other applications of that cluster stay as they are.
     """
-    files = read_config(config)
+    cluster = cluster_at(address) if address is not None else None  # before Ray is imported, which reads its settings
+    files = read_config(config, host, port)
+    from aoti_serve.launcher.checks import check
+
+    packages = check(files)
     ensure_token()
-    stop = Stop()
-    fast = fast and address is None
-    server = Server(files, stop, host=host, port=port, fast=fast, address=address, drain_s=drain_seconds)
-    with server.running():
-        if stop.asked:
-            return
-        if as_json:
-            print_json(_facts(server))
-        else:
-            _say_ready(server, files.models)
-        if address is not None:
-            server.leave_running()
-            progress_out.print(f"It stays up; take it down with `aoti-serve down --address {address}`.")
-            return
-        server.watch()
-        progress_out.print(
-            f"stopping: answers in flight are finished first, for {drain_seconds:g} s; once more ends it at once"
-        )
+    from aoti_serve.launcher.server import Server
+
+    with terminal() as voice:
+        stop = Stop()
+        stop.catch()
+        server = Server(files, packages, stop, voice, cluster=cluster, drain_s=drain_seconds, replace=replace)
+        try:
+            with server.running():
+                voice.rest()
+                (_print_facts if as_json else _say_ready)(server, packages)
+                if address is not None:
+                    server.leave_running()
+                    out.print(f"It stays up; take it down with {_down(server, address)}.")
+                    return
+                server.watch()
+                voice.say(f"stopping: answers in flight are finished first, for {drain_seconds:g} s; {AT_ONCE}")
+        except AotiServeError as error:
+            voice.rest()
+            say_error(str(error))
+            leave(1)
 
 
 @reports_errors
 def down(
-    address: Annotated[str, typer.Option(help="The Ray cluster; 'auto' is the one running on this machine.")] = "auto",
+    address: Annotated[
+        str, typer.Option(help="The Ray cluster, host:port; 'auto' is the only one on this machine.")
+    ] = "auto",
     app: Annotated[str, typer.Option(help="The Serve application.")] = "default",
     drain_seconds: DrainSeconds = 30.0,
 ) -> None:
@@ -72,10 +90,13 @@ def down(
 
     New requests get a 503, and those in flight are answered first.
     """
-    from aoti_serve.cli.launch import delete_application
+    cluster = cluster_at(address)
+    from aoti_serve.launcher.down import take_down
 
-    delete_application(address, app, drain_seconds)
+    with terminal() as voice:
+        take_down(cluster, app, drain_seconds, voice)
     out.print(f"application '{app}' is down")
+    leave(0)
 
 
 @reports_errors
@@ -85,15 +106,24 @@ def token() -> None:
     out.print(f"the admin token is in {token_path()}; servers that start from now on accept it")
 
 
-def _say_ready(server: Server, models: list[ModelConfig]) -> None:
-    out.print(Text.assemble(("\nready", "bold green"), f"  {server.url}/v2   (Ray dashboard: {server.dashboard})"))
+def _say_ready(server: Server, packages: Mapping[str, Package]) -> None:
+    where = "".join(f"  {endpoint.url}/v2" for endpoint in server.endpoints)
+    out.print(Text.assemble(("\nready", "bold green"), f"{where}   (Ray dashboard: {server.dashboard})"))
     out.print(f"metrics for Prometheus: {server.metrics}")
-    out.print(f"from Python: {ray_variables(server.ray)}")
-    if server.address is None:
+    out.print(f"to join, for Python, `serve` and `ray`: {ray_variables(server.ray, token=server.token)}")
+    if not server.joined:
         _say_ports(server)
-    if models:
+    elif not server.token:
+        progress_out.print(
+            Text.assemble(
+                ("note: ", "yellow"), "this Ray cluster asks for no token: whoever reaches it runs code in it"
+            )
+        )
+    if server.endpoints:
+        first = server.endpoints[0]
+        model = server.config.ours[0].config.models[0]
         out.print("\nIn another terminal, infer, swap, status:\n")
-        for command in _commands(server, models[0]):
+        for command in commands(first.url, first.certificate, model, packages[model.name]):
             out.print(f"  {command}")
         out.print()
 
@@ -101,28 +131,25 @@ def _say_ready(server: Server, models: list[ModelConfig]) -> None:
 def _say_ports(server: Server) -> None:
     found = server.listening()
     progress_out.print(ports_table(found))
-    for warning in exposures(found, server.port):
+    asked = [urlsplit(endpoint.url).port or 0 for endpoint in server.endpoints]
+    for warning in exposures(found, asked, token=server.token):
         progress_out.print(Text.assemble(("note: ", "yellow"), warning))
 
 
-def _facts(server: Server) -> dict[str, Any]:
-    return {
-        "url": server.url,
+def _print_facts(server: Server, _: Mapping[str, Package]) -> None:
+    listening = [] if server.joined else server.listening()
+    facts = {
+        "url": server.endpoints[0].url if server.endpoints else None,
+        "urls": {endpoint.application: endpoint.url for endpoint in server.endpoints},
         "dashboard": server.dashboard,
         "metrics": server.metrics,
         "ray_address": server.ray,
-        "listening": [entry._asdict() | {"public": entry.public} for entry in server.listening()],
+        "listening": [entry._asdict() | {"public": entry.public} for entry in listening],
     }
+    print_json(facts)
 
 
-def _commands(server: Server, model: ModelConfig) -> list[str]:
-    """Three commands to paste; they name files that lie beside the package where there are any."""
-    example = model.package.with_suffix(".example.json")
-    infer = f"curl -s {server.url}/v2/models/{model.name}"
-    if example.exists():
-        infer += f"/infer -d @{example}"
-    others = [path for path in sorted(model.package.parent.glob("*.safetensors")) if path != model.weights]
-    program = os.path.relpath(sys.argv[0]) if Path(sys.argv[0]).is_file() else "aoti-serve"
-    url = "" if server.url == DEFAULT_URL else f" --url {server.url}"
-    weights = others[0] if len(others) == 1 else "<weights.safetensors>"
-    return [infer, f"{program} swap{url} {model.name} {weights}", f"{program} status{url}"]
+def _down(server: Server, address: str) -> str:
+    names = server.config.names
+    app = "" if names == ["default"] else f" --app {names[0]}"
+    return f"`aoti-serve down --address {address}{app}`"

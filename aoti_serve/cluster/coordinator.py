@@ -22,8 +22,8 @@ from aoti_serve.cluster.registry import Registry
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.uploads import Uploads
 from aoti_serve.cluster.watch import Watch
-from aoti_serve.config import GatewayConfig, ModelConfig
-from aoti_serve.errors import InvalidWeights, StoreFailed, SwapInProgress, Unavailable
+from aoti_serve.config import NO_WEIGHTS, GatewayConfig, ModelConfig
+from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed, SwapInProgress, Unavailable
 from aoti_serve.model.signature import Signature
 from aoti_serve.weights.admission import Admission
 from aoti_serve.weights.audit import AuditLog
@@ -174,6 +174,8 @@ class Coordinator:
         if committed is not None:
             self._check_committed(committed.version, signature)
             return committed
+        if model.weights is None and not carries_weights:
+            raise InvalidConfig(detail=f"model '{model.name}': {NO_WEIGHTS}")
         if model.weights is None:
             return Committed(epoch=0, version=BUILT_IN)
         version = self._admission.of_local(model.weights, Order(label=model.weights.stem))

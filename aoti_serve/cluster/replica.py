@@ -19,7 +19,6 @@ from aoti_serve.address import Address
 from aoti_serve.cluster.member import Membership
 from aoti_serve.cluster.resident import Resident
 from aoti_serve.cluster.scaling import METRIC, Loads
-from aoti_serve.config import ModelConfig
 from aoti_serve.errors import ContainerClosed, DeadlineExceeded, ReplicaBehind, RuntimeFailed
 from aoti_serve.link.messages import Answer, Batch
 from aoti_serve.link.server import LinkServer
@@ -133,14 +132,18 @@ class ReplicaActor:
     """Serve deployment class of a model's replicas; pinned to the GPU or the CPU cores that Ray assigned."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
-        self, config: ModelConfig, package: Package, coordinator: DeploymentHandle[Any]
+        self,
+        model: str,
+        package: Package,
+        num_runners: int,
+        keeps_previous: bool,
+        coordinator: DeploymentHandle[Any],
     ) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         member = serve.get_replica_context().replica_id.unique_id
-        keeps_previous = config.previous == "keep"
-        buffers = await Resident.load(package, config.num_runners, keeps_previous, member, coordinator)
+        buffers = await Resident.load(package, num_runners, keeps_previous, member, coordinator)
         node, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
-        self._replica = Replica(config.name, member, node, host, buffers)
+        self._replica = Replica(model, member, node, host, buffers)
         await self._replica.listen()
         self._membership = Membership(self._replica, coordinator)
         await self._membership.join()

@@ -127,7 +127,7 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter
 
     @routes.get("/events")
     async def events(served: Admin) -> Response:
-        return StreamingResponse(_events(served), media_type="text/event-stream")
+        return StreamingResponse(_events(plane, served), media_type="text/event-stream")
 
     @routes.post("")
     async def swap(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
@@ -177,10 +177,10 @@ def _changed(status: WeightsStatus, wait: bool) -> Response:
     return json_reply(status, 200 if wait else 202)
 
 
-async def _events(served: Served) -> AsyncIterator[bytes]:
-    """Server-sent events: the status, now and at every change."""
+async def _events(plane: DataPlane, served: Served) -> AsyncIterator[bytes]:
+    """Server-sent events: the status, now and at every change, until this gateway is to end."""
     seen = -1
-    while True:
+    while plane.door.open:
         status = await served.weights.status(seen)
         if status.revision != seen:
             yield b"event: weights\ndata: " + orjson.dumps(status.model_dump()) + b"\n\n"

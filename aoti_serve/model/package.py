@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from aoti_serve.config import DeclaredSignature, ModelConfig
 from aoti_serve.constants import ConstantSpec
-from aoti_serve.errors import IncompatiblePackage, InvalidConfig, UnreadablePackage
+from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
 from aoti_serve.model.archive import preflight, reading, unpack
 from aoti_serve.model.signature import Signature
 
@@ -186,7 +186,7 @@ class Package:
 
 
 def configured_package(config: ModelConfig) -> Package:
-    """The package that a configuration names; raises a PackageError or InvalidConfig if the two do not go together."""
+    """The package that a configuration names; raises a PackageError if the two do not go together."""
     package = Package.open(config.package, config.model_name, signature=config.signature, operators=config.operators)
     # Known from here on, also where replicas load it: the file may be replaced in the meantime.
     package.digest  # noqa: B018
@@ -196,9 +196,6 @@ def configured_package(config: ModelConfig) -> Package:
     if config.device not in ("auto", package.device):
         reason = f"compiled for {package.device}, the configuration says device: {config.device}"
         raise IncompatiblePackage(path=package.path, reason=reason)
-    if config.weights is None and not package.carries_weights:
-        detail = f"model '{config.name}': its package carries no weights, so `weights:` must name the first ones"
-        raise InvalidConfig(detail=detail)
     return package
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -148,7 +149,12 @@ class Connection:
         self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
 
     def infer(self, x: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
-        """The version that answered, and y; raises Cut, Refused or Leaving."""
+        """The version that answered, and y; raises Cut, Refused or Leaving.
+
+        A connection that the server has closed while it was idle is opened anew, as every client has to.
+        """
+        if self._http.sock is not None and select.select([self._http.sock], [], [], 0)[0]:
+            self.close()
         try:
             self._http.request("POST", f"/v2/models/{NAME}/infer", *_request(x))
             response = self._http.getresponse()

@@ -26,7 +26,8 @@ def survived(lab: Lab, cause: Callable[[Lab], object]) -> Finding:
     """No request failed; no answer was mixed, stale, or of a version that was never committed."""
     finding = found(lab, Fault("", "", cause))
     assert not finding.missed
-    assert not finding.lost, (finding.problem, finding.counts.evidence, finding.notes)
+    found_out = [finding.problem, *map(str, finding.counts.evidence.items()), *finding.counts.cuts, *finding.notes]
+    assert not finding.lost, "\n".join(found_out)
     return finding
 
 

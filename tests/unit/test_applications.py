@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from aoti_serve.cli.applications import ingress_among
+from aoti_serve.launcher.applications import reason_of
+from aoti_serve.launcher.draining import is_ours
+
+# As Serve gives it: Ray's traceback with the whole of ours in it, once for each process that it came through.
+TRACEBACK = """The deployment failed to start 1 times in a row. Retrying 2 more times. Error:
+ray.exceptions.RayTaskError: ray::ServeReplica:default:gateway.initialize_and_get_metadata()
+  File "/x/aoti_serve/gateway/listener/port.py", line 42, in bind
+    raise PortTaken(port=port, host=host, holder=other)
+aoti_serve.errors.server.PortTaken: port 8000 of 127.0.0.1 is taken by python (pid 7): end it
+
+The above exception was the direct cause of the following exception:
+RuntimeError: Traceback (most recent call last):
+aoti_serve.errors.server.PortTaken: port 8000 of 127.0.0.1 is taken by python (pid 7): end it
+"""
 
 
 @pytest.mark.parametrize(
-    ("deployments", "ingress"),
+    ("deployments", "ours"),
     [
-        (["digits-coordinator", "digits-replica", "gateway"], "gateway"),
-        (["a-coordinator", "b-coordinator", "b-replica"], "b-replica"),
-        (["other"], None),
-        ([], None),
+        (["digits-coordinator", "digits-replica", "gateway"], True),
+        (["gateway"], False),
+        (["other"], False),
+        ([], False),
     ],
 )
-def test_who_answers_http(deployments: list[str], ingress: str | None) -> None:
-    assert ingress_among(deployments) == ingress
+def test_whose_gateways_can_be_asked(deployments: list[str], ours: bool) -> None:
+    assert is_ours(deployments) is ours
+
+
+@pytest.mark.parametrize(
+    ("message", "deployment", "reason"),
+    [
+        ("", TRACEBACK, "port 8000 of 127.0.0.1 is taken by python (pid 7): end it"),
+        (
+            "Failed to update the deployments ['gateway'].",
+            TRACEBACK,
+            "port 8000 of 127.0.0.1 is taken by python (pid 7): end it",
+        ),
+        ("Traceback\n  ImportError: no such thing\n", "", "ImportError: no such thing (Ray's logs"),
+        ("", "", "Serve gives no reason"),
+    ],
+)
+def test_the_reason_is_one_line(message: str, deployment: str, reason: str) -> None:
+    application = SimpleNamespace(message=message, deployments={"gateway": SimpleNamespace(message=deployment)})
+    assert reason_of(application).startswith(reason)
+    assert "\n" not in reason_of(application)

@@ -5,22 +5,37 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import yaml
+from safetensors.numpy import save_file
 
-from aoti_serve.cli.config_file import read_config
+from aoti_serve.constants import ConstantSpec
 from aoti_serve.errors import InvalidConfig
-from aoti_serve.model.package import SIGNATURE_KEY
+from aoti_serve.launcher.checks import check, deployments_of
+from aoti_serve.launcher.config_file import ConfigFile, read_config
+from aoti_serve.model.package import SIGNATURE_KEY, WEIGHTS_APART, WEIGHTS_KEY
 from aoti_serve.model.signature import Signature
+from aoti_serve.weights.store import Store
+
+
+def package(path: Path, *constants: ConstantSpec, apart: bool = False) -> None:
+    """The least that is a package: metadata with a signature; built-in weights, unless they are apart."""
+    signature = Signature(inputs=(), outputs=(), constants=constants).model_dump_json()
+    metadata = {SIGNATURE_KEY: signature} | ({WEIGHTS_KEY: WEIGHTS_APART} if apart else {})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/data/aotinductor/model/a.wrapper_metadata.json", json.dumps(metadata))
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    # The least that is a package: metadata with a signature, built-in weights.
-    with zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive:
-        signature = Signature(inputs=(), outputs=(), constants=()).model_dump_json()
-        archive.writestr("m/data/aotinductor/model/a.wrapper_metadata.json", json.dumps({SIGNATURE_KEY: signature}))
+    package(tmp_path / "m.pt2")
+    package(tmp_path / "apart.pt2", ConstantSpec(name="w", dtype="float32", shape=(2,), stride=(1,)), apart=True)
+    save_file({"w": np.zeros(2, np.float32)}, tmp_path / "fits.safetensors")
+    save_file({"w": np.zeros(3, np.float32)}, tmp_path / "other.safetensors")
     return tmp_path
 
 
@@ -41,21 +56,14 @@ def test_our_applications_are_found_among_others() -> None:
     found = read_config(written("applications:\n" + ours + other + more))
     assert [model.name for model in found.models] == ["a", "b", "c"]
     assert found.names == ["default", "default", "second"]
-    assert found.ingresses == {"default": "gateway", "second": "gateway"}
-    assert found.content["applications"][1]["import_path"] == "other:app"
+    assert [entry.name for entry in found.ours] == ["default", "second"]
+    assert found.content["applications"][1] == {"import_path": "other:app", "args": {"models": 7}}
 
 
-def test_the_paths_below_which_our_applications_answer_are_found() -> None:
-    first = application("{models: [{name: a, package: m.pt2}]}")
-    second = application("{models: [{name: b, package: m.pt2}]}", "second").replace(
-        "{name", "{route_prefix: /m/, name", 1
-    )
-    assert read_config(written("applications:\n" + first + second)).prefixes == ["", "/m"]
-
-
-def test_a_fused_model_is_its_applications_ingress() -> None:
-    models = "{models: [{name: a, package: m.pt2}, {name: b, package: m.pt2, store: b, placement: fused}]}"
-    assert read_config(written("applications:\n" + application(models))).ingresses == {"default": "b-replica"}
+def test_whoever_builds_it_may_do_so_in_another_folder(here: Path) -> None:
+    found = read_config(written("applications:\n" + application("{models: [{name: a, package: m.pt2, store: s}]}")))
+    (model,) = found.content["applications"][0]["args"]["models"]
+    assert model == {"name": "a", "package": str(here / "m.pt2"), "store": str(here / "s")}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +71,7 @@ def test_a_fused_model_is_its_applications_ingress() -> None:
     [
         pytest.param("", "no list 'applications'", id="empty"),
         pytest.param("- a\n", "no list 'applications'", id="a-list"),
+        pytest.param("applications: []", "nothing to serve", id="no-applications"),
         pytest.param("applications: 5", "no list 'applications'", id="applications-a-number"),
         pytest.param("applications: [", "not YAML", id="not-yaml"),
         pytest.param("a: \x00", "not YAML", id="a-zero-byte"),
@@ -76,16 +85,6 @@ def test_a_fused_model_is_its_applications_ingress() -> None:
             r"models\.0\.runers",
             id="unknown-field",
         ),
-        pytest.param(
-            "applications:\n" + application("{models: [{name: a, package: gone.pt2}]}"),
-            r"model 'a': no file gone\.pt2",
-            id="package-missing",
-        ),
-        pytest.param(
-            "applications:\n" + application("{models: [{name: a, package: m.pt2, weights: gone.safetensors}]}"),
-            r"model 'a': no file gone\.safetensors",
-            id="weights-missing",
-        ),
     ],
 )
 def test_a_file_that_will_not_do_is_refused_by_name(content: str | bytes, reason: str) -> None:
@@ -96,3 +95,148 @@ def test_a_file_that_will_not_do_is_refused_by_name(content: str | bytes, reason
 def test_a_file_that_is_not_there_is_refused_by_name() -> None:
     with pytest.raises(InvalidConfig, match=r"gone\.yaml: No such file or directory"):
         read_config(Path("gone.yaml"))
+
+
+def valid(**changes: Any) -> dict[str, Any]:
+    """A configuration that will do, with other things in its one model."""
+    model = {"name": "a", "package": "m.pt2"} | changes
+    entry = {"name": "default", "import_path": "aoti_serve.app:build", "args": {"models": [model]}}
+    return {"proxy_location": "Disabled", "applications": [entry]}
+
+
+def read(content: dict[str, Any], **options: Any) -> ConfigFile:
+    return read_config(written(yaml.safe_dump(content)), **options)
+
+
+def refused(content: dict[str, Any]) -> str:
+    with pytest.raises(InvalidConfig) as caught:
+        check(read(content))
+    return str(caught.value)
+
+
+def test_one_that_will_do_passes() -> None:
+    assert list(check(read(valid()))) == ["a"]
+
+
+def test_host_and_port_take_the_place_of_the_gateways() -> None:
+    content = valid()
+    content["applications"][0]["args"]["gateway"] = {"http_port": None, "replicas": 2}
+    found = read(content, host="0.0.0.0", port=8123)
+    (ours,) = found.ours
+    assert (ours.gateway.host, ours.gateway.http_port, ours.gateway.replicas) == ("0.0.0.0", 8123, 2)
+    assert found.content["applications"][0]["args"]["gateway"]["http_port"] == 8123
+
+
+def two(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Two applications of ours, with their gateways."""
+    content = valid()
+    (entry,) = content["applications"]
+    model = {"name": "b", "package": "m.pt2", "store": "b"}
+    other = entry | {"name": "second", "route_prefix": "/second", "args": {"models": [model], "gateway": second}}
+    entry["args"]["gateway"] = first
+    return content | {"applications": [entry, other]}
+
+
+def test_host_and_port_are_for_one_application_only() -> None:
+    with pytest.raises(InvalidConfig, match="--port are for a file with one application of ours, this one has 2"):
+        read(two({}, {"http_port": 8001}), port=8123)
+
+
+def test_two_applications_at_one_port_would_answer_each_others_requests() -> None:
+    assert "'default' and 'second' both listen at port 8000" in refused(two({}, {"host": "0.0.0.0"}))
+    check(read(two({}, {"http_port": 8001})))
+
+
+@pytest.mark.parametrize(
+    ("proxies", "options", "gateway", "reason"),
+    [
+        ("EveryNode", {}, {}, "Serve's proxies would take port 8000, .* `proxy_location: Disabled` .* another"),
+        ("HeadOnly", {"port": 8123}, {"http_port": 8123, "host": "0.0.0.0"}, "Serve's proxies would take port 8123"),
+        ("EveryNode", {"port": 8123}, {}, None),
+        ("EveryNode", {}, {"http_port": None}, None),
+        ("Disabled", {}, {"http_port": None}, r"nobody reaches it: write `proxy_location: EveryNode`"),
+        ("Disabled", {}, {}, None),
+    ],
+)
+def test_who_answers_http_is_settled_before_ray_starts(
+    proxies: str, options: dict[str, Any], gateway: dict[str, Any], reason: str | None
+) -> None:
+    content = valid() | {"proxy_location": proxies, "http_options": options}
+    content["applications"][0]["args"]["gateway"] = gateway
+    if reason is None:
+        check(read(content))
+        return
+    with pytest.raises(InvalidConfig, match=reason):
+        check(read(content))
+
+
+def test_without_a_word_about_proxies_there_are_none() -> None:
+    content = valid()
+    del content["proxy_location"]
+    assert read(content).proxies == "Disabled"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param(
+            {"import_path": "aoti_serve.app:bild"}, "there is no aoti_serve.app:bild; write", id="our-builder"
+        ),
+        pytest.param({"import_path": "nowhere_at_all:app"}, "there is no module nowhere_at_all", id="their-module"),
+        pytest.param({"route_prefix": "api"}, "route_prefix: 'api' is none: write", id="route-prefix"),
+        pytest.param(
+            {"deployments": [{"name": "a-replicas"}]},
+            "has no deployment 'a-replicas'; it has a-coordinator, a-replica, gateway",
+            id="deployment",
+        ),
+        pytest.param(
+            {"deployments": [{"name": "gateway", "num_replica": 2}]},
+            "deployment 'gateway': num_replica: there is no such key",
+            id="their-key",
+        ),
+    ],
+)
+def test_serves_own_keys_are_checked_as_well(changes: dict[str, Any], reason: str) -> None:
+    content = valid()
+    content["applications"][0] |= changes
+    with pytest.raises(InvalidConfig, match=reason):
+        check(read(content))
+
+
+def test_what_serve_will_call_the_deployments() -> None:
+    (ours,) = read(valid()).ours
+    assert deployments_of(ours) == ["gateway", "a-coordinator", "a-replica"]
+
+
+def test_files_that_are_not_there_are_named_with_the_folder(here: Path) -> None:
+    assert f"model 'a': no file gone.pt2 in {here}" in refused(valid(package="gone.pt2"))
+    assert "model 'a': no file gone.safetensors in" in refused(valid(weights="gone.safetensors"))
+    assert "no file /gone.pt2" in refused(valid(package="/gone.pt2"))
+
+
+def test_first_weights_that_do_not_fit_are_named_with_the_tensor() -> None:
+    check(read(valid(package="apart.pt2", weights="fits.safetensors")))
+    text = refused(valid(package="apart.pt2", weights="other.safetensors"))
+    assert "model 'a': weights other.safetensors: tensor 'w'" in text
+    assert "not a whole safetensors file" in refused(valid(package="apart.pt2", weights="m.pt2"))
+
+
+def test_first_weights_are_asked_for_until_something_is_committed(here: Path) -> None:
+    without, gone = (
+        valid(package="apart.pt2", store="s"),
+        valid(package="apart.pt2", store="s", weights="g.safetensors"),
+    )
+    assert "carries no weights, and nothing is committed in its store" in refused(without)
+    assert "no file g.safetensors" in refused(gone)
+    store = Store(here / "s", "a", 8)
+    version = store.add(here / "fits.safetensors", "first")
+    assert "no file g.safetensors" in refused(gone), "stored is not committed"
+    store.commit(version, 1, None)
+    for content in (without, gone):
+        check(read(content))
+
+
+def test_a_damaged_store_is_named(here: Path) -> None:
+    (here / "s").mkdir()
+    (here / "s" / "CURRENT").write_text('{"epo')
+    assert f"model 'a': weights store {here / 's'}" in refused(valid(package="apart.pt2", store="s"))

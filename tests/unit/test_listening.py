@@ -9,8 +9,8 @@ from contextlib import closing
 import psutil
 import pytest
 
-from aoti_serve.cli.listening import Listener, held_by, is_loopback, listeners, purpose_of, title_of
 from aoti_serve.cli.reach import exposures, ports_table
+from aoti_serve.launcher.listening import Listener, is_loopback, listeners, title_of
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
@@ -31,7 +31,7 @@ def test_what_others_reach(address: str) -> None:
             ["ray::SERVE_REPLICA::default#digits-replica#x1:ServeReplica:default:digits-replica.__init__"],
             "digits-replica",
         ),
-        (["ray::HAProxyManager.update_draining"], "HAProxyManager"),
+        (["ray::ProxyActor.update_draining"], "ProxyActor"),
         (["/venv/bin/python3.11", "-u", "/ray/dashboard/dashboard.py", "--port=8265"], "dashboard.py"),
         (["/venv/bin/python", "/venv/bin/aoti-serve", "up", "model.yaml"], "aoti-serve"),
         (["/ray/core/raylet", "--node=x"], "raylet"),
@@ -42,20 +42,13 @@ def test_processes_have_short_names(command: list[str], title: str) -> None:
     assert title_of(command) == title
 
 
-def test_purposes() -> None:
-    assert purpose_of("gcs_server", 6379, replica=False) == "Ray's control store"
-    assert purpose_of("gateway", 30001, replica=True) == "ingress of its replica"
-    assert purpose_of("gateway", 40123, replica=True) == purpose_of("Freight", 30001, replica=False)
-
-
 def test_what_a_process_listens_on() -> None:
     this = psutil.Process()
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         port = server.getsockname()[1]
         (found,) = [entry for entry in listeners([this], {port: "HTTP"}) if entry.port == port]
         assert (found.address, found.pid, found.purpose, found.public) == ("127.0.0.1", os.getpid(), "HTTP", False)
-        assert port in held_by(this)
-    assert port not in held_by(this)
+    assert port not in {entry.port for entry in listeners([this], {})}
 
 
 def test_a_process_that_is_gone_listens_on_nothing() -> None:
@@ -64,21 +57,27 @@ def test_a_process_that_is_gone_listens_on_nothing() -> None:
     assert listeners([child], {}) == []
 
 
-HTTP = Listener("0.0.0.0", 8000, 1, "haproxy", "HTTP")
+HTTP = Listener("0.0.0.0", 8000, 1, "gateway", "HTTP")
 STORE = Listener("::", 6379, 2, "gcs_server", "Ray's control store")
 METRICS = Listener("0.0.0.0", 9000, 3, "DashboardAgent", "metrics for Prometheus")
 LOCAL = Listener("127.0.0.1", 8265, 4, "dashboard.py", "Ray's dashboard")
 
 
 def test_nothing_is_said_of_what_was_asked_for_and_of_loopback() -> None:
-    assert exposures([HTTP, LOCAL], 8000) == []
+    assert exposures([HTTP, LOCAL], [8000], token=True) == []
 
 
 def test_what_others_reach_is_counted_and_what_needs_no_token_is_named() -> None:
-    (text,) = exposures([HTTP, STORE, METRICS, LOCAL], 8000)
+    (text,) = exposures([HTTP, STORE, METRICS, LOCAL], [8000], token=True)
     assert "2 ports" in text
     assert "(9000)" in text
     assert "8000" not in text
+    assert "which ask for Ray's token" in text
+
+
+def test_calls_that_need_no_token_are_called_what_they_are() -> None:
+    (text,) = exposures([STORE], [8000], token=False)
+    assert "whoever reaches them runs code here" in text
 
 
 def test_the_table_has_a_row_for_each_purpose_and_ends_with_what_others_reach() -> None:
@@ -86,4 +85,4 @@ def test_the_table_has_a_row_for_each_purpose_and_ends_with_what_others_reach() 
     table = ports_table([*workers, HTTP, LOCAL])
     assert table.row_count == 3
     assert list(table.columns[1].cells) == ["127.0.0.1:8265", "0.0.0.0:8000", "[::]:5001 5002 5003"]
-    assert list(table.columns[3].cells) == ["dashboard.py 4", "haproxy 1", "3 processes"]
+    assert list(table.columns[3].cells) == ["dashboard.py 4", "gateway 1", "3 processes"]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from aoti_serve.cli.stop import Stop
+from aoti_serve.launcher.stop import Stop
+from aoti_serve.launcher.work import Work
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_the_first_signal_asks_and_the_second_means_at_once(stop: Stop) -> None:
     signal.raise_signal(signal.SIGTERM)
     assert (stop.asked, stop.at_once, stop.wait(0)) == (True, False, True)
     signal.raise_signal(signal.SIGINT)
-    assert (stop.asked, stop.at_once) == (True, True)
+    assert (stop.asked, stop.at_once, stop.number) == (True, True, signal.SIGTERM)
 
 
 def test_a_terminal_that_goes_away_asks_too_unless_it_is_not_to_matter(stop: Stop) -> None:
@@ -40,21 +41,18 @@ def test_a_terminal_that_goes_away_asks_too_unless_it_is_not_to_matter(stop: Sto
 
 
 @pytest.fixture
-def endless() -> Iterator[threading.Thread]:
+def endless() -> Iterator[Work]:
     gate = threading.Event()
-    thread = threading.Thread(target=gate.wait)
-    thread.start()
-    yield thread
+    work = Work(gate.wait)
+    yield work
     gate.set()
-    thread.join()
+    work.join()
 
 
-def test_a_thread_is_waited_for_until_it_ends_or_time_is_over_or_it_is_hopeless_or_must_be_at_once(
-    stop: Stop, endless: threading.Thread
+def test_work_is_waited_for_until_it_is_done_or_time_is_over_or_it_is_hopeless_or_must_be_at_once(
+    stop: Stop, endless: Work
 ) -> None:
-    short = threading.Thread(target=int)
-    short.start()
-    assert not stop.outlasts(short, 30)
+    assert not stop.outlasts(Work(int), 30)
     assert stop.outlasts(endless, 0.01)
     assert stop.outlasts(endless, 30, lambda: True)
     stop.ask()

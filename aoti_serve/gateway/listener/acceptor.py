@@ -72,11 +72,12 @@ class Acceptor:
 
     async def close(self) -> None:
         """Close the sockets; who has connected, or is about to, gets a connection all the same."""
-        for bound in self._bound:
+        going, self._bound = self._bound, []
+        for bound in going:
             refuse_handshakes(bound.socket)
-        if not all(ip_address(bound.socket.getsockname()[0]).is_loopback for bound in self._bound):
+        if not all(ip_address(bound.socket.getsockname()[0]).is_loopback for bound in going):
             await asyncio.sleep(HANDSHAKE_S)
-        for bound in self._bound:
+        for bound in going:
             self._loop.remove_reader(bound.socket)
             while self._accept(bound.socket):
                 pass

@@ -101,8 +101,7 @@ class Connection(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            cause = error.__context__
-            self._refuse(cause.refusal if isinstance(cause, Refused) else BAD_REQUEST)
+            self._refuse(_refusal_for(error))
         except Refused as error:
             self._refuse(error.refusal)
 
@@ -115,8 +114,7 @@ class Connection(HttpToolsProtocol):
             self.parser = parser_after_upgrade(self, self.scope["headers"])
             self._feed(data[upgrade.args[0] :])
             return
-        if not self._fresh:
-            self._meter.framing(len(data) - self._body_of_feed)
+        self._meter.fed(0 if self._fresh else len(data) - self._body_of_feed, self._body_of_feed)
 
     # What the parser says
 
@@ -125,18 +123,20 @@ class Connection(HttpToolsProtocol):
         self._meter.begin()
         self._awaits_first = False
         self._in_head = self._fresh = True
+        self._body_of_feed = 0
         self._since = self._clock()
 
-    def on_url(self, url: bytes) -> None:
-        self._meter.target(len(url))
-        super().on_url(url)
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._meter.header(len(name) + len(value))
-        if self._in_head:  # else it is a trailer, which nobody here reads
-            super().on_header(name, value)
+        if not self._in_head:
+            self._meter.trailer()  # nobody here reads it
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        self._meter.head(self.url, self.headers)
         self._complete_scope()
         self._in_head = False
         before = self.answering
@@ -165,11 +165,9 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body_of_feed += len(body)
-        self._meter.body += len(body)
-        if not self.cycle.response_complete:
-            self.cycle.take(body)
-            if self.cycle.held > HELD_BYTES:
-                self.flow.pause_reading()
+        exchange = self.cycle
+        if not exchange.response_complete and exchange.take(body) > HELD_BYTES:
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():  # the parser takes what follows for another protocol; it is the body
@@ -201,14 +199,15 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """What has arrived last cannot be read. The answers to what came before it are still given."""
-        if not self._in_head and self.cycle is self.answering:
-            self._break_off(self.answering, refusal)
-        elif self.answering is None:
+        broken = self.cycle if self.cycle and self.cycle.more_body and not self._in_head else None
+        if self.answering is None:
             self._end(refusal)
+        elif broken is self.answering:
+            self._break_off(broken, refusal)
         else:
             self._unread_before = refusal
             self.flow.pause_reading()
-            if not self._in_head and self.pipeline and self.pipeline[0][0] is self.cycle:
+            if broken and self.pipeline and self.pipeline[0][0] is broken:
                 self.pipeline.popleft()
 
     def _break_off(self, exchange: Exchange, refusal: Refusal) -> None:
@@ -266,6 +265,14 @@ class Connection(HttpToolsProtocol):
         idle = self.linger is None and self.answering is None and not self._in_head
         if idle and now - self._since >= seconds and not unread(self.transport):
             self._end()
+
+
+def _refusal_for(error: httptools.HttpParserError) -> Refusal:
+    """The parser wraps what its callbacks raise."""
+    cause = error.__context__
+    if isinstance(cause, Refused):
+        return cause.refusal
+    return BAD_TARGET if isinstance(cause, httptools.HttpParserInvalidURLError) else BAD_REQUEST
 
 
 def unread(transport: asyncio.Transport) -> int:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 JOINED_BYTES = 64 * 2**10
 # What a piece costs beside its bytes, so that a body of one-byte chunks does not cost forty times as much.
 OBJECT_BYTES = 64
+# Headers of an answer that say how it is sent: the application may ask for an end, or say how long its body is.
+HOP_BY_HOP = frozenset({b"transfer-encoding", b"connection"})
+OF_THE_SERVER = HOP_BY_HOP | {b"content-length"}
 
 
 class Exchange(RequestResponseCycle):
@@ -44,14 +47,15 @@ class Exchange(RequestResponseCycle):
         self._connection = connection
         self._pieces: list[bytes] = []
         self._head: bytes | None = None
-        self._bodiless = connection.scope["method"] == "HEAD"
-        self.held = 0
+        self._bodiless = False
+        self._held = 0
 
-    def take(self, piece: bytes) -> None:
-        """A piece of the body has arrived. `held` counts what it costs until the application reads it."""
+    def take(self, piece: bytes) -> int:
+        """A piece of the body has arrived; what is held for the application now costs so many bytes."""
         self._pieces.append(piece)
-        self.held += len(piece) + OBJECT_BYTES
+        self._held += len(piece) + OBJECT_BYTES
         self.message_event.set()
+        return self._held
 
     def disconnect(self) -> None:
         """Nobody waits for the answer any more."""
@@ -70,7 +74,7 @@ class Exchange(RequestResponseCycle):
             self.message_event.clear()
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
-        pieces, self._pieces, self.held = self._pieces, [], 0
+        pieces, self._pieces, self._held = self._pieces, [], 0
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
@@ -90,18 +94,22 @@ class Exchange(RequestResponseCycle):
     def _start(self, message: HTTPResponseStartEvent) -> None:
         if message["type"] != "http.response.start":
             raise RuntimeError(f"{message['type']} before http.response.start")
-        self.response_started = True
         self.waiting_for_100_continue = False
         if self.more_body or self._connection.leaving:
             self.keep_alive = False
-        self._head = self._head_of(message["status"], [*self.default_headers, *message.get("headers", ())])
+        status = message["status"]
+        self._bodiless = self.scope["method"] == "HEAD" or status in (204, 304)
+        self._head = self._head_of(status, [*self.default_headers, *message.get("headers", ())])
+        self.response_started = True
 
     def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        self._bodiless = self._bodiless or status in (204, 304)
         lines = [STATUS_LINE[status]]
         for name, value in headers:
-            self._note(name.lower(), value)
-            lines.append(b"%b: %b\r\n" % (name.lower(), value))
+            lowered = name.lower()
+            if lowered in OF_THE_SERVER:
+                self._note(lowered, value)
+            if lowered not in HOP_BY_HOP:
+                lines.append(b"%b: %b\r\n" % (lowered, value))
         if self.chunked_encoding is None and not self._bodiless:
             lines += self._chunked_or_until_the_end()
         if not self.keep_alive:
@@ -114,15 +122,12 @@ class Exchange(RequestResponseCycle):
         return head
 
     def _note(self, name: bytes, value: bytes) -> None:
-        """What a header says of the body and the connection."""
-        if name == b"content-length" and self.chunked_encoding is None:
+        """What a header says of how the answer is sent."""
+        if name == b"content-length":
             self.expected_content_length = int(value)
             self.chunked_encoding = False
-        elif name == b"transfer-encoding" and value.lower() == b"chunked":
-            self.expected_content_length = 0
-            self.chunked_encoding = True
-        elif name == b"connection":
-            raise RuntimeError("the connection is the server's")
+        elif name == b"connection" and b"close" in value.lower():
+            self.keep_alive = False
 
     def _chunked_or_until_the_end(self) -> list[bytes]:
         if self.scope["http_version"] == "1.0":
@@ -134,36 +139,29 @@ class Exchange(RequestResponseCycle):
     def _continue(self, message: HTTPResponseBodyEvent) -> None:
         if message["type"] != "http.response.body":
             raise RuntimeError(f"{message['type']} within the answer's body")
-        more = message.get("more_body", False)
-        self._write(self._framed(message.get("body", b""), more))
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self._bodiless:
+            self.expected_content_length, body = 0, b""
+        elif self.chunked_encoding:
+            body = _chunk(body, last=not more)
+        elif self.chunked_encoding is not None:
+            self.expected_content_length -= len(body)
+        if self.expected_content_length < 0 or (self.expected_content_length and not more):
+            raise RuntimeError("the answer is not as long as its content-length")
+        self._write(body)
         if not more:
-            if self.expected_content_length:
-                raise RuntimeError("the answer is shorter than its content-length")
             self.response_complete = True
             self.message_event.set()
             self.on_response()
 
-    def _framed(self, body: bytes, more: bool) -> list[bytes]:
-        if self._bodiless:
-            self.expected_content_length = 0
-            return []
-        if self.chunked_encoding:
-            chunk = [b"%x\r\n" % len(body), body, b"\r\n"] if body else []
-            return chunk if more else [*chunk, b"0\r\n\r\n"]
-        if self.chunked_encoding is not None:
-            self.expected_content_length -= len(body)
-        if self.expected_content_length < 0:
-            raise RuntimeError("the answer is longer than its content-length")
-        return [body]
-
-    def _write(self, parts: list[bytes]) -> None:
-        if self._head is not None:
-            parts = [self._head, *parts]
-            self._head = None
-        if sum(map(len, parts)) <= JOINED_BYTES:
-            self.transport.write(b"".join(parts))
+    def _write(self, body: bytes) -> None:
+        head, self._head = self._head, None
+        if head is None:
+            self.transport.write(body)
+        elif len(body) <= JOINED_BYTES:
+            self.transport.write(b"%b%b" % (head, body))
         else:
-            self.transport.writelines(parts)
+            self.transport.writelines([head, body])
 
     async def send_500_response(self) -> None:
         """The application has failed before it began to answer."""
@@ -171,3 +169,8 @@ class Exchange(RequestResponseCycle):
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(FAILED.body))]
         await self.send({"type": "http.response.start", "status": 500, "headers": headers})
         await self.send({"type": "http.response.body", "body": FAILED.body, "more_body": False})
+
+
+def _chunk(body: bytes, last: bool) -> bytes:
+    chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+    return chunk + b"0\r\n\r\n" if last else chunk

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.listener.refusals import (
     BODY_LATE,
@@ -24,7 +26,7 @@ FRAMING_PER_BODY_BYTE = 8
 class RequestMeter:
     """Counts what one request has sent. Its methods raise Refused beyond a limit."""
 
-    __slots__ = ("_config", "_framing", "_head", "_headers", "_waited_s", "body")
+    __slots__ = ("_body", "_config", "_framing", "_headers", "_waited_s")
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
@@ -32,37 +34,39 @@ class RequestMeter:
 
     def begin(self) -> None:
         """The next request of the connection begins."""
-        self._head = self._headers = self._framing = self.body = 0
+        self._body = self._framing = self._headers = 0
         self._waited_s = 0.0
 
-    def target(self, length: int) -> None:
-        """So many bytes of the request line's target."""
-        self._head += length
-        if self._head > self._config.max_header_bytes:
+    def head(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """The head has been read."""
+        self._headers = len(headers)
+        if len(target) > self._config.max_header_bytes:
             raise Refused(TARGET_TOO_LONG)
-
-    def header(self, length: int) -> None:
-        """One header, or one trailer, of so many bytes."""
-        self._head += length
-        self._headers += 1
-        if self._head > self._config.max_header_bytes:
+        if len(target) + sum([len(name) + len(value) for name, value in headers]) > self._config.max_header_bytes:
             raise Refused(HEAD_TOO_LARGE)
         if self._headers > self._config.max_headers:
             raise Refused(TOO_MANY_HEADERS)
 
-    def framing(self, length: int) -> None:
-        """So many bytes that are not the body's: a head that is not complete yet, sizes of chunks, trailers.
+    def trailer(self) -> None:
+        """A header behind the body, which counts like those before it."""
+        self._headers += 1
+        if self._headers > self._config.max_headers:
+            raise Refused(TOO_MANY_HEADERS)
 
-        The parser keeps an unfinished line to itself, so these are counted as they come.
+    def fed(self, framing: int, body: int) -> None:
+        """The parser has taken so many bytes of the body, and so many others: of a head, of chunks' sizes, of trailers.
+
+        It keeps an unfinished line to itself, so the others are counted before it gives them out.
         """
-        self._framing += length
-        if self._framing > self._config.max_header_bytes + FRAMING_PER_BODY_BYTE * self.body:
-            raise Refused(FRAMING_TOO_LARGE if self.body else HEAD_TOO_LARGE)
+        self._body += body
+        self._framing += framing
+        if self._framing > self._config.max_header_bytes + FRAMING_PER_BODY_BYTE * self._body:
+            raise Refused(FRAMING_TOO_LARGE if self._body else HEAD_TOO_LARGE)
 
     def waited(self, seconds: float) -> Refusal | None:
         """The client, and nobody else, kept us waiting for its body for so long; whether that is too slow."""
         self._waited_s += seconds
-        late = self._waited_s > self._config.body_timeout_s + self.body / self._config.min_body_bytes_per_s
+        late = self._waited_s > self._config.body_timeout_s + self._body / self._config.min_body_bytes_per_s
         return BODY_LATE if late else None
 
 

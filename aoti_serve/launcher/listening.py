@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import psutil
 
-INGRESS_PORTS = range(30000, 31001)  # from which Serve takes those of replicas that are ingresses
 WORKER = "calls from Ray and Serve"
 # What a process listens for, by its title; each in Ray's words.
 PURPOSES = {
@@ -49,11 +48,6 @@ def listeners(processes: Collection[psutil.Process], known: Mapping[int, str]) -
     return sorted({entry for process in processes for entry in _of(process, known)}, key=lambda entry: entry.port)
 
 
-def held_by(process: psutil.Process) -> list[int]:
-    """The ports that a process listens on."""
-    return sorted({entry.port for entry in _of(process, {})})
-
-
 def is_loopback(address: str) -> bool:
     found = ipaddress.ip_address(address)
     mapped = getattr(found, "ipv4_mapped", None)
@@ -71,19 +65,12 @@ def title_of(command: Sequence[str]) -> str:
     return Path(words[0] if words and Path(first).name.startswith("python") else first).name
 
 
-def purpose_of(title: str, port: int, *, replica: bool) -> str:
-    if replica and port in INGRESS_PORTS:
-        return "ingress of its replica"
-    return PURPOSES.get(title, WORKER)
-
-
 def _of(process: psutil.Process, known: Mapping[int, str]) -> Iterator[Listener]:
     with suppress(psutil.Error):
         command = process.cmdline()
         title = title_of(command)
-        replica = bool(command) and "ServeReplica" in command[0]
         for entry in process.net_connections("tcp"):
             if entry.status == psutil.CONN_LISTEN:
                 address, port = entry.laddr
-                purpose = known.get(port) or purpose_of(title, port, replica=replica)
+                purpose = known.get(port) or PURPOSES.get(title, WORKER)
                 yield Listener(address, port, process.pid, title, purpose)

@@ -7,13 +7,18 @@ import threading
 import time
 from collections.abc import Callable
 
+from aoti_serve.launcher.work import Work
+
+POLL_S = 0.05
+
 
 class Stop:
-    """Once: stop. Twice: at once."""
+    """Once: stop. Twice: at once. `number` is the signal that asked first."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
         self._at_once = threading.Event()
+        self.number = signal.SIGTERM
 
     @property
     def asked(self) -> bool:
@@ -27,18 +32,20 @@ class Stop:
         """Take over the signals; again whenever somebody may have put in handlers of his own."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-                signal.signal(number, lambda *_: self.ask())
+                signal.signal(number, lambda number, _: self.ask(number))
 
-    def ask(self) -> None:
+    def ask(self, number: int = signal.SIGTERM) -> None:
+        if not self.asked:
+            self.number = signal.Signals(number)
         (self._at_once if self.asked else self._asked).set()
 
     def wait(self, seconds: float) -> bool:
         """Until it is asked for; whether it was."""
         return self._asked.wait(seconds)
 
-    def outlasts(self, thread: threading.Thread, seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
-        """Whether the thread goes on when the time is over, it is hopeless, or it must be at once."""
+    def outlasts(self, work: Work, seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
+        """Whether the work goes on when the time is over, it is hopeless, or it must be at once."""
         deadline = time.monotonic() + seconds
-        while thread.is_alive() and time.monotonic() < deadline and not hopeless() and not self._at_once.wait(0.05):
+        while not work.wait(POLL_S) and time.monotonic() < deadline and not hopeless() and not self.at_once:
             pass
-        return thread.is_alive()
+        return not work.done

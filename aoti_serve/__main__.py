@@ -1,0 +1,20 @@
+"""`python -m aoti_serve`, and what the command `aoti-serve` runs."""
+
+from __future__ import annotations
+
+import signal
+
+
+def main() -> None:
+    """Run the command line. Ctrl-C ends it quietly while it is still being imported."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:  # not where a shell has switched Ctrl-C off for us
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from aoti_serve.cli import app
+
+    signal.signal(signal.SIGINT, handler)
+    app(prog_name="aoti-serve")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The commands that `up` prints: each works as it is printed, in another terminal in the same folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from math import ceil, prod
+from pathlib import Path
+
+from aoti_serve.cli.client import DEFAULT_URL
+from aoti_serve.config import ModelConfig
+from aoti_serve.errors import InvalidWeights
+from aoti_serve.model.package import Package
+from aoti_serve.model.signature import Signature
+from aoti_serve.tensors import DTYPES, Dim, TensorSpec
+from aoti_serve.weights.checks import check_fits
+from aoti_serve.weights.index import read_index
+
+SHORT = 64  # elements, of which a request still fits a line
+
+
+def commands(url: str, certificate: str | None, model: ModelConfig, package: Package) -> list[str]:
+    """To infer, to swap if there are weights to swap to, and to see the status."""
+    program = _program()
+    options = "" if url == DEFAULT_URL else f" --url {url}"
+    found = [_infer(url, certificate, model, package.signature)]
+    if weights := next(_others(model, package.signature), None):
+        found.append(f"{program} swap{options} {model.name} {_quoted(weights)}")
+    return [*found, f"{program} status{options}"]
+
+
+def request_of(signature: Signature) -> str:
+    """The smallest request that the signature takes, all zeros, as JSON."""
+    tensors = [_tensor(spec, shape) | {"data": [_zero(spec)] * prod(shape)} for spec, shape in _inputs(signature)]
+    return json.dumps({"inputs": tensors}, separators=(",", ":"))
+
+
+def _infer(url: str, certificate: str | None, model: ModelConfig, signature: Signature) -> str:
+    curl = f"curl -s {f'--cacert {shlex.quote(certificate)} ' if certificate else ''}{url}/v2/models/{model.name}"
+    example = model.package.with_suffix(".example.json")
+    if example.exists():
+        return f"{curl}/infer -d @{_quoted(example)}"
+    if any(DTYPES[spec.dtype].raw for spec in signature.inputs):
+        return curl  # no JSON stands for these
+    if sum(prod(shape) for _, shape in _inputs(signature)) <= SHORT:
+        return f"{curl}/infer -d {shlex.quote(request_of(signature))}"
+    return f"python3 -c {shlex.quote(_maker(signature))} | {curl}/infer -d @-"
+
+
+def _maker(signature: Signature) -> str:
+    """A program that prints the request, where it is too long to be printed here."""
+    tensors = [
+        f"{json.dumps(_tensor(spec, shape))[:-1]}, 'data': [{_zero(spec)}] * {prod(shape)}}}"
+        for spec, shape in _inputs(signature)
+    ]
+    return f"import json; print(json.dumps({{'inputs': [{', '.join(tensors)}]}}))"
+
+
+def _tensor(spec: TensorSpec, shape: tuple[int, ...]) -> dict[str, object]:
+    return {"name": spec.name, "datatype": DTYPES[spec.dtype].oip, "shape": list(shape)}
+
+
+def _zero(spec: TensorSpec) -> int:
+    return False if spec.dtype == "bool" else 0
+
+
+def _inputs(signature: Signature) -> list[tuple[TensorSpec, tuple[int, ...]]]:
+    """Each input with the smallest shape that has something in it; a symbol has one value in all of them."""
+    values: dict[str, int] = {}
+    for dim in (dim for spec in signature.inputs for dim in spec.shape if isinstance(dim, Dim)):
+        least = ceil((max(dim.min, 1) - dim.offset) / dim.factor)
+        values[dim.symbol] = max(least, values.get(dim.symbol, least))
+    return [
+        (spec, tuple(d.factor * values[d.symbol] + d.offset if isinstance(d, Dim) else d for d in spec.shape))
+        for spec in signature.inputs
+    ]
+
+
+def _others(model: ModelConfig, signature: Signature) -> Iterator[Path]:
+    """Weights that lie beside the package and fit it, other than those it started with."""
+    for path in sorted(model.package.parent.glob("*.safetensors")):
+        if model.weights is None or path.resolve() != model.weights.resolve():
+            try:
+                check_fits(read_index(path), signature)
+            except InvalidWeights:
+                continue
+            yield path
+
+
+def _program() -> str:
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{_quoted(Path(sys.executable))} -m aoti_serve"
+    return _quoted(called) if called.is_file() else "aoti-serve"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(os.path.relpath(path))

@@ -1,0 +1,1 @@
+"""What `up` and `down` do: join or start Ray, deploy, wait, watch, drain, and leave nothing behind."""

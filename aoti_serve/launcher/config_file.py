@@ -1,0 +1,119 @@
+"""A Serve configuration file, read and checked before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import ValidationError
+
+from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig, absolute, problems
+from aoti_serve.errors import InvalidConfig
+
+BUILDER = "aoti_serve.app:build"
+DEFAULT_NAME = "default"
+DISABLED = "Disabled"
+SERVE_HOST, SERVE_PORT = "127.0.0.1", 8000  # where Serve's proxies listen if the file is silent
+
+
+class Ours(NamedTuple):
+    """An application of ours. `prefix` is the path below which Serve's proxies answer for it, "" for all.
+
+    `deployments` is Serve's own section of that name, by deployment.
+    """
+
+    name: str
+    prefix: str
+    config: AppConfig
+    deployments: dict[str, dict[str, Any]]
+
+    @property
+    def gateway(self) -> GatewayConfig:
+        return self.config.gateway
+
+
+class ConfigFile(NamedTuple):
+    """`content` is what Serve takes; `ours` are the applications in it that are ours, in the file's order."""
+
+    path: Path
+    content: dict[str, Any]
+    ours: list[Ours]
+
+    @property
+    def names(self) -> list[str]:
+        """All applications; Serve calls one without a name `default`."""
+        return [application.get("name", DEFAULT_NAME) for application in self.content["applications"]]
+
+    @property
+    def models(self) -> list[ModelConfig]:
+        return [model for application in self.ours for model in application.config.models]
+
+    @property
+    def proxies(self) -> str:
+        """Where Serve's own proxies run. Serve would have them everywhere; gateways listen themselves."""
+        return str(self.content.get("proxy_location") or DISABLED)
+
+    @property
+    def proxy_address(self) -> tuple[str, int]:
+        """Where Serve's proxies listen, if there are any."""
+        options = self.content.get("http_options") or {}
+        return options.get("host") or SERVE_HOST, options.get("port") or SERVE_PORT
+
+
+def read_config(path: Path, host: str | None = None, port: int | None = None) -> ConfigFile:
+    """The file; `host` and `port` take the place of its gateway's.
+
+    Raises InvalidConfig that names the file and the field.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InvalidConfig(detail=f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: bytes that are no text, a date that is none
+        raise InvalidConfig(detail=f"{path}: not YAML: {error}") from error
+    applications = content.get("applications") if isinstance(content, dict) else None
+    if not isinstance(applications, list) or not all(isinstance(entry, dict) for entry in applications):
+        raise InvalidConfig(detail=f"{path}: not a Serve configuration: it has no list 'applications'")
+    if not applications:
+        raise InvalidConfig(detail=f"{path}: 'applications' is empty: there is nothing to serve")
+    built = [entry for entry in applications if entry.get("import_path") == BUILDER]
+    _listen_at(path, built, {"host": host, "http_port": port})
+    ours = [_ours(path, entry) for entry in built]
+    for entry in built:
+        entry["args"] = entry["args"] | {"models": [_located(model) for model in entry["args"]["models"]]}
+    return ConfigFile(path, content, ours)
+
+
+def _listen_at(path: Path, built: list[dict[str, Any]], wanted: dict[str, Any]) -> None:
+    wanted = {key: value for key, value in wanted.items() if value is not None}
+    if not wanted:
+        return
+    if len(built) != 1:
+        detail = f"{path}: --host and --port are for a file with one application of ours, this one has {len(built)}"
+        raise InvalidConfig(detail=f"{detail}: write `gateway.host` and `gateway.http_port` into the file")
+    arguments = built[0].get("args") or {}
+    if isinstance(arguments, dict) and isinstance(gateway := arguments.get("gateway") or {}, dict):
+        built[0]["args"] = arguments | {"gateway": gateway | wanted}
+
+
+def _ours(path: Path, application: dict[str, Any]) -> Ours:
+    name = application.get("name", DEFAULT_NAME)
+    try:
+        config = AppConfig.model_validate(application.get("args") or {})
+    except ValidationError as error:
+        raise InvalidConfig(detail=f"{path}: application '{name}', args: {problems(error.errors())}") from error
+    sections = application.get("deployments") or []
+    named = {entry["name"]: entry for entry in sections if isinstance(entry, dict) and "name" in entry}
+    return Ours(name, str(application.get("route_prefix") or "/").rstrip("/"), config, named)
+
+
+def _located(model: dict[str, Any]) -> dict[str, Any]:
+    """With absolute paths: whoever builds the application on a cluster may do so in another folder."""
+    named = {key: str(Path(model[key]).resolve()) for key in ("package", "weights") if model.get(key)}
+    if model.get("store"):
+        named["store"] = absolute(str(model["store"]))
+    roots = (
+        {"weights_roots": [absolute(str(root)) for root in model["weights_roots"]]} if "weights_roots" in model else {}
+    )
+    return model | named | roots

@@ -1,0 +1,55 @@
+"""Taking an application down, whoever has started it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from ray import serve
+
+from aoti_serve.errors import StartFailed
+from aoti_serve.launcher.address import Cluster, listens
+from aoti_serve.launcher.applications import delete
+from aoti_serve.launcher.connection import connected
+from aoti_serve.launcher.draining import drained, is_ours
+from aoti_serve.launcher.voice import Voice
+from aoti_serve.launcher.work import Work
+
+POLL_S = 0.1
+DELETE_S = 60.0
+
+
+def take_down(cluster: Cluster, name: str, drain_s: float, voice: Voice) -> None:
+    """Delete an application after its answers in flight. Raises StartFailed if the cluster has none of this name.
+
+    A cluster that ends with its application, as that of a foreground `up` does, has taken it down as well. Ray may be
+    left in the middle of a call to it: end this process with `leave`.
+    """
+    deleting = threading.Event()
+
+    def work() -> None:
+        _drain(cluster, name, drain_s, voice)
+        deleting.set()
+        delete([name])
+
+    under_way = Work(work)
+    while not under_way.wait(POLL_S) and not deleting.is_set():
+        pass
+    deadline = time.monotonic() + DELETE_S
+    while not under_way.wait(POLL_S) and listens(cluster.address) is None:
+        if time.monotonic() > deadline:
+            raise StartFailed(detail=f"application '{name}' is still being taken down after {DELETE_S:g} s")
+    if under_way.done and (not deleting.is_set() or listens(cluster.address) is None):
+        under_way.result()
+
+
+def _drain(cluster: Cluster, name: str, drain_s: float, voice: Voice) -> None:
+    connected(cluster.address)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    found = serve.status().applications
+    if name not in found:
+        there = ", ".join(found) or "none"
+        raise StartFailed(detail=f"no application '{name}' on the Ray cluster at {cluster.address}; it has {there}")
+    if is_ours(found[name].deployments) and not drained([name], drain_s, voice):
+        voice.say(f"{drain_s:g} s are over: what is in flight is cut")

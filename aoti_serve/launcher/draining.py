@@ -1,0 +1,53 @@
+"""Lame ducks: gateways that answer what they have taken, and take nothing new."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import Any
+
+from aoti_serve.cluster.names import GATEWAY, coordinator_of
+from aoti_serve.launcher.voice import Voice
+
+POLL_S = 0.1
+ANSWER_S = 5.0
+PROXY = "SERVE_PROXY_ACTOR"
+
+
+def drained(applications: Collection[str], seconds: float, voice: Voice) -> bool:
+    """Have the gateways take no new requests; whether all that are in flight were answered in this time.
+
+    A gateway that cannot be asked has nothing in flight.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        handles = [_gateways(name) for name in applications]
+        while any(sum(handle.broadcast("drain").results(timeout_s=ANSWER_S)) for handle in handles):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_S)
+    except Exception as error:  # a gateway that has just died, or an application that has just gone
+        voice.say(f"note: a gateway cannot be asked what is in flight: {error!r}")
+    return True
+
+
+def end_proxies() -> None:
+    """End Serve's own proxies, on a cluster that nobody else uses: without applications they would say 404 to all."""
+    import ray
+
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["name"].startswith(PROXY):
+            ray.kill(ray.get_actor(actor["name"], actor["namespace"]))
+
+
+def is_ours(deployments: Collection[str]) -> bool:
+    """Whether an application with these deployments is one of ours, so that its gateways can be asked."""
+    return GATEWAY in deployments and any(name.endswith(coordinator_of("")) for name in deployments)
+
+
+def _gateways(application: str) -> Any:
+    from ray import serve
+
+    handle = serve.get_deployment_handle(GATEWAY, application)
+    handle._init(_run_router_in_separate_loop=True)  # the caller's thread has no loop
+    return handle

@@ -1,0 +1,76 @@
+"""What has happened to a server between two looks at it, in words for its operator."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+RUNNING = "RUNNING"
+
+
+class Crew(NamedTuple):
+    """The replicas of one deployment: how many there shall be, and the ids of those that run."""
+
+    target: int
+    running: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{len(self.running)} of {self.target} run"
+
+
+class View(NamedTuple):
+    """What Serve says of some applications: each one's status and message, and the crews of its deployments."""
+
+    states: dict[str, tuple[str, str]]
+    crews: dict[tuple[str, str], Crew]
+
+
+def view_of(details: Mapping[str, Any], names: Collection[str]) -> View:
+    """From Serve's details of its instance."""
+    found = {name: entry for name, entry in details.get("applications", {}).items() if name in names}
+    states = {name: (str(entry["status"]), str(entry["message"])) for name, entry in found.items()}
+    crews = {
+        (name, deployment): Crew(entry.get("target_num_replicas") or 0, _running(entry.get("replicas", [])))
+        for name, application in found.items()
+        for deployment, entry in application["deployments"].items()
+    }
+    return View(states, crews)
+
+
+def news(before: View, after: View) -> list[str]:
+    """In the order: who is gone, who is there again, how the applications are."""
+    return [*_crew_news(before, after), *_state_news(before, after)]
+
+
+def _crew_news(before: View, after: View) -> Iterator[str]:
+    for key, now in after.crews.items():
+        then = before.crews.get(key)
+        if then is None:
+            continue
+        lost = then.running - now.running
+        fewer = then.target - now.target  # scaled down: these were told to go
+        if len(lost) > max(fewer, 0):
+            yield f"{key[1]}: {', '.join(sorted(lost))} {'is' if len(lost) == 1 else 'are'} gone; {now}"
+        if len(now.running) >= now.target and (len(then.running) < then.target or (lost and fewer <= 0)):
+            yield f"{key[1]}: {now} again"
+
+
+def _state_news(before: View, after: View) -> Iterator[str]:
+    for name, (state, message) in after.states.items():
+        then = before.states.get(name, (state, ""))[0]
+        if state == then:
+            continue
+        yield (
+            f"application '{name}' runs again"
+            if state == RUNNING
+            else f"application '{name}' is {state}{_why(message)}"
+        )
+
+
+def _why(message: str) -> str:
+    lines = message.strip().splitlines()
+    return f": {lines[-1].strip()}" if lines else ""
+
+
+def _running(replicas: Collection[Mapping[str, Any]]) -> frozenset[str]:
+    return frozenset(str(entry["replica_id"]) for entry in replicas if entry["state"] == RUNNING)

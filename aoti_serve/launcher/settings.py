@@ -1,0 +1,26 @@
+"""What Ray's processes are told by their environment."""
+
+from __future__ import annotations
+
+import os
+
+# With 0 Ray keeps to 127.0.0.1, as it does on macOS; every program that joins needs it, too.
+LOCAL_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+AUTH_MODE = "RAY_AUTH_MODE"
+# Freed at once, not once a second: else whole weights pile up in the object store, chunk by chunk.
+WANTED = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_free_objects_period_milliseconds": "0"}
+PRIVATE = 0o077
+
+
+def prepare_for_ray() -> None:
+    """Set up this process for a cluster of its own; what is set already stays."""
+    os.umask(PRIVATE)  # Ray writes its token, with which anybody runs code in the cluster, as the umask lets it
+    for key, value in WANTED.items():
+        os.environ.setdefault(key, value)
+
+
+def ray_variables(address: str, *, token: bool) -> str:
+    """What a program on this machine needs in its environment, to join the cluster; `token`: whether it asks for it."""
+    local = {LOCAL_ONLY: os.environ[LOCAL_ONLY]} if LOCAL_ONLY in os.environ else {}
+    wanted = local | ({AUTH_MODE: "token"} if token else {}) | {"RAY_ADDRESS": address}
+    return " ".join(f"{key}={value}" for key, value in wanted.items())

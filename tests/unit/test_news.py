@@ -1,0 +1,47 @@
+"""What is said of a server between two looks at it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aoti_serve.launcher.news import news, view_of
+
+
+def details(running: str, target: int = 2, status: str = "RUNNING", message: str = "", starting: str = "") -> Any:
+    """Serve's details of one application with one deployment; replicas have names of one letter."""
+    replicas = [{"replica_id": name, "state": "RUNNING"} for name in running]
+    replicas += [{"replica_id": name, "state": "STARTING"} for name in starting]
+    deployment = {"target_num_replicas": target, "replicas": replicas}
+    application = {"status": status, "message": message, "deployments": {"digits-replica": deployment}}
+    return {"applications": {"default": application, "other": application}}
+
+
+def said(before: Any, after: Any) -> list[str]:
+    return news(view_of(before, ["default"]), view_of(after, ["default"]))
+
+
+def test_nothing_is_said_where_nothing_has_happened() -> None:
+    assert said(details("ab"), details("ab")) == []
+
+
+def test_one_that_is_gone_is_named_and_so_is_its_return() -> None:
+    assert said(details("ab"), details("b", starting="c")) == ["digits-replica: a is gone; 1 of 2 run"]
+    assert said(details("b"), details("bc")) == ["digits-replica: 2 of 2 run again"]
+
+
+def test_one_that_was_followed_at_once_is_named_too() -> None:
+    assert said(details("ab"), details("bc")) == [
+        "digits-replica: a is gone; 2 of 2 run",
+        "digits-replica: 2 of 2 run again",
+    ]
+
+
+def test_nothing_is_said_of_scaling() -> None:
+    assert said(details("ab"), details("a", target=1)) == []
+    assert said(details("a", target=1), details("a", target=2, starting="b")) == []
+
+
+def test_an_applications_state_is_told_with_its_reason_and_when_it_is_well_again() -> None:
+    ill = details("ab", status="UNHEALTHY", message="Traceback\n  of something\nit is ill\n")
+    assert said(details("ab"), ill) == ["application 'default' is UNHEALTHY: it is ill"]
+    assert said(ill, details("ab")) == ["application 'default' runs again"]
