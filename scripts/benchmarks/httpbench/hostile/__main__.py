@@ -45,7 +45,6 @@ def main() -> None:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started is ended on the way out
     torch.set_num_threads(1)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     try:
         with TemporaryDirectory(prefix="httpbench") as folder:
             outcomes = _outcomes(Path(folder), options.only)
@@ -65,9 +64,16 @@ def _outcomes(folder: Path, only: Sequence[str]) -> list[Outcome]:
     gc.freeze()  # a collection of all that torch has made would be a pause of the clients
     say("starting")
     with running(server, folder, lambda url: answers(url, (endpoint,))) as up:
+        _allow_many_connections()
         port = int(up.url.rpartition(":")[2])
         target = Target("127.0.0.1", port, server.env[TOKEN])
         return [_outcome(case, up, target, folder) for case in cases]
+
+
+def _allow_many_connections() -> None:
+    """To this process alone: the server, which runs already, has what a user's shell gives it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _outcome(case: Case, server: Running, target: Target, folder: Path) -> Outcome:
