@@ -129,7 +129,7 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_sent(served: Server) ->
         wire.send(posted(b"", {"Content-Length": str(MAX_BODY + 1)}))
         answer = wire.answer()
     assert answer.status == 413
-    assert "max_body_bytes" in json.loads(answer.body)["error"]
+    assert "gateway.max_" in json.loads(answer.body)["error"]
 
 
 def test_a_chunked_body_beyond_the_limit_is_refused_where_it_passes_it(served: Server) -> None:

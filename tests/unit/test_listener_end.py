@@ -9,7 +9,7 @@ from collections import Counter
 from multiprocessing.connection import Connection
 
 import pytest
-from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+from starlette.types import Receive, Scope, Send
 from wired import HOST, LARGE, Wired, answer, echo, everything, loop_in_a_thread, refuse, status_of, wired
 
 from aoti_serve.gateway.listener import server
@@ -59,7 +59,7 @@ class Door:
     def __init__(self) -> None:
         self.open = True
 
-    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.open:
             await echo(scope, receive, send)
         else:

@@ -7,7 +7,7 @@ import socket
 
 import orjson
 import pytest
-from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+from starlette.types import Receive, Scope, Send
 from wired import Wired, answer, echo, everything, status_of, wired
 
 HEAD = b"POST / HTTP/1.1\r\nhost: x\r\n"
@@ -140,7 +140,7 @@ def test_a_body_may_take_as_long_as_it_keeps_pace() -> None:
 
 
 def test_a_body_that_waits_for_the_application_is_not_late() -> None:
-    async def slow(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/slow":  # type: ignore[typeddict-item]
             await released.wait()
         await echo(scope, receive, send)
@@ -166,7 +166,7 @@ def test_a_body_that_waits_for_the_application_is_not_late() -> None:
 
 
 def test_a_client_that_waits_for_100_continue_is_not_late() -> None:
-    async def busy(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def busy(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/wait":  # type: ignore[typeddict-item]
             await asyncio.Event().wait()
         await echo(scope, receive, send)
@@ -181,7 +181,7 @@ def test_a_client_that_waits_for_100_continue_is_not_late() -> None:
 
 
 def test_a_client_that_takes_nothing_is_cut() -> None:
-    async def much(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def much(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, 200, b"a" * 64 * 2**20)
 
     with wired(much) as served, served.connect() as client:

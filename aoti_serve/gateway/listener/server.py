@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
+from typing import Any, cast
 
-from uvicorn._types import ASGI3Application
+from starlette.types import ASGIApp
 from uvicorn.config import Config
 
 from aoti_serve.config import GatewayConfig
@@ -35,13 +36,13 @@ class Listener:
     """
 
     def __init__(
-        self, app: ASGI3Application, config: GatewayConfig, owner: str, clock: Callable[[], float] = time.monotonic
+        self, app: ASGIApp, config: GatewayConfig, owner: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._config = config
         self._clock = clock
         self._owner = owner
         self._uvicorn = Config(
-            app,
+            cast("Any", app),  # starlette and uvicorn type one interface differently
             interface="asgi3",
             lifespan="off",
             ws="none",
