@@ -17,8 +17,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -68,12 +67,18 @@ def _outcomes(folder: Path, only: Sequence[str]) -> list[Outcome]:
         _allow_many_connections()
         port = int(up.url.rpartition(":")[2])
         target = Target("127.0.0.1", port, server.env[TOKEN])
-        outcomes: list[Outcome] = []
-        with suppress(Failed):  # a server that has not survived a case is its last
-            for case in cases:
-                outcomes.append(_outcome(case, up, target, folder))
-                up.check_alive()
-        return outcomes
+        return list(_survived(cases, up, target, folder))
+
+
+def _survived(cases: Sequence[Case], server: Running, target: Target, folder: Path) -> Iterator[Outcome]:
+    """Case by case, until one is the server's last."""
+    for case in cases:
+        yield _outcome(case, server, target, folder)
+        try:
+            server.check_alive()
+        except Failed as failure:
+            say(f"  {case.name}: {failure}")
+            return
 
 
 def _allow_many_connections() -> None:
