@@ -186,7 +186,9 @@ class GatewayConfig(Frozen):
     With `http_port: null` gateways do not listen; they answer through Serve's own proxies only. A request's headers may
     take `header_timeout_s`, its body `body_timeout_s` and a second more for each `min_body_bytes_per_s` of it; a
     connection without a request is closed after `idle_timeout_s`, one that does not take its answer after
-    `write_timeout_s`. `max_reading_bytes` is for the bodies of all requests that are being read or answered.
+    `write_timeout_s`. `max_reading_bytes` is for the bodies of all requests that are being read or answered, but for
+    those of up to 64 KiB. `max_json_bytes` and `max_json_values` are for the JSON of a request: to read it holds up
+    everybody.
     """
 
     host: str = "127.0.0.1"
@@ -205,11 +207,18 @@ class GatewayConfig(Frozen):
     max_reading_bytes: PositiveInt = 512 * 2**20
     max_body_bytes: PositiveInt = 64 * 2**20
     max_json_bytes: PositiveInt = 8 * 2**20
+    max_json_values: PositiveInt = 2**19
     max_request_tensors: PositiveInt = 256
     max_request_rows: PositiveInt = 65_536
     max_weights_bytes: PositiveInt = 16 * 2**30
     max_weights_tensors: PositiveInt = 100_000
     max_weights_header_bytes: PositiveInt = 16 * 2**20
+
+    @model_validator(mode="after")
+    def _room_for_a_body(self) -> GatewayConfig:
+        if self.max_reading_bytes < self.max_body_bytes:
+            raise ValueError("max_reading_bytes is below max_body_bytes: a body that large could never be read")
+        return self
 
 
 class AppConfig(Frozen):

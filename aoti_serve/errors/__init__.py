@@ -3,10 +3,12 @@
 AotiServeError                      500
 ├── InvalidInput                    400  the request does not fit the signature or the protocol
 │   ├── InvalidBody                      the body is not a V2 request
-│   ├── UnknownInput, MissingInput, UnknownOutput
+│   ├── UnknownInput, MissingInput, UnknownOutput, RepeatedOutput
+│   ├── TooManyTensors, TooManyRows, EmptyRows
 │   └── WrongInputDtype, WrongInputShape, WrongInputLength, InvalidInputData, IndexOutOfRange
 ├── UnknownModel, UnknownVersion    404
 ├── BodyTooLarge                    413
+│   └── JsonTooLarge                     its JSON alone
 ├── InvalidConfig                   400
 ├── WeightsError
 │   ├── InvalidWeights              400  the weights do not fit the package
@@ -35,6 +37,7 @@ AotiServeError                      500
 ├── Unauthorized                    401, AdminClosed 403
 ├── Unavailable                     503
 │   ├── QueueFull                        as much waits in the gateway as may wait
+│   ├── ReadingTooMuch                   ... or is being read
 │   ├── VersionsDiffer                   a request in pieces was overtaken by one swap after the other
 │   ├── ReplicaBehind                    a replica has not reached the fence in time
 │   ├── ReplicaDied
@@ -55,6 +58,7 @@ from __future__ import annotations
 
 from aoti_serve.errors.base import (
     AotiServeError,
+    shortened,
 )
 from aoti_serve.errors.package import (
     BakedConstants,
@@ -69,12 +73,17 @@ from aoti_serve.errors.package import (
 )
 from aoti_serve.errors.request import (
     BodyTooLarge,
+    EmptyRows,
     IndexOutOfRange,
     InvalidBody,
     InvalidInput,
     InvalidInputData,
+    JsonTooLarge,
     MissingInput,
     PoisonousRequest,
+    RepeatedOutput,
+    TooManyRows,
+    TooManyTensors,
     UnknownInput,
     UnknownModel,
     UnknownOutput,
@@ -93,6 +102,7 @@ from aoti_serve.errors.server import (
     LinkRefused,
     PortTaken,
     QueueFull,
+    ReadingTooMuch,
     ReplicaBehind,
     ReplicaDied,
     ReplicaFailed,
@@ -147,6 +157,7 @@ __all__ = [
     "ContainerClosed",
     "DeadlineExceeded",
     "DigestMismatch",
+    "EmptyRows",
     "ExportFailed",
     "IncompatiblePackage",
     "IndexOutOfRange",
@@ -155,6 +166,7 @@ __all__ = [
     "InvalidInput",
     "InvalidInputData",
     "InvalidWeights",
+    "JsonTooLarge",
     "LinkBroken",
     "LinkRefused",
     "MissingInput",
@@ -169,6 +181,8 @@ __all__ = [
     "PoisonousRequest",
     "PortTaken",
     "QueueFull",
+    "ReadingTooMuch",
+    "RepeatedOutput",
     "ReplicaBehind",
     "ReplicaDied",
     "ReplicaFailed",
@@ -182,6 +196,8 @@ __all__ = [
     "Superseded",
     "SwapInProgress",
     "TiedTensorsDiffer",
+    "TooManyRows",
+    "TooManyTensors",
     "Unauthorized",
     "Unavailable",
     "UnfitTensor",
@@ -207,4 +223,5 @@ __all__ = [
     "WrongOutput",
     "WrongTensorDtype",
     "WrongTensorShape",
+    "shortened",
 ]

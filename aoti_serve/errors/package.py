@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from aoti_serve.errors.base import AotiServeError
 
 
 class PackageError(AotiServeError):
-    """A package that cannot be used here."""
+    """A package that cannot be used here. No client meets it, and it may quote a compiler or a signature in full."""
+
+    longest: ClassVar[int] = 2**16
 
 
 class UnreadablePackage(PackageError, text="package {path}: {detail}"):

@@ -25,6 +25,22 @@ class UnknownOutput(InvalidInput, text="output '{name}': the model has no such o
     """An output was asked for that the model does not have."""
 
 
+class RepeatedOutput(InvalidInput, text="output '{name}': asked for twice"):
+    """An output was asked for twice, perhaps under two of its names."""
+
+
+class TooManyTensors(InvalidInput, text="{got} {what}, the limit is {limit} (gateway.max_request_tensors)"):
+    """More inputs or outputs in one request than the configuration allows; none of them was read."""
+
+
+class TooManyRows(InvalidInput, text="{rows} rows, the limit is {limit} (gateway.max_request_rows)"):
+    """More rows in one request than the configuration allows."""
+
+
+class EmptyRows(InvalidInput, text="{rows} rows, and not a byte in any of them"):
+    """Rows that cost the client nothing, however many they are."""
+
+
 class WrongInputDtype(InvalidInput, text="input '{name}': datatype {got}, the model takes {expected}"):
     """The data type differs from the signature."""
 
@@ -57,6 +73,12 @@ class UnknownVersion(AotiServeError, status=404, text="model '{name}' answers wi
 
 class BodyTooLarge(AotiServeError, status=413, text="the body is larger than {limit} bytes ({setting})"):
     """The body is larger than the configuration allows."""
+
+
+class JsonTooLarge(
+    BodyTooLarge, text="the JSON is larger than {limit} {unit} ({setting}); send the tensors as binary data"
+):
+    """The JSON of a request has more bytes, or more values, than the configuration allows."""
 
 
 class PoisonousRequest(

@@ -36,6 +36,16 @@ class QueueFull(
     """As much waits as may wait: in rows, in bytes, or in time. `retry_after` is in whole seconds."""
 
 
+class ReadingTooMuch(
+    Unavailable,
+    text=(
+        "the requests that are being read or answered hold {held} bytes, the limit is {limit} "
+        "(gateway.max_reading_bytes); try again in {retry_after} s"
+    ),
+):
+    """The bodies of all requests together are as large as they may be; this one was not read."""
+
+
 class VersionsDiffer(
     Unavailable, text="model '{model}': the weights changed {rounds} times while the pieces of this request ran"
 ):

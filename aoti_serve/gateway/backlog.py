@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aoti_serve.gateway.piece import LEAST_URGENT, Piece, Shape
+
+if TYPE_CHECKING:
+    from aoti_serve.gateway.split import Split
 
 Entry = tuple[float, int, Piece]  # by rank, then by number
 FEW = 64  # entries that are not worth a clean-up
@@ -37,12 +40,14 @@ class Queue:
 class Backlog:
     """The queues of all shapes. Lives in the gateway's event loop.
 
-    A piece without rows counts as one row. `ample` counts the shapes of which more than half a batch waits. Costs:
-    O(log n) for a piece that enters or leaves, and O(shapes) to choose a batch.
+    Of a large request one piece waits, and `later` counts the rows of those that follow; their bytes are in `nbytes`
+    already. A piece without rows counts as one row. `ample` counts the shapes of which more than half a batch waits.
+    Costs: O(log n) for a piece that enters or leaves, and O(shapes) to choose a batch.
     """
 
     def __init__(self, largest: int, delay: float) -> None:
         self.rows = 0
+        self.later = 0
         self.nbytes = 0
         self.ample = 0
         self._largest = largest
@@ -51,6 +56,10 @@ class Backlog:
         self._queues: dict[Shape, Queue] = {}
         self._rows_at = [0] * (LEAST_URGENT + 1)
         self._counted_at = [0] * (LEAST_URGENT + 1)
+
+    @property
+    def shapes(self) -> int:
+        return len(self._queues)
 
     def rows_before(self, level: int) -> int:
         """Rows of this level of priority and of more urgent ones."""
@@ -75,6 +84,35 @@ class Backlog:
         self.nbytes += piece.nbytes
         self._rows_at[piece.level] += rows
         self._counted_at[piece.level] += piece.counted
+
+    def enter_split(self, split: Split, rank: float) -> None:
+        """Of a request that is larger than a batch, or that must run again in parts, the first piece."""
+        self.later += split.rest
+        self.nbytes += split.rest * split.row_bytes
+        self.follow(split, rank)
+
+    def follow(self, split: Split, rank: float) -> None:
+        """The next piece, if there is one."""
+        piece = split.next(rank)
+        if piece is not None:
+            self.later -= piece.rows
+            self.nbytes -= piece.nbytes
+            self.enter(piece)
+
+    def withdraw_all(self, split: Split) -> list[Piece]:
+        """Take out the piece that waits, and those that follow."""
+        while split.rest:
+            self.follow(split, 0.0)
+        waiting = [piece for piece in split.pieces if piece.queue]
+        for piece in waiting:
+            self.withdraw(piece)
+        return waiting
+
+    def drop(self, split: Split) -> None:
+        """No more pieces of it follow."""
+        self.later -= split.rest
+        self.nbytes -= split.rest * split.row_bytes
+        split.dissolve()
 
     def withdraw(self, piece: Piece) -> None:
         """Take out one that waits, wherever it stands."""

@@ -17,21 +17,28 @@ Run = Callable[[Arrays, float | None], Coroutine[Any, Any, Answered]]
 class Batch:
     """What one runner is held for: `pieces` that run together, then, if they failed, parts of them again.
 
-    Lives in the gateway's event loop. `left` is when it left, `rows` how many it had then, `share` how much of a
-    runner was its own: runners divided by batches under way; 0 if that is not to be measured.
+    Lives in the gateway's event loop. `left` is when it left, `rows` how many it had then; `prompt` says that a runner
+    was free for it, `share` how much of a runner was its own: runners divided by batches under way; 0 if that is not to
+    be measured.
     """
 
-    __slots__ = ("_again", "left", "pieces", "rows", "share", "task")
+    __slots__ = ("_again", "left", "pieces", "prompt", "rows", "share", "task")
 
-    def __init__(self, pieces: list[Piece], left: float, rows: int, share: float) -> None:
+    def __init__(self, pieces: list[Piece], left: float, rows: int, prompt: bool, share: float) -> None:
         self.pieces = pieces
         self.left = left
         self.rows = rows
+        self.prompt = prompt
         self.share = share
         self.task: Task[Answered] | None = None
         self._again: list[list[Piece]] = []
         for piece in pieces:
             piece.batch = self
+
+    @property
+    def wanted(self) -> int:
+        """Rows of requests that its answer answers."""
+        return sum([piece.rows for piece in self.pieces if piece.split is None and not piece.future.done()])
 
     async def answer(self, run: Run, now: float) -> Answered:
         """One run. Joined here, so that arrays that cannot be joined fail this batch and nobody else."""
@@ -83,7 +90,7 @@ class Batch:
 
 
 def handed_out(pieces: list[Piece], answer: Answered) -> list[Piece]:
-    """Give every request its rows. Returns the pieces that another version must run again."""
+    """Give every request its rows. Returns those of requests of which some pieces must run again."""
     version, outputs, late = answer.version, answer.outputs, list[Piece]()
     start = 0
     for piece in pieces:
@@ -93,8 +100,8 @@ def handed_out(pieces: list[Piece], answer: Answered) -> list[Piece]:
             rows = Rows(version, list(outputs) if whole else [array[start:stop] for array in outputs])
             if piece.split is None:
                 piece.future.set_result(rows)
-            else:
-                late += piece.split.place(piece, answer, rows)
+            elif piece.split.place(piece, answer, rows):
+                late.append(piece)
         start = stop
     return late
 

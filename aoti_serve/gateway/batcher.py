@@ -41,11 +41,14 @@ from contextvars import Context
 from functools import partial
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, ReplicaDied, Unavailable
+from aoti_serve.errors import Unavailable
 from aoti_serve.gateway.admission import Admission
 from aoti_serve.gateway.backlog import Backlog
 from aoti_serve.gateway.batch import Batch, Run, handed_out
+from aoti_serve.gateway.cost import Cost
 from aoti_serve.gateway.deadlines import Deadlines
+from aoti_serve.gateway.failures import Failures
+from aoti_serve.gateway.hold import Hold
 from aoti_serve.gateway.pace import Pace
 from aoti_serve.gateway.piece import (
     DEFAULT_PRIORITY,
@@ -57,9 +60,13 @@ from aoti_serve.gateway.piece import (
     Rows,
     Shape,
 )
-from aoti_serve.gateway.split import divided
+from aoti_serve.gateway.returns import Returns
+from aoti_serve.gateway.split import Split
 
 __all__ = ["DEFAULT_PRIORITY", "LEAST_URGENT", "MOST_URGENT", "Answered", "Arrays", "Batcher", "Rows", "Run"]
+
+TURN = 2  # batches
+QUICK_S = 0.1e-3
 
 
 class Batcher:
@@ -76,12 +83,17 @@ class Batcher:
         self._batches = batches
         self._smallest = smallest
         self._largest = max(config.max_batch_size, smallest) if batches else 1
-        self._delay = config.max_queue_delay_ms / 1e3 if batches else 0.0
+        delay = config.max_queue_delay_ms / 1e3 if batches else 0.0
+        self._holds = self._largest > 1 and not delay
         self._ageing = config.priority_ageing_ms / 1e3
-        self._backlog = Backlog(self._largest, self._delay)
+        self._backlog = Backlog(self._largest, delay)
         self._pace = Pace()
+        self._cost = Cost()
+        self._returns = Returns()
+        self._hold = Hold(self._largest, self._cost, self._returns, self._pump)
         self._admission = Admission(model, config, self._largest, self._backlog, self._pace)
-        self._deadlines = Deadlines(self._expire)
+        self._failures = Failures(model, self._backlog)
+        self._deadlines = Deadlines(self._failures.expire)
         self._runners = 0
         self._under_way = self._running = 0
         self._alarm: asyncio.TimerHandle | None = None
@@ -99,7 +111,7 @@ class Batcher:
     @property
     def rows(self) -> int:
         """How many rows are in hand: those that wait, and those that have left and are not answered."""
-        return self._backlog.rows + self._running
+        return self._backlog.rows + self._backlog.later + self._running
 
     async def submit(self, arrays: Arrays, *, priority: int = 0, timeout: float | None = None) -> Rows:
         """This request's rows of an answer that one version computed.
@@ -116,7 +128,7 @@ class Batcher:
         try:
             return await piece.future
         except asyncio.CancelledError:
-            self._withdraw(piece)
+            self._failures.withdraw(piece)
             raise
         finally:
             if piece.deadline is not None:
@@ -126,7 +138,7 @@ class Batcher:
     def _piece(self, arrays: Arrays, level: int, timeout: float | None, loop: asyncio.AbstractEventLoop) -> Piece:
         """The request, or the first of its pieces, once it waits."""
         if timeout is not None and not timeout > 0:
-            raise self._late(timeout)
+            raise self._failures.late(timeout)
         rows = arrays[0].shape[0] if self._batches else 1
         nbytes = arrays[0].nbytes if len(arrays) == 1 else sum([array.nbytes for array in arrays])
         if self._backlog.rows:
@@ -143,13 +155,16 @@ class Batcher:
             None if timeout is None else now + timeout,
             loop.create_future(),
         )
-        if rows <= self._largest:
-            self._backlog.enter(piece)
-            return piece
-        pieces = divided(piece, self._model, self._largest, self._smallest)
-        for piece in pieces:
-            self._backlog.enter(piece)
-        return pieces[0]
+        if rows > self._largest:
+            split = Split(piece, self._model, self._largest, self._smallest)
+            self._backlog.enter_split(split, piece.rank)
+            return split.pieces[0]
+        if self._returns.out:
+            self._returns.came(rows, now)
+        else:
+            self._returns.strangers += rows
+        self._backlog.enter(piece)
+        return piece
 
     def _pump(self) -> None:
         """Send batches while there are runners for them and rows are due."""
@@ -157,16 +172,42 @@ class Batcher:
         while backlog.rows and self._under_way < (2 * self._runners if backlog.ample else self._runners):
             loop = asyncio.get_running_loop()
             now, before = loop.time(), backlog.rows
+            if (self._returns.out or self._hold.plan) and self._held(now, loop):
+                return
             pieces = backlog.take(now)
             if pieces:
+                rows = before - backlog.rows
+                if backlog.later:
+                    self._follow(pieces, now)
                 self._under_way += 1
-                self._running += before - backlog.rows
+                self._running += rows
                 steady = backlog.rows and self._under_way >= self._runners
                 share = self._runners / self._under_way if steady else 0.0
-                self._send(Batch(pieces, now, before - backlog.rows, share), loop)
+                self._send(Batch(pieces, now, rows, self._under_way <= self._runners, share), loop)
             elif backlog.rows:
                 self._wake_at(backlog.due(), loop)
                 return
+
+    def _held(self, now: float, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether what waits stays for those who are about to come back."""
+        backlog = self._backlog
+        if backlog.rows < self._largest and self._under_way == self._runners - 1 and backlog.shapes == 1:
+            return self._hold.lasts(backlog.rows, now, self._deadlines.next, loop)
+        self._hold.end(backlog.rows, now)
+        return False
+
+    def _follow(self, pieces: list[Piece], now: float) -> None:
+        """Each large request of which a piece has left has the next one wait: behind those who came before its turn."""
+        for piece in pieces:
+            if piece.split:
+                turn = TURN * self._seconds(piece.rows)
+                latest = now + (piece.level - 1) * self._ageing  # as if it had come by a level's worth earlier
+                self._backlog.follow(piece.split, max(piece.rank + turn, latest))
+
+    def _seconds(self, rows: int) -> float:
+        """In which so many rows leave while others wait; 0 while that is not known."""
+        pace = self._pace.rows_per_second(self._runners)
+        return rows / pace if pace else self._cost.seconds(rows) / max(1, self._runners)
 
     def _wake_at(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
         """Pump again when rows have waited for company long enough. Who comes later is not due earlier."""
@@ -187,7 +228,7 @@ class Batcher:
         loop = task.get_loop()
         batch.task = None
         pieces, answer = batch.pieces, self._answer(batch, task, loop.time())
-        batch.share = 0.0  # what runs again says nothing of the pace
+        batch.prompt, batch.share = False, 0.0  # what runs again says nothing of the pace
         if batch.advance():
             self._send(batch, loop)
         else:
@@ -200,80 +241,47 @@ class Batcher:
     def _answer(self, batch: Batch, task: asyncio.Task[Answered], now: float) -> Answered | None:
         """What the run has given; None if nobody gets an answer, and it is seen to that they run again."""
         if task.cancelled():
-            self._fail(batch.pieces, Unavailable(detail=f"model '{self._model}': the run was cancelled"))
+            self._failures.fail(batch.pieces, Unavailable(detail=f"model '{self._model}': the run was cancelled"))
             return None
         failure = task.exception()
         if failure is not None:
-            self._failed(batch, failure)
+            self._failures.met(batch, failure)
             return None
         answer = task.result()
-        if batch.share:
-            self._pace.note(batch.rows, (now - batch.left) * batch.share)
+        self._learn(batch, now - batch.left)
         try:
             batch.check(answer)
         except Exception as error:
-            self._failed(batch, error)
+            self._failures.met(batch, error)
             return None
+        if self._holds:
+            self._note_answered(batch, now, now - batch.left)
         return answer
+
+    def _note_answered(self, batch: Batch, now: float, seconds: float) -> None:
+        """If anybody else is there, and a hold could save more than it takes to think of it."""
+        if seconds > QUICK_S and (len(batch.pieces) > 1 or self.rows > batch.rows):
+            self._returns.answered(batch.wanted, now, seconds)
+        else:
+            self._returns.strangers = 0
+
+    def _learn(self, batch: Batch, seconds: float) -> None:
+        if batch.prompt:
+            self._cost.note(batch.rows, seconds)
+        if batch.share:
+            self._pace.note(batch.rows, seconds * batch.share)
 
     def _hand_out(self, pieces: list[Piece], answer: Answered) -> None:
         try:
             late = handed_out(pieces, answer)
         except Exception as error:
-            self._fail(pieces, error)
+            self._failures.fail(pieces, error)
             return
         for piece in late:
-            piece.died = False
-            self._backlog.enter(piece)
+            assert piece.split is not None
+            self._backlog.enter_split(piece.split, piece.rank)
         if late:
             self._pump()
-
-    def _failed(self, batch: Batch, error: BaseException) -> None:
-        if isinstance(error, ReplicaDied):  # once it may be anybody's fault; alone and again, it is this request's
-            if batch.pieces[0].died:
-                error = PoisonousRequest(model=self._model).with_traceback(error.__traceback__)
-                self._fail(batch.pieces, error)
-            else:
-                batch.scatter(self._kin(batch.pieces))
-        elif len(batch.pieces) == 1 or isinstance(error, Unavailable | DeadlineExceeded):
-            self._fail(batch.pieces, error)
-        else:
-            batch.halve()
-
-    def _kin(self, pieces: list[Piece]) -> list[Piece]:
-        """What waits of the requests that a replica may have died over: no other one should meet it in company."""
-        waiting = [piece for met in pieces if met.split for piece in met.family if piece.queue]
-        kin = list(dict.fromkeys(waiting))
-        for piece in kin:
-            self._backlog.withdraw(piece)
-        return kin
-
-    def _fail(self, pieces: list[Piece], error: BaseException) -> None:
-        for piece in pieces:
-            if not piece.future.done():
-                piece.future.set_exception(error)
-                if piece.split:
-                    self._withdraw(piece)
-
-    def _late(self, timeout: float) -> DeadlineExceeded:
-        return DeadlineExceeded(model=self._model, timeout=f"{timeout:g}")
-
-    def _expire(self, piece: Piece) -> None:
-        assert piece.deadline is not None
-        if not piece.future.done():
-            piece.future.set_exception(self._late(piece.deadline - piece.arrival))
-            self._withdraw(piece)
-
-    def _withdraw(self, piece: Piece) -> None:
-        """Nobody needs this request any more: spend nothing on it that can be saved."""
-        for each in piece.family:
-            if each.queue:
-                self._backlog.withdraw(each)
-                each.arrays = []  # the heap may hold the piece for a while
-            elif each.batch:
-                each.batch.cancel_if_unwanted()
-        if piece.split:
-            piece.split.dissolve()
 
 
 def _shape(arrays: Arrays) -> Shape:

@@ -1,44 +1,106 @@
-"""Request bodies, bounded before they are read."""
+"""Request bodies, bounded before they are read: each by itself, and all of them together."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from aoti_serve.errors import BodyTooLarge, InvalidBody
+from aoti_serve.errors import BodyTooLarge, InvalidBody, ReadingTooMuch
+from aoti_serve.protocol.elements import shown
 
 MAX_DIGITS = 18  # of a 64-bit length; Python refuses to read numbers of thousands of digits
+SMALL = 64 * 2**10
+RETRY_AFTER_S = 1
 
 Headers = Mapping[bytes, bytes]
 
 
-async def read_body(receive: Receive, headers: Headers, limit: int, setting: str) -> bytes | bytearray:
-    """The whole body; raises BodyTooLarge without having read more than `limit` bytes."""
-    _check_announced(headers, limit, setting)
+class Bound(NamedTuple):
+    """The most bytes that a body may have, the key that says so, and what is raised beyond."""
+
+    limit: int
+    setting: str
+    error: type[BodyTooLarge] = BodyTooLarge
+
+    def check(self, size: int) -> None:
+        if size > self.limit:
+            raise self.error(limit=self.limit, unit="bytes", setting=self.setting)
+
+
+class ReadingBudget:
+    """How many bytes of bodies one gateway holds, from before they are read until they are answered.
+
+    Bodies of up to `SMALL` bytes do not count: there are no more of them than connections, and somebody's large bodies,
+    which may come slowly, shall not have everybody refused. Used in the gateway's event loop.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.held = 0
+        self._limit = limit
+
+    def take(self, size: int) -> None:
+        """Raises ReadingTooMuch."""
+        if self.held + size > self._limit:
+            raise ReadingTooMuch(held=self.held, limit=self._limit, retry_after=RETRY_AFTER_S)
+        self.held += size
+
+
+class Share:
+    """What one request has of the budget, until its block ends."""
+
+    __slots__ = ("_budget", "_size")
+
+    def __init__(self, budget: ReadingBudget) -> None:
+        self._budget = budget
+        self._size = 0
+
+    def __enter__(self) -> Share:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._budget.held -= self._size
+
+    def grow(self, size: int) -> None:
+        """Have at least `size` bytes, in all; raises ReadingTooMuch."""
+        if size > SMALL and size > self._size:
+            self._budget.take(size - self._size)
+            self._size = size
+
+
+async def read_body(receive: Receive, headers: Headers, bound: Bound, share: Share) -> bytes | bytearray:
+    """The whole body. Its announced length is checked, and taken from the budget, before anything is read.
+
+    Raises what `bound` says without having read more than that, or ReadingTooMuch.
+    """
+    share.grow(_announced(headers, bound))
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
-        return _bounded(message.get("body", b""), limit, setting)
+        whole: bytes = message.get("body", b"")
+        _check(len(whole), bound, share)
+        return whole
     body = bytearray()  # writable: a tensor that is a view of it need not be copied to be run
     async for piece in _pieces(receive, message):
+        _check(len(body) + len(piece), bound, share)
         body += piece
-        if len(body) > limit:
-            raise BodyTooLarge(limit=limit, setting=setting)
     return body
 
 
-async def stream_body(receive: Receive, headers: Headers, limit: int, setting: str) -> AsyncIterator[bytes]:
-    """The body piece by piece; raises BodyTooLarge at once if its length is announced, else when it is passed.
+async def stream_body(receive: Receive, headers: Headers, bound: Bound) -> AsyncIterator[bytes]:
+    """The body piece by piece; refused at once if its length is announced and too large, else when it is passed.
 
-    Raises InvalidBody for a compressed body.
+    No more than a piece is held, so it is not taken from the budget. Raises InvalidBody for a compressed body.
     """
-    _check_announced(headers, limit, setting)
+    _announced(headers, bound)
     size = 0
     async for piece in _pieces(receive, await receive()):
         size += len(piece)
-        if size > limit:
-            raise BodyTooLarge(limit=limit, setting=setting)
+        bound.check(size)
         if piece:
             yield piece
 
@@ -55,16 +117,20 @@ async def _pieces(receive: Receive, message: Mapping[str, object]) -> AsyncItera
         message = await receive()
 
 
-def _check_announced(headers: Headers, limit: int, setting: str) -> None:
+def _announced(headers: Headers, bound: Bound) -> int:
+    """The Content-Length, 0 if there is none."""
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding != b"identity":
-        raise InvalidBody(detail=f"Content-Encoding {encoding.decode('latin-1')!r} is not supported; send it as it is")
-    announced = headers.get(b"content-length", b"0")
-    if announced.isdigit() and (len(announced) > MAX_DIGITS or int(announced) > limit):
-        raise BodyTooLarge(limit=limit, setting=setting)
+        what = shown(encoding.decode("latin-1"))
+        raise InvalidBody(detail=f"Content-Encoding {what} is not supported; send it as it is")
+    digits = headers.get(b"content-length", b"0")
+    if not digits.isdigit():
+        return 0
+    length = int(digits) if len(digits) <= MAX_DIGITS else bound.limit + 1
+    bound.check(length)
+    return length
 
 
-def _bounded(body: bytes, limit: int, setting: str) -> bytes:
-    if len(body) > limit:
-        raise BodyTooLarge(limit=limit, setting=setting)
-    return body
+def _check(size: int, bound: Bound, share: Share) -> None:
+    bound.check(size)
+    share.grow(size)

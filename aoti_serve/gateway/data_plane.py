@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.member import Membership
-from aoti_serve.config import ModelConfig
+from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batcher import Answered, Arrays, Batcher
 from aoti_serve.gateway.door import Door
@@ -36,12 +36,13 @@ class Served:
         config: ModelConfig,
         signature: Signature,
         coordinator: DeploymentHandle[Any],
+        limits: GatewayConfig,
     ) -> None:
         self.name = config.name
         self.signature = signature
         self.weights = CoordinatorClient(config.name, coordinator)
         self.version = 0
-        self.plan = Planner(signature).plan
+        self.plan = Planner(signature, limits).plan
         self._gateway = gateway
         self._node = node
         self._num_runners = config.num_runners

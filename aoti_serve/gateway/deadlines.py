@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
@@ -24,6 +25,11 @@ class Deadlines:
         self._pieces: dict[int, Piece] = {}
         self._heap: list[tuple[float, int]] = []
         self._timer: TimerHandle | None = None
+
+    @property
+    def next(self) -> float:
+        """No piece expires before it."""
+        return self._heap[0][0] if self._heap else math.inf
 
     def add(self, piece: Piece, deadline: float, loop: AbstractEventLoop) -> None:
         self._pieces[piece.number] = piece

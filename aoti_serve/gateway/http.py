@@ -4,6 +4,7 @@ HTTP form: kserve/open-inference-protocol, inference_rest.md; binary data: Trito
 """
 
 # No postponed annotations here: FastAPI could not resolve the ones that name a local guard.
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, TypeVar
 
@@ -12,6 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -20,15 +22,17 @@ from aoti_serve import __version__
 from aoti_serve.cluster.sending import PIECE_BYTES, resized
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import GatewayConfig, problems
-from aoti_serve.errors import AotiServeError, BodyTooLarge, InvalidBody
+from aoti_serve.errors import AotiServeError, BodyTooLarge, InvalidBody, shortened
 from aoti_serve.gateway.admin import Guard, RollbackBody, SwapBody
-from aoti_serve.gateway.bodies import read_body, stream_body
+from aoti_serve.gateway.bodies import Bound, ReadingBudget, Share, read_body, stream_body
 from aoti_serve.gateway.data_plane import DataPlane, Served
 from aoti_serve.gateway.inference import PATHS, Inference, asked_of
-from aoti_serve.gateway.replies import failure, json_reply, refusal
+from aoti_serve.gateway.replies import error_reply, failure, json_reply, refusal
+from aoti_serve.gateway.request_id import REQUEST_ID, Identified
 from aoti_serve.protocol.messages import server_metadata
 from aoti_serve.weights.order import Order
 
+logger = logging.getLogger("ray.serve")
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -36,23 +40,35 @@ class App(FastAPI):
     """One gateway's routes; inference goes past FastAPI."""
 
     inference: Inference
+    identified: Identified
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if asked_of(scope) is None:
-            await super().__call__(scope, receive, send)
-        else:
+        await self.identified(scope, receive, send)
+
+    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As it is called by `identified`."""
+        if asked_of(scope) is not None:
             await self.inference(scope, receive, send)
+            return
+        try:
+            await super().__call__(scope, receive, send)
+        except ClientDisconnect:
+            pass
+        except Exception:  # it is answered
+            logger.exception("a request failed (X-Request-ID %s)", scope.get(REQUEST_ID))
 
 
 def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
     """The ASGI app of one gateway."""
-    app = App(title="aoti-serve", version=__version__)
-    app.inference = Inference(plane, config)
+    app = App(title="aoti-serve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    budget = ReadingBudget(config.max_reading_bytes)
+    app.inference = Inference(plane, config, budget)
+    app.identified = Identified(app.routed, access_log=config.access_log)
     for path in PATHS:  # first: Serve looks for each request's route, to count by it
         app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
     app.include_router(_health(plane))
     app.include_router(_models(plane))
-    app.include_router(_weights(plane, guard, config), prefix="/v2/models/{name}/weights")
+    app.include_router(_weights(plane, guard, config, budget), prefix="/v2/models/{name}/weights")
     app.add_exception_handler(AotiServeError, _refused)
     app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(HTTPException, _not_routed)
@@ -101,7 +117,14 @@ def _models(plane: DataPlane) -> APIRouter:
     return routes
 
 
-def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter:
+def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: ReadingBudget) -> APIRouter:
+    uploads = Bound(config.max_weights_bytes, "gateway.max_weights_bytes")
+    json = Bound(config.max_json_bytes, "gateway.max_json_bytes")
+
+    async def read(request: Request) -> bytes | bytearray:
+        with Share(budget) as share:
+            return await read_body(request.receive, _headers(request), json, share)
+
     async def guarded(request: Request, name: str) -> Served:
         try:
             guard.check(request.headers.get("authorization"))
@@ -132,33 +155,29 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter
     @routes.post("")
     async def swap(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
         try:
-            return _changed(await _swapped(request, served, config, who, wait), wait)
+            return _changed(await swapped(request, served, who, wait), wait)
         except (InvalidBody, BodyTooLarge) as error:  # the coordinator, which notes all else, has not seen it
             plane.note_refused(served.name, "swap", who, str(error))
             raise
 
     @routes.post("/rollback")
     async def rollback(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
-        body = await read_body(request.receive, _headers(request), config.max_body_bytes, "gateway.max_body_bytes")
-        wanted = _parsed(RollbackBody, body or b"{}")
+        wanted = _parsed(RollbackBody, await read(request) or b"{}")
         return _changed(await served.weights.rollback(wanted.version, who, wait), wait)
 
+    async def swapped(request: Request, served: Served, who: str, wait: bool) -> WeightsStatus:
+        if request.headers.get("content-type", "").startswith("application/octet-stream"):
+            asked = {name: value for name, value in request.query_params.items() if name != "wait"}
+            order = _checked(lambda: Order.model_validate(asked))
+            body = stream_body(request.receive, _headers(request), uploads)
+            return await served.weights.swap_bytes(resized(body, PIECE_BYTES), order, who, wait)
+        if not request.headers.get("content-type", "").startswith("application/json"):
+            kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
+            raise InvalidBody(detail=f"the Content-Type must be {kinds}")
+        wanted = _parsed(SwapBody, await read(request))
+        return await served.weights.swap_uri(wanted.uri, wanted.order, who, wait)
+
     return routes
-
-
-async def _swapped(request: Request, served: Served, config: GatewayConfig, who: str, wait: bool) -> WeightsStatus:
-    if request.headers.get("content-type", "").startswith("application/octet-stream"):
-        asked = {name: value for name, value in request.query_params.items() if name != "wait"}
-        order = _checked(lambda: Order.model_validate(asked))
-        body = stream_body(request.receive, _headers(request), config.max_weights_bytes, "gateway.max_weights_bytes")
-        return await served.weights.swap_bytes(resized(body, PIECE_BYTES), order, who, wait)
-    if not request.headers.get("content-type", "").startswith("application/json"):
-        kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
-        raise InvalidBody(detail=f"the Content-Type must be {kinds}")
-    wanted = _parsed(
-        SwapBody, await read_body(request.receive, _headers(request), config.max_body_bytes, "gateway.max_body_bytes")
-    )
-    return await served.weights.swap_uri(wanted.uri, wanted.order, who, wait)
 
 
 def _headers(request: Request) -> dict[bytes, bytes]:
@@ -206,14 +225,14 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    return failure(error)  # Starlette logs it
+    return failure(error)  # Starlette raises it again, and it is logged
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return json_reply({"error": f"{request.method} {request.url.path}: {error.detail}"}, error.status_code)
+    return error_reply(f"{request.method} {shortened(request.url.path, 512)}: {error.detail}", error.status_code)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return json_reply({"error": problems(error.errors())}, 400)
+    return refusal(InvalidBody(detail=problems(error.errors())))

@@ -43,13 +43,12 @@ class Gateway:
         gc.set_threshold(YOUNG_OBJECTS)
         context, runtime = serve.get_replica_context(), ray.get_runtime_context()
         name, node = context.replica_id.unique_id, runtime.get_node_id()
-        self._plane = DataPlane([Served(name, node, m.config, m.signature, m.coordinator) for m in models])
+        self._plane = DataPlane([Served(name, node, m.config, m.signature, m.coordinator, config) for m in models])
         self._app = build_app(self._plane, Guard(token_digest), config)
         await self._plane.join()
         self._listener: Listener | None = None
         if config.http_port is not None:
-            app: Any = self._app  # starlette and uvicorn type one interface differently
-            self._listener = Listener(app, config, f"{runtime.gcs_address}/{context.app_name}")
+            self._listener = Listener(self._app, config, f"{runtime.gcs_address}/{context.app_name}")
             await self._listener.open()
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from aoti_serve.config import GatewayConfig
+from aoti_serve.errors import EmptyRows, RepeatedOutput, TooManyRows
 from aoti_serve.model.signature import Signature
 from aoti_serve.protocol.decode import decode_head
 from aoti_serve.protocol.messages import RequestHead
@@ -26,23 +28,43 @@ class Plan(NamedTuple):
 class Planner:
     """Reads heads for one model. A client's heads are mostly the same bytes: those are read and checked once."""
 
-    def __init__(self, signature: Signature) -> None:
-        self._signature = signature
+    def __init__(self, signature: Signature, limits: GatewayConfig) -> None:
         self._accepts = signature.for_any_batch
+        self._batches = signature.batch is not None
+        self._limits = limits
         self._known = lru_cache(MANY_HEADS)(self._plan)
 
     def plan(self, head: bytes) -> Plan:
-        """Raises an InvalidInput that names the input, or UnknownOutput."""
+        """Raises an InvalidInput that names the input or the output, or JsonTooLarge."""
         return self._known(head) if len(head) <= LARGE_HEAD else self._plan(head)
 
     def _plan(self, message: bytes) -> Plan:
-        head = decode_head(message)
+        head = decode_head(message, self._limits)
         signature = self._accepts
         inputs = signature.by_input({tensor.name: index for index, tensor in enumerate(head.inputs)})
         shapes = {name: Shaped(head.inputs[index].dtype, head.inputs[index].shape) for name, index in inputs.items()}
         signature.check_inputs(shapes)
-        wanted = [signature.output_named(name) for name in head.outputs or []]
+        if self._batches:
+            self._check_rows(list(shapes.values()))
+        wanted = _once([signature.output_named(name) for name in head.outputs or []])
         binary = frozenset(signature.output_named(name) for name in head.binary)
         places = {spec.name: (index, spec) for index, spec in enumerate(signature.outputs)}
         order = tuple(inputs[spec.name] for spec in signature.inputs)
         return Plan(replace(head, binary=binary), order, tuple(places[name] for name in wanted or places))
+
+    def _check_rows(self, tensors: list[Shaped]) -> None:
+        """Rows cost work each, also those that took the client no bytes to send."""
+        rows, limit = tensors[0].shape[0], self._limits.max_request_rows
+        if rows > limit:
+            raise TooManyRows(rows=rows, limit=limit)
+        if rows and all(0 in tensor.shape for tensor in tensors):
+            raise EmptyRows(rows=rows)
+
+
+def _once(outputs: list[str]) -> list[str]:
+    seen: set[str] = set()
+    for name in outputs:
+        if name in seen:
+            raise RepeatedOutput(name=name)
+        seen.add(name)
+    return outputs

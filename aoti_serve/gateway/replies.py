@@ -8,7 +8,7 @@ import orjson
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from aoti_serve.errors import AotiServeError
+from aoti_serve.errors import AotiServeError, shortened
 
 
 def json_reply(value: Any, status: int = 200) -> Response:
@@ -16,9 +16,14 @@ def json_reply(value: Any, status: int = 200) -> Response:
     return Response(content, status, media_type="application/json")
 
 
+def error_reply(text: str, status: int) -> Response:
+    """As the protocol has errors; none is longer than a kilobyte."""
+    return json_reply({"error": shortened(text)}, status)
+
+
 def refusal(error: AotiServeError) -> Response:
     """An error that was raised on purpose; its text is for the client."""
-    response = json_reply({"error": str(error)}, error.http_status)
+    response = error_reply(str(error), error.http_status)
     if error.http_status == 503:
         response.headers["retry-after"] = str(error.facts.get("retry_after", 1))
     if error.http_status == 401:
@@ -28,4 +33,4 @@ def refusal(error: AotiServeError) -> Response:
 
 def failure(error: Exception) -> Response:
     """A defect of ours: its text stays in the log."""
-    return json_reply({"error": f"internal error ({type(error).__name__}); the gateway's log has it"}, 500)
+    return error_reply(f"internal error ({type(error).__name__}); the gateway's log has it", 500)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -20,77 +21,120 @@ class Cut(NamedTuple):
     known: int = 0
 
 
-def cuts(rows: int, largest: int, smallest: int) -> list[Cut]:
+class Cuts(NamedTuple):
     """The fewest pieces of at most `largest` rows, nearly equal.
 
     Where equal ones would be below `smallest`, they are of that size and the last overlaps the one before: some rows
     are computed twice, and every model takes them.
     """
-    count = -(-rows // largest)
-    if rows // count >= smallest:
-        return [Cut(rows * index // count, rows * (index + 1) // count) for index in range(count)]
-    last = rows - smallest
-    found = [Cut(index * smallest, (index + 1) * smallest) for index in range(count - 1)]
-    return [*found, Cut(last, rows, (count - 1) * smallest - last)]
 
+    rows: int
+    largest: int
+    smallest: int
 
-def divided(whole: Piece, model: str, largest: int, smallest: int) -> list[Piece]:
-    """A request in pieces that know of each other, in order; the first one counts for all of them."""
-    parts = cuts(whole.rows, largest, smallest)
-    split = Split(model, parts)
-    for start, stop, _ in parts:
-        arrays = [array[start:stop] for array in whole.arrays]
-        nbytes = sum([array.nbytes for array in arrays])
-        facts = whole.level, whole.arrival, whole.rank, whole.deadline, whole.future
-        split.pieces.append(Piece(arrays, whole.shape, stop - start, nbytes, *facts, split))
-    for piece in split.pieces[1:]:
-        piece.counted = 0
-    return split.pieces
+    @property
+    def count(self) -> int:
+        return -(-self.rows // self.largest)
+
+    @property
+    def overlap(self) -> bool:
+        return self.rows // self.count < self.smallest
+
+    @property
+    def total(self) -> int:
+        """Rows of all pieces together."""
+        return self.count * self.smallest if self.overlap else self.rows
+
+    def cut(self, index: int) -> Cut:
+        rows, count, smallest = self.rows, self.count, self.smallest
+        if not self.overlap:
+            return Cut(rows * index // count, rows * (index + 1) // count)
+        if index < count - 1:
+            return Cut(index * smallest, (index + 1) * smallest)
+        return Cut(rows - smallest, rows, count * smallest - rows)
 
 
 class Split:
-    """One request in pieces, which are views of its arrays."""
+    """One request in pieces, which are views of its arrays.
 
-    def __init__(self, model: str, parts: list[Cut]) -> None:
+    They are made one at a time: the first one enters the queue with the request, each further one when the one before
+    has left. `rest` counts the rows of those that follow, and of those that wait to run again.
+    """
+
+    def __init__(self, whole: Piece, model: str, largest: int, smallest: int) -> None:
         self.pieces: list[Piece] = []
+        self.row_bytes = whole.nbytes // whole.rows
+        self._whole = whole
         self._model = model
-        self._known = [part.known for part in parts]
+        self._cuts = Cuts(whole.rows, largest, smallest)
+        self.rest = self._cuts.total
+        self._waits_for = self._cuts.count
+        self._following: Iterator[Piece] = (self._made(index) for index in range(self._waits_for))
         self._answers: dict[Piece, Rows] = {}
-        self._waits_for = len(parts)
         self._newest = (-1, -1)  # epoch and version: numbers of versions fall again in a rollback, epochs never do
         self._rounds = 0
 
-    def place(self, piece: Piece, answer: Answered, rows: Rows) -> list[Piece]:
-        """Take a piece's rows; with the last of them answer the request, or name the pieces to be run again."""
+    def next(self, rank: float) -> Piece | None:
+        """The piece that enters the queue now, with this rank; None if no more follow."""
+        piece = next(self._following, None)
+        if piece is not None:
+            piece.rank = rank
+            self.rest -= piece.rows
+        return piece
+
+    def _made(self, index: int) -> Piece:
+        whole, (start, stop, _) = self._whole, self._cuts.cut(index)
+        arrays = [array[start:stop] for array in whole.arrays]
+        nbytes = (stop - start) * self.row_bytes
+        facts = whole.level, whole.arrival, whole.rank, whole.deadline, whole.future
+        piece = Piece(arrays, whole.shape, stop - start, nbytes, *facts, self)
+        if index:
+            piece.counted = 0  # the first one counts for all of them
+        self.pieces.append(piece)
+        return piece
+
+    def place(self, piece: Piece, answer: Answered, rows: Rows) -> bool:
+        """Take a piece's rows; with the last of them answer the request. True if pieces follow that must run again."""
         self._answers[piece] = rows
         if answer.epoch >= self._newest[0]:
             self._newest = (answer.epoch, answer.version)
         self._waits_for -= 1
-        return [] if self._waits_for else self._complete(piece)
+        return not self._waits_for and self._complete()
 
-    def _complete(self, last: Piece) -> list[Piece]:
-        version = self._newest[1]
+    def _complete(self) -> bool:
+        future, version = self._whole.future, self._newest[1]
         late = [piece for piece in self.pieces if self._answers[piece].version != version]
         if not late:
-            last.future.set_result(Rows(version, self._joined()))
+            future.set_result(Rows(version, self._joined()))
             self.dissolve()
         elif self._rounds == ROUNDS:
-            last.future.set_exception(VersionsDiffer(model=self._model, rounds=self._rounds))
+            future.set_exception(VersionsDiffer(model=self._model, rounds=self._rounds))
             self.dissolve()
         else:
-            self._rounds += 1
-            self._waits_for = len(late)
-            return late
-        return []
+            self._run_again(late)
+            return True
+        return False
+
+    def _run_again(self, late: list[Piece]) -> None:
+        self._rounds += 1
+        self._waits_for = len(late)
+        self._following = iter(late)
+        self.rest = sum([piece.rows for piece in late])
+        for piece in late:
+            piece.died = False
 
     def dissolve(self) -> None:
         """Let go of the pieces, so that their memory does not wait for the garbage collector."""
+        self._whole.arrays = []
+        self._following = iter(())
         self.pieces = []
         self._answers = {}
+        self.rest = 0
 
     def _joined(self) -> Arrays:
         answers = [self._answers[piece].outputs for piece in self.pieces]
+        known = [self._cuts.cut(index).known for index in range(len(answers))]
         return [
-            np.concatenate([array[known:] for array, known in zip(arrays, self._known, strict=True)])
+            np.concatenate([array[skip:] for array, skip in zip(arrays, known, strict=True)])
             for arrays in zip(*answers, strict=True)
         ]

@@ -84,11 +84,13 @@ class Signature(Constants):
 
         Raises InvalidInputData if an input is there under two names.
         """
-        own = {name: self._input_names.get(_plain(str(name)), name) for name in tensors}
-        if len(set(own.values())) < len(own):
-            twice = next(name for name in own.values() if list(own.values()).count(name) > 1)
-            raise InvalidInputData(name=twice, detail=f"sent twice, among {list(tensors)}")
-        return {own[name]: tensor for name, tensor in tensors.items()}
+        found: dict[str, T] = {}
+        for name, tensor in tensors.items():
+            own = self._input_names.get(_plain(str(name)), name)
+            if own in found:
+                raise InvalidInputData(name=own, detail="sent under two of its names")
+            found[own] = tensor
+        return found
 
     def output_named(self, name: str) -> str:
         """The output's own name for itself or for Triton's `OUTPUT__0` or `RESULT[0]`. Raises UnknownOutput."""
@@ -112,9 +114,10 @@ class Signature(Constants):
             self._check_known(tensors)
 
     def _check_known(self, tensors: Iterable[str]) -> None:
-        known = [spec.name for spec in self.inputs]
-        if strangers := [name for name in tensors if name not in known]:
-            raise UnknownInput(name=strangers[0], known=known)
+        known = dict.fromkeys(spec.name for spec in self.inputs)
+        for name in tensors:
+            if name not in known:
+                raise UnknownInput(name=name, known=list(known))
 
     @cached_property
     def _input_names(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,11 @@ def from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[Any]) 
     """
     if dtype.raw:
         raise InvalidInputData(name=name, detail=f"{dtype.oip} has no JSON form; send it as binary data")
-    values, kinds = data, set(map(type, data))
-    if list in kinds:
-        values = _flat(name, shape, data)
-        kinds = set(map(type, values))
+    values = _flat(name, shape, data)
     accepted = _ACCEPTED[np.dtype(dtype.numpy).kind]
-    if not kinds <= accepted:
+    if not set(map(type, values)) <= accepted:
         wrong = next(value for value in values if type(value) not in accepted)
-        raise InvalidInputData(name=name, detail=f"'data' holds {wrong!r:.40}, which is not {dtype.oip}")
+        raise InvalidInputData(name=name, detail=f"'data' holds {shown(wrong)}, which is not {dtype.oip}")
     if len(values) != math.prod(shape):
         expected = math.prod(shape)
         raise WrongInputLength(name=name, got=len(values), unit="elements", shape=list(shape), expected=expected)
@@ -42,12 +40,29 @@ def from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[Any]) 
     return array
 
 
+def shown(value: Any) -> str:
+    """A JSON value in few characters. Lists and objects by their kind: they may be nested a thousand deep."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    return repr(value[:40] if isinstance(value, str) else value)
+
+
 def _flat(name: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:
-    # As objects: numpy would turn true into 1, large integers into floats, and strings into arrays of their longest.
-    found = np.asarray(data, object)
-    values: list[Any] = found.ravel().tolist()
-    if list in set(map(type, values)):
-        raise InvalidInputData(name=name, detail="'data' is a list of lists of unequal lengths")
-    if found.shape != shape and len(values) == math.prod(shape):
-        raise InvalidInputData(name=name, detail=f"'data' is nested as {list(found.shape)}, 'shape' is {list(shape)}")
+    """`data` as it is if nothing in it is a list; else unnested level by level, each as long as `shape` says.
+
+    No deeper than that, and not by numpy: it would turn true into 1, large integers into floats, strings into arrays
+    of their longest, and what is nested unequally into more than was sent.
+    """
+    values, depth = data, 0
+    while list in (kinds := set(map(type, values))):
+        depth += 1
+        if depth >= len(shape) or kinds != {list} or set(map(len, values)) != {shape[depth]}:
+            raise _nested_wrongly(name, shape)
+        values = list(chain.from_iterable(values))
+    if depth and (depth != len(shape) - 1 or len(data) != shape[0]):
+        raise _nested_wrongly(name, shape)
     return values
+
+
+def _nested_wrongly(name: str, shape: tuple[int, ...]) -> InvalidInputData:
+    return InvalidInputData(name=name, detail=f"'data' is nested, but not as its shape {list(shape)}")

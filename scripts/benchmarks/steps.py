@@ -27,7 +27,7 @@ from rich.table import Table
 from wire_steps import linked, listened
 
 from aoti_serve import Container
-from aoti_serve.config import BatchingConfig
+from aoti_serve.config import BatchingConfig, GatewayConfig
 from aoti_serve.gateway.batcher import Batcher
 from aoti_serve.gateway.plan import Plan, Planner
 from aoti_serve.link.messages import Answer
@@ -79,14 +79,14 @@ def measured(container: Container, rounds: int, folder: Path) -> dict[str, float
 
 
 def decoded(container: Container, row: Row, rounds: int) -> dict[str, float]:
-    planner, tail = Planner(container.signature), memoryview(row.tobytes())
+    planner, tail = Planner(container.signature, GatewayConfig()), memoryview(row.tobytes())
     binary, inline = head_of(row, binary=True), head_of(row, binary=False)
     plan = planner.plan(binary)
     return {
         "head, seen before": best(lambda: planner.plan(binary), rounds),
-        "head, new": best(lambda: Planner(container.signature).plan(binary), rounds),
+        "head, new": best(lambda: Planner(container.signature, GatewayConfig()).plan(binary), rounds),
         "binary input to array": best(lambda: arrays_of(plan.head, tail), rounds),
-        "JSON request to array": best(lambda: Planner(container.signature).plan(inline), rounds),
+        "JSON request to array": best(lambda: Planner(container.signature, GatewayConfig()).plan(inline), rounds),
     }
 
 
@@ -99,7 +99,7 @@ def run(container: Container, rounds: int) -> dict[str, float]:
 
 
 def answered(container: Container, row: Row, rounds: int) -> dict[str, float]:
-    planner = Planner(container.signature)
+    planner = Planner(container.signature, GatewayConfig())
     plan, as_json = (planner.plan(head_of(row, binary=binary)) for binary in (True, False))
     return {
         "answer, binary": best(lambda: encoded(plan, row), rounds),

@@ -36,7 +36,8 @@ from safetensors.torch import load_file, save_file
 from aoti_serve import WeightsClient
 from aoti_serve.app import build
 
-WIDTH, REPLICAS, PORT = 3200, 2, 8017
+WIDTH, REPLICAS = 3200, 2
+OUR_PORT, SERVE_PORT = 8017, 8018
 MB_PER_LAYER = (WIDTH * WIDTH + WIDTH) * 4 / 1e6
 
 
@@ -125,8 +126,8 @@ def measured(folder: Path, depth: int, rounds: int) -> Measured:
         "replicas": REPLICAS,
     }
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(http_options={"port": PORT}, logging_config={"enable_access_log": False})
-    serve.run(build({"models": [model]}), name="ours", route_prefix="/")
+    serve.start(http_options={"port": SERVE_PORT}, logging_config={"enable_access_log": False})
+    serve.run(build({"models": [model], "gateway": {"http_port": OUR_PORT}}), name="ours", route_prefix="/")
     rows, phases, peak = ours(files, rounds)
     serve.delete("ours")
     rows.append(reload(files, depth, rounds))
@@ -146,7 +147,7 @@ def ours(files: list[Path], rounds: int) -> tuple[list[Row], dict[str, float], f
         phases.append(last.phases)
 
     body, headers = request()
-    ask = asking("/v2/models/large/infer", body, headers)
+    ask = asking(OUR_PORT, "/v2/models/large/infer", body, headers)
     swap(1)
     with store_peak() as peak:
         rows = [
@@ -162,7 +163,7 @@ def reload(files: list[Path], depth: int, rounds: int) -> Row:
         while {ask().text for _ in range(8 * REPLICAS)} != {str(files[turn % 2])}:
             pass
 
-    ask = asking("/", b"", {})
+    ask = asking(SERVE_PORT, "/", b"", {})
     deploy(files[1], depth)
     return changed("reload by Serve, eager", ask, load, rounds)
 
@@ -231,8 +232,8 @@ def request() -> tuple[bytes, dict[str, str]]:
     return header + data, {"Inference-Header-Content-Length": str(len(header))}
 
 
-def asking(path: str, body: bytes, headers: dict[str, str]) -> Callable[[], httpx.Response]:
-    client = httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=120, trust_env=False)
+def asking(port: int, path: str, body: bytes, headers: dict[str, str]) -> Callable[[], httpx.Response]:
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False)
     return lambda: client.post(path, content=body, headers=headers).raise_for_status()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import uvloop
@@ -57,7 +57,8 @@ def linked(rows: int, rounds: int) -> Linked:
 
 async def _listened(folder: Path) -> float:
     port = free_port()
-    listener = Listener(_noop, GatewayConfig(http_port=port), f"steps {port}")
+    noop: Any = _noop  # to uvicorn, types that Starlette does not have
+    listener = Listener(noop, GatewayConfig(http_port=port), f"steps {port}")
     await listener.open()
     url, row = f"http://127.0.0.1:{port}{V2_PATH}", request("v2", rows_of(1))
     began = time.process_time()

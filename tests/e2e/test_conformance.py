@@ -129,7 +129,7 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_sent(served: Server) ->
         wire.send(posted(b"", {"Content-Length": str(MAX_BODY + 1)}))
         answer = wire.answer()
     assert answer.status == 413
-    assert "max_body_bytes" in json.loads(answer.body)["error"]
+    assert "gateway.max_" in json.loads(answer.body)["error"]
 
 
 def test_a_chunked_body_beyond_the_limit_is_refused_where_it_passes_it(served: Server) -> None:
@@ -138,7 +138,14 @@ def test_a_chunked_body_beyond_the_limit_is_refused_where_it_passes_it(served: S
 
 
 def test_a_body_of_exactly_the_limit_is_read(served: Server) -> None:
-    assert_error(served.http.post(INFER, content=b"x" * MAX_BODY), 400)
+    binary = {"Inference-Header-Content-Length": "2"}
+    assert_error(served.http.post(INFER, content=b"{}" + b"x" * (MAX_BODY - 2), headers=binary), 400)
+
+
+def test_json_beyond_its_limit_is_refused_with_the_way_out(served: Server) -> None:
+    response = served.http.post(INFER, content=b"[" * MAX_BODY)
+    assert_error(response, 413)
+    assert "binary" in response.json()["error"]
 
 
 def test_more_rows_than_may_wait_are_told_when_to_come_again(served: Server) -> None:

@@ -142,4 +142,4 @@ def test_bodies_that_are_no_requests_get_a_400(server: Server) -> None:
 def test_a_body_above_the_limit_gets_a_413(server: Server) -> None:
     response = server.post_infer(b"x" * (64 * 2**20 + 1), {})
     assert response.status_code == 413
-    assert "max_body_bytes" in response.json()["error"]
+    assert "max_json_bytes" in response.json()["error"]

@@ -12,6 +12,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError
 
+from aoti_serve.address import Address
 from aoti_serve.cluster import census, registry
 from aoti_serve.cluster.census import Census
 from aoti_serve.cluster.registry import Registry
@@ -92,19 +93,30 @@ async def test_what_may_answer_already_is_waited_for(replica: ActorHandle[Any]) 
         return all(report.holds(COMMITTED) for report in reports)
 
     assert not holds(await made.until(holds, 0.01))
-    await made.sync(Report("r1", turn=1, runners=2, epoch=5), replica, None)
+    await made.sync(Report("r1", turn=1, epoch=5), replica, None)
     assert holds(await made.until(holds, 0.01))
-    assert made.target.runners == 2
 
 
 async def test_a_newcomer_counts_for_nothing_until_it_has_joined(replica: ActorHandle[Any]) -> None:
     made = Registry(1, COMMITTED)
-    joining = Report("r1", turn=1, runners=2, joining=True, epoch=5)
+    joining = Report("r1", address=address("r1"), turn=1, joining=True, epoch=5)
     await made.sync(joining, replica, None)
-    assert made.target.runners == 0
-    await made.sync(Report("r1", turn=2, runners=2, epoch=5), replica, None)
+    assert not made.target.addresses
+    await made.sync(Report("r1", address=address("r1"), turn=2, epoch=5), replica, None)
     await made.sync(joining, replica, None)  # held up on the way, it arrives again
-    assert made.target.runners == 2
+    assert made.target.addresses == (address("r1"),)
+
+
+async def test_replicas_learn_that_there_are_members_on_other_nodes(replica: ActorHandle[Any]) -> None:
+    made = Registry(1, COMMITTED)
+    await made.sync(Report("r1", node="one"), replica, None)
+    assert not made.target.spread
+    await made.sync(Report("g1", node="two"), replica, None)
+    assert made.target.spread
+
+
+def address(name: str) -> Address:
+    return Address(name, "node", "/a/path", runners=1, key=b"")
 
 
 async def test_a_member_hears_of_a_change_at_once(replica: ActorHandle[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,10 +136,10 @@ async def test_a_member_hears_of_a_change_at_once(replica: ActorHandle[Any], mon
 async def test_the_dead_are_forgotten_and_newcomers_are_not(replica: ActorHandle[Any]) -> None:
     made = Registry(1, COMMITTED)
     for member in ("r1", "dead", "new"):
-        await made.sync(Report(member, runners=1), replica, None)
+        await made.sync(Report(member, address=address(member)), replica, None)
     await made.keep(alive={"r1"}, known={"r1", "dead"})
     assert [report.member for report in made.reports] == ["r1", "new"]
-    assert made.target.runners == 2
+    assert made.target.addresses == (address("r1"), address("new"))
 
 
 @pytest.mark.parametrize(

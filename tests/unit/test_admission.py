@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def admission(store: Store, tmp_path: Path, **limits: int) -> Admission:
-    return Admission(store, "m", CONSTANTS, GatewayConfig(**limits), [str(tmp_path)])
+    return Admission(store, "m", CONSTANTS, GatewayConfig.model_validate(limits), [str(tmp_path)])
 
 
 def upload(store: Store, **changes: np.ndarray | None) -> Path:

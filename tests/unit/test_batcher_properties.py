@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, QueueFull, ReplicaDied, Unavailable
+from aoti_serve.gateway import deadlines
 from aoti_serve.gateway.batcher import DEFAULT_PRIORITY, Arrays, Batcher, Rows
-from aoti_serve.gateway.deadlines import TICK_S
+from aoti_serve.gateway.hold import TICK_S
+from aoti_serve.gateway.piece import Piece
 
 MS = 1e-3
 AGEING_MS = 10.0
 LARGEST_REQUEST = 100
 SOON = 1e-6
-EARLY = TICK_S + SOON  # a deadline that is so near another one is answered with it
+EARLY = deadlines.TICK_S + SOON  # a deadline that is so near another one is answered with it
 
 
 class Guilty(Exception):
@@ -190,12 +192,18 @@ class World:
         assert self.queue._under_way == self.running
         live = [entry[2] for queue in backlog._queues.values() for entry in queue.heap if entry[2].queue is queue]
         assert backlog.rows == sum(piece.rows for piece in live) == sum(backlog._rows_at)
-        assert backlog.nbytes == sum(piece.nbytes for piece in live)
+        splits = {piece.split for piece in live if piece.split}
+        assert len(splits) == sum(piece.split is not None for piece in live), "of a large request one piece waits"
+        assert backlog.later == sum(split.rest for split in splits)
+        assert backlog.nbytes == sum(piece.nbytes for piece in live) + sum(s.rest * s.row_bytes for s in splits)
         assert not any(piece.future.done() for piece in live)
         delay = self.config["max_queue_delay_ms"] * MS
         same = len({piece.level for piece in live}) == 1  # else the first to leave may not be the first that came
         due = [piece for piece in live if not delay or (same and piece.arrival + delay < now() - SOON)]
-        assert self.running >= runners or not due, "a runner idles"
+        held = self.queue._hold.plan
+        assert self.running >= runners or not due or held, "a runner idles"
+        if held and live:
+            self.check_held(live)
         widths: dict[object, int] = {}
         for piece in live:
             widths[piece.shape] = widths.get(piece.shape, 0) + piece.rows
@@ -204,9 +212,20 @@ class World:
         assert backlog.ample == len(ample)
         assert self.running >= 2 * runners or not [rows for rows in ample if rows >= largest or not delay]
 
+    def check_held(self, live: list[Piece]) -> None:
+        """It is the last free runner that waits, not for long, and nobody's deadline passes meanwhile."""
+        hold, plan = self.queue._hold, self.queue._hold.plan
+        assert plan is not None
+        longest = max(*self.services, 0) * MS
+        assert self.queue._returns.out or self.running < self.queue.runners
+        assert now() <= hold._began + plan.seconds + TICK_S + SOON
+        assert plan.seconds <= longest + SOON
+        if self.running == self.queue.runners - 1 and len({piece.shape for piece in live}) == 1:
+            assert not [piece for piece in live if piece.deadline and piece.deadline < hold._began + plan.seconds]
+
     def check_nothing_is_left(self) -> None:
         backlog = self.queue._backlog
-        assert (backlog.rows, backlog.nbytes, backlog.ample, self.queue._under_way) == (0, 0, 0, 0)
+        assert (backlog.rows, backlog.later, backlog.nbytes, backlog.ample, self.queue._under_way) == (0, 0, 0, 0, 0)
         assert (backlog._queues, set(backlog._rows_at), self.running) == ({}, {0}, 0)
 
     def check_outcome(self, request: Request) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from starlette.types import Message
 
-from aoti_serve.errors import BodyTooLarge
-from aoti_serve.gateway.bodies import read_body, stream_body
+from aoti_serve.errors import BodyTooLarge, InvalidBody, JsonTooLarge, ReadingTooMuch
+from aoti_serve.gateway.bodies import SMALL, Bound, ReadingBudget, Share, read_body, stream_body
 
 
 class Sender:
@@ -24,7 +24,8 @@ class Sender:
 
 
 async def read(sender: Sender, limit: int) -> bytes | bytearray:
-    return await read_body(sender.receive, sender.headers, limit, "s")
+    with Share(ReadingBudget(2**30)) as share:
+        return await read_body(sender.receive, sender.headers, Bound(limit, "gateway.max_body_bytes"), share)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ async def test_a_body_may_be_empty() -> None:
 async def test_an_announced_body_that_is_too_large_is_not_read_at_all(length: str) -> None:
     sender = Sender(b"x" * 11, length=length)
     with pytest.raises(BodyTooLarge, match=r"10 bytes \(gateway\.max_body_bytes\)"):
-        await read_body(sender.receive, sender.headers, 10, "gateway.max_body_bytes")
+        await read(sender, 10)
     assert sender.asked == 0
 
 
@@ -64,5 +65,74 @@ async def test_a_body_that_grows_too_large_is_not_read_to_its_end(length: str | 
 
 async def test_pieces_are_handed_on_as_they_come() -> None:
     sender = Sender(b"a", b"", b"bc")
-    seen = [(piece, sender.asked) async for piece in stream_body(sender.receive, sender.headers, 10, "s")]
+    seen = [(piece, sender.asked) async for piece in stream_body(sender.receive, sender.headers, Bound(10, "s"))]
     assert seen == [(b"a", 1), (b"bc", 3)]
+
+
+async def test_a_bound_says_what_is_raised_beyond_it() -> None:
+    sender = Sender(b"x" * 11, length="11")
+    with Share(ReadingBudget(100)) as share, pytest.raises(JsonTooLarge, match=r"10 bytes \(s\); send the tensors"):
+        await read_body(sender.receive, sender.headers, Bound(10, "s", JsonTooLarge), share)
+
+
+async def test_a_compressed_body_is_refused_in_few_words() -> None:
+    sender = Sender(b"")
+    sender.headers[b"content-encoding"] = b"gzip" * 5_000
+    with pytest.raises(InvalidBody, match="Content-Encoding 'gzipgzip") as caught:
+        await read(sender, 10)
+    assert len(str(caught.value)) < 200
+
+
+LARGE = 2 * SMALL
+BOUND = Bound(100 * LARGE, "s")
+
+
+async def read_together(sender: Sender, share: Share) -> bytes | bytearray:
+    return await read_body(sender.receive, sender.headers, BOUND, share)
+
+
+async def test_an_announced_body_has_its_room_before_it_is_read_and_until_it_is_answered() -> None:
+    budget = ReadingBudget(3 * LARGE)
+    first, second = (Sender(b"x" * LARGE, length=str(LARGE)) for _ in range(2))
+    large = Sender(b"", length=str(2 * LARGE + 1))
+    with Share(budget) as one:
+        await read_together(first, one)
+        assert budget.held == LARGE
+        with Share(budget) as other, pytest.raises(ReadingTooMuch, match=r"gateway\.max_reading_bytes.* again in 1 s"):
+            await read_together(large, other)
+        with Share(budget) as other:
+            await read_together(second, other)
+            assert budget.held == 2 * LARGE
+    assert budget.held == 0
+
+
+async def test_a_body_that_finds_no_room_is_not_read_at_all() -> None:
+    budget, sender = ReadingBudget(LARGE), Sender(b"", length=str(LARGE + 1))
+    with Share(budget) as share, pytest.raises(ReadingTooMuch) as caught:
+        await read_together(sender, share)
+    assert (sender.asked, budget.held, caught.value.http_status) == (0, 0, 503)
+
+
+@pytest.mark.parametrize("length", [pytest.param(None, id="chunked"), pytest.param("3", id="a-lie")])
+async def test_a_body_that_is_not_announced_takes_room_as_it_comes(length: str | None) -> None:
+    budget, sender = ReadingBudget(LARGE), Sender(*[b"x" * SMALL] * 10, length=length)
+    with Share(budget) as share, pytest.raises(ReadingTooMuch):
+        await read_together(sender, share)
+    assert (sender.asked, budget.held) == (3, 0)
+
+
+async def test_small_bodies_are_read_however_many_large_ones_are_on_their_way() -> None:
+    budget = ReadingBudget(LARGE)
+    with Share(budget) as hog, Share(budget) as share:
+        hog.grow(LARGE)
+        assert len(await read_together(Sender(b"x" * SMALL, length=str(SMALL)), share)) == SMALL
+        assert budget.held == LARGE
+
+
+async def test_the_room_is_given_back_when_a_request_fails() -> None:
+    budget = ReadingBudget(LARGE)
+    share = Share(budget)
+    share.grow(LARGE)
+    with pytest.raises(ValueError, match="mine"), share:
+        raise ValueError("mine")
+    assert budget.held == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -14,12 +14,42 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from aoti_serve.errors import InvalidBody, InvalidInput, InvalidInputData, WrongInputLength
-from aoti_serve.protocol.decode import InferRequest, decode_request
+from aoti_serve.config import GatewayConfig
+from aoti_serve.errors import (
+    AotiServeError,
+    InvalidBody,
+    InvalidInput,
+    InvalidInputData,
+    JsonTooLarge,
+    RepeatedOutput,
+    TooManyTensors,
+    WrongInputLength,
+)
+from aoti_serve.protocol.decode import arrays_of as arrays_behind
+from aoti_serve.protocol.decode import decode_head, head_length
+from aoti_serve.protocol.messages import RequestHead
 from aoti_serve.tensors import DTYPES, DType
 
 EVERY_DTYPE = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values()]
 JSON_DTYPES = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values() if not dtype.raw]
+
+
+LIMITS = GatewayConfig()
+LONGEST = 1024
+
+
+class InferRequest(NamedTuple):
+    """A request in full: `arrays` are its inputs in the head's order."""
+
+    head: RequestHead
+    arrays: list[NDArray[Any]]
+
+
+def decode_request(body: bytes, length: str | None = None, limits: GatewayConfig = LIMITS) -> InferRequest:
+    """As a gateway reads it; `length` is the header Inference-Header-Content-Length."""
+    split = head_length(body, length)
+    head = decode_head(body[:split], limits)
+    return InferRequest(head, arrays_behind(head, memoryview(body)[split:]))
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -182,6 +212,7 @@ def test_json_data_that_does_not_fit_its_type_is_refused_by_name(datatype: str, 
         pytest.param(entry(shape=[1] * 33, data=[1]), id="rank-33"),
         pytest.param(entry(shape=[2**32, 2**32]), id="huge-shape"),
         pytest.param(entry(shape=[0, 2**63], data=[]), id="huge-empty-shape"),
+        pytest.param(entry(shape=[2**24 + 1, 0], data=[]), id="rows-without-bytes"),
         pytest.param(entry(shape=[2**64]), id="size-beyond-64-bits"),
         pytest.param(entry(data=None), id="null-data"),
         pytest.param(entry(data=5), id="data-not-a-list"),
@@ -353,6 +384,135 @@ def test_strings_do_not_take_more_memory_than_they_have() -> None:
     assert peak < 10 * 2**20
 
 
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+def in_object(depth: int) -> bytes:
+    return b'{"a":' * depth + b"1" + b"}" * depth
+
+
+DEEP = [pytest.param(nested(990), id="lists"), pytest.param(in_object(990), id="objects")]
+PLACES = {
+    "body": b"%b",
+    "inputs": b'{"inputs": %b}',
+    "input": b'{"inputs": [%b]}',
+    "name": b'{"inputs": [{"name": %b}]}',
+    "datatype": b'{"inputs": [{"name": "x", "datatype": %b}]}',
+    "shape": b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": %b, "data": [1]}]}',
+    "size": b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [%b], "data": [1]}]}',
+    "data": b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": %b}]}',
+    "element": b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 1], "data": [[1], [%b]]}]}',
+    "parameters": b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "parameters": %b}]}',
+    "binary-size": b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], '
+    b'"parameters": {"binary_data_size": %b}}]}',
+    "outputs": b'{"inputs": [], "outputs": %b}',
+    "output": b'{"inputs": [], "outputs": [%b]}',
+    "output-name": b'{"inputs": [], "outputs": [{"name": %b}]}',
+    "binary-flag": b'{"inputs": [], "outputs": [{"name": "y", "parameters": {"binary_data": %b}}]}',
+    "id": b'{"inputs": [], "id": %b}',
+    "request-parameters": b'{"inputs": [], "parameters": %b}',
+    "timeout": b'{"inputs": [], "parameters": {"timeout": %b}}',
+    "priority": b'{"inputs": [], "parameters": {"priority": %b}}',
+    "binary-default": b'{"inputs": [], "parameters": {"binary_data_output": %b}}',
+}
+EVERYWHERE = [pytest.param(place, id=name) for name, place in PLACES.items()]
+
+
+@pytest.mark.parametrize("place", EVERYWHERE)
+@pytest.mark.parametrize("deep", DEEP)
+def test_what_is_nested_a_thousand_deep_is_refused_in_words_or_not_looked_at(place: bytes, deep: bytes) -> None:
+    """orjson reads 1,024 levels; Python's repr of as many is a RecursionError."""
+    only_invalid_input(place % deep, None)
+
+
+@pytest.mark.parametrize("place", EVERYWHERE)
+@pytest.mark.parametrize("long", [pytest.param("x", id="ascii"), pytest.param("\N{SNOWMAN}", id="three-bytes-each")])
+def test_no_error_is_as_long_as_what_was_sent(place: bytes, long: str) -> None:
+    only_invalid_input(place % f'"{long * 20_000}"'.encode(), None)
+    only_invalid_input(place % orjson.dumps([long * 9] * 9_000), None)
+    only_invalid_input(place % orjson.dumps({long * 9 + str(number): number for number in range(9_000)}), None)
+
+
+def test_a_shape_of_lists_is_told_so() -> None:
+    with pytest.raises(InvalidInputData, match=r"^input 'x': shape holds a list where a size belongs$"):
+        decode_request(PLACES["shape"] % nested(900))
+
+
+def test_data_is_never_nested_deeper_than_its_shape() -> None:
+    for shape in ([], [1], [1, 1], [1] * 32):
+        with pytest.raises(InvalidInputData, match="nested, but not as its shape"):
+            decode_request(message(entry(shape=shape, data=[[]])).replace(b"[[]]", nested(900)))
+
+
+def test_unequal_nesting_does_not_take_more_memory_than_it_has() -> None:
+    """Filled up to a box, 3,000 lists of one element and one of 3,000 would be nine million."""
+    data = [[1]] * 3_000 + [list(range(3_000))]
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInputData, match="'x'"):
+            decode_request(message(entry(shape=[3_001, 3_000], data=data)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * 2**20
+
+
+BROKEN = {"name": "x", "datatype": "no such type"}
+
+
+@pytest.mark.parametrize("what", ["inputs", "outputs"])
+def test_too_many_tensors_are_refused_before_one_is_read(what: str) -> None:
+    """Each of these is wrong in itself, and would say so."""
+    limits = GatewayConfig(max_request_tensors=3)
+    with pytest.raises(TooManyTensors, match=rf"^4 {what}, the limit is 3 \(gateway.max_request_tensors\)$"):
+        decode_request(message(**{"inputs": [], what: [BROKEN] * 4}), limits=limits)
+    with pytest.raises(TooManyTensors, match="100000"):
+        decode_request(message(**{"inputs": [], what: [{}] * 100_000}))
+    with pytest.raises(InvalidInput, match=r"'x'|binary_data|twice"):
+        decode_request(message(**{"inputs": [], what: [BROKEN] * 3}), limits=limits)
+
+
+def test_an_output_that_is_asked_for_twice_is_refused_by_name() -> None:
+    with pytest.raises(RepeatedOutput, match=r"^output 'y': asked for twice$"):
+        decode_request(message(outputs=[{"name": "y"}, {"name": "z"}, {"name": "y"}]))
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", "1", '""', "null", '{"a":1}', "[[1],[2]]"])
+def test_what_has_more_values_than_may_be_is_refused_before_it_is_read(value: str) -> None:
+    many = GatewayConfig(max_json_values=1_000)
+    body = b'{"inputs": [], "id": [%b]}' % b",".join([value.encode()] * 1_000)
+    with pytest.raises(JsonTooLarge, match=r"1000 values \(gateway.max_json_values\); send the tensors as binary data"):
+        decode_request(body, limits=many)
+
+
+def test_what_has_more_bytes_of_json_than_may_be_is_refused_before_it_is_read() -> None:
+    limits = GatewayConfig(max_json_bytes=100)
+    with pytest.raises(JsonTooLarge, match=r"100 bytes \(gateway.max_json_bytes\); send the tensors as binary data"):
+        decode_request(b"x" * 101, limits=limits)
+    with pytest.raises(InvalidBody, match="not JSON"):
+        decode_request(b"x" * 100, limits=limits)
+
+
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=4),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=4), inner),
+    )
+)
+def test_values_are_never_counted_too_low(value: Any) -> None:
+    body = orjson.dumps({"inputs": value})
+    with pytest.raises(AotiServeError) as caught:
+        decode_request(body, limits=GatewayConfig(max_json_values=max(1, values_in(value))))
+    assert isinstance(caught.value, JsonTooLarge)
+
+
+def values_in(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(1 + values_in(inner) for inner in value.values())
+    return 1 + sum(map(values_in, value)) if isinstance(value, list) else 1
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(width=64) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
@@ -383,7 +543,8 @@ NEARLY_REQUESTS = st.fixed_dictionaries(
 def only_invalid_input(body: bytes, header_length: str | None) -> None:
     try:
         request = decode_request(body, header_length)
-    except InvalidInput:
+    except InvalidInput as error:
+        assert len(str(error).encode()) <= LONGEST  # noqa: PT017  # of whichever error it is
         return
     for tensor, array in zip(request.head.inputs, request.arrays, strict=True):
         assert array.shape == tensor.shape

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from aoti_serve.protocol.encode import Encoded, encode_response
+from aoti_serve.protocol.encode import STEP, Encoded, encode_response, takes_long
 from aoti_serve.protocol.messages import InferResponse, RequestHead
 from aoti_serve.tensors import DTYPES, DType, TensorSpec
 
@@ -30,8 +30,12 @@ def response(*outputs: tuple[TensorSpec, NDArray[Any]]) -> InferResponse:
     return InferResponse("m", 3, None, list(outputs))
 
 
+def body_of(encoded: Encoded) -> bytes:
+    return b"".join(encoded.pieces)
+
+
 def header_of(encoded: Encoded) -> Any:
-    return json.loads(encoded.body[: encoded.header_length])
+    return json.loads(body_of(encoded)[: encoded.header_length])
 
 
 def arrays_of(dtype: DType, *, finite: bool) -> st.SearchStrategy[NDArray[Any]]:
@@ -53,7 +57,7 @@ def test_binary_outputs_leave_bit_by_bit(dtype: DType, data: st.DataObject) -> N
         "shape": list(array.shape),
         "parameters": {"binary_data_size": array.nbytes},
     }
-    assert encoded.body[encoded.header_length :] == array.tobytes()
+    assert body_of(encoded)[encoded.header_length :] == array.tobytes()
 
 
 @pytest.mark.parametrize("dtype", JSON_DTYPES)
@@ -102,7 +106,7 @@ def test_only_the_outputs_that_were_asked_as_binary_are_binary() -> None:
     encoded = encode_response(response(*outputs), request)
     forms = [(entry["name"], "data" in entry) for entry in header_of(encoded)["outputs"]]
     assert forms == [("a", False), ("b", True), ("c", False)]
-    assert encoded.body[encoded.header_length :] == a.tobytes() + c.tobytes()
+    assert body_of(encoded)[encoded.header_length :] == a.tobytes() + c.tobytes()
 
 
 @pytest.mark.parametrize("asked", [pytest.param(AS_JSON, id="json"), pytest.param(AS_BINARY, id="binary")])
@@ -115,7 +119,7 @@ def test_strides_do_not_show(asked: RequestHead, step: int) -> None:
 
 def test_an_empty_binary_output_still_has_a_header_length() -> None:
     encoded = encode_response(response((spec(), np.empty((0, 4), np.float32))), AS_BINARY)
-    assert encoded.header_length == len(encoded.body)
+    assert encoded.header_length == len(body_of(encoded))
 
 
 def test_the_answer_says_model_version_and_id() -> None:
@@ -125,3 +129,35 @@ def test_the_answer_says_model_version_and_id() -> None:
 
 def test_an_id_that_was_not_sent_is_not_answered() -> None:
     assert "id" not in header_of(encode_response(response(), AS_JSON))
+
+
+@pytest.mark.parametrize("size", [STEP, STEP + 1, 3 * STEP])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "bool", "int64"])
+def test_a_large_output_is_written_a_step_at_a_time_and_says_the_same(size: int, dtype: str) -> None:
+    array = (np.arange(size) % 2).astype(DTYPES[dtype].numpy)
+    encoded = encode_response(InferResponse("m", 1, "[\0]", [(spec(dtype=dtype), array)]), AS_JSON)
+    found = header_of(encoded)
+    assert max(map(len, encoded.pieces)) < 32 * STEP
+    assert (len(encoded.pieces) > 1, encoded.header_length) == (size > STEP, None)
+    assert found["id"] == "[\0]"
+    values = found["outputs"][0]["data"]
+    assert len(values) == size
+    if dtype != "bfloat16":
+        np.testing.assert_array_equal(np.array(values, array.dtype), array)
+
+
+def test_large_and_small_json_and_binary_outputs_lie_in_the_order_of_the_outputs() -> None:
+    asked = RequestHead(id=None, outputs=["a", "b", "c", "d"], binary=["b", "d"])
+    arrays = [np.full(size, number, np.int16) for number, size in enumerate((STEP + 1, 3, 2 * STEP, 2 * STEP))]
+    encoded = encode_response(response(*zip((spec(name, "int16") for name in "abcd"), arrays, strict=True)), asked)
+    found = header_of(encoded)["outputs"]
+    assert [len(entry.get("data", ())) for entry in found] == [STEP + 1, 0, 2 * STEP, 0]
+    assert {*found[0]["data"]} | {*found[2]["data"]} == {0, 2}
+    assert body_of(encoded)[encoded.header_length :] == arrays[1].tobytes() + arrays[3].tobytes()
+
+
+def test_only_much_json_takes_long() -> None:
+    half = np.zeros(STEP // 2 + 1, np.float32)
+    assert not takes_long(response((spec("a"), half)), AS_JSON)
+    assert takes_long(response((spec("a"), half), (spec("b"), half)), AS_JSON)
+    assert not takes_long(response((spec("a"), half), (spec("b"), half)), AS_BINARY)

@@ -109,3 +109,28 @@ def test_stage_failed_takes_its_status_from_its_cause(cause: object, status: int
 
 def test_server_refused_takes_the_status_of_the_server() -> None:
     assert ServerRefused(status=409, detail="busy").http_status == 409
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{SNOWMAN}", "\N{GRINNING FACE}", "\n"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_is_longer_than_it_may_be_whatever_the_facts(kind: type[AotiServeError], letter: str) -> None:
+    for long in (letter * 100_000, [letter] * 100_000):
+        facts = {name: long if isinstance(fact, str) else fact for name, fact in facts_of(kind).items()}
+        said = str(kind(**facts))
+        assert len(said.encode()) <= kind.longest
+        assert "…" in said or "{" not in kind.text
+
+
+def test_an_error_that_a_client_can_meet_takes_a_kilobyte_at_most() -> None:
+    longer = {kind for kind in subclasses() if kind.longest > 1024}
+    assert longer == set(subclasses(errors.PackageError))
+
+
+def test_a_long_fact_leaves_room_for_the_others() -> None:
+    said = str(errors.UnknownInput(name="n" * 5_000, known=["x", "y"]))
+    assert said.startswith("input 'nnn")
+    assert said.endswith("…': the model has no such input; it has ['x', 'y']")
+
+
+def test_what_is_no_text_in_utf8_is_shortened_all_the_same() -> None:
+    assert len(str(UnknownTensor(name="\udc80" * 5_000)).encode()) <= 1024

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+from starlette.types import Receive, Scope, Send
 from wired import LARGE, answer, echo, everything, read, status_of, wired
 
 
@@ -52,7 +52,7 @@ def test_a_bad_request_behind_good_ones_is_refused_after_their_answers() -> None
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 def test_an_answer_without_a_length_is_framed_as_the_version_says(version: bytes) -> None:
-    async def stream(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for piece in (b"one", b"two"):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -82,7 +82,7 @@ def test_an_offer_of_another_protocol_is_passed_over(protocol: bytes) -> None:
 
 
 def test_an_answer_to_head_has_a_length_and_no_body() -> None:
-    async def five(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def five(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, 200, b"hello")
 
     with wired(five) as served, served.connect() as client:
@@ -96,7 +96,7 @@ def test_an_answer_to_head_has_a_length_and_no_body() -> None:
 def test_a_line_break_in_a_header_of_the_answer_is_an_error_of_ours(
     value: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def injected(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def injected(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, 200, b"", (b"x-request-id", value))
 
     with wired(injected) as served, served.connect() as client:
@@ -108,7 +108,7 @@ def test_a_line_break_in_a_header_of_the_answer_is_an_error_of_ours(
 
 
 def test_an_application_that_fails_is_answered_for_in_json(caplog: pytest.LogCaptureFixture) -> None:
-    async def fails(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def fails(scope: Scope, receive: Receive, send: Send) -> None:
         raise ValueError("a secret")
 
     with wired(fails) as served, served.connect() as client:
@@ -121,8 +121,8 @@ def test_an_application_that_fails_is_answered_for_in_json(caplog: pytest.LogCap
 
 
 def test_what_proxies_say_of_a_client_is_not_believed() -> None:
-    async def whose(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        await answer(send, 200, repr((scope["client"][0], scope["scheme"])).encode())  # type: ignore[typeddict-item,index]
+    async def whose(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, 200, repr((scope["client"][0], scope["scheme"])).encode())
 
     with wired(whose) as served, served.connect() as client:
         client.sendall(
@@ -134,8 +134,8 @@ def test_what_proxies_say_of_a_client_is_not_believed() -> None:
 def test_an_application_learns_that_its_client_has_gone() -> None:
     gone = asyncio.Event()
 
-    async def waits(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        if scope["path"] == "/gone":  # type: ignore[typeddict-item]
+    async def waits(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/gone":
             await gone.wait()
             return await answer(send, 200, b"gone")
         assert await read(receive) == b""
@@ -157,14 +157,14 @@ def test_an_application_that_reads_slowly_holds_the_client_back(chunked: bool) -
     taken: list[int] = []
     turn, hurry = asyncio.Semaphore(0), asyncio.Event()
 
-    async def slow(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         more: Any = True
         while more:
             if not hurry.is_set():
                 await turn.acquire()
             message = await receive()
-            taken.append(len(message["body"]))  # type: ignore[typeddict-item]
-            more = message["more_body"]  # type: ignore[typeddict-item]
+            taken.append(len(message["body"]))
+            more = message["more_body"]
         await answer(send, 200, b"")
 
     length = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(LARGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import multiprocessing
 import threading
@@ -9,7 +10,7 @@ from collections import Counter
 from multiprocessing.connection import Connection
 
 import pytest
-from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+from starlette.types import Receive, Scope, Send
 from wired import HOST, LARGE, Wired, answer, echo, everything, loop_in_a_thread, refuse, status_of, wired
 
 from aoti_serve.gateway.listener import server
@@ -59,7 +60,7 @@ class Door:
     def __init__(self) -> None:
         self.open = True
 
-    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.open:
             await echo(scope, receive, send)
         else:
@@ -111,9 +112,10 @@ class Clients:
             thread.join()
 
 
-def test_when_the_only_listener_goes_everybody_is_answered_until_the_port_is_closed() -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_when_the_only_listener_goes_everybody_is_answered_until_the_port_is_closed(host: str) -> None:
     door = Door()
-    with wired(door) as served:
+    with wired(door, host=host) as served:
         clients = Clients(served.address[1])
         assert clients.answered.wait(20)
         door.open = False
@@ -134,6 +136,42 @@ def come_and_go(port: int, orders: Connection) -> None:
             door.open = False
             served.close(20)
             orders.send("closed")
+
+
+def test_an_idle_connection_is_closed_on_the_way_out_and_a_busy_one_is_answered_first() -> None:
+    release = asyncio.Event()
+
+    async def busy(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["path"] == "/busy":  # type: ignore[typeddict-item]
+            await release.wait()
+        await answer(send, 200, b"")
+
+    with wired(busy) as served:
+        with served.connect() as idle, served.connect() as waiting:
+            idle.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert b"connection: close" not in idle.recv(2**16)
+            waiting.sendall(b"GET /busy HTTP/1.1\r\n\r\n")
+            served.clock.now += 2
+            closing = threading.Thread(target=served.close, args=[20])
+            closing.start()
+            last = b""
+            while b"connection: close" not in last:  # until it has heard that it is the last
+                idle.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                last = idle.recv(2**16)
+            assert everything(idle) == b""
+            served.call(release.set)
+            assert b"connection: close" in everything(waiting)
+        closing.join()
+
+
+def test_what_is_in_flight_is_cut_in_the_end() -> None:
+    async def stuck(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        await asyncio.Event().wait()
+
+    with wired(stuck) as served, served.connect() as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        served.close(0.1)
+        assert everything(client) == b""
 
 
 def test_when_one_of_two_listeners_goes_nobody_sees_anything_but_answers() -> None:

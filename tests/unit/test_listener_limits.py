@@ -7,8 +7,10 @@ import socket
 
 import orjson
 import pytest
-from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+from starlette.types import Receive, Scope, Send
 from wired import Wired, answer, echo, everything, status_of, wired
+
+from aoti_serve.gateway.listener import server
 
 HEAD = b"POST / HTTP/1.1\r\nhost: x\r\n"
 
@@ -140,8 +142,8 @@ def test_a_body_may_take_as_long_as_it_keeps_pace() -> None:
 
 
 def test_a_body_that_waits_for_the_application_is_not_late() -> None:
-    async def slow(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        if scope["path"] == "/slow":  # type: ignore[typeddict-item]
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
             await released.wait()
         await echo(scope, receive, send)
 
@@ -166,8 +168,8 @@ def test_a_body_that_waits_for_the_application_is_not_late() -> None:
 
 
 def test_a_client_that_waits_for_100_continue_is_not_late() -> None:
-    async def busy(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        if scope["path"] == "/wait":  # type: ignore[typeddict-item]
+    async def busy(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/wait":
             await asyncio.Event().wait()
         await echo(scope, receive, send)
 
@@ -181,7 +183,7 @@ def test_a_client_that_waits_for_100_continue_is_not_late() -> None:
 
 
 def test_a_client_that_takes_nothing_is_cut() -> None:
-    async def much(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def much(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, 200, b"a" * 64 * 2**20)
 
     with wired(much) as served, served.connect() as client:
@@ -210,3 +212,12 @@ def test_a_flood_of_pipelined_requests_ends_after_those_that_are_answered() -> N
         answered = sent(served, b"GET / HTTP/1.1\r\n\r\n" * 1000)
         assert answered.count(b"HTTP/1.1 200") == 65
         assert refused(answered[answered.rindex(b"HTTP/1.1") :])[0] == 400
+
+
+def test_a_flood_of_connections_gets_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SURPLUS", 0)
+    with wired(echo, max_connections=1) as served, served.connect() as one:
+        one.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert status_of(one.recv(2**16)) == 200
+        with served.connect() as two:
+            assert two.recv(1) == b""

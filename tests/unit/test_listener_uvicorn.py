@@ -39,7 +39,7 @@ LEANED_ON = {
 OVERRIDDEN = {
     Connection: {
         "__init__", "connection_lost", "connection_made", "data_received", "on_body", "on_header",
-        "on_headers_complete", "on_message_begin", "on_message_complete", "on_response_complete",
+        "on_headers_complete", "on_message_begin", "on_message_complete", "on_response_complete", "shutdown",
     },
     Exchange: {"__init__", "receive", "send", "send_500_response"},
 }  # fmt: skip

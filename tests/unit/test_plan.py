@@ -6,8 +6,21 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from aoti_serve.errors import InvalidInputData, MissingInput, UnknownOutput, WrongInputDtype, WrongInputShape
+from aoti_serve.config import GatewayConfig
+from aoti_serve.errors import (
+    AotiServeError,
+    EmptyRows,
+    InvalidInputData,
+    MissingInput,
+    RepeatedOutput,
+    TooManyRows,
+    UnknownOutput,
+    WrongInputDtype,
+    WrongInputShape,
+)
 from aoti_serve.gateway.plan import Planner
 from aoti_serve.model.signature import Signature
 from aoti_serve.tensors import Dim, TensorSpec
@@ -26,6 +39,10 @@ SIGNATURE = Signature(
 )
 
 
+def planner_of(signature: Signature, **limits: int) -> Planner:
+    return Planner(signature, GatewayConfig.model_validate(limits))
+
+
 def head(*inputs: dict[str, Any], **rest: Any) -> bytes:
     return json.dumps({"inputs": inputs, **rest}).encode()
 
@@ -41,27 +58,27 @@ def n(rows: int = 2, **changes: Any) -> dict[str, Any]:
 
 
 def test_inputs_are_found_in_the_signatures_order_whatever_the_clients() -> None:
-    assert Planner(SIGNATURE).plan(head(n(), x())).order == (1, 0)
-    assert Planner(SIGNATURE).plan(head(n(name="INPUT__1"), x(name="INPUT__0"))).order == (1, 0)
+    assert planner_of(SIGNATURE).plan(head(n(), x())).order == (1, 0)
+    assert planner_of(SIGNATURE).plan(head(n(name="INPUT__1"), x(name="INPUT__0"))).order == (1, 0)
 
 
 def test_outputs_are_those_that_were_asked_for_in_that_order() -> None:
     asked = [{"name": "OUTPUT__1", "parameters": {"binary_data": True}}, {"name": "y"}]
-    plan = Planner(SIGNATURE).plan(head(x(), n(), outputs=asked))
+    plan = planner_of(SIGNATURE).plan(head(x(), n(), outputs=asked))
     assert [(place, spec.name) for place, spec in plan.outputs] == [(1, "z"), (0, "y")]
     assert [plan.head.wants_binary(spec.name) for _, spec in plan.outputs] == [True, False]
-    assert [place for place, _ in Planner(SIGNATURE).plan(head(x(), n())).outputs] == [0, 1]
+    assert [place for place, _ in planner_of(SIGNATURE).plan(head(x(), n())).outputs] == [0, 1]
 
 
 def test_the_same_head_is_read_once() -> None:
-    planner = Planner(SIGNATURE)
+    planner = planner_of(SIGNATURE)
     assert planner.plan(head(x(), n())) is planner.plan(head(x(), n()))
     assert planner.plan(head(x(), n(), id="a")).head.id == "a"
     assert planner.plan(head(x(), n(), id="b")).head.id == "b"
 
 
 def test_a_large_head_is_not_kept() -> None:
-    planner = Planner(SIGNATURE)
+    planner = planner_of(SIGNATURE)
     large = head(x(), n(), id="x" * 5000)
     assert planner.plan(large) is not planner.plan(large)
 
@@ -75,10 +92,11 @@ def test_a_large_head_is_not_kept() -> None:
         pytest.param(head(x(0), n(0)), WrongInputShape, id="too-few-rows"),
         pytest.param(head(x(), n(), x(name="INPUT__0")), InvalidInputData, id="twice"),
         pytest.param(head(x(), n(), outputs=[{"name": "w"}]), UnknownOutput, id="output"),
+        pytest.param(head(x(), n(), outputs=[{"name": "y"}, {"name": "OUTPUT__0"}]), RepeatedOutput, id="output-twice"),
     ],
 )
 def test_what_does_not_fit_is_refused_each_time(message: bytes, error: type[Exception]) -> None:
-    planner = Planner(SIGNATURE)
+    planner = planner_of(SIGNATURE)
     for _ in range(2):
         with pytest.raises(error):
             planner.plan(message)
@@ -86,4 +104,96 @@ def test_what_does_not_fit_is_refused_each_time(message: bytes, error: type[Exce
 
 def test_more_rows_than_the_model_takes_are_no_error_here() -> None:
     """The batcher splits them."""
-    assert Planner(SIGNATURE).plan(head(x(100), n(100))).head.inputs[0].shape == (100, 2)
+    assert planner_of(SIGNATURE).plan(head(x(100), n(100))).head.inputs[0].shape == (100, 2)
+
+
+def test_an_output_is_answered_once_and_an_empty_list_means_all() -> None:
+    plan = planner_of(SIGNATURE).plan(head(x(), n(), outputs=[]))
+    assert [place for place, _ in plan.outputs] == [0, 1]
+    asked = [{"name": "z", "parameters": {"binary_data": True}}, {"name": "z"}]
+    with pytest.raises(RepeatedOutput, match=r"^output 'z': asked for twice$"):
+        planner_of(SIGNATURE).plan(head(x(), n(), outputs=asked))
+
+
+def test_a_request_has_a_largest_number_of_rows() -> None:
+    planner = planner_of(SIGNATURE, max_request_rows=100)
+    assert planner.plan(head(x(100), n(100))).order == (0, 1)
+    with pytest.raises(TooManyRows, match=r"^101 rows, the limit is 100 \(gateway.max_request_rows\)$"):
+        planner.plan(head(x(101), n(101)))
+
+
+TOKENS = TensorSpec(name="tokens", dtype="int64", shape=(BATCH, Dim(symbol="length")))
+LABELS = TensorSpec(name="labels", dtype="int64", shape=(BATCH,))
+TEXTS = Signature(inputs=(TOKENS,), outputs=(LABELS,), constants=())
+
+
+def empty(*shape: int, name: str = "tokens") -> dict[str, Any]:
+    return {"name": name, "datatype": "INT64", "shape": list(shape), "data": []}
+
+
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [
+        pytest.param([140_737_488_355_328, 0], InvalidInputData, id="2**47-rows"),
+        pytest.param([2**24, 0], TooManyRows, id="2**24-rows"),
+        pytest.param([64, 0], EmptyRows, id="64-rows"),
+        pytest.param([1, 0], EmptyRows, id="one-row"),
+    ],
+)
+def test_rows_without_bytes_are_refused(shape: list[int], error: type[Exception]) -> None:
+    """A client that sends no byte for a row could send any number of them."""
+    with pytest.raises(error):
+        planner_of(TEXTS).plan(head(empty(*shape)))
+
+
+def test_an_input_may_be_empty_if_its_rows_have_bytes_elsewhere() -> None:
+    both = Signature(inputs=(TOKENS, LABELS), outputs=(LABELS,), constants=())
+    labels = {"name": "labels", "datatype": "INT64", "shape": [2], "data": [1, 2]}
+    assert planner_of(both).plan(head(empty(2, 0), labels)).order == (0, 1)
+
+
+def test_no_rows_are_no_error_where_the_model_takes_none() -> None:
+    batch = Dim(symbol="batch")
+    none = Signature(
+        inputs=(TensorSpec(name="tokens", dtype="int64", shape=(batch, 3)),),
+        outputs=(TensorSpec(name="labels", dtype="int64", shape=(batch,)),),
+        constants=(),
+    )
+    assert planner_of(none).plan(head(empty(0, 3))).order == (0,)
+
+
+NAMES = st.sampled_from(["x", "n", "INPUT__0", "INPUT__1", "y", "z", "OUTPUT__0", "x" * 3000, ""])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.integers(-(2**70), 2**70) | st.floats() | NAMES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+INPUT = {
+    "name": NAMES | JSON,
+    "datatype": st.sampled_from(["FP32", "INT64"]) | JSON,
+    "shape": st.sampled_from([[1, 2], [1], [0, 2], [2**40, 0]]) | JSON,
+    "data": st.sampled_from([[1, 2], [[1, 2]], [1], []]) | JSON,
+    "parameters": st.none() | JSON,
+}
+OUTPUT = {"name": NAMES | JSON, "parameters": st.none() | st.just({"binary_data": True}) | JSON}
+REQUEST = {
+    "inputs": st.lists(st.fixed_dictionaries({}, optional=INPUT) | JSON, max_size=3) | JSON,
+    "outputs": st.none() | st.lists(st.fixed_dictionaries({}, optional=OUTPUT), max_size=3) | JSON,
+    "parameters": st.none() | JSON,
+    "id": st.none() | JSON,
+}
+
+
+@settings(deadline=None, max_examples=500)
+@given(request=st.fixed_dictionaries({}, optional=REQUEST) | JSON)
+def test_any_json_is_a_plan_or_is_refused_in_few_words(request: Any) -> None:
+    try:
+        plan = planner_of(SIGNATURE).plan(json.dumps(request).encode())
+    except AotiServeError as error:
+        refused = error
+    else:
+        assert sorted(plan.order) == [0, 1]
+        assert len({place for place, _ in plan.outputs}) == len(plan.outputs)
+        return
+    assert refused.http_status == 400
+    assert len(str(refused).encode()) <= 1024

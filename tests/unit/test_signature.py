@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aoti_serve.errors import InvalidInput, MissingInput, UnknownInput, UnknownOutput, WrongInputDtype, WrongInputShape
+from aoti_serve.errors import (
+    InvalidInput,
+    InvalidInputData,
+    MissingInput,
+    UnknownInput,
+    UnknownOutput,
+    WrongInputDtype,
+    WrongInputShape,
+)
 from aoti_serve.model.signature import IndexGuard, Signature
 from aoti_serve.model.tree import Tree
 from aoti_serve.tensors import Dim, Shaped, TensorSpec
@@ -129,6 +137,34 @@ NESTED = signature(
 )
 def test_an_input_goes_by_tritons_names_as_well(sent: str, own: str) -> None:
     assert NESTED.by_input({sent: 7}) == {own: 7}
+
+
+class Counted(str):
+    """A name that counts how often it is compared."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize("many", [1_000, 2_000])
+def test_a_thousand_strangers_are_looked_at_once_each(many: int) -> None:
+    """Two lists of names that are searched in each other would be a million comparisons."""
+    Counted.compared = 0
+    named = WHOLE.by_input({Counted(f"stranger {number}"): Shaped("bool", ()) for number in range(many)})
+    with pytest.raises(UnknownInput, match=r"^input 'stranger 0': "):
+        WHOLE.check_inputs(named)
+    assert Counted.compared < 10 * many
+
+
+def test_an_input_under_two_of_its_names_is_refused_by_its_own() -> None:
+    with pytest.raises(InvalidInputData, match=r"^input 'mask': sent under two of its names$"):
+        NESTED.by_input({"ids": 1, "INPUT__2": 2, "KWARGS[mask]": 3})
 
 
 def test_inputs_may_be_called_in_different_ways_in_one_call() -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import uvloop
-from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.listener import Listener
@@ -23,13 +23,13 @@ PATIENCE_S = 20.0
 LARGE = b"a" * 64 * 2**20
 
 
-async def answer(send: ASGISendCallable, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+async def answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def read(receive: ASGIReceiveCallable) -> bytes | None:
+async def read(receive: Receive) -> bytes | None:
     """The whole body, or None if the client has gone."""
     pieces = []
     while True:
@@ -41,14 +41,14 @@ async def read(receive: ASGIReceiveCallable) -> bytes | None:
             return b"".join(pieces)
 
 
-async def echo(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with the body of the request."""
     body = await read(receive)
     if body is not None:
         await answer(send, 200, body)
 
 
-async def refuse(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers 503 before it has read anything."""
     await answer(send, 503, b"later")
 
@@ -106,13 +106,13 @@ def loop_in_a_thread() -> Iterator[Loop]:
 class Wired:
     """A listener that answers, with a clock that the test moves."""
 
-    def __init__(self, loop: Loop, app: ASGI3Application, owner: str = "tests", **keys: Any) -> None:
+    def __init__(self, loop: Loop, app: ASGIApp, owner: str = "tests", **keys: Any) -> None:
         self._loop = loop
         self.clock = Clock()
-        self.config = GatewayConfig(host=HOST, **{"http_port": free_port(), **keys})
+        self.config = GatewayConfig(**{"host": HOST, "http_port": free_port(), **keys})
         self.listener = Listener(app, self.config, owner, self.clock)
         loop.run(self.listener.open())
-        self.address = self.listener.address
+        self.address = (HOST, self.listener.address[1])
 
     def after(self, seconds: float, step: float = 1.0) -> None:
         """So much later, with a sweep at every step."""
@@ -135,7 +135,7 @@ class Wired:
 
 
 @contextmanager
-def wired(app: ASGI3Application, owner: str = "tests", **keys: Any) -> Iterator[Wired]:
+def wired(app: ASGIApp, owner: str = "tests", **keys: Any) -> Iterator[Wired]:
     with loop_in_a_thread() as loop:
         served = Wired(loop, app, owner, **keys)
         try:

@@ -18,19 +18,28 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 64
 # Handshakes that have begun somewhere in a network are complete after this, or hardly ever.
 HANDSHAKE_S = 0.05
+# How long TLS waits for the client's farewell.
+TLS_END_S = 2.0
 # While there are no descriptors left, a look for new connections this often.
 EXHAUSTED_S = 1.0
 
 
 class Acceptor:
-    """Lives in one event loop. `connection` makes the protocol of an accepted socket."""
+    """Lives in one event loop. `connection` makes the protocol of an accepted socket, unless there is no `room`."""
 
     def __init__(
-        self, bound: list[Bound], connection: Callable[[], Connection], tls: ssl.SSLContext | None, handshake_s: float
+        self,
+        bound: list[Bound],
+        connection: Callable[[], Connection],
+        room: Callable[[], bool],
+        tls: ssl.SSLContext | None,
+        handshake_s: float,
     ) -> None:
         self._bound = bound
         self._connection = connection
-        self._handshake = {} if tls is None else {"ssl_handshake_timeout": handshake_s, "ssl_shutdown_timeout": 2.0}
+        self._room = room
+        times = {"ssl_handshake_timeout": handshake_s, "ssl_shutdown_timeout": TLS_END_S}
+        self._handshake = {} if tls is None else times
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self.handshaking: set[asyncio.Task[None]] = set()
@@ -49,6 +58,9 @@ class Acceptor:
             except OSError as error:
                 self._pause(listening, error)
                 return count
+            if not self._room():
+                sock.close()
+                continue
             sock.setblocking(False)
             task = self._loop.create_task(self._connect(sock))
             self.handshaking.add(task)

@@ -21,6 +21,7 @@ from aoti_serve.errors import StartFailed
 
 # Binding takes microseconds; only one that was stopped right then makes others wait.
 BINDING_S = 10.0
+POLL_S = 0.01
 
 
 class Claim:
@@ -62,7 +63,7 @@ def alone(port: int) -> Iterator[Path]:
     folder = private_folder() / f"port-{port}"
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
-        with FileLock(folder / "lock", timeout=BINDING_S):
+        with FileLock(folder / "lock").acquire(BINDING_S, poll_interval=POLL_S):
             yield folder
     except Timeout:
         detail = f"another process has been about to listen on port {port} for {BINDING_S:.0f} s; end it"

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import termios
-import urllib.parse
-from array import array
 from collections.abc import Callable
 
 import httptools
@@ -18,15 +14,14 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.listener.exchange import Exchange
 from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter, RequestMeter
 from aoti_serve.gateway.listener.refusals import (
-    BAD_REQUEST,
-    BAD_TARGET,
-    BAD_VERSION,
     HEAD_LATE,
     TOO_MANY_AT_ONCE,
     TOO_MANY_CONNECTIONS,
     Refusal,
     Refused,
 )
+from aoti_serve.gateway.listener.scope import complete_scope, refusal_for
+from aoti_serve.gateway.listener.transport import unread
 from aoti_serve.gateway.listener.upgrade import parser_after_upgrade
 
 # Reading stops while the application leaves more than this of a body.
@@ -72,9 +67,11 @@ class Connection(HttpToolsProtocol):
         self._unread_before: Refusal | None = None
         self._body_of_feed = 0
 
-    @property
-    def leaving(self) -> bool:
-        return self.shared.leaving
+    def shutdown(self) -> None:
+        """From now on every answer is the last, except one whose head has gone out and promises more."""
+        for exchange in filter(None, [self.answering, *(cycle for cycle, _ in self.pipeline)]):
+            if not exchange.response_started:
+                exchange.keep_alive = False
 
     # What the transport says
 
@@ -92,16 +89,14 @@ class Connection(HttpToolsProtocol):
             self.shared.emptied.set()
 
     def data_received(self, data: bytes) -> None:
-        if self.linger is not None:
-            if self.linger.took(len(data)):
-                self.transport.abort()
-            return
-        if self._unread_before is not None:
+        if self.linger is not None and self.linger.took(len(data)):
+            self.transport.abort()
+        if self.linger is not None or self._unread_before is not None:
             return
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            self._refuse(_refusal_for(error))
+            self._refuse(refusal_for(error))
         except Refused as error:
             self._refuse(error.refusal)
 
@@ -137,31 +132,17 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._meter.head(self.url, self.headers)
-        self._complete_scope()
+        complete_scope(self.scope, self.parser, self.url)
         self._in_head = False
-        before = self.answering
-        self.cycle = Exchange(self, self.scope["http_version"] == "1.1" and self.parser.should_keep_alive())
-        if before is None:
+        may_go_on = self.scope["http_version"] == "1.1" and self.parser.should_keep_alive()
+        self.cycle = Exchange(self, may_go_on and not self.shared.leaving)
+        if self.answering is None:
             self._answer(self.cycle)
         elif len(self.pipeline) < MAX_PIPELINED:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
         else:
             raise Refused(TOO_MANY_AT_ONCE)
-
-    def _complete_scope(self) -> None:
-        scope, version = self.scope, self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise Refused(BAD_VERSION)
-        url = httptools.parse_url(self.url)
-        if url.path is None:
-            raise Refused(BAD_TARGET)
-        path = url.path.decode("ascii")
-        scope["http_version"] = version
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["path"] = urllib.parse.unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
 
     def on_body(self, body: bytes) -> None:
         self._body_of_feed += len(body)
@@ -239,6 +220,8 @@ class Connection(HttpToolsProtocol):
         left = self.transport.get_write_buffer_size()
         if self._taken.stuck_for(left, elapsed) >= self._limits.write_timeout_s:
             self.transport.abort()
+        elif self.transport.is_closing():
+            return
         elif self.linger is not None:
             if not left and self.linger.waited(elapsed):
                 self.transport.abort()
@@ -262,21 +245,6 @@ class Connection(HttpToolsProtocol):
 
     def end_if_quiet(self, now: float, seconds: float) -> None:
         """For the way out: ends the connection if no request has begun for so long, nor waits in the socket."""
-        idle = self.linger is None and self.answering is None and not self._in_head
+        idle = not self.transport.is_closing() and self.linger is None and self.answering is None and not self._in_head
         if idle and now - self._since >= seconds and not unread(self.transport):
             self._end()
-
-
-def _refusal_for(error: httptools.HttpParserError) -> Refusal:
-    """The parser wraps what its callbacks raise."""
-    cause = error.__context__
-    if isinstance(cause, Refused):
-        return cause.refusal
-    return BAD_TARGET if isinstance(cause, httptools.HttpParserInvalidURLError) else BAD_REQUEST
-
-
-def unread(transport: asyncio.Transport) -> int:
-    """How many bytes have arrived that the event loop has not read yet."""
-    count = array("i", [0])
-    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
-    return count[0]

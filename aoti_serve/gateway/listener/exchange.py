@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from asyncio import Event
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from aoti_serve.gateway.listener.refusals import FAILED
-
-if TYPE_CHECKING:
-    from aoti_serve.gateway.listener.connection import Connection
 
 # Below this copying the body behind its head is quicker than a system call over two buffers.
 JOINED_BYTES = 64 * 2**10
@@ -30,7 +27,7 @@ class Exchange(RequestResponseCycle):
     stays in the pieces that have arrived. An answer that begins before the request has arrived ends the connection.
     """
 
-    def __init__(self, connection: Connection, keep_alive: bool) -> None:
+    def __init__(self, connection: HttpToolsProtocol, keep_alive: bool) -> None:
         super().__init__(
             scope=connection.scope,
             transport=connection.transport,
@@ -44,7 +41,6 @@ class Exchange(RequestResponseCycle):
             keep_alive=keep_alive,
             on_response=connection.on_response_complete,
         )
-        self._connection = connection
         self._pieces: list[bytes] = []
         self._head: bytes | None = None
         self._bodiless = False
@@ -95,7 +91,7 @@ class Exchange(RequestResponseCycle):
         if message["type"] != "http.response.start":
             raise RuntimeError(f"{message['type']} before http.response.start")
         self.waiting_for_100_continue = False
-        if self.more_body or self._connection.leaving:
+        if self.more_body:
             self.keep_alive = False
         status = message["status"]
         self._bodiless = self.scope["method"] == "HEAD" or status in (204, 304)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
+from typing import Any, cast
 
-from uvicorn._types import ASGI3Application
+from starlette.types import ASGIApp
 from uvicorn.config import Config
 
 from aoti_serve.config import GatewayConfig
@@ -16,6 +18,8 @@ from aoti_serve.gateway.listener.acceptor import Acceptor
 from aoti_serve.gateway.listener.connection import Connection, Shared
 from aoti_serve.gateway.listener.port import bind
 from aoti_serve.gateway.listener.tls import tls_context
+
+logger = logging.getLogger(__name__)
 
 SWEEP_S = 1.0
 # How long at the least clients and load balancers can learn that this server is about to go.
@@ -35,13 +39,13 @@ class Listener:
     """
 
     def __init__(
-        self, app: ASGI3Application, config: GatewayConfig, owner: str, clock: Callable[[], float] = time.monotonic
+        self, app: ASGIApp, config: GatewayConfig, owner: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._config = config
         self._clock = clock
         self._owner = owner
         self._uvicorn = Config(
-            app,
+            cast("Any", app),  # starlette and uvicorn type one interface differently
             interface="asgi3",
             lifespan="off",
             ws="none",
@@ -49,6 +53,7 @@ class Listener:
             proxy_headers=False,
             http=Connection,
         )
+        self._shared = Shared()
         self._address: tuple[str, int] | None = None
 
     @property
@@ -63,18 +68,23 @@ class Listener:
         assert config.http_port is not None
         tls = None if config.tls is None else tls_context(config.tls)
         self._uvicorn.load()
-        self._shared = Shared()
         self._date_answers()
         bound = await asyncio.to_thread(bind, config.host, config.http_port, self._owner)
         self._address = bound[0].socket.getsockname()[:2]
-        self._acceptor = Acceptor(bound, self._connection, tls, config.header_timeout_s)
+        self._acceptor = Acceptor(bound, self._connection, self._room, tls, config.header_timeout_s)
         self._acceptor.start()
         self._swept = self._clock()
         self._sweeping = loop.create_task(self._sweep())
 
+    @property
+    def _present(self) -> int:
+        return len(self._shared.connections) + len(self._acceptor.handshaking)
+
+    def _room(self) -> bool:
+        return self._present < self._config.max_connections + SURPLUS
+
     def _connection(self) -> Connection:
-        here = len(self._shared.connections) + len(self._acceptor.handshaking)
-        surplus = here > self._config.max_connections
+        surplus = self._present > self._config.max_connections
         return Connection(self._uvicorn, self._shared, self._config, self._clock, surplus)
 
     async def _sweep(self) -> None:
@@ -88,7 +98,11 @@ class Listener:
         now = self._clock()
         elapsed, self._swept = now - self._swept, now
         for connection in list(self._shared.connections):
-            connection.look(now, elapsed)
+            try:
+                connection.look(now, elapsed)
+            except Exception:  # whatever one connection's defect is, the limits hold for the others
+                logger.exception("a connection could not be looked at")
+                connection.transport.abort()
 
     def _date_answers(self) -> None:
         self._shared.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
@@ -102,10 +116,15 @@ class Listener:
 
         What remains: a client that sends its next request in the very moment in which its idle connection is closed
         finds it closed, as with any HTTP server, and asks again; one that connects in the last milliseconds asks
-        again after a second, by TCP itself.
+        again after a second, by TCP itself. Where the kernel has no socket filters, a connection in those milliseconds
+        may meet a reset, unless `net.ipv4.tcp_migrate_req` is 1 and another gateway has the port.
         """
+        if self._address is None:
+            return
         self._shared.leaving = True
-        deadline = self._clock() + seconds
+        for connection in self._shared.connections:
+            connection.shutdown()
+        deadline = asyncio.get_running_loop().time() + seconds
         await self._answered(deadline)
         await self._acceptor.close()
         await self._emptied(deadline)
@@ -115,11 +134,11 @@ class Listener:
     async def _answered(self, deadline: float) -> None:
         """What is in flight now has been answered, and the notice is over."""
         notice = asyncio.create_task(asyncio.sleep(NOTICE_S))
-        await asyncio.wait({notice, *self._shared.tasks}, timeout=max(0.0, deadline - self._clock()))
+        await asyncio.wait({notice, *self._shared.tasks}, timeout=max(0.0, _left(deadline)))
         notice.cancel()
 
     async def _emptied(self, deadline: float) -> None:
-        while (self._shared.connections or self._acceptor.handshaking) and self._clock() < deadline:
+        while (self._shared.connections or self._acceptor.handshaking) and _left(deadline) > 0:
             for connection in list(self._shared.connections):
                 connection.end_if_quiet(self._clock(), QUIET_S)
             self._shared.emptied.clear()
@@ -131,3 +150,7 @@ class Listener:
             connection.transport.abort()
         for task in [*self._shared.tasks, *self._acceptor.handshaking]:
             task.cancel()
+
+
+def _left(deadline: float) -> float:
+    return deadline - asyncio.get_running_loop().time()

@@ -7,12 +7,9 @@ told of the body only takes over.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import httptools
-
-if TYPE_CHECKING:
-    from aoti_serve.gateway.listener.connection import Connection
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 FRAMING = (b"content-length", b"transfer-encoding")
 
@@ -20,7 +17,7 @@ FRAMING = (b"content-length", b"transfer-encoding")
 class _AfterHead:
     """Passes the parser's callbacks on, once the head that stands in for the real one has been read."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: HttpToolsProtocol) -> None:
         self._connection = connection
         self.live = False
         self.on_body = connection.on_body
@@ -44,7 +41,9 @@ class _AfterHead:
         self.live = True
 
 
-def parser_after_upgrade(connection: Connection, headers: Iterable[tuple[bytes, bytes]]) -> httptools.HttpRequestParser:
+def parser_after_upgrade(
+    connection: HttpToolsProtocol, headers: Iterable[tuple[bytes, bytes]]
+) -> httptools.HttpRequestParser:
     """A parser that goes on behind the head with these headers, with its body first."""
     callbacks = _AfterHead(connection)
     parser = httptools.HttpRequestParser(callbacks)

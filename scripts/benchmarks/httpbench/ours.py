@@ -49,12 +49,11 @@ def contenders(model: Model, loads: Sequence[Load], *, more: bool) -> list[Conte
 def server(name: str, *models: Model, gateways: int = 1) -> Server:
     """`aoti-serve up` with these models behind so many gateways, and every other key at its default."""
     folder = models[0].package.parent
-    program = str(Path(sys.executable).parent / "aoti-serve")
 
     def command(port: int) -> list[str]:
         config = folder / f"{name}.yaml"
         config.write_text(yaml.safe_dump(_config(name, models, gateways, port, folder)))
-        return [program, "up", str(config)]
+        return [sys.executable, "-m", "aoti_serve", "up", str(config)]
 
     return Server(name, command, {TOKEN: secrets.token_hex(32)}, folder)
 

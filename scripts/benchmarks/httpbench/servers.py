@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import psutil
 
-START_S, STOP_S, POLL_S = 120.0, 40.0, 0.1
+START_S, STOP_S, POLL_S = 180.0, 40.0, 0.1
 MARK = "AOTI_SERVE_BENCH"
 
 

@@ -17,7 +17,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -45,7 +45,6 @@ def main() -> None:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started is ended on the way out
     torch.set_num_threads(1)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     try:
         with TemporaryDirectory(prefix="httpbench") as folder:
             outcomes = _outcomes(Path(folder), options.only)
@@ -65,9 +64,27 @@ def _outcomes(folder: Path, only: Sequence[str]) -> list[Outcome]:
     gc.freeze()  # a collection of all that torch has made would be a pause of the clients
     say("starting")
     with running(server, folder, lambda url: answers(url, (endpoint,))) as up:
+        _allow_many_connections()
         port = int(up.url.rpartition(":")[2])
         target = Target("127.0.0.1", port, server.env[TOKEN])
-        return [_outcome(case, up, target, folder) for case in cases]
+        return list(_survived(cases, up, target, folder))
+
+
+def _survived(cases: Sequence[Case], server: Running, target: Target, folder: Path) -> Iterator[Outcome]:
+    """Case by case, until one is the server's last."""
+    for case in cases:
+        yield _outcome(case, server, target, folder)
+        try:
+            server.check_alive()
+        except Failed as failure:
+            say(f"  {case.name}: {failure}")
+            return
+
+
+def _allow_many_connections() -> None:
+    """To this process alone: the server, which runs already, has what a user's shell gives it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _outcome(case: Case, server: Running, target: Target, folder: Path) -> Outcome:
@@ -83,7 +100,6 @@ def _outcome(case: Case, server: Running, target: Target, folder: Path) -> Outco
             said = uvloop.run(_attacked(case, target))
             time.sleep(AFTER_S)
         during = probe.stop()
-    server.check_alive()
     return Outcome(
         case.name, case.sends, dict(said), before, during, max(memory) - memory[0], time.monotonic() - began - AFTER_S
     )

@@ -27,7 +27,7 @@ def infer(model: str, body: bytes, headers: Mapping[str, str] | None = None) -> 
 
 def twins(model: str, count: int) -> bytes:
     """So many inputs, the last two of one name."""
-    names = [f"input_number_{index}" for index in range(count - 1)]
+    names = [f"in{index}" for index in range(count - 1)]
     return infer(model, _json(inputs=[_input(name, [1], [0]) for name in [*names, names[-1]]]))
 
 

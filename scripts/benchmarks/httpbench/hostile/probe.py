@@ -70,24 +70,15 @@ def main() -> None:
 
 def asked_until_told(place: tuple[str, int], request: bytes) -> tuple[list[float], int]:
     """The seconds of each request, and how many failed."""
+    client = _Client(place, request)
     waits: list[float] = []
-    failed, connection = 0, None
+    failed = 0
     while not select.select([sys.stdin], [], [], 0)[0]:
         began = time.perf_counter()
-        try:
-            connection = connection or socket.create_connection(place, PATIENCE_S)
-            kept = _answered(connection, request)
-        except OSError:
-            kept, failed, connection = False, failed + 1, None
-            time.sleep(AGAIN_S)
+        failed += not client.ask()
         waits.append(time.perf_counter() - began)
-        if connection is not None and not kept:
-            failed += 1
-            connection.close()
-            connection = None
     sys.stdin.readline()
-    if connection is not None:
-        connection.close()
+    client.close()
     return waits, failed
 
 
@@ -96,8 +87,34 @@ def summed_up(waits: list[float], failed: int) -> Waits:
     return Waits(len(waits), ordered[int(0.99 * (len(ordered) - 1))], ordered[-1], failed)
 
 
+class _Client:
+    """One connection, made anew when a request has failed."""
+
+    def __init__(self, place: tuple[str, int], request: bytes) -> None:
+        self._place = place
+        self._request = request
+        self._connection: socket.socket | None = None
+
+    def ask(self) -> bool:
+        """Whether the answer has status 200; it has been read to its end."""
+        good = False
+        try:
+            self._connection = self._connection or socket.create_connection(self._place, PATIENCE_S)
+            good = _answered(self._connection, self._request)
+        except OSError:
+            time.sleep(AGAIN_S)
+        if not good:
+            self.close()
+        return good
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
 def _answered(connection: socket.socket, request: bytes) -> bool:
-    """Whether the answer has status 200; read to its end. Raises OSError."""
+    """Raises OSError."""
     connection.sendall(request)
     got = bytearray()
     while (end := got.find(b"\r\n\r\n")) < 0:

@@ -1,0 +1,60 @@
+"""What becomes of requests whose run has failed, or that nobody waits for any more."""
+
+from __future__ import annotations
+
+from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, ReplicaDied, Unavailable
+from aoti_serve.gateway.backlog import Backlog
+from aoti_serve.gateway.batch import Batch
+from aoti_serve.gateway.piece import Piece
+
+
+class Failures:
+    """Of one model, in the gateway's event loop: decides what runs again, and tells the others."""
+
+    def __init__(self, model: str, backlog: Backlog) -> None:
+        self._model = model
+        self._backlog = backlog
+
+    def met(self, batch: Batch, error: BaseException) -> None:
+        """The batch says what of it must run again; the rest has its error."""
+        if isinstance(error, ReplicaDied):  # once it may be anybody's fault; alone and again, it is this request's
+            if batch.pieces[0].died:
+                self.fail(batch.pieces, PoisonousRequest(model=self._model).with_traceback(error.__traceback__))
+            else:
+                batch.scatter(self._kin(batch.pieces))
+        elif len(batch.pieces) == 1 or isinstance(error, Unavailable | DeadlineExceeded):
+            self.fail(batch.pieces, error)
+        else:
+            batch.halve()
+
+    def fail(self, pieces: list[Piece], error: BaseException) -> None:
+        for piece in pieces:
+            if not piece.future.done():
+                piece.future.set_exception(error)
+                if piece.split:
+                    self.withdraw(piece)
+
+    def expire(self, piece: Piece) -> None:
+        assert piece.deadline is not None
+        if not piece.future.done():
+            piece.future.set_exception(self.late(piece.deadline - piece.arrival))
+            self.withdraw(piece)
+
+    def late(self, timeout: float) -> DeadlineExceeded:
+        return DeadlineExceeded(model=self._model, timeout=f"{timeout:g}")
+
+    def withdraw(self, piece: Piece) -> None:
+        """Nobody needs this request any more: spend nothing on it that can be saved."""
+        for each in piece.family:
+            if each.queue:
+                self._backlog.withdraw(each)
+                each.arrays = []  # the heap may hold the piece for a while
+            elif each.batch:
+                each.batch.cancel_if_unwanted()
+        if piece.split:
+            self._backlog.drop(piece.split)
+
+    def _kin(self, pieces: list[Piece]) -> list[Piece]:
+        """What waits of the requests that a replica may have died over: no other one should meet it in company."""
+        splits = dict.fromkeys([piece.split for piece in pieces if piece.split])
+        return [piece for split in splits for piece in self._backlog.withdraw_all(split)]

@@ -1,0 +1,122 @@
+"""The last free runner waits a moment for those who are about to come back, where that pays."""
+
+from __future__ import annotations
+
+import math
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from aoti_serve.gateway.cost import Cost
+from aoti_serve.gateway.returns import Expected, Returns
+
+WORTH = 0.95  # of the time without it: less is within what is measured wrongly
+PATIENCE = 4.0  # times what is expected
+TICK_S = 1e-3  # uvloop's timers go off by so much earlier or later
+STAKE = 0.02  # of the time that batches take may be lost
+SAVED = 4.0  # batches' time is the most that may be lost at once
+LOOK = 64  # occasions
+
+
+class Plan(NamedTuple):
+    """What waits, who is expected, and until how many rows wait; how long at most; in which time they are answered."""
+
+    waiting: int
+    everybody: int
+    target: int
+    seconds: float
+    run: float
+
+
+def apart(waiting: int, company: int, everybody: int, cost: Cost) -> float:
+    """How much longer it takes to run what waits now, and then everybody who is expected, than some of them with it."""
+    together = cost.seconds(waiting + company) + cost.seconds(everybody - company)
+    return cost.seconds(waiting) + cost.seconds(everybody) - together
+
+
+def plan(waiting: int, largest: int, expected: Sequence[Expected], cost: Cost) -> Plan | None:
+    """What is best for those who wait and those who are expected, together; None if the former should run now.
+
+    The time in which all of them are answered counts: in a closed loop that is the time of a turn, and so everybody's
+    latency and the throughput as well.
+    """
+    if not expected:
+        return None
+    everybody = expected[-1].rows
+    most = (1 - WORTH) * (cost.seconds(waiting) + cost.seconds(everybody))
+    best = None
+    for back, seconds in expected:
+        company = min(back, largest - waiting)
+        saved = apart(waiting, company, everybody, cost)
+        if saved - seconds > most:
+            most = saved - seconds
+            limit = min(saved, max(PATIENCE * seconds, TICK_S))
+            best = Plan(waiting, everybody, waiting + company, limit, cost.seconds(waiting + company))
+    return best
+
+
+class Hold:
+    """In the gateway's event loop. The batcher asks before each batch that would leave for the last free runner.
+
+    The rows that it waits for end it; a timer, which calls `over`, is only there if they do not come. An account bounds
+    what wrong estimates cost: it is credited a `STAKE` of the time of each batch, and with what each hold has saved
+    beyond its own time or lost; none begins that it could not pay for. Every `LOOK`th occasion is passed over,
+    so that costs without it are measured again.
+    """
+
+    def __init__(self, largest: int, cost: Cost, returns: Returns, over: Callable[[], None]) -> None:
+        self._largest = largest
+        self._cost = cost
+        self._returns = returns
+        self._over = over
+        self.plan: Plan | None = None
+        self._began = 0.0
+        self._timer: TimerHandle | None = None
+        self._account = math.inf  # until somebody asks: there is something to begin with
+        self._credited = 0.0
+        self._occasions = 0
+
+    def lasts(self, rows: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
+        """Whether these rows, all of one shape, wait on; whoever waits must be answered by `deadline`."""
+        plan = self.plan
+        if plan is None:
+            return self._returns.out > 0 and self._begins(rows, now, deadline, loop)
+        until = self._began + plan.seconds
+        if rows >= plan.target or now >= until or deadline < until + 2 * TICK_S + plan.run:
+            self.end(rows, now)
+        return self.plan is not None
+
+    def end(self, rows: int, now: float) -> None:
+        """So many rows leave."""
+        plan, self.plan = self.plan, None
+        if plan is not None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            company = min(max(0, rows - plan.waiting), plan.everybody)
+            self._account += apart(plan.waiting, company, plan.everybody, self._cost) - (now - self._began)
+            if rows < plan.target:
+                self._returns.forget()
+
+    def _begins(self, rows: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
+        found = plan(rows, self._largest, self._returns.expected(now), self._cost)
+        if found is None or deadline < now + found.seconds + 2 * TICK_S + found.run:
+            return False
+        if found.seconds + TICK_S > self._balance():
+            return False
+        self._occasions += 1
+        if self._occasions % LOOK == 0:
+            return False
+        self.plan = found
+        self._began = now
+        self._timer = loop.call_at(now + found.seconds + TICK_S, self._fired)
+        return True
+
+    def _balance(self) -> float:
+        credit, self._credited = self._cost.spent - self._credited, self._cost.spent
+        self._account = min(self._account + STAKE * credit, SAVED * self._cost.seconds(self._largest))
+        return self._account
+
+    def _fired(self) -> None:
+        self._timer = None
+        self._over()

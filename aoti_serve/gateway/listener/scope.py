@@ -1,0 +1,34 @@
+"""What the parser has read of a request, as ASGI says it; and what it could not read, as a refusal."""
+
+from __future__ import annotations
+
+import urllib.parse
+
+import httptools
+from uvicorn._types import HTTPScope
+
+from aoti_serve.gateway.listener.refusals import BAD_REQUEST, BAD_TARGET, BAD_VERSION, Refusal, Refused
+
+
+def complete_scope(scope: HTTPScope, parser: httptools.HttpRequestParser, target: bytes) -> None:
+    """Add what is known when the head has been read. Raises Refused."""
+    version = parser.get_http_version()
+    if version not in ("1.1", "1.0"):
+        raise Refused(BAD_VERSION)
+    url = httptools.parse_url(target)
+    if url.path is None:
+        raise Refused(BAD_TARGET)
+    path = url.path.decode("ascii")
+    scope["http_version"] = version
+    scope["method"] = parser.get_method().decode("ascii")
+    scope["path"] = urllib.parse.unquote(path) if "%" in path else path
+    scope["raw_path"] = url.path
+    scope["query_string"] = url.query or b""
+
+
+def refusal_for(error: httptools.HttpParserError) -> Refusal:
+    """The parser wraps what its callbacks raise."""
+    cause = error.__context__
+    if isinstance(cause, Refused):
+        return cause.refusal
+    return BAD_TARGET if isinstance(cause, httptools.HttpParserInvalidURLError) else BAD_REQUEST

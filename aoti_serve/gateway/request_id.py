@@ -1,0 +1,72 @@
+"""X-Request-ID: the client's, or one of ours, in each answer and in the log; and the access log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+access = logging.getLogger("aoti_serve.access")
+HEADER = b"x-request-id"
+REQUEST_ID = "aoti_serve.request_id"  # where a scope has it, as text
+LONGEST_METHOD, LONGEST_PATH = 16, 256
+_sound = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
+
+
+class Identified:
+    """An ASGI application whose answers say which request they belong to."""
+
+    def __init__(self, app: ASGIApp, *, access_log: bool) -> None:
+        self._app = app
+        self._access_log = access_log
+        if access_log:
+            _open(access)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        identity = _identity(scope["headers"])
+        scope[REQUEST_ID] = identity.decode()
+        began = time.monotonic()
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (HEADER, identity)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        finally:
+            if self._access_log:
+                _note(scope, status, time.monotonic() - began)
+
+
+def _identity(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """What the client calls its request, if that is short and can be printed; else a name that no other has."""
+    for name, value in headers:
+        if name == HEADER:
+            if _sound(value):
+                return value
+            break
+    return os.urandom(8).hex().encode()
+
+
+def _open(logger: logging.Logger) -> None:
+    logger.setLevel(logging.INFO)
+    if not logger.hasHandlers():
+        logger.addHandler(logging.StreamHandler())
+
+
+def _note(scope: Scope, status: int, seconds: float) -> None:
+    """One line; status 0 if the client went before it had an answer."""
+    client = scope.get("client") or ("unknown", 0)
+    path = scope["path"][:LONGEST_PATH].encode("unicode_escape").decode()
+    facts = client[0], client[1], scope["method"][:LONGEST_METHOD], path, status, seconds * 1e3, scope[REQUEST_ID]
+    access.info('%s:%s "%s %s" %d %.1f ms %s', *facts)

@@ -1,0 +1,106 @@
+"""How soon callers who have been answered ask again."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+RECENT = 16  # batches
+FEW = 0.05  # of all rows
+
+
+class Lap:
+    """Rows that were answered together, and how many have come since then in their place, until `end`.
+
+    `strangers` came before them, when nobody was expected.
+    """
+
+    __slots__ = ("answered", "back", "end", "first", "latest", "rows", "strangers")
+
+    def __init__(self, rows: int, answered: float, end: float, strangers: int) -> None:
+        self.rows = rows
+        self.answered = answered
+        self.end = end
+        self.strangers = strangers
+        self.back = 0
+        self.first = self.latest = answered
+
+
+class Expected(NamedTuple):
+    """Rows that should be back in so many seconds."""
+
+    rows: int
+    seconds: float
+
+
+class Returns:
+    """Clients that ask one thing after the other come again a moment after each answer: each row that comes counts as
+    the return of the one that was answered first.
+
+    What is expected is what the `RECENT` batches have shown: when the first of its rows was back, in what time each
+    further one, and what share of them came at all, within the time that the batch had taken. `out` counts rows that
+    may still come, `strangers` those that came when nobody was expected, since the last answer.
+    """
+
+    def __init__(self) -> None:
+        self.out = 0
+        self.strangers = 0
+        self._open: deque[Lap] = deque()
+        self._closed: deque[Lap] = deque(maxlen=RECENT)
+
+    def answered(self, rows: int, now: float, seconds: float) -> None:
+        """These have had their answers, `seconds` after they had left."""
+        while self._open and self._open[0].end <= now:
+            self._close()
+        if rows:
+            self._open.append(Lap(rows, now, now + seconds, self.strangers))
+            self.out += rows
+            self.strangers = 0
+
+    def came(self, rows: int, now: float) -> None:
+        while rows and self._open:
+            lap = self._open[0]
+            if lap.end > now:
+                taken = min(rows, lap.rows - lap.back)
+                if not lap.back:
+                    lap.first = now
+                lap.latest = now
+                lap.back += taken
+                rows -= taken
+                self.out -= taken
+                if lap.back < lap.rows:
+                    return
+            self._close()
+        self.strangers += rows
+
+    def expected(self, now: float) -> list[Expected]:
+        """Batch by batch, how many rows are still to come back, with those of the batches before it, and how soon.
+
+        Nobody if more than a few strangers come: only in a closed loop time that is saved is everybody's.
+        """
+        seen = [lap for lap in self._closed if lap.back]
+        answered = sum([lap.rows for lap in self._closed])
+        if not seen or sum([lap.strangers for lap in self._closed]) > FEW * answered:
+            return []
+        back = sum([lap.back for lap in seen])
+        first = sum([lap.first - lap.answered for lap in seen]) / len(seen)
+        gap = sum([lap.latest - lap.first for lap in seen]) / max(1, back - len(seen))
+        found: list[Expected] = []
+        rows = 0
+        for lap in self._open:
+            missing = round(lap.rows * back / answered) - lap.back
+            if missing > 0 and lap.end > now:
+                rows += missing
+                last = lap.answered + first + gap * (lap.back + missing - 1)
+                found.append(Expected(rows, max(last - now, gap)))
+        return found
+
+    def forget(self) -> None:
+        """Who is not back by now does not come."""
+        while self._open:
+            self._close()
+
+    def _close(self) -> None:
+        lap = self._open.popleft()
+        self.out -= lap.rows - lap.back
+        self._closed.append(lap)
