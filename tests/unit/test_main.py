@@ -13,11 +13,20 @@ import aoti_serve
 from aoti_serve.cli import app
 
 MAIN = [sys.executable, "-m", "aoti_serve"]
-# Says when its own code begins to run: what is before that is Python's.
-WATCHED = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "from aoti_serve.__main__ import main; print('now', flush=True); main()"
-)
+# Says when the command line begins to be imported.
+WATCHED = """
+import signal, sys
+from aoti_serve.__main__ import main
+
+class Watcher:
+    def find_spec(self, name, *_):
+        if name == "aoti_serve.cli":
+            print("now", flush=True)
+
+sys.meta_path.insert(0, Watcher())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
