@@ -20,10 +20,7 @@ class Identified:
     """An ASGI application whose answers say which request they belong to."""
 
     def __init__(self, app: ASGIApp, *, access_log: bool) -> None:
-        self._app = app
-        self._access_log = access_log
-        if access_log:
-            _open(access)
+        self._app = _Logged(app) if access_log else app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -31,21 +28,38 @@ class Identified:
             return
         identity = _identity(scope["headers"])
         scope[REQUEST_ID] = identity.decode()
-        began = time.monotonic()
-        status = 0
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (HEADER, identity)]
+            await send(message)
+
+        await self._app(scope, receive, answer)
+
+
+class _Logged:
+    """An ASGI application whose every request leaves a line in the access log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        _open(access)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 0
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (HEADER, identity)]
             await send(message)
 
         try:
             await self._app(scope, receive, answer)
         finally:
-            if self._access_log:
-                _note(scope, status, time.monotonic() - began)
+            _note(scope, status, time.monotonic() - began)
 
 
 def _identity(headers: list[tuple[bytes, bytes]]) -> bytes:

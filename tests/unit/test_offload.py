@@ -39,3 +39,18 @@ async def test_who_is_cancelled_before_its_turn_is_not_worked_for() -> None:
     await first
     await offload.run(done.append, "third")
     assert done == ["third"]
+
+
+async def test_between_two_works_the_loop_has_time_of_its_own() -> None:
+    """The second begins no sooner than the first took after it."""
+    offload, loop = Offload(), asyncio.get_running_loop()
+    times: list[float] = []
+
+    def work() -> None:
+        times.append(loop.time())
+        threading.Event().wait(0.05)
+        times.append(loop.time())
+
+    await asyncio.gather(offload.run(work), offload.run(work))
+    began, ended, again, _ = times
+    assert again - ended >= 0.9 * (ended - began)
