@@ -35,22 +35,22 @@ def apart(waiting: int, company: int, everybody: int, cost: Cost) -> float:
     return cost.seconds(waiting) + cost.seconds(everybody) - together
 
 
-def plan(waiting: int, largest: int, expected: Sequence[Expected], cost: Cost) -> Plan | None:
-    """What is best for those who wait and those who are expected, together; None if the former should run now.
+def plan(waiting: int, largest: int, everybody: int, expected: Sequence[Expected], cost: Cost) -> Plan | None:
+    """What is best for those who wait and `everybody` who may come back; None if the former should run now.
 
     The time in which all of them are answered counts: in a closed loop that is the time of a turn, and so everybody's
-    latency and the throughput as well.
+    latency and the throughput as well. Those who run together ask again together, and the runner waits for all of them
+    each time, while of two groups one comes back as the other one runs.
     """
     if not expected:
         return None
-    everybody = expected[-1].rows
     most = (1 - WORTH) * (cost.seconds(waiting) + cost.seconds(everybody))
     best = None
-    for back, seconds in expected:
+    for back, seconds, again in expected:
         company = min(back, largest - waiting)
         saved = apart(waiting, company, everybody, cost)
-        if saved - seconds > most:
-            most = saved - seconds
+        if saved - max(seconds, again) > most:
+            most = saved - max(seconds, again)
             limit = min(saved, max(PATIENCE * seconds, TICK_S))
             best = Plan(waiting, everybody, waiting + company, limit, cost.seconds(waiting + company))
     return best
@@ -104,7 +104,7 @@ class Hold:
             self._account += apart(plan.waiting, company, plan.everybody, self._cost) - lasted
 
     def _begins(self, rows: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
-        found = plan(rows, self._largest, self._returns.expected(now), self._cost)
+        found = plan(rows, self._largest, self._returns.out, self._returns.expected(rows, now), self._cost)
         if found is None or deadline < now + found.seconds + 2 * TICK_S + found.run:
             return False
         if found.seconds + TICK_S > self._balance():

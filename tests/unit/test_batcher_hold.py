@@ -19,17 +19,19 @@ MODELS = [
     pytest.param(costs, id=name)
     for name, costs in [("light", LIGHT), ("heavy", HEAVY), ("linear", LINEAR), ("flat", FLAT), ("feather", FEATHER)]
 ]
-ROUNDS = 150
+ROUNDS = 120
 Costs = list[tuple[int, float]]
 
 
-def answered(costs: Costs, clients: int, *, today: bool, seed: int = 0, runners: int = 1, **pause: float) -> int:
+def answered(
+    costs: Costs, clients: int, *, today: bool, seed: int = 0, runners: int = 1, rounds: int = ROUNDS, **pause: float
+) -> int:
     """How many requests of a closed loop, in the time of so many batches."""
 
     async def play() -> int:
         model = Model(costs, runners, noise=0.1)
         queue = model.batcher(never_holds=today)
-        traffic = await closed(queue, clients, ROUNDS * model.seconds(clients), seed, **pause)
+        traffic = await closed(queue, clients, rounds * model.seconds(clients), seed, **pause)
         return len(traffic.waits)
 
     return simulated(play())
@@ -38,8 +40,8 @@ def answered(costs: Costs, clients: int, *, today: bool, seed: int = 0, runners:
 @pytest.mark.parametrize("seed", range(4))
 def test_eight_clients_get_a_quarter_more_than_if_a_free_runner_never_waited(seed: int) -> None:
     pause = {"way": 0.1 * MS, "each": 0.01 * MS}
-    today = answered(LIGHT, 8, today=True, seed=seed, **pause)
-    assert answered(LIGHT, 8, today=False, seed=seed, **pause) >= 1.25 * today
+    today = answered(LIGHT, 8, today=True, seed=seed, rounds=500, **pause)
+    assert answered(LIGHT, 8, today=False, seed=seed, rounds=500, **pause) >= 1.25 * today
 
 
 @pytest.mark.parametrize("clients", [2, 4, 8, 16])
@@ -48,7 +50,7 @@ def test_where_a_batch_costs_little_more_than_a_row_the_clients_run_together(cli
 
 
 @pytest.mark.parametrize("runners", [1, 2])
-@pytest.mark.parametrize("clients", [2, 4, 8, 16, 64, 256])
+@pytest.mark.parametrize("clients", [2, 4, 8, 16, 64])
 @pytest.mark.parametrize("costs", MODELS)
 def test_no_closed_loop_loses_by_it(costs: Costs, clients: int, runners: int) -> None:
     today = answered(costs, clients, today=True, runners=runners)
@@ -188,13 +190,13 @@ async def test_a_large_request_takes_turns_with_small_ones() -> None:
 
 @in_simulated_time
 async def test_behind_a_crowd_a_large_request_goes_on() -> None:
-    """Half of all batches, or so, are its own."""
+    """Every other batch is its own, whoever comes."""
     replica = Replica(seconds=0.01, version=1)
     queue = batcher(replica, max_batch_size=1, max_queue_wait_ms=None)
     [large] = submitted(queue, rows_of(1, rows=50))
-    crowd = asyncio.create_task(Traffic(queue).crowd(3.0, 90.0))
+    crowd = asyncio.create_task(Traffic(queue).crowd(3.0, 45.0))
     await large
-    assert now() <= 3 * 50 * 0.01
+    assert now() <= 2.2 * 50 * 0.01
     await crowd
 
 
