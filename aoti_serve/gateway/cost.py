@@ -31,10 +31,10 @@ class Cost:
         self._latest.append((rows, seconds))
 
     def _learn(self) -> None:
-        for rows, seconds in self._latest:
+        for rows, took in self._latest:
             size = _size(rows)
-            mean_rows, mean = self._seen.get(size, (rows, seconds))
-            seconds = min(seconds, PAUSE * mean)
+            mean_rows, mean = self._seen.get(size, (rows, took))
+            seconds = min(took, PAUSE * mean)
             weight = QUICKER if seconds < mean else SLOWER
             self._seen[size] = mean_rows + weight * (rows - mean_rows), mean + weight * (seconds - mean)
         self._latest.clear()

@@ -7,6 +7,7 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from aoti_serve.gateway.backlog import Backlog
 from aoti_serve.gateway.cost import Cost
 from aoti_serve.gateway.returns import Expected, Returns
 
@@ -34,22 +35,22 @@ def apart(waiting: int, company: int, everybody: int, cost: Cost) -> float:
     return cost.seconds(waiting) + cost.seconds(everybody) - together
 
 
-def plan(waiting: int, largest: int, expected: Sequence[Expected], cost: Cost) -> Plan | None:
-    """What is best for those who wait and those who are expected, together; None if the former should run now.
+def plan(waiting: int, largest: int, everybody: int, expected: Sequence[Expected], cost: Cost) -> Plan | None:
+    """What is best for those who wait and `everybody` who may come back; None if the former should run now.
 
     The time in which all of them are answered counts: in a closed loop that is the time of a turn, and so everybody's
-    latency and the throughput as well.
+    latency and the throughput as well. Those who run together ask again together, and the runner waits for all of them
+    each time, while of two groups one comes back as the other one runs.
     """
     if not expected:
         return None
-    everybody = expected[-1].rows
     most = (1 - WORTH) * (cost.seconds(waiting) + cost.seconds(everybody))
     best = None
-    for back, seconds in expected:
+    for back, seconds, again in expected:
         company = min(back, largest - waiting)
         saved = apart(waiting, company, everybody, cost)
-        if saved - seconds > most:
-            most = saved - seconds
+        if saved - max(seconds, again) > most:
+            most = saved - max(seconds, again)
             limit = min(saved, max(PATIENCE * seconds, TICK_S))
             best = Plan(waiting, everybody, waiting + company, limit, cost.seconds(waiting + company))
     return best
@@ -64,42 +65,46 @@ class Hold:
     so that costs without it are measured again.
     """
 
-    def __init__(self, largest: int, cost: Cost, returns: Returns, over: Callable[[], None]) -> None:
+    def __init__(self, largest: int, backlog: Backlog, cost: Cost, returns: Returns, over: Callable[[], None]) -> None:
         self._largest = largest
+        self._backlog = backlog
         self._cost = cost
         self._returns = returns
         self._over = over
         self.plan: Plan | None = None
-        self._began = 0.0
+        self._began = self._until = 0.0
         self._timer: TimerHandle | None = None
         self._account = math.inf  # until somebody asks: there is something to begin with
         self._credited = 0.0
         self._occasions = 0
 
-    def lasts(self, rows: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
-        """Whether these rows, all of one shape, wait on; whoever waits must be answered by `deadline`."""
-        plan = self.plan
-        if plan is None:
+    def lasts(self, free: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
+        """Whether what waits stays for others, with so many free runners; it must be answered by `deadline`."""
+        rows, plan = self._backlog.rows, self.plan
+        if rows >= self._largest or free != 1 or self._backlog.shapes != 1:
+            self._end(now)
+        elif plan is None:
             return self._returns.out > 0 and self._begins(rows, now, deadline, loop)
-        until = self._began + plan.seconds
-        if rows >= plan.target or now >= until or deadline < until + 2 * TICK_S + plan.run:
-            self.end(rows, now)
+        else:
+            late = now >= self._until
+            if late or rows >= plan.target or deadline < self._until + 2 * TICK_S + plan.run:
+                self._end(now)
+            if late:
+                self._returns.forget()
         return self.plan is not None
 
-    def end(self, rows: int, now: float) -> None:
-        """So many rows leave."""
+    def _end(self, now: float) -> None:
         plan, self.plan = self.plan, None
         if plan is not None:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            company = min(max(0, rows - plan.waiting), plan.everybody)
-            self._account += apart(plan.waiting, company, plan.everybody, self._cost) - (now - self._began)
-            if rows < plan.target:
-                self._returns.forget()
+            company = min(max(0, self._backlog.rows - plan.waiting), plan.everybody)
+            lasted = min(now - self._began, plan.seconds + 2 * TICK_S)  # a caller may have gone, and nobody come
+            self._account += apart(plan.waiting, company, plan.everybody, self._cost) - lasted
 
     def _begins(self, rows: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
-        found = plan(rows, self._largest, self._returns.expected(now), self._cost)
+        found = plan(rows, self._largest, self._returns.out, self._returns.expected(rows, now), self._cost)
         if found is None or deadline < now + found.seconds + 2 * TICK_S + found.run:
             return False
         if found.seconds + TICK_S > self._balance():
@@ -108,8 +113,8 @@ class Hold:
         if self._occasions % LOOK == 0:
             return False
         self.plan = found
-        self._began = now
-        self._timer = loop.call_at(now + found.seconds + TICK_S, self._fired)
+        self._began, self._until = now, now + found.seconds
+        self._timer = loop.call_at(self._until + TICK_S, self._fired)
         return True
 
     def _balance(self) -> float:
@@ -118,5 +123,5 @@ class Hold:
         return self._account
 
     def _fired(self) -> None:
-        self._timer = None
+        self._timer, self._until = None, 0.0
         self._over()

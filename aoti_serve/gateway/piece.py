@@ -22,6 +22,11 @@ MOST_URGENT, DEFAULT_PRIORITY, LEAST_URGENT = 1, 5, 9
 _numbers = count()
 
 
+def shape_of(arrays: Arrays) -> Shape:
+    """Of one row of each."""
+    return (arrays[0].shape[1:],) if len(arrays) == 1 else tuple([array.shape[1:] for array in arrays])
+
+
 class Answered(Protocol):
     """What a run gives back: outputs in order, the version that computed them, since which epoch it answers."""
 

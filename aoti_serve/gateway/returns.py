@@ -27,10 +27,11 @@ class Lap:
 
 
 class Expected(NamedTuple):
-    """Rows that should be back in so many seconds."""
+    """Rows that should be back in `seconds`; all who then run together, `again` seconds after that run."""
 
     rows: int
     seconds: float
+    again: float
 
 
 class Returns:
@@ -73,7 +74,7 @@ class Returns:
             self._close()
         self.strangers += rows
 
-    def expected(self, now: float) -> list[Expected]:
+    def expected(self, waiting: int, now: float) -> list[Expected]:
         """Batch by batch, how many rows are still to come back, with those of the batches before it, and how soon.
 
         Nobody if more than a few strangers come: only in a closed loop time that is saved is everybody's.
@@ -92,7 +93,7 @@ class Returns:
             if missing > 0 and lap.end > now:
                 rows += missing
                 last = lap.answered + first + gap * (lap.back + missing - 1)
-                found.append(Expected(rows, max(last - now, gap)))
+                found.append(Expected(rows, max(last - now, gap), first + gap * (waiting + rows - 1)))
         return found
 
     def forget(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,8 @@ class Cut(NamedTuple):
     known: int = 0
 
 
-class Cuts(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Cuts:
     """The fewest pieces of at most `largest` rows, nearly equal.
 
     Where equal ones would be below `smallest`, they are of that size and the last overlaps the one before: some rows

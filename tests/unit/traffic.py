@@ -1,4 +1,4 @@
-"""Traffic that is played to a batcher in simulated time: clients in a closed loop, and a crowd that comes whatever happens."""
+"""Traffic in simulated time: clients who ask one thing after the other, and a crowd that comes whatever happens."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Model:
         made = Batcher("m", BatchingConfig(**config), self.run, batches=True)
         made.runners = self.runners
         if never_holds:
-            made._holds = False
+            made._measures._holds = False
         return made
 
 
