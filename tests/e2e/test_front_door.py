@@ -33,7 +33,7 @@ class Front:
         self.config = folder / "front.yaml"
         _certify(self.certificate, folder / "key.pem")
         tls = {"certificate": str(self.certificate), "key": str(folder / "key.pem")}
-        gateways = {
+        gateways: dict[str, dict[str, Any]] = {
             "shared": {"http_port": self.shared, "replicas": 2},
             "secret": {"http_port": self.secret, "tls": tls},
             "proxied": {"http_port": None},

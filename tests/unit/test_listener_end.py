@@ -141,8 +141,8 @@ def come_and_go(port: int, orders: Connection) -> None:
 def test_an_idle_connection_is_closed_on_the_way_out_and_a_busy_one_is_answered_first() -> None:
     release = asyncio.Event()
 
-    async def busy(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        if scope["path"] == "/busy":  # type: ignore[typeddict-item]
+    async def busy(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/busy":
             await release.wait()
         await answer(send, 200, b"")
 
@@ -165,7 +165,7 @@ def test_an_idle_connection_is_closed_on_the_way_out_and_a_busy_one_is_answered_
 
 
 def test_what_is_in_flight_is_cut_in_the_end() -> None:
-    async def stuck(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def stuck(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.Event().wait()
 
     with wired(stuck) as served, served.connect() as client:
