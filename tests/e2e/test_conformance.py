@@ -42,7 +42,8 @@ def notes(server: Server) -> list[float]:
 
 
 def names(response: httpx.Response) -> set[str]:
-    return set(response.headers) - {"date"}
+    """`Connection: close` comes with what is refused before its body was read."""
+    return set(response.headers) - {"date", "connection"}
 
 
 # Headers and ids
@@ -202,10 +203,10 @@ def test_a_deadline_that_passes_during_the_run_is_a_504_and_harms_nobody(
 
 
 def test_a_deadline_that_passes_while_a_request_is_read_is_a_504_as_well(served: Server) -> None:
-    count = 2_000_000  # numbers in JSON: to read them takes longer than there is
+    count = 400_000  # numbers in JSON: to read them takes longer than there is
     x = {"name": "x", "datatype": "FP32", "shape": [1, count], "data": [0] * count}
     seconds = {"name": "seconds", "datatype": "FP32", "shape": [1, 1], "data": [0]}
-    request = {"inputs": [x, seconds], "outputs": [{"name": "doubled"}], "parameters": {"timeout": 30_000}}
+    request = {"inputs": [x, seconds], "outputs": [{"name": "doubled"}], "parameters": {"timeout": 1_000}}
     assert_error(served.http.post(INFER, content=json.dumps(request).encode()), 504)
 
 

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import re
 import socket
+import threading
 from typing import Any
 
 import orjson
 import pytest
 from starlette.types import Receive, Scope, Send
-from wired import LARGE, answer, echo, everything, read, status_of, wired
+from wired import LARGE, PATIENCE_S, answer, echo, everything, read, status_of, wired
 
 
 def test_an_answer_says_when_it_was_made_and_no_more() -> None:
@@ -118,6 +119,39 @@ def test_an_application_that_fails_is_answered_for_in_json(caplog: pytest.LogCap
     assert "log" in orjson.loads(answered.partition(b"\r\n\r\n")[2])["error"]
     assert b"secret" not in answered
     assert "a secret" in caplog.text
+
+
+def test_work_that_nobody_waits_for_any_more_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    began, cancelled = threading.Event(), threading.Event()
+
+    async def works(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    with wired(works) as served:
+        with served.connect() as client:
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert began.wait(PATIENCE_S)
+        assert cancelled.wait(PATIENCE_S)
+    assert not caplog.records
+
+
+def test_who_still_reads_is_told_that_the_client_has_gone() -> None:
+    told = threading.Event()
+
+    async def reads(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        told.set()
+
+    with wired(reads) as served:
+        with served.connect() as client:
+            client.sendall(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nhalf")
+        assert told.wait(PATIENCE_S)
 
 
 def test_what_proxies_say_of_a_client_is_not_believed() -> None:

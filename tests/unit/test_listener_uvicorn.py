@@ -41,7 +41,7 @@ OVERRIDDEN = {
         "__init__", "connection_lost", "connection_made", "data_received", "on_body", "on_header",
         "on_headers_complete", "on_message_begin", "on_message_complete", "on_response_complete", "shutdown",
     },
-    Exchange: {"__init__", "receive", "send", "send_500_response"},
+    Exchange: {"__init__", "receive", "run_asgi", "send", "send_500_response"},
 }  # fmt: skip
 
 

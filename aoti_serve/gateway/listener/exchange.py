@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import Event
 from collections.abc import Iterable
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from uvicorn._types import (
+    ASGI3Application,
+    ASGIReceiveEvent,
+    ASGISendEvent,
+    HTTPResponseBodyEvent,
+    HTTPResponseStartEvent,
+)
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from aoti_serve.gateway.listener.refusals import FAILED
@@ -21,9 +29,9 @@ OF_THE_SERVER = HOP_BY_HOP | {b"content-length"}
 
 
 class Exchange(RequestResponseCycle):
-    """uvicorn's cycle, with three differences.
+    """uvicorn's cycle, with four differences.
 
-    Its answer's head waits for the first bytes of the body, so that both go in one system call. Its request's body
+    The application is cancelled when its client has gone, unless it still reads: then it is told. Its answer's head waits for the first bytes of the body, so that both go in one system call. Its request's body
     stays in the pieces that have arrived. An answer that begins before the request has arrived ends the connection.
     """
 
@@ -45,6 +53,21 @@ class Exchange(RequestResponseCycle):
         self._head: bytes | None = None
         self._bodiless = False
         self._held = 0
+        self._work: asyncio.Task[Any] | None = None
+
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        self._work = asyncio.current_task()
+        try:
+            await super().run_asgi(partial(self._until_gone, app))
+        finally:
+            self._work = None
+
+    async def _until_gone(self, app: ASGI3Application, *request: Any) -> None:
+        try:
+            await app(*request)
+        except asyncio.CancelledError:
+            if not self.disconnected:
+                raise
 
     def take(self, piece: bytes) -> int:
         """A piece of the body has arrived; what is held for the application now costs so many bytes."""
@@ -57,6 +80,8 @@ class Exchange(RequestResponseCycle):
         """Nobody waits for the answer any more."""
         self.disconnected = True
         self.message_event.set()
+        if not self.more_body and self._work is not None:
+            self._work.cancel()
 
     async def receive(self) -> ASGIReceiveEvent:
         """The application's next piece of the body: everything that has arrived since the last."""
