@@ -31,8 +31,9 @@ OF_THE_SERVER = HOP_BY_HOP | {b"content-length"}
 class Exchange(RequestResponseCycle):
     """uvicorn's cycle, with four differences.
 
-    The application is cancelled when its client has gone, unless it still reads: then it is told. Its answer's head waits for the first bytes of the body, so that both go in one system call. Its request's body
-    stays in the pieces that have arrived. An answer that begins before the request has arrived ends the connection.
+    The application is cancelled when its client has gone; only one that reads is told. Its answer's head waits for the
+    first bytes of the body, so that both go in one system call. Its request's body stays in the pieces that have
+    arrived. An answer that begins before the request has arrived ends the connection.
     """
 
     def __init__(self, connection: HttpToolsProtocol, keep_alive: bool) -> None:
@@ -54,6 +55,7 @@ class Exchange(RequestResponseCycle):
         self._bodiless = False
         self._held = 0
         self._work: asyncio.Task[Any] | None = None
+        self._reads = False
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         self._work = asyncio.current_task()
@@ -80,7 +82,7 @@ class Exchange(RequestResponseCycle):
         """Nobody waits for the answer any more."""
         self.disconnected = True
         self.message_event.set()
-        if not self.more_body and self._work is not None:
+        if self._work is not None and not self._reads and not self.more_body:
             self._work.cancel()
 
     async def receive(self) -> ASGIReceiveEvent:
@@ -91,7 +93,9 @@ class Exchange(RequestResponseCycle):
         if not self.disconnected and not self.response_complete:
             if self.more_body:
                 self.flow.resume_reading()
+            self._reads = True
             await self.message_event.wait()
+            self._reads = False
             self.message_event.clear()
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
