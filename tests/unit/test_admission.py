@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store", "m", 4)
 
 
-def admission(store: Store, tmp_path: Path, **limits: int) -> Admission:
+def admission(store: Store, tmp_path: Path, **limits: Any) -> Admission:
     return Admission(store, "m", CONSTANTS, GatewayConfig(**limits), [str(tmp_path)])
 
 
