@@ -98,8 +98,7 @@ class Batcher:
         self._admission = Admission(model, config, self._largest, self._backlog, self._measures.pace)
         self._failures = Failures(model, self._backlog)
         self._deadlines = Deadlines(self._failures.expire)
-        self._runners = 0
-        self._under_way = self._running = 0
+        self._runners = self._under_way = self._running = 0
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
@@ -155,7 +154,10 @@ class Batcher:
             split = Split(piece, self._model, self._largest, self._smallest)
             self._backlog.enter_split(split, piece.rank)
             return split.pieces[0]
-        self._returns.came(rows, now)
+        if self._returns.out:
+            self._returns.came(rows, now)
+        else:
+            self._returns.strangers += rows
         self._backlog.enter(piece)
         return piece
 
@@ -164,8 +166,10 @@ class Batcher:
         backlog = self._backlog
         while backlog.rows and self._under_way < (2 * self._runners if backlog.ample else self._runners):
             loop = asyncio.get_running_loop()
-            now, before, free = loop.time(), backlog.rows, self._runners - self._under_way
-            if (self._returns.out or self._hold.plan) and self._hold.lasts(free, now, self._deadlines.next, loop):
+            now, before = loop.time(), backlog.rows
+            if (self._returns.out or self._hold.plan) and self._hold.lasts(
+                self._runners - self._under_way, now, self._deadlines.next, loop
+            ):
                 return
             pieces = backlog.take(now)
             if pieces:
@@ -174,8 +178,7 @@ class Batcher:
                     self._follow(pieces, now)
                 self._under_way += 1
                 self._running += rows
-                steady = backlog.rows and self._under_way >= self._runners
-                share = self._runners / self._under_way if steady else 0.0
+                share = self._runners / self._under_way if backlog.rows and self._under_way >= self._runners else 0.0
                 self._send(Batch(pieces, now, rows, self._under_way <= self._runners, share), loop)
             elif backlog.rows:
                 self._wake_at(backlog.due(), loop)
@@ -228,13 +231,12 @@ class Batcher:
             self._failures.met(batch, failure)
             return None
         answer = task.result()
-        self._measures.learn(batch, now - batch.left)
         try:
             batch.check(answer)
         except Exception as error:
             self._failures.met(batch, error)
             return None
-        self._measures.answered(batch, now, alone=self.rows == batch.rows and len(batch.pieces) == 1)
+        self._measures.learn(batch, now, self._backlog.rows + self._running - batch.rows)
         return answer
 
     def _hand_out(self, pieces: list[Piece], answer: Answered) -> None:
@@ -246,5 +248,4 @@ class Batcher:
         for piece in late:
             if piece.split:
                 self._backlog.enter_split(piece.split, piece.rank)
-        if late:
-            self._pump()
+                self._pump()

@@ -19,17 +19,18 @@ class Measures:
         self.returns = Returns()
         self._holds = holds
 
-    def learn(self, batch: Batch, seconds: float) -> None:
-        """It has been answered so long after it had left."""
+    def learn(self, batch: Batch, now: float, others: int) -> None:
+        """It has been answered, while so many rows of others are in hand.
+
+        Its callers may ask again: of no use if nobody else is there, or if a hold saves less than to think of it takes.
+        """
+        seconds = now - batch.left
         if batch.prompt:
             self.cost.note(batch.rows, seconds)
         if batch.share:
             self.pace.note(batch.rows, seconds * batch.share)
-
-    def answered(self, batch: Batch, now: float, *, alone: bool) -> None:
-        """Its callers may ask again. Of no use `alone`, or if a hold saves less than it takes to think of it."""
-        if self._holds and not alone and now - batch.left > QUICK_S:
-            self.returns.answered(batch.wanted, now, now - batch.left)
+        if self._holds and seconds > QUICK_S and (others or len(batch.pieces) > 1):
+            self.returns.answered(batch.wanted, now, seconds)
         else:
             self.returns.strangers = 0
 
