@@ -18,6 +18,7 @@ from httpbench.hostile.wire import Target, counted, in_turn, said, sliced, unrea
 
 MB = 10**6
 LARGE_JSON = 8 * 2**20 - 2**10  # just below what the configuration lets in by default
+DIGITS = 14  # so many, and no more values are in as much JSON than the configuration lets in by default
 PATIENCE_S, TIMES = 60.0, 3
 HEADER_S, BODY_S, WRITE_S = 15.0, 100.0, 65.0  # a little more than the server's own limits
 CONNECTIONS, HELD_S = 4500, 8.0
@@ -43,6 +44,7 @@ def _json_cases(output: str) -> list[Case]:
         _repeated("one output", "one output asked for 100,000 times", payloads.same_output(MLP, output, 100_000)),
         _repeated("nested shape", 'a "shape" nested 1,000 deep', payloads.nested_shape(MLP, 1000)),
         _by_two("numbers", "8 MB of JSON numbers, 2 clients", payloads.numbers(MLP, LARGE_JSON)),
+        _by_two("long numbers", "the same with 14 digits each", payloads.numbers(MLP, LARGE_JSON, DIGITS)),
         _by_two("unknown inputs", "8 MB of small unknown inputs, 2 clients", payloads.unknown_inputs(MLP, LARGE_JSON)),
         _by_two("empty lists", "8 MB of [], 2 clients", payloads.empty_lists(MLP, LARGE_JSON)),
         _repeated("empty rows", "a shape of [2^47, 0]", payloads.rows_without_bytes(TOKENS)),

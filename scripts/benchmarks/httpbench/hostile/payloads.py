@@ -42,10 +42,11 @@ def nested_shape(model: str, depth: int) -> bytes:
     return infer(model, text.encode())
 
 
-def numbers(model: str, nbytes: int) -> bytes:
-    """As many rows of short numbers as fit."""
-    rows = (nbytes - 200) // (len("0.5,") * 1024)
-    return infer(model, _listed(f"[{rows},1024]", "0.5", rows * 1024))
+def numbers(model: str, nbytes: int, digits: int = 1) -> bytes:
+    """As many rows as fit of numbers with so many digits behind the point."""
+    number = "0." + "5" * digits
+    rows = (nbytes - 200) // (len(f"{number},") * 1024)
+    return infer(model, _listed(f"[{rows},1024]", number, rows * 1024))
 
 
 def empty_lists(model: str, nbytes: int) -> bytes:

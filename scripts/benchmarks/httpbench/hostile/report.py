@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from httpbench.hostile.probe import Waits
 from httpbench.tables import VERDICTS, console, plain_table
 
+WIDTH = 160
 MORE_MS = 300.0  # so much longer a small request may wait for a hostile one
 
 
@@ -44,9 +45,13 @@ def as_dict(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def show(outcomes: Sequence[Outcome]) -> None:
     columns = ("sends", "the server said", "longest", "without", "longer", "p99", "without", "MB", "s", "")
     table = plain_table("what a small client waits, ms", columns)
+    for words in table.columns[1:3]:
+        words.justify = "left"
     for outcome in outcomes:
         table.add_row(outcome.name, outcome.sends, *_cells(outcome))
-    console().print(table)
+    out = console()
+    out.width = max(out.width, WIDTH)
+    out.print(table)
     for outcome in outcomes:
         if outcome.during.failed:
             print(f"{outcome.name}: {outcome.during.failed} of {outcome.during.asked} small requests failed")
