@@ -25,7 +25,7 @@ from struct import Struct
 from typing import NamedTuple
 
 HEADER = Struct("<IBxHQQ")
-PART = 512 * 2**10
+PART = 2**20
 MOST_BYTES = 2**33  # of one message: beyond what any batch holds, so it is no batch
 MOST_BUSY = 2**16 - 1
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from aoti_serve.errors import LinkBroken
 from aoti_serve.link.frames import HEADER, KINDS, MOST_BYTES, PART, WITH_MESSAGE, Frame, Kind
+from aoti_serve.link.memory import Memory
 
 SCRATCH = 64 * 2**10
-ALIGNMENT = 64  # bytes: what compiled code and cards like best
 NOTHING = memoryview(b"")
+MEMORY = Memory()
 
 
 class Message:
@@ -23,7 +22,7 @@ class Message:
         self.kind = kind
         self.busy = busy
         self.filled = 0
-        self.view = aligned(total)
+        self.view = MEMORY.take(total)
 
 
 class Incoming:
@@ -94,10 +93,3 @@ class Incoming:
         if message.filled == len(message.view):
             del self._messages[call]
             self._deliver(Frame(message.kind, call, message.busy, message.view))
-
-
-def aligned(nbytes: int) -> memoryview:
-    """Writable memory that begins at a multiple of `ALIGNMENT`."""
-    memory = np.empty(nbytes + ALIGNMENT, np.uint8)
-    skipped = -memory.__array_interface__["data"][0] % ALIGNMENT
-    return memory[skipped : skipped + nbytes].data

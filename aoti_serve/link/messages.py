@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 import aoti_serve.errors
 from aoti_serve.errors import AotiServeError, LinkBroken, ReplicaFailed
-from aoti_serve.link.incoming import ALIGNMENT
+from aoti_serve.link.memory import ALIGNMENT
 from aoti_serve.link.outgoing import Buffer
 from aoti_serve.tensors import DTYPES
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from aoti_serve.errors import LinkBroken, QueueFull, ReplicaBehind, ReplicaFailed
 from aoti_serve.link.frames import HEADER, MOST_BYTES, PART, Frame, Kind, header
-from aoti_serve.link.incoming import ALIGNMENT, Incoming
+from aoti_serve.link.incoming import Incoming
+from aoti_serve.link.memory import ALIGNMENT
 from aoti_serve.link.messages import (
     Answer,
     Batch,
