@@ -65,7 +65,7 @@ def _words(problem: Any) -> str:
 class BatchingConfig(Frozen):
     """How requests share a run, and when they are refused. Rows, not requests: a request of 8 images counts 8.
 
-    `max_queue_delay_ms` is how long rows may wait for company while a runner is free; 0 never lets a runner idle.
+    `max_queue_delay_ms` is how long rows wait for company while a runner is free; with 0 only where that pays.
     Beyond `max_queued_rows` (one larger than a batch counts as one batch) or `max_queued_bytes` a request is refused,
     and also if the rows before it would not leave within `max_queue_wait_ms` (null: however long). Each level of
     priority is worth `priority_ageing_ms` of waiting.

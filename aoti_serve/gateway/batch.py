@@ -79,6 +79,7 @@ class Batch:
     def advance(self) -> bool:
         """Go on to what must run again, for those who still wait for it. False if nothing is left."""
         self.pieces = []
+        self.prompt, self.share = False, 0.0  # what runs again says nothing of the pace
         while self._again and not self.pieces:
             self.pieces = [piece for piece in self._again.pop() if not piece.future.done()]
         return bool(self.pieces)

@@ -48,6 +48,7 @@ from __future__ import annotations
 import asyncio
 from contextvars import Context
 from functools import partial
+from time import monotonic  # the same clock as the loop's, whose time uvloop gives in whole milliseconds
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import Unavailable
@@ -146,7 +147,7 @@ class Batcher:
         nbytes = arrays[0].nbytes if len(arrays) == 1 else sum([array.nbytes for array in arrays])
         if self._backlog.rows:
             self._admission.check(rows, nbytes, level, self._runners)
-        now = loop.time()
+        now = monotonic()
         shape = shape_of(arrays) if self._batches else ()
         rank, deadline = now + level * self._ageing, None if timeout is None else now + timeout
         piece = Piece(arrays, shape, rows, nbytes, level, now, rank, deadline, loop.create_future())
@@ -166,7 +167,7 @@ class Batcher:
         backlog = self._backlog
         while backlog.rows and self._under_way < (2 * self._runners if backlog.ample else self._runners):
             loop = asyncio.get_running_loop()
-            now, before = loop.time(), backlog.rows
+            now, before = monotonic(), backlog.rows
             if (self._returns.out or self._hold.plan) and self._hold.lasts(
                 self._runners - self._under_way, now, self._deadlines.next, loop
             ):
@@ -203,17 +204,15 @@ class Batcher:
 
     def _send(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> None:
         # In no request's context: Serve cancels all calls that were made in one when its client goes.
-        batch.task = loop.create_task(batch.answer(self._run, loop.time()), context=Context())
+        batch.task = loop.create_task(batch.answer(self._run, monotonic()), context=Context())
         batch.task.add_done_callback(partial(self._ended, batch))
 
     def _ended(self, batch: Batch, task: asyncio.Task[Answered]) -> None:
         """The runner goes on before anybody has the answer: to hand that out takes the event loop a while."""
-        loop = task.get_loop()
         batch.task = None
-        pieces, answer = batch.pieces, self._answer(batch, task, loop.time())
-        batch.prompt, batch.share = False, 0.0  # what runs again says nothing of the pace
+        pieces, answer = batch.pieces, self._answer(batch, task, monotonic())
         if batch.advance():
-            self._send(batch, loop)
+            self._send(batch, task.get_loop())
         else:
             self._under_way -= 1
             self._running -= batch.rows

@@ -10,6 +10,7 @@ import selectors
 from collections.abc import Callable, Coroutine, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
+from unittest.mock import patch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +67,8 @@ def simulated(scenario: Coroutine[Any, Any, T]) -> T:
     failed: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
         runner.get_loop().set_exception_handler(lambda _, context: failed.append(context))
-        result = runner.run(scenario)
+        with patch("aoti_serve.gateway.batcher.monotonic", runner.get_loop().time):
+            result = runner.run(scenario)
     assert not failed, failed
     return result
 
