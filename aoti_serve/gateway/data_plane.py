@@ -14,7 +14,7 @@ from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, UnknownModel, UnknownVersion
-from aoti_serve.gateway.batcher import Answered, Arrays, Batcher
+from aoti_serve.gateway.batching.batcher import Answered, Arrays, Batcher
 from aoti_serve.gateway.door import Door
 from aoti_serve.gateway.plan import Plan, Planner
 from aoti_serve.link.messages import Batch

@@ -28,7 +28,7 @@ from wire_steps import linked, listened
 
 from aoti_serve import Container
 from aoti_serve.config import BatchingConfig, GatewayConfig
-from aoti_serve.gateway.batcher import Batcher
+from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.plan import Plan, Planner
 from aoti_serve.link.messages import Answer
 from aoti_serve.protocol.decode import arrays_of

@@ -10,7 +10,7 @@ from clock import now
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import ReplicaDied
-from aoti_serve.gateway.batcher import Arrays, Batcher, Rows
+from aoti_serve.gateway.batching.batcher import Arrays, Batcher, Rows
 
 AN_HOUR_MS = 3_600_000.0
 

@@ -67,7 +67,7 @@ def simulated(scenario: Coroutine[Any, Any, T]) -> T:
     failed: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
         runner.get_loop().set_exception_handler(lambda _, context: failed.append(context))
-        with patch("aoti_serve.gateway.batcher.monotonic", runner.get_loop().time):
+        with patch("aoti_serve.gateway.batching.batcher.monotonic", runner.get_loop().time):
             result = runner.run(scenario)
     assert not failed, failed
     return result

@@ -14,7 +14,7 @@ from batching import AN_HOUR_MS, Answer, Replica, batcher, rows_of, submitted, v
 from clock import in_simulated_time, settled
 
 from aoti_serve.errors import DeadlineExceeded, VersionsDiffer
-from aoti_serve.gateway.batcher import Arrays
+from aoti_serve.gateway.batching.batcher import Arrays
 
 
 @in_simulated_time

@@ -11,7 +11,7 @@ from batching import Answer, Replica, batcher, outcomes, rows_of, submitted, val
 from clock import in_simulated_time, settled
 
 from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, ReplicaBehind, ReplicaDied, RuntimeFailed, Unavailable
-from aoti_serve.gateway.batcher import Arrays, Rows
+from aoti_serve.gateway.batching.batcher import Arrays, Rows
 
 
 @in_simulated_time

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from traffic import FEATHER, FLAT, HEAVY, LIGHT, LINEAR, MS, Model, Pause, Traffic, closed
 
-from aoti_serve.gateway.cost import Cost
-from aoti_serve.gateway.hold import TICK_S
+from aoti_serve.gateway.batching.cost import Cost
+from aoti_serve.gateway.batching.hold import TICK_S
 
 MODELS = [
     pytest.param(costs, id=name)

@@ -16,7 +16,7 @@ from clock import in_simulated_time, now, settled
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import DeadlineExceeded, QueueFull
-from aoti_serve.gateway.batcher import Arrays, Batcher, Rows
+from aoti_serve.gateway.batching.batcher import Arrays, Batcher, Rows
 
 REQUEST = ContextVar("REQUEST", default="nobody's")
 

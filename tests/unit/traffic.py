@@ -13,7 +13,7 @@ from batching import Answer, rows_of
 from clock import now
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.gateway.batcher import Arrays, Batcher
+from aoti_serve.gateway.batching.batcher import Arrays, Batcher
 
 MS = 1e-3
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, ReplicaDied, Unavailable
-from aoti_serve.gateway.backlog import Backlog
-from aoti_serve.gateway.batch import Batch
-from aoti_serve.gateway.piece import Piece
+from aoti_serve.gateway.batching.backlog import Backlog
+from aoti_serve.gateway.batching.batch import Batch
+from aoti_serve.gateway.batching.piece import Piece
 
 
 class Failures:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
-from aoti_serve.gateway.piece import LEAST_URGENT, Piece, Shape
+from aoti_serve.gateway.batching.piece import LEAST_URGENT, Piece, Shape
 
 if TYPE_CHECKING:
-    from aoti_serve.gateway.split import Split
+    from aoti_serve.gateway.batching.split import Split
 
 Entry = tuple[float, int, Piece]  # by rank, then by number
 FEW = 64  # entries that are not worth a clean-up

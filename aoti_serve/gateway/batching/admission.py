@@ -6,8 +6,8 @@ import math
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import QueueFull
-from aoti_serve.gateway.backlog import Backlog
-from aoti_serve.gateway.pace import Pace
+from aoti_serve.gateway.batching.backlog import Backlog
+from aoti_serve.gateway.batching.pace import Pace
 
 MB = 2**20
 

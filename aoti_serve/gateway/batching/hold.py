@@ -7,9 +7,9 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from aoti_serve.gateway.backlog import Backlog
-from aoti_serve.gateway.cost import Cost
-from aoti_serve.gateway.returns import Expected, Returns
+from aoti_serve.gateway.batching.backlog import Backlog
+from aoti_serve.gateway.batching.cost import Cost
+from aoti_serve.gateway.batching.returns import Expected, Returns
 
 WORTH = 0.95  # of the time without it: less is within what is measured wrongly
 PATIENCE = 4.0  # times what is expected

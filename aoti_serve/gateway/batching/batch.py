@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aoti_serve.errors import RuntimeFailed
-from aoti_serve.gateway.piece import Answered, Arrays, Piece, Rows
+from aoti_serve.gateway.batching.piece import Answered, Arrays, Piece, Rows
 
 Run = Callable[[Arrays, float | None], Coroutine[Any, Any, Answered]]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from aoti_serve.gateway.batch import Batch
-from aoti_serve.gateway.cost import Cost
-from aoti_serve.gateway.pace import Pace
-from aoti_serve.gateway.returns import Returns
+from aoti_serve.gateway.batching.batch import Batch
+from aoti_serve.gateway.batching.cost import Cost
+from aoti_serve.gateway.batching.pace import Pace
+from aoti_serve.gateway.batching.returns import Returns
 
 QUICK_S = 0.1e-3
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aoti_serve.errors import VersionsDiffer
-from aoti_serve.gateway.piece import Answered, Arrays, Piece, Rows
+from aoti_serve.gateway.batching.piece import Answered, Arrays, Piece, Rows
 
 ROUNDS = 5  # swaps that may come in between, one after the other
 

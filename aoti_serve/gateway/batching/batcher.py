@@ -52,14 +52,14 @@ from time import monotonic  # the same clock as the loop's, whose time uvloop gi
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import Unavailable
-from aoti_serve.gateway.admission import Admission
-from aoti_serve.gateway.backlog import Backlog
-from aoti_serve.gateway.batch import Batch, Run, handed_out
-from aoti_serve.gateway.deadlines import Deadlines
-from aoti_serve.gateway.failures import Failures
-from aoti_serve.gateway.hold import Hold
-from aoti_serve.gateway.measures import Measures
-from aoti_serve.gateway.piece import (
+from aoti_serve.gateway.batching.admission import Admission
+from aoti_serve.gateway.batching.backlog import Backlog
+from aoti_serve.gateway.batching.batch import Batch, Run, handed_out
+from aoti_serve.gateway.batching.deadlines import Deadlines
+from aoti_serve.gateway.batching.failures import Failures
+from aoti_serve.gateway.batching.hold import Hold
+from aoti_serve.gateway.batching.measures import Measures
+from aoti_serve.gateway.batching.piece import (
     DEFAULT_PRIORITY,
     LEAST_URGENT,
     MOST_URGENT,
@@ -69,7 +69,7 @@ from aoti_serve.gateway.piece import (
     Rows,
     shape_of,
 )
-from aoti_serve.gateway.split import Split
+from aoti_serve.gateway.batching.split import Split
 
 __all__ = ["DEFAULT_PRIORITY", "LEAST_URGENT", "MOST_URGENT", "Answered", "Arrays", "Batcher", "Rows", "Run"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from aoti_serve.gateway.backlog import Queue
-    from aoti_serve.gateway.batch import Batch
-    from aoti_serve.gateway.split import Split
+    from aoti_serve.gateway.batching.backlog import Queue
+    from aoti_serve.gateway.batching.batch import Batch
+    from aoti_serve.gateway.batching.split import Split
 
 Arrays = list[NDArray[Any]]
 Shape = tuple[tuple[int, ...], ...]

@@ -7,7 +7,7 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
-from aoti_serve.gateway.piece import Piece
+from aoti_serve.gateway.batching.piece import Piece
 
 FEW = 64  # entries that are not worth a clean-up
 TICK_S = 0.5e-3  # uvloop rounds to milliseconds: what is so near is due
