@@ -20,8 +20,8 @@ class Answer(NamedTuple):
 class Wire:
     """A context manager; `send` and `answer` as often as wanted.
 
-    A server may say with any answer that it closes, as a HAProxy does that is being replaced when a gateway has
-    started; then the next request goes over a new connection. `connections` counts them.
+    A server may say with any answer that it closes; then the next request goes over a new connection. `connections`
+    counts them.
     """
 
     def __init__(self, port: int) -> None:
