@@ -17,11 +17,12 @@ from aoti_serve.launcher.endpoints import LOOPBACK, Endpoint, endpoint_of, only_
 from aoti_serve.launcher.family import Family
 from aoti_serve.launcher.farewell import Farewell
 from aoti_serve.launcher.listening import Listener, listeners
+from aoti_serve.launcher.news import View
 from aoti_serve.launcher.ports import require_free
 from aoti_serve.launcher.settings import prepare_for_ray
 from aoti_serve.launcher.stop import Stop
 from aoti_serve.launcher.voice import Voice
-from aoti_serve.launcher.watch import Watch
+from aoti_serve.launcher.watch import Watch, seen
 from aoti_serve.launcher.work import Work, leave
 from aoti_serve.model.package import Package
 
@@ -57,6 +58,7 @@ class Server:
         self._cluster = cluster
         self._replace = replace
         self._leave_running = False
+        self._ready: View | None = None
         self._applications = Applications(config)
         self._family = Family()
         self._farewell = Farewell(self._applications, self._family, stop, voice, drain_s=drain_s, joined=self.joined)
@@ -92,7 +94,7 @@ class Server:
 
     def watch(self) -> None:
         """Tell what happens; return when it is asked to stop, or when the applications or the cluster are gone."""
-        watch = Watch(self.config.names, self._voice)
+        watch = Watch(self.config.names, self._voice, first=self._ready)
         while not self._stop.wait(WATCH_S):
             self._family.see()
             if not self._family.whole:
@@ -150,6 +152,7 @@ class Server:
         serve.start(proxy_location=self.config.proxies, http_options=HTTPOptions(host=host, port=port))
         self._applications.deploy(replace=self._replace)
         self._wait_ready()
+        self._ready = seen(self.config.names)
 
     def _require_room(self) -> None:
         """Ray would let replicas wait for cores for ever, without a word; another's cluster may grow."""

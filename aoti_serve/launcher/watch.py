@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 
 from aoti_serve.launcher.applications import instance_details
 from aoti_serve.launcher.news import View, news, view_of
@@ -13,13 +14,17 @@ PATIENCE = 3  # looks without an answer, before it is said
 
 
 class Watch:
-    """Serve is asked in a thread: a cluster that breaks down may answer minutes later, or never."""
+    """Serve is asked in a thread: a cluster that breaks down may answer minutes later, or never.
 
-    def __init__(self, names: Collection[str], voice: Voice, ask: Callable[[], View] | None = None) -> None:
-        self._names = names
+    `first` is how the server was when it was ready: what has happened since is news.
+    """
+
+    def __init__(
+        self, names: Collection[str], voice: Voice, ask: Callable[[], View] | None = None, first: View | None = None
+    ) -> None:
         self._voice = voice
-        self._ask = ask or self._seen
-        self._view: View | None = None
+        self._ask = ask or partial(seen, names)
+        self._view = first
         self._look: Work | None = None
         self._answer: View | None = None
         self._silent = 0
@@ -57,5 +62,7 @@ class Watch:
     def _inquire(self) -> None:
         self._answer = self._ask()
 
-    def _seen(self) -> View:
-        return view_of(instance_details(), self._names)
+
+def seen(names: Collection[str]) -> View:
+    """How Serve says that these applications are."""
+    return view_of(instance_details(), names)
