@@ -30,7 +30,6 @@ LEANED_ON = {
     HttpToolsProtocol.eof_received: "5652627579a0",
     HttpToolsProtocol.on_message_begin: "96d377fdc7c2",
     HttpToolsProtocol.on_url: "37be44e962b0",
-    HttpToolsProtocol._start_asgi_task: "9c08c2571ae9",
     HttpToolsProtocol.pause_writing: "17a8fd215d96",
     HttpToolsProtocol.resume_writing: "7844bbaa8cce",
     RequestResponseCycle.__init__: "4d2f220910c3",
@@ -41,7 +40,7 @@ OVERRIDDEN = {
         "__init__", "connection_lost", "connection_made", "data_received", "on_body", "on_header",
         "on_headers_complete", "on_message_begin", "on_message_complete", "on_response_complete", "shutdown",
     },
-    Exchange: {"__init__", "receive", "run_asgi", "send", "send_500_response"},
+    Exchange: {"__init__", "receive", "send", "send_500_response"},
 }  # fmt: skip
 
 

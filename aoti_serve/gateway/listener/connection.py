@@ -160,7 +160,7 @@ class Connection(HttpToolsProtocol):
 
     def _answer(self, exchange: Exchange) -> None:
         self.answering = exchange
-        self._start_asgi_task(exchange, self.app)
+        exchange.begin(self.app, self.tasks)
 
     def on_response_complete(self) -> None:
         """The exchange's answer is written."""

@@ -57,12 +57,15 @@ class Exchange(RequestResponseCycle):
         self._work: asyncio.Task[Any] | None = None
         self._reads = False
 
-    async def run_asgi(self, app: ASGI3Application) -> None:
-        self._work = asyncio.current_task()
-        try:
-            await super().run_asgi(partial(self._until_gone, app))
-        finally:
-            self._work = None
+    def begin(self, app: ASGI3Application, tasks: set[asyncio.Task[None]]) -> None:
+        """Have the application answer, in a task that is one of `tasks` while it lasts."""
+        work = self._work = asyncio.get_running_loop().create_task(self.run_asgi(partial(self._until_gone, app)))
+        tasks.add(work)
+        work.add_done_callback(tasks.discard)
+        work.add_done_callback(self._end)
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        self._work = None  # it holds this exchange
 
     async def _until_gone(self, app: ASGI3Application, *request: Any) -> None:
         try:
