@@ -8,7 +8,7 @@ from aoti_serve.errors import LinkBroken
 from aoti_serve.link.frames import HEADER, KINDS, MOST_BYTES, PART, WITH_MESSAGE, Frame, Kind
 from aoti_serve.link.memory import Memory
 
-SCRATCH = 64 * 2**10
+SCRATCH = 16 * 2**10
 NOTHING = memoryview(b"")
 MEMORY = Memory()
 
