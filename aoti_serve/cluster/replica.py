@@ -6,6 +6,7 @@ import asyncio
 import pickle
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
@@ -17,7 +18,6 @@ from ray.serve.handle import DeploymentHandle
 from aoti_serve.address import Address
 from aoti_serve.cluster.member import Membership
 from aoti_serve.cluster.resident import Resident
-from aoti_serve.cluster.runs import Runs
 from aoti_serve.cluster.scaling import METRIC, Loads
 from aoti_serve.errors import ContainerClosed, DeadlineExceeded, ReplicaBehind, RuntimeFailed
 from aoti_serve.link.messages import Answer, Batch
@@ -36,8 +36,8 @@ SWITCH_INTERVAL_S = 0.05e-3
 class Replica:
     """One container that follows the coordinator and answers gateways. Lives in the event loop of its actor.
 
-    Runs and staging have threads of their own, so the event loop does not wait for the model, but see `Runs`. `node` is
-    Ray's id of the node, `host` its address there.
+    Runs happen on `num_runners` threads with the GIL released, staging on one more, so the event loop never waits for
+    the model. `node` is Ray's id of the node, `host` its address there.
     """
 
     def __init__(self, model: str, member: str, node: str, host: str, buffers: Resident) -> None:
@@ -47,7 +47,7 @@ class Replica:
         self._host = host
         self._buffers = buffers
         self._container = buffers.container
-        self._runs = Runs(self._container.num_runners, self._run)
+        self._runs = ThreadPoolExecutor(self._container.num_runners, "runner")
         self._follower = Follower(buffers)
         self._receipt: Receipt | None = None
         self._settled = NOTHING
@@ -108,7 +108,7 @@ class Replica:
         self.loads.note(gateway, batch.rows)
         if self._follower.epoch < batch.fence:
             await self._reach(batch.fence)
-        return await self._runs.answer(batch, deadline)
+        return await asyncio.get_running_loop().run_in_executor(self._runs, self._run, batch, deadline)
 
     def _run(self, batch: Batch, deadline: float | None) -> Answer:
         if deadline is not None and time.monotonic() > deadline:
