@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, QueueFull, ReplicaDied, Unavailable
-from aoti_serve.gateway import deadlines
+from aoti_serve.gateway.batching import deadlines
 from aoti_serve.gateway.batching.batcher import DEFAULT_PRIORITY, Arrays, Batcher, Rows
 from aoti_serve.gateway.batching.hold import TICK_S
 from aoti_serve.gateway.batching.piece import Piece
