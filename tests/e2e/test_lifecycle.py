@@ -36,7 +36,7 @@ def test_scripts_serve_leaves_no_process_and_no_port(number: int) -> None:
     port, others = free_port(), listening()
     launched = Launched([str(ROOT / "scripts" / "serve"), "--port", str(port)], ROOT, {})
     try:
-        launched.wait_for("aoti-serve status")
+        launched.wait_for("aoti-serve status", timeout=280)  # on a fresh clone it makes the demo first
         assert f"curl -s http://127.0.0.1:{port}/v2/models/digits/infer" in launched.output
         family = launched.family()
         ports = listening({process.pid for process in family})
