@@ -17,7 +17,7 @@ from aoti_serve.cluster.replica import ReplicaActor
 from aoti_serve.config import AppConfig, BatchingConfig, GatewayConfig, ModelConfig, ScalingConfig, absolute, problems
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.gateway.admin import token_digest
-from aoti_serve.gateway.ingress import Gateway, ServedModel
+from aoti_serve.gateway.deployment import Gateway, ServedModel
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.token import read_token
 

@@ -185,7 +185,7 @@ def _headers(request: Request) -> dict[bytes, bytes]:
 
 
 def _address(request: Request) -> str:
-    """Who has connected, and for whom it says that it asks: the ingress may be a proxy."""
+    """Who has connected, and for whom it says that it asks: a proxy may stand between."""
     connected = request.client.host if request.client else "unknown"
     forwarded = request.headers.get("x-forwarded-for")
     return f"{connected} for {forwarded}" if forwarded else connected

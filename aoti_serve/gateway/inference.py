@@ -1,4 +1,4 @@
-"""`POST /v2/models/{m}[/versions/{v}]/infer`: the hot path, with nothing between the ingress and the batcher.
+"""`POST /v2/models/{m}[/versions/{v}]/infer`: the hot path, with nothing between the listener and the batcher.
 
 A plain ASGI application. FastAPI, which routes all the rest, costs more than all that is done here.
 """

@@ -173,7 +173,7 @@ def test_the_check_sees_a_library_out_of_its_layer(module: str, source: str) -> 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        pytest.param("app.py", "from aoti_serve.gateway.ingress import Gateway", id="app-everything"),
+        pytest.param("app.py", "from aoti_serve.gateway.deployment import Gateway", id="app-everything"),
         pytest.param("gateway/http.py", "from aoti_serve import __version__", id="version"),
         pytest.param("gateway/http.py", "import fastapi, ray", id="gateway-libraries"),
         pytest.param("model/aoti/c_abi.py", "import ctypes, torch\nx = torch._C._aoti", id="native"),
