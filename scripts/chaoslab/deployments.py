@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from functools import partial
 
@@ -28,10 +29,12 @@ def scale_gateways(lab: Lab, counts: Sequence[int]) -> None:
 
 
 def redeploy(lab: Lab) -> None:
-    """A configuration that changes every deployment, while swapping: each process is replaced by a new one."""
+    """Another package and other settings, while swapping: each process is replaced by a new one."""
     before = _processes(lab)
+    package = shutil.copy(lab.telltales.package, lab.folder / "again.pt2")
+    changes = {"package": str(package), "num_runners": 2, "batching": {"max_batch_size": 32}}
     with lab.swapping():
-        lab.strike(partial(lab.deploy, lab.replicas, num_runners=2, batching={"max_batch_size": 32}))
+        lab.strike(partial(lab.deploy, lab.replicas, **changes))
         while _processes(lab) & before:
             lab.settle_while_swapping(1)
         lab.settle_while_swapping()

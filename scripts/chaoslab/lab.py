@@ -89,7 +89,12 @@ class Lab:
                         "gateway": {"http_port": self.nodes.port, "replicas": self.gateways},
                     },
                     "deployments": [
-                        {"name": f"{NAME}-replica", "ray_actor_options": {"num_gpus": 1, "num_cpus": 0}, **patient},
+                        {
+                            "name": f"{NAME}-replica",
+                            "ray_actor_options": {"num_gpus": 1, "num_cpus": 0},
+                            "max_surge_percent": 100,
+                            **patient,
+                        },
                         {
                             "name": f"{NAME}-coordinator",
                             "ray_actor_options": {"num_cpus": 0, "resources": {SEAT: 0.01}},

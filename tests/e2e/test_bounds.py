@@ -132,6 +132,14 @@ def infer_large(server: Server) -> int:
     return server.http.post(INFER, content=body, headers=fields).status_code
 
 
+def test_the_log_of_refusals_tells_who_has_really_connected(served: Server) -> None:
+    forged = {"X-Forwarded-For": "10.0.0.1", "Authorization": "Bearer wrong"}
+    assert served.http.post("/v2/models/labour/weights/rollback", headers=forged).status_code == 401
+    log = served.store / "refused.jsonl"
+    until(lambda: log.exists() and bool(log.read_text()))
+    assert json.loads(log.read_text().splitlines()[-1])["who"] == "127.0.0.1 for 10.0.0.1"
+
+
 def test_a_connection_too_many_is_told_so(served: Server) -> None:
     with ExitStack() as open_ones:
         for _ in range(MAX_CONNECTIONS + 5):
