@@ -36,6 +36,7 @@ AotiServeError                      500
 │   └── UnsupportedModule                export cannot describe this module
 ├── Unauthorized                    401, AdminClosed 403
 ├── Unavailable                     503
+│   ├── Stopping                         it takes no new requests any more
 │   ├── QueueFull                        as much waits in the gateway as may wait
 │   ├── ReadingTooMuch                   ... or is being read
 │   ├── VersionsDiffer                   a request in pieces was overtaken by one swap after the other
@@ -110,6 +111,7 @@ from aoti_serve.errors.server import (
     ServerRefused,
     ServerUnreachable,
     StartFailed,
+    Stopping,
     Unauthorized,
     Unavailable,
     VersionsDiffer,
@@ -192,6 +194,7 @@ __all__ = [
     "SourceRefused",
     "StageFailed",
     "StartFailed",
+    "Stopping",
     "StoreFailed",
     "Superseded",
     "SwapInProgress",

@@ -27,6 +27,10 @@ class Unavailable(AotiServeError, status=503):
     """The server cannot answer now; another try may succeed."""
 
 
+class Stopping(Unavailable, text="this server is being stopped and takes no new requests"):
+    """The gateway answers what it has, and nothing else; the connection ends with this answer."""
+
+
 class QueueFull(
     Unavailable,
     text=(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from aoti_serve.errors import Unavailable
+from aoti_serve.errors import Stopping
 
 
 class Door:
@@ -15,9 +15,9 @@ class Door:
         self.open = True
 
     def __enter__(self) -> None:
-        """Raises Unavailable if it is closed."""
+        """Raises Stopping if it is closed."""
         if not self.open:
-            raise Unavailable(detail="this server is being stopped and takes no new requests")
+            raise Stopping()
         self.inside += 1
 
     def __exit__(

@@ -8,7 +8,7 @@ import orjson
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from aoti_serve.errors import AotiServeError, shortened
+from aoti_serve.errors import AotiServeError, Stopping, shortened
 
 
 def json_reply(value: Any, status: int = 200) -> Response:
@@ -26,6 +26,8 @@ def refusal(error: AotiServeError) -> Response:
     response = error_reply(str(error), error.http_status)
     if error.http_status == 503:
         response.headers["retry-after"] = str(error.facts.get("retry_after", 1))
+    if isinstance(error, Stopping):
+        response.headers["connection"] = "close"  # the next one goes to another gateway
     if error.http_status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response

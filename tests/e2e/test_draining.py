@@ -53,6 +53,7 @@ def test_what_is_in_flight_at_sigterm_is_answered(labour_dir: Path, tmp_path: Pa
         refused = infer(server, 100.0)
         assert (refused.status_code, "stopped" in refused.json()["error"]) == (503, True)
         assert refused.headers["Retry-After"]
+        assert refused.headers["Connection"] == "close"
         for tag, answer in enumerate(flying, 1):
             assert_doubled(answer.result(), tag)
         assert server.launched.process.wait(60) == 0, server.launched.output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aoti_serve.errors import Unavailable
+from aoti_serve.errors import Stopping
 from aoti_serve.gateway.door import Door
 
 
@@ -21,7 +21,7 @@ def test_once_closed_it_lets_nobody_in_and_those_inside_finish() -> None:
     door = Door()
     with door:
         door.open = False
-        with pytest.raises(Unavailable, match="stopped"), door:
+        with pytest.raises(Stopping), door:
             raise AssertionError
         assert door.inside == 1
     assert door.inside == 0
