@@ -90,6 +90,7 @@ def test_a_signal_to_the_whole_process_group_leaves_nothing_either(digits_dir: P
         launched.stop()
 
 
+@pytest.mark.timeout(600)
 def test_two_servers_that_start_at_once_keep_apart_and_down_ends_the_one_that_is_meant(
     digits_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -97,7 +98,7 @@ def test_two_servers_that_start_at_once_keep_apart_and_down_ends_the_one_that_is
     configs = [write_config(tmp_path_factory.mktemp(name), digits_dir, name=name, replicas=1) for name in ("a", "b")]
     with serving(configs[0], wait=False) as a, serving(configs[1], wait=False) as b:
         for server, name in ((a, "a"), (b, "b")):
-            server.launched.wait_for("aoti-serve status")
+            server.launched.wait_for("aoti-serve status", timeout=280)  # they share the cores
             assert server.http.get("/v2/models").json() == {"models": [name]}
         assert "Ray clusters run on this machine" in ended("down").stderr
         (replica,) = [process for process in b.launched.family() if "default:b-replica" in "".join(process.cmdline())]
