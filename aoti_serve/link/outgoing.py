@@ -24,12 +24,12 @@ class Outgoing:
     """Writes frames while the transport takes them. Lives at both ends, in the event loop.
 
     What is at most a part goes at once. Larger messages take turns, part by part, and wait while the transport is full;
-    the memory that they name must stay as it is until they have gone.
+    the memory that they name must stay as it is until they have gone. `full` says that the transport takes no more now.
     """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._full = False
+        self.full = False
         self._waiting: dict[int, Iterator[list[Buffer]]] = {}
         self._turns: deque[int] = deque()
 
@@ -51,18 +51,18 @@ class Outgoing:
             self._pump()
 
     def cancel(self, call: int) -> None:
-        """Send no more of this message, if it is still on its way; then tell the other end."""
+        """Send no more of this message, if it is still on its way."""
         self._waiting.pop(call, None)
 
     def pause(self) -> None:
-        self._full = True
+        self.full = True
 
     def resume(self) -> None:
-        self._full = False
+        self.full = False
         self._pump()
 
     def _pump(self) -> None:
-        while self._turns and not self._full:
+        while self._turns and not self.full:
             call = self._turns.popleft()
             part = next(self._waiting.get(call, iter(())), None)
             if part is None:

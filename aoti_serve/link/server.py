@@ -119,7 +119,6 @@ class ReplicaEnd(Connection):
         self.left = False
         self._server = server
         self._gateway = ""
-        self._full = False
         self._tasks: dict[int, Task[None]] = {}
 
     def leave(self) -> None:
@@ -127,7 +126,7 @@ class ReplicaEnd(Connection):
 
     def beat(self) -> None:
         """Not into the memory of this process, if the gateway has stopped reading."""
-        if not self._full:
+        if not self.outgoing.full:
             self.outgoing.signal(Kind.BEAT, busy=self._server.busy)
 
     def begin(self) -> None:
@@ -151,14 +150,6 @@ class ReplicaEnd(Connection):
         for task in self._tasks.values():
             task.cancel()
         self._server.ended(self)
-
-    def pause_writing(self) -> None:
-        self._full = True
-        super().pause_writing()
-
-    def resume_writing(self) -> None:
-        self._full = False
-        super().resume_writing()
 
     def _introduce(self, mine: bytes, answer: bytes) -> None:
         self._gateway, proof = introduced(self._server.key, mine, answer)
