@@ -50,9 +50,9 @@ def folded(lab: Lab) -> Iterator[Container]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
-    """Ray in this process and its own; shared by all tests that need one."""
+    """Ray in this process; gone when the module ends, since tests that want none may share the process."""
     import ray
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
