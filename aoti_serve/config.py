@@ -71,7 +71,7 @@ class BatchingConfig(Frozen):
     priority is worth `priority_ageing_ms` of waiting.
     """
 
-    max_batch_size: PositiveInt = 64
+    max_batch_size: PositiveInt = 256
     max_queue_delay_ms: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     max_queued_rows: PositiveInt = 4096
     max_queued_bytes: PositiveInt = 256 * 2**20

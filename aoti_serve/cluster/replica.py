@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
 import sys
 import time
@@ -147,6 +148,7 @@ class ReplicaActor:
         await self._replica.listen()
         self._membership = Membership(self._replica, coordinator)
         await self._membership.join()
+        gc.freeze()
 
     async def check_health(self) -> None:
         """For Serve: a replica that cannot follow the coordinator, or cannot run, must be replaced."""

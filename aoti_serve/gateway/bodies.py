@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from aoti_serve.errors import BodyTooLarge, InvalidBody, ReadingTooMuch
+from aoti_serve.link.memory import MEMORY
 from aoti_serve.protocol.elements import shown
 
 MAX_DIGITS = 18  # of a 64-bit length; Python refuses to read numbers of thousands of digits
@@ -17,6 +18,7 @@ SMALL = 64 * 2**10
 RETRY_AFTER_S = 1
 
 Headers = Mapping[bytes, bytes]
+Body = bytes | bytearray | memoryview
 
 
 class Bound(NamedTuple):
@@ -73,21 +75,37 @@ class Share:
             self._size = size
 
 
-async def read_body(receive: Receive, headers: Headers, bound: Bound, share: Share) -> bytes | bytearray:
+async def read_body(receive: Receive, headers: Headers, bound: Bound, share: Share) -> Body:
     """The whole body. Its announced length is checked, and taken from the budget, before anything is read.
 
     Raises what `bound` says without having read more than that, or ReadingTooMuch.
     """
-    share.grow(_announced(headers, bound))
+    announced = _announced(headers, bound)
+    share.grow(announced)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         whole: bytes = message.get("body", b"")
         _check(len(whole), bound, share)
         return whole
+    if announced > SMALL:
+        return await _filled(MEMORY.take(announced), _pieces(receive, message))
     body = bytearray()  # writable: a tensor that is a view of it need not be copied to be run
     async for piece in _pieces(receive, message):
         _check(len(body) + len(piece), bound, share)
         body += piece
+    return body
+
+
+async def _filled(body: memoryview, pieces: AsyncIterator[bytes]) -> memoryview:
+    """A body as long as it was announced. Raises InvalidBody for another."""
+    filled = 0
+    async for piece in pieces:
+        body[filled : filled + len(piece)] = piece[: len(body) - filled]
+        filled += len(piece)
+        if filled > len(body):
+            break
+    if filled != len(body):
+        raise InvalidBody(detail=f"its Content-Length is {len(body)}, and it has another length")
     return body
 
 

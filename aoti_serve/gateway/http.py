@@ -121,9 +121,9 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: Read
     uploads = Bound(config.max_weights_bytes, "gateway.max_weights_bytes")
     json = Bound(config.max_json_bytes, "gateway.max_json_bytes")
 
-    async def read(request: Request) -> bytes | bytearray:
+    async def read(request: Request) -> bytes:
         with Share(budget) as share:
-            return await read_body(request.receive, _headers(request), json, share)
+            return bytes(await read_body(request.receive, _headers(request), json, share))
 
     async def guarded(request: Request, name: str) -> Served:
         try:
@@ -208,7 +208,7 @@ async def _events(plane: DataPlane, served: Served) -> AsyncIterator[bytes]:
         seen = status.revision
 
 
-def _parsed(kind: type[Body], body: bytes | bytearray) -> Body:
+def _parsed(kind: type[Body], body: bytes) -> Body:
     return _checked(lambda: kind.model_validate_json(body))
 
 

@@ -18,6 +18,7 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, DeadlineExceeded, InvalidBody, JsonTooLarge, Unavailable
 from aoti_serve.gateway.bodies import Bound, Headers, ReadingBudget, Share, read_body
 from aoti_serve.gateway.data_plane import DataPlane, Served
+from aoti_serve.gateway.listener.scope import VIEWS
 from aoti_serve.gateway.offload import Offload
 from aoti_serve.gateway.plan import Plan
 from aoti_serve.gateway.replies import failure, refusal
@@ -72,7 +73,7 @@ class Inference:
             logger.exception("a request failed (X-Request-ID %s)", scope.get(REQUEST_ID))
             await failure(error)(scope, receive, send)
         else:
-            await _send(encoded, send)
+            await _send(encoded, send, views=VIEWS in scope.get("extensions", ()))
 
     async def _infer(self, asked: Asked, headers: Headers, receive: Receive, share: Share) -> Encoded:
         arrived = time.monotonic()
@@ -129,7 +130,7 @@ def _left(patience: float | None, arrived: float, model: str) -> float | None:
     return left
 
 
-async def _send(encoded: Encoded, send: Send) -> None:
+async def _send(encoded: Encoded, send: Send, *, views: bool) -> None:
     headers = [(b"content-length", str(sum(map(len, encoded.pieces))).encode())]
     if encoded.header_length is None:
         headers.append((b"content-type", b"application/json"))
@@ -137,7 +138,8 @@ async def _send(encoded: Encoded, send: Send) -> None:
         headers.append((b"content-type", b"application/octet-stream"))
         headers.append((HEADER_LENGTH, str(encoded.header_length).encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    *before, last = encoded.pieces
+    # Serve's proxies, which have a body pickled, want bytes.
+    *before, last = encoded.pieces if views else map(bytes, encoded.pieces)
     for piece in before:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": last})

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from aoti_serve.errors import LinkBroken
 from aoti_serve.link.frames import HEADER, KINDS, MOST_BYTES, PART, WITH_MESSAGE, Frame, Kind
-from aoti_serve.link.memory import Memory
+from aoti_serve.link.memory import MEMORY
 
 SCRATCH = 16 * 2**10
 NOTHING = memoryview(b"")
-MEMORY = Memory()
 
 
 class Message:

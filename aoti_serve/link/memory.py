@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 ALIGNMENT = 64  # bytes: what compiled code and cards like best
-LARGE = 2**20
+LARGE = 2**18
 KEPT_BYTES = 2**28
 
 
 class Memory:
-    """One for all links of a process. Used in its event loop. Keeps at most `KEPT_BYTES` that nobody uses."""
+    """One for all that a process receives. Used in its event loop. Keeps at most `KEPT_BYTES` that nobody uses."""
 
     def __init__(self, references: Callable[[Any], int] = getrefcount) -> None:
         self._kept: list[NDArray[np.uint8]] = []
@@ -48,3 +48,6 @@ class Memory:
 def _aligned(memory: NDArray[np.uint8], nbytes: int) -> memoryview:
     skipped = -memory.__array_interface__["data"][0] % ALIGNMENT
     return memory[skipped : skipped + nbytes].data
+
+
+MEMORY = Memory()

@@ -40,7 +40,7 @@ MAX_DIGITS = 18
 LEAST_URGENT = 9
 
 
-def head_length(body: bytes | bytearray, header_length: str | None) -> int:
+def head_length(body: bytes | bytearray | memoryview, header_length: str | None) -> int:
     """How many bytes of the body are JSON. Raises InvalidBody."""
     if header_length is None:
         return len(body)

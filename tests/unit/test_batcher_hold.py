@@ -220,7 +220,7 @@ async def test_a_large_request_is_cut_as_it_runs() -> None:
     queue = batcher(replica)
     [task] = submitted(queue, rows_of(1, rows=65_536))
     await settled()
-    assert (queue._backlog.rows, queue.rows, len(replica.batches)) == (64, 65_536, 2)
+    assert (queue._backlog.rows, queue.rows, len(replica.batches)) == (256, 65_536, 2)
     task.cancel()
     await settled()
     assert (queue._backlog.rows, queue._backlog.later, queue._backlog.nbytes) == (0, 0, 0)

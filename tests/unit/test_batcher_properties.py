@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, QueueFull, ReplicaDied, Unavailable
 from aoti_serve.gateway.batching import deadlines
+from aoti_serve.gateway.batching.backlog import MANY
 from aoti_serve.gateway.batching.batcher import DEFAULT_PRIORITY, Arrays, Batcher, Rows
 from aoti_serve.gateway.batching.hold import TICK_S
 from aoti_serve.gateway.batching.piece import Piece
@@ -204,11 +206,13 @@ class World:
         assert self.running >= runners or not due or held, "a runner idles"
         if held and live:
             self.check_held(live)
-        widths: dict[object, int] = {}
+        widths: Counter[object] = Counter()
+        requests: Counter[object] = Counter()
         for piece in live:
-            widths[piece.shape] = widths.get(piece.shape, 0) + piece.rows
+            widths[piece.shape] += piece.rows
+            requests[piece.shape] += 1
         largest = max(self.config["max_batch_size"], self.smallest)
-        ample = [rows for rows in widths.values() if 2 * rows > largest]
+        ample = [rows for shape, rows in widths.items() if 2 * rows > largest or requests[shape] > MANY]
         assert backlog.ample == len(ample)
         assert self.running >= 2 * runners or not [rows for rows in ample if rows >= largest or not delay]
 

@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Message
 
 from aoti_serve.errors import BodyTooLarge, InvalidBody, JsonTooLarge, ReadingTooMuch
-from aoti_serve.gateway.bodies import SMALL, Bound, ReadingBudget, Share, read_body, stream_body
+from aoti_serve.gateway.bodies import SMALL, Body, Bound, ReadingBudget, Share, read_body, stream_body
 
 
 class Sender:
@@ -23,7 +23,7 @@ class Sender:
         return {"type": "http.request", "body": piece, "more_body": not last}
 
 
-async def read(sender: Sender, limit: int) -> bytes | bytearray:
+async def read(sender: Sender, limit: int) -> Body:
     with Share(ReadingBudget(2**30)) as share:
         return await read_body(sender.receive, sender.headers, Bound(limit, "gateway.max_body_bytes"), share)
 
@@ -87,7 +87,7 @@ LARGE = 2 * SMALL
 BOUND = Bound(100 * LARGE, "s")
 
 
-async def read_together(sender: Sender, share: Share) -> bytes | bytearray:
+async def read_together(sender: Sender, share: Share) -> Body:
     return await read_body(sender.receive, sender.headers, BOUND, share)
 
 
@@ -136,3 +136,17 @@ async def test_the_room_is_given_back_when_a_request_fails() -> None:
     with pytest.raises(ValueError, match="mine"), share:
         raise ValueError("mine")
     assert budget.held == 0
+
+
+async def test_an_announced_body_lies_in_memory_that_may_be_written() -> None:
+    sender = Sender(b"a" * SMALL, b"b" * SMALL, length=str(LARGE))
+    with Share(ReadingBudget(LARGE)) as share:
+        body = await read_together(sender, share)
+    assert (bytes(body), memoryview(body).readonly) == (b"a" * SMALL + b"b" * SMALL, False)
+
+
+@pytest.mark.parametrize("pieces", [pytest.param(1, id="less"), pytest.param(3, id="more")])
+async def test_a_body_has_the_length_that_was_announced(pieces: int) -> None:
+    sender = Sender(*[b"x" * SMALL] * pieces, b"", length=str(LARGE))
+    with Share(ReadingBudget(LARGE)) as share, pytest.raises(InvalidBody, match=f"Content-Length is {LARGE}"):
+        await read_together(sender, share)

@@ -30,7 +30,7 @@ def test_a_name_and_a_package_are_enough() -> None:
         (),
     )
     assert only.batching.model_dump() == {
-        "max_batch_size": 64,
+        "max_batch_size": 256,
         "max_queue_delay_ms": 0,
         "max_queued_rows": 4096,
         "max_queued_bytes": 256 * 2**20,

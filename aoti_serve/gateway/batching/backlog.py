@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Entry = tuple[float, int, Piece]  # by rank, then by number
 FEW = 64  # entries that are not worth a clean-up
+MANY = 64  # requests: to read and to answer them takes about as long as to run them
 
 
 class Queue:
@@ -41,7 +42,8 @@ class Backlog:
     """The queues of all shapes. Lives in the gateway's event loop.
 
     Of a large request one piece waits, and `later` counts the rows of those that follow; their bytes are in `nbytes`
-    already. A piece without rows counts as one row. `ample` counts the shapes of which more than half a batch waits.
+    already. A piece without rows counts as one row. `ample` counts the shapes of which more than half a batch waits, or
+    more than `MANY` requests.
     Costs: O(log n) for a piece that enters or leaves, and O(shapes) to choose a batch.
     """
 
@@ -51,7 +53,7 @@ class Backlog:
         self.nbytes = 0
         self.ample = 0
         self._largest = largest
-        self._most = largest // 2 + 1
+        self._half = largest // 2
         self._delay = delay
         self._queues: dict[Shape, Queue] = {}
         self._rows_at = [0] * (LEAST_URGENT + 1)
@@ -77,9 +79,10 @@ class Backlog:
         piece.queue = queue
         queue.since = min(queue.since, piece.arrival)
         rows = piece.rows or 1
+        was_ample = self._ample(queue)
         queue.live += 1
         queue.rows += rows
-        self.ample += queue.rows - rows < self._most <= queue.rows
+        self.ample += not was_ample and self._ample(queue)
         self.rows += rows
         self.nbytes += piece.nbytes
         self._rows_at[piece.level] += rows
@@ -159,8 +162,11 @@ class Backlog:
             heappop(heap)
         return taken
 
+    def _ample(self, queue: Queue) -> bool:
+        return queue.rows > self._half or queue.live > MANY
+
     def _leave(self, queue: Queue, pieces: list[Piece]) -> None:
-        was_ample = queue.rows >= self._most
+        was_ample = self._ample(queue)
         left = nbytes = 0
         for piece in pieces:
             rows = piece.rows or 1
@@ -171,7 +177,7 @@ class Backlog:
             piece.queue = None
         queue.live -= len(pieces)
         queue.rows -= left
-        self.ample -= was_ample and queue.rows < self._most
+        self.ample -= was_ample and not self._ample(queue)
         self.rows -= left
         self.nbytes -= nbytes
 

@@ -8,18 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aoti_serve.errors import VersionsDiffer
+from aoti_serve.errors import RuntimeFailed, VersionsDiffer
 from aoti_serve.gateway.batching.piece import Answered, Arrays, Piece, Rows
 
 ROUNDS = 5  # swaps that may come in between, one after the other
 
 
 class Cut(NamedTuple):
-    """Rows `start` to `stop` of a request; the first `known` of them are in the piece before, too."""
+    """Rows `start` to `stop` of a request."""
 
     start: int
     stop: int
-    known: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Cuts:
             return Cut(rows * index // count, rows * (index + 1) // count)
         if index < count - 1:
             return Cut(index * smallest, (index + 1) * smallest)
-        return Cut(rows - smallest, rows, count * smallest - rows)
+        return Cut(rows - smallest, rows)
 
 
 class Split:
@@ -72,7 +71,9 @@ class Split:
         self.rest = self._cuts.total
         self._waits_for = self._cuts.count
         self._following: Iterator[Piece] = (self._made(index) for index in range(self._waits_for))
-        self._answers: dict[Piece, Rows] = {}
+        self._cut_of: dict[Piece, Cut] = {}
+        self._versions: dict[Piece, int] = {}
+        self._outputs: Arrays = []
         self._newest = (-1, -1)  # epoch and version: numbers of versions fall again in a rollback, epochs never do
         self._rounds = 0
 
@@ -85,19 +86,21 @@ class Split:
         return piece
 
     def _made(self, index: int) -> Piece:
-        whole, (start, stop, _) = self._whole, self._cuts.cut(index)
-        arrays = [array[start:stop] for array in whole.arrays]
-        nbytes = (stop - start) * self.row_bytes
+        whole, cut = self._whole, self._cuts.cut(index)
+        arrays = [array[cut.start : cut.stop] for array in whole.arrays]
+        rows = cut.stop - cut.start
         facts = whole.level, whole.arrival, whole.rank, whole.deadline, whole.future
-        piece = Piece(arrays, whole.shape, stop - start, nbytes, *facts, self)
+        piece = Piece(arrays, whole.shape, rows, rows * self.row_bytes, *facts, self)
         if index:
             piece.counted = 0  # the first one counts for all of them
         self.pieces.append(piece)
+        self._cut_of[piece] = cut
         return piece
 
     def place(self, piece: Piece, answer: Answered, rows: Rows) -> bool:
         """Take a piece's rows; with the last of them answer the request. True if pieces follow that must run again."""
-        self._answers[piece] = rows
+        self._versions[piece] = rows.version
+        self._keep(self._cut_of[piece], rows.outputs)
         if answer.epoch >= self._newest[0]:
             self._newest = (answer.epoch, answer.version)
         self._waits_for -= 1
@@ -105,9 +108,9 @@ class Split:
 
     def _complete(self) -> bool:
         future, version = self._whole.future, self._newest[1]
-        late = [piece for piece in self.pieces if self._answers[piece].version != version]
+        late = [piece for piece in self.pieces if self._versions[piece] != version]
         if not late:
-            future.set_result(Rows(version, self._joined()))
+            future.set_result(Rows(version, self._outputs))
             self.dissolve()
         elif self._rounds == ROUNDS:
             future.set_exception(VersionsDiffer(model=self._model, rounds=self._rounds))
@@ -130,13 +133,19 @@ class Split:
         self._whole.arrays = []
         self._following = iter(())
         self.pieces = []
-        self._answers = {}
+        self._cut_of, self._versions = {}, {}
+        self._outputs = []
         self.rest = 0
 
-    def _joined(self) -> Arrays:
-        answers = [self._answers[piece].outputs for piece in self.pieces]
-        known = [self._cuts.cut(index).known for index in range(len(answers))]
-        return [
-            np.concatenate([array[skip:] for array, skip in zip(arrays, known, strict=True)])
-            for arrays in zip(*answers, strict=True)
-        ]
+    def _keep(self, cut: Cut, outputs: Arrays) -> None:
+        """Copy a piece's rows to where they belong, while other pieces run."""
+        if not self._outputs:
+            rows = self._whole.rows
+            self._outputs = [np.empty((rows, *array.shape[1:]), array.dtype) for array in outputs]
+        for whole, array in zip(self._outputs, outputs, strict=True):
+            if array.shape[1:] != whole.shape[1:]:
+                shapes = [list(each.shape[1:]) for each in (whole, array)]
+                raise RuntimeFailed(
+                    call="run", detail=f"rows of one request have the shapes {shapes[0]} and {shapes[1]}"
+                )
+            whole[cut.start : cut.stop] = array

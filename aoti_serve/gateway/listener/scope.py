@@ -9,6 +9,10 @@ from uvicorn._types import HTTPScope
 
 from aoti_serve.gateway.listener.refusals import BAD_REQUEST, BAD_TARGET, BAD_VERSION, Refusal, Refused
 
+# An ASGI extension of ours: a body may be a memoryview, which is written from where it lies.
+VIEWS = "aoti_serve.views"
+EXTENSIONS: dict[str, dict[object, object]] = {VIEWS: {}}
+
 
 def complete_scope(scope: HTTPScope, parser: httptools.HttpRequestParser, target: bytes) -> None:
     """Add what is known when the head has been read. Raises Refused."""
@@ -19,6 +23,7 @@ def complete_scope(scope: HTTPScope, parser: httptools.HttpRequestParser, target
     if url.path is None:
         raise Refused(BAD_TARGET)
     path = url.path.decode("ascii")
+    scope["extensions"] = EXTENSIONS
     scope["http_version"] = version
     scope["method"] = parser.get_method().decode("ascii")
     scope["path"] = urllib.parse.unquote(path) if "%" in path else path

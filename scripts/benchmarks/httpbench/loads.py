@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-BATCH = 64  # rows that every server may put in one run
+BATCH = 256  # rows, or for some peers requests, that every server may put in one run
 
 
 class Load(NamedTuple):
