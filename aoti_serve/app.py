@@ -14,7 +14,16 @@ from ray.serve import Application, Deployment
 from aoti_serve.cluster.coordinator import Coordinator
 from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
 from aoti_serve.cluster.replica import ReplicaActor
-from aoti_serve.config import AppConfig, BatchingConfig, GatewayConfig, ModelConfig, ScalingConfig, absolute, problems
+from aoti_serve.config import (
+    AppConfig,
+    BatchingConfig,
+    GatewayConfig,
+    ModelConfig,
+    ScalingConfig,
+    Tls,
+    absolute,
+    problems,
+)
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.gateway.admin import token_digest
 from aoti_serve.gateway.deployment import Gateway, ServedModel
@@ -48,7 +57,7 @@ def build(args: dict[str, Any]) -> Application:
         raise InvalidConfig(detail=f"args: {problems(error.errors())}") from error
     models = [_served(_located(model), config.gateway) for model in config.models]
     token = read_token()
-    bound = _unscaled(config.gateway), models, token_digest(token) if token else None
+    bound = _unscaled(_certified(config.gateway)), models, token_digest(token) if token else None
     return _deployment(serve.ingress()(Gateway)).options(**_gateway_options(config.gateway)).bind(*bound)
 
 
@@ -69,6 +78,14 @@ def _gateway_options(config: GatewayConfig) -> dict[str, Any]:
         **LIFECYCLE,
         **_scaling(config.replicas, GATEWAY_REQUESTS),
     }
+
+
+def _certified(config: GatewayConfig) -> GatewayConfig:
+    """With absolute paths, as `_located`."""
+    if config.tls is None:
+        return config
+    tls = Tls(certificate=config.tls.certificate.resolve(), key=config.tls.key.resolve())
+    return config.model_copy(update={"tls": tls})
 
 
 def _served(config: ModelConfig, gateway: GatewayConfig) -> ServedModel:

@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import statistics
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -158,6 +159,8 @@ def main() -> None:
                 print(json.dumps(rows[-1]), flush=True)
     if not options.json:
         print(f"{answered} answers, {sum(errors.values())} errors", *errors.most_common(3), sep="\n")
+    if not answered:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -66,14 +67,22 @@ def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
     app.identified = Identified(app.routed, access_log=config.access_log)
     for path in PATHS:  # first: Serve looks for each request's route, to count by it
         app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
-    app.include_router(_health(plane))
-    app.include_router(_models(plane))
+    for routes in (_health(plane), _models(plane)):
+        app.include_router(_with_heads(routes))
     app.include_router(_weights(plane, guard, config, budget), prefix="/v2/models/{name}/weights")
     app.add_exception_handler(AotiServeError, _refused)
     app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_exception_handler(RequestValidationError, _invalid)
     return app
+
+
+def _with_heads(routes: APIRouter) -> APIRouter:
+    """What may be read may be asked for its head, as load balancers do."""
+    for route in routes.routes:
+        assert isinstance(route, APIRoute)
+        route.methods = {*(route.methods or ()), "HEAD"}
+    return routes
 
 
 def _health(plane: DataPlane) -> APIRouter:

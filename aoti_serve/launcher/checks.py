@@ -80,6 +80,14 @@ def _meet(host: str, port: int | None, other_host: str, other_port: int | None) 
     return port is not None and port == other_port and overlap(host, other_host)
 
 
+def _tls_problems(config: ConfigFile) -> Iterator[str]:
+    for application in config.ours:
+        tls = application.gateway.tls
+        for file in (tls.certificate, tls.key) if tls else ():
+            if not file.exists():
+                yield f"application '{application.name}': gateway.tls: no file {file}"
+
+
 def _deployment_problems(config: ConfigFile) -> Iterator[str]:
     for application in config.ours:
         known = deployments_of(application)
@@ -119,7 +127,7 @@ def _outermost(found: list[Any]) -> list[Any]:
     return list({tuple(entry["loc"][:4]): entry for entry in reversed(found)}.values())
 
 
-PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _deployment_problems)
+PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _tls_problems, _deployment_problems)
 
 
 def _checked(path: Path, model: ModelConfig) -> Package:

@@ -81,7 +81,7 @@ def read_config(path: Path, host: str | None = None, port: int | None = None) ->
     _listen_at(path, built, {"host": host, "http_port": port})
     ours = [_ours(path, entry) for entry in built]
     for entry in built:
-        entry["args"] = entry["args"] | {"models": [_located(model) for model in entry["args"]["models"]]}
+        entry["args"] = _located(entry["args"])
     return ConfigFile(path, content, ours)
 
 
@@ -108,8 +108,17 @@ def _ours(path: Path, application: dict[str, Any]) -> Ours:
     return Ours(name, str(application.get("route_prefix") or "/").rstrip("/"), config, named)
 
 
-def _located(model: dict[str, Any]) -> dict[str, Any]:
+def _located(arguments: dict[str, Any]) -> dict[str, Any]:
     """With absolute paths: whoever builds the application on a cluster may do so in another folder."""
+    located = arguments | {"models": [_located_model(model) for model in arguments["models"]]}
+    gateway = arguments.get("gateway") or {}
+    if gateway.get("tls"):
+        tls = {key: str(Path(file).resolve()) for key, file in gateway["tls"].items()}
+        located["gateway"] = gateway | {"tls": tls}
+    return located
+
+
+def _located_model(model: dict[str, Any]) -> dict[str, Any]:
     named = {key: str(Path(model[key]).resolve()) for key in ("package", "weights") if model.get(key)}
     if model.get("store"):
         named["store"] = absolute(str(model["store"]))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import tempfile
 from asyncio import Task
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from aoti_serve.errors import LinkBroken
 from aoti_serve.link.connection import Connection
+from aoti_serve.link.folder import SOCKET, private_folder
 from aoti_serve.link.frames import Frame, Kind
 from aoti_serve.link.handshake import INTRODUCTION, greeting, introduced, key
 from aoti_serve.link.messages import Answer, Batch, answer_bytes, batch_of, failure_bytes
@@ -33,7 +32,7 @@ class LinkServer:
         self.key = key()
         self.run = run
         self.busy = 0
-        self._folder = Path(tempfile.mkdtemp(prefix="aoti-link-"))  # 0700, so nobody else can even connect
+        self._folder = private_folder()  # nobody else can even connect
         self._listeners: list[asyncio.Server] = []
         self._links: set[ReplicaEnd] = set()
         self._leaving = False
@@ -42,7 +41,7 @@ class LinkServer:
 
     @property
     def path(self) -> str:
-        return str(self._folder / "link")
+        return str(self._folder / SOCKET)
 
     async def open(self) -> None:
         """Listen for gateways on this node."""

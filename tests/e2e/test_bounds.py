@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import labour
 import numpy as np
+import psutil
 import pytest
 from labour import INFER, ask, assert_doubled, infer, posted, row
 from served import Server, serving
@@ -30,6 +31,8 @@ LIMITS = {
     "max_reading_bytes": 2 * MAX_BODY,
     "max_request_rows": 1000,
 }
+UPLOAD = 128 * 2**20
+WEIGHTS = "/v2/models/labour/weights"
 LONGEST_ERROR = 1100  # a text of 1 KB in its JSON
 
 
@@ -85,7 +88,6 @@ HEADS = [
     pytest.param(head("GET", "/v2", {"X": "v" * 2**16}), 431, id="large"),
     pytest.param(head("GET", "/" + "p" * 2**16), 414, id="a long path"),
     pytest.param(b"GET /v2 HTTP/1.1\r\nX-Half: ", 408, id="half"),
-    pytest.param(b"", 408, id="nothing"),
 ]
 
 
@@ -131,9 +133,39 @@ def half_sent(server: Server, count: int) -> Iterator[None]:
         yield
 
 
+def test_an_upload_that_nobody_takes_waits_at_its_client(served: Server) -> None:
+    """And not in the gateway's memory; it goes on when somebody does."""
+    (gateway,), (freight,) = processes(served, "gateway"), processes(served, "ray::Freight")
+    body = bytes(UPLOAD)
+    fields = served.admin | {"Content-Type": "application/octet-stream", "Content-Length": UPLOAD}
+    with Wire(served.port) as wire:
+        freight.suspend()
+        try:
+            before = own_memory(gateway)
+            wire.send(head("POST", WEIGHTS, fields))
+            taken = wire.offer(body, patience_s=2)
+            assert taken < UPLOAD // 2
+            assert own_memory(gateway) - before < UPLOAD // 2
+            assert_doubled(infer(served, 1.0), 1.0)
+        finally:
+            freight.resume()
+        wire.send(body[taken:])
+        assert wire.answer().status == 400  # zeros are no weights
+
+
+def processes(server: Server, title: str) -> list[psutil.Process]:
+    return [process for process in server.launched.family() if title in " ".join(process.cmdline())]
+
+
+def own_memory(process: psutil.Process) -> int:
+    """Bytes; what it shares with others, as Ray's object store, does not count."""
+    memory = process.memory_info()
+    return int(memory.rss - memory.shared)
+
+
 def test_the_log_of_refusals_tells_who_has_really_connected(served: Server) -> None:
     forged = {"X-Forwarded-For": "10.0.0.1", "Authorization": "Bearer wrong"}
-    assert served.http.post("/v2/models/labour/weights/rollback", headers=forged).status_code == 401
+    assert served.http.post(f"{WEIGHTS}/rollback", headers=forged).status_code == 401
     log = served.store / "refused.jsonl"
     until(lambda: log.exists() and bool(log.read_text()))
     assert json.loads(log.read_text().splitlines()[-1])["who"] == "127.0.0.1 for 10.0.0.1"

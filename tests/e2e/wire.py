@@ -50,6 +50,18 @@ class Wire:
             self._open()
         self._socket.sendall(data)
 
+    def offer(self, data: bytes, patience_s: float) -> int:
+        """Send of it what is taken, until nobody takes anything for so long; how many bytes that were."""
+        left = memoryview(data)
+        self._socket.settimeout(patience_s)
+        try:
+            while left:
+                left = left[self._socket.send(left[:PIECE]) :]
+        except TimeoutError:
+            pass
+        self._socket.settimeout(PATIENCE_S)
+        return len(data) - len(left)
+
     def answer(self) -> Answer:
         """The next one; interim ones (1xx) count."""
         head = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")

@@ -66,6 +66,14 @@ def test_whoever_builds_it_may_do_so_in_another_folder(here: Path) -> None:
     assert model == {"name": "a", "package": str(here / "m.pt2"), "store": str(here / "s")}
 
 
+def test_so_may_whoever_listens(here: Path) -> None:
+    gateway = "{http_port: 1, tls: {certificate: c.pem, key: k.pem}}"
+    models = "[{name: a, package: m.pt2}]"
+    found = read_config(written("applications:\n" + application(f"{{models: {models}, gateway: {gateway}}}")))
+    located = {"http_port": 1, "tls": {"certificate": str(here / "c.pem"), "key": str(here / "k.pem")}}
+    assert found.content["applications"][0]["args"]["gateway"] == located
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -167,6 +175,14 @@ def test_who_answers_http_is_settled_before_ray_starts(
         check(read(content))
         return
     with pytest.raises(InvalidConfig, match=reason):
+        check(read(content))
+
+
+def test_a_certificate_that_is_not_there_is_named_before_ray_starts(here: Path) -> None:
+    (here / "chain.pem").touch()
+    content = valid()
+    content["applications"][0]["args"]["gateway"] = {"tls": {"certificate": "chain.pem", "key": "key.pem"}}
+    with pytest.raises(InvalidConfig, match=r"application 'default': gateway\.tls: no file .*key\.pem"):
         check(read(content))
 
 

@@ -114,6 +114,12 @@ async def test_an_answer_says_which_request_it_belongs_to(client: httpx.AsyncCli
         assert len((await client.get(path)).headers["x-request-id"]) == 16
 
 
+async def test_a_load_balancer_may_ask_for_the_head_only(client: httpx.AsyncClient) -> None:
+    for path in ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models"):
+        assert (await client.head(path)).status_code == 200
+    assert (await client.head("/v2/models/m/weights")).status_code == 405
+
+
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
 async def test_nobody_is_told_of_the_routes(client: httpx.AsyncClient, path: str) -> None:
     assert (await client.get(path)).status_code == 404

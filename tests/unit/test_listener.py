@@ -34,10 +34,11 @@ def test_a_large_body_comes_and_goes_whole() -> None:
 
 
 def test_pipelined_requests_are_answered_in_order() -> None:
-    request = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n%02d"
+    request = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n%02d"
     with wired(echo) as served, served.connect() as client:
         client.sendall(
-            b"".join(request % number for number in range(50)) + b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n"
+            b"".join(request % number for number in range(50))
+            + b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         )
         answered = everything(client)
     bodies = [part.split(b"\r\n\r\n")[1] for part in answered.split(b"HTTP/1.1 200 OK\r\n")[1:]]
@@ -46,7 +47,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
 
 def test_a_bad_request_behind_good_ones_is_refused_after_their_answers() -> None:
     with wired(echo) as served, served.connect() as client:
-        client.sendall(b"GET / HTTP/1.1\r\n\r\n" * 2 + b"rubbish\r\n\r\n")
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 2 + b"rubbish\r\n\r\n")
         statuses = re.findall(rb"HTTP/1.1 (\d+) ", everything(client))
     assert statuses == [b"200", b"200", b"400"]
 
@@ -60,7 +61,7 @@ def test_an_answer_without_a_length_is_framed_as_the_version_says(version: bytes
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     with wired(stream) as served, served.connect() as client:
-        client.sendall(b"GET / HTTP/%b\r\nconnection: close\r\n\r\n" % version)
+        client.sendall(b"GET / HTTP/%b\r\nhost: x\r\nconnection: close\r\n\r\n" % version)
         head, _, body = everything(client).partition(b"\r\n\r\n")
     chunked = b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
     assert body == (chunked if version == b"1.1" else b"onetwo")
@@ -69,11 +70,11 @@ def test_an_answer_without_a_length_is_framed_as_the_version_says(version: bytes
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
 def test_an_offer_of_another_protocol_is_passed_over(protocol: bytes) -> None:
-    offer = b"POST / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: %b\r\n" % protocol
+    offer = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: %b\r\n" % protocol
     with wired(echo) as served, served.connect() as client:
         client.sendall(offer + b"content-length: 5\r\n\r\nhel")
         client.sendall(b"lo" + offer + b"transfer-encoding: chunked\r\n\r\n3\r\nyou\r\n0\r\n\r\n")
-        client.sendall(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         answered = everything(client)
     assert [part.split(b"\r\n\r\n")[1] for part in answered.split(b"HTTP/1.1 200 OK\r\n")[1:]] == [
         b"hello",
@@ -87,7 +88,7 @@ def test_an_answer_to_head_has_a_length_and_no_body() -> None:
         await answer(send, 200, b"hello")
 
     with wired(five) as served, served.connect() as client:
-        client.sendall(b"HEAD / HTTP/1.1\r\nconnection: close\r\n\r\n")
+        client.sendall(b"HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         answered = everything(client)
     assert b"content-length: 5\r\n" in answered
     assert answered.endswith(b"\r\n\r\n")
@@ -101,7 +102,7 @@ def test_a_line_break_in_a_header_of_the_answer_is_an_error_of_ours(
         await answer(send, 200, b"", (b"x-request-id", value))
 
     with wired(injected) as served, served.connect() as client:
-        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         answered = everything(client)
     assert status_of(answered) == 500
     assert b"set-cookie" not in answered
@@ -113,7 +114,7 @@ def test_an_application_that_fails_is_answered_for_in_json(caplog: pytest.LogCap
         raise ValueError("a secret")
 
     with wired(fails) as served, served.connect() as client:
-        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         answered = everything(client)
     assert status_of(answered) == 500
     assert "log" in orjson.loads(answered.partition(b"\r\n\r\n")[2])["error"]
@@ -134,7 +135,7 @@ def test_work_that_nobody_waits_for_any_more_is_cancelled(caplog: pytest.LogCapt
 
     with wired(works) as served:
         with served.connect() as client:
-            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             assert began.wait(PATIENCE_S)
         assert cancelled.wait(PATIENCE_S)
     assert not caplog.records
@@ -150,7 +151,7 @@ def test_who_still_reads_is_told_that_the_client_has_gone() -> None:
 
     with wired(reads) as served:
         with served.connect() as client:
-            client.sendall(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nhalf")
+            client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf")
         assert told.wait(PATIENCE_S)
 
 
@@ -160,7 +161,8 @@ def test_what_proxies_say_of_a_client_is_not_believed() -> None:
 
     with wired(whose) as served, served.connect() as client:
         client.sendall(
-            b"GET / HTTP/1.1\r\nx-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\nconnection: close\r\n\r\n"
+            b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            b"x-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\n\r\n"
         )
         assert everything(client).endswith(b"('127.0.0.1', 'http')")
 
@@ -179,9 +181,9 @@ def test_an_application_learns_that_its_client_has_gone() -> None:
 
     with wired(waits) as served:
         with served.connect() as client:
-            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         client = served.connect()
-        client.sendall(b"GET /gone HTTP/1.1\r\nconnection: close\r\n\r\n")
+        client.sendall(b"GET /gone HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         assert status_of(everything(client)) == 200
         client.close()
 
@@ -204,7 +206,7 @@ def test_an_application_that_reads_slowly_holds_the_client_back(chunked: bool) -
     length = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(LARGE)
     body = (b"40\r\n" + b"a" * 64 + b"\r\n") * 2**19 + b"0\r\n\r\n" if chunked else LARGE
     with wired(slow) as served, served.connect() as client:
-        client.sendall(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % length)
+        client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\n%b\r\n\r\n" % length)
         client.setblocking(False)
         left = memoryview(body)
         for _ in range(10):

@@ -22,7 +22,7 @@ def test_a_body_that_nobody_wants_is_answered_without_a_reset() -> None:
     with wired(refuse) as served:
         for _ in range(10):
             with served.connect() as client:
-                client.sendall(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(LARGE))
+                client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(LARGE))
                 client.sendall(LARGE)
                 answered = everything(client)
             assert status_of(answered) == 503
@@ -31,7 +31,7 @@ def test_a_body_that_nobody_wants_is_answered_without_a_reset() -> None:
 
 def test_a_body_that_is_announced_is_not_asked_for() -> None:
     with wired(refuse) as served, served.connect() as client:
-        client.sendall(b"POST / HTTP/1.1\r\ncontent-length: %d\r\nexpect: 100-continue\r\n\r\n" % len(LARGE))
+        client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\nexpect: 100-continue\r\n\r\n" % len(LARGE))
         answered = everything(client)
         assert status_of(answered) == 503
         client.close()
@@ -39,14 +39,14 @@ def test_a_body_that_is_announced_is_not_asked_for() -> None:
 
 def test_a_body_that_is_announced_and_sent_nevertheless_meets_no_reset() -> None:
     with wired(refuse) as served, served.connect() as client:
-        client.sendall(b"POST / HTTP/1.1\r\ncontent-length: %d\r\nexpect: 100-continue\r\n\r\n" % len(LARGE))
+        client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\nexpect: 100-continue\r\n\r\n" % len(LARGE))
         client.sendall(LARGE)
         assert status_of(everything(client)) == 503
 
 
 def test_one_that_never_ends_its_body_is_left_in_time() -> None:
     with wired(refuse) as served, served.connect() as client:
-        client.sendall(b"POST / HTTP/1.1\r\ncontent-length: 100\r\n\r\n")
+        client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n")
         assert status_of(everything(client)) == 503
         served.after(4)
         with pytest.raises((ConnectionResetError, BrokenPipeError)):  # noqa: PT012
@@ -148,15 +148,15 @@ def test_an_idle_connection_is_closed_on_the_way_out_and_a_busy_one_is_answered_
 
     with wired(busy) as served:
         with served.connect() as idle, served.connect() as waiting:
-            idle.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            idle.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             assert b"connection: close" not in idle.recv(2**16)
-            waiting.sendall(b"GET /busy HTTP/1.1\r\n\r\n")
+            waiting.sendall(b"GET /busy HTTP/1.1\r\nhost: x\r\n\r\n")
             served.clock.now += 2
             closing = threading.Thread(target=served.close, args=[20])
             closing.start()
             last = b""
             while b"connection: close" not in last:  # until it has heard that it is the last
-                idle.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                idle.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
                 last = idle.recv(2**16)
             assert everything(idle) == b""
             served.call(release.set)
@@ -169,7 +169,7 @@ def test_what_is_in_flight_is_cut_in_the_end() -> None:
         await asyncio.Event().wait()
 
     with wired(stuck) as served, served.connect() as client:
-        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         served.close(0.1)
         assert everything(client) == b""
 

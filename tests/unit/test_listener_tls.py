@@ -59,7 +59,7 @@ def test_a_handshake_that_does_not_come_ends(tls: Tls) -> None:
 
 def test_one_that_speaks_no_tls_does_no_harm(tls: Tls) -> None:
     with wired(echo, tls=tls) as served, served.connect() as plain:
-        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        plain.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         assert plain.recv(2**16).startswith((b"\x15", b""))
         client = client_of(served.address, tls)
         client.request("POST", "/", b"hello")

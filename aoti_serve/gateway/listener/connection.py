@@ -17,6 +17,7 @@ from aoti_serve.gateway.listener.refusals import (
     HEAD_LATE,
     TOO_MANY_AT_ONCE,
     TOO_MANY_CONNECTIONS,
+    UNKNOWN_CODING,
     Refusal,
     Refused,
 )
@@ -62,6 +63,7 @@ class Connection(HttpToolsProtocol):
         self._meter = RequestMeter(config)
         self._taken = AnswerMeter()
         self._awaits_first = True
+        self._said_something = False
         self._in_head = self._fresh = False
         self._since = clock()
         self._unread_before: Refusal | None = None
@@ -93,6 +95,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         if self.linger is not None or self._unread_before is not None:
             return
+        self._said_something = True
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
@@ -128,6 +131,8 @@ class Connection(HttpToolsProtocol):
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            raise Refused(UNKNOWN_CODING)
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -233,7 +238,7 @@ class Connection(HttpToolsProtocol):
     def _look_at_head(self, seconds: float) -> None:
         if self._in_head or self._awaits_first:
             if seconds > self._limits.header_timeout_s:
-                self._end(HEAD_LATE)
+                self._end(HEAD_LATE if self._said_something else None)
         elif seconds > self._limits.idle_timeout_s:
             self._end()
 

@@ -41,8 +41,10 @@ class Refused(Exception):
 
 
 BAD_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
+BAD_HOST = Refusal(HTTPStatus.BAD_REQUEST, "an HTTP/1.1 request has one Host header")
 BAD_TARGET = Refusal(HTTPStatus.BAD_REQUEST, "the request's target is not a path")
 BAD_VERSION = Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+UNKNOWN_CODING = Refusal(HTTPStatus.NOT_IMPLEMENTED, "the only Transfer-Encoding that is read here is chunked")
 FAILED = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the gateway's log has it")
 HEAD_LATE = Refusal(HTTPStatus.REQUEST_TIMEOUT, "the request's headers did not arrive within gateway.header_timeout_s")
 BODY_LATE = Refusal(

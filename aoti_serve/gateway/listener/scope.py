@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import urllib.parse
+from http import HTTPStatus
 
 import httptools
 from uvicorn._types import HTTPScope
 
-from aoti_serve.gateway.listener.refusals import BAD_REQUEST, BAD_TARGET, BAD_VERSION, Refusal, Refused
+from aoti_serve.gateway.listener.refusals import BAD_HOST, BAD_REQUEST, BAD_TARGET, BAD_VERSION, Refusal, Refused
 
 # An ASGI extension of ours: a body may be a memoryview, which is written from where it lies.
 VIEWS = "aoti_serve.views"
@@ -19,6 +20,8 @@ def complete_scope(scope: HTTPScope, parser: httptools.HttpRequestParser, target
     version = parser.get_http_version()
     if version not in ("1.1", "1.0"):
         raise Refused(BAD_VERSION)
+    if [name for name, _ in scope["headers"]].count(b"host") != 1 and version == "1.1":
+        raise Refused(BAD_HOST)
     url = httptools.parse_url(target)
     if url.path is None:
         raise Refused(BAD_TARGET)
@@ -36,4 +39,6 @@ def refusal_for(error: httptools.HttpParserError) -> Refusal:
     cause = error.__context__
     if isinstance(cause, Refused):
         return cause.refusal
-    return BAD_TARGET if isinstance(cause, httptools.HttpParserInvalidURLError) else BAD_REQUEST
+    if isinstance(cause, httptools.HttpParserInvalidURLError):
+        return BAD_TARGET
+    return BAD_REQUEST if cause else Refusal(HTTPStatus.BAD_REQUEST, f"{BAD_REQUEST.text}: {error}")
