@@ -16,11 +16,12 @@ import psutil
 import pytest
 import yaml
 from numpy.typing import NDArray
-from served import ROOT, TOKEN, Eager, Launched, free_port, json_request, logits_of
+from served import ROOT, TOKEN, Eager, Launched, binary_request, free_port, json_request, logits_of
 from wire import until
 
 PROGRAM = str(Path(sys.executable).parent / "aoti-serve")
 CONNECTIONS = 24
+MANY = 2000
 Images = NDArray[np.float32]
 
 
@@ -78,10 +79,15 @@ def front(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def ask(url: str, images: Images, **options: Any) -> tuple[int, Images]:
-    body, headers = json_request(images)
+    """Few images as JSON; many as binary data, whose answer is large enough to be written from where it lies."""
+    body, headers = json_request(images) if len(images) < MANY else binary_request(images)
     response = httpx.post(f"{url}/v2/models/digits/infer", content=body, headers=headers, trust_env=False, **options)
     assert response.status_code == 200, response.text
     return logits_of(response)
+
+
+def many(images: Images) -> Images:
+    return np.resize(images, (MANY, *images.shape[1:]))
 
 
 def test_gateways_of_one_application_share_the_port_and_the_load(
@@ -111,8 +117,9 @@ def test_tls_takes_the_certificate_of_the_configuration(
 ) -> None:
     made, _ = front
     trusted = ssl.create_default_context(cafile=str(made.certificate))
-    _, logits = ask(f"https://127.0.0.1:{made.secret}", images[:3], verify=trusted)
-    np.testing.assert_allclose(logits, eager.logits("v1", images[:3]), atol=1e-4)
+    for some in (images[:3], many(images)):
+        _, logits = ask(f"https://127.0.0.1:{made.secret}", some, verify=trusted)
+        np.testing.assert_allclose(logits, eager.logits("v1", some), atol=1e-4)
 
 
 def test_an_application_that_keeps_serves_proxies_answers_through_them(
@@ -121,7 +128,8 @@ def test_an_application_that_keeps_serves_proxies_answers_through_them(
     made, _ = front
     url = f"http://127.0.0.1:{made.proxied}/proxied"
     until(lambda: httpx.get(f"{url}/v2/health/ready", trust_env=False).status_code == 200)
-    np.testing.assert_allclose(ask(url, images[:3])[1], eager.logits("v1", images[:3]), atol=1e-4)
+    for some in (images[:3], many(images)):
+        np.testing.assert_allclose(ask(url, some)[1], eager.logits("v1", some), atol=1e-4)
     admin = {"Authorization": f"Bearer {TOKEN}"}
     assert httpx.get(f"{url}/v2/models/digits/weights", headers=admin, trust_env=False).json()["epoch"] == 1
 
