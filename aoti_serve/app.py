@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application, Deployment
 
-from aoti_serve.cluster.coordinator import Coordinator
+from aoti_serve.cluster.coordinator.actor import Coordinator
 from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
-from aoti_serve.cluster.replica import ReplicaActor
+from aoti_serve.cluster.replica.actor import ReplicaActor
 from aoti_serve.config import (
     AppConfig,
     BatchingConfig,
@@ -25,8 +25,8 @@ from aoti_serve.config import (
     problems,
 )
 from aoti_serve.errors import InvalidConfig
-from aoti_serve.gateway.admin import token_digest
 from aoti_serve.gateway.deployment import Gateway, ServedModel
+from aoti_serve.gateway.http.admin import token_digest
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.token import read_token
 

@@ -14,10 +14,10 @@ from aoti_serve.cli.client import DEFAULT_URL
 from aoti_serve.config import ModelConfig
 from aoti_serve.errors import InvalidWeights
 from aoti_serve.model.package import Package
-from aoti_serve.model.signature import Signature
-from aoti_serve.tensors import DTYPES, Dim, TensorSpec
-from aoti_serve.weights.checks import check_fits
-from aoti_serve.weights.index import read_index
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
+from aoti_serve.weights.files.checks import check_fits
+from aoti_serve.weights.files.index import read_index
 
 SHORT = 64  # elements, of which a request still fits a line
 

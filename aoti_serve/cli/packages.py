@@ -15,7 +15,7 @@ from rich.text import Text
 from aoti_serve.cli.console import AsJson, bytes_text, out, print_json, progress_out, reports_errors
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.model.package import Package
-from aoti_serve.model.signature import Signature
+from aoti_serve.signature.signature import Signature
 
 
 @reports_errors

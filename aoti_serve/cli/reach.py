@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from aoti_serve.launcher.listening import Listener
-from aoti_serve.launcher.settings import AUTH_MODE, LOCAL_ONLY
+from aoti_serve.launcher.cluster.settings import AUTH_MODE, LOCAL_ONLY
+from aoti_serve.launcher.processes.listening import Listener
 
 SEVERAL = 2
 NO_TOKEN = f"for calls, which ask for no token ({AUTH_MODE} is not 'token'): whoever reaches them runs code here"

@@ -14,11 +14,11 @@ from aoti_serve.cli.commands import commands
 from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.reach import exposures, ports_table
 from aoti_serve.cli.terminal import ends_on_the_spot, terminal
-from aoti_serve.launcher.address import cluster_at
-from aoti_serve.launcher.config_file import read_config
-from aoti_serve.launcher.settings import ray_variables
-from aoti_serve.launcher.stop import Stop
-from aoti_serve.launcher.work import leave
+from aoti_serve.launcher.cluster.address import cluster_at
+from aoti_serve.launcher.cluster.settings import ray_variables
+from aoti_serve.launcher.configuration.config_file import read_config
+from aoti_serve.launcher.processes.stop import Stop
+from aoti_serve.launcher.processes.work import leave
 from aoti_serve.token import ensure_token, token_path
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def up(
     """
     cluster = cluster_at(address) if address is not None else None  # before Ray is imported, which reads its settings
     files = read_config(config, host, port)
-    from aoti_serve.launcher.checks import check
+    from aoti_serve.launcher.configuration.checks import check
 
     packages = check(files)
     ensure_token()

@@ -23,7 +23,7 @@ from aoti_serve.cli.drawing import versions as versions_table
 from aoti_serve.cli.following import Drawing, News, Screen, watch
 from aoti_serve.config import problems
 from aoti_serve.errors import InvalidBody, UnreadableWeights
-from aoti_serve.weights.index import read_index
+from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.order import Order
 
 INTERRUPTED = 130

@@ -17,13 +17,13 @@ from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.calls import apart, unwrapped
 from aoti_serve.cluster.names import coordinator_of
-from aoti_serve.cluster.sending import Weights, pieces_of
+from aoti_serve.cluster.transfer.sending import Weights, pieces_of
 from aoti_serve.errors import AotiServeError, Unavailable
 from aoti_serve.weights.order import Order
 
 if TYPE_CHECKING:
-    from aoti_serve.cluster.pieces import Source
     from aoti_serve.cluster.status import WeightsStatus
+    from aoti_serve.cluster.transfer.pieces import Source
     from aoti_serve.weights.version import Version
 
 T = TypeVar("T")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from aoti_serve.tensors import Frozen
-from aoti_serve.weights.target import Receipt
+from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import Version
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.client import CoordinatorClient
-from aoti_serve.cluster.member import Membership
+from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batching.batcher import Answered, Arrays, Batcher
@@ -19,9 +19,9 @@ from aoti_serve.gateway.door import Door
 from aoti_serve.gateway.plan import Plan, Planner
 from aoti_serve.link.messages import Batch
 from aoti_serve.link.pool import Pool
-from aoti_serve.model.signature import Signature
 from aoti_serve.protocol.messages import InferResponse, model_metadata
-from aoti_serve.weights.target import NOTHING, Report, Target
+from aoti_serve.signature.signature import Signature
+from aoti_serve.weights.swap.target import NOTHING, Report, Target
 
 TRIES = 5  # replicas that may be behind the fence, one after the other
 

@@ -11,11 +11,11 @@ from ray import serve
 
 from aoti_serve.cluster.scaling import METRIC
 from aoti_serve.config import GatewayConfig, ModelConfig
-from aoti_serve.gateway.admin import Guard
 from aoti_serve.gateway.data_plane import DataPlane, Served
-from aoti_serve.gateway.http import build_app
+from aoti_serve.gateway.http.admin import Guard
+from aoti_serve.gateway.http.app import build_app
 from aoti_serve.gateway.listener import Listener
-from aoti_serve.model.signature import Signature
+from aoti_serve.signature.signature import Signature
 
 # Requests in flight are young objects, and many: at Python's 700 the collector looks at them again and again.
 YOUNG_OBJECTS = 10_000

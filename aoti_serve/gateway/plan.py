@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import EmptyRows, RepeatedOutput, TooManyRows
-from aoti_serve.model.signature import Signature
 from aoti_serve.protocol.decode import decode_head
 from aoti_serve.protocol.messages import RequestHead
-from aoti_serve.tensors import Shaped, TensorSpec
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import Shaped, TensorSpec
 
 MANY_HEADS = 512
 LARGE_HEAD = 4096  # bytes: with its data in JSON it would not come again

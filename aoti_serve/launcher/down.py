@@ -9,12 +9,12 @@ import time
 from ray import serve
 
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.address import Cluster, listens
-from aoti_serve.launcher.applications import delete
-from aoti_serve.launcher.connection import connected
-from aoti_serve.launcher.draining import drained, is_ours
+from aoti_serve.launcher.cluster.address import Cluster, listens
+from aoti_serve.launcher.cluster.applications import delete
+from aoti_serve.launcher.cluster.connection import connected
+from aoti_serve.launcher.cluster.draining import drained, is_ours
+from aoti_serve.launcher.processes.work import Work
 from aoti_serve.launcher.voice import Voice
-from aoti_serve.launcher.work import Work
 
 POLL_S = 0.1
 DELETE_S = 60.0

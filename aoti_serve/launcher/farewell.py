@@ -8,14 +8,14 @@ from contextlib import suppress
 
 import ray
 
-from aoti_serve.launcher.applications import Applications
-from aoti_serve.launcher.connection import ping, shut_down
-from aoti_serve.launcher.draining import drained, end_proxies
-from aoti_serve.launcher.family import Family
-from aoti_serve.launcher.pulse import Pulse
-from aoti_serve.launcher.stop import Stop
+from aoti_serve.launcher.cluster.applications import Applications
+from aoti_serve.launcher.cluster.connection import ping, shut_down
+from aoti_serve.launcher.cluster.draining import drained, end_proxies
+from aoti_serve.launcher.processes.family import Family
+from aoti_serve.launcher.processes.pulse import Pulse
+from aoti_serve.launcher.processes.stop import Stop
+from aoti_serve.launcher.processes.work import Work, leave
 from aoti_serve.launcher.voice import Voice
-from aoti_serve.launcher.work import Work, leave
 
 # Once all is answered: for the applications to end, and for Ray.
 DELETE_S, SHUT_DOWN_S = 30.0, 15.0

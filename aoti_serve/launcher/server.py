@@ -8,22 +8,22 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.address import Cluster, asks_token, exposed_token
-from aoti_serve.launcher.applications import Applications, instance_details
-from aoti_serve.launcher.config_file import DISABLED, ConfigFile
-from aoti_serve.launcher.connection import connected, metrics_of
-from aoti_serve.launcher.demand import shortage
-from aoti_serve.launcher.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
-from aoti_serve.launcher.family import Family
+from aoti_serve.launcher.cluster.address import Cluster, asks_token, exposed_token
+from aoti_serve.launcher.cluster.applications import Applications, instance_details
+from aoti_serve.launcher.cluster.connection import connected, metrics_of
+from aoti_serve.launcher.cluster.settings import prepare_for_ray
+from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
+from aoti_serve.launcher.configuration.demand import shortage
+from aoti_serve.launcher.configuration.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
 from aoti_serve.launcher.farewell import Farewell
-from aoti_serve.launcher.listening import Listener, listeners
 from aoti_serve.launcher.news import View
-from aoti_serve.launcher.ports import require_free
-from aoti_serve.launcher.settings import prepare_for_ray
-from aoti_serve.launcher.stop import Stop
+from aoti_serve.launcher.processes.family import Family
+from aoti_serve.launcher.processes.listening import Listener, listeners
+from aoti_serve.launcher.processes.ports import require_free
+from aoti_serve.launcher.processes.stop import Stop
+from aoti_serve.launcher.processes.work import Work, leave
 from aoti_serve.launcher.voice import Voice
 from aoti_serve.launcher.watch import Watch, seen
-from aoti_serve.launcher.work import Work, leave
 from aoti_serve.model.package import Package
 
 POLL_S = 0.1

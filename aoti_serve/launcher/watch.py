@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from functools import partial
 
-from aoti_serve.launcher.applications import instance_details
+from aoti_serve.launcher.cluster.applications import instance_details
 from aoti_serve.launcher.news import View, news, view_of
+from aoti_serve.launcher.processes.work import Work
 from aoti_serve.launcher.voice import Voice
-from aoti_serve.launcher.work import Work
 
 PATIENCE = 3  # looks without an answer, before it is said
 

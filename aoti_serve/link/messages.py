@@ -24,7 +24,7 @@ import aoti_serve.errors
 from aoti_serve.errors import AotiServeError, LinkBroken, ReplicaFailed
 from aoti_serve.link.memory import ALIGNMENT
 from aoti_serve.link.outgoing import Buffer
-from aoti_serve.tensors import DTYPES
+from aoti_serve.signature.tensors import DTYPES
 
 BATCH = Struct("<qddI")
 ANSWER = Struct("<qqI")

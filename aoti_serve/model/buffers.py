@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aoti_serve.constants import ConstantSpec
 from aoti_serve.model.device import CHUNK, CpuDevice, HostBlock
 from aoti_serve.model.readable import in_bytes
 from aoti_serve.model.variants import Variants
+from aoti_serve.signature.constants import ConstantSpec
 
 ALIGNMENT = 64  # bytes; AOTI_CONST_ALIGNMENT, to which the library's own sizes are padded as well
 

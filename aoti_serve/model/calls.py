@@ -9,8 +9,8 @@ import torch
 
 from aoti_serve.errors import BadIndexInWeights, IndexOutOfRange, InvalidInputData, WrongOutput
 from aoti_serve.model.readable import shaped, unreadable
-from aoti_serve.model.signature import Signature
-from aoti_serve.tensors import Dim, Shaped, TensorSpec
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import Dim, Shaped, TensorSpec
 
 Inputs = Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
 

@@ -30,7 +30,7 @@ from aoti_serve.model.intake import accepted
 from aoti_serve.model.loading import chosen_device, loaded, warn_of_fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import Variants
-from aoti_serve.tensors import Span
+from aoti_serve.signature.tensors import Span
 
 BUILT_IN = 0
 _thread = threading.local()

@@ -23,7 +23,7 @@ from aoti_serve.model.program.exported import Inputs, Program, program_of, torch
 from aoti_serve.model.program.narrowing import narrowed
 from aoti_serve.model.program.reconcile import passing_over, reconciled
 from aoti_serve.model.program.sizes import check_rows_are_independent, resized, served_signature
-from aoti_serve.model.signature import Signature
+from aoti_serve.signature.signature import Signature
 
 
 class _Compiled(NamedTuple):

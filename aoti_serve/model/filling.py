@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aoti_serve.constants import Constants
 from aoti_serve.errors import TiedTensorsDiffer, UnreadableWeights
 from aoti_serve.model.buffers import Buffer
 from aoti_serve.model.intake import check_index, refuse_baked, refuse_untrue
-from aoti_serve.tensors import Span
+from aoti_serve.signature.constants import Constants
+from aoti_serve.signature.tensors import Span
 
 Bytes = NDArray[np.uint8]
 

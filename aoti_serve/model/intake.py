@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from aoti_serve.constants import Constants
 from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer, UnfitTensor, UnreadableWeights
 from aoti_serve.model.readable import in_bytes, place_of, shaped, unreadable
-from aoti_serve.tensors import DTYPES, Shaped, Span
+from aoti_serve.signature.constants import Constants
+from aoti_serve.signature.tensors import DTYPES, Shaped, Span
 
 
 def accepted(

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from aoti_serve.config import DeclaredSignature, ModelConfig
-from aoti_serve.constants import ConstantSpec
 from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
 from aoti_serve.model.archive import preflight, reading, unpack
-from aoti_serve.model.signature import Signature
+from aoti_serve.signature.constants import ConstantSpec
+from aoti_serve.signature.signature import Signature
 
 if TYPE_CHECKING:
     import torch

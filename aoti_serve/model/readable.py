@@ -8,7 +8,7 @@ import torch
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from aoti_serve.tensors import DTYPES, Shaped
+from aoti_serve.signature.tensors import DTYPES, Shaped
 
 _DTYPE_NAMES = {getattr(torch, name): name for name in DTYPES}
 _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)

@@ -30,7 +30,7 @@ from aoti_serve.errors import (
 )
 from aoti_serve.protocol.elements import from_json, shown
 from aoti_serve.protocol.messages import InputHead, RequestHead
-from aoti_serve.tensors import BY_OIP, DTYPES, DType
+from aoti_serve.signature.tensors import BY_OIP, DTYPES, DType
 
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 MAX_RANK = 32

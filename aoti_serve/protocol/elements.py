@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aoti_serve.errors import InvalidInputData, WrongInputLength
-from aoti_serve.tensors import DType
+from aoti_serve.signature.tensors import DType
 
 # The types of JSON values that each kind of dtype (numpy's letters) accepts; a float for an integer would be cut off.
 _ACCEPTED: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}

@@ -16,7 +16,7 @@ import orjson
 from numpy.typing import NDArray
 
 from aoti_serve.protocol.messages import InferResponse, RequestHead
-from aoti_serve.tensors import DTYPES, TensorSpec
+from aoti_serve.signature.tensors import DTYPES, TensorSpec
 
 STEP = 2**16
 JOINED = 2**16  # bytes: below this one piece is quicker than two

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from aoti_serve.tensors import DTYPES, TensorSpec
+from aoti_serve.signature.tensors import DTYPES, TensorSpec
 
 EXTENSIONS = ("binary_tensor_data", "weights")
 

@@ -6,15 +6,15 @@ from collections.abc import Collection
 from pathlib import Path
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.constants import Constants
 from aoti_serve.errors import NoBase, WrongBase
-from aoti_serve.tensors import Shaped, Span
-from aoti_serve.weights.checks import check_fits, check_values
-from aoti_serve.weights.index import digest_of, read_index
-from aoti_serve.weights.merge import merged
+from aoti_serve.signature.constants import Constants
+from aoti_serve.signature.tensors import Shaped, Span
+from aoti_serve.weights.files.checks import check_fits, check_values
+from aoti_serve.weights.files.index import digest_of, read_index
+from aoti_serve.weights.files.merge import merged
 from aoti_serve.weights.order import Order
-from aoti_serve.weights.source import bring
-from aoti_serve.weights.store import Store
+from aoti_serve.weights.sources.source import bring
+from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import BUILT_IN, Version
 
 

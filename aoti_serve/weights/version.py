@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aoti_serve.tensors import Frozen
+from aoti_serve.signature.tensors import Frozen
 
 
 class Version(Frozen):

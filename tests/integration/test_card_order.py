@@ -19,7 +19,7 @@ from aoti_serve.model import container as container_module
 from aoti_serve.model.container import Container
 from aoti_serve.model.device import CardBlock
 from aoti_serve.model.variants import Variants
-from aoti_serve.weights.index import read_index
+from aoti_serve.weights.files.index import read_index
 
 RUNNERS = 2
 PIECE = 1000  # some of the constants fit, some do not

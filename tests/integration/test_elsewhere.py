@@ -28,7 +28,7 @@ from aoti_serve.errors import (
 from aoti_serve.model.container import Container
 from aoti_serve.model.elsewhere.generated import fixed_threads
 from aoti_serve.model.package import Package
-from aoti_serve.tensors import Dim
+from aoti_serve.signature.tensors import Dim
 
 LIFTED = {"_tensor_constant0", "_tensor_constant1"}
 

@@ -16,7 +16,7 @@ from aoti_serve.errors import BakedConstants, PackageError, UnsupportedModule
 from aoti_serve.model import export
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
-from aoti_serve.tensors import Dim
+from aoti_serve.signature.tensors import Dim
 
 MODULE = """
 import torch

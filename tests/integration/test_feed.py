@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aoti_serve.cluster import feed as feeds
-from aoti_serve.cluster.feed import Feed
+from aoti_serve.cluster.transfer import feed as feeds
+from aoti_serve.cluster.transfer.feed import Feed
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 CHUNK = 1000

@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
 from aoti_serve.model.program.guards import guard_indices
-from aoti_serve.model.signature import IndexGuard
+from aoti_serve.signature.signature import IndexGuard
 
 ROWS, COLUMNS = 5, 3
 HUGE, TINY = 2**63 - 1, -(2**63)

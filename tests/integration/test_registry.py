@@ -13,12 +13,12 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError
 
 from aoti_serve.address import Address
-from aoti_serve.cluster import census, registry
-from aoti_serve.cluster.census import Census
-from aoti_serve.cluster.registry import Registry
-from aoti_serve.cluster.watch import Watch
+from aoti_serve.cluster.membership import census, registry
+from aoti_serve.cluster.membership.census import Census
+from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.cluster.membership.watch import Watch
 from aoti_serve.errors import Superseded
-from aoti_serve.weights.target import Receipt, Report, Seen, Staging
+from aoti_serve.weights.swap.target import Receipt, Report, Seen, Staging
 from aoti_serve.weights.version import Committed, Version
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -219,7 +219,7 @@ async def test_time_in_which_the_coordinator_was_stopped_does_not_count(
     made = Registry(1, COMMITTED)
     clock = iter(range(0, 10**6, 1000))
     monkeypatch.setattr(
-        "aoti_serve.cluster.registry.time.monotonic", lambda: next(clock)
+        "aoti_serve.cluster.membership.registry.time.monotonic", lambda: next(clock)
     )  # each look at the clock, it was away again
     waiting = asyncio.create_task(made.until(bool, 3.0))
     await asyncio.sleep(2 * registry.TICK_S)

@@ -41,8 +41,8 @@ from aoti_serve.model import export
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
-from aoti_serve.tensors import Span
-from aoti_serve.weights.index import read_index
+from aoti_serve.signature.tensors import Span
+from aoti_serve.weights.files.index import read_index
 
 Weights = dict[str, torch.Tensor]
 Pieces = Iterator[NDArray[np.uint8]]
@@ -53,7 +53,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from aoti_serve.model.container import Container
-from aoti_serve.weights.index import read_index
+from aoti_serve.weights.files.index import read_index
 
 def resident(what):
     line = next(line for line in open("/proc/self/status") if line.startswith(what))

@@ -14,7 +14,7 @@ from aoti_serve.config import DeclaredSignature
 from aoti_serve.errors import WrongOutput
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
-from aoti_serve.tensors import Dim, TensorSpec
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 FIXED = 3
 ROWS = TensorSpec(name="x", dtype="float32", shape=(Dim(symbol="batch", min=1, max=4096), 512))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
-from aoti_serve.weights.target import Receipt
+from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import Version
 
 NOW = 1_000_000_000.0

@@ -18,7 +18,7 @@ from typing import Any
 
 import elsewhere
 
-from aoti_serve.weights.store import Store
+from aoti_serve.weights.store.store import Store
 
 CHANGES = {
     "open",

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from aoti_serve.errors import RuntimeFailed, StoreFailed, Superseded
-from aoti_serve.weights.follower import Follower
-from aoti_serve.weights.swap import Phase, Swap
-from aoti_serve.weights.target import NOTHING, Receipt, Report, Seen, Staging, Target
+from aoti_serve.weights.swap.follower import Follower
+from aoti_serve.weights.swap.swap import Phase, Swap
+from aoti_serve.weights.swap.target import NOTHING, Receipt, Report, Seen, Staging, Target
 from aoti_serve.weights.version import Committed, Version
 
 GARBAGE = Version(number=-1, digest="half written")
@@ -143,7 +143,7 @@ class Call:
 
 
 class Member:
-    """A process that follows coordinators, by the rules of cluster/member.py."""
+    """A process that follows coordinators, by the rules of cluster/membership/member.py."""
 
     def __init__(self, name: str, world: World) -> None:
         self.name = name
@@ -287,7 +287,7 @@ class Wait:
 
 
 class Coordinator:
-    """The `Members` of its swaps, by the rules of cluster/registry.py, cluster/coordinator.py and cluster/watch.py."""
+    """The `Members` of its swaps, by the rules of cluster/membership/ and cluster/coordinator/."""
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from aoti_serve.errors import AdminClosed, Unauthorized
-from aoti_serve.gateway.admin import Guard, RollbackBody, SwapBody, token_digest
+from aoti_serve.gateway.http.admin import Guard, RollbackBody, SwapBody, token_digest
 
 DIGEST = "ab" * 32
 

@@ -11,7 +11,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.constants import BakedConstant, Constants, ConstantSpec
 from aoti_serve.errors import (
     AotiServeError,
     ConstantIsBaked,
@@ -23,9 +22,10 @@ from aoti_serve.errors import (
     WeightsTooLarge,
     WrongBase,
 )
+from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
 from aoti_serve.weights.admission import Admission
 from aoti_serve.weights.order import Order
-from aoti_serve.weights.store import Store
+from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import BUILT_IN, Version
 
 BAKED = np.ones(2, np.float32)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from aoti_serve.launcher.applications import is_hopeless, reason_of
-from aoti_serve.launcher.draining import is_ours
+from aoti_serve.launcher.cluster.applications import is_hopeless, reason_of
+from aoti_serve.launcher.cluster.draining import is_ours
 
 # As Serve gives it: Ray's traceback with the whole of ours in it, once for each process that it came through.
 TRACEBACK = """The deployment failed to start 1 times in a row. Retrying 2 more times. Error:

@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Message
 
 from aoti_serve.errors import BodyTooLarge, InvalidBody, JsonTooLarge, ReadingTooMuch
-from aoti_serve.gateway.bodies import SMALL, Body, Bound, ReadingBudget, Share, read_body, stream_body
+from aoti_serve.gateway.http.bodies import SMALL, Body, Bound, ReadingBudget, Share, read_body, stream_body
 
 
 class Sender:

@@ -17,8 +17,8 @@ import pytest
 from elsewhere import uri_of
 
 from aoti_serve.errors import SourceRefused, StoreFailed, UnreadableWeights, WeightsTooLarge
-from aoti_serve.weights import fetch, source
-from aoti_serve.weights.source import bring
+from aoti_serve.weights.sources import fetch, source
+from aoti_serve.weights.sources.source import bring
 
 CONTENT = bytes(range(256)) * 20
 

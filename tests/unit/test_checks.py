@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from aoti_serve.constants import BakedConstant, Constants, ConstantSpec
 from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer
-from aoti_serve.weights import checks
-from aoti_serve.weights.checks import check_values, pieces
-from aoti_serve.weights.index import read_index
+from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
+from aoti_serve.weights.files import checks
+from aoti_serve.weights.files.checks import check_values, pieces
+from aoti_serve.weights.files.index import read_index
 
 COMPILED: NDArray[Any] = np.arange(5, dtype=np.float64)
 CONSTANTS = Constants(

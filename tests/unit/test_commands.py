@@ -16,10 +16,10 @@ from safetensors.numpy import save_file
 
 from aoti_serve.cli.commands import commands, request_of
 from aoti_serve.config import ModelConfig
-from aoti_serve.constants import ConstantSpec
 from aoti_serve.model.package import SIGNATURE_KEY, Package
-from aoti_serve.model.signature import Signature
-from aoti_serve.tensors import Dim, TensorSpec
+from aoti_serve.signature.constants import ConstantSpec
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 URL = "http://127.0.0.1:8123"
 CONSTANT = ConstantSpec(name="w", dtype="float32", shape=(2,), stride=(1,))

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from aoti_serve.config import AppConfig, DeclaredSignature, ModelConfig, ScalingConfig, absolute, problems
-from aoti_serve.tensors import Dim, TensorSpec
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
 def model(**changes: Any) -> dict[str, Any]:

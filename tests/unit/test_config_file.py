@@ -12,13 +12,13 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from aoti_serve.constants import ConstantSpec
 from aoti_serve.errors import InvalidConfig
-from aoti_serve.launcher.checks import check, deployments_of
-from aoti_serve.launcher.config_file import ConfigFile, read_config
+from aoti_serve.launcher.configuration.checks import check, deployments_of
+from aoti_serve.launcher.configuration.config_file import ConfigFile, read_config
 from aoti_serve.model.package import SIGNATURE_KEY, WEIGHTS_APART, WEIGHTS_KEY
-from aoti_serve.model.signature import Signature
-from aoti_serve.weights.store import Store
+from aoti_serve.signature.constants import ConstantSpec
+from aoti_serve.signature.signature import Signature
+from aoti_serve.weights.store.store import Store
 
 
 def package(path: Path, *constants: ConstantSpec, apart: bool = False) -> None:

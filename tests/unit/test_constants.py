@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from aoti_serve.constants import BakedConstant, Constants, ConstantSpec
 from aoti_serve.errors import InvalidWeights, MissingTensor, UnknownTensor, WrongTensorDtype, WrongTensorShape
-from aoti_serve.tensors import Shaped
+from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
+from aoti_serve.signature.tensors import Shaped
 
 CONSTANTS = Constants(
     constants=(

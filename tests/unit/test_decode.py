@@ -28,7 +28,7 @@ from aoti_serve.errors import (
 from aoti_serve.protocol.decode import arrays_of as arrays_behind
 from aoti_serve.protocol.decode import decode_head, head_length
 from aoti_serve.protocol.messages import RequestHead
-from aoti_serve.tensors import DTYPES, DType
+from aoti_serve.signature.tensors import DTYPES, DType
 
 EVERY_DTYPE = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values()]
 JSON_DTYPES = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values() if not dtype.raw]

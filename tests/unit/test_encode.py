@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from aoti_serve.protocol.encode import JOINED, STEP, Encoded, encode_response, takes_long
 from aoti_serve.protocol.messages import InferResponse, RequestHead
-from aoti_serve.tensors import DTYPES, DType, TensorSpec
+from aoti_serve.signature.tensors import DTYPES, DType, TensorSpec
 
 EVERY_DTYPE = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values()]
 JSON_DTYPES = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values() if not dtype.raw]

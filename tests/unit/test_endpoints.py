@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from aoti_serve.config import AppConfig
-from aoti_serve.launcher.config_file import ConfigFile, Ours
-from aoti_serve.launcher.endpoints import Endpoint, endpoint_of, only_here
+from aoti_serve.launcher.configuration.config_file import ConfigFile, Ours
+from aoti_serve.launcher.configuration.endpoints import Endpoint, endpoint_of, only_here
 
 TLS = {"certificate": "c.pem", "key": "k.pem"}
 

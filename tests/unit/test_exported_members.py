@@ -33,7 +33,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     ("module", "unneeded"),
     [
         pytest.param("aoti_serve", {"torch", "ray", "numpy"}, id="package-root"),
-        pytest.param("aoti_serve.weights.swap", {"torch", "ray"}, id="swap"),
+        pytest.param("aoti_serve.weights.swap.swap", {"torch", "ray"}, id="swap"),
         pytest.param("aoti_serve.model.package", {"torch", "ray"}, id="package"),
         pytest.param("aoti_serve.gateway.batching.batcher", {"torch", "ray"}, id="batcher"),
         pytest.param("aoti_serve.protocol.decode", {"torch", "ray"}, id="decode"),

@@ -13,14 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aoti_serve.constants import BakedConstant, Constants, ConstantSpec
 from aoti_serve.errors import ConstantIsBaked, DigestMismatch, TiedTensorsDiffer, UnfitTensor, UnreadableWeights
 from aoti_serve.model import buffers, filling
 from aoti_serve.model.buffers import Buffer
 from aoti_serve.model.device import CpuDevice
 from aoti_serve.model.filling import Bytes, Filling
 from aoti_serve.model.readable import in_bytes
-from aoti_serve.tensors import DTYPES, Span
+from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
+from aoti_serve.signature.tensors import DTYPES, Span
 
 ORDERS = st.sampled_from(["in order", "backwards", "spread"])
 

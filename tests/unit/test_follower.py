@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.errors import UnknownTensor
-from aoti_serve.weights.follower import Follower
-from aoti_serve.weights.target import NOTHING, Staging, Target
+from aoti_serve.weights.swap.follower import Follower
+from aoti_serve.weights.swap.target import NOTHING, Staging, Target
 from aoti_serve.weights.version import Committed, Version
 
 V = {number: Version(number=number, digest=f"sha of {number}") for number in range(1, 7)}

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import UnknownModel
-from aoti_serve.gateway.admin import Guard
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.door import Door
-from aoti_serve.gateway.http import build_app
+from aoti_serve.gateway.http.admin import Guard
+from aoti_serve.gateway.http.app import build_app
 from aoti_serve.gateway.plan import Plan, Planner
-from aoti_serve.model.signature import Signature
 from aoti_serve.protocol.messages import InferResponse
-from aoti_serve.tensors import Dim, TensorSpec
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 BATCH = Dim(symbol="batch", min=1, max=8)
 X = TensorSpec(name="x", dtype="float32", shape=(BATCH, 2))

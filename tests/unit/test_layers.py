@@ -1,7 +1,7 @@
 """The layers: imports go down only.
 
-cli > launcher; launcher, app > gateway > cluster > link, model, protocol, weights > config, constants > tensors,
-address.
+cli > launcher; launcher, app > gateway > cluster > link, model, protocol, weights > config, token > signature >
+errors, address.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ import aoti_serve
 
 ROOT = Path(aoti_serve.__file__).parent
 RANKS = {
-    "__main__": 7,
-    "cli": 6,
-    "app": 5,
-    "launcher": 5,
-    "gateway": 4,
-    "cluster": 3,
-    "link": 2,
-    "model": 2,
-    "protocol": 2,
-    "weights": 2,
+    "__main__": 8,
+    "cli": 7,
+    "app": 6,
+    "launcher": 6,
+    "gateway": 5,
+    "cluster": 4,
+    "link": 3,
+    "model": 3,
+    "protocol": 3,
+    "weights": 3,
+    "config": 2,
+    "token": 2,
+    "signature": 1,
     "address": 0,
-    "config": 1,
-    "constants": 1,
-    "token": 1,
-    "tensors": 0,
     "errors": 0,
 }
 FACADE = "the package root"
@@ -131,21 +130,21 @@ def test_every_module_has_a_layer(module: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        pytest.param("weights/swap.py", "from aoti_serve.model.gate import Gate", id="sibling"),
+        pytest.param("weights/swap/swap.py", "from aoti_serve.model.gate import Gate", id="sibling"),
         pytest.param("protocol/decode.py", "from aoti_serve.weights import swap", id="sibling-package"),
         pytest.param("model/gate.py", "import aoti_serve.cluster.names", id="upward"),
         pytest.param("model/gate.py", "def f():\n    import aoti_serve.cluster.names", id="inside-a-function"),
-        pytest.param("errors.py", "from aoti_serve.tensors import DTYPES", id="sideways"),
+        pytest.param("errors.py", "from aoti_serve.signature.tensors import DTYPES", id="sideways"),
         pytest.param("config.py", "if TYPE_CHECKING:\n    from aoti_serve.token import read_token", id="type-checking"),
         pytest.param("model/gate.py", "from ..cluster import names", id="relative"),
         pytest.param("model/gate.py", "from ..cluster.names import GATEWAY", id="relative-module"),
-        pytest.param("weights/store.py", "from aoti_serve import Package", id="through-the-root"),
-        pytest.param("weights/store.py", "import aoti_serve", id="the-root-itself"),
-        pytest.param("cli/server.py", "from aoti_serve.gateway.admin import Guard", id="cli-gateway"),
+        pytest.param("weights/store/store.py", "from aoti_serve import Package", id="through-the-root"),
+        pytest.param("weights/store/store.py", "import aoti_serve", id="the-root-itself"),
+        pytest.param("cli/server.py", "from aoti_serve.gateway.http.admin import Guard", id="cli-gateway"),
         pytest.param("cli/server.py", "from aoti_serve.app import build", id="cli-app"),
         pytest.param("launcher/server.py", "from aoti_serve.cli.console import out", id="launcher-cli"),
         pytest.param("launcher/server.py", "from aoti_serve.gateway.door import Door", id="launcher-gateway"),
-        pytest.param("gateway/http.py", "from aoti_serve.app import build", id="gateway-app"),
+        pytest.param("gateway/http/app.py", "from aoti_serve.app import build", id="gateway-app"),
     ],
 )
 def test_the_check_sees_an_import_that_does_not_go_down(module: str, source: str) -> None:
@@ -156,8 +155,8 @@ def test_the_check_sees_an_import_that_does_not_go_down(module: str, source: str
     ("module", "source"),
     [
         pytest.param("model/container.py", "import ray", id="ray"),
-        pytest.param("weights/swap.py", "from ray.exceptions import RayError", id="ray-from"),
-        pytest.param("cluster/member.py", "import fastapi", id="fastapi"),
+        pytest.param("weights/swap/swap.py", "from ray.exceptions import RayError", id="ray-from"),
+        pytest.param("cluster/membership/member.py", "import fastapi", id="fastapi"),
         pytest.param("launcher/server.py", "import rich.status", id="rich"),
         pytest.param("cli/server.py", "import ray", id="cli-ray"),
         pytest.param("model/container.py", "import ctypes", id="ctypes"),
@@ -174,8 +173,8 @@ def test_the_check_sees_a_library_out_of_its_layer(module: str, source: str) -> 
     ("module", "source"),
     [
         pytest.param("app.py", "from aoti_serve.gateway.deployment import Gateway", id="app-everything"),
-        pytest.param("gateway/http.py", "from aoti_serve import __version__", id="version"),
-        pytest.param("gateway/http.py", "import fastapi, ray", id="gateway-libraries"),
+        pytest.param("gateway/http/app.py", "from aoti_serve import __version__", id="version"),
+        pytest.param("gateway/http/app.py", "import fastapi, ray", id="gateway-libraries"),
         pytest.param("model/aoti/c_abi.py", "import ctypes, torch\nx = torch._C._aoti", id="native"),
         pytest.param("model/gate.py", "from aoti_serve.model import package", id="same-unit"),
     ],

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from aoti_serve.cli.reach import exposures, ports_table
-from aoti_serve.launcher.listening import Listener, is_loopback, listeners, title_of
+from aoti_serve.launcher.processes.listening import Listener, is_loopback, listeners, title_of
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])

@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from aoti_serve.errors import StoreFailed
-from aoti_serve.tensors import Span
-from aoti_serve.weights import checks
-from aoti_serve.weights.index import index_in, read_index
-from aoti_serve.weights.merge import merged
+from aoti_serve.signature.tensors import Span
+from aoti_serve.weights.files import checks
+from aoti_serve.weights.files.index import index_in, read_index
+from aoti_serve.weights.files.merge import merged
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -10,8 +10,8 @@ from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from aoti_serve.config import AppConfig
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.config_file import BUILDER, ConfigFile, Ours
-from aoti_serve.launcher.merging import Deployed, deployed_among, merged
+from aoti_serve.launcher.configuration.config_file import BUILDER, ConfigFile, Ours
+from aoti_serve.launcher.configuration.merging import Deployed, deployed_among, merged
 
 
 def application(name: str = "default", *models: str, store: str = "", **more: Any) -> dict[str, Any]:

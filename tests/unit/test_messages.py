@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aoti_serve.protocol.messages import RequestHead, model_metadata
-from aoti_serve.tensors import Dim, TensorSpec
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
 @pytest.mark.parametrize(

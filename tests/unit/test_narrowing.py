@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aoti_serve.model.program.narrowing import narrowed
-from aoti_serve.tensors import Dim, TensorSpec
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
 def spec(*shape: int | Dim, dtype: str = "float32") -> TensorSpec:

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from aoti_serve.config import DeclaredSignature, ModelConfig
-from aoti_serve.constants import ConstantSpec
 from aoti_serve.errors import IncompatiblePackage, PackageError, UnknownSignature, UnreadablePackage
 from aoti_serve.model.package import (
     BASELINE,
@@ -28,8 +27,9 @@ from aoti_serve.model.package import (
     Package,
     configured_package,
 )
-from aoti_serve.model.signature import Signature
-from aoti_serve.tensors import Dim, TensorSpec
+from aoti_serve.signature.constants import ConstantSpec
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 MODELS = "demo/data/aotinductor/"
 FOLDER = MODELS + "model/"

@@ -22,8 +22,8 @@ from aoti_serve.errors import (
     WrongInputShape,
 )
 from aoti_serve.gateway.plan import Planner
-from aoti_serve.model.signature import Signature
-from aoti_serve.tensors import Dim, TensorSpec
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 BATCH = Dim(symbol="batch", min=1, max=8)
 SIGNATURE = Signature(

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.ports import holder_of, is_wildcard, overlap, require_free
+from aoti_serve.launcher.processes.ports import holder_of, is_wildcard, overlap, require_free
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from aoti_serve.launcher.pulse import Pulse
+from aoti_serve.launcher.processes.pulse import Pulse
 
 
 def test_it_is_lost_when_an_answer_does_not_come() -> None:

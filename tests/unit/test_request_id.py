@@ -8,7 +8,7 @@ import re
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from aoti_serve.gateway.request_id import REQUEST_ID, Identified
+from aoti_serve.gateway.http.request_id import REQUEST_ID, Identified
 
 
 class Teapot:

@@ -15,9 +15,9 @@ from aoti_serve.errors import (
     WrongInputDtype,
     WrongInputShape,
 )
-from aoti_serve.model.signature import IndexGuard, Signature
-from aoti_serve.model.tree import Tree
-from aoti_serve.tensors import Dim, Shaped, TensorSpec
+from aoti_serve.signature.signature import IndexGuard, Signature
+from aoti_serve.signature.tensors import Dim, Shaped, TensorSpec
+from aoti_serve.signature.tree import Tree
 
 BATCH = Dim(symbol="batch", min=1, max=16)
 LENGTH = Dim(symbol="length", min=2)

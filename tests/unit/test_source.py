@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from aoti_serve.constants import Constants, ConstantSpec
 from aoti_serve.errors import (
     DigestMismatch,
     InvalidWeights,
@@ -29,10 +28,11 @@ from aoti_serve.errors import (
     WrongTensorDtype,
     WrongTensorShape,
 )
-from aoti_serve.tensors import DTYPES, Span
-from aoti_serve.weights.checks import check_fits
-from aoti_serve.weights.index import digest_of, read_index
-from aoti_serve.weights.source import bring, resolve
+from aoti_serve.signature.constants import Constants, ConstantSpec
+from aoti_serve.signature.tensors import DTYPES, Span
+from aoti_serve.weights.files.checks import check_fits
+from aoti_serve.weights.files.index import digest_of, read_index
+from aoti_serve.weights.sources.source import bring, resolve
 
 BIAS = ConstantSpec(name="bias", dtype="float32", shape=(3,), stride=(1,))
 WEIGHT = ConstantSpec(name="weight", dtype="bfloat16", shape=(3, 2), stride=(2, 1))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from aoti_serve.launcher.stop import Stop
-from aoti_serve.launcher.work import Work
+from aoti_serve.launcher.processes.stop import Stop
+from aoti_serve.launcher.processes.work import Work
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from aoti_serve.errors import DigestMismatch, StoreFailed, UnknownWeightsVersion
-from aoti_serve.weights.index import digest_of
-from aoti_serve.weights.store import Store
+from aoti_serve.weights.files.index import digest_of
+from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import BUILT_IN, Version
 
 

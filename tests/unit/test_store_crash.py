@@ -15,7 +15,7 @@ import pytest
 import store_crasher
 from store_crasher import content, place
 
-from aoti_serve.weights.store import Store
+from aoti_serve.weights.store.store import Store
 
 FILES = {"version.json", "weights.safetensors"}
 MARKED = FILES | {"taken"}

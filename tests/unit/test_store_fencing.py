@@ -16,8 +16,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from aoti_serve.errors import StoreFailed, Superseded
-from aoti_serve.weights import disk
-from aoti_serve.weights.store import Store
+from aoti_serve.weights.store import disk
+from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 

@@ -15,8 +15,8 @@ import pytest
 from store_crasher import content
 
 from aoti_serve.errors import StoreFailed
-from aoti_serve.weights.source import bring
-from aoti_serve.weights.store import Store
+from aoti_serve.weights.sources.source import bring
+from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Version
 
 NOBODY = 65534

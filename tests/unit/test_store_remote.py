@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from upath import UPath
 
 from aoti_serve.errors import DigestMismatch, StoreFailed, UnreadableWeights
-from aoti_serve.weights.index import read_index
-from aoti_serve.weights.store import Store
+from aoti_serve.weights.files.index import read_index
+from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import BUILT_IN, Version
 
 

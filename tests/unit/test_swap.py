@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from swap_cluster import OLD, Coordinator, Gone, Member, Replica, Request, World, a_world, settled, world_of
 
 from aoti_serve.errors import AotiServeError, StageFailed, StoreFailed, Superseded, UnknownTensor
-from aoti_serve.weights.swap import Phase
+from aoti_serve.weights.swap.swap import Phase
 from aoti_serve.weights.version import Committed
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from swap_cluster import receipt
 
-from aoti_serve.weights.target import Report, Staging, Target
+from aoti_serve.weights.swap.target import Report, Staging, Target
 from aoti_serve.weights.version import Committed, Version
 
 VERSION = Version(number=8, digest="sha of 8")

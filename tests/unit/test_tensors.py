@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from aoti_serve.tensors import BY_OIP, BY_SAFETENSORS, DTYPES, Dim, DType, TensorSpec
+from aoti_serve.signature.tensors import BY_OIP, BY_SAFETENSORS, DTYPES, Dim, DType, TensorSpec
 
 
 @pytest.mark.parametrize("dtype", [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values()])

@@ -9,7 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import InvalidInputData
-from aoti_serve.model.tree import Tree
+from aoti_serve.signature.tree import Tree
 
 IDS, AGE, FIRST, SECOND, MASK, BIAS = (torch.full((2,), value) for value in range(6))
 ARGS = (IDS, {"age": AGE}, [FIRST, SECOND])

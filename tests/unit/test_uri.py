@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoti_serve.errors import SourceRefused
-from aoti_serve.weights.source import resolve
-from aoti_serve.weights.uri import Place, place_of, scrubbed, shown
+from aoti_serve.weights.sources.source import resolve
+from aoti_serve.weights.sources.uri import Place, place_of, scrubbed, shown
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from aoti_serve.cluster import wakefulness
-from aoti_serve.cluster.wakefulness import STOPPED_S, Wakefulness
+from aoti_serve.cluster.membership import wakefulness
+from aoti_serve.cluster.membership.wakefulness import STOPPED_S, Wakefulness
 
 
 class Clock:

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from aoti_serve.launcher.work import Work
+from aoti_serve.launcher.processes.work import Work
 
 # A child that asks the kernel to end it with the thread that has started it, as Ray's processes do.
 CHILD = "import ctypes, signal; ctypes.CDLL(None).prctl(1, signal.SIGKILL); print('up', flush=True); signal.pause()"

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from aoti_serve.errors import UnreadablePackage
 from aoti_serve.model.archive import reading
-from aoti_serve.tensors import Frozen
+from aoti_serve.signature.tensors import Frozen
 
 _STAMP = ".unpacked.json"
 _SCRATCH = ".unpack-"

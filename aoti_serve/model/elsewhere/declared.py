@@ -12,9 +12,9 @@ from torch.utils import _pytree as pytree
 from aoti_serve.config import DeclaredSignature
 from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.elsewhere.generated import GeneratedCode
-from aoti_serve.model.signature import Signature
-from aoti_serve.model.tree import CALL, RESULT, Tree, key_name, triton_path
-from aoti_serve.tensors import TensorSpec
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import TensorSpec
+from aoti_serve.signature.tree import CALL, RESULT, Tree, key_name, triton_path
 
 _KeyPath = tuple[Any, ...]
 _UNKNOWN = "?"

@@ -11,11 +11,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from aoti_serve.constants import ConstantSpec
 from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
 from aoti_serve.model.archive import reading
 from aoti_serve.model.buffers import padded
-from aoti_serve.tensors import DTYPES, Dim, TensorSpec
+from aoti_serve.signature.constants import ConstantSpec
+from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
 
 _BASE = re.compile(r"AOTInductorModelBase\((\d+),\s*(\d+),\s*\d+,\s*device_str,[^;{]*?(true|false)\)")
 _FACT = re.compile(r"constants_info_\[(\d+)\]\.(\w+) = (.*);")

@@ -15,7 +15,7 @@ from aoti_serve.model.archive import reading
 from aoti_serve.model.elsewhere.declared import declared_signature, snippet
 from aoti_serve.model.elsewhere.generated import GeneratedCode
 from aoti_serve.model.program.narrowing import narrowed
-from aoti_serve.model.signature import Signature
+from aoti_serve.signature.signature import Signature
 
 
 def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> Signature:

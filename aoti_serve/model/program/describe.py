@@ -10,11 +10,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
-from aoti_serve.constants import ConstantSpec
 from aoti_serve.errors import UnsupportedModule
-from aoti_serve.model.signature import IndexGuard, Signature
-from aoti_serve.model.tree import CALL, RESULT, Tree, key_name, triton_path
-from aoti_serve.tensors import DTYPES, Dim, TensorSpec
+from aoti_serve.signature.constants import ConstantSpec
+from aoti_serve.signature.signature import IndexGuard, Signature
+from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
+from aoti_serve.signature.tree import CALL, RESULT, Tree, key_name, triton_path
 
 _CONSTANT_KINDS = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 

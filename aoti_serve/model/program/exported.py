@@ -18,7 +18,7 @@ from aoti_serve.model.program.describe import described
 from aoti_serve.model.program.guards import guard_indices
 from aoti_serve.model.program.scalars import move_scalars
 from aoti_serve.model.readable import place_of
-from aoti_serve.model.signature import Signature
+from aoti_serve.signature.signature import Signature
 
 T = TypeVar("T")
 Inputs = tuple[Any, ...] | Mapping[str, Any]

@@ -20,7 +20,7 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from aoti_serve.model.program.dataflow import Flow, argument_of, op_name, place_of
-from aoti_serve.model.signature import IndexGuard
+from aoti_serve.signature.signature import IndexGuard
 
 aten = torch.ops.aten
 

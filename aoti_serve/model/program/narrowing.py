@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aoti_serve.tensors import Dim, TensorSpec
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
 def narrowed(admitted: Sequence[TensorSpec], compiled: Sequence[TensorSpec], *, ranges: bool = False) -> str | None:

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 
 import torch
 
-from aoti_serve.constants import BakedConstant
 from aoti_serve.model.intake import digest_of
 from aoti_serve.model.readable import place_of
-from aoti_serve.model.signature import Signature
+from aoti_serve.signature.constants import BakedConstant
+from aoti_serve.signature.signature import Signature
 
 
 def reconciled(signature: Signature, values: Mapping[str, torch.Tensor], swappable: Collection[str]) -> Signature:

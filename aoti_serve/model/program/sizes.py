@@ -9,8 +9,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import UnsupportedModule
-from aoti_serve.model.signature import Signature
-from aoti_serve.tensors import Dim, TensorSpec
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
 def resized(inputs: Any, size: int) -> Any:

@@ -1,0 +1,192 @@
+"""The coordinator: the one actor per model that may change its weights."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray import serve
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+
+from aoti_serve.cluster.calls import unwrapped
+from aoti_serve.cluster.coordinator.attempt import Attempt
+from aoti_serve.cluster.coordinator.changes import Changes
+from aoti_serve.cluster.membership.census import Census
+from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.cluster.membership.watch import Watch
+from aoti_serve.cluster.status import WeightsStatus
+from aoti_serve.cluster.transfer.freight import Freight
+from aoti_serve.cluster.transfer.pieces import Source
+from aoti_serve.cluster.transfer.uploads import Uploads
+from aoti_serve.config import NO_WEIGHTS, GatewayConfig, ModelConfig
+from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed, SwapInProgress, Unavailable
+from aoti_serve.signature.signature import Signature
+from aoti_serve.weights.admission import Admission
+from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.files.checks import check_fits
+from aoti_serve.weights.order import Order
+from aoti_serve.weights.sources.uri import shown
+from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.swap.swap import Deadlines
+from aoti_serve.weights.swap.target import Report, Seen, Target
+from aoti_serve.weights.version import BUILT_IN, Committed, Version
+
+logger = logging.getLogger("ray.serve")
+STATUS_POLL_S = 2.0
+HOUSEKEEPING_S = 2.0
+PROGRESS_S = 0.1
+FREIGHT_S = 10.0
+
+
+class Coordinator:
+    """Serve deployment class, one replica per model. Everything it knows for certain is in the store.
+
+    One swap at a time: a second one gets SwapInProgress. Should two coordinators be alive, the store lets only the
+    newer one commit, and members follow only that one.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits constructors
+        self,
+        model: ModelConfig,
+        signature: Signature,
+        carries_weights: bool,
+        members: tuple[str, ...],
+        limits: GatewayConfig,
+    ) -> None:
+        self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
+        self._admission = Admission(self._store, model.name, signature, limits, model.weights_roots)
+        first = await asyncio.to_thread(self._first, model, signature, carries_weights)
+        self._registry = Registry(self._store.term, first, self._check_term)
+        census = Census(serve.get_replica_context().app_name, members)
+        self._registry.expect(await asyncio.to_thread(census.processes))
+        self._uploads = Uploads(self._store)
+        self._freight = Freight.here(limits.max_weights_bytes, "gateway.max_weights_bytes")
+        audit = AuditLog(self._store.audit_path)
+        self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
+        deadlines = Deadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
+        self._changes = Changes(model.name, self._store, self._registry, audit, deadlines)
+        watch = Watch(self._registry, census, deadlines.commit, lambda: self._changes.under_way)
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(work) for work in (watch.run(), self._keep_house(), self._follow_bytes())]
+
+    async def sync(self, report: Report, process: ActorHandle[Any], heard: int, seen: Seen | None) -> Target:
+        """For members: report, and learn the target once it is newer than `seen`; `heard` is the newest known term."""
+        if seen is None or heard > self._store.term:
+            await self._check_term()
+        return await self._registry.sync(report, process, seen)
+
+    async def source(self, version: Version) -> Source:
+        """For replicas: where the bytes of a version come from."""
+        return Source(self._freight, self._store.file(version))
+
+    async def open_upload(self) -> tuple[str, Source]:
+        """A new upload: its id, for `swap_upload`, and where to append the bytes of a safetensors file."""
+        upload, path = await asyncio.to_thread(self._uploads.open)
+        return upload, Source(self._freight, path)
+
+    async def drop_upload(self, upload: str) -> None:
+        await asyncio.to_thread(self._uploads.drop, upload)
+
+    async def swap_upload(self, upload: str, order: Order, who: str, wait: bool = True) -> WeightsStatus:
+        """Swap to what was uploaded; the status when every live replica answers with it, or else at once."""
+        path = self._uploads.take(upload)
+
+        def admit(current: Version) -> Version:
+            try:
+                return self._admission.of_file(path, order, current)
+            finally:
+                self._store.discard(path)
+
+        try:
+            return await self._changes.swap(Attempt("swap", who, order.label, "upload"), admit, wait=wait)
+        except SwapInProgress:
+            await asyncio.to_thread(self._store.discard, path)
+            raise
+
+    async def swap_uri(self, uri: str, order: Order, who: str, wait: bool = True) -> WeightsStatus:
+        """Swap to a file under one of `weights_roots`."""
+
+        def admit(current: Version) -> Version:
+            return self._admission.of_uri(uri, order, current)
+
+        return await self._changes.swap(Attempt("swap", who, order.label, shown(uri)), admit, wait=wait)
+
+    async def rollback(self, number: int | None, who: str, wait: bool = True) -> WeightsStatus:
+        """Swap back to a stored version, the previous one if None."""
+        return await self._changes.rollback(Attempt("rollback", who), number, wait=wait)
+
+    async def refused(self, facts: dict[str, str]) -> None:
+        """Note what a gateway has turned away; apart, so that it cannot push out what was changed."""
+        await asyncio.to_thread(self._refusals.write, outcome="refused", **facts)
+
+    async def versions(self) -> list[Version]:
+        return await asyncio.to_thread(self._store.versions)
+
+    async def status(self, seen: int = -1) -> WeightsStatus:
+        """The status; with `seen`, once something has changed since that revision, or after a while."""
+        if seen == self._registry.revision:
+            await self._registry.changed(STATUS_POLL_S)
+        return self._changes.status()
+
+    async def check_health(self) -> None:
+        """For Serve: one that a newer coordinator has followed must go."""
+        await self._check_term()
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def _check_term(self) -> None:
+        try:
+            await asyncio.to_thread(self._store.check_term)
+        except StoreFailed as error:  # members must not die with the disk
+            logger.warning(str(error))
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            await asyncio.to_thread(self._uploads.drop_idle)
+            await self._look_after_freight()
+            self._changes.measure()
+
+    async def _look_after_freight(self) -> None:
+        try:
+            await unwrapped(self._freight.close_idle.remote(), FREIGHT_S)
+        except Unavailable:
+            ray.kill(self._freight, no_restart=False)  # stopped: Ray starts another only for one that is dead
+        except RayError:
+            pass  # being started again
+
+    async def _follow_bytes(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            if version := self._changes.moving:
+                with suppress(RayError, Unavailable):  # it only shows
+                    read = unwrapped(self._freight.read.remote(self._store.file(version)), FREIGHT_S)
+                    await self._changes.arrived(await read)
+
+    def _first(self, model: ModelConfig, signature: Signature, carries_weights: bool) -> Committed:
+        """What was committed last; in a new store, the configuration's weights, or the package's own."""
+        committed = self._store.committed()
+        if committed is not None:
+            self._check_committed(committed.version, signature)
+            return committed
+        if model.weights is None and not carries_weights:
+            raise InvalidConfig(detail=f"model '{model.name}': {NO_WEIGHTS}")
+        if model.weights is None:
+            return Committed(epoch=0, version=BUILT_IN)
+        version = self._admission.of_local(model.weights, Order(label=model.weights.stem))
+        return self._store.commit(version, 1, BUILT_IN if carries_weights else None)
+
+    def _check_committed(self, version: Version, signature: Signature) -> None:
+        """A package that was compiled anew may take other tensors than the ones that were committed before."""
+        if version.number == BUILT_IN.number:
+            return
+        try:
+            check_fits(self._store.index(version), signature)
+        except InvalidWeights as error:
+            detail = f"committed version {version.number} does not fit the package: {error}; set another `store`"
+            raise StoreFailed(path=self._store.root, detail=detail) from error

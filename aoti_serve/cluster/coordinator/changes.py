@@ -1,0 +1,166 @@
+"""Changes of one model's weights: one at a time, each with its outcome in the status, the metrics and the audit log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from aoti_serve.cluster.coordinator.attempt import Attempt
+from aoti_serve.cluster.coordinator.metrics import SwapMetrics
+from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.cluster.status import Outcome, WeightsStatus
+from aoti_serve.errors import BuiltInGone, NothingToRollBack, NotSettled, Superseded, SwapInProgress, Unavailable
+from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.swap.swap import Deadlines, Swap
+from aoti_serve.weights.swap.target import Receipt
+from aoti_serve.weights.version import BUILT_IN, Committed, Version
+
+
+class Changes:
+    """Runs in the coordinator's event loop. A change, once begun, ends whether its caller waits or not."""
+
+    def __init__(self, model: str, store: Store, registry: Registry, audit: AuditLog, deadlines: Deadlines) -> None:
+        self._model = model
+        self._store = store
+        self._registry = registry
+        self._audit = audit
+        self._deadlines = deadlines
+        self._metrics = SwapMetrics(model)
+        self._attempt: Attempt | None = None
+        self._last: Outcome | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def under_way(self) -> bool:
+        return self._attempt is not None
+
+    @property
+    def moving(self) -> Version | None:
+        """The version that replicas are receiving, if there is one."""
+        return self._attempt.version if self._attempt else None
+
+    async def swap(self, attempt: Attempt, admit: Callable[[Version], Version], *, wait: bool) -> WeightsStatus:
+        """To the version that `admit` makes of the current one, in a thread."""
+        return await self._only(attempt, lambda: self._swap(attempt, admit), wait=wait)
+
+    async def rollback(self, attempt: Attempt, number: int | None, *, wait: bool) -> WeightsStatus:
+        """To a stored version, the previous one if None; moves no data where it is still resident."""
+        return await self._only(attempt, lambda: self._roll_back(attempt, number), wait=wait)
+
+    def status(self) -> WeightsStatus:
+        committed, reports = self._registry.target.committed, self._registry.reports
+        attempt = self._attempt
+        return WeightsStatus(
+            model=self._model,
+            revision=self._registry.revision,
+            epoch=committed.epoch,
+            settled=self._registry.target.settled >= committed.epoch,
+            current=committed.version,
+            previous=committed.previous,
+            replicas=self._receipts(),
+            swap=attempt.progress(reports, committed) if attempt else None,
+            last=self._last,
+        )
+
+    async def arrived(self, read: Mapping[str, int]) -> None:
+        """Show how many bytes of the version under way each replica has received."""
+        if self._attempt is not None and read != self._attempt.read:
+            self._attempt.read = dict(read)
+            await self._registry.touch()
+
+    def measure(self) -> None:
+        """Let the metrics say what stands."""
+        committed = self._registry.target.committed
+        current = [report for report in self._registry.reports if report.runners and report.holds(committed)]
+        self._metrics.stands(committed.version.number, committed.epoch, len(current))
+
+    def _receipts(self) -> tuple[Receipt, ...]:
+        receipts = (report.receipt for report in self._registry.reports if report.receipt and not report.joining)
+        return tuple(sorted(receipts, key=lambda receipt: receipt.replica))
+
+    async def _only(self, attempt: Attempt, change: Callable[[], Awaitable[None]], *, wait: bool) -> WeightsStatus:
+        if self._attempt is not None:
+            busy = SwapInProgress(model=self._model, phase=self._attempt.phase)
+            await self._note(attempt, "refused", busy)
+            raise busy
+        self._attempt = attempt
+        await self._note(attempt, "begun", None)
+        # Its own task: a caller that goes away must not stop a swap halfway.
+        task = asyncio.get_running_loop().create_task(self._to_its_outcome(attempt, change))
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        if wait:
+            await asyncio.shield(task)
+        return self.status()
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # it is in the outcome, for those who did not wait
+
+    async def _to_its_outcome(self, attempt: Attempt, change: Callable[[], Awaitable[None]]) -> None:
+        error: BaseException | None = None
+        try:
+            await change()
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            committed = attempt.version is not None and attempt.version == self._registry.target.committed.version
+            self._last, self._attempt = attempt.outcome(error, committed), None
+            self._metrics.moved(sum(receipt.nbytes for receipt in self._receipts() if not error))
+            self._metrics.ended(self._last)
+            self.measure()
+            await self._registry.touch()
+            await self._note(attempt, self._last.outcome, error)
+
+    async def _note(self, attempt: Attempt, outcome: str, error: BaseException | None) -> None:
+        facts = attempt.facts(outcome, error)
+        await asyncio.to_thread(self._audit.write, model=self._model, **facts)
+
+    async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version]) -> None:
+        await self._registry.touch()
+        version = await asyncio.to_thread(admit, self._registry.target.committed.version)
+        try:
+            await self._run(attempt, version)
+        except BaseException:
+            await asyncio.to_thread(self._store.remove, version)  # unless it is committed
+            raise
+
+    async def _roll_back(self, attempt: Attempt, number: int | None) -> None:
+        committed = self._registry.target.committed
+        version = committed.previous
+        if number is not None and number != BUILT_IN.number:
+            version = await asyncio.to_thread(self._store.version, number)
+        elif number is not None:
+            version = BUILT_IN
+        if version is None or version.number == committed.version.number:
+            raise NothingToRollBack(model=self._model)
+        if version.number == BUILT_IN.number:
+            self._check_built_in_resident()
+        await self._run(attempt, version)
+
+    def _check_built_in_resident(self) -> None:
+        """Version 0 is in no file: once a replica has let go of it, nobody can bring it back there."""
+        for report in self._registry.reports:
+            receipt = report.receipt
+            if receipt is not None and BUILT_IN.number not in (receipt.version, receipt.previous):
+                raise BuiltInGone(model=self._model, replica=report.member)
+
+    async def _run(self, attempt: Attempt, version: Version) -> None:
+        if not any(report.runners and not report.joining for report in self._registry.reports):
+            raise Unavailable(detail=f"model '{self._model}' has no live replica to try the weights on; try again")
+        before = self._registry.target.committed
+
+        async def commit() -> Committed:
+            return await asyncio.to_thread(self._store.commit, version, before.epoch + 1, before.version)
+
+        swap = Swap(version, self._registry, commit, self._deadlines, attempt.enter)
+        attempt.version, attempt.swap = version, swap.id
+        try:
+            await swap.run()
+        except Superseded as error:
+            if self._registry.target.committed.version != version:
+                raise
+            raise NotSettled(model=self._model, version=version.number) from error

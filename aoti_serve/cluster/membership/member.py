@@ -1,0 +1,121 @@
+"""How a process stays in step with its coordinator: report what it holds, learn what it should hold, repeat."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from typing import Protocol
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from aoti_serve.cluster.calls import apart, unwrapped
+from aoti_serve.cluster.membership.wakefulness import Wakefulness
+from aoti_serve.errors import RuntimeFailed, Superseded, Unavailable
+from aoti_serve.weights.swap.target import Report, Seen, Target
+
+logger = logging.getLogger("ray.serve")
+RETRY_S = 0.2
+ANSWER_S = 6.0  # the coordinator holds a question back for POLL_S, or answers at once
+LOST = (RayError, RayServeException, Superseded, Unavailable)  # there may be another coordinator by now
+
+
+class Participant(Protocol):
+    """Something that can be brought to a target."""
+
+    def report(self) -> Report:
+        """What it holds now."""
+
+    async def reconcile(self, target: Target) -> None:
+        """Do what is missing. Raises only what must not go on: it then no longer counts as healthy."""
+
+
+class Membership:
+    """Runs in each replica and gateway, on its event loop."""
+
+    def __init__(self, participant: Participant, coordinator: DeploymentHandle[object]) -> None:
+        self._participant = participant
+        self._coordinator = apart(coordinator)
+        self._process = ray.get_runtime_context().current_actor
+        self._joining = True
+        self._seen = Seen()
+        self._turn = 0
+        self._asked = 0.0
+        self._lost = False
+        self._wakefulness = Wakefulness()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def join(self) -> None:
+        """Return once the coordinator counts this as a member that holds what is committed, and follow from then on.
+
+        Awaited in a constructor, before Serve routes anything here: a newcomer answers with nothing older, and every
+        swap from then on waits for it.
+        """
+        while True:
+            report = self._report()
+            target = await self._sync(report, None)
+            if report.follows(target):
+                if not self._joining:
+                    break
+                self._joining = False  # the next report says so; what is its answer is no longer behind its back
+            else:
+                await self._reconcile(target)
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._follow()), loop.create_task(self._wakefulness.tick())]
+
+    def check(self) -> None:
+        """Raise what ended the following, if anything did: for Serve's health check."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def current(self) -> None:
+        """Return when what this member knows is no older than its last awakening; nearly always at once."""
+        await self._wakefulness.refreshed()
+
+    async def _follow(self) -> None:
+        while True:
+            seen = self._seen if self._wakefulness.fresh else None
+            await self._reconcile(await self._sync(self._report(), seen))
+            self._wakefulness.learnt(self._asked)
+
+    async def _reconcile(self, target: Target) -> None:
+        try:
+            await self._participant.reconcile(target)
+        except LOST as error:
+            if isinstance(error, RayTaskError):
+                raise  # a failure over there that is none of ours to wait out
+            await self._wait(error)  # the bytes came from a coordinator that is gone; the next one has them, too
+            return
+        self._seen = Seen(target.term, target.revision)
+        if not self._participant.report().holds(target.committed):
+            raise RuntimeFailed(call="reconcile", detail=f"still not at {target.committed}")
+
+    async def _sync(self, report: Report, seen: Seen | None) -> Target:
+        """The target of the newest coordinator there is; an older one that still runs is not listened to."""
+        while True:
+            self._asked = time.monotonic()
+            try:
+                sync = self._coordinator.sync.remote(report, self._process, self._seen.term, seen)
+                target: Target = await unwrapped(sync, ANSWER_S)
+            except LOST as error:
+                await self._wait(error)
+            else:
+                self._lost = False
+                if target.term >= self._seen.term:
+                    return target
+                await asyncio.sleep(RETRY_S)
+
+    async def _wait(self, error: Exception) -> None:
+        if not self._lost:
+            logger.warning(f"nothing from the coordinator, trying until there is: {error!r}")
+        self._lost = True
+        await asyncio.sleep(RETRY_S)
+
+    def _report(self) -> Report:
+        self._turn += 1
+        return replace(self._participant.report(), turn=self._turn, joining=self._joining, followed=self._seen)

@@ -1,0 +1,1 @@
+"""The replica of a model: a Serve deployment whose processes own a container each."""

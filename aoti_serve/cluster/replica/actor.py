@@ -1,0 +1,185 @@
+"""The replica: the Ray actor that owns one container, and answers with it over the link."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import pickle
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ray
+import torch
+from numpy.typing import NDArray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from aoti_serve.address import Address
+from aoti_serve.cluster.membership.member import Membership
+from aoti_serve.cluster.replica.resident import Resident
+from aoti_serve.cluster.scaling import METRIC, Loads
+from aoti_serve.errors import ContainerClosed, DeadlineExceeded, ReplicaBehind, RuntimeFailed
+from aoti_serve.link.messages import Answer, Batch
+from aoti_serve.link.server import LinkServer
+from aoti_serve.model.package import Package
+from aoti_serve.signature.tensors import DTYPES, TensorSpec
+from aoti_serve.weights.swap.follower import Follower
+from aoti_serve.weights.swap.target import NOTHING, Receipt, Report, Target
+
+FENCE_WAIT_S = 5.0
+LEAVE_S = 40.0  # gateways finish what they have in hand, see LIFECYCLE in aoti_serve.app
+# A runner that begins or ends a run waits so long for the GIL while the event loop is busy; 5 ms unless Python is told.
+SWITCH_INTERVAL_S = 0.05e-3
+
+
+class Replica:
+    """One container that follows the coordinator and answers gateways. Lives in the event loop of its actor.
+
+    Runs happen on `num_runners` threads with the GIL released, staging on one more, so the event loop never waits for
+    the model. `node` is Ray's id of the node, `host` its address there.
+    """
+
+    def __init__(self, model: str, member: str, node: str, host: str, buffers: Resident) -> None:
+        self._model = model
+        self._member = member
+        self._node = node
+        self._host = host
+        self._buffers = buffers
+        self._container = buffers.container
+        self._runs = ThreadPoolExecutor(self._container.num_runners, "runner")
+        self._follower = Follower(buffers)
+        self._receipt: Receipt | None = None
+        self._settled = NOTHING
+        self._moved = asyncio.Event()
+        self._link = LinkServer(self._answer)
+        self._tcp: tuple[str, int] | None = None
+        self.loads = Loads()
+
+    async def listen(self) -> None:
+        await self._link.open()
+
+    async def leave(self) -> None:
+        """Answer what is in hand, take nothing new, and end the links."""
+        await self._link.leave(LEAVE_S)
+        self._link.close()
+
+    def check_health(self) -> None:
+        """For Serve: a replica that cannot run must be replaced."""
+        if self._container.closed:
+            raise ContainerClosed()
+
+    def report(self) -> Report:
+        follower = self._follower
+        return Report(
+            member=self._member,
+            node=self._node,
+            address=self._address(),
+            runners=self._container.num_runners,
+            epoch=follower.epoch,
+            settled=self._settled,
+            staged=follower.staged,
+            failed=follower.failed,
+            error=_portable(follower.error),
+            receipt=self._receipt,
+        )
+
+    async def reconcile(self, target: Target) -> None:
+        """Hold what is committed, have staged what is staged, and be reached from wherever gateways are."""
+        if target.spread and self._tcp is None:
+            self._tcp = self._host, await self._link.open_to_nodes(self._host)
+        await self._follower.follow(target)
+        self._settled = target.settled
+        self._receipt = self._buffers.signed(self._follower.epoch)
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    def _address(self) -> Address:
+        link, runners = self._link, self._container.num_runners
+        return Address(self._member, self._node, link.path, runners, link.key, self._tcp)
+
+    async def _answer(self, gateway: str, batch: Batch) -> Answer:
+        """Run a batch of checked arrays in the signature's order.
+
+        Raises ReplicaBehind if its fence is not reached in time, and DeadlineExceeded if no runner was free within its
+        timeout; nothing has run then.
+        """
+        deadline = None if batch.timeout is None else time.monotonic() + batch.timeout
+        self.loads.note(gateway, batch.rows)
+        if self._follower.epoch < batch.fence:
+            await self._reach(batch.fence)
+        return await asyncio.get_running_loop().run_in_executor(self._runs, self._run, batch, deadline)
+
+    def _run(self, batch: Batch, deadline: float | None) -> Answer:
+        if deadline is not None and time.monotonic() > deadline:
+            raise DeadlineExceeded(model=self._model, timeout=f"{batch.timeout:g}")
+        epoch = self._follower.epoch  # before the run, so that its weights are of this epoch or of a later one
+        specs = self._container.signature.inputs
+        tensors = [_to_torch(array, spec) for array, spec in zip(batch.arrays, specs, strict=True)]
+        version, outputs = self._container.infer(tensors)
+        return Answer(version, epoch, [_to_numpy(tensor) for tensor in outputs.values()])
+
+    async def _reach(self, fence: int) -> None:
+        try:
+            async with asyncio.timeout(FENCE_WAIT_S):
+                while self._follower.epoch < fence:
+                    await self._moved.wait()
+        except TimeoutError:
+            raise ReplicaBehind(replica=self._member, epoch=self._follower.epoch, fence=fence) from None
+
+
+class ReplicaActor:
+    """Serve deployment class of a model's replicas; pinned to the GPU or the CPU cores that Ray assigned."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits constructors
+        self,
+        model: str,
+        package: Package,
+        num_runners: int,
+        keeps_previous: bool,
+        coordinator: DeploymentHandle[Any],
+    ) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        member = serve.get_replica_context().replica_id.unique_id
+        buffers = await Resident.load(package, num_runners, keeps_previous, member, coordinator)
+        node, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+        self._replica = Replica(model, member, node, host, buffers)
+        await self._replica.listen()
+        self._membership = Membership(self._replica, coordinator)
+        await self._membership.join()
+        gc.freeze()
+
+    async def check_health(self) -> None:
+        """For Serve: a replica that cannot follow the coordinator, or cannot run, must be replaced."""
+        self._membership.check()
+        self._replica.check_health()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """For Serve, see `by_rows`."""
+        return {METRIC: self._replica.loads.rows}
+
+    async def __del__(self) -> None:
+        """Serve awaits it when it ends this replica in peace."""
+        await self._replica.leave()
+
+
+def _portable(error: BaseException | None) -> BaseException | None:
+    """The error, or its words if Ray could not carry it to the coordinator."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class makes of being pickled
+        return RuntimeFailed(call="stage", detail=repr(error))
+    return error
+
+
+def _to_torch(array: NDArray[Any], spec: TensorSpec) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.view(getattr(torch, spec.dtype)) if DTYPES[spec.dtype].raw else tensor
+
+
+def _to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
+    tensor = tensor.detach().cpu().contiguous()
+    dtype = DTYPES[str(tensor.dtype).removeprefix("torch.")]
+    array: NDArray[Any] = (tensor.view(getattr(torch, dtype.numpy)) if dtype.raw else tensor).numpy()
+    return array

@@ -1,0 +1,48 @@
+"""Weights on their way in, from gateways and trainers."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from aoti_serve.errors import Unavailable
+from aoti_serve.weights.store.store import Store
+
+IDLE_S = 600.0  # whoever has sent nothing for so long has gone
+
+
+class Uploads:
+    """The open ones, each a file beside the store. Runs in the coordinator, in threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._paths: dict[str, Path] = {}
+
+    def open(self) -> tuple[str, Path]:
+        """A new one: its id, and the file to fill."""
+        upload = uuid4().hex
+        self._paths[upload] = self._store.incoming()
+        return upload, self._paths[upload]
+
+    def take(self, upload: str) -> Path:
+        """Its file, which is the taker's from now on.
+
+        Raises Unavailable if it is not known: the coordinator has been restarted, or it was idle for too long.
+        """
+        if upload not in self._paths:
+            raise Unavailable(detail="the upload was lost with the coordinator that took it; send it again")
+        return self._paths.pop(upload)
+
+    def drop(self, upload: str) -> None:
+        path = self._paths.pop(upload, None)
+        if path is not None:
+            self._store.discard(path)
+
+    def drop_idle(self) -> None:
+        oldest = time.time() - IDLE_S
+        for upload, path in list(self._paths.items()):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    self.drop(upload)

@@ -1,0 +1,1 @@
+"""The protocol over HTTP: the hot path of inference, and the routes."""

@@ -1,0 +1,53 @@
+"""The weights API's guard and its request bodies."""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import sha256
+
+from aoti_serve.errors import AdminClosed, Unauthorized
+from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.order import Order, Uri, VersionNumber
+
+
+class SwapBody(Order):
+    """`POST /v2/models/{m}/weights` as JSON: a file under one of the model's `weights_roots`."""
+
+    uri: Uri
+
+    @property
+    def order(self) -> Order:
+        return Order(**self.model_dump(exclude={"uri"}))
+
+
+class RollbackBody(Frozen):
+    """`POST /v2/models/{m}/weights/rollback`: the previous version if none is named."""
+
+    version: VersionNumber | None = None
+
+
+class Guard:
+    """Lets a request through whose bearer token has the configured digest; without one, nothing gets through."""
+
+    def __init__(self, token_digest: str | None) -> None:
+        self._token_digest = token_digest
+
+    @property
+    def holder(self) -> str:
+        """Who has the token, as far as a token tells: the first digits of its digest."""
+        return f"token {(self._token_digest or '')[:8]}"
+
+    def check(self, authorization: str | None) -> None:
+        """Raises AdminClosed or Unauthorized."""
+        if self._token_digest is None:
+            raise AdminClosed()
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorized(reason="there is none")
+        if not hmac.compare_digest(token_digest(token.strip()), self._token_digest):
+            raise Unauthorized(reason="the token is wrong")
+
+
+def token_digest(token: str) -> str:
+    """What Ray may know of a token: gateways compare digests, so that no process but the client holds the token."""
+    return sha256(token.encode()).hexdigest()

@@ -1,0 +1,145 @@
+"""`POST /v2/models/{m}[/versions/{v}]/infer`: the hot path, with nothing between the listener and the batcher.
+
+A plain ASGI application. FastAPI, which routes all the rest, costs more than all that is done here.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from functools import lru_cache
+from typing import NamedTuple
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from aoti_serve.config import GatewayConfig
+from aoti_serve.errors import AotiServeError, DeadlineExceeded, InvalidBody, JsonTooLarge, Unavailable
+from aoti_serve.gateway.data_plane import DataPlane, Served
+from aoti_serve.gateway.http.bodies import Bound, Headers, ReadingBudget, Share, read_body
+from aoti_serve.gateway.http.offload import Offload
+from aoti_serve.gateway.http.replies import failure, refusal
+from aoti_serve.gateway.http.request_id import REQUEST_ID
+from aoti_serve.gateway.listener.scope import VIEWS
+from aoti_serve.gateway.plan import Plan
+from aoti_serve.protocol.decode import arrays_of, head_length
+from aoti_serve.protocol.elements import shown
+from aoti_serve.protocol.encode import Encoded, encode_response, takes_long
+
+logger = logging.getLogger("ray.serve")
+HEADER_LENGTH = b"inference-header-content-length"
+TIMEOUT = b"x-request-timeout-seconds"
+PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
+LARGE_JSON = 256 * 2**10  # bytes: read in a thread
+
+
+class Asked(NamedTuple):
+    """Which model a path means, and which version of it, if it says so."""
+
+    name: str
+    version: str | None
+
+
+class Inference:
+    """One gateway's inference, as an ASGI application."""
+
+    def __init__(self, plane: DataPlane, config: GatewayConfig, budget: ReadingBudget) -> None:
+        self._plane = plane
+        self._budget = budget
+        self._offload = Offload()
+        self._body = Bound(config.max_body_bytes, "gateway.max_body_bytes")
+        json = Bound(config.max_json_bytes, "gateway.max_json_bytes", JsonTooLarge)
+        self._json = min(self._body, json, key=lambda bound: bound.limit)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request of which `asked_of` knows the path."""
+        try:
+            with self._plane.door, Share(self._budget) as share:
+                await self._answer(scope, receive, send, share)
+        except Unavailable as error:
+            await refusal(error)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, share: Share) -> None:
+        try:
+            asked = asked_of(scope)
+            assert asked is not None
+            encoded = await self._infer(asked, dict(scope["headers"]), receive, share)
+        except AotiServeError as error:
+            await refusal(error)(scope, receive, send)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            logger.exception("a request failed (X-Request-ID %s)", scope.get(REQUEST_ID))
+            await failure(error)(scope, receive, send)
+        else:
+            await _send(encoded, send, views=VIEWS in scope.get("extensions", ()))
+
+    async def _infer(self, asked: Asked, headers: Headers, receive: Receive, share: Share) -> Encoded:
+        arrived = time.monotonic()
+        served = self._plane.model(asked.name)
+        length = headers.get(HEADER_LENGTH)
+        body = await read_body(receive, headers, self._json if length is None else self._body, share)
+        split = head_length(body, None if length is None else length.decode("latin-1"))
+        plan = await self._planned(served, bytes(body[:split]))
+        arrays = arrays_of(plan.head, memoryview(body)[split:])
+        left = _left(_patience(headers, plan.head.timeout), arrived, asked.name)
+        response = await served.infer(plan, arrays, asked.version, left)
+        if takes_long(response, plan.head):
+            return await self._offload.run(encode_response, response, plan.head)
+        return encode_response(response, plan.head)
+
+    async def _planned(self, served: Served, head: bytes) -> Plan:
+        return served.plan(head) if len(head) <= LARGE_JSON else await self._offload.run(served.plan, head)
+
+
+def asked_of(scope: Scope) -> Asked | None:
+    """What an inference request asks for; None for any other request."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return None
+    return _asked(scope["path"], scope.get("root_path", ""))
+
+
+@lru_cache(1024)
+def _asked(path: str, root_path: str) -> Asked | None:
+    match = re.fullmatch(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer", path.removeprefix(root_path))
+    return Asked(match[1], match[2]) if match else None
+
+
+def _patience(headers: Headers, parameter: float | None) -> float | None:
+    """For how many seconds the client waits: by the request's parameter, or the header, whichever is shorter."""
+    value = headers.get(TIMEOUT)
+    if value is None:
+        return parameter
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise InvalidBody(detail=f"X-Request-Timeout-Seconds {shown(value.decode('latin-1'))} is no number") from None
+    if not seconds > 0:  # as Serve has it: no limit
+        return parameter
+    return seconds if parameter is None else min(seconds, parameter)
+
+
+def _left(patience: float | None, arrived: float, model: str) -> float | None:
+    """Of its seconds, after reading; raises DeadlineExceeded if that has taken all of them."""
+    if patience is None:
+        return None
+    left = patience - (time.monotonic() - arrived)
+    if left <= 0:
+        raise DeadlineExceeded(model=model, timeout=f"{patience:g}")
+    return left
+
+
+async def _send(encoded: Encoded, send: Send, *, views: bool) -> None:
+    headers = [(b"content-length", str(sum(map(len, encoded.pieces))).encode())]
+    if encoded.header_length is None:
+        headers.append((b"content-type", b"application/json"))
+    else:
+        headers.append((b"content-type", b"application/octet-stream"))
+        headers.append((HEADER_LENGTH, str(encoded.header_length).encode()))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    # Serve's proxies, which have a body pickled, want bytes.
+    *before, last = encoded.pieces if views else map(bytes, encoded.pieces)
+    for piece in before:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": last})

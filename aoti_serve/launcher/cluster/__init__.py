@@ -1,0 +1,1 @@
+"""Ray and Serve as the launcher uses them."""

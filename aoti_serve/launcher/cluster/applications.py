@@ -1,0 +1,147 @@
+"""The configuration's applications, as Serve on a cluster sees them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from aoti_serve import errors
+from aoti_serve.cluster.names import GATEWAY
+from aoti_serve.errors import StartFailed
+from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
+from aoti_serve.launcher.configuration.merging import Deployed, deployed_among, merged
+
+OURS = re.compile(r"aoti_serve\.errors\.(?:\w+\.)*(\w+)\)?: (.+)")  # in a traceback
+# What a second try cannot change.
+LASTING = (errors.StartFailed, errors.InvalidConfig, errors.PackageError, errors.InvalidWeights)
+LOGS = "/tmp/ray/session_latest/logs/serve"
+
+
+class Applications:
+    """Needs a connection to the cluster; there may be other applications on it."""
+
+    def __init__(self, config: ConfigFile) -> None:
+        self._config = config
+        self._before: dict[str, Deployed] = {}
+        self._deployed = False
+
+    def deploy(self, *, replace: bool) -> None:
+        """Add them to what the cluster has; raises StartFailed where they would take others' place."""
+        from ray.serve.schema import ServeDeploySchema
+
+        details = instance_details()
+        self._before = deployed_among(details, _configs())
+        _require_reach(self._config, details)
+        content = {"target_capacity": details.get("target_capacity")} | merged(
+            self._config, self._before, replace=replace
+        )
+        _client().deploy_apps(ServeDeploySchema.model_validate(content), _blocking=False)
+        self._deployed = True
+
+    def statuses(self) -> dict[str, Any]:
+        from ray import serve
+
+        return {name: status for name, status in serve.status().applications.items() if name in self._config.names}
+
+    def running(self) -> tuple[bool, str]:
+        """Whether all run, and how far they are, in words. Raises StartFailed for one that never will."""
+        statuses = self.statuses()
+        for name, status in statuses.items():
+            if status.status in ("DEPLOY_FAILED", "UNHEALTHY") or (
+                status.status == "DEPLOYING" and is_hopeless(status)
+            ):
+                raise StartFailed(detail=f"application '{name}' did not start: {reason_of(status)}")
+        done = set(statuses) == set(self._config.names) and all(
+            status.status == "RUNNING" for status in statuses.values()
+        )
+        return done, _progress(statuses)
+
+    def ours_there(self) -> list[str]:
+        """Those of ours that the cluster has."""
+        there = self.statuses()
+        return [application.name for application in self._config.ours if application.name in there]
+
+    def delete(self) -> None:
+        delete(list(self.statuses()))
+
+    def delete_new(self) -> None:
+        """After a start that came to nothing: what was there before stays as Serve has left it."""
+        if self._deployed:
+            delete([name for name in self.statuses() if name not in self._before])
+
+    def gateways_on(self) -> set[str]:
+        """The addresses of the nodes that gateways run on."""
+        found = instance_details()["applications"]
+        deployments = [found[name]["deployments"].get(GATEWAY, {}) for name in self._config.names if name in found]
+        return {
+            replica["node_ip"] for entry in deployments for replica in entry.get("replicas", []) if replica["node_ip"]
+        }
+
+
+def instance_details() -> dict[str, Any]:
+    """What Serve says of itself and of all applications."""
+    found: dict[str, Any] = _client().get_serve_details()
+    return found
+
+
+def delete(names: list[str]) -> None:
+    """Returns when they are gone."""
+    _client().delete_apps(names)
+
+
+def _client() -> Any:
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client()
+
+
+def _configs() -> dict[str, Any]:
+    import ray
+
+    found: dict[str, Any] = ray.get(_client()._controller.get_app_configs.remote())
+    return found
+
+
+def _require_reach(config: ConfigFile, details: Mapping[str, Any]) -> None:
+    hidden = [application.name for application in config.ours if application.gateway.http_port is None]
+    if hidden and (details.get("proxy_location") or DISABLED) == DISABLED:
+        raise StartFailed(
+            detail=f"application '{hidden[0]}' does not listen (`http_port: null`), and this cluster's Serve has no "
+            "proxies, so nobody would reach it: give it a port"
+        )
+
+
+def _progress(applications: Mapping[str, Any]) -> str:
+    parts = []
+    for application in applications.values():
+        for name, deployment in application.deployments.items():
+            running = deployment.replica_states.get("RUNNING", 0)
+            parts.append(f"{name} {running}/{sum(deployment.replica_states.values()) or '?'}")
+            if deployment.message:
+                parts.append(last_line(deployment.message))
+    return ", ".join(parts) or "building the application"
+
+
+def reason_of(application: Any) -> str:
+    """Why an application did not start: our own error's words, or else the last line of all that Serve says."""
+    text = _messages(application)
+    ours = OURS.findall(text)
+    return ours[-1][1] if ours else f"{last_line(text) or 'Serve gives no reason'} (Ray's logs have the whole: {LOGS})"
+
+
+def is_hopeless(application: Any) -> bool:
+    """Whether another try, which Serve would make, would fail as well."""
+    found = (getattr(errors, name, None) for name, _ in OURS.findall(_messages(application)))
+    return any(kind is not None and issubclass(kind, LASTING) for kind in found)
+
+
+def last_line(text: str) -> str:
+    """The gist of a traceback."""
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def _messages(application: Any) -> str:
+    messages = [application.message, *(deployment.message for deployment in application.deployments.values())]
+    return "\n".join(message for message in messages if message)

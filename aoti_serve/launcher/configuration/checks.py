@@ -1,0 +1,167 @@
+"""What would keep a configuration from ever serving, found in seconds; Ray would take minutes and a screenful."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from itertools import chain, combinations
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
+from aoti_serve.config import NO_WEIGHTS, ModelConfig, problems
+from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights
+from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
+from aoti_serve.launcher.processes.ports import overlap
+from aoti_serve.model.package import Package, configured_package
+from aoti_serve.weights.files.checks import check_fits
+from aoti_serve.weights.files.index import read_index
+from aoti_serve.weights.store.place import committed_at
+
+TWO_WAYS_OUT = (
+    "write `proxy_location: Disabled` at the top of the file, or give the gateway another `http_port` or null"
+)
+
+
+def check(config: ConfigFile) -> dict[str, Package]:
+    """The packages of all models, by name. Raises InvalidConfig, or a PackageError; needs no Ray, only its schema."""
+    for problem in chain.from_iterable(find(config) for find in PROBLEMS):
+        raise InvalidConfig(detail=f"{config.path}: {problem}")
+    _check_schema(config)
+    return {model.name: _checked(config.path, model) for model in config.models}
+
+
+def deployments_of(application: Ours) -> list[str]:
+    """What Serve will call its deployments."""
+    models = [model.name for model in application.config.models]
+    return [GATEWAY, *map(coordinator_of, models), *map(replicas_of, models)]
+
+
+def _import_problems(config: ConfigFile) -> Iterator[str]:
+    for application in config.content["applications"]:
+        wanted = str(application.get("import_path", ""))
+        top = wanted.partition(":")[0].partition(".")[0]
+        if top == BUILDER.partition(".")[0] and wanted != BUILDER:
+            yield f"import_path: there is no {wanted}; write {BUILDER}"
+        elif top.isidentifier() and not application.get("runtime_env") and not _found(top):
+            yield f"import_path: there is no module {top}, of {wanted}"
+
+
+def _found(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None or any(Path().glob(f"{module}.py")) or Path(module).is_dir()
+
+
+def _port_problems(config: ConfigFile) -> Iterator[str]:
+    listening = [application for application in config.ours if application.gateway.http_port is not None]
+    for one, other in combinations(listening, 2):
+        if _meet(one.gateway.host, one.gateway.http_port, other.gateway.host, other.gateway.http_port):
+            yield (
+                f"applications '{one.name}' and '{other.name}' both listen at port {one.gateway.http_port}, and would "
+                "answer each other's requests: give each its own `gateway.http_port`"
+            )
+    for application in config.ours:
+        gateway = application.gateway
+        if gateway.http_port is None and config.proxies == DISABLED:
+            yield (
+                f"application '{application.name}' does not listen (`http_port: null`), and without Serve's proxies "
+                "nobody reaches it: write `proxy_location: EveryNode` at the top of the file, or give it a port"
+            )
+        if config.proxies != DISABLED and _meet(gateway.host, gateway.http_port, *config.proxy_address):
+            yield (
+                f"Serve's proxies would take port {gateway.http_port}, at which the gateways of application "
+                f"'{application.name}' listen: {TWO_WAYS_OUT}"
+            )
+
+
+def _meet(host: str, port: int | None, other_host: str, other_port: int | None) -> bool:
+    return port is not None and port == other_port and overlap(host, other_host)
+
+
+def _tls_problems(config: ConfigFile) -> Iterator[str]:
+    for application in config.ours:
+        tls = application.gateway.tls
+        for file in (tls.certificate, tls.key) if tls else ():
+            if not file.exists():
+                yield f"application '{application.name}': gateway.tls: no file {file}"
+
+
+def _deployment_problems(config: ConfigFile) -> Iterator[str]:
+    for application in config.ours:
+        known = deployments_of(application)
+        for name in application.deployments:
+            if name not in known:
+                yield f"application '{application.name}' has no deployment '{name}'; it has {', '.join(sorted(known))}"
+
+
+def _prefix_problems(config: ConfigFile) -> Iterator[str]:
+    for application in config.content["applications"]:
+        prefix = application.get("route_prefix")
+        if prefix is not None and not re.fullmatch(r"/|(/[^/{}]+)+", str(prefix)):
+            yield f"route_prefix: {prefix!r} is none: write `/`, or a path like `/models` without a slash at its end"
+
+
+def _check_schema(config: ConfigFile) -> None:
+    from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
+
+    def check_keys(place: str, schema: Any, content: Mapping[str, Any]) -> None:
+        for key in set(content) - set(schema.model_fields):  # Serve would pass over them
+            raise InvalidConfig(detail=f"{config.path}: {place}{key}: there is no such key")
+
+    check_keys("", ServeDeploySchema, config.content)
+    for number, application in enumerate(config.content["applications"]):
+        check_keys(f"applications.{number}.", ServeApplicationSchema, application)
+    for ours in config.ours:
+        for name, options in ours.deployments.items():
+            check_keys(f"application '{ours.name}', deployment '{name}': ", DeploymentSchema, options)
+    try:
+        ServeDeploySchema.model_validate(config.content)
+    except ValidationError as error:
+        raise InvalidConfig(detail=f"{config.path}: {problems(_outermost(error.errors()))}") from error
+
+
+def _outermost(found: list[Any]) -> list[Any]:
+    """One problem for each field, where pydantic has one for each type that it could have been."""
+    return list({tuple(entry["loc"][:4]): entry for entry in reversed(found)}.values())
+
+
+PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _tls_problems, _deployment_problems)
+
+
+def _checked(path: Path, model: ModelConfig) -> Package:
+    _require_file(path, model, model.package)
+    package = configured_package(model)
+    if model.weights is not None and model.weights.exists():
+        _check_weights(path, model, package)
+    elif _has_committed(path, model):
+        pass  # the store's version answers; the first weights are no longer asked for
+    elif model.weights is not None:
+        _require_file(path, model, model.weights)
+    elif not package.carries_weights:
+        raise InvalidConfig(detail=f"{path}: model '{model.name}': {NO_WEIGHTS}")
+    return package
+
+
+def _check_weights(path: Path, model: ModelConfig, package: Package) -> None:
+    assert model.weights is not None
+    try:
+        check_fits(read_index(model.weights), package.signature)
+    except InvalidWeights as error:
+        if not _has_committed(path, model):
+            detail = f"{path}: model '{model.name}': weights {model.weights}: {error}"
+            raise InvalidConfig(detail=detail) from error
+
+
+def _has_committed(path: Path, model: ModelConfig) -> bool:
+    try:
+        return committed_at(model.store_root) is not None
+    except AotiServeError as error:
+        raise InvalidConfig(detail=f"{path}: model '{model.name}': {error}") from error
+
+
+def _require_file(path: Path, model: ModelConfig, file: Path) -> None:
+    if not file.exists():
+        where = "" if file.is_absolute() else f" in {Path.cwd()}"
+        raise InvalidConfig(detail=f"{path}: model '{model.name}': no file {file}{where}")

@@ -1,0 +1,53 @@
+"""Where a server's applications answer."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import NamedTuple
+
+import httpx
+
+from aoti_serve.config import GatewayConfig
+from aoti_serve.launcher.configuration.config_file import ConfigFile, Ours
+from aoti_serve.launcher.processes.listening import is_loopback
+from aoti_serve.launcher.processes.ports import is_wildcard
+
+LOOPBACK = "127.0.0.1"
+ANSWER_S = 5.0
+
+
+class Endpoint(NamedTuple):
+    """An application of ours: its URL, and the PEM file to know it by, if it speaks TLS."""
+
+    application: str
+    url: str
+    certificate: str | None = None
+
+    def ready(self) -> bool:
+        with suppress(httpx.HTTPError):
+            # Whether it is ready, not who it is: its certificate may be for a name that is not this one.
+            return httpx.get(f"{self.url}/v2/health/ready", timeout=ANSWER_S, trust_env=False, verify=False).is_success
+        return False
+
+
+def endpoint_of(application: Ours, config: ConfigFile, node: str = LOOPBACK) -> Endpoint:
+    """At its gateways' port, or else behind Serve's proxies; `node` stands for all of a node's addresses."""
+    gateway = application.gateway
+    if gateway.http_port is None:
+        host, port = config.proxy_address
+        return Endpoint(application.name, f"http://{_authority(host, port, node)}{application.prefix}")
+    scheme = "https" if gateway.tls else "http"
+    certificate = str(gateway.tls.certificate) if gateway.tls else None
+    return Endpoint(application.name, f"{scheme}://{_authority(gateway.host, gateway.http_port, node)}", certificate)
+
+
+def only_here(gateway: GatewayConfig) -> bool:
+    """Whether gateways can be reached from their own machine only."""
+    with suppress(ValueError):
+        return gateway.http_port is not None and is_loopback(gateway.host)
+    return gateway.host == "localhost"
+
+
+def _authority(host: str, port: int, node: str) -> str:
+    shown = node if is_wildcard(host) else host
+    return f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"

@@ -1,0 +1,1 @@
+"""Processes, signals and ports of this machine."""

@@ -1,0 +1,1 @@
+"""What a model takes, gives and holds: values that every room shares. No torch, no Ray."""

@@ -1,0 +1,78 @@
+"""What a package keeps: its constants, and the check of weights against them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from aoti_serve.errors import MissingTensor, PerhapsBaked, UnknownTensor, WrongTensorDtype, WrongTensorShape
+from aoti_serve.signature.tensors import DTYPES, Frozen, Shaped
+
+
+class ConstantSpec(Frozen):
+    """A constant by its FQN; `stride` in elements, as the compiled code reads it.
+
+    `carried`: a trainer's `state_dict()` lacks it (a non-persistent buffer, a tensor that forward() makes), so weights
+    may leave it out, and the package's own value, its baseline, is used. `host`: the code reads it on the host even if
+    it runs on a card.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    carried: bool = False
+    host: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+class BakedConstant(Frozen):
+    """A constant whose value is compiled in; `digest` is the sha256 of its contiguous bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    digest: str
+
+
+class Constants(Frozen):
+    """The constants of a package, and the other names that weights for it may hold.
+
+    `constants` can be swapped; `tied` maps further names of one of them to it; `unused` are parameters and buffers of
+    the module that the compiled graph does not read (batch norm's counters, for one) and that are passed over; `baked`
+    are compiled in: their values in weights must be the compiled ones. Not `baked_known`: nobody can tell what else is.
+    """
+
+    constants: tuple[ConstantSpec, ...]
+    unused: tuple[str, ...] = ()
+    tied: dict[str, str] = {}
+    baked: tuple[BakedConstant, ...] = ()
+    baked_known: bool = True
+
+    def check_weights(self, found: Mapping[str, Shaped], *, partial: bool = False) -> None:
+        """Raise an InvalidWeights that names the first tensor that does not fit.
+
+        With `partial` any constant may be missing; else only those that the package carries itself.
+        """
+        specs = {spec.name: spec for spec in self.constants}
+        baked = {spec.name: spec for spec in self.baked}
+        for name, tensor in found.items():
+            spec = specs.get(self.tied.get(name, name)) or baked.get(name)
+            if spec is not None:
+                _check(name, tensor, spec)
+            elif name not in self.unused:
+                raise UnknownTensor(name=name) if self.baked_known else PerhapsBaked(name=name)
+        given = {self.tied.get(name, name) for name in found}
+        for spec in self.constants:
+            if spec.name not in given and not spec.carried and not partial:
+                raise MissingTensor(name=spec.name)
+
+
+def _check(name: str, tensor: Shaped, spec: ConstantSpec | BakedConstant) -> None:
+    if tensor.dtype != spec.dtype:
+        raise WrongTensorDtype(name=name, got=tensor.dtype, expected=spec.dtype)
+    if tensor.shape != spec.shape:
+        raise WrongTensorShape(name=name, got=list(tensor.shape), expected=list(spec.shape))

@@ -1,0 +1,169 @@
+"""A package's signature: its inputs, outputs and constants, and the check of a call against it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, TypeVar
+
+from aoti_serve.errors import (
+    InvalidInputData,
+    MissingInput,
+    UnknownInput,
+    UnknownOutput,
+    WrongInputDtype,
+    WrongInputShape,
+)
+from aoti_serve.signature.constants import Constants
+from aoti_serve.signature.tensors import DTYPES, Dim, Frozen, Shaped, TensorSpec
+from aoti_serve.signature.tree import Tree
+
+T = TypeVar("T")
+
+
+class IndexGuard(Frozen):
+    """An index that the compiled code clamps and reports: it comes from `inputs` and must lie in `low`..`high`.
+
+    `inputs` are inputs' names, and constants' where weights hold indices.
+
+    `table` is the FQN of the constant that is indexed, else an input or a graph node. The bounds are inclusive, and
+    None where they depend on the call.
+    """
+
+    inputs: tuple[str, ...]
+    table: str
+    low: int | None
+    high: int | None
+
+
+class Signature(Constants):
+    """What a package takes, gives and keeps.
+
+    `takes` and `gives` are how the module nests its arguments and its result; None where nobody knows. Each of
+    `guards` has an element in one more output of the compiled code, a bool vector, which is nobody's to see.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    takes: Tree | None = None
+    gives: Tree | None = None
+    guards: tuple[IndexGuard, ...] = ()
+
+    @property
+    def output_leaves(self) -> tuple[str | None, ...]:
+        """A name for each output of the compiled code but the guards' flags; None for one that is no tensor."""
+        return self.gives.leaves if self.gives else tuple(spec.name for spec in self.outputs)
+
+    @property
+    def batch(self) -> Dim | None:
+        """The dimension that is first in every input and every output, if there is one: the batch dimension."""
+        firsts = [spec.shape[0] if spec.shape else None for spec in (*self.inputs, *self.outputs)]
+        first = firsts[0] if firsts else None
+        if not isinstance(first, Dim) or (first.factor, first.offset) != (1, 0):
+            return None
+        same = (first.symbol, 1, 0)
+        return (
+            first
+            if all(isinstance(dim, Dim) and (dim.symbol, dim.factor, dim.offset) == same for dim in firsts)
+            else None
+        )
+
+    @cached_property
+    def for_any_batch(self) -> Signature:
+        """The same without a largest batch: for who splits larger ones. As it is if it has no batch dimension."""
+        batch = self.batch
+        if batch is None or batch.max is None:
+            return self
+        unbounded = batch.model_copy(update={"max": None})
+        inputs = tuple(spec.model_copy(update={"shape": (unbounded, *spec.shape[1:])}) for spec in self.inputs)
+        return self.model_copy(update={"inputs": inputs})
+
+    def by_input(self, tensors: Mapping[str, T]) -> dict[str, T]:
+        """`tensors` under the inputs' own names; Triton's (`INPUT__0`, `ARGS[0]`, `KWARGS['x']`) are understood.
+
+        Raises InvalidInputData if an input is there under two names.
+        """
+        found: dict[str, T] = {}
+        for name, tensor in tensors.items():
+            own = self._input_names.get(_plain(str(name)), name)
+            if own in found:
+                raise InvalidInputData(name=own, detail="sent under two of its names")
+            found[own] = tensor
+        return found
+
+    def output_named(self, name: str) -> str:
+        """The output's own name for itself or for Triton's `OUTPUT__0` or `RESULT[0]`. Raises UnknownOutput."""
+        if name not in self._output_names and _plain(name) not in self._output_names:
+            raise UnknownOutput(name=name, known=[spec.name for spec in self.outputs])
+        return self._output_names.get(name) or self._output_names[_plain(name)]
+
+    def check_inputs(self, tensors: Mapping[str, Shaped]) -> None:
+        """Check names, dtypes, ranks, dimensions, their ranges, and equal symbols across all inputs.
+
+        Compiled code checks none of this and reads foreign memory when it is wrong (upstream #153992, #151925).
+        Raises an InvalidInput that names the input.
+        """
+        sizes: dict[str, tuple[int, str]] = {}
+        for spec in self.inputs:
+            if spec.name not in tensors:
+                self._check_known(tensors)  # it may be there under a wrong name
+                raise MissingInput(name=spec.name)
+            _check_input(spec, tensors[spec.name], sizes)
+        if len(tensors) > len(self.inputs):
+            self._check_known(tensors)
+
+    def _check_known(self, tensors: Iterable[str]) -> None:
+        known = dict.fromkeys(spec.name for spec in self.inputs)
+        for name in tensors:
+            if name not in known:
+                raise UnknownInput(name=name, known=list(known))
+
+    @cached_property
+    def _input_names(self) -> dict[str, str]:
+        return _names("INPUT", self.inputs, self.takes.paths if self.takes else {})
+
+    @cached_property
+    def _output_names(self) -> dict[str, str]:
+        return _names("OUTPUT", self.outputs, self.gives.paths if self.gives else {})
+
+
+def _names(ordinal: str, specs: Iterable[TensorSpec], paths: Mapping[str, str]) -> dict[str, str]:
+    names = {f"{ordinal}__{index}": spec.name for index, spec in enumerate(specs)}
+    return names | {_plain(path): name for name, path in paths.items()} | {spec.name: spec.name for spec in specs}
+
+
+def _plain(name: str) -> str:
+    """A path without its quotes: `KWARGS['x']` and `KWARGS[x]` are one."""
+    return re.sub(r"['\"]", "", name) if "[" in name else name
+
+
+def _check_input(spec: TensorSpec, tensor: Shaped, sizes: dict[str, tuple[int, str]]) -> None:
+    dtype, shape = tensor
+    if dtype != spec.dtype:
+        raise WrongInputDtype(name=spec.name, got=_oip(dtype), expected=_oip(spec.dtype))
+    if len(shape) != len(spec.shape):
+        raise _wrong_shape(spec, tensor, f"rank {len(shape)} instead of {len(spec.shape)}")
+    for axis, (size, dim) in enumerate(zip(shape, spec.shape, strict=True)):
+        if isinstance(dim, int):
+            if size != dim:
+                raise _wrong_shape(spec, tensor, f"dimension {axis} is {size} instead of {dim}")
+            continue
+        if size < dim.min or (dim.max is not None and size > dim.max):
+            raise _wrong_shape(spec, tensor, f"dimension {axis} is {size}, outside {dim}")
+        value = dim.value_at(size)
+        if value is None:
+            raise _wrong_shape(spec, tensor, f"dimension {axis} is {size}, none of {dim}")
+        first, owner = sizes.setdefault(dim.symbol, (value, spec.name))
+        if value != first:
+            made = "" if value == size else f" ({value})"
+            reason = f"dimension {axis} ('{dim.symbol}') is {size}{made}, but {first} in '{owner}'"
+            raise _wrong_shape(spec, tensor, reason)
+
+
+def _wrong_shape(spec: TensorSpec, tensor: Shaped, reason: str) -> WrongInputShape:
+    return WrongInputShape(name=spec.name, got=list(tensor.shape), expected=spec.describe_shape(), reason=reason)
+
+
+def _oip(dtype: str) -> Any:
+    return DTYPES[dtype].oip if dtype in DTYPES else dtype

@@ -1,0 +1,72 @@
+"""A safetensors file against a package's constants, before anybody takes a tensor from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer, UnfitTensor
+from aoti_serve.signature.constants import Constants
+from aoti_serve.signature.tensors import Shaped, Span
+
+PIECE_BYTES = 4 * 2**20
+
+
+def check_fits(index: Mapping[str, Span], constants: Constants) -> None:
+    """Raise an InvalidWeights that names the first tensor that does not fit the package."""
+    constants.check_weights({name: Shaped(part.dtype, part.shape) for name, part in index.items()})
+
+
+def check_values(path: Path, index: Mapping[str, Span], constants: Constants, strict: bool = True) -> list[str]:
+    """Raise for what only the bytes can tell: TiedTensorsDiffer, ConstantIsBaked with another value, or UnfitTensor
+    for a bool that is neither 0 nor 1.
+
+    Not `strict`: the baked constants with another value, which stay as they were compiled.
+    """
+    with path.open("rb") as file:
+        for first, *others in _names_of_one(index, constants):
+            digest = _digest(file, index[first])
+            for name in others:
+                if _digest(file, index[name]) != digest:
+                    raise TiedTensorsDiffer(name=name, tied=first)
+        for name, span in index.items():
+            if span.dtype == "bool" and any(max(piece) > 1 for piece in pieces(file, span)):
+                raise UnfitTensor(name=name, detail="a bool that is neither 0 nor 1")
+        differing = [
+            baked.name
+            for baked in constants.baked
+            if baked.name in index and _digest(file, index[baked.name]) != baked.digest
+        ]
+    if strict and differing:
+        raise ConstantIsBaked(name=differing[0])
+    return differing
+
+
+def pieces(file: BinaryIO, span: Span) -> Iterator[bytes]:
+    """A tensor's bytes, a few megabytes at a time. Raises OSError if the file ends before it does."""
+    file.seek(span.begin)
+    left = span.end - span.begin
+    while left:
+        piece = file.read(min(left, PIECE_BYTES))
+        if not piece:
+            raise OSError(f"the file ends {left} bytes early")
+        left -= len(piece)
+        yield piece
+
+
+def _names_of_one(index: Mapping[str, Span], constants: Constants) -> Iterator[list[str]]:
+    """The names in the file that are several of one constant, its own first."""
+    names = defaultdict(list)
+    for name in sorted(index, key=lambda name: name in constants.tied):
+        names[constants.tied.get(name, name)].append(name)
+    return (group for group in names.values() if len(group) > 1)
+
+
+def _digest(file: BinaryIO, span: Span) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces(file, span):
+        digest.update(piece)
+    return digest.hexdigest()

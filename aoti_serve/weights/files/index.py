@@ -1,0 +1,97 @@
+"""Where each tensor lies in a safetensors file, told from its header alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from safetensors import SafetensorError, safe_open
+
+from aoti_serve.errors import DigestMismatch, UnreadableWeights, WeightsTooLarge
+from aoti_serve.signature.tensors import BY_SAFETENSORS, Span
+
+MAX_NAME = 1024  # it stands in errors and receipts
+FORMAT_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+
+
+def read_index(path: Path, max_tensors: int | None = None, max_header_bytes: int | None = None) -> dict[str, Span]:
+    """The tensors of a safetensors file by name; reads only its header, and nothing of one that is too long.
+
+    Raises UnreadableWeights for anything that is not a whole, well-formed file (a pickle, a truncated download), and
+    WeightsTooLarge beyond a limit; None is no limit but the format's own.
+    """
+    try:
+        with path.open("rb") as file:
+            return index_in(file, os.fstat(file.fileno()).st_size, max_tensors, max_header_bytes)
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def index_in(
+    file: BinaryIO, nbytes: int, max_tensors: int | None = None, max_header_bytes: int | None = None
+) -> dict[str, Span]:
+    """As `read_index`, of an open file of `nbytes`, which is read from where it stands to the end of its header."""
+    length = _header_length(file.read(8), nbytes, max_header_bytes)
+    content = file.read(length)
+    _check_by_the_format(length.to_bytes(8, "little") + content, nbytes)
+    header = json.loads(content)
+    header.pop("__metadata__", None)
+    if any(len(name) > MAX_NAME for name in header):
+        raise _unreadable(f"a tensor's name is longer than {MAX_NAME} characters")
+    if max_tensors is not None and len(header) > max_tensors:
+        raise WeightsTooLarge(limit=max_tensors, unit="tensors", setting="gateway.max_weights_tensors")
+    return {name: _span(entry, 8 + length) for name, entry in header.items()}
+
+
+def digest_of(path: Path, expected: str | None = None) -> str:
+    """The file's sha256 in hex; raises DigestMismatch if another was promised."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected is not None and expected.lower() != digest:
+        raise DigestMismatch(got=digest, expected=expected)
+    return digest
+
+
+def _header_length(prefix: bytes, nbytes: int, limit: int | None) -> int:
+    if len(prefix) < 8:
+        raise _unreadable("it ends before its header")
+    length = int.from_bytes(prefix, "little")
+    if length > min(nbytes - 8, FORMAT_MAX_HEADER_BYTES):
+        raise _unreadable(f"its header would be {length} bytes long")
+    if limit is not None and length > limit:
+        raise WeightsTooLarge(limit=limit, unit="bytes of header", setting="gateway.max_weights_header_bytes")
+    return length
+
+
+def _check_by_the_format(head: bytes, nbytes: int) -> None:
+    """Have the format's own parser check offsets, overlaps and the length: on a file of nothing but holes behind it.
+
+    So the header that is checked is the header that is used, wherever it was read from.
+    """
+    descriptor = os.memfd_create("header", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(head)
+        os.ftruncate(descriptor, nbytes)
+        with safe_open(f"/proc/self/fd/{descriptor}", framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _unreadable(why: object) -> UnreadableWeights:
+    return UnreadableWeights(detail=f"not a whole safetensors file: {why}")
+
+
+def _span(entry: dict[str, object], data_start: int) -> Span:
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    assert isinstance(shape, list), "safe_open has checked the header"
+    assert isinstance(offsets, list)
+    code = str(entry["dtype"])
+    dtype = BY_SAFETENSORS[code].torch if code in BY_SAFETENSORS else code
+    return Span(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])

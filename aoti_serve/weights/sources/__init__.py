@@ -1,0 +1,1 @@
+"""Where weights come from: paths and URIs that an operator has allowed."""

@@ -1,0 +1,112 @@
+"""The bytes of a file, here or elsewhere, a piece at a time.
+
+`uri` is what it was called, for errors; `expect` hears the size before the first piece, if anybody says it, and raises
+if it is too much. Whatever goes wrong at the source is UnreadableWeights, without the URI's password or signature.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import unquote
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from upath import UPath
+
+from aoti_serve.errors import AotiServeError, SourceRefused, UnreadableWeights
+from aoti_serve.weights.sources.uri import Place, scrubbed, shown
+
+PIECE_BYTES = 4 * 2**20
+SILENCE_S = 30.0
+
+Expect = Callable[[int], None]
+
+
+def local_pieces(path: Path, uri: str, allowed: Callable[[str], bool], expect: Expect) -> Iterator[bytes]:
+    """Of a file on this host; `allowed` is asked about the file that was really opened, links and all."""
+    try:
+        with _opened(path, uri, allowed) as descriptor, open(f"/proc/self/fd/{descriptor}", "rb") as file:
+            expect(os.fstat(descriptor).st_size)
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+    except OSError as error:
+        raise UnreadableWeights(detail=f"no file at {uri}: {error.strerror}") from error
+
+
+def web_pieces(place: Place, uri: str, expect: Expect) -> Iterator[bytes]:
+    """Of an HTTP server's answer. Redirects are not followed: nobody has allowed where they lead."""
+    headers = {"Accept-Encoding": "identity"}
+    if place.login:
+        login = base64.b64encode(unquote(place.login).encode()).decode()
+        headers["Authorization"] = f"Basic {login}"
+    with _reading(uri), _answer(Request(place.address, headers=headers)) as answer:
+        size = answer.length
+        if size is not None:
+            expect(size)
+        while piece := answer.read1(PIECE_BYTES):
+            yield piece
+        if answer.length:
+            raise HTTPException(f"the connection ended {answer.length} bytes early")
+
+
+def fetched(place: Place, uri: str, expect: Expect) -> Iterator[bytes]:
+    """Of what fsspec opens: S3 and its like."""
+    with _reading(uri):
+        files = UPath(place.address).fs
+        files.invalidate_cache()
+        expect(int(files.info(place.address)["size"] or 0))
+        with files.open(place.address, "rb", block_size=PIECE_BYTES, cache_type="readahead") as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+
+
+@contextmanager
+def _opened(path: Path, uri: str, allowed: Callable[[str], bool]) -> Iterator[int]:
+    """O_PATH opens anything and touches nothing, so that it can be looked at before it is read."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not allowed(os.readlink(f"/proc/self/fd/{descriptor}")):
+            raise SourceRefused(uri=uri, reason="a link in its path has changed, and leads out of the weights_roots")
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UnreadableWeights(detail=f"no file at {uri}")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class _Straight(HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """What comes back is an error then."""
+
+
+@contextmanager
+def _answer(request: Request) -> Iterator[HTTPResponse]:
+    try:
+        answer: HTTPResponse = build_opener(_Straight).open(request, timeout=SILENCE_S)
+    except HTTPError as error:
+        error.close()
+        where = error.headers.get("Location")
+        what = f", a redirect to {shown(where)}, which is not followed" if where else ""
+        raise HTTPException(f"HTTP {error.code} {error.reason}{what}") from None
+    with answer:
+        if answer.headers.get("Content-Encoding", "identity") != "identity":
+            raise HTTPException("it is compressed")
+        yield answer
+
+
+@contextmanager
+def _reading(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except AotiServeError:
+        raise
+    except Exception as error:  # backends raise what they like
+        detail = scrubbed(f"{type(error).__name__}: {error}", uri)
+        raise UnreadableWeights(detail=f"{shown(uri)}: {detail}") from None

@@ -1,0 +1,1 @@
+"""Where versions are kept: on a disk, or at a URI."""

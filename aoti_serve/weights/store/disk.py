@@ -1,0 +1,155 @@
+"""A store's place on a local disk."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from aoti_serve.errors import StoreFailed
+from aoti_serve.weights.files.index import digest_of
+
+LOCK_WAIT_S = 60.0
+LOCK_POLL_S = 0.02
+
+
+class Disk:
+    """Every write is fsynced and renamed: a crash leaves old or new, whole. Names are relative to the root.
+
+    Raises OSError as it comes, and StoreFailed where there is more to say.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root))
+        self.shown = str(self.root)
+        self.incoming = self.root / "incoming"
+
+    def prepare(self) -> None:
+        """Make its folders."""
+        for folder in ("versions", "incoming"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # a folder that we may pass through, but not read
+            _sync_folder(self.root.parent)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else is in here at the same time, in whichever process; the kernel lets go for one that has died."""
+        path = self.root / "LOCK"
+        # Its own flock, since filelock falls back to one that outlives its holder.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            _lock(descriptor, path)
+            yield
+        finally:
+            with suppress(OSError):  # what was done in here is done
+                os.close(descriptor)
+
+    def read(self, name: str) -> bytes | None:
+        """None if there is no such file."""
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace a file in one step; `sync` its folder to have it survive a power cut."""
+        path = self.root / name
+        scratch = path.with_name(path.name + ".tmp")
+        try:
+            with scratch.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        except OSError:
+            scratch.unlink(missing_ok=True)
+            raise
+
+    def write_term(self, term: int) -> None:
+        """A full disk must not keep a coordinator from coming back: if there is no room, it is replaced in place."""
+        content = f"{term:020d}".encode()  # all of one length: a single write of a few bytes is made, or not
+        try:
+            self.write("TERM", content)
+        except OSError as error:
+            path = self.root / "TERM"
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.exists():
+                raise
+            with path.open("r+b", buffering=0) as file:
+                file.write(content)
+                os.fsync(file.fileno())
+
+    def sync(self, folder: str) -> None:
+        _sync_folder(self.root / folder)
+
+    def numbers(self) -> list[int]:
+        """All that are taken."""
+        return [int(path.name) for path in (self.root / "versions").iterdir() if path.name.isdecimal()]
+
+    def take(self, number: int) -> None:
+        """An empty folder is enough: it stays when the version goes, so that its number is not given out again."""
+        (self.root / "versions" / str(number)).mkdir()
+
+    def burn(self, number: int) -> None:
+        """Here nobody who was followed can take a number any more."""
+
+    def bring(self, source: Path, name: str) -> str:
+        """Store a file, an upload by moving it; the sha256 of what then lies there."""
+        target = self.root / name
+        if source.parent == self.incoming:
+            source.rename(target)
+        else:
+            check_room(source.stat().st_size, target.parent)
+            shutil.copyfile(source, target)
+        with target.open("rb") as file:
+            os.fsync(file.fileno())
+        return digest_of(target)
+
+    def size(self, name: str) -> int:
+        return (self.root / name).stat().st_size
+
+    def open(self, name: str) -> BinaryIO:
+        return (self.root / name).open("rb")
+
+    def clear(self, number: int) -> None:
+        """Remove a version's files; its number stays taken."""
+        folder = self.root / "versions" / str(number)
+        (folder / "version.json").unlink(missing_ok=True)  # without it, the rest is a leftover
+        for path in folder.iterdir():
+            path.unlink()
+
+    def forget(self, number: int) -> None:
+        """Remove a version and its number."""
+        self.clear(number)
+        (self.root / "versions" / str(number)).rmdir()
+
+
+def check_room(needed: int, folder: Path) -> None:
+    """Raise StoreFailed if so many bytes would not fit into what is free at `folder`."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise StoreFailed(path=folder, detail=f"the disk is full: {needed} bytes are needed, {free} are free")
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        with suppress(BlockingIOError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.monotonic() >= deadline:
+            detail = f"{path} is locked for {LOCK_WAIT_S:g} s by another process, which is stopped; continue or end it"
+            raise StoreFailed(path=path.parent, detail=detail)
+        time.sleep(LOCK_POLL_S)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,147 @@
+"""A store's place elsewhere: whatever fsspec reads and writes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from upath import UPath
+
+from aoti_serve.errors import StoreFailed
+from aoti_serve.weights.files.index import digest_of
+from aoti_serve.weights.sources.uri import scrubbed, shown
+from aoti_serve.weights.store.disk import check_room
+
+
+class Remote:
+    """The same as `Disk`, over objects: a small put is one step there, and other processes cannot be locked out.
+
+    Files come and go through a private folder on this host. Raises StoreFailed, whatever the other side raises.
+    """
+
+    def __init__(self, root: UPath, uri: str) -> None:
+        """`uri` is how the root was written; UPath may write it in another way."""
+        self.root = root
+        self._uri = uri
+        self.shown = shown(self._uri)
+        with self._asking():
+            self._files, self._base = root.fs, root.path.rstrip("/")
+        self.incoming = _spool(self._uri)
+        self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        with self._asking():
+            self._files.makedirs(self._path("versions"), exist_ok=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Only this process' threads can be kept out."""
+        with self._lock:
+            yield
+
+    def read(self, name: str) -> bytes | None:
+        with self._asking():
+            try:
+                return cast(bytes, self._files.cat_file(self._path(name)))
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, content: bytes) -> None:
+        with self._asking():
+            self._files.pipe_file(self._path(name), content)
+
+    def write_term(self, term: int) -> None:
+        self.write("TERM", str(term).encode())
+
+    def sync(self, folder: str) -> None:
+        """A put that has returned is durable."""
+
+    def numbers(self) -> list[int]:
+        with self._asking():
+            self._files.invalidate_cache()
+            folders = {path.rstrip("/").split("/")[-2] for path in self._files.find(self._path("versions"))}
+        return [int(name) for name in folders if name.isdecimal()]
+
+    def take(self, number: int) -> None:
+        """There are no folders to take: an object says it, and stays when the version goes."""
+        with self._asking():
+            self._files.makedirs(self._path(f"versions/{number}"), exist_ok=True)
+            self._files.pipe_file(self._path(f"versions/{number}/taken"), b"")
+
+    def burn(self, number: int) -> None:
+        """Nobody shall use it: one who has looked before we opened, and is about to take it, would share it with us."""
+        self.take(number)
+
+    def bring(self, source: Path, name: str) -> str:
+        """Store a file, by way of a copy that nobody else can change; the sha256 of what was sent."""
+        sent = source
+        if source.parent != self.incoming:
+            check_room(source.stat().st_size, self.incoming)
+            sent = Path(shutil.copyfile(source, self.incoming / f"sent-{os.getpid()}-{name.replace('/', '-')}"))
+        try:
+            digest = digest_of(sent)
+            with self._asking():
+                self._files.put_file(str(sent), self._path(name))
+        finally:
+            sent.unlink(missing_ok=True)
+        return digest
+
+    def size(self, name: str) -> int:
+        with self._asking():
+            self._files.invalidate_cache()
+            return int(self._files.info(self._path(name))["size"])
+
+    def open(self, name: str) -> BinaryIO:
+        """Each read is one request; read much at a time."""
+        with self._asking():
+            return cast(BinaryIO, self._files.open(self._path(name), "rb", cache_type="none"))
+
+    def clear(self, number: int) -> None:
+        """Remove a version's files; its number stays taken."""
+        self._remove(number, "version.json")  # without it, the rest is a leftover
+        self._remove(number, "weights.safetensors")
+
+    def forget(self, number: int) -> None:
+        """Remove a version and its number."""
+        self.clear(number)
+        self._remove(number, "taken")
+        with suppress(Exception):  # there is a folder only where there are folders
+            self._files.rmdir(self._path(f"versions/{number}"))
+
+    def _remove(self, number: int, name: str) -> None:
+        with self._asking(), suppress(FileNotFoundError):
+            self._files.rm_file(self._path(f"versions/{number}/{name}"))
+
+    def _path(self, name: str) -> str:
+        return f"{self._base}/{name}"
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Backends raise what they like: no credentials, no network, no such bucket, or that a package is missing."""
+        try:
+            yield
+        except Exception as error:
+            detail = scrubbed(f"{type(error).__name__}: {error}", self._uri)
+            raise StoreFailed(path=self.shown, detail=detail) from None
+
+
+def _spool(uri: str) -> Path:
+    """A private folder on this host for one store. Always the same, so that whoever comes next can clean it."""
+    parent = Path(os.environ.get("XDG_CACHE_HOME") or tempfile.gettempdir())
+    name = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    folder = parent / f"aoti-serve-{os.getuid()}" / name
+    for path in (folder.parent, folder):
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700, parents=path is folder.parent)
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise StoreFailed(path=path, detail="it is not a private folder of this user; remove it")
+    return folder

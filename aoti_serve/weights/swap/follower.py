@@ -1,0 +1,68 @@
+"""A member's side of every swap: from what it holds to what it should hold."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from aoti_serve.weights.swap.target import NOTHING, Target
+from aoti_serve.weights.version import Version
+
+
+class TwoBuffers(Protocol):
+    """What a follower works on: one version that answers, and room for another behind it."""
+
+    async def stage(self, version: Version) -> None:
+        """Have `version` behind the one that answers, or in front; do nothing if it is there already."""
+
+    async def activate(self, version: Version) -> None:
+        """Answer with `version`, which was staged; do nothing if it answers already."""
+
+    async def abort(self) -> None:
+        """Throw away what is staged; do nothing if nothing is."""
+
+
+class Follower:
+    """Runs in the replica's event loop, one call of `follow` at a time. Any target may come after any other.
+
+    `epoch` is of the last commit that it followed; `staged` and `failed` are swaps, `error` why the latter failed.
+    """
+
+    def __init__(self, buffers: TwoBuffers) -> None:
+        self._buffers = buffers
+        self.epoch = NOTHING
+        self.staged: str | None = None
+        self.failed: str | None = None
+        self.error: BaseException | None = None
+        self._left = False  # whether something may be staged, of whichever swap
+
+    async def follow(self, target: Target) -> None:
+        """Commit what is committed, stage what is staged, throw away what is neither.
+
+        Raises what keeps it from holding what is committed; its process should not go on then.
+        """
+        committed, staging = target.committed, target.staging
+        if committed.epoch > self.epoch:
+            self.staged = None
+            await self._buffers.stage(committed.version)
+            await self._buffers.activate(committed.version)
+            self.epoch = committed.epoch
+        if staging is None:
+            await self._unstage()
+        elif staging.swap not in (self.staged, self.failed):
+            await self._stage(staging.swap, staging.version)
+
+    async def _stage(self, swap: str, version: Version) -> None:
+        self.staged = self.failed = self.error = None
+        self._left = True
+        try:
+            await self._buffers.stage(version)
+        except Exception as error:  # whatever it is, the coordinator must hear it, and the old version goes on
+            self.failed, self.error = swap, error
+        else:
+            self.staged = swap
+
+    async def _unstage(self) -> None:
+        self.staged = self.failed = self.error = None
+        if self._left:
+            await self._buffers.abort()
+            self._left = False

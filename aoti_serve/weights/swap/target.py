@@ -1,0 +1,111 @@
+"""What everybody should hold, and what each says that it holds: the two messages between a coordinator and its members.
+
+Nobody is told what to do. The coordinator publishes a `Target`; each member compares it with what it holds, does what
+is missing, and reports. So a lost reply, a repeated order, a newcomer and a member that comes back from the dead are
+one case: it sees the target and catches up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from aoti_serve.address import Address
+from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.version import Committed, Version
+
+NOTHING = -1  # the epoch of a member that holds no weights yet
+
+
+class Receipt(Frozen):
+    """A replica's signed-off answer to a stage and the commit that followed.
+
+    `digest` is the sha256 of the bytes that arrived there; `previous` is the version that is resident behind, to which
+    a rollback moves no data; `nbytes` is what this version moved, none if it was resident. Times are as measured there.
+    """
+
+    replica: str
+    node: str
+    pid: int
+    device: str
+    gpu_ids: tuple[str, ...]
+    epoch: int
+    version: int
+    digest: str
+    previous: int | None
+    nbytes: int
+    stage_milliseconds: float
+    commit_milliseconds: float
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The version that every replica should have staged, under the id of its swap."""
+
+    swap: str
+    version: Version
+
+
+@dataclass(frozen=True)
+class Target:
+    """What everybody should hold.
+
+    `term` counts the coordinators that the store has had: what an earlier one says no longer counts. `revision` grows
+    with every change. No answer of an epoch before `settled` may leave a gateway any more. `addresses` are where
+    replicas answer; `spread` says that members are on several nodes.
+    """
+
+    term: int
+    revision: int
+    committed: Committed
+    settled: int = NOTHING
+    staging: Staging | None = None
+    addresses: tuple[Address, ...] = ()
+    spread: bool = False
+
+
+class Seen(NamedTuple):
+    """The last target that a member has followed."""
+
+    term: int = 0
+    revision: int = -1
+
+
+UNSEEN = Seen()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a member holds: a replica, or a gateway, which has no runners and only needs the fence.
+
+    `turn` counts its reports: one that was held up on the way must not replace a later one. `followed` is the last
+    target that it has done all it could for. `staged` is the swap it has staged; `failed` the swap that it could not
+    stage, for the reason `error`. A member that is `joining` answers nothing yet, and is not waited for.
+    """
+
+    member: str
+    node: str = ""
+    address: Address | None = None
+    turn: int = 0
+    followed: Seen = UNSEEN
+    runners: int = 0
+    joining: bool = False
+    epoch: int = NOTHING
+    settled: int = NOTHING
+    staged: str | None = None
+    failed: str | None = None
+    error: BaseException | None = None
+    receipt: Receipt | None = None
+
+    def holds(self, committed: Committed) -> bool:
+        """Whether what it answers with is `committed`: by its epoch, and by what its receipt says of the bytes."""
+        if self.epoch < committed.epoch:
+            return False
+        receipt, version = self.receipt, committed.version
+        return receipt is None or (receipt.version, receipt.digest) == (version.number, version.digest)
+
+    def follows(self, target: Target) -> bool:
+        """Whether nothing is left to do for it."""
+        if not self.holds(target.committed):
+            return False
+        return target.staging is None or target.staging.swap in (self.staged, self.failed)
