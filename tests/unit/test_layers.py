@@ -1,4 +1,4 @@
-"""The layers: imports go down only.
+"""The layers: imports go down only, and in no circle.
 
 cli > launcher; launcher, app > gateway > cluster > link, model, protocol, weights > config, token > signature >
 errors, address.
@@ -7,7 +7,9 @@ errors, address.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,7 @@ COMMAND_LINE = {"cli", "launcher"}  # which talk to gateways over HTTP and Ray, 
 RAY_UNITS = {"cluster", "gateway", "app", "launcher"}
 NATIVE = "model/aoti/"
 MAX_LINES = 300
+MAX_MODULES = 12
 
 
 def modules() -> list[str]:
@@ -120,6 +123,32 @@ def test_libraries_stay_in_their_layers(module: str) -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_fits_the_page(module: str) -> None:
     assert len((ROOT / module).read_text().splitlines()) <= MAX_LINES
+
+
+def test_a_room_has_a_dozen_modules_at_most() -> None:
+    rooms = Counter(module.rpartition("/")[0] for module in modules() if not module.endswith("__init__.py"))
+    assert {room: count for room, count in rooms.items() if count > MAX_MODULES} == {}
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """`TopologicalSorter` raises a CycleError, which names them."""
+    names = {dotted(module): module for module in modules()}
+    graph = {
+        name: {target for found in imported(module, (ROOT / module).read_text()) if (target := nearest(found, names))}
+        for name, module in names.items()
+    }
+    tuple(TopologicalSorter({name: targets - {name} for name, targets in graph.items()}).static_order())
+
+
+def dotted(module: str) -> str:
+    return "aoti_serve." + module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def nearest(name: str, names: Mapping[str, str]) -> str:
+    """The module of ours that an imported name is, or is in; "" for what is not ours."""
+    while name and name not in names:
+        name = name.rpartition(".")[0]
+    return name
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aoti_serve.gateway.batching.piece import LEAST_URGENT, Piece, Shape
-
-if TYPE_CHECKING:
-    from aoti_serve.gateway.batching.split import Split
+from aoti_serve.gateway.batching.piece import LEAST_URGENT, Piece, Shape, Split
 
 Entry = tuple[float, int, Piece]  # by rank, then by number
 FEW = 64  # entries that are not worth a clean-up
@@ -119,8 +116,8 @@ class Backlog:
 
     def withdraw(self, piece: Piece) -> None:
         """Take out one that waits, wherever it stands."""
-        queue = piece.queue
-        assert queue is not None, "it does not wait"
+        queue = self._queues[piece.shape]
+        assert piece.queue is queue, "it does not wait"
         self._leave(queue, [piece])
         self._close(queue, piece.shape)
 

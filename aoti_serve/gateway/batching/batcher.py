@@ -68,9 +68,9 @@ from aoti_serve.gateway.batching.piece import (
     Arrays,
     Piece,
     Rows,
+    Split,
     shape_of,
 )
-from aoti_serve.gateway.batching.split import Split
 
 __all__ = ["DEFAULT_PRIORITY", "LEAST_URGENT", "MOST_URGENT", "Answered", "Arrays", "Batcher", "Rows", "Run"]
 

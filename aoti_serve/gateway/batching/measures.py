@@ -4,10 +4,43 @@ from __future__ import annotations
 
 from aoti_serve.gateway.batching.batch import Batch
 from aoti_serve.gateway.batching.cost import Cost
-from aoti_serve.gateway.batching.pace import Pace
 from aoti_serve.gateway.batching.returns import Returns
 
 QUICK_S = 0.1e-3
+RECENT = 0.1  # the weight of the latest
+PAUSE = 4.0  # times the usual
+
+
+class Pace:
+    """Rows per second and runner, averaged over recent batches, the latest weighing most.
+
+    By Little's law: if a batch was answered after D seconds, and L batches were under way all the while, then one was
+    answered every D / L seconds, and each of R runners took R * D / L for one. This holds however long batches lie at
+    the replicas' doors, and when several gateways share the replicas. Means of rows and of seconds are kept apart, so
+    that small batches weigh no more than they should; and what takes much longer than usual counts as `PAUSE` times
+    the usual, so that a pause (a swap, a replica that died) does not pass for a slow model, while a model that has
+    become slow is believed in after a few batches.
+    """
+
+    def __init__(self) -> None:
+        self._batches = 0
+        self._rows = 0.0
+        self._seconds = 0.0
+
+    def note(self, rows: int, runner_seconds: float) -> None:
+        """A batch of `rows` has taken so much of a runner's time. Only if others waited when it left."""
+        if self._batches:
+            runner_seconds = min(runner_seconds, PAUSE * self._seconds)
+        self._batches += 1
+        weight = max(RECENT, 1 / self._batches)
+        self._rows += weight * (rows - self._rows)
+        self._seconds += weight * (runner_seconds - self._seconds)
+
+    def rows_per_second(self, runners: int) -> float | None:
+        """Of so many runners together; None while it is not known."""
+        if not runners or not self._seconds:
+            return None
+        return runners * self._rows / self._seconds
 
 
 class Measures:

@@ -1,23 +1,28 @@
-"""What waits and what runs: a request's rows, or some of the rows of a request that is larger than a batch."""
+"""What waits and what runs: a request's rows, or some of the rows of a request that is larger than a batch.
+
+That one is cut into pieces, run in any order, rejoined, and all of one version.
+"""
 
 from __future__ import annotations
 
 from asyncio import Future
+from collections.abc import Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from aoti_serve.gateway.batching.backlog import Queue
-    from aoti_serve.gateway.batching.batch import Batch
-    from aoti_serve.gateway.batching.split import Split
+from aoti_serve.errors import RuntimeFailed, VersionsDiffer
+from aoti_serve.gateway.batching.cuts import Cut, Cuts
 
 Arrays = list[NDArray[Any]]
 Shape = tuple[tuple[int, ...], ...]
 
 # Triton's: a request that says nothing, or 0, has the default.
 MOST_URGENT, DEFAULT_PRIORITY, LEAST_URGENT = 1, 5, 9
+
+ROUNDS = 5  # swaps that may come in between, one after the other
 
 _numbers = count()
 
@@ -38,6 +43,12 @@ class Answered(Protocol):
 
     @property
     def outputs(self) -> Arrays: ...
+
+
+class Cancellable(Protocol):
+    """What a piece leaves in."""
+
+    def cancel_if_unwanted(self) -> None: ...
 
 
 class Rows(NamedTuple):
@@ -99,11 +110,107 @@ class Piece:
         self.deadline = deadline
         self.future = future
         self.split = split
-        self.queue: Queue | None = None
-        self.batch: Batch | None = None
+        self.queue: object | None = None
+        self.batch: Cancellable | None = None
         self.died = False
 
     @property
     def family(self) -> list[Piece]:
         """All pieces of its request."""
         return self.split.pieces if self.split else [self]
+
+
+class Split:
+    """One request in pieces, which are views of its arrays.
+
+    They are made one at a time: the first one enters the queue with the request, each further one when the one before
+    has left. `rest` counts the rows of those that follow, and of those that wait to run again.
+    """
+
+    def __init__(self, whole: Piece, model: str, largest: int, smallest: int) -> None:
+        self.pieces: list[Piece] = []
+        self.row_bytes = whole.nbytes // whole.rows
+        self._whole = whole
+        self._model = model
+        self._cuts = Cuts(whole.rows, largest, smallest)
+        self.rest = self._cuts.total
+        self._waits_for = self._cuts.count
+        self._following: Iterator[Piece] = (self._made(index) for index in range(self._waits_for))
+        self._cut_of: dict[Piece, Cut] = {}
+        self._versions: dict[Piece, int] = {}
+        self._outputs: Arrays = []
+        self._newest = (-1, -1)  # epoch and version: numbers of versions fall again in a rollback, epochs never do
+        self._rounds = 0
+
+    def next(self, rank: float) -> Piece | None:
+        """The piece that enters the queue now, with this rank; None if no more follow."""
+        piece = next(self._following, None)
+        if piece is not None:
+            piece.rank = rank
+            self.rest -= piece.rows
+        return piece
+
+    def _made(self, index: int) -> Piece:
+        whole, cut = self._whole, self._cuts.cut(index)
+        arrays = [array[cut.start : cut.stop] for array in whole.arrays]
+        rows = cut.stop - cut.start
+        facts = whole.level, whole.arrival, whole.rank, whole.deadline, whole.future
+        piece = Piece(arrays, whole.shape, rows, rows * self.row_bytes, *facts, self)
+        if index:
+            piece.counted = 0  # the first one counts for all of them
+        self.pieces.append(piece)
+        self._cut_of[piece] = cut
+        return piece
+
+    def place(self, piece: Piece, answer: Answered, rows: Rows) -> bool:
+        """Take a piece's rows; with the last of them answer the request. True if pieces follow that must run again."""
+        self._versions[piece] = rows.version
+        self._keep(self._cut_of[piece], rows.outputs)
+        if answer.epoch >= self._newest[0]:
+            self._newest = (answer.epoch, answer.version)
+        self._waits_for -= 1
+        return not self._waits_for and self._complete()
+
+    def _complete(self) -> bool:
+        future, version = self._whole.future, self._newest[1]
+        late = [piece for piece in self.pieces if self._versions[piece] != version]
+        if not late:
+            future.set_result(Rows(version, self._outputs))
+            self.dissolve()
+        elif self._rounds == ROUNDS:
+            future.set_exception(VersionsDiffer(model=self._model, rounds=self._rounds))
+            self.dissolve()
+        else:
+            self._run_again(late)
+            return True
+        return False
+
+    def _run_again(self, late: list[Piece]) -> None:
+        self._rounds += 1
+        self._waits_for = len(late)
+        self._following = iter(late)
+        self.rest = sum([piece.rows for piece in late])
+        for piece in late:
+            piece.died = False
+
+    def dissolve(self) -> None:
+        """Let go of the pieces, so that their memory does not wait for the garbage collector."""
+        self._whole.arrays = []
+        self._following = iter(())
+        self.pieces = []
+        self._cut_of, self._versions = {}, {}
+        self._outputs = []
+        self.rest = 0
+
+    def _keep(self, cut: Cut, outputs: Arrays) -> None:
+        """Copy a piece's rows to where they belong, while other pieces run."""
+        if not self._outputs:
+            rows = self._whole.rows
+            self._outputs = [np.empty((rows, *array.shape[1:]), array.dtype) for array in outputs]
+        for whole, array in zip(self._outputs, outputs, strict=True):
+            if array.shape[1:] != whole.shape[1:]:
+                shapes = [list(each.shape[1:]) for each in (whole, array)]
+                raise RuntimeFailed(
+                    call="run", detail=f"rows of one request have the shapes {shapes[0]} and {shapes[1]}"
+                )
+            whole[cut.start : cut.stop] = array
