@@ -41,12 +41,29 @@ def ensure_token() -> str:
     path, token = token_path(), secrets.token_urlsafe(32)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(token + "\n")
-        path.chmod(0o600)
+        if not _kept(path, token):
+            return ensure_token()  # another first start was quicker
     except OSError as error:
         detail = (
             f"the admin token cannot be kept in {path} ({error.strerror}): set {TOKEN_VARIABLE}, or XDG_CONFIG_HOME"
         )
         raise InvalidConfig(detail=detail) from error
     return token
+
+
+def _kept(path: Path, token: str) -> bool:
+    """Whether it is this one that is there now, whole: two who start at once agree on the first."""
+    scratch = path.with_name(f".{token[:8]}")
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(token + "\n")
+    try:
+        scratch.replace(path) if _is_empty(path) else os.link(scratch, path)
+    except FileExistsError:
+        return False
+    finally:
+        scratch.unlink(missing_ok=True)
+    return True
+
+
+def _is_empty(path: Path) -> bool:
+    return path.exists() and not path.read_text().strip()

@@ -442,3 +442,17 @@ def test_a_damaged_record_is_store_failed(
     (tmp_path / "store" / name).write_bytes(content)
     with pytest.raises(StoreFailed):
         read(store_in(tmp_path))
+
+
+def test_a_commit_that_cannot_clean_up_is_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, versions = grown(tmp_path, 2, keep=1)
+    version = store.add(weights(tmp_path, 3), "v3")
+
+    def out_of_memory(_: object) -> None:
+        raise MemoryError("no room to list them")
+
+    monkeypatch.setattr(Store, "_retire", out_of_memory)
+    assert store.commit(version, 3, versions[-1]) == store.committed()
+    assert "old versions could not be removed" in caplog.text

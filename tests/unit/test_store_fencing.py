@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -268,3 +269,12 @@ def test_a_lock_is_taken_soon_after_it_is_free(tmp_path: Path) -> None:
         began = time.monotonic()
         store.commit(BUILT_IN, 1, None)
         assert time.monotonic() - began >= 0.1
+
+
+def test_only_its_user_can_hold_the_lock(tmp_path: Path) -> None:
+    """A lock needs no more than to read the file; older stores had one that everybody could."""
+    Store(tmp_path / "store", "m", 2)
+    lock = tmp_path / "store" / "LOCK"
+    lock.chmod(0o644)
+    Store(tmp_path / "store", "m", 2)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (lock, lock.parent)] == [0o600, 0o700]

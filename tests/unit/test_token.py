@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,18 @@ def test_it_is_made_once_and_only_its_owner_can_read_it(file: Path) -> None:
     assert (read_token(), ensure_token(), file.read_text()) == (token, token, token + "\n")
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_those_who_start_at_once_agree_on_one(file: Path) -> None:
+    together = threading.Barrier(8)
+
+    def start(_: int) -> str:
+        together.wait()
+        return ensure_token()
+
+    with ThreadPoolExecutor(8) as starts:
+        assert set(starts.map(start, range(8))) == {read_token()}
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_two_tokens_differ(file: Path) -> None:

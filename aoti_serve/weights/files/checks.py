@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer, UnfitTensor
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.tensors import Shaped, Span
@@ -33,7 +35,7 @@ def check_values(path: Path, index: Mapping[str, Span], constants: Constants, st
                 if _digest(file, index[name]) != digest:
                     raise TiedTensorsDiffer(name=name, tied=first)
         for name, span in index.items():
-            if span.dtype == "bool" and any(max(piece) > 1 for piece in pieces(file, span)):
+            if span.dtype == "bool" and any(np.frombuffer(piece, np.uint8).max() > 1 for piece in pieces(file, span)):
                 raise UnfitTensor(name=name, detail="a bool that is neither 0 nor 1")
         differing = [
             baked.name

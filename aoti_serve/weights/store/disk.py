@@ -31,7 +31,8 @@ class Disk:
         self.incoming = self.root / "incoming"
 
     def prepare(self) -> None:
-        """Make its folders."""
+        """Make its folders; a root that is made here is its user's only."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in ("versions", "incoming"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         with suppress(OSError):  # a folder that we may pass through, but not read
@@ -42,8 +43,10 @@ class Disk:
         """Nobody else is in here at the same time, in whichever process; the kernel lets go for one that has died."""
         path = self.root / "LOCK"
         # Its own flock, since filelock falls back to one that outlives its holder.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            with suppress(OSError):  # older ones could be read, and who can read it can hold it
+                os.fchmod(descriptor, 0o600)
             _lock(descriptor, path)
             yield
         finally:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ from aoti_serve.weights.files.index import index_in
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.place import place_at
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
+
+logger = logging.getLogger("ray.serve")
 
 
 class Store:
@@ -87,9 +90,11 @@ class Store:
             self._known = committed
             with suppress(OSError):
                 self._place.sync(".")
-            with suppress(OSError, StoreFailed, Superseded):
+            try:
                 self.check_term()
                 self._retire()
+            except Exception as error:
+                logger.warning(f"{self.root}: old versions could not be removed: {error!r}")
         return committed
 
     def incoming(self) -> Path:
