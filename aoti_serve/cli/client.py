@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,7 @@ class AdminClient:
             headers={"Authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(CONNECT_S, read=ANSWER_S),
             trust_env=False,
+            verify=ssl.create_default_context(),  # the system's authorities, or those of SSL_CERT_FILE
         )
 
     def status(self) -> Any:

@@ -143,8 +143,8 @@ class DataPlane:
         self._noted, self._refused = 0.0, 0
 
     async def join(self) -> None:
-        for model in self._models.values():
-            await model.membership.join()
+        """All at once: one that cannot join yet keeps no other from it."""
+        await asyncio.gather(*[model.membership.join() for model in self._models.values()])
 
     def check_health(self) -> None:
         for model in self._models.values():

@@ -80,20 +80,22 @@ class Membership:
     async def _follow(self) -> None:
         while True:
             seen = self._seen if self._wakefulness.fresh else None
-            await self._reconcile(await self._sync(self._report(), seen))
-            self._wakefulness.learnt(self._asked)
+            if await self._reconcile(await self._sync(self._report(), seen)):
+                self._wakefulness.learnt(self._asked)
 
-    async def _reconcile(self, target: Target) -> None:
+    async def _reconcile(self, target: Target) -> bool:
+        """Whether it was done; if not, the coordinator that has the bytes is gone."""
         try:
             await self._participant.reconcile(target)
         except LOST as error:
             if isinstance(error, RayTaskError):
                 raise  # a failure over there that is none of ours to wait out
-            await self._wait(error)  # the bytes came from a coordinator that is gone; the next one has them, too
-            return
+            await self._wait(error)  # the next one has them, too
+            return False
         self._seen = Seen(target.term, target.revision)
         if not self._participant.report().holds(target.committed):
             raise RuntimeFailed(call="reconcile", detail=f"still not at {target.committed}")
+        return True
 
     async def _sync(self, report: Report, seen: Seen | None) -> Target:
         """The target of the newest coordinator there is; an older one that still runs is not listened to."""

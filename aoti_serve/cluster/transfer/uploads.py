@@ -19,6 +19,7 @@ class Uploads:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._paths: dict[str, Path] = {}
+        self._grown: dict[str, tuple[int, float]] = {}  # its size, and when it was first seen with it
 
     def open(self) -> tuple[str, Path]:
         """A new one: its id, and the file to fill."""
@@ -33,16 +34,23 @@ class Uploads:
         """
         if upload not in self._paths:
             raise Unavailable(detail="the upload was lost with the coordinator that took it; send it again")
+        self._grown.pop(upload, None)
         return self._paths.pop(upload)
 
     def drop(self, upload: str) -> None:
+        self._grown.pop(upload, None)
         path = self._paths.pop(upload, None)
         if path is not None:
             self._store.discard(path)
 
     def drop_idle(self) -> None:
-        oldest = time.time() - IDLE_S
+        """By this process' clock: a file server's may differ."""
+        now = time.monotonic()
         for upload, path in list(self._paths.items()):
             with suppress(FileNotFoundError):
-                if path.stat().st_mtime < oldest:
+                size = path.stat().st_size
+                known, since = self._grown.get(upload, (None, now))
+                if size != known:
+                    self._grown[upload] = (size, now)
+                elif now - since > IDLE_S:
                     self.drop(upload)

@@ -1,0 +1,44 @@
+"""Uploads that nobody goes on with are dropped, by our own clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from aoti_serve.cluster.transfer.uploads import IDLE_S, Uploads
+from aoti_serve.errors import Unavailable
+from aoti_serve.weights.store.store import Store
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Uploads:
+    return Uploads(Store(tmp_path / "store", "m", 2))
+
+
+def after(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    then = time.monotonic() + seconds
+    monkeypatch.setattr(time, "monotonic", lambda: then)
+
+
+def test_one_that_grows_stays_and_one_that_does_not_is_dropped(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (idle, left), (busy, grows) = uploads.open(), uploads.open()
+    uploads.drop_idle()
+    after(IDLE_S + 1, monkeypatch)
+    grows.write_bytes(b"more")
+    uploads.drop_idle()
+    assert uploads.take(busy) == grows
+    assert not left.exists()
+    with pytest.raises(Unavailable, match="lost"):
+        uploads.take(idle)
+
+
+def test_a_file_server_with_a_slow_clock_drops_nothing(uploads: Uploads) -> None:
+    upload, path = uploads.open()
+    os.utime(path, (0, 0))
+    uploads.drop_idle()
+    assert uploads.take(upload) == path
