@@ -1,4 +1,4 @@
-"""Calls between our processes: how they travel, and errors on the way back."""
+"""Calls between our processes: how long they may take, and errors on the way back."""
 
 from __future__ import annotations
 
@@ -6,18 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from ray.serve.handle import DeploymentHandle
-
 from aoti_serve.errors import AotiServeError, Unavailable
-
-
-def apart(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
-    """The same deployment, called over gRPC in every mode of Serve; messages are limited to 4 MB.
-
-    By actor call, Serve's other way, the callee waits at the end of each answer until the caller has taken it, with its
-    whole event loop: one caller that is stopped would stop the coordinator.
-    """
-    return handle.options(_by_reference=False)
 
 
 async def unwrapped(call: Awaitable[Any], seconds: float | None = None) -> Any:

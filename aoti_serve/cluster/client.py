@@ -15,8 +15,9 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.calls import apart, unwrapped
+from aoti_serve.cluster.calls import unwrapped
 from aoti_serve.cluster.names import coordinator_of
+from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.cluster.transfer.sending import Weights, pieces_of
 from aoti_serve.errors import AotiServeError, Unavailable
 from aoti_serve.weights.order import Order
@@ -38,7 +39,7 @@ class CoordinatorClient:
 
     def __init__(self, model: str, coordinator: DeploymentHandle[Any]) -> None:
         self._model = model
-        self._coordinator = apart(coordinator)
+        self._coordinator = over_grpc(coordinator)
 
     async def status(self, seen: int = -1) -> WeightsStatus:
         status: WeightsStatus = await self._call("status", seen)

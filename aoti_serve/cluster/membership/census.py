@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import ray
-from ray._private.state import actors
 from ray.actor import ActorHandle
+
+from aoti_serve.cluster.ray_private import live_actors
 
 PREFIX = "SERVE_REPLICA::"
 NAMESPACE = "serve"
@@ -28,8 +29,8 @@ class Census:
 
         Raises if the control store cannot be asked now.
         """
-        table = actors(actor_state_name="ALIVE").values()  # the public lists do not tell who waits for a place
-        return {entry["Name"].rpartition("#")[2] for entry in table if entry["Name"].startswith(self._prefixes)}
+        names = [actor["Name"] for actor in live_actors()]
+        return {name.rpartition("#")[2] for name in names if name.startswith(self._prefixes)}
 
     def processes(self) -> dict[str, ActorHandle[Any]]:
         """Handles of those that are alive, by unique id."""

@@ -13,8 +13,9 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.calls import apart, unwrapped
+from aoti_serve.cluster.calls import unwrapped
 from aoti_serve.cluster.membership.wakefulness import Wakefulness
+from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.errors import RuntimeFailed, Superseded, Unavailable
 from aoti_serve.weights.swap.target import Report, Seen, Target
 
@@ -39,7 +40,7 @@ class Membership:
 
     def __init__(self, participant: Participant, coordinator: DeploymentHandle[object]) -> None:
         self._participant = participant
-        self._coordinator = apart(coordinator)
+        self._coordinator = over_grpc(coordinator)
         self._process = ray.get_runtime_context().current_actor
         self._joining = True
         self._seen = Seen()

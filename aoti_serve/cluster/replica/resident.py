@@ -12,7 +12,8 @@ from typing import Any
 import ray
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.calls import apart, unwrapped
+from aoti_serve.cluster.calls import unwrapped
+from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.cluster.transfer.pieces import Pieces
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
@@ -34,7 +35,7 @@ class Resident:
         self.container = container
         self._keeps_previous = keeps_previous
         self._replica = replica
-        self._coordinator = apart(coordinator)
+        self._coordinator = over_grpc(coordinator)
         self._thread = ThreadPoolExecutor(1, "stager")
         self._digests = {BUILT_IN.number: BUILT_IN.digest}
         self._staged_in = self._committed_in = 0.0

@@ -8,6 +8,7 @@ from typing import Any
 
 from aoti_serve import errors
 from aoti_serve.cluster.names import GATEWAY
+from aoti_serve.cluster.ray_private import deployed_applications, serve_client
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
 from aoti_serve.launcher.configuration.merging import Deployed, deployed_among, merged
@@ -31,12 +32,12 @@ class Applications:
         from ray.serve.schema import ServeDeploySchema
 
         details = instance_details()
-        self._before = deployed_among(details, _configs())
+        self._before = deployed_among(details, deployed_applications())
         _require_reach(self._config, details)
         content = {"target_capacity": details.get("target_capacity")} | merged(
             self._config, self._before, replace=replace
         )
-        _client().deploy_apps(ServeDeploySchema.model_validate(content), _blocking=False)
+        serve_client().deploy_apps(ServeDeploySchema.model_validate(content), _blocking=False)
         self._deployed = True
 
     def statuses(self) -> dict[str, Any]:
@@ -81,26 +82,13 @@ class Applications:
 
 def instance_details() -> dict[str, Any]:
     """What Serve says of itself and of all applications."""
-    found: dict[str, Any] = _client().get_serve_details()
+    found: dict[str, Any] = serve_client().get_serve_details()
     return found
 
 
 def delete(names: list[str]) -> None:
     """Returns when they are gone."""
-    _client().delete_apps(names)
-
-
-def _client() -> Any:
-    from ray.serve.context import _get_global_client
-
-    return _get_global_client()
-
-
-def _configs() -> dict[str, Any]:
-    import ray
-
-    found: dict[str, Any] = ray.get(_client()._controller.get_app_configs.remote())
-    return found
+    serve_client().delete_apps(names)
 
 
 def _require_reach(config: ConfigFile, details: Mapping[str, Any]) -> None:

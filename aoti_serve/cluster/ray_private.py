@@ -1,0 +1,45 @@
+"""All that is borrowed from Ray's private parts. Read in Ray 2.60; a test fails when one of them changes.
+
+Imports stand in the functions: commands that need no cluster do not wait for Ray.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
+
+def live_actors() -> list[dict[str, Any]]:
+    """The actors whose processes run. Raises if the control store cannot be asked now.
+
+    Public lists, as `list_named_actors`, do not tell those that only wait for a place.
+    """
+    from ray._private.state import actors
+
+    return list(actors(actor_state_name="ALIVE").values())
+
+
+def over_grpc(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
+    """The same deployment, called over gRPC in every mode of Serve; messages are limited to 4 MB.
+
+    By actor call, Serve's other way, the callee waits at the end of each answer until the caller has taken it, with its
+    whole event loop: one caller that is stopped would stop the coordinator.
+    """
+    return handle.options(_by_reference=False)
+
+
+def serve_client() -> Any:
+    """What `serve deploy` uses: applications are deployed, listed and deleted without a dashboard."""
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client()
+
+
+def deployed_applications() -> dict[str, Any]:
+    """The configurations that Serve was given, by application."""
+    import ray
+
+    found: dict[str, Any] = ray.get(serve_client()._controller.get_app_configs.remote())
+    return found
