@@ -1,4 +1,4 @@
-"""Who counts as a member, who is waited for, and who is replaced: with real processes."""
+"""Members that are real processes: who is alive, who is told, and who is replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError
 
-from aoti_serve.address import Address
 from aoti_serve.cluster.membership import census, registry
 from aoti_serve.cluster.membership.census import Census
 from aoti_serve.cluster.membership.registry import Registry
@@ -97,28 +96,6 @@ async def test_what_may_answer_already_is_waited_for(replica: ActorHandle[Any]) 
     assert holds(await made.until(holds, 0.01))
 
 
-async def test_a_newcomer_counts_for_nothing_until_it_has_joined(replica: ActorHandle[Any]) -> None:
-    made = Registry(1, COMMITTED)
-    joining = Report("r1", address=address("r1"), turn=1, joining=True, epoch=5)
-    await made.sync(joining, replica, None)
-    assert not made.target.addresses
-    await made.sync(Report("r1", address=address("r1"), turn=2, epoch=5), replica, None)
-    await made.sync(joining, replica, None)  # held up on the way, it arrives again
-    assert made.target.addresses == (address("r1"),)
-
-
-async def test_replicas_learn_that_there_are_members_on_other_nodes(replica: ActorHandle[Any]) -> None:
-    made = Registry(1, COMMITTED)
-    await made.sync(Report("r1", node="one"), replica, None)
-    assert not made.target.spread
-    await made.sync(Report("g1", node="two"), replica, None)
-    assert made.target.spread
-
-
-def address(name: str) -> Address:
-    return Address(name, "node", "/a/path", runners=1, key=b"")
-
-
 async def test_a_member_hears_of_a_change_at_once(replica: ActorHandle[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "POLL_S", 60.0)
     made = Registry(7, COMMITTED)
@@ -131,15 +108,6 @@ async def test_a_member_hears_of_a_change_at_once(replica: ActorHandle[Any], mon
     assert target.staging == Staging("s", VERSION)
     again = await made.sync(Report("r1"), replica, Seen(6, 1000))  # what an earlier coordinator counted means nothing
     assert again.term == 7
-
-
-async def test_the_dead_are_forgotten_and_newcomers_are_not(replica: ActorHandle[Any]) -> None:
-    made = Registry(1, COMMITTED)
-    for member in ("r1", "dead", "new"):
-        await made.sync(Report(member, address=address(member)), replica, None)
-    await made.keep(alive={"r1"}, known={"r1", "dead"})
-    assert [report.member for report in made.reports] == ["r1", "new"]
-    assert made.target.addresses == (address("r1"), address("new"))
 
 
 @pytest.mark.parametrize(
@@ -210,38 +178,3 @@ async def test_a_coordinator_that_was_followed_ends_nobody(replica: ActorHandle[
     with pytest.raises(Superseded):
         await made.expel(["r1"])
     assert ray.get(replica.__ray_ready__.remote())
-
-
-async def test_time_in_which_the_coordinator_was_stopped_does_not_count(
-    replica: ActorHandle[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else it would find everybody late when it is continued."""
-    made = Registry(1, COMMITTED)
-    clock = iter(range(0, 10**6, 1000))
-    monkeypatch.setattr(
-        "aoti_serve.cluster.membership.registry.time.monotonic", lambda: next(clock)
-    )  # each look at the clock, it was away again
-    waiting = asyncio.create_task(made.until(bool, 3.0))
-    await asyncio.sleep(2 * registry.TICK_S)
-    assert not waiting.done()
-    await made.sync(Report("r1"), replica, None)
-    assert [report.member for report in await waiting] == ["r1"]
-
-
-async def test_time_in_which_nobody_was_heard_does_not_count(
-    replica: ActorHandle[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Serve takes a coordinator out of its routes first: its members are not late because they cannot report."""
-    monkeypatch.setattr(registry, "POLL_S", 0.0)
-    monkeypatch.setattr(registry, "TICK_S", 0.01)
-    made = Registry(1, COMMITTED)
-    await asyncio.sleep(0.02)
-    waiting = asyncio.create_task(made.until(lambda reports: False, 0.05))
-    await asyncio.sleep(0.5)
-    assert not waiting.done()
-    turn = 0
-    while not waiting.done():
-        turn += 1
-        await made.sync(Report("r1", turn=turn), replica, None)
-        await asyncio.sleep(0)
-    assert [report.member for report in await waiting] == ["r1"]

@@ -1,4 +1,4 @@
-"""A cluster in memory for the tests of the swap, with the real `Swap` and `Follower` in it.
+"""A cluster in memory for the tests of the swap; `Swap`, `MemberTable`, `Conversation` and `Follower` in it are real.
 
 What carries and keeps is played: Ray by calls that lie about until they are delivered, memory by two slots that hold
 garbage while they are written, the store by a term and an epoch. Nothing moves unless a test says so, one small step
@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from aoti_serve.errors import RuntimeFailed, StoreFailed, Superseded
+from aoti_serve.errors import StoreFailed, Superseded
+from aoti_serve.weights.swap.conversation import Conversation
 from aoti_serve.weights.swap.follower import Follower
+from aoti_serve.weights.swap.members import UNHEARD_S, Laggards, MemberTable
 from aoti_serve.weights.swap.swap import Phase, Swap
 from aoti_serve.weights.swap.target import NOTHING, Receipt, Report, Seen, Staging, Target
 from aoti_serve.weights.version import Committed, Version
@@ -143,16 +145,14 @@ class Call:
 
 
 class Member:
-    """A process that follows coordinators, by the rules of cluster/membership/member.py."""
+    """A process that follows coordinators, with the real `Conversation`."""
 
     def __init__(self, name: str, world: World) -> None:
         self.name = name
         self.world = world
         self.alive, self.paused, self.doomed, self.deaf = True, False, False, False
         self.ready = False
-        self.joining = True
-        self.turn = 0
-        self.seen = Seen()
+        self.conversation = Conversation()
         self.settled = NOTHING
         self.gate = Gate()
         self.call: Call | None = None
@@ -178,7 +178,7 @@ class Member:
         assert self.epoch >= self.world.returned, "P5: a newcomer became ready with old weights"
         self.ready = True
         while True:
-            await self._reconcile(await self._sync(self.seen))
+            await self._reconcile(await self._sync(self.conversation.seen))
 
     async def _join(self) -> None:
         while True:
@@ -186,30 +186,25 @@ class Member:
             target = await self._sync(None)
             if not report.follows(target):
                 await self._reconcile(target)
-            elif self.joining:
-                self.joining = False
-            else:
+            elif self.conversation.joins():
                 return
 
     async def _sync(self, seen: Seen | None) -> Target:
         while True:
-            self.call = Call(self._report(), self.seen.term, seen)
+            self.call = Call(self._report(), self.conversation.seen.term, seen)
             try:
                 target = await self.call.answer
             except (Gone, Superseded):
                 continue
-            if target.term >= self.seen.term:
+            if self.conversation.heeds(target):
                 return target
 
     async def _reconcile(self, target: Target) -> None:
         await self.reconcile(target)
-        self.seen = Seen(target.term, target.revision)
-        if not self._report().holds(target.committed):
-            raise RuntimeFailed(call="reconcile", detail=f"still not at {target.committed}")
+        self.conversation.followed(target, self.report())
 
     def _report(self) -> Report:
-        self.turn += 1
-        return replace(self.report(), turn=self.turn, joining=self.joining, followed=self.seen)
+        return self.conversation.report(self.report())
 
 
 class Replica(Member):
@@ -287,15 +282,14 @@ class Wait:
 
 
 class Coordinator:
-    """The `Members` of its swaps, by the rules of cluster/membership/ and cluster/coordinator/."""
+    """The `Members` of its swaps, with the real `MemberTable`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.alive = True
         self.term = world.store.open()
-        self.target = Target(term=self.term, revision=1, committed=world.store.committed)
-        alive = [member.name for member in world.members.values() if member.alive]
-        self._reports = {name: Report(name) for name in alive}
+        self.table = MemberTable(self.term, world.store.committed)
+        self.table.expect(member.name for member in world.members.values() if member.alive)
         self._heard: list[Report] = []
         self._waits: list[Wait] = []
         self._parked: list[Call] = []
@@ -306,8 +300,12 @@ class Coordinator:
         self.phases: list[Phase] = []
 
     @property
+    def target(self) -> Target:
+        return self.table.target
+
+    @property
     def reports(self) -> list[Report]:
-        return list(self._reports.values())
+        return self.table.reports
 
     @property
     def current(self) -> bool:
@@ -326,20 +324,11 @@ class Coordinator:
     def publish(
         self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
     ) -> Seen:
-        before = self.target
         if not self.alive:
-            return Seen(before.term, before.revision)
-        self.target = replace(
-            before,
-            revision=before.revision + 1,
-            staging=staging,
-            committed=committed or before.committed,
-            settled=before.settled if settled is None else settled,
-        )
-        for call in self._parked:
-            call.reply = self.target
-        self._parked = []
-        return Seen(self.target.term, self.target.revision)
+            return Seen(self.target.term, self.target.revision)
+        published = self.table.publish(staging=staging, committed=committed, settled=settled)
+        self._answer_parked()
+        return published
 
     async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
         if self.alive:
@@ -356,8 +345,8 @@ class Coordinator:
         """A replica that was stopped may wake up once more before it is dead; of gateways that is not allowed."""
         if self.alive and not self.current:
             raise Superseded(model="m", term=self.term, newer=self.world.store.term)
+        self.table.remove(members if self.alive else [])
         for name in members if self.alive else []:
-            self._reports.pop(name, None)
             member = self.world.members[name]
             member.doomed = True
             if isinstance(member, Gateway):
@@ -394,16 +383,16 @@ class Coordinator:
         call.at = self
         self._heard.append(call.report)
         self.hear(call.report)
-        seen = call.seen
-        if seen is None or seen.term != self.term or seen.revision < self.target.revision:
+        self._parked.append(call)
+        self._answer_parked()
+
+    def _answer_parked(self) -> None:
+        for call in [call for call in self._parked if self.table.has_news(call.seen)]:
+            self._parked.remove(call)
             call.reply = self.target
-        else:
-            self._parked.append(call)
 
     def hear(self, report: Report) -> None:
-        before = self._reports.get(report.member)
-        if before is None or report.turn > before.turn:
-            self._reports[report.member] = report
+        if self.table.hear(report):
             self._look()
 
     def poll(self, call: Call) -> None:
@@ -424,19 +413,19 @@ class Coordinator:
         return bool(passed)
 
     def forget_the_dead(self) -> None:
-        self._reports = {name: report for name, report in self._reports.items() if self.world.members[name].alive}
+        alive = {name for name, member in self.world.members.items() if member.alive}
+        self.table.keep(alive, {report.member for report in self.reports})
         self._look()
 
     async def heal(self) -> None:
         """Between swaps: who is still behind is replaced; when nobody is, everybody may know."""
         if self.swapping or not self.alive:
             return
-        target = self.target
-        behind = [report.member for report in self.reports if not report.joining and not report.holds(target.committed)]
-        if behind and self.current:
-            await self.expel(behind)
-        if not behind and target.settled < target.committed.epoch:
-            self.publish(staging=target.staging, settled=target.committed.epoch)
+        late = Laggards(patience=0.0, period=UNHEARD_S + 1).look(self.table)
+        if late and self.current:
+            await self.expel(late)
+        if self.table.settle():
+            self._answer_parked()
 
     def crash(self) -> None:
         self.alive = False

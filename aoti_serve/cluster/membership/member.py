@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import replace
 from typing import Protocol
 
 import ray
@@ -16,7 +15,8 @@ from ray.serve.handle import DeploymentHandle
 from aoti_serve.cluster.calls import unwrapped
 from aoti_serve.cluster.membership.wakefulness import Wakefulness
 from aoti_serve.cluster.ray_private import over_grpc
-from aoti_serve.errors import RuntimeFailed, Superseded, Unavailable
+from aoti_serve.errors import Superseded, Unavailable
+from aoti_serve.weights.swap.conversation import Conversation
 from aoti_serve.weights.swap.target import Report, Seen, Target
 
 logger = logging.getLogger("ray.serve")
@@ -42,9 +42,7 @@ class Membership:
         self._participant = participant
         self._coordinator = over_grpc(coordinator)
         self._process = ray.get_runtime_context().current_actor
-        self._joining = True
-        self._seen = Seen()
-        self._turn = 0
+        self._conversation = Conversation()
         self._asked = 0.0
         self._lost = False
         self._wakefulness = Wakefulness()
@@ -59,12 +57,10 @@ class Membership:
         while True:
             report = self._report()
             target = await self._sync(report, None)
-            if report.follows(target):
-                if not self._joining:
-                    break
-                self._joining = False  # the next report says so; what is its answer is no longer behind its back
-            else:
+            if not report.follows(target):
                 await self._reconcile(target)
+            elif self._conversation.joins():
+                break
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._follow()), loop.create_task(self._wakefulness.tick())]
 
@@ -80,7 +76,7 @@ class Membership:
 
     async def _follow(self) -> None:
         while True:
-            seen = self._seen if self._wakefulness.fresh else None
+            seen = self._conversation.seen if self._wakefulness.fresh else None
             if await self._reconcile(await self._sync(self._report(), seen)):
                 self._wakefulness.learnt(self._asked)
 
@@ -93,9 +89,7 @@ class Membership:
                 raise  # a failure over there that is none of ours to wait out
             await self._wait(error)  # the next one has them, too
             return False
-        self._seen = Seen(target.term, target.revision)
-        if not self._participant.report().holds(target.committed):
-            raise RuntimeFailed(call="reconcile", detail=f"still not at {target.committed}")
+        self._conversation.followed(target, self._participant.report())
         return True
 
     async def _sync(self, report: Report, seen: Seen | None) -> Target:
@@ -103,13 +97,13 @@ class Membership:
         while True:
             self._asked = time.monotonic()
             try:
-                sync = self._coordinator.sync.remote(report, self._process, self._seen.term, seen)
+                sync = self._coordinator.sync.remote(report, self._process, self._conversation.seen.term, seen)
                 target: Target = await unwrapped(sync, ANSWER_S)
             except LOST as error:
                 await self._wait(error)
             else:
                 self._lost = False
-                if target.term >= self._seen.term:
+                if self._conversation.heeds(target):
                     return target
                 await asyncio.sleep(RETRY_S)
 
@@ -120,5 +114,4 @@ class Membership:
         await asyncio.sleep(RETRY_S)
 
     def _report(self) -> Report:
-        self._turn += 1
-        return replace(self._participant.report(), turn=self._turn, joining=self._joining, followed=self._seen)
+        return self._conversation.report(self._participant.report())

@@ -1,4 +1,4 @@
-"""The live members of one model's cluster, and the target they follow."""
+"""The member table at work: reports come in by calls, and whoever waits for a change is woken."""
 
 from __future__ import annotations
 
@@ -6,141 +6,112 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 
+from aoti_serve.weights.swap.members import POLL_S, TICK_S, Allowance, MemberTable
 from aoti_serve.weights.swap.target import Report, Seen, Staging, Target
 from aoti_serve.weights.version import Committed
-
-POLL_S = 2.0
-TICK_S = 0.5
 
 
 async def _always_newest() -> None: ...
 
 
-@dataclass
-class _Entry:
-    report: Report
-    process: ActorHandle[Any]
-
-
 class Registry:
-    """Who is alive and what each holds; the `Members` of a swap. Runs in the coordinator's event loop.
-
-    A member is in from the start of the coordinator, or from its first report, until the cluster says that its process
-    has ended; so the list never misses a replica that could still answer.
-    """
+    """The `Members` of a swap. Runs in the coordinator's event loop. `revision` counts changes of any kind."""
 
     def __init__(
         self, term: int, committed: Committed, check_term: Callable[[], Awaitable[None]] = _always_newest
     ) -> None:
-        self.target = Target(term=term, revision=1, committed=committed)
+        self.table = MemberTable(term, committed)
         self.revision = 0
-        self.heard: set[str] = set()  # who has reported to this coordinator
         self._last_heard = time.monotonic()
         self._check_term = check_term
-        self._entries: dict[str, _Entry] = {}
+        self._processes: dict[str, ActorHandle[Any]] = {}
         self._changed = asyncio.Condition()
         self._notices: set[asyncio.Task[None]] = set()
 
     @property
+    def target(self) -> Target:
+        return self.table.target
+
+    @property
     def reports(self) -> list[Report]:
-        return [entry.report for entry in self._entries.values()]
+        return self.table.reports
 
     def expect(self, processes: Mapping[str, ActorHandle[Any]]) -> None:
-        """Count these as members of whom nothing is known yet: they may answer already."""
-        for member, process in processes.items():
-            self._entries.setdefault(member, _Entry(Report(member), process))
+        """Count these as members of which nothing is known yet: they may answer already."""
+        self._processes = {**processes, **self._processes}
+        self.table.expect(processes)
 
     async def sync(self, report: Report, process: ActorHandle[Any], seen: Seen | None) -> Target:
         """Take a member's report; answer the target once it is newer than what it has `seen`, or after a while."""
         self._last_heard = time.monotonic()
-        before = self._entries.get(report.member)
-        if before is None or report.turn > before.report.turn:
-            self._entries[report.member] = _Entry(report, process)
-            self.heard.add(report.member)
-            if before is None or replace(before.report, turn=report.turn) != report:
-                await self.touch()
-        if seen is not None and seen.term == self.target.term:
+        self._processes[report.member] = process
+        if self.table.hear(report):
+            await self.touch()
+        if not self.table.has_news(seen):
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S), self._changed:
-                    await self._changed.wait_for(lambda: self.target.revision > seen.revision)
+                    await self._changed.wait_for(lambda: self.table.has_news(seen))
         return self.target
 
     def publish(
         self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
     ) -> Seen:
-        before = self.target
-        self._retarget(
-            staging=staging,
-            committed=committed or before.committed,
-            settled=before.settled if settled is None else settled,
-        )
-        return Seen(self.target.term, self.target.revision)
+        published = self.table.publish(staging=staging, committed=committed, settled=settled)
+        self._notify_soon()
+        return published
+
+    def settle(self) -> None:
+        """See `MemberTable.settle`."""
+        if self.table.settle():
+            self._notify_soon()
 
     async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
-        """Time in which this process was stopped, or nobody at all was heard, does not count: nobody else is late then.
-
-        Serve takes a coordinator out of its routes before it has ended, and while its last swap is still under way.
-        """
-        left = timeout
-        while left > 0 and not enough(self.reports):
+        """Wait until the reports are `enough`, for as long as the `Allowance` of `timeout` seconds lasts."""
+        allowance = Allowance(timeout)
+        while allowance.left > 0 and not enough(self.reports):
             started = time.monotonic()
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, TICK_S)), self._changed:
+                async with asyncio.timeout(min(allowance.left, TICK_S)), self._changed:
                     await self._changed.wait_for(lambda: enough(self.reports))
             now = time.monotonic()
-            if now - self._last_heard < POLL_S + TICK_S:
-                left -= min(now - started, 2 * TICK_S)
+            allowance.spend(now - started, now - self._last_heard)
         return self.reports
 
     async def expel(self, members: Iterable[str]) -> None:
         """Raises Superseded instead if another coordinator has followed this one: then they are not ours to end."""
         await self._check_term()
-        for member in members:
-            if member in self._entries:
-                ray.kill(self._entries[member].process)
-                del self._entries[member]
+        expelled = list(members)
+        for member in expelled:
+            if process := self._processes.pop(member, None):
+                ray.kill(process)
+        self.table.remove(expelled)
         await self.touch()
 
     async def keep(self, alive: set[str], known: set[str]) -> None:
         """Forget those of the `known` that are no longer alive."""
-        dead = known - alive
-        self.heard -= dead
-        if dead & self._entries.keys():
-            self._entries = {member: entry for member, entry in self._entries.items() if member not in dead}
+        for member in known - alive:
+            self._processes.pop(member, None)
+        if self.table.keep(alive, known):
             await self.touch()
 
     async def changed(self, timeout: float) -> None:
-        """Wait for any change, of a report, of the target or of a swap's progress; `revision` counts them."""
+        """Wait for any change, of a report, of the target or of a swap's progress."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout), self._changed:
                 await self._changed.wait()
 
     async def touch(self) -> None:
-        """Let everybody look again."""
-        self._locate()
-        await self._notify()
-
-    def _locate(self) -> None:
-        """Let gateways know where replicas answer, and replicas whether gateways are on other nodes."""
-        reports = self.reports
-        addresses = tuple(report.address for report in reports if report.address and not report.joining)
-        spread = len({report.node for report in reports if report.node}) > 1
-        if (addresses, spread) != (self.target.addresses, self.target.spread):
-            self._retarget(addresses=addresses, spread=spread)
-
-    def _retarget(self, **changes: object) -> None:
-        self.target = replace(self.target, revision=self.target.revision + 1, **changes)  # type: ignore[arg-type]
-        notice = asyncio.get_running_loop().create_task(self._notify())
-        self._notices.add(notice)
-        notice.add_done_callback(self._notices.discard)
-
-    async def _notify(self) -> None:
+        """Wake all that wait for a change."""
         self.revision += 1
         async with self._changed:
             self._changed.notify_all()
+
+    def _notify_soon(self) -> None:
+        notice = asyncio.get_running_loop().create_task(self.touch())
+        self._notices.add(notice)
+        notice.add_done_callback(self._notices.discard)
