@@ -14,6 +14,7 @@ from aoti_serve.weights.version import Committed, Version
 
 VERSION = Version(number=2, digest="sha of 2")
 OTHER = Version(number=1, digest="sha of 1")
+BYTES = VERSION.model_copy(update={"digest": "x"})
 COMMITTED = Committed(epoch=5, version=VERSION)
 
 
@@ -37,6 +38,14 @@ def test_what_may_answer_already_is_a_member_of_which_nothing_is_known() -> None
     table.hear(Report("r1", turn=1, epoch=5))
     table.expect(["r1"])
     assert (table.behind, table.heard) == (set(), {"r1"})
+
+
+def test_one_that_loads_is_not_waited_for_once_it_has_said_so() -> None:
+    table, laggards = table_of(Report("r1", epoch=5)), Laggards(0.0, period=100.0)
+    table.expect(["new"])
+    assert table.hear(Report("new", joining=True))
+    assert (table.behind, laggards.look(table)) == (set(), [])
+    assert not table.hear(Report("new", joining=True)), "it says so again and again"
 
 
 def test_a_report_that_was_held_up_replaces_no_later_one() -> None:

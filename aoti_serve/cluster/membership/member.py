@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 import ray
@@ -33,6 +35,29 @@ class Participant(Protocol):
 
     async def reconcile(self, target: Target) -> None:
         """Do what is missing. Raises only what must not go on: it then no longer counts as healthy."""
+
+
+@asynccontextmanager
+async def announced(member: str, coordinator: DeploymentHandle[object]) -> AsyncIterator[None]:
+    """While the block runs, every coordinator knows that this process is on its way, and answers nothing yet.
+
+    To load a package may take minutes, and one of which nothing is known is waited for, and then replaced.
+    """
+    announcing = asyncio.get_running_loop().create_task(_announce(member, coordinator))
+    try:
+        yield
+    finally:
+        announcing.cancel()
+
+
+async def _announce(member: str, coordinator: DeploymentHandle[object]) -> None:
+    report, process, seen = Report(member, joining=True), ray.get_runtime_context().current_actor, None
+    while True:
+        with suppress(*LOST):
+            sync = over_grpc(coordinator).sync.remote(report, process, 0, seen)
+            target: Target = await unwrapped(sync, ANSWER_S)
+            seen = Seen(target.term, target.revision)
+        await asyncio.sleep(RETRY_S)
 
 
 class Membership:

@@ -17,7 +17,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.membership.member import Membership
+from aoti_serve.cluster.membership.member import Membership, announced
 from aoti_serve.cluster.replica.resident import Resident
 from aoti_serve.cluster.scaling import METRIC, Loads
 from aoti_serve.errors import ContainerClosed, DeadlineExceeded, ReplicaBehind, RuntimeFailed
@@ -142,13 +142,14 @@ class ReplicaActor:
     ) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         member = serve.get_replica_context().replica_id.unique_id
-        buffers = await Resident.load(package, num_runners, keeps_previous, member, coordinator)
+        async with announced(member, coordinator):
+            buffers = await Resident.load(package, num_runners, keeps_previous, member, coordinator)
         node, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
         self._replica = Replica(model, member, node, host, buffers)
         await self._replica.listen()
         self._membership = Membership(self._replica, coordinator)
         await self._membership.join()
-        gc.freeze()
+        gc.freeze()  # what is here stays: a full collection need not look at it, and hold up every answer
 
     async def check_health(self) -> None:
         """For Serve: a replica that cannot follow the coordinator, or cannot run, must be replaced."""

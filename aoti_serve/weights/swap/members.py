@@ -14,6 +14,7 @@ from aoti_serve.weights.version import Committed
 
 POLL_S = 2.0  # a member is answered after so long, whether there is news or not
 TICK_S = 0.5
+UNHEARD = -1  # the turn of a report that nobody has made
 UNHEARD_S = 15.0  # a member may still wait for an answer of the coordinator before this one
 
 
@@ -44,7 +45,7 @@ class MemberTable:
     def expect(self, members: Iterable[str]) -> None:
         """Count these as members of which nothing is known yet: they may answer already."""
         for member in members:
-            self._reports.setdefault(member, Report(member))
+            self._reports.setdefault(member, Report(member, turn=UNHEARD))
 
     def hear(self, report: Report) -> bool:
         """Take a report, unless a later one of this member has come; whether it says anything new."""
