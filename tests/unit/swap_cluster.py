@@ -352,7 +352,7 @@ class Coordinator:
             if isinstance(member, Gateway):
                 self.world.kill(member)
 
-    def swap(self, version: Version | None = None) -> asyncio.Task[Committed]:
+    def swap(self, version: Version | None = None, *, without_replicas: bool = False) -> asyncio.Task[Committed]:
         before = self.target.committed
         version = version or self.world.new_version()
 
@@ -368,7 +368,7 @@ class Coordinator:
 
         self.phases = []
         self.task = asyncio.get_running_loop().create_task(
-            Swap(version, self, commit, entered=self.phases.append).run()
+            Swap(version, self, commit, entered=self.phases.append, without_replicas=without_replicas).run()
         )
         self.task.add_done_callback(self._ended)
         return self.task
@@ -692,6 +692,9 @@ class World:
     async def check_recovers(self) -> None:
         """After all faults everybody is at what was committed last, and the next swap succeeds everywhere."""
         coordinator = await self.ends_well()
+        if not self.replicas:
+            self.add_replica()  # as Serve does
+            await self.at_rest()
         self.check_whole()
         before, crew = self.store.committed, self.live
         new = await self.finish(coordinator.swap())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from swap_cluster import OLD, Coordinator, Gone, Member, Replica, Request, World, a_world, settled, world_of
 
-from aoti_serve.errors import AotiServeError, StageFailed, StoreFailed, Superseded, UnknownTensor
+from aoti_serve.errors import AotiServeError, StageFailed, StoreFailed, Superseded, Unavailable, UnknownTensor
 from aoti_serve.weights.swap.swap import Phase
 from aoti_serve.weights.version import Committed
 
@@ -54,7 +54,7 @@ async def failed(world: World, task: asyncio.Task[Committed]) -> BaseException:
     """How it failed; nothing has changed."""
     outcome = await world.finish(task)
     assert isinstance(outcome, BaseException)
-    assert (world.store.committed, world.serving()) == (OLD, {7})
+    assert (world.store.committed, world.serving()) == (OLD, {7} if world.replicas else set())
     return outcome
 
 
@@ -88,9 +88,14 @@ async def test_nobody_commits_before_everybody_has_staged() -> None:
         assert world.serving() == {7}
 
 
-async def test_a_cluster_without_members_commits() -> None:
-    async with world_of(replicas=0, gateways=0) as world:
-        assert await world.finish(world.coordinator.swap()) == world.store.committed
+@pytest.mark.parametrize("gateways", [0, 1])
+async def test_without_replicas_nothing_is_committed_but_the_way_back(gateways: int) -> None:
+    """Weights that end every replica must be left again, though nobody is there to stage others."""
+    async with world_of(replicas=0, gateways=gateways) as world:
+        error = await failed(world, world.coordinator.swap())
+        assert isinstance(error, Unavailable)
+        assert world.store.committed == OLD
+        assert await world.finish(world.coordinator.swap(without_replicas=True)) == world.store.committed
         assert world.store.committed.epoch == 5
 
 
@@ -414,9 +419,24 @@ async def test_a_superseded_coordinator_admits_nobody() -> None:
 # --- death and cancellation --------------------------------------------------------------------------------------
 
 
-async def test_one_that_dies_while_it_stages_is_not_waited_for() -> None:
+@pytest.mark.parametrize("dead", [["r2"], ["r0", "r1", "r2"]], ids=["one", "all"])
+async def test_weights_that_end_a_replica_while_it_stages_are_not_committed(dead: list[str]) -> None:
     async with world_of(replicas=3) as world:
         task = await staging(world)
+        for name in dead:
+            world.kill(world.replica(name))
+        error = await failed(world, task)
+        assert isinstance(error, StageFailed)
+        assert error.facts["replica"] in dead
+        assert "its process has ended" in str(error)
+        assert world.store.committed == OLD
+        await world.check_recovers()
+
+
+async def test_one_that_dies_after_it_has_staged_is_not_waited_for() -> None:
+    async with world_of(replicas=3) as world:
+        task = world.coordinator.swap()
+        await until(world, lambda: "r2" in [report.member for report in world.coordinator.reports if report.staged])
         world.kill(world.replica("r2"))
         assert await world.finish(task) == world.store.committed
         assert world.serving() == {8}

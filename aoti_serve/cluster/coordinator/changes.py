@@ -85,8 +85,7 @@ class Changes:
             await self._note(attempt, "refused", busy)
             raise busy
         self._attempt = attempt
-        await self._note(attempt, "begun", None)
-        # Its own task: a caller that goes away must not stop a swap halfway.
+        # Its own task: a caller that goes away must not stop a swap halfway, nor leave one that is begun for ever.
         task = asyncio.get_running_loop().create_task(self._to_its_outcome(attempt, change))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -102,6 +101,7 @@ class Changes:
     async def _to_its_outcome(self, attempt: Attempt, change: Callable[[], Awaitable[None]]) -> None:
         error: BaseException | None = None
         try:
+            await self._note(attempt, "begun", None)
             await change()
         except BaseException as failure:
             error = failure
@@ -139,7 +139,7 @@ class Changes:
             raise NothingToRollBack(model=self._model)
         if version.number == BUILT_IN.number:
             self._check_built_in_resident()
-        await self._run(attempt, version)
+        await self._run(attempt, version, without_replicas=not self._live_replicas())
 
     def _check_built_in_resident(self) -> None:
         """Version 0 is in no file: once a replica has let go of it, nobody can bring it back there."""
@@ -148,15 +148,19 @@ class Changes:
             if receipt is not None and BUILT_IN.number not in (receipt.version, receipt.previous):
                 raise BuiltInGone(model=self._model, replica=report.member)
 
-    async def _run(self, attempt: Attempt, version: Version) -> None:
-        if not any(report.runners and not report.joining for report in self._registry.reports):
+    def _live_replicas(self) -> bool:
+        return any(report.runners and not report.joining for report in self._registry.reports)
+
+    async def _run(self, attempt: Attempt, version: Version, *, without_replicas: bool = False) -> None:
+        """`without_replicas`: by the store alone, which is the way back if the weights let no replica live."""
+        if not without_replicas and not self._live_replicas():
             raise Unavailable(detail=f"model '{self._model}' has no live replica to try the weights on; try again")
         before = self._registry.target.committed
 
         async def commit() -> Committed:
             return await asyncio.to_thread(self._store.commit, version, before.epoch + 1, before.version)
 
-        swap = Swap(version, self._registry, commit, self._deadlines, attempt.enter)
+        swap = Swap(version, self._registry, commit, self._deadlines, attempt.enter, without_replicas=without_replicas)
         attempt.version, attempt.swap = version, swap.id
         try:
             await swap.run()

@@ -1,7 +1,10 @@
 """A swap as a pure state machine: stage everywhere, then commit everywhere; or nowhere.
 
     publish(staging) ── all staged ──> commit point ──> publish(committed) ── all there ──> publish(settled) ──> done
-         └── one failed, or late ──> publish(no staging) ── all freed ──> StageFailed, nothing has changed
+         └── one failed, ended, or late ──> publish(no staging) ── all freed ──> StageFailed, nothing has changed
+
+A replica that ends while it stages fails the swap: the weights may be what has ended it, and would end every one that
+starts with them. For the same reason at least one live replica must have staged what is committed.
 
 What members do with a target is in `follower`.
 """
@@ -9,7 +12,7 @@ What members do with a target is in `follower`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -59,7 +62,7 @@ class Swap:
 
     Before that point a failure, a late member or a cancellation aborts everywhere; after it the swap only rolls
     forward, and a cancellation is too late. Either way nothing of it is left to do when it ends: the next one may
-    begin. `entered` hears of each phase.
+    begin. `entered` hears of each phase. `without_replicas` is for the way back from weights that let no replica live.
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class Swap:
         commit: Callable[[], Awaitable[Committed]],
         deadlines: Deadlines | None = None,
         entered: Callable[[Phase], None] = lambda phase: None,
+        *,
+        without_replicas: bool = False,
     ) -> None:
         self.id = uuid4().hex[:12]
         self.version = version
@@ -76,6 +81,8 @@ class Swap:
         self._commit = commit
         self._deadlines = deadlines or Deadlines()
         self._entered = entered
+        self._without_replicas = without_replicas
+        self._crew: set[str] | None = None  # the replicas that were there when it began, less those that have staged
 
     async def run(self) -> Committed:
         """Returns when every live member holds the new version; raises StageFailed when none does."""
@@ -93,12 +100,20 @@ class Swap:
         self._entered(Phase.STAGING)
         self._members.publish(staging=Staging(self.id, self.version))
         reports = await self._members.until(self._decided, self._deadlines.stage)
+        for replica, cause in self._problems(reports):
+            raise StageFailed(replica=replica, version=self.version.number, cause=cause)
+        if not self._without_replicas and not any(report.runners for report in _live(reports)):
+            detail = f"no live replica has staged version {self.version.number}: nothing has changed; try again"
+            raise Unavailable(detail=detail)
+
+    def _problems(self, reports: list[Report]) -> Iterator[tuple[str, BaseException | None]]:
+        """Who has not staged, and why. Those that failed first: of the others, some may only not have come to it."""
+        live = _live(reports)
+        yield from ((report.member, report.error) for report in live if self._failed(report))
+        ended = Unavailable(detail="its process has ended meanwhile")
+        yield from ((member, ended) for member in sorted(self._ended(reports)))
         late = Unavailable(detail=f"no answer within {self._deadlines.stage:g} s")
-        # Those that failed first: of the others, some may only not have come to it.
-        for report in sorted(_live(reports), key=lambda report: not self._failed(report)):
-            if not self._staged(report):
-                cause = report.error if self._failed(report) else late
-                raise StageFailed(replica=report.member, version=self.version.number, cause=cause)
+        yield from ((report.member, late) for report in live if not self._staged(report))
 
     async def _abort(self) -> None:
         self._entered(Phase.ABORTING)
@@ -115,7 +130,16 @@ class Swap:
 
     def _decided(self, reports: list[Report]) -> bool:
         live = _live(reports)
-        return any(map(self._failed, live)) or all(map(self._staged, live))
+        ended = self._ended(reports)
+        return any(map(self._failed, live)) or bool(ended) or all(map(self._staged, live))
+
+    def _ended(self, reports: list[Report]) -> set[str]:
+        """The replicas that were there when it began, and have ended before they had staged."""
+        live = _live(reports)
+        if self._crew is None:
+            self._crew = {report.member for report in live if report.runners}
+        self._crew -= {report.member for report in live if self._staged(report)}
+        return self._crew - {report.member for report in reports}
 
 
 async def roll_forward(committed: Committed, members: Members, deadline: float) -> None:
