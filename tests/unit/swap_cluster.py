@@ -504,6 +504,11 @@ class World:
         self.members[gateway.name] = gateway
         return gateway
 
+    def leave(self, member: Member) -> None:
+        """It says that it will end soon."""
+        member.conversation.leaves()
+        self.coordinator.hear(member._report())
+
     def kill(self, member: Member) -> None:
         member.alive = False
         member.task.cancel()

@@ -433,6 +433,15 @@ async def test_weights_that_end_a_replica_while_it_stages_are_not_committed(dead
         await world.check_recovers()
 
 
+async def test_one_that_leaves_in_peace_while_it_stages_is_not_waited_for() -> None:
+    async with world_of(replicas=3) as world:
+        task = await staging(world)
+        world.leave(world.replica("r2"))
+        world.kill(world.replica("r2"))
+        assert await world.finish(task) == world.store.committed
+        assert world.serving() == {8}
+
+
 async def test_one_that_dies_after_it_has_staged_is_not_waited_for() -> None:
     async with world_of(replicas=3) as world:
         task = world.coordinator.swap()

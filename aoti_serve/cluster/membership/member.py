@@ -23,6 +23,7 @@ from aoti_serve.weights.swap.target import Report, Seen, Target
 
 logger = logging.getLogger("ray.serve")
 RETRY_S = 0.2
+GOODBYE_S = 2.0
 ANSWER_S = 6.0  # the coordinator holds a question back for POLL_S, or answers at once
 LOST = (RayError, RayServeException, Superseded, Unavailable)  # there may be another coordinator by now
 
@@ -94,6 +95,13 @@ class Membership:
         for task in self._tasks:
             if task.done():
                 task.result()
+
+    async def leave(self) -> None:
+        """Say that this process is about to end in peace, if there is a coordinator to hear it."""
+        self._conversation.leaves()
+        sync = self._coordinator.sync.remote(self._report(), self._process, self._conversation.seen.term, None)
+        with suppress(*LOST):
+            await unwrapped(sync, GOODBYE_S)
 
     async def current(self) -> None:
         """Return when what this member knows is no older than its last awakening; nearly always at once."""

@@ -162,6 +162,7 @@ class ReplicaActor:
 
     async def __del__(self) -> None:
         """Serve awaits it when it ends this replica in peace."""
+        await self._membership.leave()
         await self._replica.leave()
 
 

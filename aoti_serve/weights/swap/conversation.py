@@ -14,12 +14,13 @@ class Conversation:
     def __init__(self) -> None:
         self.seen = Seen()
         self._joining = True
+        self._leaving = False
         self._turn = 0
 
     def report(self, held: Report) -> Report:
         """What the member holds, as its next report."""
         self._turn += 1
-        return replace(held, turn=self._turn, joining=self._joining, followed=self.seen)
+        return replace(held, turn=self._turn, joining=self._joining, leaving=self._leaving, followed=self.seen)
 
     def heeds(self, target: Target) -> bool:
         """Whether it comes from the newest coordinator; an older one that still runs is not listened to."""
@@ -32,6 +33,10 @@ class Conversation:
         """
         joined, self._joining = not self._joining, False
         return joined
+
+    def leaves(self) -> None:
+        """From the next report on it says that it is about to end, in peace."""
+        self._leaving = True
 
     def followed(self, target: Target, held: Report) -> None:
         """All that could be done for the target is done. Raises RuntimeFailed if the member still does not hold it."""

@@ -82,7 +82,9 @@ class Swap:
         self._deadlines = deadlines or Deadlines()
         self._entered = entered
         self._without_replicas = without_replicas
-        self._crew: set[str] | None = None  # the replicas that were there when it began, less those that have staged
+        self._crew: set[str] | None = (
+            None  # the replicas that were there when it began, less those that have staged or say that they leave
+        )
 
     async def run(self) -> Committed:
         """Returns when every live member holds the new version; raises StageFailed when none does."""
@@ -134,11 +136,11 @@ class Swap:
         return any(map(self._failed, live)) or bool(ended) or all(map(self._staged, live))
 
     def _ended(self, reports: list[Report]) -> set[str]:
-        """The replicas that were there when it began, and have ended before they had staged."""
+        """The replicas that were there when it began, and have ended before they had staged, or had said goodbye."""
         live = _live(reports)
         if self._crew is None:
             self._crew = {report.member for report in live if report.runners}
-        self._crew -= {report.member for report in live if self._staged(report)}
+        self._crew -= {report.member for report in live if self._staged(report) or report.leaving}
         return self._crew - {report.member for report in reports}
 
 

@@ -81,6 +81,7 @@ class Report:
     `turn` counts its reports: one that was held up on the way must not replace a later one. `followed` is the last
     target that it has done all it could for. `staged` is the swap it has staged; `failed` the swap that it could not
     stage, for the reason `error`. A member that is `joining` answers nothing yet, and is not waited for.
+    One that is `leaving` will end soon, and no harm is meant by it.
     """
 
     member: str
@@ -90,6 +91,7 @@ class Report:
     followed: Seen = UNSEEN
     runners: int = 0
     joining: bool = False
+    leaving: bool = False
     epoch: int = NOTHING
     settled: int = NOTHING
     staged: str | None = None
