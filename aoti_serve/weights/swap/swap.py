@@ -82,9 +82,8 @@ class Swap:
         self._deadlines = deadlines or Deadlines()
         self._entered = entered
         self._without_replicas = without_replicas
-        self._crew: set[str] | None = (
-            None  # the replicas that were there when it began, less those that have staged or say that they leave
-        )
+        # The replicas that were there when it began, less those that have staged or say that they leave.
+        self._crew: set[str] | None = None
 
     async def run(self) -> Committed:
         """Returns when every live member holds the new version; raises StageFailed when none does."""
