@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -45,9 +44,8 @@ def as_json(findings: list[Finding]) -> str:
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
-    facts = asdict(finding)
-    facts["fault"] = {"name": finding.fault.name, "done": finding.fault.done}
-    return facts | {"lost": finding.lost}
+    fault = {"name": finding.fault.name, "done": finding.fault.done}
+    return vars(finding) | {"fault": fault, "counts": vars(finding.counts), "lost": finding.lost}
 
 
 def _verdict(finding: Finding) -> str:
