@@ -16,9 +16,8 @@ of others.
 the next free runner takes up to `max_batch_size` of them: many clients fill the batches by themselves. It is rows that
 count, not requests, and only equal trailing shapes go together. With `max_queue_delay_ms` rows wait so long for company
 even while a runner is free. While more than half a batch waits, or more than 64 requests, as many more batches as there
-are runners leave ahead, so that a runner finds the next one at its door: the way there and back may take longer than
-the run. Less than that gathers, which is worth more than the gap. The order is kept: what leaves is the batch whose
-first row goes first.
+are runners leave ahead, so that a runner finds the next at its door: the way may take longer than the run. Less than
+that gathers, which is worth more than the gap. The order is kept: what leaves is the batch whose first row goes first.
 
 **Holding.** A few clients who ask one thing after the other fall into two groups that run by turns, at twice the cost
 of a run. So the last free runner waits for those who were just answered if all of them are served sooner that way,

@@ -13,14 +13,7 @@ from uvicorn.server import ServerState
 from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.listener.exchange import Exchange
 from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter, RequestMeter
-from aoti_serve.gateway.listener.refusals import (
-    HEAD_LATE,
-    TOO_MANY_AT_ONCE,
-    TOO_MANY_CONNECTIONS,
-    UNKNOWN_CODING,
-    Refusal,
-    Refused,
-)
+from aoti_serve.gateway.listener.refusals import HEAD_LATE, TOO_MANY_AT_ONCE, TOO_MANY_CONNECTIONS, Refusal, Refused
 from aoti_serve.gateway.listener.scope import complete_scope, refusal_for
 from aoti_serve.gateway.listener.transport import unread
 from aoti_serve.gateway.listener.upgrade import parser_after_upgrade
@@ -131,8 +124,6 @@ class Connection(HttpToolsProtocol):
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
-        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            raise Refused(UNKNOWN_CODING)
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:

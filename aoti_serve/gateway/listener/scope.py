@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Iterable
 from http import HTTPStatus
 
 import httptools
 from uvicorn._types import HTTPScope
 
-from aoti_serve.gateway.listener.refusals import BAD_HOST, BAD_REQUEST, BAD_TARGET, BAD_VERSION, Refusal, Refused
+from aoti_serve.gateway.listener.refusals import (
+    BAD_HOST,
+    BAD_REQUEST,
+    BAD_TARGET,
+    BAD_VERSION,
+    UNKNOWN_CODING,
+    Refusal,
+    Refused,
+)
 
 # An ASGI extension of ours: a body may be a memoryview, which is written from where it lies.
 VIEWS = "aoti_serve.views"
@@ -20,8 +29,11 @@ def complete_scope(scope: HTTPScope, parser: httptools.HttpRequestParser, target
     version = parser.get_http_version()
     if version not in ("1.1", "1.0"):
         raise Refused(BAD_VERSION)
-    if [name for name, _ in scope["headers"]].count(b"host") != 1 and version == "1.1":
+    names = [name for name, _ in scope["headers"]]
+    if names.count(b"host") != 1 and version == "1.1":
         raise Refused(BAD_HOST)
+    if b"transfer-encoding" in names:
+        _check_codings(value for name, value in scope["headers"] if name == b"transfer-encoding")
     url = httptools.parse_url(target)
     if url.path is None:
         raise Refused(BAD_TARGET)
@@ -32,6 +44,12 @@ def complete_scope(scope: HTTPScope, parser: httptools.HttpRequestParser, target
     scope["path"] = urllib.parse.unquote(path) if "%" in path else path
     scope["raw_path"] = url.path
     scope["query_string"] = url.query or b""
+
+
+def _check_codings(values: Iterable[bytes]) -> None:
+    """The parser reads whatever ends with `chunked` as if it were nothing else."""
+    if any(value.strip().lower() != b"chunked" for value in values):
+        raise Refused(UNKNOWN_CODING)
 
 
 def refusal_for(error: httptools.HttpParserError) -> Refusal:
