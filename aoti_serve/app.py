@@ -25,7 +25,7 @@ from aoti_serve.config import (
     problems,
 )
 from aoti_serve.errors import InvalidConfig
-from aoti_serve.gateway.deployment import Gateway, ServedModel
+from aoti_serve.gateway.deployment import Gateway, ModelBinding
 from aoti_serve.gateway.http.admin import token_digest
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.token import read_token
@@ -88,7 +88,7 @@ def _certified(config: GatewayConfig) -> GatewayConfig:
     return config.model_copy(update={"tls": tls})
 
 
-def _served(config: ModelConfig, gateway: GatewayConfig) -> ServedModel:
+def _served(config: ModelConfig, gateway: GatewayConfig) -> ModelBinding:
     package = configured_package(config)
     coordinator = _deployment(Coordinator).options(
         name=coordinator_of(config.name),
@@ -103,7 +103,7 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ServedModel:
     bound = coordinator.bind(kept, package.signature, package.carries_weights, members, limits)
     replicas = _deployment(ReplicaActor).options(**_replica_options(config, package))
     served = replicas.bind(config.name, package, config.num_runners, config.previous == "keep", bound)
-    return ServedModel(_unscaled(config), package.signature, bound, served)
+    return ModelBinding(_unscaled(config), package.signature, bound, served)
 
 
 def _unscaled(config: Config) -> Config:

@@ -13,15 +13,15 @@ from urllib.parse import quote
 import httpx
 import typer
 
-from aoti_serve.cli.answers import safe
+from aoti_serve.cli.responses import safe
 from aoti_serve.errors import AdminClosed, ServerRefused, ServerUnreachable, Unavailable, UnreadableWeights
 from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path
-from aoti_serve.weights.order import Order
+from aoti_serve.weights.swap_options import SwapOptions
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CHUNK_BYTES = 2**20
 CONNECT_S = 10.0
-ANSWER_S = 30.0  # for what the server answers at once; the events show a sign of life every other second
+REQUEST_TIMEOUT_S = 30.0  # for what the server answers at once; the events show a sign of life every other second
 
 Url = Annotated[str, typer.Option(envvar="AOTI_SERVE_URL", help="Where the server answers.")]
 
@@ -41,7 +41,7 @@ class AdminClient:
         self._weights = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}/weights"
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(CONNECT_S, read=ANSWER_S),
+            timeout=httpx.Timeout(CONNECT_S, read=REQUEST_TIMEOUT_S),
             trust_env=False,
             verify=ssl.create_default_context(),  # the system's authorities, or those of SSL_CERT_FILE
         )
@@ -56,13 +56,13 @@ class AdminClient:
         """To a stored version, the previous one if None."""
         return self._change("/rollback", wait, json={} if version is None else {"version": version})
 
-    def swap_file(self, file: Path, order: Order, sent: Callable[[int], None], *, wait: bool = True) -> Any:
+    def swap_file(self, file: Path, order: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
         """Upload `file`, then wait for the swap; `sent` hears of the bytes."""
         size = file.stat().st_size
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         return self._change("", wait, params=_asked(order), headers=headers, content=_pieces(file, size, sent))
 
-    def swap_uri(self, uri: str, order: Order, *, wait: bool = True) -> Any:
+    def swap_uri(self, uri: str, order: SwapOptions, *, wait: bool = True) -> Any:
         """Let the server read the weights by itself."""
         return self._change("", wait, json={"uri": uri, **_asked(order)})
 
@@ -74,7 +74,7 @@ class AdminClient:
         ):
             if not response.is_success:
                 response.read()
-                answer_of(response)
+                answer_json(response)
             for line in response.iter_lines():
                 if line.startswith("data: "):
                     yield json.loads(line.removeprefix("data: "))
@@ -88,10 +88,10 @@ class AdminClient:
 
     def _send(self, method: str, path: str, **request: Any) -> Any:
         with _words_for_failures(self.url):
-            return answer_of(self._client.request(method, self._weights + path, **request))
+            return answer_json(self._client.request(method, self._weights + path, **request))
 
 
-def answer_of(response: httpx.Response) -> Any:
+def answer_json(response: httpx.Response) -> Any:
     """The JSON of a good answer; raises ServerRefused with the server's own text for any other."""
     if response.is_success:
         return response.json()
@@ -104,10 +104,10 @@ def answer_of(response: httpx.Response) -> Any:
     raise ServerRefused(status=response.status_code, detail=safe(detail))
 
 
-def model_names(url: str) -> list[str]:
+def served_models(url: str) -> list[str]:
     """The models that are served there."""
     with _words_for_failures(url):
-        answer = answer_of(httpx.get(f"{url.rstrip('/')}/v2/models", timeout=CONNECT_S, trust_env=False))
+        answer = answer_json(httpx.get(f"{url.rstrip('/')}/v2/models", timeout=CONNECT_S, trust_env=False))
         if not isinstance(answer, dict) or not isinstance(answer.get("models"), list):
             raise ValueError("no list of models")
     return [str(name) for name in answer["models"]]
@@ -131,7 +131,7 @@ def _why(error: Exception) -> str:
     return safe(str(error)) or type(error).__name__
 
 
-def _asked(order: Order) -> dict[str, Any]:
+def _asked(order: SwapOptions) -> dict[str, Any]:
     """What differs from the defaults, which are the server's as well."""
     return order.model_dump(exclude_defaults=True)
 

@@ -12,36 +12,40 @@ from rich.text import Text
 
 from aoti_serve.cli.commands import commands
 from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
-from aoti_serve.cli.reach import exposures, ports_table
+from aoti_serve.cli.port_table import exposures_of, ports_table
 from aoti_serve.cli.terminal import ends_on_the_spot, terminal
-from aoti_serve.launcher.cluster.address import cluster_at
+from aoti_serve.launcher.cluster.discovery import cluster_at
 from aoti_serve.launcher.cluster.settings import ray_variables
 from aoti_serve.launcher.configuration.config_file import read_config
-from aoti_serve.launcher.processes.stop import Stop
-from aoti_serve.launcher.processes.work import leave
+from aoti_serve.launcher.processes.background import leave
+from aoti_serve.launcher.processes.stop_request import StopRequest
 from aoti_serve.token import ensure_token, token_path
 
 if TYPE_CHECKING:
     from aoti_serve.launcher.server import Server  # imports Ray, which takes seconds
     from aoti_serve.model.package import Package
 
-Address = Annotated[str | None, typer.Option(help="Join this Ray cluster ('auto', or host:port); none: start one.")]
-Host = Annotated[str | None, typer.Option(help="Where gateways listen, in place of the file's `gateway.host`.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, help="In place of the file's `gateway.http_port`.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Put it in the place of another application of its name.")]
-DrainSeconds = Annotated[float, typer.Option(min=0, help="How long answers in flight may take at the end.")]
+AddressOption = Annotated[
+    str | None, typer.Option(help="Join this Ray cluster ('auto', or host:port); none: start one.")
+]
+HostOption = Annotated[str | None, typer.Option(help="Where gateways listen, in place of the file's `gateway.host`.")]
+PortOption = Annotated[int | None, typer.Option(min=1, max=65535, help="In place of the file's `gateway.http_port`.")]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Put it in the place of another application of its name.")
+]
+DrainSecondsOption = Annotated[float, typer.Option(min=0, help="How long answers in flight may take at the end.")]
 
-AT_ONCE = "once more ends it at once"
+SECOND_SIGNAL_HINT = "once more ends it at once"
 
 
 @reports_errors
 def up(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A Serve configuration, as for `serve run`.")],
-    host: Host = None,
-    port: Port = None,
-    address: Address = None,
-    replace: Replace = False,
-    drain_seconds: DrainSeconds = 30.0,
+    host: HostOption = None,
+    port: PortOption = None,
+    address: AddressOption = None,
+    replace: ReplaceOption = False,
+    drain_seconds: DrainSecondsOption = 30.0,
     as_json: AsJson = False,
 ) -> None:
     """Serve CONFIG; until Ctrl-C, SIGTERM or SIGHUP, or, on a cluster that was joined, until `aoti-serve down`.
@@ -51,14 +55,14 @@ def up(
     """
     cluster = cluster_at(address) if address is not None else None  # before Ray is imported, which reads its settings
     files = read_config(config, host, port)
-    from aoti_serve.launcher.configuration.checks import check
+    from aoti_serve.launcher.configuration.checks import check_config
 
-    packages = check(files)
+    packages = check_config(files)
     ensure_token()
     from aoti_serve.launcher.server import Server
 
     with terminal() as voice:
-        stop = Stop()
+        stop = StopRequest()
         stop.catch()
         server = Server(files, packages, stop, voice, cluster=cluster, drain_s=drain_seconds, replace=replace)
         with ends_on_the_spot(), server.running():
@@ -69,7 +73,7 @@ def up(
                 out.print(f"It stays up; take it down with {_down(server, address)}.")
                 return
             server.watch()
-            voice.say(f"stopping: answers in flight are finished first, for {drain_seconds:g} s; {AT_ONCE}")
+            voice.say(f"stopping: answers in flight are finished first, for {drain_seconds:g} s; {SECOND_SIGNAL_HINT}")
 
 
 @reports_errors
@@ -78,7 +82,7 @@ def down(
         str, typer.Option(help="The Ray cluster, host:port; 'auto' is the only one on this machine.")
     ] = "auto",
     app: Annotated[str, typer.Option(help="The Serve application.")] = "default",
-    drain_seconds: DrainSeconds = 30.0,
+    drain_seconds: DrainSecondsOption = 30.0,
 ) -> None:
     """Take an application down that `up` or `serve run` has started; a foreground `up` then ends.
 
@@ -126,7 +130,7 @@ def _say_ports(server: Server) -> None:
     found = server.listening()
     progress_out.print(ports_table(found))
     asked = [urlsplit(endpoint.url).port or 0 for endpoint in server.endpoints]
-    for warning in exposures(found, asked, token=server.token):
+    for warning in exposures_of(found, asked, token=server.token):
         progress_out.print(Text.assemble(("note: ", "yellow"), warning))
 
 

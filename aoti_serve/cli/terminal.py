@@ -10,7 +10,7 @@ from rich.status import Status
 
 from aoti_serve.cli.console import progress_out, say_error
 from aoti_serve.errors import AotiServeError
-from aoti_serve.launcher.processes.work import leave
+from aoti_serve.launcher.processes.background import leave
 
 
 class Terminal:

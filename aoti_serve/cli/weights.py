@@ -15,27 +15,26 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import ValidationError
 
-from aoti_serve.cli.answers import safe, status_of, versions_of
-from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, model_names
+from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, served_models
 from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
-from aoti_serve.cli.drawing import spaced, standing, swapped
-from aoti_serve.cli.drawing import versions as versions_table
-from aoti_serve.cli.following import Drawing, News, Screen, watch
+from aoti_serve.cli.live import ProgressBars, Screen, StatusEvent, watch
+from aoti_serve.cli.render import spaced, status_view, swap_view, versions_view
+from aoti_serve.cli.responses import safe, status_of, versions_of
 from aoti_serve.config import problems
 from aoti_serve.errors import InvalidBody, UnreadableWeights
 from aoti_serve.weights.files.index import read_index
-from aoti_serve.weights.order import Order
+from aoti_serve.weights.swap_options import SwapOptions
 
 INTERRUPTED = 130
 LABEL_LENGTH = 256
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name in the configuration.")]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Return when it has begun; it goes on on the server.")]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name in the configuration.")]
+NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return when it has begun; it goes on on the server.")]
 
 
 @reports_errors
 def swap(
-    model: Model,
+    model: ModelArgument,
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="A safetensors file, or a URI that the server reads.")
     ],
@@ -45,7 +44,7 @@ def swap(
     partial: Annotated[bool, typer.Option("--partial", help="Only changes to --base-version; the rest stays.")] = False,
     base_version: Annotated[int | None, typer.Option(help="Refuse unless this version answers.")] = None,
     no_strict: Annotated[bool, typer.Option("--no-strict", help="Pass over changes to compiled-in values.")] = False,
-    no_wait: NoWait = False,
+    no_wait: NoWaitOption = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -68,9 +67,9 @@ def swap(
 
 @reports_errors
 def rollback(
-    model: Model,
+    model: ModelArgument,
     version: Annotated[int | None, typer.Option("--to", help="A stored version; the previous one if left out.")] = None,
-    no_wait: NoWait = False,
+    no_wait: NoWaitOption = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -89,30 +88,30 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show what every model answers with, every replica's receipt, and how swaps go."""
-    clients = [AdminClient(url, name) for name in ([model] if model else model_names(url))]
+    clients = [AdminClient(url, name) for name in ([model] if model else served_models(url))]
     found = [client.status() for client in clients]
     if watching:
         _watch(clients, as_json)
     elif as_json:
         print_json(found)
     else:
-        out.print(spaced([standing(status_of(answer), time.time()) for answer in found]))
+        out.print(spaced([status_view(status_of(answer), time.time()) for answer in found]))
 
 
 @reports_errors
-def versions(model: Model, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def versions(model: ModelArgument, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List the stored versions of a model's weights."""
     client = AdminClient(url, model)
     stored = client.versions()
     if as_json:
         print_json(stored)
     else:
-        out.print(versions_table(versions_of(stored), status_of(client.status()), time.time()))
+        out.print(versions_view(versions_of(stored), status_of(client.status()), time.time()))
 
 
-def _order(**asked: Any) -> Order:
+def _order(**asked: Any) -> SwapOptions:
     try:
-        return Order.model_validate(asked)
+        return SwapOptions.model_validate(asked)
     except ValidationError as error:
         detail = problems(error.errors()).replace("base_version", "--base-version")
         raise InvalidBody(detail=safe(detail)) from error
@@ -127,7 +126,7 @@ def _name(source: str) -> str:
     return safe(PurePosixPath(path).stem)[:LABEL_LENGTH]
 
 
-def _upload(client: AdminClient, file: Path, order: Order, *, wait: bool) -> Any:
+def _upload(client: AdminClient, file: Path, order: SwapOptions, *, wait: bool) -> Any:
     """Whatever is wrong with the file, the server, the token, the name is found before all the bytes are sent."""
     if not file.is_file():
         raise UnreadableWeights(detail=f"no file at {file}; --uri if the server is to read it")
@@ -138,9 +137,9 @@ def _upload(client: AdminClient, file: Path, order: Order, *, wait: bool) -> Any
 
 
 @contextmanager
-def _drawn(client: AdminClient, upload: int = 0) -> Iterator[Drawing]:
+def _drawn(client: AdminClient, upload: int = 0) -> Iterator[ProgressBars]:
     """Ctrl-C ends the command; the server goes on with what it has begun."""
-    drawing = Drawing(client, upload)
+    drawing = ProgressBars(client, upload)
     try:
         with drawing:
             yield drawing
@@ -158,7 +157,7 @@ def _show_changed(client: AdminClient, answer: Any, started: float, begun: bool,
         return
     status = status_of(answer)
     if not begun:
-        out.print(swapped(status, time.perf_counter() - started))
+        out.print(swap_view(status, time.perf_counter() - started))
         return
     attempt = status.swap or status.last
     name = f"{attempt.action} {attempt.id}" if attempt else "it"
@@ -173,7 +172,7 @@ def _watch(clients: list[AdminClient], as_json: bool) -> None:
             watch(clients, screen.show)
 
 
-def _print_line(news: News) -> None:
+def _print_line(news: StatusEvent) -> None:
     """One status a line."""
     if news.answer is not None:
         print(json.dumps(news.answer), flush=True)

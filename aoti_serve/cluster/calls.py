@@ -9,7 +9,7 @@ from typing import Any
 from aoti_serve.errors import AotiServeError, Unavailable
 
 
-async def unwrapped(call: Awaitable[Any], seconds: float | None = None) -> Any:
+async def result_of(call: Awaitable[Any], seconds: float | None = None) -> Any:
     """Await a call; an AotiServeError raised on the other side is raised here as itself.
 
     Ray wraps it in a RayTaskError whose text is a traceback. Raises Unavailable if there is no answer in so many

@@ -15,16 +15,16 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.calls import unwrapped
+from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.names import coordinator_of
 from aoti_serve.cluster.ray_private import over_grpc
-from aoti_serve.cluster.transfer.sending import Weights, pieces_of
+from aoti_serve.cluster.transfer.upload import Weights, upload_stream
 from aoti_serve.errors import AotiServeError, Unavailable
-from aoti_serve.weights.order import Order
+from aoti_serve.weights.swap_options import SwapOptions
 
 if TYPE_CHECKING:
     from aoti_serve.cluster.status import WeightsStatus
-    from aoti_serve.cluster.transfer.pieces import Source
+    from aoti_serve.cluster.transfer.download import ChunkSource
     from aoti_serve.weights.version import Version
 
 T = TypeVar("T")
@@ -56,13 +56,15 @@ class CoordinatorClient:
     async def refused(self, facts: dict[str, str]) -> None:
         """Have an attempt audited that was turned away; it is turned away all the same if that fails."""
         with suppress(AotiServeError, RayError, RayServeException):
-            await unwrapped(self._coordinator.refused.remote(facts), NOTE_S)
+            await result_of(self._coordinator.refused.remote(facts), NOTE_S)
 
-    async def swap_uri(self, uri: str, order: Order, who: str, wait: bool = True) -> WeightsStatus:
+    async def swap_uri(self, uri: str, order: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         status: WeightsStatus = await self._call("swap_uri", uri, order, who, wait)
         return status
 
-    async def swap_bytes(self, body: AsyncIterator[Any], order: Order, who: str, wait: bool = True) -> WeightsStatus:
+    async def swap_bytes(
+        self, body: AsyncIterator[Any], order: SwapOptions, who: str, wait: bool = True
+    ) -> WeightsStatus:
         """Upload a safetensors file piece by piece, then swap to it. An upload that breaks off leaves nothing.
 
         Pieces are bytes, flat arrays of uint8, or objects that hold either.
@@ -78,7 +80,7 @@ class CoordinatorClient:
         status: WeightsStatus = await self._call("swap_upload", upload, order, who, wait)
         return status
 
-    async def _append(self, source: Source, piece: Any) -> None:
+    async def _append(self, source: ChunkSource, piece: Any) -> None:
         freight, path = source
         if isinstance(piece, ray.ObjectRef):
             await self._answer(freight.append_objects.remote(path, [piece]))
@@ -90,7 +92,7 @@ class CoordinatorClient:
 
     async def _answer(self, call: Awaitable[Any]) -> Any:
         try:
-            return await unwrapped(call)
+            return await result_of(call)
         except RayActorError as error:
             detail = (
                 f"the coordinator of model '{self._model}' is being started again; ask for the status, then try again"
@@ -98,8 +100,8 @@ class CoordinatorClient:
             raise Unavailable(detail=detail) from error
 
 
-class SwapOptions(TypedDict, total=False):
-    """The rest of an `Order`, by keyword."""
+class SwapKeywords(TypedDict, total=False):
+    """The rest of an `SwapOptions`, by keyword."""
 
     sha256: str | None
     partial: bool
@@ -120,22 +122,22 @@ class AsyncWeightsClient:
         self._client = CoordinatorClient(model, serve.get_deployment_handle(coordinator_of(model), app))
 
     async def swap(
-        self, weights: Weights, label: str = "", *, wait: bool = True, **options: Unpack[SwapOptions]
+        self, weights: Weights, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
     ) -> WeightsStatus:
         """Make every replica answer with these weights; returns when all do.
 
         `weights`: a state dict, the path of a safetensors file here, or the flat bytes of one as objects in Ray's
         object store. With `partial=True` they are changes to `base_version`. Raises an InvalidWeights, StageFailed,
-        WrongBase or SwapInProgress; nothing has changed then.
+        BaseVersionMismatch or SwapInProgress; nothing has changed then.
         """
-        order = Order(label=label, **options)
-        return await self._client.swap_bytes(pieces_of(weights), order, _who(), wait)
+        order = SwapOptions(label=label, **options)
+        return await self._client.swap_bytes(upload_stream(weights), order, _who(), wait)
 
     async def swap_uri(
-        self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapOptions]
+        self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
     ) -> WeightsStatus:
         """As `swap`, to a file under one of the model's `weights_roots`, which the coordinator reads."""
-        return await self._client.swap_uri(uri, Order(label=label, **options), _who(), wait)
+        return await self._client.swap_uri(uri, SwapOptions(label=label, **options), _who(), wait)
 
     async def rollback(self, version: int | None = None, *, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
@@ -165,13 +167,13 @@ class WeightsClient:
         self._client = self._finished(_connected(model, app))
 
     def swap(
-        self, weights: Weights, label: str = "", *, wait: bool = True, **options: Unpack[SwapOptions]
+        self, weights: Weights, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
     ) -> WeightsStatus:
         """See AsyncWeightsClient.swap."""
         return self._finished(self._client.swap(weights, label, wait=wait, **options))
 
     def swap_uri(
-        self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapOptions]
+        self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
     ) -> WeightsStatus:
         """See AsyncWeightsClient.swap_uri."""
         return self._finished(self._client.swap_uri(uri, label, wait=wait, **options))

@@ -15,13 +15,14 @@ AotiServeError                      500
 │   │   ├── UnreadableWeights, DigestMismatch
 │   │   ├── WeightsTooLarge         413  the file, its header, or the number of its tensors
 │   │   ├── UnknownTensor
-│   │   │   └── PerhapsBaked             or compiled in; this package does not tell
+│   │   │   └── UnknownOrBakedTensor  or compiled in; this package does not tell
 │   │   ├── MissingTensor, WrongTensorDtype, WrongTensorShape, UnfitTensor
 │   │   └── TiedTensorsDiffer, ConstantIsBaked
 │   ├── SwapInProgress              409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
 │   ├── BadIndexInWeights               500
-│   ├── NothingStaged, NothingToRollBack, BuiltInGone, VersionTaken, WrongBase, NoBase    409
+│   ├── NothingStaged, NothingToRollBack, BuiltInWeightsReleased, VersionTaken      409
+│   ├── BaseVersionMismatch, BaseHasNoFile                                          409
 │   ├── Superseded                  503  a newer coordinator has taken over; nothing was committed
 │   ├── NotSettled                  503  ... and completes what was committed
 │   ├── UnknownWeightsVersion       404
@@ -45,7 +46,7 @@ AotiServeError                      500
 │   ├── LinkBroken, LinkRefused          between a gateway and a replica
 │   └── ContainerClosed
 ├── DeadlineExceeded                504  the request's own timeout
-├── PoisonousRequest                500  two replicas died over it
+├── PoisonRequest                   500  two replicas died over it
 ├── ReplicaFailed                   500  a replica raised none of these
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
 └── ServerUnreachable, ServerRefused, StartFailed    what the command line meets
@@ -81,7 +82,7 @@ from aoti_serve.errors.request import (
     InvalidInputData,
     JsonTooLarge,
     MissingInput,
-    PoisonousRequest,
+    PoisonRequest,
     RepeatedOutput,
     TooManyRows,
     TooManyTensors,
@@ -118,16 +119,16 @@ from aoti_serve.errors.server import (
 )
 from aoti_serve.errors.weights import (
     BadIndexInWeights,
-    BuiltInGone,
+    BaseHasNoFile,
+    BaseVersionMismatch,
+    BuiltInWeightsReleased,
     ConstantIsBaked,
     DigestMismatch,
     InvalidWeights,
     MissingTensor,
-    NoBase,
     NothingStaged,
     NothingToRollBack,
     NotSettled,
-    PerhapsBaked,
     SourceRefused,
     StageFailed,
     StoreFailed,
@@ -135,6 +136,7 @@ from aoti_serve.errors.weights import (
     SwapInProgress,
     TiedTensorsDiffer,
     UnfitTensor,
+    UnknownOrBakedTensor,
     UnknownTensor,
     UnknownWeightsVersion,
     UnreadableWeights,
@@ -142,7 +144,6 @@ from aoti_serve.errors.weights import (
     WeightsError,
     WeightsMissing,
     WeightsTooLarge,
-    WrongBase,
     WrongTensorDtype,
     WrongTensorShape,
 )
@@ -153,8 +154,10 @@ __all__ = [
     "BadCertificate",
     "BadIndexInWeights",
     "BakedConstants",
+    "BaseHasNoFile",
+    "BaseVersionMismatch",
     "BodyTooLarge",
-    "BuiltInGone",
+    "BuiltInWeightsReleased",
     "ConstantIsBaked",
     "ContainerClosed",
     "DeadlineExceeded",
@@ -174,13 +177,11 @@ __all__ = [
     "MissingInput",
     "MissingOperators",
     "MissingTensor",
-    "NoBase",
     "NotSettled",
     "NothingStaged",
     "NothingToRollBack",
     "PackageError",
-    "PerhapsBaked",
-    "PoisonousRequest",
+    "PoisonRequest",
     "PortTaken",
     "QueueFull",
     "ReadingTooMuch",
@@ -206,6 +207,7 @@ __all__ = [
     "UnfitTensor",
     "UnknownInput",
     "UnknownModel",
+    "UnknownOrBakedTensor",
     "UnknownOutput",
     "UnknownSignature",
     "UnknownTensor",
@@ -219,7 +221,6 @@ __all__ = [
     "WeightsError",
     "WeightsMissing",
     "WeightsTooLarge",
-    "WrongBase",
     "WrongInputDtype",
     "WrongInputLength",
     "WrongInputShape",

@@ -81,7 +81,7 @@ class JsonTooLarge(
     """The JSON of a request has more bytes, or more values, than the configuration allows."""
 
 
-class PoisonousRequest(
+class PoisonRequest(
     AotiServeError,
     text="model '{model}': two replicas died over this request; is one of its values out of range, an index perhaps?",
 ):

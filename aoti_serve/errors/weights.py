@@ -33,7 +33,7 @@ class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no su
     """The weights hold a tensor that the package does not have."""
 
 
-class PerhapsBaked(
+class UnknownOrBakedTensor(
     UnknownTensor,
     text=(
         "tensor '{name}': the package has no such constant; its code does not say what was compiled in, and if this "
@@ -88,7 +88,7 @@ class StageFailed(
         return getattr(self.facts["cause"], "http_status", 500)
 
 
-class WrongBase(
+class BaseVersionMismatch(
     WeightsError,
     status=409,
     text="model '{model}': base_version {base} is not what answers, version {current} is; make the changes anew on it",
@@ -96,7 +96,7 @@ class WrongBase(
     """A partial swap, or a swap with a condition, was made on another version than the current one."""
 
 
-class NoBase(
+class BaseHasNoFile(
     WeightsError,
     status=409,
     text="model '{model}': version 0 is built into the package and in no file to change; swap in a complete file first",
@@ -137,7 +137,7 @@ class NothingToRollBack(WeightsError, status=409, text="model '{model}': no prev
     """There is no previous version."""
 
 
-class BuiltInGone(
+class BuiltInWeightsReleased(
     WeightsError,
     status=409,
     text="model '{model}': version 0 is built into the package, and replica {replica} no longer holds it; swap instead",

@@ -15,18 +15,18 @@ from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batching.batcher import Answered, Arrays, Batcher
-from aoti_serve.gateway.door import Door
-from aoti_serve.gateway.plan import Plan, Planner
-from aoti_serve.link.messages import Batch
+from aoti_serve.gateway.drain import InFlight
+from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
+from aoti_serve.link.messages import BatchMessage
 from aoti_serve.link.pool import Pool
 from aoti_serve.protocol.messages import InferResponse, model_metadata
 from aoti_serve.signature.signature import Signature
-from aoti_serve.weights.swap.target import NOTHING, Report, Target
+from aoti_serve.weights.swap.target import NO_EPOCH, Report, Target
 
 TRIES = 5  # replicas that may be behind the fence, one after the other
 
 
-class Served:
+class ServedModel:
     """One model as a gateway sees it: a member that holds no weights, only the fence and links to the replicas."""
 
     def __init__(
@@ -42,12 +42,12 @@ class Served:
         self.signature = signature
         self.weights = CoordinatorClient(config.name, coordinator)
         self.version = 0
-        self.plan = Planner(signature, limits).plan
+        self.plan = RequestChecker(signature, limits).plan
         self._gateway = gateway
         self._node = node
         self._num_runners = config.num_runners
         self._staging: str | None = None
-        self._epoch = self._settled = NOTHING
+        self._epoch = self._settled = NO_EPOCH
         batch = signature.batch
         rows = min(config.batching.max_batch_size, batch.max if batch and batch.max else sys.maxsize)
         batching = config.batching.model_copy(update={"max_batch_size": rows})
@@ -92,7 +92,7 @@ class Served:
             raise UnknownVersion(name=self.name, version=version, current=self.version)
 
     async def infer(
-        self, plan: Plan, arrays: Arrays, version: str | None = None, timeout: float | None = None
+        self, plan: CheckedRequest, arrays: Arrays, version: str | None = None, timeout: float | None = None
     ) -> InferResponse:
         """Run a checked request's rows in some batch, name the version that computed them."""
         self.check_version(version)
@@ -121,7 +121,7 @@ class Served:
         """
         for _ in range(TRIES):
             try:
-                answer = await self._pool.ask(Batch(arrays, self._epoch, timeout, self._share()))
+                answer = await self._pool.ask(BatchMessage(arrays, self._epoch, timeout, self._share()))
             except ReplicaBehind as error:
                 behind = error
             else:
@@ -136,8 +136,8 @@ class Served:
 class DataPlane:
     """All models of one gateway."""
 
-    def __init__(self, models: Sequence[Served]) -> None:
-        self.door = Door()
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        self.door = InFlight()
         self._models = {model.name: model for model in models}
         self._noting: asyncio.Task[None] | None = None
         self._noted, self._refused = 0.0, 0
@@ -168,7 +168,7 @@ class DataPlane:
     def names(self) -> list[str]:
         return sorted(self._models)
 
-    def model(self, name: str) -> Served:
+    def model(self, name: str) -> ServedModel:
         if name not in self._models:
             raise UnknownModel(name=name, known=self.names)
         return self._models[name]

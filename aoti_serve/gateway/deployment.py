@@ -11,7 +11,7 @@ from ray import serve
 
 from aoti_serve.cluster.scaling import METRIC
 from aoti_serve.config import GatewayConfig, ModelConfig
-from aoti_serve.gateway.data_plane import DataPlane, Served
+from aoti_serve.gateway.data_plane import DataPlane, ServedModel
 from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.app import build_app
 from aoti_serve.gateway.listener import Listener
@@ -22,7 +22,7 @@ YOUNG_OBJECTS = 10_000
 DRAIN_S = 30.0
 
 
-class ServedModel(NamedTuple):
+class ModelBinding(NamedTuple):
     """What a gateway needs of a model: bound deployments where it is built, handles where Serve has put it.
 
     Its `replicas` are reached over the link; they stand here so that Serve starts them with the gateway.
@@ -38,12 +38,12 @@ class Gateway:
     """Ready once it knows every model's committed version, so that it never lets an older one through."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
-        self, config: GatewayConfig, models: list[ServedModel], token_digest: str | None
+        self, config: GatewayConfig, models: list[ModelBinding], token_digest: str | None
     ) -> None:
         gc.set_threshold(YOUNG_OBJECTS)
         context, runtime = serve.get_replica_context(), ray.get_runtime_context()
         name, node = context.replica_id.unique_id, runtime.get_node_id()
-        self._plane = DataPlane([Served(name, node, m.config, m.signature, m.coordinator, config) for m in models])
+        self._plane = DataPlane([ServedModel(name, node, m.config, m.signature, m.coordinator, config) for m in models])
         self._app = build_app(self._plane, Guard(token_digest), config)
         await self._plane.join()
         self._listener: Listener | None = None

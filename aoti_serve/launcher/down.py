@@ -9,18 +9,18 @@ import time
 from ray import serve
 
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.cluster.address import Cluster, listens
 from aoti_serve.launcher.cluster.applications import delete
-from aoti_serve.launcher.cluster.connection import connected
-from aoti_serve.launcher.cluster.draining import drained, is_ours
-from aoti_serve.launcher.processes.work import Work
-from aoti_serve.launcher.voice import Voice
+from aoti_serve.launcher.cluster.connection import connect
+from aoti_serve.launcher.cluster.discovery import Cluster, listens
+from aoti_serve.launcher.cluster.draining import is_ours, wait_until_drained
+from aoti_serve.launcher.processes.background import BackgroundTask
+from aoti_serve.launcher.progress import ProgressLog
 
-POLL_S = 0.1
+DELETE_POLL_S = 0.1
 DELETE_S = 60.0
 
 
-def take_down(cluster: Cluster, name: str, drain_s: float, voice: Voice) -> None:
+def take_down(cluster: Cluster, name: str, drain_s: float, voice: ProgressLog) -> None:
     """Delete an application after its answers in flight. Raises StartFailed if the cluster has none of this name.
 
     A cluster that ends with its application, as that of a foreground `up` does, has taken it down as well. Ray may be
@@ -33,23 +33,23 @@ def take_down(cluster: Cluster, name: str, drain_s: float, voice: Voice) -> None
         deleting.set()
         delete([name])
 
-    under_way = Work(work)
-    while not under_way.wait(POLL_S) and not deleting.is_set():
+    under_way = BackgroundTask(work)
+    while not under_way.wait(DELETE_POLL_S) and not deleting.is_set():
         pass
     deadline = time.monotonic() + DELETE_S
-    while not under_way.wait(POLL_S) and listens(cluster.address) is None:
+    while not under_way.wait(DELETE_POLL_S) and listens(cluster.address) is None:
         if time.monotonic() > deadline:
             raise StartFailed(detail=f"application '{name}' is still being taken down after {DELETE_S:g} s")
     if under_way.done and (not deleting.is_set() or listens(cluster.address) is None):
         under_way.result()
 
 
-def _drain(cluster: Cluster, name: str, drain_s: float, voice: Voice) -> None:
-    connected(cluster.address)
+def _drain(cluster: Cluster, name: str, drain_s: float, voice: ProgressLog) -> None:
+    connect(cluster.address)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     found = serve.status().applications
     if name not in found:
         there = ", ".join(found) or "none"
         raise StartFailed(detail=f"no application '{name}' on the Ray cluster at {cluster.address}; it has {there}")
-    if is_ours(found[name].deployments) and not drained([name], drain_s, voice):
+    if is_ours(found[name].deployments) and not wait_until_drained([name], drain_s, voice):
         voice.say(f"{drain_s:g} s are over: what is in flight is cut")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 RUNNING = "RUNNING"
 
 
-class Crew(NamedTuple):
+class DeploymentReplicas(NamedTuple):
     """The replicas of one deployment: how many there shall be, and the ids of those that run."""
 
     target: int
@@ -18,31 +18,33 @@ class Crew(NamedTuple):
         return f"{len(self.running)} of {self.target} run"
 
 
-class View(NamedTuple):
+class ServerView(NamedTuple):
     """What Serve says of some applications: each one's status and message, and the crews of its deployments."""
 
     states: dict[str, tuple[str, str]]
-    crews: dict[tuple[str, str], Crew]
+    crews: dict[tuple[str, str], DeploymentReplicas]
 
 
-def view_of(details: Mapping[str, Any], names: Collection[str]) -> View:
+def view_of(details: Mapping[str, Any], names: Collection[str]) -> ServerView:
     """From Serve's details of its instance."""
     found = {name: entry for name, entry in details.get("applications", {}).items() if name in names}
     states = {name: (_word(entry["status"]), str(entry["message"])) for name, entry in found.items()}
     crews = {
-        (name, deployment): Crew(entry.get("target_num_replicas") or 0, _running(entry.get("replicas", [])))
+        (name, deployment): DeploymentReplicas(
+            entry.get("target_num_replicas") or 0, _running(entry.get("replicas", []))
+        )
         for name, application in found.items()
         for deployment, entry in application["deployments"].items()
     }
-    return View(states, crews)
+    return ServerView(states, crews)
 
 
-def news(before: View, after: View) -> list[str]:
+def changes_between(before: ServerView, after: ServerView) -> list[str]:
     """In the order: who is gone, who is there again, how the applications are."""
     return [*_crew_news(before, after), *_state_news(before, after)]
 
 
-def _crew_news(before: View, after: View) -> Iterator[str]:
+def _crew_news(before: ServerView, after: ServerView) -> Iterator[str]:
     for key, now in after.crews.items():
         then = before.crews.get(key)
         if then is None:
@@ -55,7 +57,7 @@ def _crew_news(before: View, after: View) -> Iterator[str]:
             yield f"{key[1]}: {now} again"
 
 
-def _state_news(before: View, after: View) -> Iterator[str]:
+def _state_news(before: ServerView, after: ServerView) -> Iterator[str]:
     for name, (state, message) in after.states.items():
         then = before.states.get(name, (state, ""))[0]
         if state == then:

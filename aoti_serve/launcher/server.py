@@ -8,25 +8,25 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.cluster.address import Cluster, asks_token, exposed_token
 from aoti_serve.launcher.cluster.applications import Applications, instance_details
-from aoti_serve.launcher.cluster.connection import connected, metrics_of
+from aoti_serve.launcher.cluster.connection import connect, metrics_of
+from aoti_serve.launcher.cluster.discovery import Cluster, asks_token, exposed_token
 from aoti_serve.launcher.cluster.settings import prepare_for_ray
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
 from aoti_serve.launcher.configuration.demand import shortage
 from aoti_serve.launcher.configuration.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
-from aoti_serve.launcher.farewell import Farewell
-from aoti_serve.launcher.news import View
-from aoti_serve.launcher.processes.family import Family
-from aoti_serve.launcher.processes.listening import Listener, listeners
-from aoti_serve.launcher.processes.ports import require_free
-from aoti_serve.launcher.processes.stop import Stop
-from aoti_serve.launcher.processes.work import Work, leave
-from aoti_serve.launcher.voice import Voice
-from aoti_serve.launcher.watch import Watch, seen
+from aoti_serve.launcher.monitor import ServerMonitor, view_now
+from aoti_serve.launcher.news import ServerView
+from aoti_serve.launcher.processes.background import BackgroundTask, leave
+from aoti_serve.launcher.processes.free_ports import require_free
+from aoti_serve.launcher.processes.listening_ports import ListeningPort, listening_ports
+from aoti_serve.launcher.processes.process_tree import ProcessTree
+from aoti_serve.launcher.processes.stop_request import StopRequest
+from aoti_serve.launcher.progress import ProgressLog
+from aoti_serve.launcher.shutdown import Shutdown
 from aoti_serve.model.package import Package
 
-POLL_S = 0.1
+SERVER_POLL_S = 0.1
 WATCH_S = 2.0
 
 
@@ -41,8 +41,8 @@ class Server:
         self,
         config: ConfigFile,
         packages: Mapping[str, Package],
-        stop: Stop,
-        voice: Voice,
+        stop: StopRequest,
+        voice: ProgressLog,
         *,
         cluster: Cluster | None,
         drain_s: float,
@@ -58,10 +58,10 @@ class Server:
         self._cluster = cluster
         self._replace = replace
         self._leave_running = False
-        self._ready: View | None = None
+        self._ready: ServerView | None = None
         self._applications = Applications(config)
-        self._family = Family()
-        self._farewell = Farewell(self._applications, self._family, stop, voice, drain_s=drain_s, joined=self.joined)
+        self._family = ProcessTree()
+        self._farewell = Shutdown(self._applications, self._family, stop, voice, drain_s=drain_s, joined=self.joined)
 
     @property
     def joined(self) -> bool:
@@ -94,7 +94,7 @@ class Server:
 
     def watch(self) -> None:
         """Tell what happens; return when it is asked to stop, or when the applications or the cluster are gone."""
-        watch = Watch(self.config.names, self._voice, first=self._ready)
+        watch = ServerMonitor(self.config.names, self._voice, first=self._ready)
         while not self._stop.wait(WATCH_S):
             self._family.see()
             if not self._family.whole:
@@ -104,7 +104,7 @@ class Server:
                 self._voice.say("somebody has taken the applications down")
                 return
 
-    def listening(self) -> list[Listener]:
+    def listening(self) -> list[ListeningPort]:
         """What the processes that were started here listen on, and for what."""
         self._family.see()
         known = {
@@ -112,7 +112,7 @@ class Server:
             urlsplit(f"//{self.dashboard}").port: "Ray's dashboard",
             urlsplit(self.metrics).port: "metrics for Prometheus",
         }
-        return listeners(self._family.alive(), {port: text for port, text in known.items() if port})
+        return listening_ports(self._family.alive(), {port: text for port, text in known.items() if port})
 
     def _require_ports(self) -> None:
         for application in self.config.ours:
@@ -124,8 +124,8 @@ class Server:
             require_free(*self.config.proxy_address, way_out)
 
     def _start_unless_asked_to_stop(self) -> None:
-        work = Work(self._start, parent=not self.joined)
-        while not work.wait(POLL_S):
+        work = BackgroundTask(self._start, parent=not self.joined)
+        while not work.wait(SERVER_POLL_S):
             self._family.see()
             if self._stop.asked:
                 self._voice.say("stopping, before it was ready")
@@ -139,7 +139,7 @@ class Server:
         from ray.serve.config import HTTPOptions
 
         self._voice.progress("starting Ray" if not self.joined else "joining the Ray cluster")
-        context = connected(self._cluster.address if self._cluster else "local")
+        context = connect(self._cluster.address if self._cluster else "local")
         self.dashboard = context.dashboard_url or "not running"
         self.ray = context.address_info["address"]
         self.metrics = metrics_of(context.address_info["node_id"])
@@ -152,7 +152,7 @@ class Server:
         serve.start(proxy_location=self.config.proxies, http_options=HTTPOptions(host=host, port=port))
         self._applications.deploy(replace=self._replace)
         self._wait_ready()
-        self._ready = seen(self.config.names)
+        self._ready = view_now(self.config.names)
 
     def _require_room(self) -> None:
         """Ray would let replicas wait for cores for ever, without a word; another's cluster may grow."""
@@ -165,7 +165,7 @@ class Server:
             self._voice.say(f"note: {reason}: some replicas will wait until there is more")
 
     def _wait_ready(self) -> None:
-        while not self._stop.wait(POLL_S):
+        while not self._stop.wait(SERVER_POLL_S):
             running, progress = self._applications.running()
             self._voice.progress(f"starting: {progress}")
             if running and self._answer():

@@ -8,16 +8,16 @@ from itertools import count
 
 from aoti_serve.address import Address
 from aoti_serve.errors import AotiServeError, LinkBroken, ReplicaDied
-from aoti_serve.link.connection import Connection
+from aoti_serve.link.connection import LinkConnection
 from aoti_serve.link.frames import Frame, Kind
-from aoti_serve.link.handshake import GREETING, PROOF, confirmed, introduction
-from aoti_serve.link.messages import Answer, Batch, answer_of, batch_bytes, failure_of
+from aoti_serve.link.handshake import GREETING, PROOF, check_confirmation, introduction
+from aoti_serve.link.messages import AnswerMessage, BatchMessage, answer_of, batch_bytes, failure_of
 
 # Ticks without a word of the replica, which beats once a tick: then it gets no new batch, or is given up for dead.
 QUIET, STOPPED = 4, 20
 
 
-class Link(Connection):
+class Link(LinkConnection):
     """Batches go, answers come, many at a time. Lives in the gateway's event loop.
 
     `leaving` counts the ticks since the replica wanted to go; it still answers until it is let go. Silence is counted
@@ -31,7 +31,7 @@ class Link(Connection):
         self._gone = False
         self._model = model
         self._gateway = gateway
-        self._calls: dict[int, Future[Answer]] = {}
+        self._calls: dict[int, Future[AnswerMessage]] = {}
         self._numbers = count(1)
         self._silent = 0
         self._others = 0  # batches of other gateways, as far as the replica has told
@@ -46,13 +46,13 @@ class Link(Connection):
         """Batches in hand over there for each runner."""
         return (len(self._calls) + self._others) / self.address.runners
 
-    async def ask(self, batch: Batch) -> Answer:
+    async def ask(self, batch: BatchMessage) -> AnswerMessage:
         """Have a batch run. Raises what the replica has raised, and ReplicaDied if the link ends before the answer.
 
         The batch's arrays must not change before it has been answered. Whoever is cancelled tells the replica so.
         """
         call = next(self._numbers)
-        answer: Future[Answer] = asyncio.get_running_loop().create_future()
+        answer: Future[AnswerMessage] = asyncio.get_running_loop().create_future()
         self._calls[call] = answer
         try:
             self.outgoing.send(Kind.BATCH, call, batch_bytes(batch))
@@ -110,10 +110,10 @@ class Link(Connection):
         self.expect(PROOF, lambda proof: self._confirm(theirs, mine, proof))
 
     def _confirm(self, theirs: bytes, mine: bytes, proof: bytes) -> None:
-        confirmed(self.address.key, theirs, mine, proof)
+        check_confirmation(self.address.key, theirs, mine, proof)
         self.establish()
 
-    def _settle(self, answer: Future[Answer] | None, frame: Frame) -> None:
+    def _settle(self, answer: Future[AnswerMessage] | None, frame: Frame) -> None:
         if answer is None or answer.done():  # nobody waits for it any more
             return
         if frame.kind is Kind.ANSWER:
@@ -122,7 +122,7 @@ class Link(Connection):
             answer.set_exception(failure_of(frame.message))
 
 
-async def connected(model: str, address: Address, gateway: str, node: str) -> Link:
+async def connect_link(model: str, address: Address, gateway: str, node: str) -> Link:
     """A link to the replica at `address`, from a gateway on `node`. Raises OSError or LinkRefused."""
     loop = asyncio.get_running_loop()
 

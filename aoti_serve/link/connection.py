@@ -13,13 +13,13 @@ from aoti_serve.link.frames import PART, Frame
 from aoti_serve.link.incoming import Incoming
 from aoti_serve.link.outgoing import Outgoing
 
-HANDSHAKE_S = 5.0
+LINK_HANDSHAKE_S = 5.0
 SOCKET_BYTES = 2**20  # measured: with less a large message waits for the other end's wake-ups, more is no quicker
 
 Step = Callable[[bytes], None]
 
 
-class Connection(asyncio.BufferedProtocol, ABC):
+class LinkConnection(asyncio.BufferedProtocol, ABC):
     """Runs in an event loop. `established` is done once the handshake is, `closed` once all is over."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
         self.outgoing = Outgoing(self.transport)
         self.transport.set_write_buffer_limits(PART)
         _widened(transport.get_extra_info("socket"))
-        self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_S, self._late)
+        self._timer = asyncio.get_running_loop().call_later(LINK_HANDSHAKE_S, self._late)
         self.begin()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -100,7 +100,7 @@ class Connection(asyncio.BufferedProtocol, ABC):
             self._step(bytes(self._hello))
 
     def _late(self) -> None:
-        self.abort(LinkRefused(detail=f"the other end has not introduced itself within {HANDSHAKE_S:g} s"))
+        self.abort(LinkRefused(detail=f"the other end has not introduced itself within {LINK_HANDSHAKE_S:g} s"))
 
     def _not_yet(self, _: bytes) -> None:
         raise LinkRefused(detail="the other end speaks before it is asked")

@@ -12,7 +12,7 @@ PREFIX, SOCKET = "aoti-link-", "link"
 STARTING_S = 60.0  # between its socket's file and its first connection a replica looks like a dead one
 
 
-def private_folder() -> Path:
+def socket_folder() -> Path:
     """A new folder that only this user may enter. Those of this user in which nobody listens any more are removed."""
     made = Path(tempfile.mkdtemp(prefix=PREFIX))
     for folder in made.parent.glob(f"{PREFIX}*"):

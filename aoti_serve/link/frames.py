@@ -24,7 +24,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
 
-HEADER = Struct("<IBxHQQ")
+FRAME_HEADER = Struct("<IBxHQQ")
 PART = 2**20
 MOST_BYTES = 2**33  # of one message: beyond what any batch holds, so it is no batch
 MOST_BUSY = 2**16 - 1
@@ -55,4 +55,4 @@ class Frame(NamedTuple):
 
 
 def header(kind: Kind, call: int = 0, *, length: int = 0, total: int = 0, busy: int = 0) -> bytes:
-    return HEADER.pack(length, kind, min(busy, MOST_BUSY), call, total)
+    return FRAME_HEADER.pack(length, kind, min(busy, MOST_BUSY), call, total)

@@ -35,27 +35,27 @@ def greeting() -> bytes:
 
 def introduction(key: bytes, name: str, theirs: bytes) -> bytes:
     """The gateway's answer to a replica's greeting. Raises LinkRefused if that is of another version."""
-    check(theirs)
+    check_greeting(theirs)
     ours, named = greeting(), name.encode()[:NAME].ljust(NAME, b"\0")
     return INTRODUCTION.pack(ours, named, _proof(key, b"gateway", ours, theirs, named))
 
 
-def introduced(key: bytes, ours: bytes, answer: bytes) -> tuple[str, bytes]:
+def read_introduction(key: bytes, ours: bytes, answer: bytes) -> tuple[str, bytes]:
     """The name of the gateway that sent this introduction, and what to answer. Raises LinkRefused."""
     theirs, named, proof = INTRODUCTION.unpack(answer)
-    check(theirs)
+    check_greeting(theirs)
     if not hmac.compare_digest(proof, _proof(key, b"gateway", theirs, ours, named)):
         raise LinkRefused(detail="a gateway does not know this replica's key")
     return named.rstrip(b"\0").decode(errors="replace"), _proof(key, b"replica", theirs, ours)
 
 
-def confirmed(key: bytes, theirs: bytes, ours: bytes, proof: bytes) -> None:
+def check_confirmation(key: bytes, theirs: bytes, ours: bytes, proof: bytes) -> None:
     """Raises LinkRefused if who answered the introduction is not the replica."""
     if not hmac.compare_digest(proof, _proof(key, b"replica", ours[: GREETING.size], theirs)):
         raise LinkRefused(detail="a replica does not know its own key")
 
 
-def check(theirs: bytes) -> None:
+def check_greeting(theirs: bytes) -> None:
     """Raises LinkRefused if the other end speaks something else."""
     magic, version, _ = GREETING.unpack(theirs)
     if magic != MAGIC:

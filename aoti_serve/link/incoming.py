@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aoti_serve.errors import LinkBroken
-from aoti_serve.link.frames import HEADER, KINDS, MOST_BYTES, PART, WITH_MESSAGE, Frame, Kind
+from aoti_serve.link.frames import FRAME_HEADER, KINDS, MOST_BYTES, PART, WITH_MESSAGE, Frame, Kind
 from aoti_serve.link.memory import MEMORY
 
 SCRATCH = 16 * 2**10
-NOTHING = memoryview(b"")
+NO_BYTES = memoryview(b"")
 
 
 class Message:
@@ -51,7 +51,7 @@ class Incoming:
             self._fill(self._call, nbytes)
             return
         self._end += nbytes
-        while not self._left and self._end - self._start >= HEADER.size:
+        while not self._left and self._end - self._start >= FRAME_HEADER.size:
             self._frame()
         self._scratch[: self._end - self._start] = self._scratch[self._start : self._end]
         self._start, self._end = 0, self._end - self._start
@@ -62,15 +62,15 @@ class Incoming:
 
     def _frame(self) -> None:
         """Take the header at the start of the scratch memory, and what is there of its part."""
-        length, code, busy, call, total = HEADER.unpack_from(self._scratch, self._start)
-        self._start += HEADER.size
+        length, code, busy, call, total = FRAME_HEADER.unpack_from(self._scratch, self._start)
+        self._start += FRAME_HEADER.size
         kind = KINDS.get(code)
         if kind in WITH_MESSAGE:
             self._begin(Kind(code), call, busy, length, total)
         elif kind is not Kind.MORE:
             if kind is None or length:
                 raise LinkBroken(detail=f"a frame of kind {code} with {length} bytes")
-            self._deliver(Frame(kind, call, busy, NOTHING))
+            self._deliver(Frame(kind, call, busy, NO_BYTES))
             return
         message = self._messages.get(call)
         if message is None or not 0 < length <= min(PART, len(message.view) - message.filled):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ALIGNMENT = 64  # bytes: what compiled code and cards like best
+MEMORY_ALIGNMENT = 64  # bytes: what compiled code and cards like best
 LARGE = 2**18
 KEPT_BYTES = 2**28
 
@@ -25,10 +25,12 @@ class Memory:
         self._references = references
 
     def take(self, nbytes: int) -> memoryview:
-        """Writable memory that begins at a multiple of `ALIGNMENT`; free again when the last view of it has gone."""
+        """Writable memory that begins at a multiple of `MEMORY_ALIGNMENT`; free again when the last view of it has
+        gone.
+        """
         if nbytes < LARGE:
-            return _aligned(np.empty(nbytes + ALIGNMENT, np.uint8), nbytes)
-        return _aligned(self._used_again(nbytes + ALIGNMENT), nbytes)
+            return _aligned(np.empty(nbytes + MEMORY_ALIGNMENT, np.uint8), nbytes)
+        return _aligned(self._used_again(nbytes + MEMORY_ALIGNMENT), nbytes)
 
     def _used_again(self, nbytes: int) -> NDArray[np.uint8]:
         for index in range(len(self._kept)):
@@ -46,7 +48,7 @@ class Memory:
 
 
 def _aligned(memory: NDArray[np.uint8], nbytes: int) -> memoryview:
-    skipped = -memory.__array_interface__["data"][0] % ALIGNMENT
+    skipped = -memory.__array_interface__["data"][0] % MEMORY_ALIGNMENT
     return memory[skipped : skipped + nbytes].data
 
 

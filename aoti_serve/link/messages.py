@@ -22,33 +22,33 @@ from numpy.typing import NDArray
 
 import aoti_serve.errors
 from aoti_serve.errors import AotiServeError, LinkBroken, ReplicaFailed
-from aoti_serve.link.memory import ALIGNMENT
-from aoti_serve.link.outgoing import Buffer
+from aoti_serve.link.memory import MEMORY_ALIGNMENT
+from aoti_serve.link.outgoing import ByteBuffer
 from aoti_serve.signature.tensors import DTYPES
 
 BATCH = Struct("<qddI")
 ANSWER = Struct("<qqI")
-PADDING = bytes(ALIGNMENT)
+PADDING = bytes(MEMORY_ALIGNMENT)
 KNOWN = {np.dtype(dtype.numpy).str.encode(): np.dtype(dtype.numpy) for dtype in DTYPES.values()}
-MANY = 1024
+MANY_ARRAYS = 1024
 
-Arrays = Sequence[NDArray[Any]]
+BatchArrays = Sequence[NDArray[Any]]
 Specs = tuple[tuple[np.dtype[Any], tuple[int, ...]], ...]
 
 
-class Batch(NamedTuple):
+class BatchMessage(NamedTuple):
     """Rows to run on weights no older than epoch `fence`, within `timeout` seconds if it is not None.
 
     `rows` is how many rows its gateway has in hand for each replica: what waits there, too.
     """
 
-    arrays: Arrays
+    arrays: BatchArrays
     fence: int
     timeout: float | None = None
     rows: float = 0.0
 
 
-class Answer(NamedTuple):
+class AnswerMessage(NamedTuple):
     """One run's outputs in the signature's order, the version that computed them, and since which epoch it answers."""
 
     version: int
@@ -56,27 +56,27 @@ class Answer(NamedTuple):
     outputs: list[NDArray[Any]]
 
 
-def batch_bytes(batch: Batch) -> list[Buffer]:
+def batch_bytes(batch: BatchMessage) -> list[ByteBuffer]:
     table = _table(batch.arrays)
     timeout = math.nan if batch.timeout is None else batch.timeout
     return _message(BATCH.pack(batch.fence, timeout, batch.rows, len(table)) + table, batch.arrays)
 
 
-def batch_of(message: memoryview) -> Batch:
+def batch_of(message: memoryview) -> BatchMessage:
     """Its arrays are views of the message. Raises LinkBroken."""
     fence, timeout, rows, size = _unpacked(BATCH, message)
-    return Batch(_arrays(message, BATCH.size, size), fence, None if math.isnan(timeout) else timeout, rows)
+    return BatchMessage(_arrays(message, BATCH.size, size), fence, None if math.isnan(timeout) else timeout, rows)
 
 
-def answer_bytes(answer: Answer) -> list[Buffer]:
+def answer_bytes(answer: AnswerMessage) -> list[ByteBuffer]:
     table = _table(answer.outputs)
     return _message(ANSWER.pack(answer.version, answer.epoch, len(table)) + table, answer.outputs)
 
 
-def answer_of(message: memoryview) -> Answer:
+def answer_of(message: memoryview) -> AnswerMessage:
     """Its outputs are views of the message. Raises LinkBroken."""
     version, epoch, size = _unpacked(ANSWER, message)
-    return Answer(version, epoch, _arrays(message, ANSWER.size, size))
+    return AnswerMessage(version, epoch, _arrays(message, ANSWER.size, size))
 
 
 def failure_bytes(error: BaseException) -> bytes:
@@ -95,28 +95,28 @@ def failure_of(message: memoryview) -> AotiServeError:
     return ReplicaFailed(raised=found.get("raised") or found.get("error"), detail=found.get("detail", ""))
 
 
-def _message(head: bytes, arrays: Arrays) -> list[Buffer]:
-    buffers: list[Buffer] = [head + PADDING[: -len(head) % ALIGNMENT]]
+def _message(head: bytes, arrays: BatchArrays) -> list[ByteBuffer]:
+    buffers: list[ByteBuffer] = [head + PADDING[: -len(head) % MEMORY_ALIGNMENT]]
     for array in arrays:
         if array.nbytes:
             buffers.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-            if padding := -array.nbytes % ALIGNMENT:
+            if padding := -array.nbytes % MEMORY_ALIGNMENT:
                 buffers.append(PADDING[:padding])
     return buffers
 
 
-def _table(arrays: Arrays) -> bytes:
+def _table(arrays: BatchArrays) -> bytes:
     return _encoded(tuple([(array.dtype, array.shape) for array in arrays]))
 
 
-@lru_cache(MANY)
+@lru_cache(MANY_ARRAYS)
 def _encoded(specs: Specs) -> bytes:
     return b"".join(
         dtype.str.encode() + bytes([len(shape)]) + Struct(f"<{len(shape)}Q").pack(*shape) for dtype, shape in specs
     )
 
 
-@lru_cache(MANY)
+@lru_cache(MANY_ARRAYS)
 def _decoded(table: bytes) -> Specs:
     specs, at = [], 0
     while at < len(table):
@@ -130,7 +130,7 @@ def _arrays(message: memoryview, start: int, size: int) -> list[NDArray[Any]]:
     arrays, at = [], start + size
     try:
         for dtype, shape in _decoded(bytes(message[start:at])):
-            at += -at % ALIGNMENT
+            at += -at % MEMORY_ALIGNMENT
             arrays.append(np.ndarray(shape, dtype, message, at))
             at += arrays[-1].nbytes
     except (KeyError, IndexError, ValueError, TypeError, OverflowError, StructError) as error:

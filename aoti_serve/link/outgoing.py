@@ -8,16 +8,16 @@ from typing import Protocol
 
 from aoti_serve.link.frames import PART, Kind, header
 
-JOINED = 16 * 2**10  # below this one copy costs less than several buffers
-Buffer = bytes | memoryview
+JOINED_FRAME_BYTES = 16 * 2**10  # below this one copy costs less than several buffers
+ByteBuffer = bytes | memoryview
 
 
 class Transport(Protocol):
     """What is used of asyncio's."""
 
-    def write(self, data: Buffer) -> None: ...
+    def write(self, data: ByteBuffer) -> None: ...
 
-    def writelines(self, list_of_data: list[Buffer]) -> None: ...
+    def writelines(self, list_of_data: list[ByteBuffer]) -> None: ...
 
 
 class Outgoing:
@@ -30,18 +30,18 @@ class Outgoing:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.full = False
-        self._waiting: dict[int, Iterator[list[Buffer]]] = {}
+        self._waiting: dict[int, Iterator[list[ByteBuffer]]] = {}
         self._turns: deque[int] = deque()
 
     def signal(self, kind: Kind, call: int = 0, busy: int = 0) -> None:
         """A frame without a message."""
         self._transport.write(header(kind, call, busy=busy))
 
-    def send(self, kind: Kind, call: int, message: Sequence[Buffer], busy: int = 0) -> None:
+    def send(self, kind: Kind, call: int, message: Sequence[ByteBuffer], busy: int = 0) -> None:
         """A message, given as the buffers of which it is made."""
         total = sum(map(len, message))
         head = header(kind, call, length=min(total, PART), total=total, busy=busy)
-        if total <= JOINED:
+        if total <= JOINED_FRAME_BYTES:
             self._transport.write(b"".join([head, *message]))
         elif total <= PART:
             self._transport.writelines([head, *message])
@@ -72,9 +72,9 @@ class Outgoing:
                 self._transport.writelines(part)
 
 
-def frames(head: bytes, call: int, message: Sequence[Buffer], total: int) -> Iterator[list[Buffer]]:
+def frames(head: bytes, call: int, message: Sequence[ByteBuffer], total: int) -> Iterator[list[ByteBuffer]]:
     """A large message frame by frame."""
-    frame: list[Buffer] = [head]
+    frame: list[ByteBuffer] = [head]
     room = PART
     for buffer in message:
         view = memoryview(buffer)

@@ -10,15 +10,15 @@ from collections.abc import Callable, Collection
 
 from aoti_serve.address import Address
 from aoti_serve.errors import LinkRefused
-from aoti_serve.link.client import Link, connected
-from aoti_serve.link.messages import Answer, Batch
+from aoti_serve.link.client import Link, connect_link
+from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.server import BEAT_S
 
 logger = logging.getLogger("ray.serve")
 FIRST_S, LONGEST_S = 0.05, 2.0  # between two tries to connect
 # Ticks that the last replica of all is still used after it has said that it leaves: Serve, which ends an application's
 # gateways at the same time, may not have told this one yet.
-PATIENCE = 8
+POOL_PATIENCE = 8
 
 
 class Pool:
@@ -52,7 +52,7 @@ class Pool:
         for replica in self._addresses.keys() - self._keepers.keys():
             self._keepers[replica] = loop.create_task(self._keep(replica))
 
-    async def ask(self, batch: Batch) -> Answer:
+    async def ask(self, batch: BatchMessage) -> AnswerMessage:
         """Have it run by the replica that has the least to do. Waits while there is none.
 
         Raises what the replica has raised, and ReplicaDied if it has ended, or was stopped, before it has answered.
@@ -87,7 +87,7 @@ class Pool:
         pause = FIRST_S
         while (address := self._addresses.get(replica)) is not None:
             try:
-                self._links[replica] = link = await connected(self._model, address, self._gateway, self._node)
+                self._links[replica] = link = await connect_link(self._model, address, self._gateway, self._node)
             except (OSError, LinkRefused) as error:
                 if pause == LONGEST_S:  # not for one that has just died
                     logger.warning(f"no link to replica {replica}: {error}")
@@ -117,7 +117,7 @@ class Pool:
         """Let replicas leave that others can stand in for, and all after a while, unless this gateway leaves, too."""
         willing = self._willing()
         for link in self._links.values():
-            if link.leaving and (link not in willing or (link.leaving > PATIENCE and not self._draining)):
+            if link.leaving and (link not in willing or (link.leaving > POOL_PATIENCE and not self._draining)):
                 link.let_go()
 
     def _look(self) -> None:

@@ -9,16 +9,16 @@ from asyncio import Task
 from collections.abc import Awaitable, Callable
 
 from aoti_serve.errors import LinkBroken
-from aoti_serve.link.connection import Connection
-from aoti_serve.link.folder import SOCKET, private_folder
+from aoti_serve.link.connection import LinkConnection
+from aoti_serve.link.folder import SOCKET, socket_folder
 from aoti_serve.link.frames import Frame, Kind
-from aoti_serve.link.handshake import INTRODUCTION, greeting, introduced, key
-from aoti_serve.link.messages import Answer, Batch, answer_bytes, batch_of, failure_bytes
+from aoti_serve.link.handshake import INTRODUCTION, greeting, key, read_introduction
+from aoti_serve.link.messages import AnswerMessage, BatchMessage, answer_bytes, batch_of, failure_bytes
 
 logger = logging.getLogger("ray.serve")
 BEAT_S = 0.25
 
-Run = Callable[[str, Batch], Awaitable[Answer]]
+BatchHandler = Callable[[str, BatchMessage], Awaitable[AnswerMessage]]
 
 
 class LinkServer:
@@ -28,11 +28,11 @@ class LinkServer:
     any more. `key` is what a gateway must know.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: BatchHandler) -> None:
         self.key = key()
         self.run = run
         self.busy = 0
-        self._folder = private_folder()  # nobody else can even connect
+        self._folder = socket_folder()  # nobody else can even connect
         self._listeners: list[asyncio.Server] = []
         self._links: set[ReplicaEnd] = set()
         self._leaving = False
@@ -110,7 +110,7 @@ class LinkServer:
                 link.beat()
 
 
-class ReplicaEnd(Connection):
+class ReplicaEnd(LinkConnection):
     """One gateway's connection, as the replica sees it."""
 
     def __init__(self, server: LinkServer) -> None:
@@ -151,7 +151,7 @@ class ReplicaEnd(Connection):
         self._server.ended(self)
 
     def _introduce(self, mine: bytes, answer: bytes) -> None:
-        self._gateway, proof = introduced(self._server.key, mine, answer)
+        self._gateway, proof = read_introduction(self._server.key, mine, answer)
         self.transport.write(proof)
         self.establish()
         self._server.opened(self)
@@ -171,7 +171,7 @@ class ReplicaEnd(Connection):
         if call in self._tasks:
             self._tasks[call].cancel()
 
-    async def _answer(self, call: int, batch: Batch) -> None:
+    async def _answer(self, call: int, batch: BatchMessage) -> None:
         try:
             kind, message = Kind.ANSWER, answer_bytes(await self._server.run(self._gateway, batch))
         except Exception as error:

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from aoti_serve.model.device import CHUNK, CpuDevice, HostBlock
-from aoti_serve.model.readable import in_bytes
+from aoti_serve.model.tensor_memory import bytes_of
 from aoti_serve.model.variants import Variants
 from aoti_serve.signature.constants import ConstantSpec
 
-ALIGNMENT = 64  # bytes; AOTI_CONST_ALIGNMENT, to which the library's own sizes are padded as well
+BUFFER_ALIGNMENT = 64  # bytes; AOTI_CONST_ALIGNMENT, to which the library's own sizes are padded as well
 
 
-class Buffer:
+class ConstantBuffer:
     """One value for every constant, in one block: `tensors` are views of it, the same objects for ever.
 
     `registered` says whether the runtime knows them where they are.
@@ -70,7 +70,7 @@ class Buffer:
 
     def fill_bytes(self, name: str, at: int, source: NDArray[np.uint8]) -> None:
         """Copy some of a constant's bytes, from its `at`th on, in bounded steps; its elements lie in order there."""
-        whole = in_bytes(self.tensors[name])
+        whole = bytes_of(self.tensors[name])
         for start in range(0, len(source), CHUNK):
             part = source[start : start + CHUNK]
             self._device.copy_bytes(whole[at + start : at + start + len(part)], part)
@@ -86,7 +86,7 @@ class Buffers:
         self._load = load
         self._device = device
         self.runtime = load()
-        self.active, self.inactive = Buffer(constants, device), Buffer(constants, device)
+        self.active, self.inactive = ConstantBuffer(constants, device), ConstantBuffer(constants, device)
 
     @property
     def nbytes(self) -> int:
@@ -102,7 +102,7 @@ class Buffers:
         return dict(self.active.tensors)
 
     @contextmanager
-    def refilled(self) -> Iterator[Buffer]:
+    def refilled(self) -> Iterator[ConstantBuffer]:
         """The inactive buffer, to be given every constant while the active one goes on answering; freed if it fails."""
         try:
             self._device.settled()
@@ -128,7 +128,7 @@ class Buffers:
         self.runtime.free_inactive()
         self.inactive.free()
 
-    def rebuild(self, active: Buffer, answers: bool) -> None:
+    def rebuild(self, active: ConstantBuffer, answers: bool) -> None:
         """Load the runtime anew, over `active` if that `answers`; nobody may be running."""
         if active is not self.active:
             self.active, self.inactive = self.inactive, self.active
@@ -153,7 +153,7 @@ class Buffers:
 
 
 def padded(nbytes: int) -> int:
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+    return -(-nbytes // BUFFER_ALIGNMENT) * BUFFER_ALIGNMENT
 
 
 def _views(whole: torch.Tensor, constants: Sequence[ConstantSpec]) -> Iterator[tuple[str, torch.Tensor]]:

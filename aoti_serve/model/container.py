@@ -21,18 +21,18 @@ from aoti_serve.errors import (
     VersionTaken,
     WeightsMissing,
 )
-from aoti_serve.model.buffers import Buffer, Buffers
-from aoti_serve.model.calls import Inputs, checked_inputs, named_outputs
+from aoti_serve.model.arguments import ModelInputs, checked_inputs, named_outputs
+from aoti_serve.model.buffers import Buffers, ConstantBuffer
 from aoti_serve.model.device import device_of
-from aoti_serve.model.filling import Filling
 from aoti_serve.model.gate import Gate
-from aoti_serve.model.intake import accepted
-from aoti_serve.model.loading import chosen_device, loaded, warn_of_fixed_threads
+from aoti_serve.model.loading import choose_device, load, warn_of_fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import Variants
+from aoti_serve.model.weights_in.stream import WeightsStream
+from aoti_serve.model.weights_in.tensors import accept_tensors
 from aoti_serve.signature.tensors import Span
 
-BUILT_IN = 0
+BUILT_IN_VERSION = 0
 _thread = threading.local()
 
 
@@ -69,10 +69,10 @@ class Container:
         self.version: int | None = None
         self.previous: int | None = None
         self.staged: int | None = None
-        self._highest = BUILT_IN
+        self._highest = BUILT_IN_VERSION
         self._gate = Gate(self.num_runners)
         self._staging = threading.RLock()
-        self.device = chosen_device(self.package, device)
+        self.device = choose_device(self.package, device)
         self._device = device_of(self.device, self.num_runners)
         self._buffers = Buffers(self._load, self.signature.constants, self._device)
         self._baseline = self.package.baseline()
@@ -93,7 +93,7 @@ class Container:
             raise InvalidInputData(name="arguments", detail="the package's call spec is unknown; call run() by name")
         return gives.nested(self.run(takes.flattened(args, kwargs)))
 
-    def run(self, inputs: Inputs) -> dict[str, torch.Tensor]:
+    def run(self, inputs: ModelInputs) -> dict[str, torch.Tensor]:
         """Outputs by name, for inputs by name or in the signature's order. See `infer`."""
         return self.infer(inputs)[1]
 
@@ -103,7 +103,7 @@ class Container:
         inputs.clear()
         return self._infer(ordered)[1]
 
-    def infer(self, inputs: Inputs) -> tuple[int, dict[str, torch.Tensor]]:
+    def infer(self, inputs: ModelInputs) -> tuple[int, dict[str, torch.Tensor]]:
         """The version that computed, and its outputs.
 
         Raises an InvalidInput that names the input, WeightsMissing, or ContainerClosed; in each case nobody else's
@@ -133,7 +133,7 @@ class Container:
                 raise WeightsMissing()
             self._check_free(version)
             rest = self._buffers.active.tensors if partial else self._baseline
-            values = accepted(weights, self.signature, rest, partial=partial, strict=strict)
+            values = accept_tensors(weights, self.signature, rest, partial=partial, strict=strict)
             with self._staged_as(version) as buffer:
                 buffer.fill(values)
 
@@ -156,7 +156,7 @@ class Container:
         with self._staging:
             self._check_open()
             self._check_free(version)
-            filling = Filling(index, self.signature)
+            filling = WeightsStream(index, self.signature)
             with self._staged_as(version) as buffer:
                 filling.fill(buffer, pieces, self._baseline)
                 filling.check(strict=strict)
@@ -205,7 +205,7 @@ class Container:
         self.close()
 
     def _load(self) -> Variants:
-        return loaded(self.package, self.num_runners, self.device, single_threaded=self.run_single_threaded)
+        return load(self.package, self.num_runners, self.device, single_threaded=self.run_single_threaded)
 
     def _take_over_built_in(self) -> None:
         carried = [spec.name for spec in self.signature.constants if spec.carried]
@@ -216,10 +216,10 @@ class Container:
             self.close()
             raise
         self._baseline = {name: built_in[name].clone() for name in carried} | self._baseline
-        self.version = BUILT_IN
+        self.version = BUILT_IN_VERSION
 
     @contextmanager
-    def _staged_as(self, version: int | None) -> Iterator[Buffer]:
+    def _staged_as(self, version: int | None) -> Iterator[ConstantBuffer]:
         """The inactive buffer, to be given every constant, and staged if that succeeds."""
         self.previous = self.staged = None
         with self._buffers.refilled() as buffer:
@@ -252,7 +252,7 @@ class Container:
                 self._rebuild(before)
                 raise
 
-    def _rebuild(self, active: Buffer) -> None:
+    def _rebuild(self, active: ConstantBuffer) -> None:
         """Go on answering from `active` with a runtime loaded anew, or not at all; nobody may be running."""
         try:
             self._buffers.rebuild(active, answers=self.version is not None)
@@ -262,7 +262,7 @@ class Container:
             raise
 
     def _check_free(self, version: int | None) -> None:
-        if version is not None and (version < BUILT_IN or version == self.version):
+        if version is not None and (version < BUILT_IN_VERSION or version == self.version):
             raise VersionTaken(version=version, active=self.version)
 
     def _check_open(self) -> None:

@@ -16,13 +16,13 @@ from torch.export.pt2_archive._package import package_pt2
 
 from aoti_serve.errors import BakedConstants, MissingTensor, UnsupportedModule
 from aoti_serve.model.archive.preflight import TORCH_KEY
-from aoti_serve.model.elsewhere.generated import GeneratedCode
+from aoti_serve.model.foreign.generated import GeneratedCode
 from aoti_serve.model.loading import swappable
 from aoti_serve.model.package import BASELINE, SIGNATURE_KEY, VARIANTS_KEY, WEIGHTS_APART, WEIGHTS_KEY, Package
-from aoti_serve.model.program.exported import Inputs, Program, program_of, torch_says
-from aoti_serve.model.program.narrowing import narrowed
-from aoti_serve.model.program.reconcile import passing_over, reconciled
-from aoti_serve.model.program.sizes import check_rows_are_independent, resized, served_signature
+from aoti_serve.model.program.exported import ExampleInputs, Program, program_of, torch_message
+from aoti_serve.model.program.narrowing import narrow
+from aoti_serve.model.program.reconcile import passing_over, reconcile
+from aoti_serve.model.program.sizes import check_rows_are_independent, resized_signature, served_signature
 from aoti_serve.signature.signature import Signature
 
 
@@ -35,7 +35,7 @@ class _Compiled(NamedTuple):
 
 def export_package(
     module: torch.nn.Module,
-    example_inputs: Inputs,
+    example_inputs: ExampleInputs,
     path: str | os.PathLike[str],
     *,
     dynamic_shapes: Any = None,
@@ -85,7 +85,11 @@ def save_weights(module: torch.nn.Module, package: Package, path: str | os.PathL
 
 
 def _programs(
-    module: torch.nn.Module, inputs: Inputs, dynamic_shapes: Any, batch_sizes: Sequence[int], forget_mutations: bool
+    module: torch.nn.Module,
+    inputs: ExampleInputs,
+    dynamic_shapes: Any,
+    batch_sizes: Sequence[int],
+    forget_mutations: bool,
 ) -> dict[int, Program]:
     """The programs to compile by the batch size they are for; 0 for the one that takes what `dynamic_shapes` says."""
     if not batch_sizes:
@@ -94,9 +98,9 @@ def _programs(
         raise UnsupportedModule(detail=f"batch sizes are 1 or more, not {min(batch_sizes)}")
     if dynamic_shapes is not None:
         raise UnsupportedModule(detail="with batch sizes dynamic_shapes must be None: each size is compiled as static")
-    check_rows_are_independent(module, resized(inputs, max(batch_sizes)))
+    check_rows_are_independent(module, resized_signature(inputs, max(batch_sizes)))
     return {
-        size: program_of(module, resized(inputs, size), None, forget_mutations=forget_mutations)
+        size: program_of(module, resized_signature(inputs, size), None, forget_mutations=forget_mutations)
         for size in sorted(set(batch_sizes))
     }
 
@@ -106,11 +110,11 @@ def _compiled(program: Program) -> _Compiled:
     example = exported.example_inputs
     assert example is not None  # torch.export keeps them
     module, options = exported.module(check_guards=False), dict(_OPTIONS)
-    compiled = torch_says("compile", lambda: torch._inductor.aot_compile(module, *example, options=options))
+    compiled = torch_message("compile", lambda: torch._inductor.aot_compile(module, *example, options=options))
     assert isinstance(compiled, list)  # with aot_inductor.package
     files = [file for file in compiled if isinstance(file, str)]
     library = next(Path(file) for file in files if file.endswith("wrapper.so"))
-    signature = reconciled(program.signature, program.values, swappable(library, program.device))
+    signature = reconcile(program.signature, program.values, swappable(library, program.device))
     return _Compiled(files, passing_over(signature, program.unread()) if signature.baked else signature)
 
 
@@ -139,7 +143,7 @@ def _write(target: Path, files: dict[int, list[str]], signature: Signature, valu
         for compiled in files.values():
             _add_metadata(compiled, metadata)
         package_pt2(scratch, aoti_files={model: [*files[size]] for model, size in models.items()})
-        if 0 in files and (problem := narrowed(signature.inputs, GeneratedCode(scratch, "model").inputs or ())):
+        if 0 in files and (problem := narrow(signature.inputs, GeneratedCode(scratch, "model").inputs or ())):
             raise UnsupportedModule(detail=f"the compiler fixed what should vary: {problem}")
         _save({spec.name: values[spec.name] for spec in signature.constants if spec.carried}, weights)
         with zipfile.ZipFile(scratch, "a") as archive:

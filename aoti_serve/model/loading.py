@@ -14,12 +14,12 @@ from aoti_serve.model.aoti.stock import StockContainer
 from aoti_serve.model.archive import preflight
 from aoti_serve.model.archive.library import check_operators, extern_operators, library_of
 from aoti_serve.model.buffers import padded
-from aoti_serve.model.elsewhere.generated import fixed_threads
+from aoti_serve.model.foreign.generated import fixed_threads
 from aoti_serve.model.package import Package
-from aoti_serve.model.variants import Variant, Variants
+from aoti_serve.model.variants import BatchVariant, Variants
 
 
-def chosen_device(package: Package, device: str | None) -> torch.device:
+def choose_device(package: Package, device: str | None) -> torch.device:
     """The device to run on: what the package was compiled for, at the index that was asked for.
 
     Raises IncompatiblePackage if that is another kind of device.
@@ -50,18 +50,18 @@ def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int |
         )
 
 
-def loaded(package: Package, num_runners: int, device: torch.device, *, single_threaded: bool = False) -> Variants:
+def load(package: Package, num_runners: int, device: torch.device, *, single_threaded: bool = False) -> Variants:
     """All variants of the package, loaded. Raises a PackageError, before any native code runs if it can be known."""
     package.import_operators()
     package.check_unchanged()
     folders = [(rows, package.extract(model)) for rows, model in package.variants]
     for _, folder in folders:
-        preflight.check(package.path, package.metadata, folder, _host(), device.index or 0)
+        preflight.preflight(package.path, package.metadata, folder, _host(), device.index or 0)
         check_operators(package.path, folder, _has_operator)
-    variants: list[Variant] = []
+    variants: list[BatchVariant] = []
     try:
         for rows, folder in folders:
-            variants.append(Variant(rows, _runtime(package, folder, num_runners, device, single_threaded)))
+            variants.append(BatchVariant(rows, _runtime(package, folder, num_runners, device, single_threaded)))
     except BaseException:
         Variants(variants, guarded=False).delete()
         raise
@@ -117,10 +117,10 @@ def _has_operator(name: str) -> bool:
     return hasattr(getattr(torch.ops, namespace), operator.partition(".")[0])
 
 
-def _host() -> preflight.Host:
+def _host() -> preflight.HostFacts:
     version = torch.version
     built = f"CUDA {version.cuda}" if version.cuda else f"ROCm {version.hip}" if version.hip else None
-    return preflight.Host(torch.__version__, built, tuple(_capabilities()), has_symbol)
+    return preflight.HostFacts(torch.__version__, built, tuple(_capabilities()), has_symbol)
 
 
 def _capabilities() -> list[str]:

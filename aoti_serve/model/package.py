@@ -68,20 +68,20 @@ class Package:
         of a variant stands for all of them.
         """
         source = Path(path).resolve()
-        name = _chosen(source, reading.model_names(source), model_name)
+        name = _chosen(source, reading.names_in_archive(source), model_name)
         try:
             metadata = _METADATA_FORM.validate_json(reading.metadata(source, name))
         except ValidationError as error:
             raise UnreadablePackage(path=source, detail=f"its metadata: {error}") from error
         package = cls(source, name, metadata, signature, operators)
-        package._check_variants(reading.model_names(source), chosen=model_name is not None or name == "model")
+        package._check_variants(reading.names_in_archive(source), chosen=model_name is not None or name == "model")
         return package
 
     @cached_property
     def signature(self) -> Signature:
         """Raises UnknownSignature, with the lines to add to the configuration, if nobody knows it."""
         if not self.made_here:
-            from aoti_serve.model.elsewhere.signature import signature_of
+            from aoti_serve.model.foreign.signature import signature_of
 
             self.import_operators()  # an exported program cannot be read without
             return signature_of(self.path, self.model_name, self._declared)
@@ -123,7 +123,7 @@ class Package:
         """Whether the library holds built-in weights (version 0), or code only."""
         if self.made_here:
             return self.metadata.get(WEIGHTS_KEY) != WEIGHTS_APART
-        from aoti_serve.model.elsewhere.signature import carries_weights
+        from aoti_serve.model.foreign.signature import carries_weights
 
         return carries_weights(self.path, self.model_name)
 

@@ -10,7 +10,7 @@ import torch
 from aoti_serve.model.aoti import Runtime
 
 
-class Variant(NamedTuple):
+class BatchVariant(NamedTuple):
     """A loaded library and the one batch size it takes; None if it takes what the signature says."""
 
     rows: int | None
@@ -23,7 +23,7 @@ class Variants:
     `guarded`: the last output is the index guards' flags, and has no rows.
     """
 
-    def __init__(self, variants: Sequence[Variant], *, guarded: bool) -> None:
+    def __init__(self, variants: Sequence[BatchVariant], *, guarded: bool) -> None:
         self._guarded = guarded
         self._variants = sorted(variants, key=lambda variant: variant.rows or 0)
 

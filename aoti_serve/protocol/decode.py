@@ -28,7 +28,7 @@ from aoti_serve.errors import (
     TooManyTensors,
     WrongInputLength,
 )
-from aoti_serve.protocol.elements import from_json, shown
+from aoti_serve.protocol.elements import array_from_json, shown_value
 from aoti_serve.protocol.messages import InputHead, RequestHead
 from aoti_serve.signature.tensors import BY_OIP, DTYPES, DType
 
@@ -45,7 +45,9 @@ def head_length(body: bytes | bytearray | memoryview, header_length: str | None)
     if header_length is None:
         return len(body)
     if not header_length.isdecimal() or len(header_length) > MAX_DIGITS or int(header_length) > len(body):
-        detail = f"Inference-Header-Content-Length {shown(header_length)} is not a length within {len(body)} bytes"
+        detail = (
+            f"Inference-Header-Content-Length {shown_value(header_length)} is not a length within {len(body)} bytes"
+        )
         raise InvalidBody(detail=detail)
     if int(header_length) == 0:
         raise InvalidBody(
@@ -152,7 +154,7 @@ def _input(name: str, entry: dict[str, Any]) -> InputHead:
     datatype = entry.get("datatype")
     dtype = BY_OIP.get(datatype) if isinstance(datatype, str) else None
     if dtype is None:
-        raise InvalidInputData(name=name, detail=f"datatype {shown(datatype)} is not one of {', '.join(BY_OIP)}")
+        raise InvalidInputData(name=name, detail=f"datatype {shown_value(datatype)} is not one of {', '.join(BY_OIP)}")
     shape = _shape(name, entry.get("shape"))
     size = _parameters(entry, name).get("binary_data_size")
     if size is not None:
@@ -161,13 +163,13 @@ def _input(name: str, entry: dict[str, Any]) -> InputHead:
         raise InvalidInputData(name=name, detail="neither 'data' nor the parameter 'binary_data_size' is given")
     data = entry["data"]
     if not isinstance(data, list):
-        raise InvalidInputData(name=name, detail=f"'data' is {shown(data)}, not a list")
-    return InputHead(name, dtype.torch, shape, None, from_json(name, dtype, shape, data))
+        raise InvalidInputData(name=name, detail=f"'data' is {shown_value(data)}, not a list")
+    return InputHead(name, dtype.torch, shape, None, array_from_json(name, dtype, shape, data))
 
 
 def _size(name: str, dtype: DType, shape: tuple[int, ...], size: Any) -> int:
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise InvalidInputData(name=name, detail=f"binary_data_size {shown(size)} is not a number of bytes")
+        raise InvalidInputData(name=name, detail=f"binary_data_size {shown_value(size)} is not a number of bytes")
     expected = math.prod(shape) * dtype.itemsize
     if size != expected:
         raise WrongInputLength(name=name, got=size, unit="bytes", shape=list(shape), expected=expected)
@@ -176,12 +178,12 @@ def _size(name: str, dtype: DType, shape: tuple[int, ...], size: Any) -> int:
 
 def _shape(name: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, list):
-        raise InvalidInputData(name=name, detail=f"shape is {shown(value)}, not a list of sizes")
+        raise InvalidInputData(name=name, detail=f"shape is {shown_value(value)}, not a list of sizes")
     if len(value) > MAX_RANK:
         raise InvalidInputData(name=name, detail=f"shape has {len(value)} sizes, a tensor has at most {MAX_RANK}")
     for size in value:
         if type(size) is not int or size < 0:
-            raise InvalidInputData(name=name, detail=f"shape holds {shown(size)} where a size belongs")
+            raise InvalidInputData(name=name, detail=f"shape holds {shown_value(size)} where a size belongs")
     if math.prod([size or 1 for size in value]) > (MAX_EMPTY if 0 in value else MAX_ELEMENTS):
         raise InvalidInputData(name=name, detail=f"shape {value} is beyond what a tensor can have")
     return tuple(value)
@@ -200,14 +202,14 @@ def _count(parameters: dict[str, Any], name: str, wanted: str, most: int = 2**63
     if value is None:
         return 0
     if type(value) is not int or not 0 <= value <= most:
-        raise InvalidBody(detail=f"parameter '{name}' is {shown(value)}, not {wanted}")
+        raise InvalidBody(detail=f"parameter '{name}' is {shown_value(value)}, not {wanted}")
     return value
 
 
 def _flag(parameters: dict[str, Any], name: str) -> bool:
     value = parameters.get(name)
     if value is not None and type(value) is not bool:
-        raise InvalidBody(detail=f"parameter '{name}' is {shown(value)}, neither true nor false")
+        raise InvalidBody(detail=f"parameter '{name}' is {shown_value(value)}, neither true nor false")
     return bool(value)
 
 

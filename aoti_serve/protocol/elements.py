@@ -16,7 +16,7 @@ from aoti_serve.signature.tensors import DType
 _ACCEPTED: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
 
 
-def from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[Any]) -> NDArray[Any]:
+def array_from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[Any]) -> NDArray[Any]:
     """An array of `shape`, read-only, from a flat list, or one that is nested as `shape` says.
 
     Raises an InvalidInput that names the input.
@@ -27,7 +27,7 @@ def from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[Any]) 
     accepted = _ACCEPTED[np.dtype(dtype.numpy).kind]
     if not set(map(type, values)) <= accepted:
         wrong = next(value for value in values if type(value) not in accepted)
-        raise InvalidInputData(name=name, detail=f"'data' holds {shown(wrong)}, which is not {dtype.oip}")
+        raise InvalidInputData(name=name, detail=f"'data' holds {shown_value(wrong)}, which is not {dtype.oip}")
     if len(values) != math.prod(shape):
         expected = math.prod(shape)
         raise WrongInputLength(name=name, got=len(values), unit="elements", shape=list(shape), expected=expected)
@@ -40,7 +40,7 @@ def from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[Any]) 
     return array
 
 
-def shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
     """A JSON value in few characters. Lists and objects by their kind: they may be nested a thousand deep."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"

@@ -19,7 +19,7 @@ from aoti_serve.protocol.messages import InferResponse, RequestHead
 from aoti_serve.signature.tensors import DTYPES, TensorSpec
 
 STEP = 2**16
-JOINED = 2**16  # bytes: below this one piece is quicker than two
+JOINED_BODY_BYTES = 2**16  # bytes: below this one piece is quicker than two
 _LATER = b"\0"  # stands in no JSON text
 _NUMBERS_LATER = orjson.Fragment(b"[" + _LATER + b"]")
 
@@ -61,7 +61,7 @@ def encode_response(response: InferResponse, asked: RequestHead) -> Encoded:
     if large:
         return _in_pieces(header, large, tails)
     length = len(header) if tails else None
-    if sum(map(len, tails)) > JOINED:
+    if sum(map(len, tails)) > JOINED_BODY_BYTES:
         return Encoded([header, *tails], length)
     return Encoded([b"".join([header, *tails])], length)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from aoti_serve.signature.tensors import DTYPES, TensorSpec
 
-EXTENSIONS = ("binary_tensor_data", "weights")
+PROTOCOL_EXTENSIONS = ("binary_tensor_data", "weights")
 
 
 class InputHead(NamedTuple):
@@ -57,7 +57,7 @@ class InferResponse:
 
 
 def server_metadata(version: str) -> dict[str, object]:
-    return {"name": "aoti-serve", "version": version, "extensions": list(EXTENSIONS)}
+    return {"name": "aoti-serve", "version": version, "extensions": list(PROTOCOL_EXTENSIONS)}
 
 
 def model_metadata(

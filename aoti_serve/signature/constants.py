@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from aoti_serve.errors import MissingTensor, PerhapsBaked, UnknownTensor, WrongTensorDtype, WrongTensorShape
+from aoti_serve.errors import MissingTensor, UnknownOrBakedTensor, UnknownTensor, WrongTensorDtype, WrongTensorShape
 from aoti_serve.signature.tensors import DTYPES, Frozen, Shaped
 
 
@@ -64,7 +64,7 @@ class Constants(Frozen):
             if spec is not None:
                 _check(name, tensor, spec)
             elif name not in self.unused:
-                raise UnknownTensor(name=name) if self.baked_known else PerhapsBaked(name=name)
+                raise UnknownTensor(name=name) if self.baked_known else UnknownOrBakedTensor(name=name)
         given = {self.tied.get(name, name) for name in found}
         for spec in self.constants:
             if spec.name not in given and not spec.carried and not partial:

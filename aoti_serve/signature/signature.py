@@ -15,9 +15,9 @@ from aoti_serve.errors import (
     WrongInputDtype,
     WrongInputShape,
 )
+from aoti_serve.signature.call_spec import CallSpec
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.tensors import DTYPES, Dim, Frozen, Shaped, TensorSpec
-from aoti_serve.signature.tree import Tree
 
 T = TypeVar("T")
 
@@ -46,8 +46,8 @@ class Signature(Constants):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    takes: Tree | None = None
-    gives: Tree | None = None
+    takes: CallSpec | None = None
+    gives: CallSpec | None = None
     guards: tuple[IndexGuard, ...] = ()
 
     @property

@@ -6,21 +6,21 @@ from collections.abc import Collection
 from pathlib import Path
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import NoBase, WrongBase
+from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.tensors import Shaped, Span
 from aoti_serve.weights.files.checks import check_fits, check_values
-from aoti_serve.weights.files.index import digest_of, read_index
-from aoti_serve.weights.files.merge import merged
-from aoti_serve.weights.order import Order
-from aoti_serve.weights.sources.source import bring
+from aoti_serve.weights.files.index import file_digest, read_index
+from aoti_serve.weights.files.merge import merge_weights
+from aoti_serve.weights.sources.source import fetch_to
 from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Version
 
 
 class Admission:
-    """Runs in the coordinator, in threads. Raises an InvalidWeights, SourceRefused, WrongBase or StoreFailed; nothing
-    has changed then, and nothing is left behind.
+    """Runs in the coordinator, in threads. Raises an InvalidWeights, SourceRefused, BaseVersionMismatch or StoreFailed;
+    nothing has changed then, and nothing is left behind.
     """
 
     def __init__(
@@ -32,37 +32,37 @@ class Admission:
         self._limits = limits
         self._roots = roots
 
-    def check_base(self, order: Order, current: Version) -> None:
+    def check_base(self, order: SwapOptions, current: Version) -> None:
         if order.base_version is not None and order.base_version != current.number:
-            raise WrongBase(model=self._model, base=order.base_version, current=current.number)
+            raise BaseVersionMismatch(model=self._model, base=order.base_version, current=current.number)
 
-    def of_uri(self, uri: str, order: Order, current: Version) -> Version:
+    def of_uri(self, uri: str, order: SwapOptions, current: Version) -> Version:
         """The version that a file elsewhere becomes."""
         self.check_base(order, current)
         path = self._store.incoming()
         try:
-            bring(uri, self._roots, path, self._limits.max_weights_bytes)
+            fetch_to(uri, self._roots, path, self._limits.max_weights_bytes)
             return self.of_file(path, order, current)
         finally:
             self._store.discard(path)
 
-    def of_local(self, source: Path, order: Order) -> Version:
+    def of_local(self, source: Path, order: SwapOptions) -> Version:
         """The version that a file of the configuration's becomes; it is copied before it is checked."""
         path = self._store.incoming()
         try:
             real = source.resolve()  # whoever wrote the configuration may have meant a link
-            bring(str(real), [str(real.parent)], path, self._limits.max_weights_bytes)
+            fetch_to(str(real), [str(real.parent)], path, self._limits.max_weights_bytes)
             return self.of_file(path, order, BUILT_IN)
         finally:
             self._store.discard(path)
 
-    def of_file(self, path: Path, order: Order, current: Version) -> Version:
+    def of_file(self, path: Path, order: SwapOptions, current: Version) -> Version:
         """The version that an upload becomes; it is moved or copied."""
         self.check_base(order, current)
         index = self.index(path)
         if not order.partial:
             return self._stored(path, index, order.sha256, order, current)
-        digest_of(path, order.sha256)
+        file_digest(path, order.sha256)
         whole = self._store.incoming()
         try:
             self._complete(path, index, current, whole)
@@ -77,12 +77,12 @@ class Admission:
         given = {name: Shaped(span.dtype, span.shape) for name, span in index.items()}
         self._constants.check_weights(given, partial=True)
         if base.number == BUILT_IN.number:
-            raise NoBase(model=self._model)
+            raise BaseHasNoFile(model=self._model)
         with self._store.open(base) as file:
-            merged(file, self._store.index(base), path, index, whole, self._constants.tied)
+            merge_weights(file, self._store.index(base), path, index, whole, self._constants.tied)
 
     def _stored(
-        self, path: Path, index: dict[str, Span], digest: str | None, order: Order, current: Version
+        self, path: Path, index: dict[str, Span], digest: str | None, order: SwapOptions, current: Version
     ) -> Version:
         check_fits(index, self._constants)
         check_values(path, index, self._constants, order.strict)

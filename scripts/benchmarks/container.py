@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aoti_serve.model.aoti.c_abi import NativeContainer
-from aoti_serve.model.calls import checked_inputs
+from aoti_serve.model.arguments import checked_inputs
 from aoti_serve.model.container import Container
 
 Figures = dict[str, dict[str, float]]

@@ -17,8 +17,8 @@ import uvloop
 from numpy.typing import NDArray
 
 from aoti_serve.address import Address
-from aoti_serve.link.client import Link, connected
-from aoti_serve.link.messages import Answer, Batch
+from aoti_serve.link.client import Link, connect_link
+from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.server import LinkServer
 
 KB, MB = 2**10, 2**20
@@ -57,7 +57,7 @@ class Cost(NamedTuple):
 
 
 async def measured(address: Address, node: str, rounds: int) -> Cost:
-    link = await connected("mlp", address, "gateway", node)
+    link = await connect_link("mlp", address, "gateway", node)
     trips = await echoed(link, SMALL, rounds)
     few = max(rounds // 100, 5)
     there = await times(link, np.ones(LARGE, np.uint8), Wanted.TAKE, few)
@@ -87,14 +87,14 @@ async def times(link: Link, array: Bytes, wanted: Wanted, rounds: int) -> list[f
     found = []
     for turn in range(rounds + 2):
         began = time.perf_counter()
-        await link.ask(Batch([array], wanted))
+        await link.ask(BatchMessage([array], wanted))
         if turn >= 2:
             found.append(time.perf_counter() - began)
     return found
 
 
 async def cpu(link: Link) -> float:
-    answer = await link.ask(Batch([np.zeros(1, np.uint8)], Wanted.CPU))
+    answer = await link.ask(BatchMessage([np.zeros(1, np.uint8)], Wanted.CPU))
     return float(answer.outputs[0][0])
 
 
@@ -119,14 +119,14 @@ def replied(loop: str, parent: Connection) -> None:
 async def answering(parent: Connection) -> None:
     kept = np.ones(LARGE, np.uint8)
 
-    async def run(_: str, batch: Batch) -> Answer:
+    async def run(_: str, batch: BatchMessage) -> AnswerMessage:
         outputs: dict[int, list[NDArray[Any]]] = {
             Wanted.ECHO: list(batch.arrays),
             Wanted.TAKE: [kept[:1]],
             Wanted.GIVE: [kept],
             Wanted.CPU: [np.array([time.process_time()])],
         }
-        return Answer(1, 1, outputs[batch.fence])
+        return AnswerMessage(1, 1, outputs[batch.fence])
 
     server = LinkServer(run)
     await server.open()

@@ -29,8 +29,8 @@ from wire_steps import linked, listened
 from aoti_serve import Container
 from aoti_serve.config import BatchingConfig, GatewayConfig
 from aoti_serve.gateway.batching.batcher import Batcher
-from aoti_serve.gateway.plan import Plan, Planner
-from aoti_serve.link.messages import Answer
+from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
+from aoti_serve.link.messages import AnswerMessage
 from aoti_serve.protocol.decode import arrays_of
 from aoti_serve.protocol.encode import encode_response
 from aoti_serve.protocol.messages import InferResponse
@@ -79,14 +79,16 @@ def measured(container: Container, rounds: int, folder: Path) -> dict[str, float
 
 
 def decoded(container: Container, row: Row, rounds: int) -> dict[str, float]:
-    planner, tail = Planner(container.signature, GatewayConfig()), memoryview(row.tobytes())
+    planner, tail = RequestChecker(container.signature, GatewayConfig()), memoryview(row.tobytes())
     binary, inline = head_of(row, binary=True), head_of(row, binary=False)
     plan = planner.plan(binary)
     return {
         "head, seen before": best(lambda: planner.plan(binary), rounds),
-        "head, new": best(lambda: Planner(container.signature, GatewayConfig()).plan(binary), rounds),
+        "head, new": best(lambda: RequestChecker(container.signature, GatewayConfig()).plan(binary), rounds),
         "binary input to array": best(lambda: arrays_of(plan.head, tail), rounds),
-        "JSON request to array": best(lambda: Planner(container.signature, GatewayConfig()).plan(inline), rounds),
+        "JSON request to array": best(
+            lambda: RequestChecker(container.signature, GatewayConfig()).plan(inline), rounds
+        ),
     }
 
 
@@ -99,7 +101,7 @@ def run(container: Container, rounds: int) -> dict[str, float]:
 
 
 def answered(container: Container, row: Row, rounds: int) -> dict[str, float]:
-    planner = Planner(container.signature, GatewayConfig())
+    planner = RequestChecker(container.signature, GatewayConfig())
     plan, as_json = (planner.plan(head_of(row, binary=binary)) for binary in (True, False))
     return {
         "answer, binary": best(lambda: encoded(plan, row), rounds),
@@ -113,7 +115,7 @@ def head_of(row: Row, *, binary: bool) -> bytes:
     return json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": binary}}).encode()
 
 
-def encoded(plan: Plan, row: Row) -> object:
+def encoded(plan: CheckedRequest, row: Row) -> object:
     outputs = [(spec, row) for _, spec in plan.outputs]
     return encode_response(InferResponse("mlp", 1, None, outputs), plan.head)
 
@@ -121,8 +123,8 @@ def encoded(plan: Plan, row: Row) -> object:
 def batched(row: Row, rounds: int) -> float:
     """The batcher's own part: requests that come together, a run that takes no time."""
 
-    async def run(arrays: list[NDArray[Any]], _: float | None) -> Answer:
-        return Answer(1, 1, arrays)
+    async def run(arrays: list[NDArray[Any]], _: float | None) -> AnswerMessage:
+        return AnswerMessage(1, 1, arrays)
 
     async def scenario() -> float:
         batcher = Batcher("mlp", BatchingConfig(), run, batches=True)

@@ -10,7 +10,7 @@ from chaoslab.moments import COMMITTING, STAGING, in_commit, kill, reach, struck
 
 TITLES = {
     "coordinator": f"{NAME}-coordinator",
-    "freight": "ray::Freight",
+    "transfer": "ray::TransferActor",
     "controller": "ServeController",
     "gateway": "default:gateway",
     "replica": f"{NAME}-replica",

@@ -192,7 +192,7 @@ TRAINER = """
 import pathlib, sys, numpy, ray
 from safetensors.torch import load_file
 from aoti_serve import AsyncWeightsClient, WeightsClient
-from aoti_serve.errors import MissingTensor, UnreadableWeights, WrongBase
+from aoti_serve.errors import MissingTensor, UnreadableWeights, BaseVersionMismatch
 
 @ray.remote
 def train(path):
@@ -206,7 +206,7 @@ class Trainer:
         tensors = {"classify.bias": load_file(path)["classify.bias"]}
         try:
             await client.swap(tensors, partial=True, base_version=base + 1)
-        except WrongBase:
+        except BaseVersionMismatch:
             return (await client.swap(tensors, "part", partial=True, base_version=base)).current.parent == base
 
 ray.init(sys.argv[1])

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aoti_serve.cluster.transfer import feed as feeds
-from aoti_serve.cluster.transfer.feed import Feed
+from aoti_serve.cluster.transfer import broadcast as feeds
+from aoti_serve.cluster.transfer.broadcast import ChunkBroadcast
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 CHUNK = 1000
@@ -39,11 +39,11 @@ def file(monkeypatch: pytest.MonkeyPatch) -> CountingFile:
 
 
 @pytest.fixture
-def feed(file: CountingFile) -> Feed:
-    return Feed(file, len(CONTENT))
+def feed(file: CountingFile) -> ChunkBroadcast:
+    return ChunkBroadcast(file, len(CONTENT))
 
 
-async def read(feed: Feed, reader: str, start: int = 0, stop: int | None = None) -> str:
+async def read(feed: ChunkBroadcast, reader: str, start: int = 0, stop: int | None = None) -> str:
     """What a reader makes of the chunks from `start` on, as sha256."""
     digest, number = hashlib.sha256(CONTENT[: start * CHUNK]), start
     while number != stop and (refs := await feed.chunk(reader, number)):
@@ -56,13 +56,13 @@ async def read(feed: Feed, reader: str, start: int = 0, stop: int | None = None)
 WHOLE = hashlib.sha256(CONTENT).hexdigest()
 
 
-async def test_many_readers_take_one_read_of_the_file(feed: Feed, file: CountingFile) -> None:
+async def test_many_readers_take_one_read_of_the_file(feed: ChunkBroadcast, file: CountingFile) -> None:
     assert await asyncio.gather(*(read(feed, f"r{turn}") for turn in range(8))) == [WHOLE] * 8
     assert file.taken == len(CONTENT)
     assert set(feed.read.values()) == {len(CONTENT)}
 
 
-async def test_at_most_a_quarter_of_the_file_is_held(feed: Feed) -> None:
+async def test_at_most_a_quarter_of_the_file_is_held(feed: ChunkBroadcast) -> None:
     most = 0
 
     async def watched(reader: str) -> None:
@@ -78,7 +78,7 @@ async def test_at_most_a_quarter_of_the_file_is_held(feed: Feed) -> None:
 
 
 async def test_a_fast_reader_waits_for_a_slow_one(
-    feed: Feed, file: CountingFile, monkeypatch: pytest.MonkeyPatch
+    feed: ChunkBroadcast, file: CountingFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds, "PATIENCE_S", 60.0)
     await feed.chunk("slow", 0)
@@ -92,7 +92,7 @@ async def test_a_fast_reader_waits_for_a_slow_one(
 
 
 async def test_a_reader_that_has_stopped_holds_nobody_up_and_can_go_on_later(
-    feed: Feed, monkeypatch: pytest.MonkeyPatch
+    feed: ChunkBroadcast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds, "PATIENCE_S", 0.05)
     await feed.chunk("stopped", 0)
@@ -100,14 +100,14 @@ async def test_a_reader_that_has_stopped_holds_nobody_up_and_can_go_on_later(
     assert await read(feed, "stopped", 0) == WHOLE
 
 
-async def test_a_newcomer_reads_from_the_start(feed: Feed, file: CountingFile) -> None:
+async def test_a_newcomer_reads_from_the_start(feed: ChunkBroadcast, file: CountingFile) -> None:
     assert await read(feed, "first") == WHOLE
     assert await read(feed, "newcomer") == WHOLE
     assert file.taken <= 2 * len(CONTENT)
 
 
 async def test_an_empty_file_is_nothing() -> None:
-    assert await Feed(io.BytesIO(b""), 0).chunk("r", 0) == []
+    assert await ChunkBroadcast(io.BytesIO(b""), 0).chunk("r", 0) == []
 
 
 async def test_where_ray_frees_late_a_transfer_is_held_back(
@@ -116,5 +116,5 @@ async def test_where_ray_frees_late_a_transfer_is_held_back(
     monkeypatch.setattr(feeds, "SMALLEST", CHUNK // 4)
     monkeypatch.setattr(feeds, "FREE_PERIOD_S", 0.2)
     started = time.monotonic()
-    assert await read(Feed(file, len(CONTENT)), "r") == WHOLE
+    assert await read(ChunkBroadcast(file, len(CONTENT)), "r") == WHOLE
     assert time.monotonic() - started > 0.2 * (feeds.SHARE / feeds.PUTS - 1)

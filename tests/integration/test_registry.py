@@ -12,12 +12,13 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError
 
-from aoti_serve.cluster.membership import census, registry
-from aoti_serve.cluster.membership.census import Census
+from aoti_serve.cluster.membership import live_actors as census
+from aoti_serve.cluster.membership import registry
+from aoti_serve.cluster.membership.failure_detector import FailureDetector
+from aoti_serve.cluster.membership.live_actors import LiveActors
 from aoti_serve.cluster.membership.registry import Registry
-from aoti_serve.cluster.membership.watch import Watch
 from aoti_serve.errors import Superseded
-from aoti_serve.weights.swap.target import Receipt, Report, Seen, Staging
+from aoti_serve.weights.swap.target import Receipt, Report, Staging, TargetRevision
 from aoti_serve.weights.version import Committed, Version
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -44,7 +45,7 @@ def replica() -> Iterator[ActorHandle[Any]]:
     ray.kill(made)
 
 
-CENSUS = Census("app", ("m-replica", "gateway"))
+CENSUS = LiveActors("app", ("m-replica", "gateway"))
 
 
 async def died(actor: ActorHandle[Any]) -> None:
@@ -100,13 +101,15 @@ async def test_a_member_hears_of_a_change_at_once(replica: ActorHandle[Any], mon
     monkeypatch.setattr(registry, "POLL_S", 60.0)
     made = Registry(7, COMMITTED)
     first = await made.sync(Report("r1"), replica, None)
-    waiting = asyncio.create_task(made.sync(Report("r1"), replica, Seen(first.term, made.target.revision)))
+    waiting = asyncio.create_task(made.sync(Report("r1"), replica, TargetRevision(first.term, made.target.revision)))
     await asyncio.sleep(0)
     assert not waiting.done()
     made.publish(staging=Staging("s", VERSION))
     target = await waiting
     assert target.staging == Staging("s", VERSION)
-    again = await made.sync(Report("r1"), replica, Seen(6, 1000))  # what an earlier coordinator counted means nothing
+    again = await made.sync(
+        Report("r1"), replica, TargetRevision(6, 1000)
+    )  # what an earlier coordinator counted means nothing
     assert again.term == 7
 
 
@@ -121,7 +124,7 @@ async def test_a_member_hears_of_a_change_at_once(replica: ActorHandle[Any], mon
 async def test_who_has_diverged_is_replaced(replica: ActorHandle[Any], report: Report) -> None:
     made = Registry(1, COMMITTED)
     await made.sync(report, replica, None)
-    watch = asyncio.create_task(Watch(made, CENSUS, patience=0.0, swapping=lambda: False).run())
+    watch = asyncio.create_task(FailureDetector(made, CENSUS, patience=0.0, swapping=lambda: False).run())
     await died(replica)
     watch.cancel()
 
@@ -130,7 +133,7 @@ async def test_between_swaps_what_all_hold_is_settled(replica: ActorHandle[Any])
     """The predecessor may have died after the commit point: its successor completes what it began."""
     made = Registry(2, COMMITTED)
     await made.sync(Report("r1", epoch=5, receipt=receipt(2, "two")), replica, None)
-    watch = asyncio.create_task(Watch(made, CENSUS, patience=60.0, swapping=lambda: False).run())
+    watch = asyncio.create_task(FailureDetector(made, CENSUS, patience=60.0, swapping=lambda: False).run())
     while made.target.settled < 5:
         await made.changed(1.0)
     watch.cancel()
@@ -145,7 +148,7 @@ async def test_during_a_swap_the_swap_has_the_deadlines(replica: ActorHandle[Any
         looked.set()
         return True
 
-    task = asyncio.create_task(Watch(made, CENSUS, patience=0.0, swapping=swapping).run())
+    task = asyncio.create_task(FailureDetector(made, CENSUS, patience=0.0, swapping=swapping).run())
     await looked.wait()
     assert ray.get(replica.__ray_ready__.remote())
     task.cancel()
@@ -162,7 +165,7 @@ async def test_a_coordinator_that_has_heard_of_nobody_ends_nobody(replica: Actor
         looks += 1
         return False
 
-    task = asyncio.create_task(Watch(made, CENSUS, patience=0.0, swapping=looked).run())
+    task = asyncio.create_task(FailureDetector(made, CENSUS, patience=0.0, swapping=looked).run())
     while looks < 3:
         await asyncio.sleep(0.1)
     assert ray.get(replica.__ray_ready__.remote())

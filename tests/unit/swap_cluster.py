@@ -1,4 +1,4 @@
-"""A cluster in memory for the tests of the swap; `Swap`, `MemberTable`, `Conversation` and `Follower` in it are real.
+"""A cluster in memory for the tests of the swap; `Swap`, `MemberTable`, `MemberSession` and `Follower` in it are real.
 
 What carries and keeps is played: Ray by calls that lie about until they are delivered, memory by two slots that hold
 garbage while they are written, the store by a term and an epoch. Nothing moves unless a test says so, one small step
@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from aoti_serve.errors import StoreFailed, Superseded
-from aoti_serve.weights.swap.conversation import Conversation
 from aoti_serve.weights.swap.follower import Follower
-from aoti_serve.weights.swap.members import UNHEARD_S, Laggards, MemberTable
+from aoti_serve.weights.swap.members import UNHEARD_S, LagDetector, MemberTable
+from aoti_serve.weights.swap.session import MemberSession
 from aoti_serve.weights.swap.swap import Phase, Swap
-from aoti_serve.weights.swap.target import NOTHING, Receipt, Report, Seen, Staging, Target
+from aoti_serve.weights.swap.target import NO_EPOCH, Receipt, Report, Staging, Target, TargetRevision
 from aoti_serve.weights.version import Committed, Version
 
 GARBAGE = Version(number=-1, digest="half written")
@@ -138,22 +138,22 @@ class Call:
 
     report: Report
     heard: int
-    seen: Seen | None
+    seen: TargetRevision | None
     answer: asyncio.Future[Target] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     at: Coordinator | None = None
     reply: Target | None = None
 
 
 class Member:
-    """A process that follows coordinators, with the real `Conversation`."""
+    """A process that follows coordinators, with the real `MemberSession`."""
 
     def __init__(self, name: str, world: World) -> None:
         self.name = name
         self.world = world
         self.alive, self.paused, self.doomed, self.deaf = True, False, False, False
         self.ready = False
-        self.conversation = Conversation()
-        self.settled = NOTHING
+        self.conversation = MemberSession()
+        self.settled = NO_EPOCH
         self.gate = Gate()
         self.call: Call | None = None
         self.task = asyncio.get_running_loop().create_task(self._live())
@@ -189,7 +189,7 @@ class Member:
             elif self.conversation.joins():
                 return
 
-    async def _sync(self, seen: Seen | None) -> Target:
+    async def _sync(self, seen: TargetRevision | None) -> Target:
         while True:
             self.call = Call(self._report(), self.conversation.seen.term, seen)
             try:
@@ -244,7 +244,7 @@ class Gateway(Member):
     """Holds the fence only; see gateway/data_plane.py."""
 
     def __init__(self, name: str, world: World) -> None:
-        self._epoch = NOTHING
+        self._epoch = NO_EPOCH
         self._staging: str | None = None
         super().__init__(name, world)
 
@@ -323,9 +323,9 @@ class Coordinator:
 
     def publish(
         self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
-    ) -> Seen:
+    ) -> TargetRevision:
         if not self.alive:
-            return Seen(self.target.term, self.target.revision)
+            return TargetRevision(self.target.term, self.target.revision)
         published = self.table.publish(staging=staging, committed=committed, settled=settled)
         self._answer_parked()
         return published
@@ -421,7 +421,7 @@ class Coordinator:
         """Between swaps: who is still behind is replaced; when nobody is, everybody may know."""
         if self.swapping or not self.alive:
             return
-        late = Laggards(patience=0.0, period=UNHEARD_S + 1).look(self.table)
+        late = LagDetector(patience=0.0, period=UNHEARD_S + 1).look(self.table)
         if late and self.current:
             await self.expel(late)
         if self.table.settle():

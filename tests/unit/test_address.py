@@ -15,8 +15,8 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.cluster import address
-from aoti_serve.launcher.cluster.address import PING, Cluster, cluster_at, exposed_token, running_clusters
+from aoti_serve.launcher.cluster import discovery as address
+from aoti_serve.launcher.cluster.discovery import PING, Cluster, cluster_at, exposed_token, running_clusters
 
 SECRET = "the-token"
 

@@ -13,19 +13,19 @@ from safetensors.numpy import load_file, save_file
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import (
     AotiServeError,
+    BaseHasNoFile,
+    BaseVersionMismatch,
     ConstantIsBaked,
     DigestMismatch,
     MissingTensor,
-    NoBase,
     UnfitTensor,
     UnknownTensor,
     WeightsTooLarge,
-    WrongBase,
 )
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
 from aoti_serve.weights.admission import Admission
-from aoti_serve.weights.order import Order
 from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Version
 
 BAKED = np.ones(2, np.float32)
@@ -62,7 +62,7 @@ def only(store: Store, **tensors: np.ndarray) -> Path:
 
 
 def first(store: Store, tmp_path: Path) -> Version:
-    version = admission(store, tmp_path).of_file(upload(store), Order(label="first"), BUILT_IN)
+    version = admission(store, tmp_path).of_file(upload(store), SwapOptions(label="first"), BUILT_IN)
     return store.commit(version, 1, None).version
 
 
@@ -74,7 +74,7 @@ def test_a_whole_file_becomes_a_version(store: Store, tmp_path: Path) -> None:
 def test_a_partial_file_becomes_a_whole_version_on_its_base(store: Store, tmp_path: Path) -> None:
     base = first(store, tmp_path)
     changes = only(store, bias=np.full(3, 7, np.float32))
-    order = Order(partial=True, base_version=1, sha256=sha256(changes.read_bytes()).hexdigest())
+    order = SwapOptions(partial=True, base_version=1, sha256=sha256(changes.read_bytes()).hexdigest())
     version = admission(store, tmp_path).of_file(changes, order, base)
     assert version.parent == 1
     stored = load_file(str(store.file(version)))
@@ -85,21 +85,24 @@ def test_a_partial_file_becomes_a_whole_version_on_its_base(store: Store, tmp_pa
 @pytest.mark.parametrize(
     ("made", "order", "error"),
     [
-        pytest.param(lambda store: upload(store, bias=None), Order(), MissingTensor, id="missing"),
-        pytest.param(lambda store: upload(store, more=BAKED), Order(), UnknownTensor, id="unknown"),
-        pytest.param(lambda store: upload(store, scale=2 * BAKED), Order(), ConstantIsBaked, id="baked"),
-        pytest.param(upload, Order(sha256="0" * 64), DigestMismatch, id="digest"),
-        pytest.param(upload, Order(base_version=7), WrongBase, id="base"),
+        pytest.param(lambda store: upload(store, bias=None), SwapOptions(), MissingTensor, id="missing"),
+        pytest.param(lambda store: upload(store, more=BAKED), SwapOptions(), UnknownTensor, id="unknown"),
+        pytest.param(lambda store: upload(store, scale=2 * BAKED), SwapOptions(), ConstantIsBaked, id="baked"),
+        pytest.param(upload, SwapOptions(sha256="0" * 64), DigestMismatch, id="digest"),
+        pytest.param(upload, SwapOptions(base_version=7), BaseVersionMismatch, id="base"),
         pytest.param(
-            lambda store: only(store, bias=BAKED), Order(partial=True, base_version=0), AotiServeError, id="shape"
+            lambda store: only(store, bias=BAKED), SwapOptions(partial=True, base_version=0), AotiServeError, id="shape"
         ),
         pytest.param(
-            lambda store: only(store, bias=WHOLE["bias"]), Order(partial=True, base_version=0), NoBase, id="no-base"
+            lambda store: only(store, bias=WHOLE["bias"]),
+            SwapOptions(partial=True, base_version=0),
+            BaseHasNoFile,
+            id="no-base",
         ),
     ],
 )
 def test_what_does_not_fit_leaves_no_version(
-    store: Store, tmp_path: Path, made: Callable[[Store], Path], order: Order, error: type[AotiServeError]
+    store: Store, tmp_path: Path, made: Callable[[Store], Path], order: SwapOptions, error: type[AotiServeError]
 ) -> None:
     path = made(store)
     with pytest.raises(error):
@@ -116,23 +119,23 @@ def test_a_bool_that_is_neither_is_refused_before_anybody_stages_it(store: Store
         content.replace(b"\x01\x00", b"\x02\x00") if content.endswith(b"\x01\x00") else content[:-2] + b"\x02\x00"
     )
     with pytest.raises(UnfitTensor, match="'flags'"):
-        admission(store, tmp_path).of_file(path, Order(), BUILT_IN)
+        admission(store, tmp_path).of_file(path, SwapOptions(), BUILT_IN)
 
 
 def test_without_strict_a_compiled_in_value_stays_as_it_is(store: Store, tmp_path: Path) -> None:
-    version = admission(store, tmp_path).of_file(upload(store, scale=2 * BAKED), Order(strict=False), BUILT_IN)
+    version = admission(store, tmp_path).of_file(upload(store, scale=2 * BAKED), SwapOptions(strict=False), BUILT_IN)
     assert not version.strict
 
 
 def test_a_wrong_base_is_refused_before_anything_is_fetched(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(WrongBase):
-        admission(store, tmp_path).of_uri(str(tmp_path / "nowhere"), Order(base_version=7), BUILT_IN)
+    with pytest.raises(BaseVersionMismatch):
+        admission(store, tmp_path).of_uri(str(tmp_path / "nowhere"), SwapOptions(base_version=7), BUILT_IN)
 
 
 def test_a_file_elsewhere_is_copied_and_stays(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "elsewhere.safetensors"
     upload(store).rename(source)
-    version = admission(store, tmp_path).of_uri(str(source), Order(), BUILT_IN)
+    version = admission(store, tmp_path).of_uri(str(source), SwapOptions(), BUILT_IN)
     assert source.read_bytes() == store.file(version).read_bytes()
     assert list((tmp_path / "store" / "incoming").iterdir()) == []
 
@@ -142,10 +145,10 @@ def test_the_configured_first_file_may_be_a_link_to_anywhere(store: Store, tmp_p
     link = tmp_path / "folder" / "first.safetensors"
     link.parent.mkdir()
     link.symlink_to(source)
-    assert Admission(store, "m", CONSTANTS, GatewayConfig(), []).of_local(link, Order()).number == 1
+    assert Admission(store, "m", CONSTANTS, GatewayConfig(), []).of_local(link, SwapOptions()).number == 1
 
 
 @pytest.mark.parametrize("limit", ["max_weights_tensors", "max_weights_header_bytes"])
 def test_the_limits_are_those_of_the_gateway(store: Store, tmp_path: Path, limit: str) -> None:
     with pytest.raises(WeightsTooLarge, match=limit):
-        admission(store, tmp_path, **{limit: 2}).of_file(upload(store), Order(), BUILT_IN)
+        admission(store, tmp_path, **{limit: 2}).of_file(upload(store), SwapOptions(), BUILT_IN)

@@ -32,7 +32,7 @@ def written(path: Path, files: dict[str, bytes] = MEMBERS, compression: int = zi
 def test_the_models_are_named(tmp_path: Path) -> None:
     more = {ROOT + "data/aotinductor/encoder/x.wrapper_metadata.json": b'{"a": "b"}', ROOT + "data/weights/w": b""}
     path = written(tmp_path / "model.pt2", MEMBERS | more)
-    assert reading.model_names(path) == ("encoder", "model")
+    assert reading.names_in_archive(path) == ("encoder", "model")
     assert reading.metadata(path, "encoder") == b'{"a": "b"}'
     with pytest.raises(UnreadablePackage, match=r"no model 'other'; it holds model, encoder"):
         reading.metadata(path, "other")
@@ -41,7 +41,7 @@ def test_the_models_are_named(tmp_path: Path) -> None:
 def test_an_archive_without_a_top_folder_is_read_as_well(tmp_path: Path) -> None:
     bare = {name.removeprefix(ROOT): value for name, value in MEMBERS.items()}
     path = written(tmp_path / "model.pt2", bare)
-    assert reading.model_names(path) == ("model",)
+    assert reading.names_in_archive(path) == ("model",)
     assert reading.read(path, "extra/aoti_serve/notes.txt") == b"hello"
 
 
@@ -84,7 +84,7 @@ def test_a_member_is_read_up_to_a_limit(tmp_path: Path) -> None:
 )
 def test_what_is_no_package_is_refused(tmp_path: Path, files: dict[str, bytes], reason: str) -> None:
     path = written(tmp_path / "model.pt2", files)
-    for attempt in (reading.model_names, lambda path: reading.read(path, "x")):
+    for attempt in (reading.names_in_archive, lambda path: reading.read(path, "x")):
         with pytest.raises(UnreadablePackage, match=rf"model\.pt2.*{reason}"):
             attempt(path)
 
@@ -95,9 +95,9 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, reason in (("text", "not a .pt2"), ("half", "not a .pt2"), (".", "regular"), ("pipe", "regular")):
         with pytest.raises(UnreadablePackage, match=reason):
-            reading.model_names(tmp_path / name)
+            reading.names_in_archive(tmp_path / name)
     with pytest.raises(UnreadablePackage, match=r"gone\.pt2: no such file"):
-        reading.model_names(tmp_path / "gone.pt2")
+        reading.names_in_archive(tmp_path / "gone.pt2")
 
 
 @settings(deadline=None, max_examples=150)
@@ -118,6 +118,6 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "model.pt2")
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(LIBRARY, b"\x7fELF other")
-    for attempt in (reading.model_names, lambda path: reading.read(path, "x")):
+    for attempt in (reading.names_in_archive, lambda path: reading.read(path, "x")):
         with pytest.raises(UnreadablePackage, match="two of its members have one name"):
             attempt(path)

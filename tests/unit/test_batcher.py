@@ -14,7 +14,7 @@ from batching import AN_HOUR_MS, Answer, Replica, batcher, rows_of, submitted, v
 from clock import in_simulated_time, settled
 
 from aoti_serve.errors import DeadlineExceeded, VersionsDiffer
-from aoti_serve.gateway.batching.backlog import MANY
+from aoti_serve.gateway.batching.backlog import MANY_WAITING
 from aoti_serve.gateway.batching.batcher import Arrays
 
 
@@ -235,7 +235,7 @@ async def test_half_a_batch_does_not_leave_ahead_but_more_does(waiting: int, ahe
     await asyncio.gather(*tasks)
 
 
-@pytest.mark.parametrize(("waiting", "ahead"), [(MANY, 0), (MANY + 1, 1)])
+@pytest.mark.parametrize(("waiting", "ahead"), [(MANY_WAITING, 0), (MANY_WAITING + 1, 1)])
 @in_simulated_time
 async def test_many_requests_leave_ahead_however_few_rows_they_are(waiting: int, ahead: int) -> None:
     replica = Replica(held=True)

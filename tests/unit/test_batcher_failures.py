@@ -10,7 +10,7 @@ import pytest
 from batching import Answer, Replica, batcher, outcomes, rows_of, submitted, values_of
 from clock import in_simulated_time, settled
 
-from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, ReplicaBehind, ReplicaDied, RuntimeFailed, Unavailable
+from aoti_serve.errors import DeadlineExceeded, PoisonRequest, ReplicaBehind, ReplicaDied, RuntimeFailed, Unavailable
 from aoti_serve.gateway.batching.batcher import Arrays, Rows
 
 
@@ -52,7 +52,7 @@ async def test_a_replica_that_dies_once_fails_nobody_and_twice_only_the_request_
     tasks = submitted(batcher(replica), *map(rows_of, range(4)))
     replica.release(10)
     answers = await asyncio.gather(*tasks, return_exceptions=True)
-    assert isinstance(answers.pop(2), PoisonousRequest)
+    assert isinstance(answers.pop(2), PoisonRequest)
     assert [values_of(rows) for rows in answers if isinstance(rows, Rows)] == [[0], [2], [6]]
     assert replica.values == [[0], [1, 2, 3], [1], [2], [3]]
 
@@ -158,7 +158,7 @@ async def test_no_third_replica_dies_over_a_request_in_pieces() -> None:
     await settled()
     replica.release(99)
     answers = await outcomes(tasks)
-    assert [type(answer) for answer in answers] == [Rows, PoisonousRequest, Rows]
+    assert [type(answer) for answer in answers] == [Rows, PoisonRequest, Rows]
     assert sum(6.0 in values for values in replica.values) <= 3  # one had left ahead, when the first died
 
 
@@ -183,7 +183,7 @@ async def test_pieces_do_not_leave_while_a_replica_may_have_died_over_another() 
     assert replica.values == [[0], [6, 6], [6, 6], [6, 6]]
     await asyncio.sleep(6)  # at 1 it dies, at 5 a runner is free
     assert replica.values[4:] == [[6, 6]]
-    assert [type(answer) for answer in await outcomes(tasks)] == [Rows, PoisonousRequest, Rows]
+    assert [type(answer) for answer in await outcomes(tasks)] == [Rows, PoisonRequest, Rows]
 
 
 @in_simulated_time

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from traffic import FEATHER, FLAT, HEAVY, LIGHT, LINEAR, MS, Model, Pause, Traffic, closed
 
 from aoti_serve.gateway.batching.cost import Cost
-from aoti_serve.gateway.batching.hold import TICK_S
+from aoti_serve.gateway.batching.hold import HOLD_TICK_S
 
 MODELS = [
     pytest.param(costs, id=name)
@@ -124,7 +124,7 @@ def test_nobody_waits_for_others_longer_than_two_runs_take(
             if crowd:
                 group.create_task(traffic.crowd(0.05, crowd, seed))
         longest = (fixed + 64 * each) * MS * (1 + noise)
-        assert max(traffic.waits) <= 3 * longest + 2 * TICK_S
+        assert max(traffic.waits) <= 3 * longest + 2 * HOLD_TICK_S
 
     simulated(play())
 

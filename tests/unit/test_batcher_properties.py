@@ -16,18 +16,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, QueueFull, ReplicaDied, Unavailable
+from aoti_serve.errors import DeadlineExceeded, PoisonRequest, QueueFull, ReplicaDied, Unavailable
 from aoti_serve.gateway.batching import deadlines
-from aoti_serve.gateway.batching.backlog import MANY
+from aoti_serve.gateway.batching.backlog import MANY_WAITING
 from aoti_serve.gateway.batching.batcher import DEFAULT_PRIORITY, Arrays, Batcher, Rows
-from aoti_serve.gateway.batching.hold import TICK_S
-from aoti_serve.gateway.batching.piece import Piece
+from aoti_serve.gateway.batching.hold import HOLD_TICK_S
+from aoti_serve.gateway.batching.work_item import WorkItem
 
 MS = 1e-3
 AGEING_MS = 10.0
 LARGEST_REQUEST = 100
 SOON = 1e-6
-EARLY = deadlines.TICK_S + SOON  # a deadline that is so near another one is answered with it
+EARLY = deadlines.DEADLINE_TICK_S + SOON  # a deadline that is so near another one is answered with it
 
 
 class Guilty(Exception):
@@ -212,17 +212,17 @@ class World:
             widths[piece.shape] += piece.rows
             requests[piece.shape] += 1
         largest = max(self.config["max_batch_size"], self.smallest)
-        ample = [rows for shape, rows in widths.items() if 2 * rows > largest or requests[shape] > MANY]
+        ample = [rows for shape, rows in widths.items() if 2 * rows > largest or requests[shape] > MANY_WAITING]
         assert backlog.ample == len(ample)
         assert self.running >= 2 * runners or not [rows for rows in ample if rows >= largest or not delay]
 
-    def check_held(self, live: list[Piece]) -> None:
+    def check_held(self, live: list[WorkItem]) -> None:
         """It is the last free runner that waits, not for long, and nobody's deadline passes meanwhile."""
         hold, plan = self.queue._hold, self.queue._hold.plan
         assert plan is not None
         longest = max(*self.services, 0) * MS
         assert self.queue._returns.out or self.running < self.queue.runners
-        assert now() <= hold._began + plan.seconds + TICK_S + SOON
+        assert now() <= hold._began + plan.seconds + HOLD_TICK_S + SOON
         assert plan.seconds <= longest + SOON
         if self.running == self.queue.runners - 1 and len({piece.shape for piece in live}) == 1:
             assert not [piece for piece in live if piece.deadline and piece.deadline < hold._began + plan.seconds]
@@ -246,7 +246,7 @@ class World:
             assert request.cancel_after is not None
         elif isinstance(outcome, QueueFull):
             assert request.ended == request.arrival
-        elif isinstance(outcome, PoisonousRequest):
+        elif isinstance(outcome, PoisonRequest):
             assert sum(isinstance(error, ReplicaDied) for error in request.met) >= 2
         elif isinstance(outcome, Guilty):
             assert request.kind == "guilty"

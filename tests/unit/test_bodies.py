@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Message
 
 from aoti_serve.errors import BodyTooLarge, InvalidBody, JsonTooLarge, ReadingTooMuch
-from aoti_serve.gateway.http.bodies import SMALL, Body, Bound, ReadingBudget, Share, read_body, stream_body
+from aoti_serve.gateway.http.bodies import SMALL, BodyLimits, BodyStream, ReadingBudget, Share, read_body, stream_body
 
 
 class Sender:
@@ -23,9 +23,9 @@ class Sender:
         return {"type": "http.request", "body": piece, "more_body": not last}
 
 
-async def read(sender: Sender, limit: int) -> Body:
+async def read(sender: Sender, limit: int) -> BodyStream:
     with Share(ReadingBudget(2**30)) as share:
-        return await read_body(sender.receive, sender.headers, Bound(limit, "gateway.max_body_bytes"), share)
+        return await read_body(sender.receive, sender.headers, BodyLimits(limit, "gateway.max_body_bytes"), share)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ async def test_a_body_that_grows_too_large_is_not_read_to_its_end(length: str | 
 
 async def test_pieces_are_handed_on_as_they_come() -> None:
     sender = Sender(b"a", b"", b"bc")
-    seen = [(piece, sender.asked) async for piece in stream_body(sender.receive, sender.headers, Bound(10, "s"))]
+    seen = [(piece, sender.asked) async for piece in stream_body(sender.receive, sender.headers, BodyLimits(10, "s"))]
     assert seen == [(b"a", 1), (b"bc", 3)]
 
 
 async def test_a_bound_says_what_is_raised_beyond_it() -> None:
     sender = Sender(b"x" * 11, length="11")
     with Share(ReadingBudget(100)) as share, pytest.raises(JsonTooLarge, match=r"10 bytes \(s\); send the tensors"):
-        await read_body(sender.receive, sender.headers, Bound(10, "s", JsonTooLarge), share)
+        await read_body(sender.receive, sender.headers, BodyLimits(10, "s", JsonTooLarge), share)
 
 
 async def test_a_compressed_body_is_refused_in_few_words() -> None:
@@ -84,10 +84,10 @@ async def test_a_compressed_body_is_refused_in_few_words() -> None:
 
 
 LARGE = 2 * SMALL
-BOUND = Bound(100 * LARGE, "s")
+BOUND = BodyLimits(100 * LARGE, "s")
 
 
-async def read_together(sender: Sender, share: Share) -> Body:
+async def read_together(sender: Sender, share: Share) -> BodyStream:
     return await read_body(sender.receive, sender.headers, BOUND, share)
 
 

@@ -18,7 +18,7 @@ from elsewhere import uri_of
 
 from aoti_serve.errors import SourceRefused, StoreFailed, UnreadableWeights, WeightsTooLarge
 from aoti_serve.weights.sources import fetch, source
-from aoti_serve.weights.sources.source import bring
+from aoti_serve.weights.sources.source import fetch_to
 
 CONTENT = bytes(range(256)) * 20
 
@@ -110,13 +110,13 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["whole", "until_it_ends", "whole?sig=1"])
 def test_a_file_on_the_web_is_brought(web: str, target: Path, name: str) -> None:
-    bring(f"{web}/{name}", [web], target, len(CONTENT))
+    fetch_to(f"{web}/{name}", [web], target, len(CONTENT))
     assert target.read_bytes() == CONTENT
 
 
 def test_a_user_and_a_password_are_sent_as_such(web: str, server: Any, target: Path) -> None:
     uri = web.replace("//", "//user:p%40ss@")
-    bring(f"{uri}/whole", [uri], target, 10**6)
+    fetch_to(f"{uri}/whole", [uri], target, 10**6)
     path, headers = server.asked[-1]
     assert (path, headers["Authorization"]) == ("/models/whole", "Basic dXNlcjpwQHNz")
 
@@ -124,7 +124,7 @@ def test_a_user_and_a_password_are_sent_as_such(web: str, server: Any, target: P
 @pytest.mark.parametrize("name", ["whole", "until_it_ends", "claim", "endless"])
 def test_more_than_the_limit_is_refused_while_it_comes(web: str, target: Path, name: str) -> None:
     with pytest.raises(WeightsTooLarge, match=r"more than 5119 bytes \(gateway.max_weights_bytes\)"):
-        bring(f"{web}/{name}", [web], target, len(CONTENT) - 1)
+        fetch_to(f"{web}/{name}", [web], target, len(CONTENT) - 1)
     assert target.stat().st_size <= len(CONTENT)
 
 
@@ -139,19 +139,19 @@ def test_more_than_the_limit_is_refused_while_it_comes(web: str, target: Path, n
 )
 def test_what_cannot_be_read_is_named(web: str, target: Path, name: str, reason: str) -> None:
     with pytest.raises(UnreadableWeights, match=f"{web}/{name}: .*{reason}"):
-        bring(f"{web}/{name}", [web], target, 10**6)
+        fetch_to(f"{web}/{name}", [web], target, 10**6)
 
 
 def test_a_redirect_is_not_followed(web: str, server: Any, target: Path) -> None:
     with pytest.raises(UnreadableWeights, match=r"HTTP 302 .*a redirect to /models/whole.*not followed"):
-        bring(f"{web}/away", [web], target, 10**6)
+        fetch_to(f"{web}/away", [web], target, 10**6)
     assert server.asked[-1][0] == "/models/away"
 
 
 def test_a_silent_server_is_given_up(web: str, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "SILENCE_S", 0.1)
     with pytest.raises(UnreadableWeights, match="timed out"):
-        bring(f"{web}/silent", [web], target, 10**6)
+        fetch_to(f"{web}/silent", [web], target, 10**6)
 
 
 def test_a_server_that_sends_a_drop_now_and_then_is_given_up(
@@ -159,21 +159,21 @@ def test_a_server_that_sends_a_drop_now_and_then_is_given_up(
 ) -> None:
     monkeypatch.setattr(source, "TRANSFER_S", 0.2)
     with pytest.raises(UnreadableWeights, match=r"took longer than 0\.2 s"):
-        bring(f"{web}/drops", [web], target, 10**6)
+        fetch_to(f"{web}/drops", [web], target, 10**6)
 
 
 def test_nobody_there_is_named(target: Path) -> None:
     with pytest.raises(UnreadableWeights, match=r"http://127.0.0.1:1/w: .*refused"):
-        bring("http://127.0.0.1:1/w", ["http://127.0.0.1:1/"], target, 10**6)
+        fetch_to("http://127.0.0.1:1/w", ["http://127.0.0.1:1/"], target, 10**6)
 
 
 def test_secrets_are_in_no_error_and_no_log(web: str, target: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = web.replace("//", "//user:secret@")
     with caplog.at_level(logging.DEBUG):
-        bring(f"{root}/whole?sig=secret", [root], target, 10**6)
+        fetch_to(f"{root}/whole?sig=secret", [root], target, 10**6)
         for name in ("gone", "away", "half", "nonsense"):
             with pytest.raises(UnreadableWeights) as caught:
-                bring(f"{root}/{name}?sig=secret", [root], target, 10**6)
+                fetch_to(f"{root}/{name}?sig=secret", [root], target, 10**6)
             assert "secret" not in str(caught.value)
             assert caught.value.__cause__ is None
     assert "secret" not in caplog.text
@@ -181,7 +181,7 @@ def test_secrets_are_in_no_error_and_no_log(web: str, target: Path, caplog: pyte
 
 def test_a_target_that_cannot_be_written_is_not_the_sources_fault(web: str, tmp_path: Path) -> None:
     with pytest.raises(StoreFailed, match="Is a directory"):
-        bring(f"{web}/whole", [web], tmp_path, 10**6)
+        fetch_to(f"{web}/whole", [web], tmp_path, 10**6)
 
 
 @pytest.mark.parametrize("scheme", ["memory", "elsewhere"])
@@ -190,27 +190,27 @@ def test_what_fsspec_reads_is_brought(tmp_path: Path, target: Path, scheme: str)
     (tmp_path / "models").mkdir()
     files = fsspec.filesystem(scheme)
     files.pipe_file(f"{root}/w", CONTENT)
-    bring(f"{root}/w", [root], target, len(CONTENT))
+    fetch_to(f"{root}/w", [root], target, len(CONTENT))
     assert target.read_bytes() == CONTENT
     with pytest.raises(WeightsTooLarge):
-        bring(f"{root}/w", [root], target, len(CONTENT) - 1)
+        fetch_to(f"{root}/w", [root], target, len(CONTENT) - 1)
     with pytest.raises(UnreadableWeights, match=f"{root}/gone: FileNotFoundError"):
-        bring(f"{root}/gone", [root], target, 100)
+        fetch_to(f"{root}/gone", [root], target, 100)
 
 
 def test_a_backend_that_is_not_installed_is_named(target: Path) -> None:
     with pytest.raises(UnreadableWeights, match="s3://bucket/w: ImportError: Install s3fs"):
-        bring("s3://bucket/w", ["s3://bucket"], target, 100)
+        fetch_to("s3://bucket/w", ["s3://bucket"], target, 100)
 
 
 def test_a_local_file_is_brought(tmp_path: Path, target: Path) -> None:
     (tmp_path / "w").write_bytes(CONTENT)
     for uri in (f"{tmp_path}/w", f"file://{tmp_path}/w", f"{tmp_path}/x/../w"):
         target.write_bytes(b"before")
-        bring(uri, ["https://host/", str(tmp_path)], target, len(CONTENT))
+        fetch_to(uri, ["https://host/", str(tmp_path)], target, len(CONTENT))
         assert target.read_bytes() == CONTENT
     with pytest.raises(WeightsTooLarge):
-        bring(f"{tmp_path}/w", [str(tmp_path)], target, len(CONTENT) - 1)
+        fetch_to(f"{tmp_path}/w", [str(tmp_path)], target, len(CONTENT) - 1)
 
 
 def test_a_file_that_grows_while_it_is_read_is_held_to_the_limit(
@@ -219,13 +219,13 @@ def test_a_file_that_grows_while_it_is_read_is_held_to_the_limit(
     (tmp_path / "w").write_bytes(CONTENT)
     monkeypatch.setattr(source, "check_room", lambda *_: (tmp_path / "w").write_bytes(2 * CONTENT))
     with pytest.raises(WeightsTooLarge):
-        bring(f"{tmp_path}/w", [str(tmp_path)], target, len(CONTENT))
+        fetch_to(f"{tmp_path}/w", [str(tmp_path)], target, len(CONTENT))
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path, target: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UnreadableWeights, match="no file at"):
-        bring(f"{tmp_path}/pipe", [str(tmp_path)], target, 100)
+        fetch_to(f"{tmp_path}/pipe", [str(tmp_path)], target, 100)
 
 
 @pytest.mark.parametrize("swapped", ["file", "folder"])
@@ -251,5 +251,5 @@ def test_a_link_that_is_put_in_place_after_the_check_is_not_followed(
 
     monkeypatch.setattr(source, "resolve", swapping)
     with pytest.raises(SourceRefused, match="a link in its path has changed"):
-        bring(f"{tmp_path}/allowed/deep/w", [f"{tmp_path}/allowed"], target, 100)
+        fetch_to(f"{tmp_path}/allowed/deep/w", [f"{tmp_path}/allowed"], target, 100)
     assert target.read_bytes() == b""

@@ -14,7 +14,7 @@ from aoti_serve.cluster.membership.registry import Registry
 from aoti_serve.errors import Unavailable
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
-from aoti_serve.weights.swap.swap import Deadlines
+from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 
@@ -37,7 +37,7 @@ def admitted(current: Version) -> Version:
 async def test_a_caller_that_goes_as_it_begins_locks_nobody_out(tmp_path: Path) -> None:
     log = SlowLog(tmp_path / "audit.jsonl")
     registry = Registry(1, Committed(epoch=0, version=BUILT_IN))
-    changes = Changes("m", Store(tmp_path / "store", "m", 2), registry, log, Deadlines())
+    changes = Changes("m", Store(tmp_path / "store", "m", 2), registry, log, SwapDeadlines())
     caller = asyncio.create_task(changes.swap(Attempt("swap", "somebody"), admitted, wait=True))
     while not changes.under_way:
         await asyncio.sleep(0)

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
 from aoti_serve.weights.files import checks
-from aoti_serve.weights.files.checks import check_values, pieces
+from aoti_serve.weights.files.checks import check_values, file_chunks
 from aoti_serve.weights.files.index import read_index
 
 COMPILED: NDArray[Any] = np.arange(5, dtype=np.float64)
@@ -34,9 +34,9 @@ def checked(folder: Path, arrays: dict[str, NDArray[Any]], strict: bool = True) 
     return check_values(path, read_index(path), CONSTANTS, strict)
 
 
-@pytest.fixture(autouse=True, params=[64, checks.PIECE_BYTES])
+@pytest.fixture(autouse=True, params=[64, checks.CHECK_CHUNK_BYTES])
 def piece_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "PIECE_BYTES", request.param)
+    monkeypatch.setattr(checks, "CHECK_CHUNK_BYTES", request.param)
 
 
 @pytest.mark.parametrize("names", [["embed"], ["head"], ["embed", "head", "copy"], ["head", "copy"]])
@@ -78,4 +78,4 @@ def test_a_file_that_ends_within_a_tensor_is_an_error(tmp_path: Path) -> None:
     index = read_index(path)
     path.write_bytes(path.read_bytes()[:-1])
     with path.open("rb") as file, pytest.raises(OSError, match="1 bytes early"):
-        list(pieces(file, index["embed"]))
+        list(file_chunks(file, index["embed"]))

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from played import Break, Played, Reply, as_json, playing, weights_status
 
-from aoti_serve.cli.client import CHUNK_BYTES, AdminClient, model_names
+from aoti_serve.cli.client import CHUNK_BYTES, AdminClient, served_models
 from aoti_serve.errors import AdminClosed, ServerRefused, ServerUnreachable, Unavailable, UnreadableWeights
 from aoti_serve.token import TOKEN_VARIABLE
-from aoti_serve.weights.order import Order
+from aoti_serve.weights.swap_options import SwapOptions
 
 WEIGHTS = "/v2/models/m/weights"
 STATUS = as_json(weights_status())
@@ -69,7 +69,7 @@ def test_an_upload_is_the_files_bytes_and_the_order_is_the_query(
     client: AdminClient, played: Played, file: Path
 ) -> None:
     sent: list[int] = []
-    order = Order(label="a & [b]", sha256="0" * 64, partial=True, base_version=3, strict=False)
+    order = SwapOptions(label="a & [b]", sha256="0" * 64, partial=True, base_version=3, strict=False)
     assert client.swap_file(file, order, sent.append) == STATUS
     (asked,) = played.asked
     assert asked.body == file.read_bytes()
@@ -82,16 +82,16 @@ def test_an_upload_is_the_files_bytes_and_the_order_is_the_query(
         "base_version": "3",
         "strict": "false",
     }
-    assert Order.model_validate(asked.query) == order
+    assert SwapOptions.model_validate(asked.query) == order
 
 
 def test_what_is_not_asked_for_is_left_to_the_server(client: AdminClient, played: Played, file: Path) -> None:
-    client.swap_file(file, Order(label="x"), lambda _: None)
+    client.swap_file(file, SwapOptions(label="x"), lambda _: None)
     assert played.asked[0].query == {"label": "x"}
 
 
 def test_a_uri_is_sent_as_json(client: AdminClient, played: Played) -> None:
-    client.swap_uri("file:///w/x.safetensors", Order(label="x", base_version=0))
+    client.swap_uri("file:///w/x.safetensors", SwapOptions(label="x", base_version=0))
     (asked,) = played.asked
     assert asked.headers["content-type"] == "application/json"
     assert json.loads(asked.body) == {"uri": "file:///w/x.safetensors", "label": "x", "base_version": 0}
@@ -106,8 +106,8 @@ def test_a_rollback_names_a_version_or_leaves_it_to_the_server(client: AdminClie
 
 
 def test_who_does_not_wait_says_so(client: AdminClient, played: Played, file: Path) -> None:
-    client.swap_file(file, Order(), lambda _: None, wait=False)
-    client.swap_uri("/w", Order(), wait=False)
+    client.swap_file(file, SwapOptions(), lambda _: None, wait=False)
+    client.swap_uri("/w", SwapOptions(), wait=False)
     client.rollback(None, wait=False)
     assert [asked.query for asked in played.asked] == [{"wait": "false"}] * 3
 
@@ -150,21 +150,21 @@ def test_something_else_answers_there(client: AdminClient, played: Played) -> No
     ],
 )
 def test_nobody_answers_there(url: str) -> None:
-    for ask in (AdminClient(url, "m").status, lambda: model_names(url), lambda: next(AdminClient(url, "m").events())):
+    for ask in (AdminClient(url, "m").status, lambda: served_models(url), lambda: next(AdminClient(url, "m").events())):
         with pytest.raises(ServerUnreachable, match=r"no aoti-serve server answers at .*`aoti-serve up`.*--url"):
             ask()
 
 
 def test_the_models_that_are_served(played: Played) -> None:
     played.replies["GET /v2/models"] = Reply({"models": ["a", "b"]})
-    assert model_names(played.url) == ["a", "b"]
+    assert served_models(played.url) == ["a", "b"]
 
 
 @pytest.mark.parametrize("value", [{}, [], {"models": 3}, b"hello"])
 def test_a_server_that_knows_no_models_is_another_one(played: Played, value: Any) -> None:
     played.replies["GET /v2/models"] = Reply(value)
     with pytest.raises(ServerUnreachable, match="something else"):
-        model_names(played.url)
+        served_models(played.url)
 
 
 def test_events_are_the_statuses_between_the_signs_of_life(client: AdminClient, played: Played) -> None:
@@ -199,7 +199,7 @@ def test_a_file_that_grows_is_sent_as_long_as_it_was(client: AdminClient, played
         with file.open("ab") as more:
             more.write(b"more")
 
-    client.swap_file(file, Order(), grow)
+    client.swap_file(file, SwapOptions(), grow)
     assert played.asked[0].body == before
 
 
@@ -208,7 +208,7 @@ def test_a_file_that_shrinks_is_an_error_that_names_it(client: AdminClient, file
         file.write_bytes(b"")
 
     with pytest.raises(UnreadableWeights, match=r"new.safetensors became \d+ bytes shorter"):
-        client.swap_file(file, Order(), empty)
+        client.swap_file(file, SwapOptions(), empty)
 
 
 def test_a_file_that_goes_away_is_an_error_that_names_it(
@@ -220,7 +220,7 @@ def test_a_file_that_goes_away_is_an_error_that_names_it(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "open", gone)
         with pytest.raises(UnreadableWeights, match=r"new\.safetensors: Permission denied"):
-            client.swap_file(file, Order(), lambda _: None)
+            client.swap_file(file, SwapOptions(), lambda _: None)
 
 
 def test_a_server_that_refuses_in_the_middle_of_an_upload_is_heard(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_server_that_refuses_in_the_middle_of_an_upload_is_heard(tmp_path: Pat
         thread.start()
         client = AdminClient(f"http://127.0.0.1:{listener.getsockname()[1]}", "m")
         with pytest.raises(ServerRefused, match=r"max_weights_bytes") as caught:
-            client.swap_file(file, Order(), lambda _: None)
+            client.swap_file(file, SwapOptions(), lambda _: None)
         client._client.close()
         thread.join()
     assert caught.value.http_status == 413
@@ -261,5 +261,5 @@ def test_a_connection_that_breaks_during_a_swap_says_where_to_look() -> None:
         thread.start()
         broken = AdminClient(f"http://127.0.0.1:{listener.getsockname()[1]}", "m")
         with pytest.raises(Unavailable, match=r"broke off .*`aoti-serve status`"):
-            broken.swap_uri("/w", Order())
+            broken.swap_uri("/w", SwapOptions())
         thread.join()

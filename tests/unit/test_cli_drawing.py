@@ -9,8 +9,8 @@ import pytest
 from played import NOW, as_json, ended, receipt, swap_progress, version, weights_status
 from rich.console import Console, RenderableType
 
-from aoti_serve.cli.answers import safe, status_of, versions_of
-from aoti_serve.cli.drawing import spaced, standing, swap_bars, swapped, versions
+from aoti_serve.cli.render import spaced, status_view, swap_bars_view, swap_view, versions_view
+from aoti_serve.cli.responses import safe, status_of, versions_of
 from aoti_serve.errors import ServerRefused
 from aoti_serve.weights.version import BUILT_IN
 
@@ -33,14 +33,14 @@ def row_of(text: str, start: str) -> list[str]:
 
 
 def test_the_status_says_what_answers_and_what_is_behind_it() -> None:
-    text = drawn(standing(weights_status(), NOW))
+    text = drawn(status_view(weights_status(), NOW))
     assert text.splitlines()[0] == "m  version 3 (step 300), previous 2 (step 200), epoch 7"
     assert "last" not in text
     assert "swap" not in text
 
 
 def test_a_receipt_is_a_row_with_everything_that_a_replica_has_signed() -> None:
-    text = drawn(standing(weights_status(), NOW))
+    text = drawn(status_view(weights_status(), NOW))
     signed = ["b4ba52f0", "4711", "cuda:0", "0", "3", "3f3a9c1e88d2", "1312.4", "4.2", "2"]
     assert row_of(text, "r-one") == ["r-one", *signed]
     assert row_of(text, "r-two") == ["r-two", *signed]
@@ -50,32 +50,32 @@ def test_a_receipt_is_a_row_with_everything_that_a_replica_has_signed() -> None:
 
 def test_a_receipt_of_a_replica_on_a_cpu_with_nothing_behind_it() -> None:
     found = receipt("r-one", 0, None).model_copy(update={"gpu_ids": (), "digest": "", "device": "cpu"})
-    text = drawn(standing(weights_status(current=BUILT_IN, previous=None, replicas=(found,)), NOW))
+    text = drawn(status_view(weights_status(current=BUILT_IN, previous=None, replicas=(found,)), NOW))
     assert row_of(text, "r-one") == ["r-one", "b4ba52f0", "4711", "cpu", "-", "0", "-", "1312.4", "4.2", "-"]
     assert text.startswith("m  version 0 (built into the package), epoch 7")
 
 
 def test_a_model_without_replicas_says_so() -> None:
-    assert "no replica has reported yet" in drawn(standing(weights_status(replicas=()), NOW))
+    assert "no replica has reported yet" in drawn(status_view(weights_status(replicas=()), NOW))
 
 
 def test_receipts_fit_a_hundred_columns() -> None:
-    assert max(map(len, drawn(standing(weights_status(), NOW)).splitlines())) <= 100
+    assert max(map(len, drawn(status_view(weights_status(), NOW)).splitlines())) <= 100
 
 
 def test_nothing_is_lost_on_a_narrow_screen_and_nothing_folded_in_a_pipe() -> None:
     status = weights_status(swap=swap_progress("staging", ("r-one", 1, False)), last=ended(error="x" * 300))
-    narrow = drawn(standing(status, NOW), width=60)
+    narrow = drawn(status_view(status, NOW), width=60)
     assert max(map(len, narrow.splitlines())) <= 60
     assert narrow.count("x") >= 300
     assert "b4ba52f0  4711  cuda:0  0    3        3f3a9c1e88d2" in drawn(
-        standing(status, NOW), width=60, terminal=False
+        status_view(status, NOW), width=60, terminal=False
     )
-    assert "x" * 300 in drawn(standing(status, NOW), width=60, terminal=False)
+    assert "x" * 300 in drawn(status_view(status, NOW), width=60, terminal=False)
 
 
 def test_a_bar_for_each_replica_with_its_bytes_and_its_state() -> None:
-    text = drawn(swap_bars(swap_progress("staging", ("r-one", 40, True), ("r-two", 10, False))))
+    text = drawn(swap_bars_view(swap_progress("staging", ("r-one", 40, True), ("r-two", 10, False))))
     assert text.splitlines()[0] == "swap 9c0ffee01234 to version 4: staging, 1 of 2 replicas"
     full, quarter = row_of(text, "r-one"), row_of(text, "r-two")
     assert full[2:] == ["40.0", "MB", "of", "40.0", "MB", "staged"]
@@ -96,22 +96,24 @@ def test_a_bar_for_each_replica_with_its_bytes_and_its_state() -> None:
     ],
 )
 def test_the_state_of_a_replica(phase: str, done: bool, state: str) -> None:
-    assert row_of(drawn(swap_bars(swap_progress(phase, ("r-one", 10, done)))), "r-one")[-1] == state
+    assert row_of(drawn(swap_bars_view(swap_progress(phase, ("r-one", 10, done)))), "r-one")[-1] == state
 
 
 def test_while_the_weights_are_checked_nothing_is_known_of_version_and_bytes() -> None:
-    text = drawn(swap_bars(swap_progress("checking", ("r-one", 0, False), version=None, nbytes=0)))
+    text = drawn(swap_bars_view(swap_progress("checking", ("r-one", 0, False), version=None, nbytes=0)))
     assert text.splitlines()[0] == "swap 9c0ffee01234: checking"
     assert " of " not in text
 
 
 @pytest.mark.parametrize("phase", ["staging", "committing"])
 def test_what_has_been_staged_has_arrived_even_if_the_server_counts_no_bytes_any_more(phase: str) -> None:
-    assert "40.0 MB of 40.0 MB" in drawn(swap_bars(swap_progress(phase, ("r-one", 0, True))))
+    assert "40.0 MB of 40.0 MB" in drawn(swap_bars_view(swap_progress(phase, ("r-one", 0, True))))
 
 
 def test_a_rollback_to_the_resident_version_moves_no_bytes() -> None:
-    text = drawn(swap_bars(swap_progress("committing", ("r-one", 0, True), ("r-two", 40, True), action="rollback")))
+    text = drawn(
+        swap_bars_view(swap_progress("committing", ("r-one", 0, True), ("r-two", 40, True), action="rollback"))
+    )
     assert row_of(text, "r-one")[2:] == ["resident", "done"]
     assert row_of(text, "r-two")[-1] == "done"
     assert "rollback 9c0ffee01234 to version 4" in text
@@ -119,7 +121,7 @@ def test_a_rollback_to_the_resident_version_moves_no_bytes() -> None:
 
 def test_of_very_many_replicas_those_that_are_not_done_are_shown() -> None:
     replicas = [(f"r-{number:03}", 40, number != 99) for number in range(100)]
-    text = drawn(swap_bars(swap_progress("committing", *replicas)))
+    text = drawn(swap_bars_view(swap_progress("committing", *replicas)))
     assert "99 of 100 replicas" in text
     assert "r-099" in text
     assert "and 76 more" in text
@@ -127,25 +129,25 @@ def test_of_very_many_replicas_those_that_are_not_done_are_shown() -> None:
 
 
 def test_how_the_last_swap_ended() -> None:
-    text = drawn(standing(weights_status(last=ended()), NOW))
+    text = drawn(status_view(weights_status(last=ended()), NOW))
     says = "swap 77aa00bb11cc to version 3 committed 1 min ago, in 1.25 s"
     assert f"last: {says} (checking 0.05, staging 1.10, committing 0.10)" in " ".join(text.split())
 
 
 def test_a_swap_that_failed_says_which_replica_and_why() -> None:
     why = "replica r-two could not stage version 4, nothing has changed: tensor 'a': missing from the weights"
-    text = drawn(standing(weights_status(last=ended(outcome="failed", error=why, version=4)), NOW), terminal=False)
+    text = drawn(status_view(weights_status(last=ended(outcome="failed", error=why, version=4)), NOW), terminal=False)
     assert "to version 4 failed 1 min ago" in text
     assert text.rstrip().endswith(why)
 
 
 def test_a_swap_that_failed_before_it_had_a_version() -> None:
-    text = drawn(standing(weights_status(last=ended(outcome="failed", error="no", version=None, phases={})), NOW))
+    text = drawn(status_view(weights_status(last=ended(outcome="failed", error="no", version=None, phases={})), NOW))
     assert "last: swap 77aa00bb11cc failed 1 min ago, in 1.25 s: no" in text
 
 
 def test_what_a_swap_that_has_returned_shows() -> None:
-    text = drawn(swapped(weights_status(last=ended()), 1.5))
+    text = drawn(swap_view(weights_status(last=ended()), 1.5))
     says = "m answers with version 3 (step 300)  (1.50 s, checking 0.05, staging 1.10, committing 0.10)"
     assert text.splitlines()[0] == says
     assert row_of(text, "r-two")
@@ -156,11 +158,11 @@ def test_what_a_swap_that_has_returned_shows() -> None:
     [None, pytest.param(ended(version=9), id="another"), pytest.param(ended(outcome="failed", error="x"), id="failed")],
 )
 def test_the_phases_of_another_attempt_are_not_taken_for_ours(last: Any) -> None:
-    assert "(1.50 s)" in drawn(swapped(weights_status(last=last), 1.5))
+    assert "(1.50 s)" in drawn(swap_view(weights_status(last=last), 1.5))
 
 
 def test_versions_with_their_marks() -> None:
-    text = drawn(versions([version(1), version(2), version(3, strict=False, label="")], weights_status(), NOW))
+    text = drawn(versions_view([version(1), version(2), version(3, strict=False, label="")], weights_status(), NOW))
     first, second, third = (line.split() for line in text.splitlines()[2:])
     assert first == ["1", "step", "100", "1f3a9c1e88d2", "14", "40.0", "MB", "1", "h", "0"]
     assert second[:3] == ["2", "previous,", "resident"]
@@ -169,14 +171,14 @@ def test_versions_with_their_marks() -> None:
 
 def test_a_version_is_resident_only_if_every_replica_holds_it() -> None:
     status = weights_status(replicas=(receipt("r-one", 3, 2), receipt("r-two", 3, None)))
-    assert "resident" not in drawn(versions([version(2), version(3)], status, NOW))
-    assert "resident" not in drawn(versions([version(2)], weights_status(replicas=()), NOW))
+    assert "resident" not in drawn(versions_view([version(2), version(3)], status, NOW))
+    assert "resident" not in drawn(versions_view([version(2)], weights_status(replicas=()), NOW))
 
 
 def test_the_built_in_version_is_listed_while_one_can_go_back_to_it() -> None:
-    text = drawn(versions([version(3)], weights_status(previous=BUILT_IN), NOW))
+    text = drawn(versions_view([version(3)], weights_status(previous=BUILT_IN), NOW))
     assert text.splitlines()[2].split() == ["0", "previous", "built", "into", "the", "package", *["-"] * 5]
-    assert "built into" not in drawn(versions([version(3)], weights_status(), NOW))
+    assert "built into" not in drawn(versions_view([version(3)], weights_status(), NOW))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_the_built_in_version_is_listed_while_one_can_go_back_to_it() -> None:
     [(-30, "0 s"), (59, "59 s"), (120, "2 min"), (7200, "2 h"), (3 * 86400, "3 d")],
 )
 def test_ages(age: float, text: str) -> None:
-    assert f"  {text}  " in drawn(versions([version(3, created=NOW - age)], weights_status(), NOW))
+    assert f"  {text}  " in drawn(versions_view([version(3, created=NOW - age)], weights_status(), NOW))
 
 
 def test_models_are_apart() -> None:
@@ -219,7 +221,9 @@ def test_everything_in_an_answer_is_made_safe() -> None:
     )
     read = status_of(as_json(status))
     assert "\x1b" not in read.model_dump_json().replace("\\u001b", "\x1b")
-    text = drawn(standing(read, NOW), width=1000) + drawn(versions(versions_of([as_json_version(nasty)]), read, NOW))
+    text = drawn(status_view(read, NOW), width=1000) + drawn(
+        versions_view(versions_of([as_json_version(nasty)]), read, NOW)
+    )
     assert all(character.isprintable() or character == "\n" for character in text)
     assert "[red]" in text
 

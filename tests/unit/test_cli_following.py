@@ -10,9 +10,9 @@ import pytest
 from played import Break, Played, Reply, as_json, playing, swap_progress, version, weights_status
 from rich.console import Console
 
-from aoti_serve.cli import following
+from aoti_serve.cli import live as following
 from aoti_serve.cli.client import AdminClient
-from aoti_serve.cli.following import Drawing, Follower, News, Screen
+from aoti_serve.cli.live import EventStream, ProgressBars, Screen, StatusEvent
 from aoti_serve.token import TOKEN_VARIABLE
 
 EVENTS = "/v2/models/m/weights/events"
@@ -24,7 +24,7 @@ COMMITTING = as_json(weights_status(swap=swap_progress("committing", ("r-one", 4
 @pytest.fixture(autouse=True)
 def token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, "secret")
-    monkeypatch.setattr(following, "RETRY_S", 0.01)
+    monkeypatch.setattr(following, "WATCH_RETRY_S", 0.01)
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def soon(true: Callable[[], object]) -> None:
 
 def test_a_follower_hands_on_every_status(client: AdminClient, played: Played) -> None:
     played.streams.append([CALM, STAGING])
-    heard: list[News] = []
-    follower = Follower(client, heard.append)
+    heard: list[StatusEvent] = []
+    follower = EventStream(client, heard.append)
     follower.start()
     soon(lambda: len(heard) == 3)
     follower.stop()
@@ -71,8 +71,8 @@ def test_a_follower_hands_on_every_status(client: AdminClient, played: Played) -
 
 def test_a_follower_asks_again_whatever_goes_wrong(client: AdminClient, played: Played) -> None:
     played.streams += [[Break(b"data: {")], ["nonsense"], [{"not": "a status"}], [], [CALM]]
-    heard: list[News] = []
-    follower = Follower(client, heard.append)
+    heard: list[StatusEvent] = []
+    follower = EventStream(client, heard.append)
     follower.start()
     soon(lambda: any(news.status for news in heard))
     follower.stop()
@@ -83,13 +83,13 @@ def test_a_follower_asks_again_whatever_goes_wrong(client: AdminClient, played: 
 
 def test_a_follower_that_was_stopped_hands_on_nothing(client: AdminClient, played: Played) -> None:
     played.streams += [[CALM]] * 3
-    heard: list[News] = []
+    heard: list[StatusEvent] = []
 
-    def stop(news: News) -> None:
+    def stop(news: StatusEvent) -> None:
         heard.append(news)
         follower.stop()
 
-    follower = Follower(client, stop)
+    follower = EventStream(client, stop)
     follower.start()
     soon(lambda: not follower._thread.is_alive())
     assert len(heard) == len(played.asked) == 1
@@ -99,7 +99,7 @@ def test_the_bars_of_an_upload_and_then_of_every_replica(
     client: AdminClient, played: Played, screen: io.StringIO
 ) -> None:
     played.streams.append([STAGING, Break()])
-    with Drawing(client, upload=2000) as drawing:
+    with ProgressBars(client, upload=2000) as drawing:
         drawing.sent(500)
         soon(lambda: "500 B of 2.0 KB" in screen.getvalue())
         assert not played.asked  # a swap that is under way now is somebody else's
@@ -114,26 +114,26 @@ def test_the_bars_of_an_upload_and_then_of_every_replica(
 
 def test_the_bars_go_on_after_the_events_broke_off(client: AdminClient, played: Played, screen: io.StringIO) -> None:
     played.streams += [[STAGING, Break()], ["nonsense"], [COMMITTING]]
-    with Drawing(client):
+    with ProgressBars(client):
         soon(lambda: "committing, 2 of 2 replicas" in screen.getvalue())
 
 
 def test_before_the_server_has_begun_the_drawing_says_so(client: AdminClient, screen: io.StringIO) -> None:
-    with Drawing(client):
+    with ProgressBars(client):
         pass
     assert "waiting for the server" in screen.getvalue()
 
 
 def test_the_bars_leave_nothing_behind(client: AdminClient, played: Played, screen: io.StringIO) -> None:
     played.streams.append([STAGING])
-    with Drawing(client):
+    with ProgressBars(client):
         soon(lambda: "r-two" in screen.getvalue())
     assert screen.getvalue().endswith("\x1b[1A\x1b[2K")  # one line up, erase it
 
 
 def test_refused_events_do_not_disturb_the_drawing(client: AdminClient, played: Played, screen: io.StringIO) -> None:
     played.replies[f"GET {EVENTS}"] = Reply({"error": "no"}, 500)
-    with Drawing(client):
+    with ProgressBars(client):
         soon(lambda: len(played.asked) > 2)
     assert "no" not in screen.getvalue().replace("\x1b", "").split()
 
@@ -141,15 +141,15 @@ def test_refused_events_do_not_disturb_the_drawing(client: AdminClient, played: 
 def test_elsewhere_than_on_a_terminal_nothing_is_drawn_or_asked(
     client: AdminClient, played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Drawing(client, upload=10) as drawing:
+    with ProgressBars(client, upload=10) as drawing:
         drawing.sent(10)
         assert drawing.uploaded
     assert not played.asked
     assert capsys.readouterr() == ("", "")
 
 
-def news(model: str, number: int) -> News:
-    return News(model, {}, weights_status(model=model, current=version(number)))
+def news(model: str, number: int) -> StatusEvent:
+    return StatusEvent(model, {}, weights_status(model=model, current=version(number)))
 
 
 def test_the_screen_shows_the_newest_of_every_model(screen: io.StringIO) -> None:
@@ -165,12 +165,12 @@ def test_the_screen_shows_the_newest_of_every_model(screen: io.StringIO) -> None
 def test_the_screen_keeps_the_last_status_and_says_that_it_hears_nothing(screen: io.StringIO) -> None:
     with Screen(["a"]) as shown:
         shown.show(news("a", 1))
-        shown.show(News("a", trouble="the connection broke off"))
+        shown.show(StatusEvent("a", trouble="the connection broke off"))
     assert "a  version 1 (step 100)" in screen.getvalue()
     assert "a: the connection broke off; trying again" in screen.getvalue()
     with Screen(["a"]) as shown:
         screen.truncate(0)
-        shown.show(News("a", trouble="gone"))
+        shown.show(StatusEvent("a", trouble="gone"))
         shown.show(news("a", 2))
     assert "trying again" not in screen.getvalue().rpartition("a  version 2")[2]
 
@@ -178,8 +178,8 @@ def test_the_screen_keeps_the_last_status_and_says_that_it_hears_nothing(screen:
 def test_in_a_pipe_every_change_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     with Screen(["a"]) as shown:
         shown.show(news("a", 1))
-        shown.show(News("a", trouble="gone"))
-        shown.show(News("a", trouble="gone"))
+        shown.show(StatusEvent("a", trouble="gone"))
+        shown.show(StatusEvent("a", trouble="gone"))
         shown.show(news("a", 2))
     text = capsys.readouterr().out
     assert [line for line in text.splitlines() if line.startswith("a")] == [
@@ -193,9 +193,9 @@ def test_all_models_are_watched() -> None:
     with playing() as one, playing() as two:
         one.streams.append([CALM])
         two.streams.append([STAGING])
-        heard: list[News] = []
+        heard: list[StatusEvent] = []
 
-        def tell(piece: News) -> None:
+        def tell(piece: StatusEvent) -> None:
             heard.append(piece)
             if {found.model for found in heard if found.status} == {"a", "b"}:
                 raise KeyboardInterrupt

@@ -13,7 +13,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from aoti_serve.errors import InvalidConfig
-from aoti_serve.launcher.configuration.checks import check, deployments_of
+from aoti_serve.launcher.configuration.checks import check_config, deployments_of
 from aoti_serve.launcher.configuration.config_file import ConfigFile, read_config
 from aoti_serve.model.package import SIGNATURE_KEY, WEIGHTS_APART, WEIGHTS_KEY
 from aoti_serve.signature.constants import ConstantSpec
@@ -118,12 +118,12 @@ def read(content: dict[str, Any], **options: Any) -> ConfigFile:
 
 def refused(content: dict[str, Any]) -> str:
     with pytest.raises(InvalidConfig) as caught:
-        check(read(content))
+        check_config(read(content))
     return str(caught.value)
 
 
 def test_one_that_will_do_passes() -> None:
-    assert list(check(read(valid()))) == ["a"]
+    assert list(check_config(read(valid()))) == ["a"]
 
 
 def test_host_and_port_take_the_place_of_the_gateways() -> None:
@@ -152,7 +152,7 @@ def test_host_and_port_are_for_one_application_only() -> None:
 
 def test_two_applications_at_one_port_would_answer_each_others_requests() -> None:
     assert "'default' and 'second' both listen at port 8000" in refused(two({}, {"host": "0.0.0.0"}))
-    check(read(two({}, {"http_port": 8001})))
+    check_config(read(two({}, {"http_port": 8001})))
 
 
 @pytest.mark.parametrize(
@@ -172,10 +172,10 @@ def test_who_answers_http_is_settled_before_ray_starts(
     content = valid() | {"proxy_location": proxies, "http_options": options}
     content["applications"][0]["args"]["gateway"] = gateway
     if reason is None:
-        check(read(content))
+        check_config(read(content))
         return
     with pytest.raises(InvalidConfig, match=reason):
-        check(read(content))
+        check_config(read(content))
 
 
 def test_a_certificate_that_is_not_there_is_named_before_ray_starts(here: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_certificate_that_is_not_there_is_named_before_ray_starts(here: Path) 
     content = valid()
     content["applications"][0]["args"]["gateway"] = {"tls": {"certificate": "chain.pem", "key": "key.pem"}}
     with pytest.raises(InvalidConfig, match=r"application 'default': gateway\.tls: no file .*key\.pem"):
-        check(read(content))
+        check_config(read(content))
 
 
 def test_without_a_word_about_proxies_there_are_none() -> None:
@@ -216,7 +216,7 @@ def test_serves_own_keys_are_checked_as_well(changes: dict[str, Any], reason: st
     content = valid()
     content["applications"][0] |= changes
     with pytest.raises(InvalidConfig, match=reason):
-        check(read(content))
+        check_config(read(content))
 
 
 def test_what_serve_will_call_the_deployments() -> None:
@@ -231,7 +231,7 @@ def test_files_that_are_not_there_are_named_with_the_folder(here: Path) -> None:
 
 
 def test_first_weights_that_do_not_fit_are_named_with_the_tensor() -> None:
-    check(read(valid(package="apart.pt2", weights="fits.safetensors")))
+    check_config(read(valid(package="apart.pt2", weights="fits.safetensors")))
     text = refused(valid(package="apart.pt2", weights="other.safetensors"))
     assert "model 'a': weights other.safetensors: tensor 'w'" in text
     assert "not a whole safetensors file" in refused(valid(package="apart.pt2", weights="m.pt2"))
@@ -249,7 +249,7 @@ def test_first_weights_are_asked_for_until_something_is_committed(here: Path) ->
     assert "no file g.safetensors" in refused(gone), "stored is not committed"
     store.commit(version, 1, None)
     for content in (without, gone):
-        check(read(content))
+        check_config(read(content))
 
 
 def test_a_damaged_store_is_named(here: Path) -> None:

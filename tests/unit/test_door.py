@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from aoti_serve.errors import Stopping
-from aoti_serve.gateway.door import Door
+from aoti_serve.gateway.drain import InFlight
 
 
 def test_it_counts_who_is_inside_also_when_they_fail() -> None:
-    door = Door()
+    door = InFlight()
     with door, door:
         assert door.inside == 2
     with pytest.raises(ValueError, match="mine"), door:
@@ -18,7 +18,7 @@ def test_it_counts_who_is_inside_also_when_they_fail() -> None:
 
 
 def test_once_closed_it_lets_nobody_in_and_those_inside_finish() -> None:
-    door = Door()
+    door = InFlight()
     with door:
         door.open = False
         with pytest.raises(Stopping), door:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from aoti_serve.protocol.encode import JOINED, STEP, Encoded, encode_response, takes_long
+from aoti_serve.protocol.encode import JOINED_BODY_BYTES, STEP, Encoded, encode_response, takes_long
 from aoti_serve.protocol.messages import InferResponse, RequestHead
 from aoti_serve.signature.tensors import DTYPES, DType, TensorSpec
 
@@ -45,7 +45,7 @@ def arrays_of(dtype: DType, *, finite: bool) -> st.SearchStrategy[NDArray[Any]]:
 
 
 def test_large_binary_outputs_are_not_copied() -> None:
-    array = np.arange(JOINED, dtype=np.float32)
+    array = np.arange(JOINED_BODY_BYTES, dtype=np.float32)
     encoded = encode_response(response((spec(), array), (spec("z"), array[:1])), AS_BINARY)
     array[:] = 7  # as seen in the body, which is a view
     assert body_of(encoded)[encoded.header_length :] == array.tobytes() + array[:1].tobytes()

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.errors import ConstantIsBaked, DigestMismatch, TiedTensorsDiffer, UnfitTensor, UnreadableWeights
-from aoti_serve.model import buffers, filling
-from aoti_serve.model.buffers import Buffer
+from aoti_serve.model import buffers
+from aoti_serve.model.buffers import ConstantBuffer
 from aoti_serve.model.device import CpuDevice
-from aoti_serve.model.filling import Bytes, Filling
-from aoti_serve.model.readable import in_bytes
+from aoti_serve.model.tensor_memory import bytes_of
+from aoti_serve.model.weights_in import stream as filling
+from aoti_serve.model.weights_in.stream import Bytes, WeightsStream
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
 from aoti_serve.signature.tensors import DTYPES, Span
 
@@ -75,14 +76,16 @@ def cut(content: bytes, at: Sequence[int]) -> Iterator[Bytes]:
         shared[:] = 0xAA
 
 
-def in_file_order(buffer: Buffer, spec: ConstantSpec) -> bytes:
-    found: Bytes = in_bytes(buffer.tensors[spec.name].contiguous()).numpy()
+def in_file_order(buffer: ConstantBuffer, spec: ConstantSpec) -> bytes:
+    found: Bytes = bytes_of(buffer.tensors[spec.name].contiguous()).numpy()
     return found.tobytes()
 
 
-def filled(constants: Constants, index: dict[str, Span], pieces: Iterator[Bytes], *, strict: bool = True) -> Buffer:
-    buffer = Buffer(constants.constants, CpuDevice())
-    way = Filling(index, constants)
+def filled(
+    constants: Constants, index: dict[str, Span], pieces: Iterator[Bytes], *, strict: bool = True
+) -> ConstantBuffer:
+    buffer = ConstantBuffer(constants.constants, CpuDevice())
+    way = WeightsStream(index, constants)
     with buffer.refilled():
         way.fill(buffer, pieces, {})
         way.check(strict=strict)
@@ -115,12 +118,12 @@ def test_an_index_that_lies_is_refused_before_a_byte_is_asked_for(data: st.DataO
     if data.draw(st.booleans()):
         index["unused"] = Span("F4", (2**70,), data.draw(offsets), data.draw(offsets))
     known = Constants(constants=constants, unused=("unused",))
-    buffer = Buffer(constants, CpuDevice())
+    buffer = ConstantBuffer(constants, CpuDevice())
     (block, _) = buffer._blocks
     block.tensor.fill_(7)
     content = bytes(range(1, 81))
     try:
-        way = Filling(index, known)
+        way = WeightsStream(index, known)
     except UnfitTensor:
         return
     assert all(span.end - span.begin == spec.nbytes for spec, span in zip(constants, index.values(), strict=False))
@@ -225,13 +228,13 @@ def test_a_constant_is_gathered_from_any_number_of_pieces(size: int) -> None:
 
 def test_a_constant_is_gathered_only_where_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
     gathered: list[str] = []
-    real = filling.Gathered.__init__
+    real = filling.BufferedCopy.__init__
 
-    def note(self: filling.Gathered, buffer: Buffer, name: str) -> None:
+    def note(self: filling.BufferedCopy, buffer: ConstantBuffer, name: str) -> None:
         gathered.append(name)
         real(self, buffer, name)
 
-    monkeypatch.setattr(filling.Gathered, "__init__", note)
+    monkeypatch.setattr(filling.BufferedCopy, "__init__", note)
     turned = MATRIX.model_copy(update={"name": "turned", "stride": (1, 2)})
     constants = Constants(constants=(MATRIX, turned, MASK))
     index = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aoti_serve.errors import UnknownTensor
 from aoti_serve.weights.swap.follower import Follower
-from aoti_serve.weights.swap.target import NOTHING, Staging, Target
+from aoti_serve.weights.swap.target import NO_EPOCH, Staging, Target
 from aoti_serve.weights.version import Committed, Version
 
 V = {number: Version(number=number, digest=f"sha of {number}") for number in range(1, 7)}
@@ -92,7 +92,7 @@ def check(follower: Follower, slots: TwoSlots, target: Target, epoch: int) -> No
 
 async def test_one_that_holds_nothing_is_at_no_epoch() -> None:
     follower, _ = await following()
-    assert (follower.epoch, follower.staged, follower.failed) == (NOTHING, None, None)
+    assert (follower.epoch, follower.staged, follower.failed) == (NO_EPOCH, None, None)
 
 
 @pytest.mark.parametrize("after", TARGETS, ids=_named)

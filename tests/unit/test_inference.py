@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import UnknownModel
 from aoti_serve.gateway.data_plane import DataPlane
-from aoti_serve.gateway.door import Door
+from aoti_serve.gateway.drain import InFlight
 from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.app import build_app
-from aoti_serve.gateway.plan import Plan, Planner
+from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.protocol.messages import InferResponse
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
@@ -42,13 +42,15 @@ class Echo:
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         self.fails: Exception | None = None
-        self._planner = Planner(SIGNATURE, config)
+        self._planner = RequestChecker(SIGNATURE, config)
 
-    def plan(self, head: bytes) -> Plan:
+    def plan(self, head: bytes) -> CheckedRequest:
         self.threads.append(threading.current_thread().name)
         return self._planner.plan(head)
 
-    async def infer(self, plan: Plan, arrays: list[NDArray[Any]], _: str | None, left: float | None) -> InferResponse:
+    async def infer(
+        self, plan: CheckedRequest, arrays: list[NDArray[Any]], _: str | None, left: float | None
+    ) -> InferResponse:
         self.patience.append(left)
         self.arrived.put_nowait(None)
         await self.goes_on.wait()
@@ -64,7 +66,7 @@ class Plane:
     ready = True
 
     def __init__(self, model: Echo) -> None:
-        self.door = Door()
+        self.door = InFlight()
         self._model = model
 
     def model(self, name: str) -> Echo:

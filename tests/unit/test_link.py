@@ -16,32 +16,32 @@ import pytest
 from aoti_serve.address import Address
 from aoti_serve.errors import LinkRefused, ReplicaBehind, ReplicaDied, ReplicaFailed
 from aoti_serve.link import connection, handshake
-from aoti_serve.link.client import QUIET, STOPPED, Link, connected
-from aoti_serve.link.messages import Answer, Batch
-from aoti_serve.link.pool import PATIENCE, Pool
-from aoti_serve.link.server import LinkServer, Run
+from aoti_serve.link.client import QUIET, STOPPED, Link, connect_link
+from aoti_serve.link.messages import AnswerMessage, BatchMessage
+from aoti_serve.link.pool import POOL_PATIENCE, Pool
+from aoti_serve.link.server import BatchHandler, LinkServer
 
 NODE, ELSEWHERE = "node", "another node"
 
 
-def rows(*values: float) -> Batch:
-    return Batch([np.array(values, np.float32)], fence=0)
+def rows(*values: float) -> BatchMessage:
+    return BatchMessage([np.array(values, np.float32)], fence=0)
 
 
-async def double(gateway: str, batch: Batch) -> Answer:
-    return Answer(1, 0, [2 * array for array in batch.arrays])
+async def double(gateway: str, batch: BatchMessage) -> AnswerMessage:
+    return AnswerMessage(1, 0, [2 * array for array in batch.arrays])
 
 
 class Held:
     """A replica that answers when it is told to."""
 
     def __init__(self) -> None:
-        self.running: list[Batch] = []
+        self.running: list[BatchMessage] = []
         self.changed = asyncio.Event()
         self.go = asyncio.Event()
         self.cancelled = asyncio.Event()
 
-    async def __call__(self, gateway: str, batch: Batch) -> Answer:
+    async def __call__(self, gateway: str, batch: BatchMessage) -> AnswerMessage:
         self.running.append(batch)
         self.changed.set()
         try:
@@ -58,7 +58,9 @@ class Held:
 
 
 @asynccontextmanager
-async def served(run: Run = double, runners: int = 1, name: str = "r1") -> AsyncIterator[tuple[LinkServer, Address]]:
+async def served(
+    run: BatchHandler = double, runners: int = 1, name: str = "r1"
+) -> AsyncIterator[tuple[LinkServer, Address]]:
     server = LinkServer(run)
     await server.open()
     port = await server.open_to_nodes("127.0.0.1")
@@ -70,7 +72,7 @@ async def served(run: Run = double, runners: int = 1, name: str = "r1") -> Async
 
 @asynccontextmanager
 async def linked(address: Address, node: str = NODE) -> AsyncIterator[Link]:
-    link = await connected("m", address, "g1", node)
+    link = await connect_link("m", address, "g1", node)
     try:
         yield link
     finally:
@@ -97,15 +99,15 @@ async def test_a_batch_is_answered(node: str) -> None:
 
 @pytest.mark.parametrize("node", [NODE, ELSEWHERE])
 async def test_large_and_small_batches_share_a_link_both_ways(node: str) -> None:
-    large = Batch([np.arange(2**24, dtype=np.float32)], fence=0)
+    large = BatchMessage([np.arange(2**24, dtype=np.float32)], fence=0)
     async with served() as (_, address), linked(address, node) as link:
         answers = await asyncio.gather(*(link.ask(batch) for batch in [large, rows(1), large, rows(2)]))
     assert [float(answer.outputs[0][-1]) for answer in answers] == [2 * (2**24 - 1), 2, 2 * (2**24 - 1), 4]
 
 
 async def test_the_replica_knows_which_gateway_asks() -> None:
-    async def who(gateway: str, batch: Batch) -> Answer:
-        return Answer(1, 0, [np.frombuffer(gateway.encode(), np.uint8)])
+    async def who(gateway: str, batch: BatchMessage) -> AnswerMessage:
+        return AnswerMessage(1, 0, [np.frombuffer(gateway.encode(), np.uint8)])
 
     async with served(who) as (_, address), linked(address) as link:
         answer = await link.ask(rows(1))
@@ -113,7 +115,7 @@ async def test_the_replica_knows_which_gateway_asks() -> None:
 
 
 async def test_errors_come_back_as_themselves() -> None:
-    async def behind(gateway: str, batch: Batch) -> Answer:
+    async def behind(gateway: str, batch: BatchMessage) -> AnswerMessage:
         raise ReplicaBehind(replica="r1", epoch=1, fence=2)
 
     async with served(behind) as (_, address), linked(address) as link:
@@ -122,7 +124,7 @@ async def test_errors_come_back_as_themselves() -> None:
 
 
 async def test_a_defect_of_the_replica_comes_back_as_one() -> None:
-    async def defect(gateway: str, batch: Batch) -> Answer:
+    async def defect(gateway: str, batch: BatchMessage) -> AnswerMessage:
         raise ZeroDivisionError
 
     async with served(defect) as (_, address), linked(address) as link:
@@ -133,7 +135,7 @@ async def test_a_defect_of_the_replica_comes_back_as_one() -> None:
 async def test_whoever_does_not_know_the_key_is_refused() -> None:
     async with served() as (_, address):
         with pytest.raises(LinkRefused):
-            await connected("m", replace(address, key=bytes(32)), "g1", NODE)
+            await connect_link("m", replace(address, key=bytes(32)), "g1", NODE)
 
 
 async def test_a_replica_that_does_not_know_its_key_is_refused(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ async def test_a_replica_that_does_not_know_its_key_is_refused(tmp_path: Path) -
     path = str(tmp_path / "link")
     async with await asyncio.start_unix_server(impostor, path):
         with pytest.raises(LinkRefused, match="own key"):
-            await connected("m", Address("r1", NODE, path, 1, bytes(32)), "g1", NODE)
+            await connect_link("m", Address("r1", NODE, path, 1, bytes(32)), "g1", NODE)
 
 
 async def test_another_version_of_the_link_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,12 +159,12 @@ async def test_another_version_of_the_link_is_refused_in_words(monkeypatch: pyte
         monkeypatch.setattr(handshake, "greeting", lambda: handshake.GREETING.pack(handshake.MAGIC, 99, bytes(32)))
         monkeypatch.setattr("aoti_serve.link.server.greeting", handshake.greeting)
         with pytest.raises(LinkRefused, match="version 99 of the link, this one 1"):
-            await connected("m", address, "g1", NODE)
+            await connect_link("m", address, "g1", NODE)
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", bytes(1000)])
 async def test_whoever_says_nothing_of_use_is_hung_up_on(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HANDSHAKE_S", 0.05)
+    monkeypatch.setattr(connection, "LINK_HANDSHAKE_S", 0.05)
     async with served() as (_, address):
         reader, writer = await asyncio.open_unix_connection(address.path)
         await reader.readexactly(handshake.GREETING.size)
@@ -322,7 +324,7 @@ async def test_a_gateway_that_drains_keeps_the_last_replica() -> None:
         pool.drain()
         left = asyncio.create_task(server.leave(10))
         await until(lambda: link.leaving > 0)
-        for _ in range(2 * PATIENCE):
+        for _ in range(2 * POOL_PATIENCE):
             await pool.ask(rows(1))
             pool.pass_time()
         assert pool.runners == 1

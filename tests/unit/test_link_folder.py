@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aoti_serve.link.folder import PREFIX, SOCKET, STARTING_S, private_folder
+from aoti_serve.link.folder import PREFIX, SOCKET, STARTING_S, socket_folder
 
 LONG_AGO = STARTING_S + 1
 
@@ -43,7 +43,7 @@ def folder_of(listener: socket.socket, place: Path, name: str, seconds_ago: floa
 
 
 def test_only_its_user_may_enter_it() -> None:
-    assert stat.S_IMODE(private_folder().stat().st_mode) == 0o700
+    assert stat.S_IMODE(socket_folder().stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize(("seconds_ago", "stays"), [(LONG_AGO, False), (0, True)], ids=["killed", "starting"])
@@ -51,14 +51,14 @@ def test_one_in_which_nobody_listens_is_removed_unless_it_is_new(
     place: Path, listener: socket.socket, seconds_ago: float, stays: bool
 ) -> None:
     folder = folder_of(listener, place, "r", seconds_ago)
-    private_folder()
+    socket_folder()
     assert folder.exists() == stays
 
 
 def test_one_in_which_somebody_listens_stays(place: Path, listener: socket.socket) -> None:
     folder = folder_of(listener, place, "r", LONG_AGO)
     listener.listen()
-    empty = private_folder()
-    private_folder()
+    empty = socket_folder()
+    socket_folder()
     assert folder.exists()
     assert empty.exists()

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from aoti_serve.errors import LinkBroken, QueueFull, ReplicaBehind, ReplicaFailed
-from aoti_serve.link.frames import HEADER, MOST_BYTES, PART, Frame, Kind, header
+from aoti_serve.link.frames import FRAME_HEADER, MOST_BYTES, PART, Frame, Kind, header
 from aoti_serve.link.incoming import Incoming
-from aoti_serve.link.memory import ALIGNMENT
+from aoti_serve.link.memory import MEMORY_ALIGNMENT
 from aoti_serve.link.messages import (
-    Answer,
-    Batch,
+    AnswerMessage,
+    BatchMessage,
     answer_bytes,
     answer_of,
     batch_bytes,
@@ -28,7 +28,7 @@ from aoti_serve.link.messages import (
     failure_bytes,
     failure_of,
 )
-from aoti_serve.link.outgoing import Buffer, Outgoing
+from aoti_serve.link.outgoing import ByteBuffer, Outgoing
 
 DTYPES = ("<f4", "<f8", "<f2", "|u1", "|i1", "|b1", "<i8", "<i4", "<u2")
 CALL = 7
@@ -41,16 +41,16 @@ class Wire:
         self.written = bytearray()
         self.writes: list[int] = []
 
-    def write(self, data: Buffer) -> None:
+    def write(self, data: ByteBuffer) -> None:
         self.writelines([data])
 
-    def writelines(self, list_of_data: list[Buffer]) -> None:
+    def writelines(self, list_of_data: list[ByteBuffer]) -> None:
         joined = b"".join(list_of_data)
         self.written += joined
         self.writes.append(len(joined))
 
 
-def sent(*messages: tuple[Kind, int, list[Buffer]]) -> bytes:
+def sent(*messages: tuple[Kind, int, list[ByteBuffer]]) -> bytes:
     wire = Wire()
     outgoing = Outgoing(wire)
     for kind, call, message in messages:
@@ -94,7 +94,7 @@ def same(left: list[Any], right: list[Any]) -> bool:
 
 @given(arrays(), st.integers(-1, 2**40), st.none() | st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_batch_arrives_as_it_was(tensors: Any, fence: int, timeout: float | None, rows: float) -> None:
-    [frame] = received(sent((Kind.BATCH, CALL, batch_bytes(Batch(tensors, fence, timeout, rows)))))
+    [frame] = received(sent((Kind.BATCH, CALL, batch_bytes(BatchMessage(tensors, fence, timeout, rows)))))
     batch = batch_of(frame.message)
     assert (batch.fence, batch.timeout, batch.rows) == (fence, timeout, rows)
     assert same(list(batch.arrays), tensors)
@@ -102,7 +102,7 @@ def test_a_batch_arrives_as_it_was(tensors: Any, fence: int, timeout: float | No
 
 @given(arrays(), st.integers(0, 2**40), st.integers(0, 2**40))
 def test_an_answer_arrives_as_it_was(tensors: Any, version: int, epoch: int) -> None:
-    [frame] = received(sent((Kind.ANSWER, CALL, answer_bytes(Answer(version, epoch, tensors)))))
+    [frame] = received(sent((Kind.ANSWER, CALL, answer_bytes(AnswerMessage(version, epoch, tensors)))))
     answer = answer_of(frame.message)
     assert (answer.version, answer.epoch) == (version, epoch)
     assert same(answer.outputs, tensors)
@@ -119,15 +119,15 @@ def test_pieces_make_no_difference(sizes: list[int], cuts: list[int]) -> None:
 
 def test_tensors_arrive_aligned_and_can_be_written_to() -> None:
     tensors: list[NDArray[Any]] = [np.ones(3, np.float32), np.ones((2, 2), np.int64)]
-    [frame] = received(sent((Kind.BATCH, CALL, batch_bytes(Batch(tensors, 0)))))
+    [frame] = received(sent((Kind.BATCH, CALL, batch_bytes(BatchMessage(tensors, 0)))))
     for tensor in batch_of(frame.message).arrays:
-        assert tensor.ctypes.data % ALIGNMENT == 0
+        assert tensor.ctypes.data % MEMORY_ALIGNMENT == 0
         assert tensor.flags.writeable
 
 
 def test_arrays_that_are_not_contiguous_are_sent_in_order() -> None:
     turned = np.arange(12, dtype=np.float32).reshape(3, 4).T
-    [frame] = received(sent((Kind.BATCH, CALL, batch_bytes(Batch([turned], 0)))))
+    [frame] = received(sent((Kind.BATCH, CALL, batch_bytes(BatchMessage([turned], 0)))))
     assert np.array_equal(batch_of(frame.message).arrays[0], turned)
 
 
@@ -149,7 +149,7 @@ def test_large_messages_take_turns() -> None:
     outgoing.send(Kind.BATCH, 2, [bytes(2 * PART)])
     outgoing.resume()
     assert [frame.call for frame in received(bytes(wire.written))] == [2, 1]
-    assert max(wire.writes) <= PART + HEADER.size
+    assert max(wire.writes) <= PART + FRAME_HEADER.size
 
 
 def test_nothing_large_is_written_while_the_transport_is_full() -> None:
@@ -185,7 +185,7 @@ class PausingWire(Wire):
         self.outgoing = Outgoing(self)
         self._parts = parts
 
-    def writelines(self, list_of_data: list[Buffer]) -> None:
+    def writelines(self, list_of_data: list[ByteBuffer]) -> None:
         super().writelines(list_of_data)
         self._parts -= 1
         if self._parts == 0:
@@ -193,8 +193,8 @@ class PausingWire(Wire):
 
 
 def broken() -> Iterator[Any]:
-    yield pytest.param(HEADER.pack(0, 99, 0, 1, 0), id="an unknown kind")
-    yield pytest.param(HEADER.pack(5, Kind.BEAT, 0, 1, 0), id="a signal with a message")
+    yield pytest.param(FRAME_HEADER.pack(0, 99, 0, 1, 0), id="an unknown kind")
+    yield pytest.param(FRAME_HEADER.pack(5, Kind.BEAT, 0, 1, 0), id="a signal with a message")
     yield pytest.param(header(Kind.MORE, 1, length=5), id="more of nothing")
     yield pytest.param(header(Kind.BATCH, 1, length=9, total=5), id="a part larger than the whole")
     yield pytest.param(header(Kind.BATCH, 1, length=PART + 1, total=2 * PART), id="a part that is too large")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aoti_serve.link.memory import ALIGNMENT, KEPT_BYTES, LARGE, Memory
+from aoti_serve.link.memory import KEPT_BYTES, LARGE, MEMORY_ALIGNMENT, Memory
 
 
 def place(view: memoryview) -> int:
@@ -43,4 +43,4 @@ def test_every_piece_is_aligned_and_as_large_as_asked() -> None:
     for nbytes in (1, 100, LARGE, LARGE + 1):
         piece = memory.take(nbytes)
         assert len(piece) == nbytes
-        assert place(piece) % ALIGNMENT == 0
+        assert place(piece) % MEMORY_ALIGNMENT == 0

@@ -15,8 +15,8 @@ import pytest
 from wired import HOST, free_port
 
 from aoti_serve.errors import AotiServeError, PortTaken, StartFailed
-from aoti_serve.gateway.listener.claim import overlap
-from aoti_serve.gateway.listener.port import Bound, bind, refuse_handshakes
+from aoti_serve.gateway.listener.claim import addresses_overlap
+from aoti_serve.gateway.listener.port import BoundPort, bind, refuse_handshakes
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -34,7 +34,7 @@ def port() -> int:
 class Held(ExitStack):
     """What listens during a test."""
 
-    def bind(self, host: str, port: int, owner: str) -> Bound:
+    def bind(self, host: str, port: int, owner: str) -> BoundPort:
         (bound,) = bind(host, port, owner)
         self.callback(bound.close)
         return bound
@@ -79,7 +79,7 @@ def test_two_applications_have_one_port_of_two_addresses(port: int) -> None:
     with Held() as held:
         held.bind(HOST, port, "ours")
         held.bind("127.0.0.2", port, "theirs")
-    assert not overlap("127.0.0.1", "127.0.0.2")
+    assert not addresses_overlap("127.0.0.1", "127.0.0.2")
 
 
 def test_a_port_is_free_again_when_all_have_left(port: int) -> None:
@@ -126,7 +126,7 @@ def test_a_port_of_one_that_was_killed_is_free(port: int, tmp_path: Path) -> Non
 
 
 def test_of_many_that_start_at_once_one_owner_gets_the_port(port: int) -> None:
-    def attempt(owner: str) -> Bound | AotiServeError:
+    def attempt(owner: str) -> BoundPort | AotiServeError:
         try:
             return bind(HOST, port, owner)[0]
         except AotiServeError as error:
@@ -134,7 +134,7 @@ def test_of_many_that_start_at_once_one_owner_gets_the_port(port: int) -> None:
 
     with ThreadPoolExecutor(16) as threads, Held() as held:
         outcomes = list(threads.map(attempt, ["ours", "theirs"] * 8))
-        bound = [outcome for outcome in outcomes if isinstance(outcome, Bound)]
+        bound = [outcome for outcome in outcomes if isinstance(outcome, BoundPort)]
         for one in bound:
             held.callback(one.close)
         assert len(bound) == 8

@@ -1,8 +1,8 @@
 """What the listener takes from uvicorn, in the version that it was read in.
 
-`Connection` and `Exchange` override most of uvicorn's protocol over httptools, and lean on the rest: on the attributes
-that the constructors make, on who calls what, and on what the methods below do. If one of these tests fails, read the
-methods again, then note the new digests.
+`ClientConnection` and `Exchange` override most of uvicorn's protocol over httptools, and lean on the rest: on the
+attributes that the constructors make, on who calls what, and on what the methods below do. If one of these tests fails,
+read the methods again, then note the new digests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from aoti_serve.gateway.listener.connection import Connection
+from aoti_serve.gateway.listener.connection import ClientConnection
 from aoti_serve.gateway.listener.exchange import Exchange
 
 READ_IN = "0.54.0"
@@ -36,7 +36,7 @@ LEANED_ON = {
     RequestResponseCycle.run_asgi: "0f33f2449a44",
 }
 OVERRIDDEN = {
-    Connection: {
+    ClientConnection: {
         "__init__", "connection_lost", "connection_made", "data_received", "on_body", "on_header",
         "on_headers_complete", "on_message_begin", "on_message_complete", "on_response_complete", "shutdown",
     },

@@ -9,8 +9,8 @@ from contextlib import closing
 import psutil
 import pytest
 
-from aoti_serve.cli.reach import exposures, ports_table
-from aoti_serve.launcher.processes.listening import Listener, is_loopback, listeners, title_of
+from aoti_serve.cli.port_table import exposures_of, ports_table
+from aoti_serve.launcher.processes.listening_ports import ListeningPort, is_loopback, listening_ports, title_of
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
@@ -46,29 +46,29 @@ def test_what_a_process_listens_on() -> None:
     this = psutil.Process()
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         port = server.getsockname()[1]
-        (found,) = [entry for entry in listeners([this], {port: "HTTP"}) if entry.port == port]
+        (found,) = [entry for entry in listening_ports([this], {port: "HTTP"}) if entry.port == port]
         assert (found.address, found.pid, found.purpose, found.public) == ("127.0.0.1", os.getpid(), "HTTP", False)
-    assert port not in {entry.port for entry in listeners([this], {})}
+    assert port not in {entry.port for entry in listening_ports([this], {})}
 
 
 def test_a_process_that_is_gone_listens_on_nothing() -> None:
     child = psutil.Popen(["true"])
     child.wait()
-    assert listeners([child], {}) == []
+    assert listening_ports([child], {}) == []
 
 
-HTTP = Listener("0.0.0.0", 8000, 1, "gateway", "HTTP")
-STORE = Listener("::", 6379, 2, "gcs_server", "Ray's control store")
-METRICS = Listener("0.0.0.0", 9000, 3, "DashboardAgent", "metrics for Prometheus")
-LOCAL = Listener("127.0.0.1", 8265, 4, "dashboard.py", "Ray's dashboard")
+HTTP = ListeningPort("0.0.0.0", 8000, 1, "gateway", "HTTP")
+STORE = ListeningPort("::", 6379, 2, "gcs_server", "Ray's control store")
+METRICS = ListeningPort("0.0.0.0", 9000, 3, "DashboardAgent", "metrics for Prometheus")
+LOCAL = ListeningPort("127.0.0.1", 8265, 4, "dashboard.py", "Ray's dashboard")
 
 
 def test_nothing_is_said_of_what_was_asked_for_and_of_loopback() -> None:
-    assert exposures([HTTP, LOCAL], [8000], token=True) == []
+    assert exposures_of([HTTP, LOCAL], [8000], token=True) == []
 
 
 def test_what_others_reach_is_counted_and_what_needs_no_token_is_named() -> None:
-    (text,) = exposures([HTTP, STORE, METRICS, LOCAL], [8000], token=True)
+    (text,) = exposures_of([HTTP, STORE, METRICS, LOCAL], [8000], token=True)
     assert "2 ports" in text
     assert "(9000)" in text
     assert "8000" not in text
@@ -76,12 +76,12 @@ def test_what_others_reach_is_counted_and_what_needs_no_token_is_named() -> None
 
 
 def test_calls_that_need_no_token_are_called_what_they_are() -> None:
-    (text,) = exposures([STORE], [8000], token=False)
+    (text,) = exposures_of([STORE], [8000], token=False)
     assert "whoever reaches them runs code here" in text
 
 
 def test_the_table_has_a_row_for_each_purpose_and_ends_with_what_others_reach() -> None:
-    workers = [Listener("::", port, port, f"worker{port}", "calls") for port in (5001, 5002, 5003)]
+    workers = [ListeningPort("::", port, port, f"worker{port}", "calls") for port in (5001, 5002, 5003)]
     table = ports_table([*workers, HTTP, LOCAL])
     assert table.row_count == 3
     assert list(table.columns[1].cells) == ["127.0.0.1:8265", "0.0.0.0:8000", "[::]:5001 5002 5003"]

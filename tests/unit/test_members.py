@@ -7,9 +7,9 @@ from swap_cluster import receipt
 
 from aoti_serve.address import Address
 from aoti_serve.errors import RuntimeFailed
-from aoti_serve.weights.swap.conversation import Conversation
-from aoti_serve.weights.swap.members import POLL_S, TICK_S, UNHEARD_S, Allowance, Laggards, MemberTable
-from aoti_serve.weights.swap.target import Report, Seen, Staging, Target
+from aoti_serve.weights.swap.members import POLL_S, TICK_S, UNHEARD_S, LagDetector, MemberTable, TimeAllowance
+from aoti_serve.weights.swap.session import MemberSession
+from aoti_serve.weights.swap.target import Report, Staging, Target, TargetRevision
 from aoti_serve.weights.version import Committed, Version
 
 VERSION = Version(number=2, digest="sha of 2")
@@ -41,7 +41,7 @@ def test_what_may_answer_already_is_a_member_of_which_nothing_is_known() -> None
 
 
 def test_one_that_loads_is_not_waited_for_once_it_has_said_so() -> None:
-    table, laggards = table_of(Report("r1", epoch=5)), Laggards(0.0, period=100.0)
+    table, laggards = table_of(Report("r1", epoch=5)), LagDetector(0.0, period=100.0)
     table.expect(["new"])
     assert table.hear(Report("new", joining=True))
     assert (table.behind, laggards.look(table)) == (set(), [])
@@ -76,10 +76,10 @@ def test_replicas_hear_that_there_are_members_on_other_nodes() -> None:
 
 def test_a_member_is_answered_at_once_if_there_is_news_for_it() -> None:
     table = table_of()
-    newest = Seen(7, table.target.revision)
+    newest = TargetRevision(7, table.target.revision)
     assert not table.has_news(newest)
     assert table.has_news(None)
-    assert table.has_news(Seen(6, 1000)), "what an earlier coordinator has counted means nothing"
+    assert table.has_news(TargetRevision(6, 1000)), "what an earlier coordinator has counted means nothing"
     table.publish(staging=Staging("s", VERSION))
     assert table.has_news(newest)
 
@@ -111,14 +111,14 @@ DIVERGED = [
 
 @pytest.mark.parametrize("report", DIVERGED)
 def test_one_that_has_diverged_is_late_after_so_many_looks(report: Report) -> None:
-    table, laggards = table_of(report, Report("r2", epoch=5)), Laggards(patience=1.0, period=0.5)
+    table, laggards = table_of(report, Report("r2", epoch=5)), LagDetector(patience=1.0, period=0.5)
     assert [laggards.look(table) for _ in range(3)] == [[], [], ["r1"]]
     laggards.forgive()
     assert not laggards.look(table)
 
 
 def test_one_that_catches_up_is_not_late() -> None:
-    table, laggards = table_of(Report("r1", turn=1, epoch=4)), Laggards(patience=1.0, period=0.5)
+    table, laggards = table_of(Report("r1", turn=1, epoch=4)), LagDetector(patience=1.0, period=0.5)
     laggards.look(table)
     laggards.look(table)
     table.hear(Report("r1", turn=2, epoch=5))
@@ -128,14 +128,14 @@ def test_one_that_catches_up_is_not_late() -> None:
 
 
 def test_one_that_was_never_heard_has_longer_and_one_that_joins_has_all_the_time() -> None:
-    table, laggards = table_of(Report("r1", epoch=5), Report("new", joining=True)), Laggards(0.0, period=1.0)
+    table, laggards = table_of(Report("r1", epoch=5), Report("new", joining=True)), LagDetector(0.0, period=1.0)
     table.expect(["silent"])
     looks = [laggards.look(table) for _ in range(int(UNHEARD_S) + 1)]
     assert looks == [[]] * int(UNHEARD_S) + [["silent"]]
 
 
 def test_a_coordinator_that_has_heard_no_member_finds_nobody_late() -> None:
-    table, laggards = table_of(), Laggards(0.0, period=100.0)
+    table, laggards = table_of(), LagDetector(0.0, period=100.0)
     table.expect(["r1"])
     assert not laggards.look(table)
 
@@ -151,12 +151,12 @@ def test_what_all_members_hold_is_settled_between_swaps() -> None:
 
 
 def test_time_counts_only_while_somebody_is_heard_and_this_process_runs() -> None:
-    allowance = Allowance(1.0)
+    allowance = TimeAllowance(1.0)
     allowance.spend(0.3, silence=0.0)
     assert allowance.left == pytest.approx(0.7)
     allowance.spend(0.3, silence=POLL_S + TICK_S)
     assert allowance.left == pytest.approx(0.7), "nobody was heard"
-    allowance = Allowance(10.0)
+    allowance = TimeAllowance(10.0)
     allowance.spend(3600.0, silence=0.0)
     assert allowance.left == 10.0 - 2 * TICK_S, "this process was stopped"
 
@@ -166,22 +166,22 @@ def target(term: int, revision: int = 1) -> Target:
 
 
 def test_a_member_joins_once_it_has_said_so() -> None:
-    talk = Conversation()
+    talk = MemberSession()
     first, held = talk.report(Report("r1")), Report("r1", epoch=5)
-    assert (first.joining, first.turn, first.followed) == (True, 1, Seen())
+    assert (first.joining, first.turn, first.followed) == (True, 1, TargetRevision())
     talk.followed(target(7), held)
     assert not talk.joins()
     second = talk.report(held)
-    assert (second.joining, second.turn, second.followed) == (False, 2, Seen(7, 1))
+    assert (second.joining, second.turn, second.followed) == (False, 2, TargetRevision(7, 1))
     assert talk.joins()
 
 
 def test_a_member_does_not_listen_to_an_older_coordinator() -> None:
-    talk = Conversation()
+    talk = MemberSession()
     talk.followed(target(7, 9), Report("r1", epoch=5))
     assert [talk.heeds(target(term, 1)) for term in (6, 7, 8)] == [False, True, True]
 
 
 def test_a_member_that_cannot_hold_its_target_is_ill() -> None:
     with pytest.raises(RuntimeFailed, match="still not at"):
-        Conversation().followed(target(7), Report("r1", epoch=4))
+        MemberSession().followed(target(7), Report("r1", epoch=4))

@@ -19,7 +19,7 @@ from aoti_serve.errors import StoreFailed
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files import checks
 from aoti_serve.weights.files.index import index_in, read_index
-from aoti_serve.weights.files.merge import merged
+from aoti_serve.weights.files.merge import merge_weights
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -30,7 +30,7 @@ def merge(folder: Path, base: Arrays, changes: Arrays, tied: dict[str, str] | No
     save_file(base, folder / "base", metadata={"step": "1"})
     save_file(changes, folder / "changes")
     with (folder / "base").open("rb") as file:
-        merged(
+        merge_weights(
             file,
             read_index(folder / "base"),
             folder / "changes",
@@ -67,7 +67,7 @@ def test_the_result_is_the_base_with_the_changes(
     tmp_path_factory: pytest.TempPathFactory, base: Arrays, changes: Arrays, piece: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checks, "PIECE_BYTES", piece)
+        patch.setattr(checks, "CHECK_CHUNK_BYTES", piece)
         path = merge(tmp_path_factory.getbasetemp(), base, changes)
     assert_equal(path, base | changes)
     for span in read_index(path).values():
@@ -111,7 +111,7 @@ def test_a_dtype_that_cannot_be_served_is_passed_on(tmp_path: Path) -> None:
     save_file({"a": TWO}, tmp_path / "changes")
     index = index_in(io.BytesIO(base), len(base))
     changes = read_index(tmp_path / "changes")
-    merged(io.BytesIO(base), index, tmp_path / "changes", changes, tmp_path / "target", {})
+    merge_weights(io.BytesIO(base), index, tmp_path / "changes", changes, tmp_path / "target", {})
     found = read_index(tmp_path / "target")
     assert (found["odd"].dtype, found["odd"].shape) == ("F8_E8M0", (3,))
     assert (tmp_path / "target").read_bytes()[found["odd"].begin : found["odd"].end] == b"abc"
@@ -121,10 +121,10 @@ def test_a_base_that_ends_early_is_store_failed(tmp_path: Path) -> None:
     save_file({"a": TWO}, tmp_path / "changes")
     index = {"b": Span("float32", (2,), 0, 8)}
     with pytest.raises(StoreFailed, match="could not be merged: the file ends 8 bytes early"):
-        merged(io.BytesIO(b""), index, tmp_path / "changes", {}, tmp_path / "target", {})
+        merge_weights(io.BytesIO(b""), index, tmp_path / "changes", {}, tmp_path / "target", {})
 
 
 def test_a_target_that_cannot_be_written_is_store_failed(tmp_path: Path) -> None:
     save_file({"a": TWO}, tmp_path / "changes")
     with pytest.raises(StoreFailed, match="No such file"):
-        merged(io.BytesIO(), {}, tmp_path / "changes", {}, tmp_path / "gone" / "target", {})
+        merge_weights(io.BytesIO(), {}, tmp_path / "changes", {}, tmp_path / "gone" / "target", {})

@@ -11,7 +11,7 @@ from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 from aoti_serve.config import AppConfig
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.configuration.config_file import BUILDER, ConfigFile, Ours
-from aoti_serve.launcher.configuration.merging import Deployed, deployed_among, merged
+from aoti_serve.launcher.configuration.merging import Deployed, deployed_among, merge_deployments
 
 
 def application(name: str = "default", *models: str, store: str = "", **more: Any) -> dict[str, Any]:
@@ -44,14 +44,14 @@ def names(content: dict[str, Any]) -> list[str]:
 
 
 def test_all_that_files_have_deployed_stays_as_it_is_and_what_programs_have_is_not_serves_to_delete() -> None:
-    found = merged(file_of(TINY), {"coworker": there(COWORKER), "notebook": PROGRAM}, replace=False)
+    found = merge_deployments(file_of(TINY), {"coworker": there(COWORKER), "notebook": PROGRAM}, replace=False)
     assert names(found) == ["coworker", "default"]
     assert found["applications"][0] == COWORKER
 
 
 def test_the_same_application_is_updated() -> None:
     changed = application("default", "tiny", "more", deployments=[{"name": "gateway", "num_replicas": 2}])
-    found = merged(file_of(changed), {"default": there(TINY)}, replace=False)
+    found = merge_deployments(file_of(changed), {"default": there(TINY)}, replace=False)
     assert found["applications"] == [changed]
 
 
@@ -70,17 +70,17 @@ def test_the_same_application_is_updated() -> None:
 )
 def test_what_is_somebody_elses_is_replaced_by_order_only(found: Deployed, reason: str) -> None:
     with pytest.raises(StartFailed, match=f"runs an application 'default' already, {reason}; --replace"):
-        merged(file_of(TINY), {"default": found}, replace=False)
-    assert merged(file_of(TINY), {"default": found}, replace=True)["applications"] == [TINY]
+        merge_deployments(file_of(TINY), {"default": found}, replace=False)
+    assert merge_deployments(file_of(TINY), {"default": found}, replace=True)["applications"] == [TINY]
 
 
 def test_a_foreign_application_of_the_file_may_follow_itself() -> None:
-    assert names(merged(file_of(COWORKER), {"coworker": there(COWORKER)}, replace=False)) == ["coworker"]
+    assert names(merge_deployments(file_of(COWORKER), {"coworker": there(COWORKER)}, replace=False)) == ["coworker"]
 
 
 def test_one_that_listens_itself_gives_way_where_another_has_its_prefix() -> None:
     second = application("second", "more")
-    found = merged(file_of(second), {"default": there(TINY)}, replace=False)
+    found = merge_deployments(file_of(second), {"default": there(TINY)}, replace=False)
     assert names(found) == ["default", "second"]
     assert found["applications"][1]["route_prefix"] is None
     assert "route_prefix" not in second, "the file's own is not changed"
@@ -92,7 +92,7 @@ def test_one_that_needs_its_prefix_is_refused_where_another_has_it(more: dict[st
     if "listens" in more:
         second["args"]["gateway"] = {"http_port": None}
     with pytest.raises(StartFailed, match="'default' has the route prefix / already: give 'second' another"):
-        merged(file_of(second), {"default": there(TINY)}, replace=False)
+        merge_deployments(file_of(second), {"default": there(TINY)}, replace=False)
 
 
 def test_what_is_there_is_told_from_serves_details() -> None:

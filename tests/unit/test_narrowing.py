@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aoti_serve.model.program.narrowing import narrowed
+from aoti_serve.model.program.narrowing import narrow
 from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
@@ -30,7 +30,7 @@ TWICE = Dim(symbol="batch", min=2, max=64, factor=2)
 def test_what_was_compiled_for_all_that_is_admitted_passes(
     admitted: list[TensorSpec], compiled: list[TensorSpec]
 ) -> None:
-    assert narrowed(admitted, compiled) is None
+    assert narrow(admitted, compiled) is None
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ def test_what_was_compiled_for_all_that_is_admitted_passes(
     ],
 )
 def test_what_was_compiled_for_less_is_told_by_name(admitted: list[TensorSpec], compiled: list[TensorSpec]) -> None:
-    told = narrowed(admitted, compiled)
+    told = narrow(admitted, compiled)
     assert told is not None
     assert "'x'" in told
 
 
 def test_a_declared_range_is_held_to_the_compiled_one() -> None:
     compiled = [spec(Dim(symbol="s0", min=1, max=15))]
-    assert narrowed([spec(BATCH)], compiled, ranges=True) is not None
-    assert narrowed([spec(Dim(symbol="batch", min=1, max=15))], compiled, ranges=True) is None
+    assert narrow([spec(BATCH)], compiled, ranges=True) is not None
+    assert narrow([spec(Dim(symbol="batch", min=1, max=15))], compiled, ranges=True) is None

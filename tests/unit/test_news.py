@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.serve.schema import ApplicationStatus
 
-from aoti_serve.launcher.news import news, view_of
+from aoti_serve.launcher.news import changes_between, view_of
 
 
 def details(running: str, target: int = 2, status: str = "RUNNING", message: str = "", starting: str = "") -> Any:
@@ -23,7 +23,7 @@ def details(running: str, target: int = 2, status: str = "RUNNING", message: str
 
 
 def said(before: Any, after: Any) -> list[str]:
-    return news(view_of(before, ["default"]), view_of(after, ["default"]))
+    return changes_between(view_of(before, ["default"]), view_of(after, ["default"]))
 
 
 def test_nothing_is_said_where_nothing_has_happened() -> None:

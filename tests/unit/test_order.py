@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aoti_serve.weights.order import Order
+from aoti_serve.weights.swap_options import SwapOptions
 
 SHA256 = "0123456789abcdef" * 4
 
 
 def test_by_default_a_swap_is_complete_strict_and_unconditional() -> None:
-    order = Order()
+    order = SwapOptions()
     assert (order.label, order.sha256, order.partial, order.base_version, order.strict) == ("", None, False, None, True)
 
 
@@ -30,7 +30,7 @@ def test_by_default_a_swap_is_complete_strict_and_unconditional() -> None:
     ],
 )
 def test_it_takes(asked: dict[str, Any]) -> None:
-    order = Order(**asked)
+    order = SwapOptions(**asked)
     assert {name: getattr(order, name) for name in asked} == asked
 
 
@@ -52,9 +52,9 @@ def test_it_takes(asked: dict[str, Any]) -> None:
 )
 def test_it_refuses(asked: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        Order(**asked)
+        SwapOptions(**asked)
 
 
 def test_an_order_does_not_change() -> None:
     with pytest.raises(ValidationError):
-        Order().label = "x"
+        SwapOptions().label = "x"

@@ -21,7 +21,7 @@ from aoti_serve.errors import (
     WrongInputDtype,
     WrongInputShape,
 )
-from aoti_serve.gateway.plan import Planner
+from aoti_serve.gateway.request_checker import RequestChecker
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
 
@@ -39,8 +39,8 @@ SIGNATURE = Signature(
 )
 
 
-def planner_of(signature: Signature, **limits: int) -> Planner:
-    return Planner(signature, GatewayConfig.model_validate(limits))
+def planner_of(signature: Signature, **limits: int) -> RequestChecker:
+    return RequestChecker(signature, GatewayConfig.model_validate(limits))
 
 
 def head(*inputs: dict[str, Any], **rest: Any) -> bytes:

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.processes.ports import holder_of, is_wildcard, overlap, require_free
+from aoti_serve.launcher.processes.free_ports import holder_of, hosts_overlap, is_wildcard, require_free
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_host_that_is_not_here_is_refused() -> None:
     ],
 )
 def test_which_hosts_overlap(one: str, other: str, meet: bool) -> None:
-    assert overlap(one, other) is meet
+    assert hosts_overlap(one, other) is meet
 
 
 def test_which_hosts_stand_for_all() -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.archive import preflight
-from aoti_serve.model.archive.preflight import Host
+from aoti_serve.model.archive.preflight import HostFacts
 
 PACKAGE = Path("/models/demo.pt2")
-TWO_CARDS = Host("2.13.0", "CUDA 12.8", ("80", "90"), lambda _: True)
+TWO_CARDS = HostFacts("2.13.0", "CUDA 12.8", ("80", "90"), lambda _: True)
 NO_CARD = TWO_CARDS._replace(cards=())
 CPU_ONLY = TWO_CARDS._replace(torch="2.13.0+cpu", accelerator=None, cards=())
 
@@ -105,14 +105,14 @@ def test_a_cpu_that_tells_no_flags_refuses_nothing(monkeypatch: pytest.MonkeyPat
         pytest.param("xpu", TWO_CARDS, 0, "compiled for xpu, only cpu and cuda are served", id="another-device"),
     ],
 )
-def test_a_device_that_is_not_here_is_refused(device: str, host: Host, index: int, reason: str) -> None:
+def test_a_device_that_is_not_here_is_refused(device: str, host: HostFacts, index: int, reason: str) -> None:
     with pytest.raises(IncompatiblePackage, match=reason):
         preflight.check_device(PACKAGE, {"AOTI_DEVICE_KEY": device}, host, index)
 
 
 @pytest.mark.parametrize("facts", [{}, {"AOTI_DEVICE_KEY": "cpu"}])
 def test_code_for_the_cpu_needs_no_card(facts: dict[str, str], folder: Path) -> None:
-    preflight.check(PACKAGE, facts, folder, CPU_ONLY)
+    preflight.preflight(PACKAGE, facts, folder, CPU_ONLY)
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ def test_kernels_run_on_their_own_generation_of_cards(folder: Path, built: str, 
     facts = {"AOTI_DEVICE_KEY": "cuda", "AOTI_COMPUTE_CAPABILITY": built}
     host = TWO_CARDS._replace(cards=("70", card))
     if runs:
-        preflight.check(PACKAGE, facts, folder, host, 1)
+        preflight.preflight(PACKAGE, facts, folder, host, 1)
         return
     with pytest.raises(IncompatiblePackage, match=f"compute capability {built}, card 1 has {card}"):
-        preflight.check(PACKAGE, facts, folder, host, 1)
+        preflight.preflight(PACKAGE, facts, folder, host, 1)
 
 
 @pytest.mark.parametrize("name", ["kernel.fatbin", "kernel.ptx", "notes.txt"])

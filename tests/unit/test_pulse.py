@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from aoti_serve.launcher.processes.pulse import Pulse
+from aoti_serve.launcher.processes.heartbeat import Heartbeat
 
 
 def test_it_is_lost_when_an_answer_does_not_come() -> None:
@@ -14,7 +14,7 @@ def test_it_is_lost_when_an_answer_does_not_come() -> None:
         asked.set()
         never.wait()
 
-    pulse = Pulse(ask, 0.2)
+    pulse = Heartbeat(ask, 0.2)
     pulse.start()
     assert asked.wait(10)
     while not pulse.lost():
@@ -23,7 +23,7 @@ def test_it_is_lost_when_an_answer_does_not_come() -> None:
 
 
 def test_it_is_lost_when_asking_fails() -> None:
-    pulse = Pulse(lambda: 1 / 0, 0.1)
+    pulse = Heartbeat(lambda: 1 / 0, 0.1)
     pulse.start()
     while not pulse.lost():
         pass
@@ -39,7 +39,7 @@ def test_it_is_not_lost_while_answers_come() -> None:
         if answers == 3:
             enough.set()
 
-    pulse = Pulse(ask, 60)
+    pulse = Heartbeat(ask, 60)
     pulse.start()
     assert enough.wait(30)
     assert not pulse.lost()

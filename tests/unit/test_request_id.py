@@ -8,7 +8,7 @@ import re
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from aoti_serve.gateway.http.request_id import REQUEST_ID, Identified
+from aoti_serve.gateway.http.request_id import REQUEST_ID, RequestIdMiddleware
 
 
 class Teapot:
@@ -25,7 +25,9 @@ class Teapot:
         await send({"type": "http.response.body", "body": b"short and stout"})
 
 
-async def answer(app: Identified, *headers: tuple[bytes, bytes], path: str = "/", method: str = "GET") -> list[Message]:
+async def answer(
+    app: RequestIdMiddleware, *headers: tuple[bytes, bytes], path: str = "/", method: str = "GET"
+) -> list[Message]:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -42,7 +44,7 @@ async def answer(app: Identified, *headers: tuple[bytes, bytes], path: str = "/"
 
 async def identity(*headers: tuple[bytes, bytes]) -> bytes:
     teapot = Teapot()
-    start, _ = await answer(Identified(teapot, access_log=False), *headers)
+    start, _ = await answer(RequestIdMiddleware(teapot, access_log=False), *headers)
     (first, (name, value)) = start["headers"]
     assert (first, name, [value.decode()]) == ((b"a", b"b"), b"x-request-id", teapot.seen)
     assert isinstance(value, bytes)
@@ -65,7 +67,7 @@ async def test_a_request_without_a_name_gets_one_of_its_own() -> None:
 
 
 async def test_the_access_log_has_a_line_for_each_request(caplog: pytest.LogCaptureFixture) -> None:
-    app = Identified(Teapot(), access_log=True)
+    app = RequestIdMiddleware(Teapot(), access_log=True)
     with caplog.at_level(logging.INFO, "aoti_serve.access"):
         await answer(app, (b"x-request-id", b"mine"), path="/v2/models/m/infer", method="POST")
     [line] = caplog.messages
@@ -73,7 +75,7 @@ async def test_the_access_log_has_a_line_for_each_request(caplog: pytest.LogCapt
 
 
 async def test_a_line_has_no_control_characters_and_an_end(caplog: pytest.LogCaptureFixture) -> None:
-    app = Identified(Teapot(), access_log=True)
+    app = RequestIdMiddleware(Teapot(), access_log=True)
     await answer(app, (b"x-request-id", b"a\nb"), path="/\n200 forged\x1b" + "x" * 10_000, method="G" * 1_000)
     [line] = caplog.messages
     assert line.isprintable()
@@ -81,7 +83,7 @@ async def test_a_line_has_no_control_characters_and_an_end(caplog: pytest.LogCap
 
 
 async def test_a_request_that_is_not_answered_has_its_line_with_status_0(caplog: pytest.LogCaptureFixture) -> None:
-    app = Identified(Teapot(), access_log=True)
+    app = RequestIdMiddleware(Teapot(), access_log=True)
     with pytest.raises(ValueError, match="mine"):
         await answer(app, path="/crash")
     assert '"GET /crash" 0 ' in caplog.text
@@ -89,5 +91,5 @@ async def test_a_request_that_is_not_answered_has_its_line_with_status_0(caplog:
 
 async def test_without_an_access_log_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        await answer(Identified(Teapot(), access_log=False))
+        await answer(RequestIdMiddleware(Teapot(), access_log=False))
     assert not caplog.messages

@@ -15,9 +15,9 @@ from aoti_serve.errors import (
     WrongInputDtype,
     WrongInputShape,
 )
+from aoti_serve.signature.call_spec import CallSpec
 from aoti_serve.signature.signature import IndexGuard, Signature
 from aoti_serve.signature.tensors import Dim, Shaped, TensorSpec
-from aoti_serve.signature.tree import Tree
 
 BATCH = Dim(symbol="batch", min=1, max=16)
 LENGTH = Dim(symbol="length", min=2)
@@ -100,12 +100,12 @@ NESTED = signature(
     outputs=(spec("logits", BATCH), spec("aux", BATCH)),
 ).model_copy(
     update={
-        "takes": Tree(
+        "takes": CallSpec(
             spec="not looked at",
             leaves=("ids", "user.age", None, "mask"),
             paths={"ids": "ARGS[0]", "user.age": "ARGS[1]['age']", "mask": "KWARGS['mask']"},
         ),
-        "gives": Tree(
+        "gives": CallSpec(
             spec="not looked at",
             leaves=("logits", None, "aux"),
             paths={"logits": "RESULT['logits']", "aux": "RESULT['aux'][0]"},
@@ -198,7 +198,7 @@ def test_an_output_goes_by_tritons_names_as_well(asked: str, own: str) -> None:
 
 
 def test_a_single_output_is_the_first_result() -> None:
-    gives = Tree(spec="", leaves=("output",), paths={"output": "RESULT[0]"})
+    gives = CallSpec(spec="", leaves=("output",), paths={"output": "RESULT[0]"})
     single = signature(IMAGE, outputs=(spec("output", BATCH),)).model_copy(update={"gives": gives})
     assert {single.output_named(name) for name in ("output", "OUTPUT__0", "RESULT[0]")} == {"output"}
 

@@ -31,8 +31,8 @@ from aoti_serve.errors import (
 from aoti_serve.signature.constants import Constants, ConstantSpec
 from aoti_serve.signature.tensors import DTYPES, Span
 from aoti_serve.weights.files.checks import check_fits
-from aoti_serve.weights.files.index import digest_of, read_index
-from aoti_serve.weights.sources.source import bring, resolve
+from aoti_serve.weights.files.index import file_digest, read_index
+from aoti_serve.weights.sources.source import fetch_to, resolve
 
 BIAS = ConstantSpec(name="bias", dtype="float32", shape=(3,), stride=(1,))
 WEIGHT = ConstantSpec(name="weight", dtype="bfloat16", shape=(3, 2), stride=(2, 1))
@@ -216,14 +216,14 @@ def test_the_digest_is_the_sha256_in_either_case(tmp_path: Path) -> None:
     path = tmp_path / "w"
     path.write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
-    assert digest_of(path) == digest_of(path, digest) == digest_of(path, digest.upper()) == digest
+    assert file_digest(path) == file_digest(path, digest) == file_digest(path, digest.upper()) == digest
 
 
 def test_other_bytes_than_were_promised_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w"
     path.write_bytes(b"weights")
     with pytest.raises(DigestMismatch, match="expected 00"):
-        digest_of(path, "00" * 32)
+        file_digest(path, "00" * 32)
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_a_root_may_itself_be_a_link(root: Path) -> None:
 def test_a_file_that_is_not_there_is_unreadable(root: Path, name: str) -> None:
     (root / "loop").symlink_to(root / "loop")
     with pytest.raises(UnreadableWeights, match="no file at"):
-        bring(f"file://{root}/{name}", [str(root)], root.parent / "target", 100)
+        fetch_to(f"file://{root}/{name}", [str(root)], root.parent / "target", 100)
 
 
 @pytest.mark.parametrize(

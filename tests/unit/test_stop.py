@@ -8,19 +8,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from aoti_serve.launcher.processes.stop import Stop
-from aoti_serve.launcher.processes.work import Work
+from aoti_serve.launcher.processes.background import BackgroundTask
+from aoti_serve.launcher.processes.stop_request import StopRequest
 
 
 @pytest.fixture
-def stop() -> Iterator[Stop]:
+def stop() -> Iterator[StopRequest]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield Stop()
+    yield StopRequest()
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def test_the_first_signal_asks_and_the_second_means_at_once(stop: Stop) -> None:
+def test_the_first_signal_asks_and_the_second_means_at_once(stop: StopRequest) -> None:
     stop.catch()
     assert not stop.wait(0)
     signal.raise_signal(signal.SIGTERM)
@@ -29,7 +29,7 @@ def test_the_first_signal_asks_and_the_second_means_at_once(stop: Stop) -> None:
     assert (stop.asked, stop.at_once, stop.number) == (True, True, signal.SIGTERM)
 
 
-def test_a_terminal_that_goes_away_asks_too_unless_it_is_not_to_matter(stop: Stop) -> None:
+def test_a_terminal_that_goes_away_asks_too_unless_it_is_not_to_matter(stop: StopRequest) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop.catch()
     signal.raise_signal(signal.SIGHUP)
@@ -41,18 +41,18 @@ def test_a_terminal_that_goes_away_asks_too_unless_it_is_not_to_matter(stop: Sto
 
 
 @pytest.fixture
-def endless() -> Iterator[Work]:
+def endless() -> Iterator[BackgroundTask]:
     gate = threading.Event()
-    work = Work(gate.wait)
+    work = BackgroundTask(gate.wait)
     yield work
     gate.set()
     work.join()
 
 
 def test_work_is_waited_for_until_it_is_done_or_time_is_over_or_it_is_hopeless_or_must_be_at_once(
-    stop: Stop, endless: Work
+    stop: StopRequest, endless: BackgroundTask
 ) -> None:
-    assert not stop.outlasts(Work(int), 30)
+    assert not stop.outlasts(BackgroundTask(int), 30)
     assert stop.outlasts(endless, 0.01)
     assert stop.outlasts(endless, 30, lambda: True)
     stop.ask()

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from aoti_serve.errors import DigestMismatch, StoreFailed, UnknownWeightsVersion
-from aoti_serve.weights.files.index import digest_of
+from aoti_serve.weights.files.index import file_digest
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import BUILT_IN, Version
 
@@ -125,7 +125,7 @@ def test_a_new_store_has_nothing(tmp_path: Path) -> None:
 def test_a_version_is_the_file_that_was_added(tmp_path: Path) -> None:
     source = weights(tmp_path, 1)
     version = store_in(tmp_path).add(source, "first")
-    assert (version.number, version.label, version.digest) == (1, "first", digest_of(source))
+    assert (version.number, version.label, version.digest) == (1, "first", file_digest(source))
     assert (version.nbytes, version.tensors) == (source.stat().st_size, 1)
     assert store_in(tmp_path).file(version).read_bytes() == source.read_bytes()
     assert store_in(tmp_path).versions() == [version]

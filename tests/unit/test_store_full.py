@@ -15,7 +15,7 @@ import pytest
 from store_crasher import content
 
 from aoti_serve.errors import StoreFailed
-from aoti_serve.weights.sources.source import bring
+from aoti_serve.weights.sources.source import fetch_to
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Version
 
@@ -97,7 +97,7 @@ def test_a_source_that_does_not_fit_is_refused_before_it_is_fetched(small_disk: 
     large(tmp_path / "large", 2**21)
     upload = store.incoming()
     with pytest.raises(StoreFailed, match="bytes are needed"):
-        bring(str(tmp_path / "large"), [str(tmp_path)], upload, 2**30)
+        fetch_to(str(tmp_path / "large"), [str(tmp_path)], upload, 2**30)
     assert upload.stat().st_size == 0
     assert_only(small_disk, version)
 

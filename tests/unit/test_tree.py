@@ -9,7 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import InvalidInputData
-from aoti_serve.signature.tree import Tree
+from aoti_serve.signature.call_spec import CallSpec
 
 IDS, AGE, FIRST, SECOND, MASK, BIAS = (torch.full((2,), value) for value in range(6))
 ARGS = (IDS, {"age": AGE}, [FIRST, SECOND])
@@ -20,9 +20,9 @@ def spec_of(value: Any) -> str:
     return pytree.treespec_dumps(pytree.tree_structure(value))
 
 
-CALL = Tree(spec=spec_of((ARGS, {"mask": MASK, "bias": BIAS})), leaves=tuple(NAMED))
-OPTIONAL = Tree(spec=spec_of(((IDS, None), {"mask": None})), leaves=("ids", None, None))
-RESULT = Tree(
+CALL = CallSpec(spec=spec_of((ARGS, {"mask": MASK, "bias": BIAS})), leaves=tuple(NAMED))
+OPTIONAL = CallSpec(spec=spec_of(((IDS, None), {"mask": None})), leaves=("ids", None, None))
+RESULT = CallSpec(
     spec=spec_of({"logits": IDS, "more": (None, 3, [AGE, True])}),
     leaves=("logits", None, None, "more.age", None),
     fixed={2: 3, 4: True},
@@ -82,7 +82,7 @@ def test_what_was_none_at_export_and_is_not_is_refused(value: Any) -> None:
 
 
 def test_a_value_that_was_fixed_at_export_must_be_the_same() -> None:
-    tree = Tree(spec=spec_of(((IDS, 3), {})), leaves=("ids", None), fixed={1: 3})
+    tree = CallSpec(spec=spec_of(((IDS, 3), {})), leaves=("ids", None), fixed={1: 3})
     assert same(tree.flattened((IDS, 3), {}), {"ids": IDS})
     for other in (4, None, "3", MASK):
         with pytest.raises(InvalidInputData, match=r"argument 1 is .*, it was 3 at export"):
@@ -98,16 +98,16 @@ def test_a_result_is_nested_as_the_modules_own() -> None:
 
 
 def test_a_single_tensor_is_no_container() -> None:
-    assert Tree(spec=spec_of(IDS), leaves=("output",)).nested({"output": IDS}) is IDS
+    assert CallSpec(spec=spec_of(IDS), leaves=("output",)).nested({"output": IDS}) is IDS
 
 
 def test_a_tree_survives_its_json() -> None:
     for tree in (CALL, OPTIONAL, RESULT, RESULT.model_copy(update={"paths": {"logits": "RESULT['logits']"}})):
-        assert Tree.model_validate_json(tree.model_dump_json()) == tree
+        assert CallSpec.model_validate_json(tree.model_dump_json()) == tree
 
 
 @pytest.mark.parametrize("value", [True, False, 1, 0, -1])
 def test_a_fixed_value_survives_its_json_with_its_type(value: Any) -> None:
-    tree = Tree(spec=spec_of((IDS, value)), leaves=("output_0", None), fixed={1: value})
-    found = Tree.model_validate_json(tree.model_dump_json()).nested({"output_0": IDS})[1]
+    tree = CallSpec(spec=spec_of((IDS, value)), leaves=("output_0", None), fixed={1: value})
+    found = CallSpec.model_validate_json(tree.model_dump_json()).nested({"output_0": IDS})[1]
     assert (found, type(found)) == (value, type(value))

@@ -165,7 +165,7 @@ def test_a_damaged_copy_is_made_again(tmp_path: Path, damage: Callable[[Path], o
 )
 def test_a_name_that_points_elsewhere_is_refused(tmp_path: Path, cache: Path, name: str) -> None:
     path = with_member(tmp_path / "model.pt2", name)
-    assert reading.model_names(path) == ("model",)
+    assert reading.names_in_archive(path) == ("model",)
     with pytest.raises(UnreadablePackage, match="points out of the archive"):
         extracted(path)
     assert [file for file in tmp_path.rglob("*") if file.is_file()] in (
@@ -184,7 +184,7 @@ def test_a_link_or_a_device_is_refused(tmp_path: Path, kind: int) -> None:
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
     path = with_member(tmp_path / "model.pt2", LIBRARY, b"\x7fELF other")
-    for attempt in (reading.model_names, extracted):
+    for attempt in (reading.names_in_archive, extracted):
         with pytest.raises(UnreadablePackage, match="two of its members have one name"):
             attempt(path)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aoti_serve.cluster.transfer.uploads import IDLE_S, Uploads
+from aoti_serve.cluster.transfer.uploads import IDLE_UPLOAD_S, Uploads
 from aoti_serve.errors import Unavailable
 from aoti_serve.weights.store.store import Store
 
@@ -28,7 +28,7 @@ def test_one_that_grows_stays_and_one_that_does_not_is_dropped(
 ) -> None:
     (idle, left), (busy, grows) = uploads.open(), uploads.open()
     uploads.drop_idle()
-    after(IDLE_S + 1, monkeypatch)
+    after(IDLE_UPLOAD_S + 1, monkeypatch)
     grows.write_bytes(b"more")
     uploads.drop_idle()
     assert uploads.take(busy) == grows

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aoti_serve.errors import SourceRefused
 from aoti_serve.weights.sources.source import resolve
-from aoti_serve.weights.sources.uri import Place, place_of, scrubbed, shown
+from aoti_serve.weights.sources.uri import UriLocation, location_of, scrubbed, shown_uri
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from aoti_serve.weights.sources.uri import Place, place_of, scrubbed, shown
     ],
 )
 def test_what_is_shown_of_a_uri(uri: str, expected: str) -> None:
-    assert shown(uri) == expected
+    assert shown_uri(uri) == expected
 
 
 @pytest.mark.parametrize("uri", ["https://u:secret@host/w", "https://host/w?secret", "https://secret@host/w"])
@@ -56,7 +56,7 @@ ROOTS = ["https://host/models", "s3://bucket/models/", "memory://m", "http://use
 )
 def test_what_lies_under_a_root_is_asked_for_in_plain_words(uri: str, address: str) -> None:
     found = resolve(uri, ROOTS)
-    assert isinstance(found, Place)
+    assert isinstance(found, UriLocation)
     assert found.address == address
 
 
@@ -126,8 +126,8 @@ def test_nothing_that_is_written_behind_a_root_leads_out_of_it(tail: str) -> Non
             found = resolve(f"{root}/{tail}", [root])
         except SourceRefused:
             continue
-        assert isinstance(found, Place)
+        assert isinstance(found, UriLocation)
         assert found.segments[0] == "models"
         assert not {".", ".."} & set(found.segments)
         assert f"{found.address.partition('?')[0]}/".startswith(f"{root}/")
-        assert place_of(found.address).segments == found.segments
+        assert location_of(found.address).segments == found.segments

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from aoti_serve.cluster.membership import wakefulness
-from aoti_serve.cluster.membership.wakefulness import STOPPED_S, Wakefulness
+from aoti_serve.cluster.membership import pauses as wakefulness
+from aoti_serve.cluster.membership.pauses import STOPPED_S, PauseDetector
 
 
 class Clock:
@@ -26,14 +26,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_one_that_is_only_busy_stays_fresh(clock: Clock) -> None:
-    made = Wakefulness()
+    made = PauseDetector()
     made.learnt(clock.now)
     clock.now += STOPPED_S
     assert made.fresh
 
 
 def test_one_that_was_stopped_is_not_fresh_until_it_has_asked_again(clock: Clock) -> None:
-    made = Wakefulness()
+    made = PauseDetector()
     made.learnt(clock.now)
     asked = clock.now
     clock.now += 60
@@ -45,7 +45,7 @@ def test_one_that_was_stopped_is_not_fresh_until_it_has_asked_again(clock: Clock
 
 
 async def test_whoever_needs_news_waits_for_it(clock: Clock) -> None:
-    made = Wakefulness()
+    made = PauseDetector()
     made.learnt(clock.now)
     await made.refreshed()
     clock.now += 60

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from aoti_serve.launcher.news import Crew, View
-from aoti_serve.launcher.watch import PATIENCE, Watch
+from aoti_serve.launcher.monitor import SILENT_LOOKS, ServerMonitor
+from aoti_serve.launcher.news import DeploymentReplicas, ServerView
 
-WELL = View({"default": ("RUNNING", "")}, {("default", "gateway"): Crew(1, frozenset("a"))})
-ILL = View({"default": ("UNHEALTHY", "")}, {("default", "gateway"): Crew(1, frozenset())})
-GONE = View({}, {})
+WELL = ServerView({"default": ("RUNNING", "")}, {("default", "gateway"): DeploymentReplicas(1, frozenset("a"))})
+ILL = ServerView({"default": ("UNHEALTHY", "")}, {("default", "gateway"): DeploymentReplicas(1, frozenset())})
+GONE = ServerView({}, {})
 
 
 class Said(list[str]):
@@ -23,14 +23,14 @@ class Said(list[str]):
         pass
 
 
-def looks(said: Said, *answers: Callable[[], View]) -> list[bool]:
+def looks(said: Said, *answers: Callable[[], ServerView]) -> list[bool]:
     """What each look says, each after the answer to the one before has come."""
     given = list(answers)
 
-    def ask() -> View:
+    def ask() -> ServerView:
         return given.pop(0)()
 
-    watch = Watch(["default"], said, ask)
+    watch = ServerMonitor(["default"], said, ask)
     found = []
     for _ in answers:
         found.append(watch.look())
@@ -55,23 +55,23 @@ def test_it_is_over_when_the_applications_are_gone() -> None:
 
 
 def test_a_serve_that_cannot_be_asked_is_told_once_and_so_is_its_return() -> None:
-    def fails() -> View:
+    def fails() -> ServerView:
         raise ConnectionError("no head\nand more")
 
     said = Said()
-    looks(said, lambda: WELL, *[fails] * (PATIENCE + 2), lambda: WELL, lambda: WELL)
+    looks(said, lambda: WELL, *[fails] * (SILENT_LOOKS + 2), lambda: WELL, lambda: WELL)
     assert said == ["Serve cannot be asked how the server is: ConnectionError: no head", "Serve answers again"]
 
 
 def test_a_serve_that_does_not_answer_is_told() -> None:
     never, said = threading.Event(), Said()
 
-    def hangs() -> View:
+    def hangs() -> ServerView:
         never.wait()
         return WELL
 
-    watch = Watch(["default"], said, hangs)
-    for _ in range(PATIENCE + 1):
+    watch = ServerMonitor(["default"], said, hangs)
+    for _ in range(SILENT_LOOKS + 1):
         assert watch.look()
     assert said == ["Serve cannot be asked how the server is: it does not answer"]
     never.set()

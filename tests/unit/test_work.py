@@ -10,14 +10,14 @@ import threading
 
 import pytest
 
-from aoti_serve.launcher.processes.work import Work
+from aoti_serve.launcher.processes.background import BackgroundTask
 
 # A child that asks the kernel to end it with the thread that has started it, as Ray's processes do.
 CHILD = "import ctypes, signal; ctypes.CDLL(None).prctl(1, signal.SIGKILL); print('up', flush=True); signal.pause()"
 
 
 def test_what_it_raises_is_raised_again() -> None:
-    work = Work(lambda: 1 / 0)
+    work = BackgroundTask(lambda: 1 / 0)
     assert work.wait(30)
     with pytest.raises(ZeroDivisionError):
         work.result()
@@ -25,7 +25,7 @@ def test_what_it_raises_is_raised_again() -> None:
 
 def test_it_is_done_when_it_has_returned() -> None:
     gate = threading.Event()
-    work = Work(gate.wait)
+    work = BackgroundTask(gate.wait)
     assert not work.wait(0.01)
     gate.set()
     assert work.wait(30)
@@ -41,7 +41,7 @@ def test_the_children_of_a_parent_outlive_its_work(parent: bool) -> None:
         assert child.stdout is not None
         children.append((child, child.stdout.readline()))
 
-    work = Work(start, parent=parent)
+    work = BackgroundTask(start, parent=parent)
     assert work.wait(30)
     ((child, word),) = children
     assert word == "up\n"

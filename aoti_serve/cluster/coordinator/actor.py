@@ -12,15 +12,15 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
-from aoti_serve.cluster.calls import unwrapped
+from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
-from aoti_serve.cluster.membership.census import Census
+from aoti_serve.cluster.membership.failure_detector import FailureDetector
+from aoti_serve.cluster.membership.live_actors import LiveActors
 from aoti_serve.cluster.membership.registry import Registry
-from aoti_serve.cluster.membership.watch import Watch
 from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.cluster.transfer.freight import Freight
-from aoti_serve.cluster.transfer.pieces import Source
+from aoti_serve.cluster.transfer.actor import TransferActor
+from aoti_serve.cluster.transfer.download import ChunkSource
 from aoti_serve.cluster.transfer.uploads import Uploads
 from aoti_serve.config import NO_WEIGHTS, GatewayConfig, ModelConfig
 from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed, SwapInProgress, Unavailable
@@ -28,11 +28,11 @@ from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.admission import Admission
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.files.checks import check_fits
-from aoti_serve.weights.order import Order
-from aoti_serve.weights.sources.uri import shown
+from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
-from aoti_serve.weights.swap.swap import Deadlines
-from aoti_serve.weights.swap.target import Report, Seen, Target
+from aoti_serve.weights.swap.swap import SwapDeadlines
+from aoti_serve.weights.swap.target import Report, Target, TargetRevision
+from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
@@ -61,37 +61,37 @@ class Coordinator:
         self._admission = Admission(self._store, model.name, signature, limits, model.weights_roots)
         first = await asyncio.to_thread(self._first, model, signature, carries_weights)
         self._registry = Registry(self._store.term, first, self._check_term)
-        census = Census(serve.get_replica_context().app_name, members)
+        census = LiveActors(serve.get_replica_context().app_name, members)
         self._registry.expect(await asyncio.to_thread(census.processes))
         self._uploads = Uploads(self._store)
-        self._freight = Freight.here(limits.max_weights_bytes, "gateway.max_weights_bytes")
+        self._freight = TransferActor.here(limits.max_weights_bytes, "gateway.max_weights_bytes")
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
-        deadlines = Deadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
+        deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
         self._changes = Changes(model.name, self._store, self._registry, audit, deadlines)
-        watch = Watch(self._registry, census, deadlines.commit, lambda: self._changes.under_way)
+        watch = FailureDetector(self._registry, census, deadlines.commit, lambda: self._changes.under_way)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(work) for work in (watch.run(), self._keep_house(), self._follow_bytes())]
 
-    async def sync(self, report: Report, process: ActorHandle[Any], heard: int, seen: Seen | None) -> Target:
+    async def sync(self, report: Report, process: ActorHandle[Any], heard: int, seen: TargetRevision | None) -> Target:
         """For members: report, and learn the target once it is newer than `seen`; `heard` is the newest known term."""
         if seen is None or heard > self._store.term:
             await self._check_term()
         return await self._registry.sync(report, process, seen)
 
-    async def source(self, version: Version) -> Source:
+    async def source(self, version: Version) -> ChunkSource:
         """For replicas: where the bytes of a version come from."""
-        return Source(self._freight, self._store.file(version))
+        return ChunkSource(self._freight, self._store.file(version))
 
-    async def open_upload(self) -> tuple[str, Source]:
+    async def open_upload(self) -> tuple[str, ChunkSource]:
         """A new upload: its id, for `swap_upload`, and where to append the bytes of a safetensors file."""
         upload, path = await asyncio.to_thread(self._uploads.open)
-        return upload, Source(self._freight, path)
+        return upload, ChunkSource(self._freight, path)
 
     async def drop_upload(self, upload: str) -> None:
         await asyncio.to_thread(self._uploads.drop, upload)
 
-    async def swap_upload(self, upload: str, order: Order, who: str, wait: bool = True) -> WeightsStatus:
+    async def swap_upload(self, upload: str, order: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to what was uploaded; the status when every live replica answers with it, or else at once."""
         path = self._uploads.take(upload)
 
@@ -107,13 +107,13 @@ class Coordinator:
             await asyncio.to_thread(self._store.discard, path)
             raise
 
-    async def swap_uri(self, uri: str, order: Order, who: str, wait: bool = True) -> WeightsStatus:
+    async def swap_uri(self, uri: str, order: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to a file under one of `weights_roots`."""
 
         def admit(current: Version) -> Version:
             return self._admission.of_uri(uri, order, current)
 
-        return await self._changes.swap(Attempt("swap", who, order.label, shown(uri)), admit, wait=wait)
+        return await self._changes.swap(Attempt("swap", who, order.label, shown_uri(uri)), admit, wait=wait)
 
     async def rollback(self, number: int | None, who: str, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
@@ -154,7 +154,7 @@ class Coordinator:
 
     async def _look_after_freight(self) -> None:
         try:
-            await unwrapped(self._freight.close_idle.remote(), FREIGHT_S)
+            await result_of(self._freight.close_idle.remote(), FREIGHT_S)
         except Unavailable:
             ray.kill(self._freight, no_restart=False)  # stopped: Ray starts another only for one that is dead
         except RayError:
@@ -165,7 +165,7 @@ class Coordinator:
             await asyncio.sleep(PROGRESS_S)
             if version := self._changes.moving:
                 with suppress(RayError, Unavailable):  # it only shows
-                    read = unwrapped(self._freight.read.remote(self._store.file(version)), FREIGHT_S)
+                    read = result_of(self._freight.read.remote(self._store.file(version)), FREIGHT_S)
                     await self._changes.arrived(await read)
 
     def _first(self, model: ModelConfig, signature: Signature, carries_weights: bool) -> Committed:
@@ -178,7 +178,7 @@ class Coordinator:
             raise InvalidConfig(detail=f"model '{model.name}': {NO_WEIGHTS}")
         if model.weights is None:
             return Committed(epoch=0, version=BUILT_IN)
-        version = self._admission.of_local(model.weights, Order(label=model.weights.stem))
+        version = self._admission.of_local(model.weights, SwapOptions(label=model.weights.stem))
         return self._store.commit(version, 1, BUILT_IN if carries_weights else None)
 
     def _check_committed(self, version: Version, signature: Signature) -> None:

@@ -9,10 +9,17 @@ from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.metrics import SwapMetrics
 from aoti_serve.cluster.membership.registry import Registry
 from aoti_serve.cluster.status import Outcome, WeightsStatus
-from aoti_serve.errors import BuiltInGone, NothingToRollBack, NotSettled, Superseded, SwapInProgress, Unavailable
+from aoti_serve.errors import (
+    BuiltInWeightsReleased,
+    NothingToRollBack,
+    NotSettled,
+    Superseded,
+    SwapInProgress,
+    Unavailable,
+)
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
-from aoti_serve.weights.swap.swap import Deadlines, Swap
+from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
@@ -20,7 +27,7 @@ from aoti_serve.weights.version import BUILT_IN, Committed, Version
 class Changes:
     """Runs in the coordinator's event loop. A change, once begun, ends whether its caller waits or not."""
 
-    def __init__(self, model: str, store: Store, registry: Registry, audit: AuditLog, deadlines: Deadlines) -> None:
+    def __init__(self, model: str, store: Store, registry: Registry, audit: AuditLog, deadlines: SwapDeadlines) -> None:
         self._model = model
         self._store = store
         self._registry = registry
@@ -146,7 +153,7 @@ class Changes:
         for report in self._registry.reports:
             receipt = report.receipt
             if receipt is not None and BUILT_IN.number not in (receipt.version, receipt.previous):
-                raise BuiltInGone(model=self._model, replica=report.member)
+                raise BuiltInWeightsReleased(model=self._model, replica=report.member)
 
     def _live_replicas(self) -> bool:
         return any(report.runners and not report.joining for report in self._registry.reports)

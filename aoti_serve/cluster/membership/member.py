@@ -14,17 +14,17 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.calls import unwrapped
-from aoti_serve.cluster.membership.wakefulness import Wakefulness
+from aoti_serve.cluster.calls import result_of
+from aoti_serve.cluster.membership.pauses import PauseDetector
 from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.errors import Superseded, Unavailable
-from aoti_serve.weights.swap.conversation import Conversation
-from aoti_serve.weights.swap.target import Report, Seen, Target
+from aoti_serve.weights.swap.session import MemberSession
+from aoti_serve.weights.swap.target import Report, Target, TargetRevision
 
 logger = logging.getLogger("ray.serve")
 RETRY_S = 0.2
 GOODBYE_S = 2.0
-ANSWER_S = 6.0  # the coordinator holds a question back for POLL_S, or answers at once
+SYNC_TIMEOUT_S = 6.0  # the coordinator holds a question back for POLL_S, or answers at once
 LOST = (RayError, RayServeException, Superseded, Unavailable)  # there may be another coordinator by now
 
 
@@ -39,7 +39,7 @@ class Participant(Protocol):
 
 
 @asynccontextmanager
-async def announced(member: str, coordinator: DeploymentHandle[object]) -> AsyncIterator[None]:
+async def announce_loading(member: str, coordinator: DeploymentHandle[object]) -> AsyncIterator[None]:
     """While the block runs, every coordinator knows that this process is on its way, and answers nothing yet.
 
     To load a package may take minutes, and one of which nothing is known is waited for, and then replaced.
@@ -56,8 +56,8 @@ async def _announce(member: str, coordinator: DeploymentHandle[object]) -> None:
     while True:
         with suppress(*LOST):
             sync = over_grpc(coordinator).sync.remote(report, process, 0, seen)
-            target: Target = await unwrapped(sync, ANSWER_S)
-            seen = Seen(target.term, target.revision)
+            target: Target = await result_of(sync, SYNC_TIMEOUT_S)
+            seen = TargetRevision(target.term, target.revision)
         await asyncio.sleep(RETRY_S)
 
 
@@ -68,10 +68,10 @@ class Membership:
         self._participant = participant
         self._coordinator = over_grpc(coordinator)
         self._process = ray.get_runtime_context().current_actor
-        self._conversation = Conversation()
+        self._conversation = MemberSession()
         self._asked = 0.0
         self._lost = False
-        self._wakefulness = Wakefulness()
+        self._wakefulness = PauseDetector()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def join(self) -> None:
@@ -101,7 +101,7 @@ class Membership:
         self._conversation.leaves()
         sync = self._coordinator.sync.remote(self._report(), self._process, self._conversation.seen.term, None)
         with suppress(*LOST):
-            await unwrapped(sync, GOODBYE_S)
+            await result_of(sync, GOODBYE_S)
 
     async def current(self) -> None:
         """Return when what this member knows is no older than its last awakening; nearly always at once."""
@@ -125,13 +125,13 @@ class Membership:
         self._conversation.followed(target, self._participant.report())
         return True
 
-    async def _sync(self, report: Report, seen: Seen | None) -> Target:
+    async def _sync(self, report: Report, seen: TargetRevision | None) -> Target:
         """The target of the newest coordinator there is; an older one that still runs is not listened to."""
         while True:
             self._asked = time.monotonic()
             try:
                 sync = self._coordinator.sync.remote(report, self._process, self._conversation.seen.term, seen)
-                target: Target = await unwrapped(sync, ANSWER_S)
+                target: Target = await result_of(sync, SYNC_TIMEOUT_S)
             except LOST as error:
                 await self._wait(error)
             else:

@@ -11,8 +11,8 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from aoti_serve.weights.swap.members import POLL_S, TICK_S, Allowance, MemberTable
-from aoti_serve.weights.swap.target import Report, Seen, Staging, Target
+from aoti_serve.weights.swap.members import POLL_S, TICK_S, MemberTable, TimeAllowance
+from aoti_serve.weights.swap.target import Report, Staging, Target, TargetRevision
 from aoti_serve.weights.version import Committed
 
 
@@ -46,7 +46,7 @@ class Registry:
         self._processes = {**processes, **self._processes}
         self.table.expect(processes)
 
-    async def sync(self, report: Report, process: ActorHandle[Any], seen: Seen | None) -> Target:
+    async def sync(self, report: Report, process: ActorHandle[Any], seen: TargetRevision | None) -> Target:
         """Take a member's report; answer the target once it is newer than what it has `seen`, or after a while."""
         self._last_heard = time.monotonic()
         self._processes[report.member] = process
@@ -60,7 +60,7 @@ class Registry:
 
     def publish(
         self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
-    ) -> Seen:
+    ) -> TargetRevision:
         published = self.table.publish(staging=staging, committed=committed, settled=settled)
         self._notify_soon()
         return published
@@ -71,8 +71,8 @@ class Registry:
             self._notify_soon()
 
     async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
-        """Wait until the reports are `enough`, for as long as the `Allowance` of `timeout` seconds lasts."""
-        allowance = Allowance(timeout)
+        """Wait until the reports are `enough`, for as long as the `TimeAllowance` of `timeout` seconds lasts."""
+        allowance = TimeAllowance(timeout)
         while allowance.left > 0 and not enough(self.reports):
             started = time.monotonic()
             with suppress(TimeoutError):

@@ -17,16 +17,16 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.membership.member import Membership, announced
-from aoti_serve.cluster.replica.resident import Resident
+from aoti_serve.cluster.membership.member import Membership, announce_loading
+from aoti_serve.cluster.replica.buffers import ReplicaBuffers
 from aoti_serve.cluster.scaling import METRIC, Loads
 from aoti_serve.errors import ContainerClosed, DeadlineExceeded, ReplicaBehind, RuntimeFailed
-from aoti_serve.link.messages import Answer, Batch
+from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.server import LinkServer
 from aoti_serve.model.package import Package
 from aoti_serve.signature.tensors import DTYPES, TensorSpec
 from aoti_serve.weights.swap.follower import Follower
-from aoti_serve.weights.swap.target import NOTHING, Receipt, Report, Target
+from aoti_serve.weights.swap.target import NO_EPOCH, Receipt, Report, Target
 
 FENCE_WAIT_S = 5.0
 LEAVE_S = 40.0  # gateways finish what they have in hand, see LIFECYCLE in aoti_serve.app
@@ -41,7 +41,7 @@ class Replica:
     the model. `node` is Ray's id of the node, `host` its address there.
     """
 
-    def __init__(self, model: str, member: str, node: str, host: str, buffers: Resident) -> None:
+    def __init__(self, model: str, member: str, node: str, host: str, buffers: ReplicaBuffers) -> None:
         self._model = model
         self._member = member
         self._node = node
@@ -51,7 +51,7 @@ class Replica:
         self._runs = ThreadPoolExecutor(self._container.num_runners, "runner")
         self._follower = Follower(buffers)
         self._receipt: Receipt | None = None
-        self._settled = NOTHING
+        self._settled = NO_EPOCH
         self._moved = asyncio.Event()
         self._link = LinkServer(self._answer)
         self._tcp: tuple[str, int] | None = None
@@ -99,7 +99,7 @@ class Replica:
         link, runners = self._link, self._container.num_runners
         return Address(self._member, self._node, link.path, runners, link.key, self._tcp)
 
-    async def _answer(self, gateway: str, batch: Batch) -> Answer:
+    async def _answer(self, gateway: str, batch: BatchMessage) -> AnswerMessage:
         """Run a batch of checked arrays in the signature's order.
 
         Raises ReplicaBehind if its fence is not reached in time, and DeadlineExceeded if no runner was free within its
@@ -111,14 +111,14 @@ class Replica:
             await self._reach(batch.fence)
         return await asyncio.get_running_loop().run_in_executor(self._runs, self._run, batch, deadline)
 
-    def _run(self, batch: Batch, deadline: float | None) -> Answer:
+    def _run(self, batch: BatchMessage, deadline: float | None) -> AnswerMessage:
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineExceeded(model=self._model, timeout=f"{batch.timeout:g}")
         epoch = self._follower.epoch  # before the run, so that its weights are of this epoch or of a later one
         specs = self._container.signature.inputs
         tensors = [_to_torch(array, spec) for array, spec in zip(batch.arrays, specs, strict=True)]
         version, outputs = self._container.infer(tensors)
-        return Answer(version, epoch, [_to_numpy(tensor) for tensor in outputs.values()])
+        return AnswerMessage(version, epoch, [_to_numpy(tensor) for tensor in outputs.values()])
 
     async def _reach(self, fence: int) -> None:
         try:
@@ -142,8 +142,8 @@ class ReplicaActor:
     ) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         member = serve.get_replica_context().replica_id.unique_id
-        async with announced(member, coordinator):
-            buffers = await Resident.load(package, num_runners, keeps_previous, member, coordinator)
+        async with announce_loading(member, coordinator):
+            buffers = await ReplicaBuffers.load(package, num_runners, keeps_previous, member, coordinator)
         node, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
         self._replica = Replica(model, member, node, host, buffers)
         await self._replica.listen()

@@ -10,7 +10,7 @@ from uuid import uuid4
 from aoti_serve.errors import Unavailable
 from aoti_serve.weights.store.store import Store
 
-IDLE_S = 600.0  # whoever has sent nothing for so long has gone
+IDLE_UPLOAD_S = 600.0  # whoever has sent nothing for so long has gone
 
 
 class Uploads:
@@ -52,5 +52,5 @@ class Uploads:
                 known, since = self._grown.get(upload, (None, now))
                 if size != known:
                     self._grown[upload] = (size, now)
-                elif now - since > IDLE_S:
+                elif now - since > IDLE_UPLOAD_S:
                     self.drop(upload)

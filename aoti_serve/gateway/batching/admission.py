@@ -7,15 +7,15 @@ import math
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import QueueFull
 from aoti_serve.gateway.batching.backlog import Backlog
-from aoti_serve.gateway.batching.measures import Pace
+from aoti_serve.gateway.batching.throughput import Throughput
 
 MB = 2**20
 
 
-class Admission:
+class AdmissionControl:
     """Refuses at once what would wait too long or would not fit; knows the pace, and how much waits."""
 
-    def __init__(self, model: str, config: BatchingConfig, largest: int, backlog: Backlog, pace: Pace) -> None:
+    def __init__(self, model: str, config: BatchingConfig, largest: int, backlog: Backlog, pace: Throughput) -> None:
         self._model = model
         self._config = config
         self._largest = largest

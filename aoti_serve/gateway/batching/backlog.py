@@ -5,14 +5,14 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from aoti_serve.gateway.batching.piece import LEAST_URGENT, Piece, Shape, Split
+from aoti_serve.gateway.batching.work_item import LEAST_URGENT, Shape, Split, WorkItem
 
-Entry = tuple[float, int, Piece]  # by rank, then by number
-FEW = 64  # entries that are not worth a clean-up
-MANY = 64  # requests: to read and to answer them takes about as long as to run them
+Entry = tuple[float, int, WorkItem]  # by rank, then by number
+FEW_ENTRIES = 64  # entries that are not worth a clean-up
+MANY_WAITING = 64  # requests: to read and to answer them takes about as long as to run them
 
 
-class Queue:
+class ShapeQueue:
     """The pieces of one shape, as a heap. Who leaves it out of turn stays in the heap until somebody passes it over.
 
     `rows` and `live` count those that still wait, `since` is when the first of them came.
@@ -30,7 +30,7 @@ class Queue:
         """Have one in front that waits, and no more than half of all that do not."""
         while self.heap[0][2].queue is not self:
             heappop(self.heap)
-        if len(self.heap) > 2 * self.live + FEW:
+        if len(self.heap) > 2 * self.live + FEW_ENTRIES:
             self.heap = [entry for entry in self.heap if entry[2].queue is self]
             heapify(self.heap)
 
@@ -40,7 +40,7 @@ class Backlog:
 
     Of a large request one piece waits, and `later` counts the rows of those that follow; their bytes are in `nbytes`
     already. A piece without rows counts as one row. `ample` counts the shapes of which more than half a batch waits, or
-    more than `MANY` requests.
+    more than `MANY_WAITING` requests.
     Costs: O(log n) for a piece that enters or leaves, and O(shapes) to choose a batch.
     """
 
@@ -52,7 +52,7 @@ class Backlog:
         self._largest = largest
         self._half = largest // 2
         self._delay = delay
-        self._queues: dict[Shape, Queue] = {}
+        self._queues: dict[Shape, ShapeQueue] = {}
         self._rows_at = [0] * (LEAST_URGENT + 1)
         self._counted_at = [0] * (LEAST_URGENT + 1)
 
@@ -68,10 +68,10 @@ class Backlog:
         """The same, of large requests only the first piece."""
         return sum(self._counted_at[: level + 1])
 
-    def enter(self, piece: Piece) -> None:
+    def enter(self, piece: WorkItem) -> None:
         queue = self._queues.get(piece.shape)
         if queue is None:
-            queue = self._queues[piece.shape] = Queue(piece.arrival)
+            queue = self._queues[piece.shape] = ShapeQueue(piece.arrival)
         heappush(queue.heap, (piece.rank, piece.number, piece))
         piece.queue = queue
         queue.since = min(queue.since, piece.arrival)
@@ -99,7 +99,7 @@ class Backlog:
             self.nbytes -= piece.nbytes
             self.enter(piece)
 
-    def withdraw_all(self, split: Split) -> list[Piece]:
+    def withdraw_all(self, split: Split) -> list[WorkItem]:
         """Take out the piece that waits, and those that follow."""
         while split.rest:
             self.follow(split, 0.0)
@@ -114,16 +114,16 @@ class Backlog:
         self.nbytes -= split.rest * split.row_bytes
         split.dissolve()
 
-    def withdraw(self, piece: Piece) -> None:
+    def withdraw(self, piece: WorkItem) -> None:
         """Take out one that waits, wherever it stands."""
         queue = self._queues[piece.shape]
         assert piece.queue is queue, "it does not wait"
         self._leave(queue, [piece])
         self._close(queue, piece.shape)
 
-    def take(self, now: float) -> list[Piece]:
+    def take(self, now: float) -> list[WorkItem]:
         """The batch that leaves next; none if all may still wait for company, see `due`."""
-        batch: list[Piece] = []
+        batch: list[WorkItem] = []
         while not batch and (queue := self._next(now)) is not None:
             taken = self._fill(queue)
             self._leave(queue, taken)
@@ -138,16 +138,16 @@ class Backlog:
         """When the first of the queues has waited for company long enough."""
         return min(queue.since for queue in self._queues.values()) + self._delay
 
-    def _next(self, now: float) -> Queue | None:
+    def _next(self, now: float) -> ShapeQueue | None:
         """The queue whose first piece goes before all others' that are due."""
         queues: Any = self._queues.values()
         if self._delay:
             queues = [queue for queue in queues if queue.rows >= self._largest or queue.since + self._delay <= now]
         return min(queues, key=_first, default=None)
 
-    def _fill(self, queue: Queue) -> list[Piece]:
+    def _fill(self, queue: ShapeQueue) -> list[WorkItem]:
         heap = queue.heap
-        taken: list[Piece] = []
+        taken: list[WorkItem] = []
         rows = 0
         while heap:
             piece = heap[0][2]
@@ -159,10 +159,10 @@ class Backlog:
             heappop(heap)
         return taken
 
-    def _ample(self, queue: Queue) -> bool:
-        return queue.rows > self._half or queue.live > MANY
+    def _ample(self, queue: ShapeQueue) -> bool:
+        return queue.rows > self._half or queue.live > MANY_WAITING
 
-    def _leave(self, queue: Queue, pieces: list[Piece]) -> None:
+    def _leave(self, queue: ShapeQueue, pieces: list[WorkItem]) -> None:
         was_ample = self._ample(queue)
         left = nbytes = 0
         for piece in pieces:
@@ -178,12 +178,12 @@ class Backlog:
         self.rows -= left
         self.nbytes -= nbytes
 
-    def _close(self, queue: Queue, shape: Shape) -> None:
+    def _close(self, queue: ShapeQueue, shape: Shape) -> None:
         if queue.live:
             queue.tidy()
         else:
             del self._queues[shape]
 
 
-def _first(queue: Queue) -> Entry:
+def _first(queue: ShapeQueue) -> Entry:
     return queue.heap[0]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from aoti_serve.errors import RuntimeFailed
-from aoti_serve.gateway.batching.piece import Answered, Arrays, Piece, Rows
+from aoti_serve.gateway.batching.work_item import Answered, Arrays, Rows, WorkItem
 
-Run = Callable[[Arrays, float | None], Coroutine[Any, Any, Answered]]
+RunBatch = Callable[[Arrays, float | None], Coroutine[Any, Any, Answered]]
 
 
 class Batch:
@@ -24,14 +24,14 @@ class Batch:
 
     __slots__ = ("_again", "left", "pieces", "prompt", "rows", "share", "task")
 
-    def __init__(self, pieces: list[Piece], left: float, rows: int, prompt: bool, share: float) -> None:
+    def __init__(self, pieces: list[WorkItem], left: float, rows: int, prompt: bool, share: float) -> None:
         self.pieces = pieces
         self.left = left
         self.rows = rows
         self.prompt = prompt
         self.share = share
         self.task: Task[Answered] | None = None
-        self._again: list[list[Piece]] = []
+        self._again: list[list[WorkItem]] = []
         for piece in pieces:
             piece.batch = self
 
@@ -40,7 +40,7 @@ class Batch:
         """Rows of requests that its answer answers."""
         return sum([piece.rows for piece in self.pieces if piece.split is None and not piece.future.done()])
 
-    async def answer(self, run: Run, now: float) -> Answered:
+    async def answer(self, run: RunBatch, now: float) -> Answered:
         """One run. Joined here, so that arrays that cannot be joined fail this batch and nobody else."""
         return await run(_joined([piece.arrays for piece in self.pieces]), self._patience(now))
 
@@ -68,7 +68,7 @@ class Batch:
         middle = len(self.pieces) // 2
         self._again += [self.pieces[middle:], self.pieces[:middle]]
 
-    def scatter(self, others: list[Piece]) -> None:
+    def scatter(self, others: list[WorkItem]) -> None:
         """Run each piece again, alone, and after it these others, which belong to the same requests."""
         alone = [*self.pieces, *others]
         for piece in alone:
@@ -90,9 +90,9 @@ class Batch:
             self.task.cancel()
 
 
-def handed_out(pieces: list[Piece], answer: Answered) -> list[Piece]:
+def deliver(pieces: list[WorkItem], answer: Answered) -> list[WorkItem]:
     """Give every request its rows. Returns those of requests of which some pieces must run again."""
-    version, outputs, late = answer.version, answer.outputs, list[Piece]()
+    version, outputs, late = answer.version, answer.outputs, list[WorkItem]()
     start = 0
     for piece in pieces:
         stop = start + piece.rows

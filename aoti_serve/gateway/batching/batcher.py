@@ -38,7 +38,7 @@ gone, leaves the queue and is not run again, and a run that nobody waits for any
 
 **Failures.** A batch that fails runs again in halves, on the same runner, until only the guilty request fails. If the
 replica has died, its requests run again alone, one after the other: over the guilty one a second replica dies, and no
-third (PoisonousRequest). If the server cannot answer (Unavailable) all of them fail at once.
+third (PoisonRequest). If the server cannot answer (Unavailable) all of them fail at once.
 
 How many batches may be under way follows `runners`, up and down, at any moment.
 """
@@ -52,26 +52,26 @@ from time import monotonic  # the same clock as the loop's, whose time uvloop gi
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import Unavailable
-from aoti_serve.gateway.batching.admission import Admission
+from aoti_serve.gateway.batching.admission import AdmissionControl
 from aoti_serve.gateway.batching.backlog import Backlog
-from aoti_serve.gateway.batching.batch import Batch, Run, handed_out
-from aoti_serve.gateway.batching.deadlines import Deadlines
+from aoti_serve.gateway.batching.batch import Batch, RunBatch, deliver
+from aoti_serve.gateway.batching.deadlines import DeadlineQueue
 from aoti_serve.gateway.batching.failures import Failures
 from aoti_serve.gateway.batching.hold import Hold
-from aoti_serve.gateway.batching.measures import Measures
-from aoti_serve.gateway.batching.piece import (
+from aoti_serve.gateway.batching.throughput import Measures
+from aoti_serve.gateway.batching.work_item import (
     DEFAULT_PRIORITY,
     LEAST_URGENT,
     MOST_URGENT,
     Answered,
     Arrays,
-    Piece,
     Rows,
     Split,
+    WorkItem,
     shape_of,
 )
 
-__all__ = ["DEFAULT_PRIORITY", "LEAST_URGENT", "MOST_URGENT", "Answered", "Arrays", "Batcher", "Rows", "Run"]
+__all__ = ["DEFAULT_PRIORITY", "LEAST_URGENT", "MOST_URGENT", "Answered", "Arrays", "Batcher", "Rows", "RunBatch"]
 
 TURN = 2  # batches
 
@@ -84,7 +84,7 @@ class Batcher:
     request is a batch. `smallest` is the fewest rows that the model takes.
     """
 
-    def __init__(self, model: str, config: BatchingConfig, run: Run, *, batches: bool, smallest: int = 0) -> None:
+    def __init__(self, model: str, config: BatchingConfig, run: RunBatch, *, batches: bool, smallest: int = 0) -> None:
         self._model = model
         self._run = run
         self._batches = batches
@@ -96,9 +96,9 @@ class Batcher:
         self._measures = Measures(holds=self._largest > 1 and not delay)
         self._returns = self._measures.returns
         self._hold = Hold(self._largest, self._backlog, self._measures.cost, self._returns, self._pump)
-        self._admission = Admission(model, config, self._largest, self._backlog, self._measures.pace)
+        self._admission = AdmissionControl(model, config, self._largest, self._backlog, self._measures.pace)
         self._failures = Failures(model, self._backlog)
-        self._deadlines = Deadlines(self._failures.expire)
+        self._deadlines = DeadlineQueue(self._failures.expire)
         self._runners = self._under_way = self._running = 0
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -121,7 +121,7 @@ class Batcher:
         """This request's rows of an answer that one version computed.
 
         `priority` is a level, or 0 for the default; `timeout` is in seconds. Raises QueueFull, DeadlineExceeded,
-        PoisonousRequest, Unavailable, or what the run of this request alone has raised.
+        PoisonRequest, Unavailable, or what the run of this request alone has raised.
         """
         assert 0 <= priority <= LEAST_URGENT, "it is checked where it is read"
         loop = asyncio.get_running_loop()
@@ -139,7 +139,7 @@ class Batcher:
                 self._deadlines.remove(piece)
             del piece  # an error that is raised here holds this frame: nothing in it may lead back to the error
 
-    def _piece(self, arrays: Arrays, level: int, timeout: float | None, loop: asyncio.AbstractEventLoop) -> Piece:
+    def _piece(self, arrays: Arrays, level: int, timeout: float | None, loop: asyncio.AbstractEventLoop) -> WorkItem:
         """The request, or the first of its pieces, once it waits."""
         if timeout is not None and not timeout > 0:
             raise self._failures.late(timeout)
@@ -150,7 +150,7 @@ class Batcher:
         now = monotonic()
         shape = shape_of(arrays) if self._batches else ()
         rank, deadline = now + level * self._ageing, None if timeout is None else now + timeout
-        piece = Piece(arrays, shape, rows, nbytes, level, now, rank, deadline, loop.create_future())
+        piece = WorkItem(arrays, shape, rows, nbytes, level, now, rank, deadline, loop.create_future())
         if rows > self._largest:
             split = Split(piece, self._model, self._largest, self._smallest)
             self._backlog.enter_split(split, piece.rank)
@@ -185,7 +185,7 @@ class Batcher:
                 self._wake_at(backlog.due(), loop)
                 return
 
-    def _follow(self, pieces: list[Piece], now: float) -> None:
+    def _follow(self, pieces: list[WorkItem], now: float) -> None:
         """Each large request of which a piece has left has the next one wait: behind those who came before its turn."""
         for piece in pieces:
             if piece.split:
@@ -238,9 +238,9 @@ class Batcher:
         self._measures.learn(batch, now, self._backlog.rows + self._running - batch.rows)
         return answer
 
-    def _hand_out(self, pieces: list[Piece], answer: Answered) -> None:
+    def _hand_out(self, pieces: list[WorkItem], answer: Answered) -> None:
         try:
-            late = handed_out(pieces, answer)
+            late = deliver(pieces, answer)
         except Exception as error:
             self._failures.fail(pieces, error)
             return

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import deque
 
 QUICKER, SLOWER = 0.3, 0.1  # the weights of the latest: what disturbs a run only ever makes it longer
-PAUSE = 4.0  # times the usual
+COST_PAUSE = 4.0  # times the usual
 
 
 class Cost:
@@ -16,7 +16,7 @@ class Cost:
     have been seen costs are interpolated. Beyond them a guess is such that acting on it shows the truth: a larger batch
     costs no more than the largest seen, so that rows are held once to see it, and a smaller one no more than its part
     of the smallest, so that it leaves and is seen. More rows never cost less. What takes much longer than usual counts
-    as `PAUSE` times the usual.
+    as `COST_PAUSE` times the usual.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Cost:
         for rows, took in self._latest:
             size = _size(rows)
             mean_rows, mean = self._seen.get(size, (rows, took))
-            seconds = min(took, PAUSE * mean)
+            seconds = min(took, COST_PAUSE * mean)
             weight = QUICKER if seconds < mean else SLOWER
             self._seen[size] = mean_rows + weight * (rows - mean_rows), mean + weight * (seconds - mean)
         self._latest.clear()

@@ -7,22 +7,22 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
-from aoti_serve.gateway.batching.piece import Piece
+from aoti_serve.gateway.batching.work_item import WorkItem
 
-FEW = 64  # entries that are not worth a clean-up
-TICK_S = 0.5e-3  # uvloop rounds to milliseconds: what is so near is due
+FEW_DEADLINES = 64  # entries that are not worth a clean-up
+DEADLINE_TICK_S = 0.5e-3  # uvloop rounds to milliseconds: what is so near is due
 
 
-class Deadlines:
+class DeadlineQueue:
     """Calls `expire` for each piece that is still here at its deadline, in the gateway's event loop.
 
     The timer is set for the earliest; it may have gone when the timer fires, which then is set for the next. The heap
     knows pieces by their numbers only, so that an answered request is not kept in memory.
     """
 
-    def __init__(self, expire: Callable[[Piece], None]) -> None:
+    def __init__(self, expire: Callable[[WorkItem], None]) -> None:
         self._expire = expire
-        self._pieces: dict[int, Piece] = {}
+        self._pieces: dict[int, WorkItem] = {}
         self._heap: list[tuple[float, int]] = []
         self._timer: TimerHandle | None = None
 
@@ -31,16 +31,16 @@ class Deadlines:
         """No piece expires before it."""
         return self._heap[0][0] if self._heap else math.inf
 
-    def add(self, piece: Piece, deadline: float, loop: AbstractEventLoop) -> None:
+    def add(self, piece: WorkItem, deadline: float, loop: AbstractEventLoop) -> None:
         self._pieces[piece.number] = piece
         heappush(self._heap, (deadline, piece.number))
         if self._heap[0][1] == piece.number:
             self._set(loop)
 
-    def remove(self, piece: Piece) -> None:
+    def remove(self, piece: WorkItem) -> None:
         """It has its answer, or needs none. No matter if it has expired."""
         self._pieces.pop(piece.number, None)
-        if len(self._heap) > 2 * len(self._pieces) + FEW:
+        if len(self._heap) > 2 * len(self._pieces) + FEW_DEADLINES:
             self._heap = [entry for entry in self._heap if entry[1] in self._pieces]
             heapify(self._heap)
 
@@ -51,7 +51,7 @@ class Deadlines:
 
     def _fire(self, loop: AbstractEventLoop) -> None:
         self._timer = None
-        due = loop.time() + TICK_S
+        due = loop.time() + DEADLINE_TICK_S
         while self._heap and (self._heap[0][0] <= due or self._heap[0][1] not in self._pieces):
             piece = self._pieces.pop(heappop(self._heap)[1], None)
             if piece is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from aoti_serve.errors import DeadlineExceeded, PoisonousRequest, ReplicaDied, Unavailable
+from aoti_serve.errors import DeadlineExceeded, PoisonRequest, ReplicaDied, Unavailable
 from aoti_serve.gateway.batching.backlog import Backlog
 from aoti_serve.gateway.batching.batch import Batch
-from aoti_serve.gateway.batching.piece import Piece
+from aoti_serve.gateway.batching.work_item import WorkItem
 
 
 class Failures:
@@ -19,7 +19,7 @@ class Failures:
         """The batch says what of it must run again; the rest has its error."""
         if isinstance(error, ReplicaDied):  # once it may be anybody's fault; alone and again, it is this request's
             if batch.pieces[0].died:
-                self.fail(batch.pieces, PoisonousRequest(model=self._model).with_traceback(error.__traceback__))
+                self.fail(batch.pieces, PoisonRequest(model=self._model).with_traceback(error.__traceback__))
             else:
                 batch.scatter(self._kin(batch.pieces))
         elif len(batch.pieces) == 1 or isinstance(error, Unavailable | DeadlineExceeded):
@@ -27,14 +27,14 @@ class Failures:
         else:
             batch.halve()
 
-    def fail(self, pieces: list[Piece], error: BaseException) -> None:
+    def fail(self, pieces: list[WorkItem], error: BaseException) -> None:
         for piece in pieces:
             if not piece.future.done():
                 piece.future.set_exception(error)
                 if piece.split:
                     self.withdraw(piece)
 
-    def expire(self, piece: Piece) -> None:
+    def expire(self, piece: WorkItem) -> None:
         assert piece.deadline is not None
         if not piece.future.done():
             piece.future.set_exception(self.late(piece.deadline - piece.arrival))
@@ -43,7 +43,7 @@ class Failures:
     def late(self, timeout: float) -> DeadlineExceeded:
         return DeadlineExceeded(model=self._model, timeout=f"{timeout:g}")
 
-    def withdraw(self, piece: Piece) -> None:
+    def withdraw(self, piece: WorkItem) -> None:
         """Nobody needs this request any more: spend nothing on it that can be saved."""
         for each in piece.family:
             if each.queue:
@@ -54,7 +54,7 @@ class Failures:
         if piece.split:
             self._backlog.drop(piece.split)
 
-    def _kin(self, pieces: list[Piece]) -> list[Piece]:
+    def _kin(self, pieces: list[WorkItem]) -> list[WorkItem]:
         """What waits of the requests that a replica may have died over: no other one should meet it in company."""
         splits = dict.fromkeys([piece.split for piece in pieces if piece.split])
         return [piece for split in splits for piece in self._backlog.withdraw_all(split)]

@@ -12,14 +12,14 @@ from aoti_serve.gateway.batching.cost import Cost
 from aoti_serve.gateway.batching.returns import Expected, Returns
 
 WORTH = 0.95  # of the time without it: less is within what is measured wrongly
-PATIENCE = 4.0  # times what is expected
-TICK_S = 1e-3  # uvloop's timers go off by so much earlier or later
+HOLD_PATIENCE = 4.0  # times what is expected
+HOLD_TICK_S = 1e-3  # uvloop's timers go off by so much earlier or later
 STAKE = 0.02  # of the time that batches take may be lost
 SAVED = 4.0  # batches' time is the most that may be lost at once
 LOOK = 64  # occasions
 
 
-class Plan(NamedTuple):
+class HoldPlan(NamedTuple):
     """What waits, who is expected, and until how many rows wait; how long at most; in which time they are answered."""
 
     waiting: int
@@ -35,7 +35,7 @@ def apart(waiting: int, company: int, everybody: int, cost: Cost) -> float:
     return cost.seconds(waiting) + cost.seconds(everybody) - together
 
 
-def plan(waiting: int, largest: int, everybody: int, expected: Sequence[Expected], cost: Cost) -> Plan | None:
+def plan_hold(waiting: int, largest: int, everybody: int, expected: Sequence[Expected], cost: Cost) -> HoldPlan | None:
     """What is best for those who wait and `everybody` who may come back; None if the former should run now.
 
     The time in which all of them are answered counts: in a closed loop that is the time of a turn, and so everybody's
@@ -51,8 +51,8 @@ def plan(waiting: int, largest: int, everybody: int, expected: Sequence[Expected
         saved = apart(waiting, company, everybody, cost)
         if saved - max(seconds, again) > most:
             most = saved - max(seconds, again)
-            limit = min(saved, max(PATIENCE * seconds, TICK_S))
-            best = Plan(waiting, everybody, waiting + company, limit, cost.seconds(waiting + company))
+            limit = min(saved, max(HOLD_PATIENCE * seconds, HOLD_TICK_S))
+            best = HoldPlan(waiting, everybody, waiting + company, limit, cost.seconds(waiting + company))
     return best
 
 
@@ -71,7 +71,7 @@ class Hold:
         self._cost = cost
         self._returns = returns
         self._over = over
-        self.plan: Plan | None = None
+        self.plan: HoldPlan | None = None
         self._began = self._until = 0.0
         self._timer: TimerHandle | None = None
         self._account = math.inf  # until somebody asks: there is something to begin with
@@ -80,41 +80,43 @@ class Hold:
 
     def lasts(self, free: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
         """Whether what waits stays for others, with so many free runners; it must be answered by `deadline`."""
-        rows, plan = self._backlog.rows, self.plan
+        rows, plan_hold = self._backlog.rows, self.plan
         if rows >= self._largest or free != 1 or self._backlog.shapes != 1:
             self._end(now)
-        elif plan is None:
+        elif plan_hold is None:
             return self._returns.out > 0 and self._begins(rows, now, deadline, loop)
         else:
             late = now >= self._until
-            if late or rows >= plan.target or deadline < self._until + 2 * TICK_S + plan.run:
+            if late or rows >= plan_hold.target or deadline < self._until + 2 * HOLD_TICK_S + plan_hold.run:
                 self._end(now)
             if late:
                 self._returns.forget()
         return self.plan is not None
 
     def _end(self, now: float) -> None:
-        plan, self.plan = self.plan, None
-        if plan is not None:
+        plan_hold, self.plan = self.plan, None
+        if plan_hold is not None:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            company = min(max(0, self._backlog.rows - plan.waiting), plan.everybody)
-            lasted = min(now - self._began, plan.seconds + 2 * TICK_S)  # a caller may have gone, and nobody come
-            self._account += apart(plan.waiting, company, plan.everybody, self._cost) - lasted
+            company = min(max(0, self._backlog.rows - plan_hold.waiting), plan_hold.everybody)
+            lasted = min(
+                now - self._began, plan_hold.seconds + 2 * HOLD_TICK_S
+            )  # a caller may have gone, and nobody come
+            self._account += apart(plan_hold.waiting, company, plan_hold.everybody, self._cost) - lasted
 
     def _begins(self, rows: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
-        found = plan(rows, self._largest, self._returns.out, self._returns.expected(rows, now), self._cost)
-        if found is None or deadline < now + found.seconds + 2 * TICK_S + found.run:
+        found = plan_hold(rows, self._largest, self._returns.out, self._returns.expected(rows, now), self._cost)
+        if found is None or deadline < now + found.seconds + 2 * HOLD_TICK_S + found.run:
             return False
-        if found.seconds + TICK_S > self._balance():
+        if found.seconds + HOLD_TICK_S > self._balance():
             return False
         self._occasions += 1
         if self._occasions % LOOK == 0:
             return False
         self.plan = found
         self._began, self._until = now, now + found.seconds
-        self._timer = loop.call_at(self._until + TICK_S, self._fired)
+        self._timer = loop.call_at(self._until + HOLD_TICK_S, self._fired)
         return True
 
     def _balance(self) -> float:

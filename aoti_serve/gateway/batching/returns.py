@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-RECENT = 16  # batches
-FEW = 0.05  # of all rows
+RECENT_LAPS = 16  # batches
+FEW_LAPS = 0.05  # of all rows
 
 
 class Lap:
@@ -38,16 +38,16 @@ class Returns:
     """Clients that ask one thing after the other come again a moment after each answer: each row that comes counts as
     the return of the one that was answered first.
 
-    What is expected is what the `RECENT` batches have shown: when the first of its rows was back, in what time each
-    further one, and what share of them came at all, within the time that the batch had taken. `out` counts rows that
-    may still come, `strangers` those that came when nobody was expected, since the last answer.
+    What is expected is what the `RECENT_LAPS` batches have shown: when the first of its rows was back, in what time
+    each further one, and what share of them came at all, within the time that the batch had taken. `out` counts rows
+    that may still come, `strangers` those that came when nobody was expected, since the last answer.
     """
 
     def __init__(self) -> None:
         self.out = 0
         self.strangers = 0
         self._open: deque[Lap] = deque()
-        self._closed: deque[Lap] = deque(maxlen=RECENT)
+        self._closed: deque[Lap] = deque(maxlen=RECENT_LAPS)
 
     def answered(self, rows: int, now: float, seconds: float) -> None:
         """These have had their answers, `seconds` after they had left."""
@@ -81,7 +81,7 @@ class Returns:
         """
         seen = [lap for lap in self._closed if lap.back]
         answered = sum([lap.rows for lap in self._closed])
-        if not seen or sum([lap.strangers for lap in self._closed]) > FEW * answered:
+        if not seen or sum([lap.strangers for lap in self._closed]) > FEW_LAPS * answered:
             return []
         back = sum([lap.back for lap in seen])
         first = sum([lap.first - lap.answered for lap in seen]) / len(seen)

@@ -7,17 +7,17 @@ from hashlib import sha256
 
 from aoti_serve.errors import AdminClosed, Unauthorized
 from aoti_serve.signature.tensors import Frozen
-from aoti_serve.weights.order import Order, Uri, VersionNumber
+from aoti_serve.weights.swap_options import SwapOptions, Uri, VersionNumber
 
 
-class SwapBody(Order):
+class SwapBody(SwapOptions):
     """`POST /v2/models/{m}/weights` as JSON: a file under one of the model's `weights_roots`."""
 
     uri: Uri
 
     @property
-    def order(self) -> Order:
-        return Order(**self.model_dump(exclude={"uri"}))
+    def order(self) -> SwapOptions:
+        return SwapOptions(**self.model_dump(exclude={"uri"}))
 
 
 class RollbackBody(Frozen):

@@ -21,34 +21,34 @@ from starlette.types import Receive, Scope, Send
 
 from aoti_serve import __version__
 from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.cluster.transfer.sending import PIECE_BYTES, resized
+from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, rechunk
 from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, BodyTooLarge, InvalidBody, shortened
-from aoti_serve.gateway.data_plane import DataPlane, Served
+from aoti_serve.gateway.data_plane import DataPlane, ServedModel
 from aoti_serve.gateway.http.admin import Guard, RollbackBody, SwapBody
-from aoti_serve.gateway.http.bodies import Bound, ReadingBudget, Share, read_body, stream_body
-from aoti_serve.gateway.http.inference import PATHS, Inference, asked_of
-from aoti_serve.gateway.http.replies import error_reply, failure, json_reply, refusal
-from aoti_serve.gateway.http.request_id import REQUEST_ID, Identified
+from aoti_serve.gateway.http.bodies import BodyLimits, ReadingBudget, Share, read_body, stream_body
+from aoti_serve.gateway.http.inference import PATHS, Inference, route_of
+from aoti_serve.gateway.http.request_id import REQUEST_ID, RequestIdMiddleware
+from aoti_serve.gateway.http.responses import error_reply, error_response, internal_error, json_response
 from aoti_serve.protocol.messages import server_metadata
-from aoti_serve.weights.order import Order
+from aoti_serve.weights.swap_options import SwapOptions
 
 logger = logging.getLogger("ray.serve")
-Body = TypeVar("Body", bound=BaseModel)
+JsonBody = TypeVar("JsonBody", bound=BaseModel)
 
 
 class App(FastAPI):
     """One gateway's routes; inference goes past FastAPI."""
 
     inference: Inference
-    identified: Identified
+    identified: RequestIdMiddleware
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.identified(scope, receive, send)
 
     async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As it is called by `identified`."""
-        if asked_of(scope) is not None:
+        if route_of(scope) is not None:
             await self.inference(scope, receive, send)
             return
         try:
@@ -64,7 +64,7 @@ def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
     app = App(title="aoti-serve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     budget = ReadingBudget(config.max_reading_bytes)
     app.inference = Inference(plane, config, budget)
-    app.identified = Identified(app.routed, access_log=config.access_log)
+    app.identified = RequestIdMiddleware(app.routed, access_log=config.access_log)
     for path in PATHS:  # first: Serve looks for each request's route, to count by it
         app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
     for routes in (_health(plane), _models(plane)):
@@ -90,16 +90,16 @@ def _health(plane: DataPlane) -> APIRouter:
 
     @routes.get("/v2")
     async def server() -> Response:
-        return json_reply(server_metadata(__version__))
+        return json_response(server_metadata(__version__))
 
     @routes.get("/v2/health/live")
     async def live() -> Response:
-        return json_reply({"live": True})
+        return json_response({"live": True})
 
     @routes.get("/ready")
     @routes.get("/v2/health/ready")
     async def ready() -> Response:
-        return json_reply({"ready": plane.ready}, 200 if plane.ready else 503)
+        return json_response({"ready": plane.ready}, 200 if plane.ready else 503)
 
     return routes
 
@@ -109,32 +109,32 @@ def _models(plane: DataPlane) -> APIRouter:
 
     @routes.get("/v2/models")
     async def models() -> Response:
-        return json_reply({"models": plane.names})
+        return json_response({"models": plane.names})
 
     @routes.get("/v2/models/{name}")
     @routes.get("/v2/models/{name}/versions/{version}")
     async def model(name: str, version: str | None = None) -> Response:
-        return json_reply(plane.model(name).metadata(version))
+        return json_response(plane.model(name).metadata(version))
 
     @routes.get("/v2/models/{name}/ready")
     @routes.get("/v2/models/{name}/versions/{version}/ready")
     async def model_ready(name: str, version: str | None = None) -> Response:
         served = plane.model(name)
         served.check_version(version)
-        return json_reply({"name": name, "ready": served.ready}, 200 if served.ready else 503)
+        return json_response({"name": name, "ready": served.ready}, 200 if served.ready else 503)
 
     return routes
 
 
 def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: ReadingBudget) -> APIRouter:
-    uploads = Bound(config.max_weights_bytes, "gateway.max_weights_bytes")
-    json = Bound(config.max_json_bytes, "gateway.max_json_bytes")
+    uploads = BodyLimits(config.max_weights_bytes, "gateway.max_weights_bytes")
+    json = BodyLimits(config.max_json_bytes, "gateway.max_json_bytes")
 
     async def read(request: Request) -> bytes:
         with Share(budget) as share:
             return bytes(await read_body(request.receive, _headers(request), json, share))
 
-    async def guarded(request: Request, name: str) -> Served:
+    async def guarded(request: Request, name: str) -> ServedModel:
         try:
             guard.check(request.headers.get("authorization"))
         except AotiServeError as error:
@@ -145,17 +145,17 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: Read
     def who(request: Request) -> str:
         return f"{guard.holder} from {_address(request)}"
 
-    Admin = Annotated[Served, Depends(guarded)]
+    Admin = Annotated[ServedModel, Depends(guarded)]
     Who = Annotated[str, Depends(who)]
     routes = APIRouter(tags=["weights"])
 
     @routes.get("")
     async def status(served: Admin) -> Response:
-        return json_reply(await served.weights.status())
+        return json_response(await served.weights.status())
 
     @routes.get("/versions")
     async def versions(served: Admin) -> Response:
-        return json_reply([version.model_dump() for version in await served.weights.versions()])
+        return json_response([version.model_dump() for version in await served.weights.versions()])
 
     @routes.get("/events")
     async def events(served: Admin) -> Response:
@@ -174,12 +174,12 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: Read
         wanted = _parsed(RollbackBody, await read(request) or b"{}")
         return _changed(await served.weights.rollback(wanted.version, who, wait), wait)
 
-    async def swapped(request: Request, served: Served, who: str, wait: bool) -> WeightsStatus:
+    async def swapped(request: Request, served: ServedModel, who: str, wait: bool) -> WeightsStatus:
         if request.headers.get("content-type", "").startswith("application/octet-stream"):
             asked = {name: value for name, value in request.query_params.items() if name != "wait"}
-            order = _checked(lambda: Order.model_validate(asked))
+            order = _checked(lambda: SwapOptions.model_validate(asked))
             body = stream_body(request.receive, _headers(request), uploads)
-            return await served.weights.swap_bytes(resized(body, PIECE_BYTES), order, who, wait)
+            return await served.weights.swap_bytes(rechunk(body, UPLOAD_CHUNK_BYTES), order, who, wait)
         if not request.headers.get("content-type", "").startswith("application/json"):
             kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
             raise InvalidBody(detail=f"the Content-Type must be {kinds}")
@@ -202,10 +202,10 @@ def _address(request: Request) -> str:
 
 def _changed(status: WeightsStatus, wait: bool) -> Response:
     """200 when it is done, 202 when it has only begun."""
-    return json_reply(status, 200 if wait else 202)
+    return json_response(status, 200 if wait else 202)
 
 
-async def _events(plane: DataPlane, served: Served) -> AsyncIterator[bytes]:
+async def _events(plane: DataPlane, served: ServedModel) -> AsyncIterator[bytes]:
     """Server-sent events: the status, now and at every change, until this gateway is to end."""
     seen = -1
     while plane.door.open:
@@ -217,11 +217,11 @@ async def _events(plane: DataPlane, served: Served) -> AsyncIterator[bytes]:
         seen = status.revision
 
 
-def _parsed(kind: type[Body], body: bytes) -> Body:
+def _parsed(kind: type[JsonBody], body: bytes) -> JsonBody:
     return _checked(lambda: kind.model_validate_json(body))
 
 
-def _checked(read: Callable[[], Body]) -> Body:
+def _checked(read: Callable[[], JsonBody]) -> JsonBody:
     try:
         return read()
     except ValidationError as error:
@@ -230,11 +230,11 @@ def _checked(read: Callable[[], Body]) -> Body:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, AotiServeError)
-    return refusal(error)
+    return error_response(error)
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    return failure(error)  # Starlette raises it again, and it is logged
+    return internal_error(error)  # Starlette raises it again, and it is logged
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
@@ -244,4 +244,4 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return refusal(InvalidBody(detail=problems(error.errors())))
+    return error_response(InvalidBody(detail=problems(error.errors())))

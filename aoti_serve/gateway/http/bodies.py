@@ -11,17 +11,17 @@ from starlette.types import Receive
 
 from aoti_serve.errors import BodyTooLarge, InvalidBody, ReadingTooMuch
 from aoti_serve.link.memory import MEMORY
-from aoti_serve.protocol.elements import shown
+from aoti_serve.protocol.elements import shown_value
 
-MAX_DIGITS = 18  # of a 64-bit length; Python refuses to read numbers of thousands of digits
+MAX_LENGTH_DIGITS = 18  # of a 64-bit length; Python refuses to read numbers of thousands of digits
 SMALL = 64 * 2**10
 RETRY_AFTER_S = 1
 
 Headers = Mapping[bytes, bytes]
-Body = bytes | bytearray | memoryview
+BodyStream = bytes | bytearray | memoryview
 
 
-class Bound(NamedTuple):
+class BodyLimits(NamedTuple):
     """The most bytes that a body may have, the key that says so, and what is raised beyond."""
 
     limit: int
@@ -75,7 +75,7 @@ class Share:
             self._size = size
 
 
-async def read_body(receive: Receive, headers: Headers, bound: Bound, share: Share) -> Body:
+async def read_body(receive: Receive, headers: Headers, bound: BodyLimits, share: Share) -> BodyStream:
     """The whole body. Its announced length is checked, and taken from the budget, before anything is read.
 
     Raises what `bound` says without having read more than that, or ReadingTooMuch.
@@ -109,7 +109,7 @@ async def _filled(body: memoryview, pieces: AsyncIterator[bytes]) -> memoryview:
     return body
 
 
-async def stream_body(receive: Receive, headers: Headers, bound: Bound) -> AsyncIterator[bytes]:
+async def stream_body(receive: Receive, headers: Headers, bound: BodyLimits) -> AsyncIterator[bytes]:
     """The body piece by piece; refused at once if its length is announced and too large, else when it is passed.
 
     No more than a piece is held, so it is not taken from the budget. Raises InvalidBody for a compressed body.
@@ -135,20 +135,20 @@ async def _pieces(receive: Receive, message: Mapping[str, object]) -> AsyncItera
         message = await receive()
 
 
-def _announced(headers: Headers, bound: Bound) -> int:
+def _announced(headers: Headers, bound: BodyLimits) -> int:
     """The Content-Length, 0 if there is none."""
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding != b"identity":
-        what = shown(encoding.decode("latin-1"))
+        what = shown_value(encoding.decode("latin-1"))
         raise InvalidBody(detail=f"Content-Encoding {what} is not supported; send it as it is")
     digits = headers.get(b"content-length", b"0")
     if not digits.isdigit():
         return 0
-    length = int(digits) if len(digits) <= MAX_DIGITS else bound.limit + 1
+    length = int(digits) if len(digits) <= MAX_LENGTH_DIGITS else bound.limit + 1
     bound.check(length)
     return length
 
 
-def _check(size: int, bound: Bound, share: Share) -> None:
+def _check(size: int, bound: BodyLimits, share: Share) -> None:
     bound.check(size)
     share.grow(size)

@@ -16,15 +16,15 @@ from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, DeadlineExceeded, InvalidBody, JsonTooLarge, Unavailable
-from aoti_serve.gateway.data_plane import DataPlane, Served
-from aoti_serve.gateway.http.bodies import Bound, Headers, ReadingBudget, Share, read_body
+from aoti_serve.gateway.data_plane import DataPlane, ServedModel
+from aoti_serve.gateway.http.bodies import BodyLimits, Headers, ReadingBudget, Share, read_body
 from aoti_serve.gateway.http.offload import Offload
-from aoti_serve.gateway.http.replies import failure, refusal
 from aoti_serve.gateway.http.request_id import REQUEST_ID
+from aoti_serve.gateway.http.responses import error_response, internal_error
 from aoti_serve.gateway.listener.scope import VIEWS
-from aoti_serve.gateway.plan import Plan
+from aoti_serve.gateway.request_checker import CheckedRequest
 from aoti_serve.protocol.decode import arrays_of, head_length
-from aoti_serve.protocol.elements import shown
+from aoti_serve.protocol.elements import shown_value
 from aoti_serve.protocol.encode import Encoded, encode_response, takes_long
 
 logger = logging.getLogger("ray.serve")
@@ -34,7 +34,7 @@ PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"
 LARGE_JSON = 256 * 2**10  # bytes: read in a thread
 
 
-class Asked(NamedTuple):
+class Route(NamedTuple):
     """Which model a path means, and which version of it, if it says so."""
 
     name: str
@@ -48,34 +48,34 @@ class Inference:
         self._plane = plane
         self._budget = budget
         self._offload = Offload()
-        self._body = Bound(config.max_body_bytes, "gateway.max_body_bytes")
-        json = Bound(config.max_json_bytes, "gateway.max_json_bytes", JsonTooLarge)
+        self._body = BodyLimits(config.max_body_bytes, "gateway.max_body_bytes")
+        json = BodyLimits(config.max_json_bytes, "gateway.max_json_bytes", JsonTooLarge)
         self._json = min(self._body, json, key=lambda bound: bound.limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request of which `asked_of` knows the path."""
+        """Answer a request of which `route_of` knows the path."""
         try:
             with self._plane.door, Share(self._budget) as share:
                 await self._answer(scope, receive, send, share)
         except Unavailable as error:
-            await refusal(error)(scope, receive, send)
+            await error_response(error)(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, share: Share) -> None:
         try:
-            asked = asked_of(scope)
+            asked = route_of(scope)
             assert asked is not None
             encoded = await self._infer(asked, dict(scope["headers"]), receive, share)
         except AotiServeError as error:
-            await refusal(error)(scope, receive, send)
+            await error_response(error)(scope, receive, send)
         except ClientDisconnect:
             pass
         except Exception as error:
             logger.exception("a request failed (X-Request-ID %s)", scope.get(REQUEST_ID))
-            await failure(error)(scope, receive, send)
+            await internal_error(error)(scope, receive, send)
         else:
             await _send(encoded, send, views=VIEWS in scope.get("extensions", ()))
 
-    async def _infer(self, asked: Asked, headers: Headers, receive: Receive, share: Share) -> Encoded:
+    async def _infer(self, asked: Route, headers: Headers, receive: Receive, share: Share) -> Encoded:
         arrived = time.monotonic()
         served = self._plane.model(asked.name)
         length = headers.get(HEADER_LENGTH)
@@ -89,11 +89,11 @@ class Inference:
             return await self._offload.run(encode_response, response, plan.head)
         return encode_response(response, plan.head)
 
-    async def _planned(self, served: Served, head: bytes) -> Plan:
+    async def _planned(self, served: ServedModel, head: bytes) -> CheckedRequest:
         return served.plan(head) if len(head) <= LARGE_JSON else await self._offload.run(served.plan, head)
 
 
-def asked_of(scope: Scope) -> Asked | None:
+def route_of(scope: Scope) -> Route | None:
     """What an inference request asks for; None for any other request."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
@@ -101,9 +101,9 @@ def asked_of(scope: Scope) -> Asked | None:
 
 
 @lru_cache(1024)
-def _asked(path: str, root_path: str) -> Asked | None:
+def _asked(path: str, root_path: str) -> Route | None:
     match = re.fullmatch(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer", path.removeprefix(root_path))
-    return Asked(match[1], match[2]) if match else None
+    return Route(match[1], match[2]) if match else None
 
 
 def _patience(headers: Headers, parameter: float | None) -> float | None:
@@ -114,7 +114,9 @@ def _patience(headers: Headers, parameter: float | None) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        raise InvalidBody(detail=f"X-Request-Timeout-Seconds {shown(value.decode('latin-1'))} is no number") from None
+        raise InvalidBody(
+            detail=f"X-Request-Timeout-Seconds {shown_value(value.decode('latin-1'))} is no number"
+        ) from None
     if not seconds > 0:  # as Serve has it: no limit
         return parameter
     return seconds if parameter is None else min(seconds, parameter)

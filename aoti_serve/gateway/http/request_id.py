@@ -10,13 +10,13 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 access = logging.getLogger("aoti_serve.access")
-HEADER = b"x-request-id"
+REQUEST_ID_HEADER = b"x-request-id"
 REQUEST_ID = "aoti_serve.request_id"  # where a scope has it, as text
 LONGEST_METHOD, LONGEST_PATH = 16, 256
 _sound = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 
 
-class Identified:
+class RequestIdMiddleware:
     """An ASGI application whose answers say which request they belong to."""
 
     def __init__(self, app: ASGIApp, *, access_log: bool) -> None:
@@ -31,7 +31,7 @@ class Identified:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (HEADER, identity)]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID_HEADER, identity)]
             await send(message)
 
         await self._app(scope, receive, answer)
@@ -65,7 +65,7 @@ class _Logged:
 def _identity(headers: list[tuple[bytes, bytes]]) -> bytes:
     """What the client calls its request, if that is short and can be printed; else a name that no other has."""
     for name, value in headers:
-        if name == HEADER:
+        if name == REQUEST_ID_HEADER:
             if _sound(value):
                 return value
             break

@@ -9,15 +9,15 @@ import ssl
 from collections.abc import Callable
 from ipaddress import ip_address
 
-from aoti_serve.gateway.listener.connection import Connection
-from aoti_serve.gateway.listener.port import Bound, refuse_handshakes
+from aoti_serve.gateway.listener.connection import ClientConnection
+from aoti_serve.gateway.listener.port import BoundPort, refuse_handshakes
 
 logger = logging.getLogger(__name__)
 
 # Connections accepted before the loop turns to what has been accepted.
-AT_ONCE = 64
+ACCEPTS_AT_ONCE = 64
 # Handshakes that have begun somewhere in a network are complete after this, or hardly ever.
-HANDSHAKE_S = 0.05
+TLS_HANDSHAKE_S = 0.05
 # How long TLS waits for the client's farewell.
 TLS_END_S = 2.0
 # While there are no descriptors left, a look for new connections this often.
@@ -29,8 +29,8 @@ class Acceptor:
 
     def __init__(
         self,
-        bound: list[Bound],
-        connection: Callable[[], Connection],
+        bound: list[BoundPort],
+        connection: Callable[[], ClientConnection],
         room: Callable[[], bool],
         tls: ssl.SSLContext | None,
         handshake_s: float,
@@ -48,7 +48,7 @@ class Acceptor:
         for bound in self._bound:
             self._loop.add_reader(bound.socket, self._accept, bound.socket)
 
-    def _accept(self, listening: socket.socket, most: int = AT_ONCE) -> int:
+    def _accept(self, listening: socket.socket, most: int = ACCEPTS_AT_ONCE) -> int:
         """Accept up to so many that wait; how many there were."""
         for count in range(most):
             try:
@@ -88,7 +88,7 @@ class Acceptor:
         for bound in going:
             refuse_handshakes(bound.socket)
         if not all(ip_address(bound.socket.getsockname()[0]).is_loopback for bound in going):
-            await asyncio.sleep(HANDSHAKE_S)
+            await asyncio.sleep(TLS_HANDSHAKE_S)
         for bound in going:
             self._loop.remove_reader(bound.socket)
             while self._accept(bound.socket):

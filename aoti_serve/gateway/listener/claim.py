@@ -21,10 +21,10 @@ from aoti_serve.errors import StartFailed
 
 # Binding takes microseconds; only one that was stopped right then makes others wait.
 BINDING_S = 10.0
-POLL_S = 0.01
+CLAIM_POLL_S = 0.01
 
 
-class Claim:
+class PortClaim:
     """A hold on one address, shared with others of the same owner. Ends with `release`, or with the process."""
 
     def __init__(self, path: Path) -> None:
@@ -58,23 +58,23 @@ class Claim:
 
 
 @contextmanager
-def alone(port: int) -> Iterator[Path]:
+def is_alone(port: int) -> Iterator[Path]:
     """Nobody else of this user claims this port meanwhile; the folder of its claims. Blocks."""
-    folder = private_folder() / f"port-{port}"
+    folder = claims_folder() / f"port-{port}"
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
-        with FileLock(folder / "lock").acquire(BINDING_S, poll_interval=POLL_S):
+        with FileLock(folder / "lock").acquire(BINDING_S, poll_interval=CLAIM_POLL_S):
             yield folder
     except Timeout:
         detail = f"another process has been about to listen on port {port} for {BINDING_S:.0f} s; end it"
         raise StartFailed(detail=detail) from None
 
 
-def others(folder: Path, address: str, owner: str) -> str | None:
+def other_claims(folder: Path, address: str, owner: str) -> str | None:
     """Another owner that listens on this address, or on one that includes it, or that it includes."""
     for path in folder.glob("*.claim"):
-        if overlap(path.stem, address):
-            claim = Claim(path)
+        if addresses_overlap(path.stem, address):
+            claim = PortClaim(path)
             other = None if claim.first else claim.owner
             claim.release()
             if other not in (None, owner):
@@ -82,12 +82,12 @@ def others(folder: Path, address: str, owner: str) -> str | None:
     return None
 
 
-def overlap(one: str, other: str) -> bool:
+def addresses_overlap(one: str, other: str) -> bool:
     """Whether what listens on the one address may get a connection to the other."""
     return one == other or any(ipaddress.ip_address(address).is_unspecified for address in (one, other))
 
 
-def private_folder() -> Path:
+def claims_folder() -> Path:
     """Where this user's processes on this machine look for each other's claims."""
     folder = Path(tempfile.gettempdir()) / f"aoti-serve-{os.getuid()}"
     with suppress(FileExistsError):

@@ -15,7 +15,7 @@ from aoti_serve.gateway.listener.exchange import Exchange
 from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter, RequestMeter
 from aoti_serve.gateway.listener.refusals import HEAD_LATE, TOO_MANY_AT_ONCE, TOO_MANY_CONNECTIONS, Refusal, Refused
 from aoti_serve.gateway.listener.scope import complete_scope, refusal_for
-from aoti_serve.gateway.listener.transport import unread
+from aoti_serve.gateway.listener.transport import unread_bytes
 from aoti_serve.gateway.listener.upgrade import parser_after_upgrade
 
 # Reading stops while the application leaves more than this of a body.
@@ -26,7 +26,7 @@ MAX_PIPELINED = 64
 class Shared(ServerState):
     """What the connections of a listener have in common. While `leaving` every answer is its connection's last."""
 
-    connections: set[Connection]  # type: ignore[assignment]
+    connections: set[ClientConnection]  # type: ignore[assignment]
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Shared(ServerState):
         self.emptied = asyncio.Event()
 
 
-class Connection(HttpToolsProtocol):
+class ClientConnection(HttpToolsProtocol):
     """Runs in the event loop of its gateway. The listener's sweep calls `look` about once a second.
 
     Three states: a request is being received, or awaited, and none is being answered (`answering` is None); one is
@@ -242,5 +242,5 @@ class Connection(HttpToolsProtocol):
     def end_if_quiet(self, now: float, seconds: float) -> None:
         """For the way out: ends the connection if no request has begun for so long, nor waits in the socket."""
         idle = not self.transport.is_closing() and self.linger is None and self.answering is None and not self._in_head
-        if idle and now - self._since >= seconds and not unread(self.transport):
+        if idle and now - self._since >= seconds and not unread_bytes(self.transport):
             self._end()

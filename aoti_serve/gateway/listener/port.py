@@ -12,36 +12,38 @@ from typing import NamedTuple
 import psutil
 
 from aoti_serve.errors import PortTaken, StartFailed
-from aoti_serve.gateway.listener.claim import Claim, alone, others
+from aoti_serve.gateway.listener.claim import PortClaim, is_alone, other_claims
 
 BACKLOG = 2048
 SO_ATTACH_FILTER = 26
 
 
-class Bound(NamedTuple):
+class BoundPort(NamedTuple):
     """A listening socket, and the claim that goes with it."""
 
     socket: socket.socket
-    claim: Claim
+    claim: PortClaim
 
     def close(self) -> None:
         self.socket.close()
         self.claim.release()
 
 
-def bind(host: str, port: int, owner: str) -> list[Bound]:
+def bind(host: str, port: int, owner: str) -> list[BoundPort]:
     """A listening socket for each address of the host. Blocks. Raises PortTaken, or StartFailed."""
-    with ExitStack() as undo, alone(port) as folder:
+    with ExitStack() as undo, is_alone(port) as folder:
         bound = []
         for family, address in addresses(host, port):
-            other = others(folder, address, owner)
+            other = other_claims(folder, address, owner)
             if other is not None:
-                raise PortTaken(port=port, host=host, holder=f"the application {other} of yours ({listeners(port)})")
-            claim = Claim(folder / f"{address}.claim")
+                raise PortTaken(
+                    port=port, host=host, holder=f"the application {other} of yours ({listening_sockets(port)})"
+                )
+            claim = PortClaim(folder / f"{address}.claim")
             undo.callback(claim.release)
             if claim.first:
                 _listening(family, address, port, host, shared=False).close()
-            bound.append(Bound(_listening(family, address, port, host, shared=True), claim))
+            bound.append(BoundPort(_listening(family, address, port, host, shared=True), claim))
             undo.callback(bound[-1].socket.close)
             claim.hold(owner)
         undo.pop_all()
@@ -67,12 +69,12 @@ def _listening(family: socket.AddressFamily, address: str, port: int, host: str,
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
-            raise PortTaken(port=port, host=host, holder=listeners(port)) from None
+            raise PortTaken(port=port, host=host, holder=listening_sockets(port)) from None
         raise StartFailed(detail=f"cannot listen on {host}:{port}: {error.strerror}") from None
     return sock
 
 
-def listeners(port: int) -> str:
+def listening_sockets(port: int) -> str:
     """Who listens on a port, as far as this user may see."""
     found: set[int | None] = {
         connection.pid

@@ -21,7 +21,7 @@ from aoti_serve.gateway.listener.refusals import (
 
 # An ASGI extension of ours: a body may be a memoryview, which is written from where it lies.
 VIEWS = "aoti_serve.views"
-EXTENSIONS: dict[str, dict[object, object]] = {VIEWS: {}}
+ASGI_EXTENSIONS: dict[str, dict[object, object]] = {VIEWS: {}}
 
 
 def complete_scope(scope: HTTPScope, parser: httptools.HttpRequestParser, target: bytes) -> None:
@@ -38,7 +38,7 @@ def complete_scope(scope: HTTPScope, parser: httptools.HttpRequestParser, target
     if url.path is None:
         raise Refused(BAD_TARGET)
     path = url.path.decode("ascii")
-    scope["extensions"] = EXTENSIONS
+    scope["extensions"] = ASGI_EXTENSIONS
     scope["http_version"] = version
     scope["method"] = parser.get_method().decode("ascii")
     scope["path"] = urllib.parse.unquote(path) if "%" in path else path

@@ -15,7 +15,7 @@ from uvicorn.config import Config
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.listener.acceptor import Acceptor
-from aoti_serve.gateway.listener.connection import Connection, Shared
+from aoti_serve.gateway.listener.connection import ClientConnection, Shared
 from aoti_serve.gateway.listener.port import bind
 from aoti_serve.gateway.listener.tls import tls_context
 
@@ -51,7 +51,7 @@ class Listener:
             ws="none",
             log_config=None,
             proxy_headers=False,
-            http=Connection,
+            http=ClientConnection,
         )
         self._shared = Shared()
         self._address: tuple[str, int] | None = None
@@ -83,9 +83,9 @@ class Listener:
     def _room(self) -> bool:
         return self._present < self._config.max_connections + SURPLUS
 
-    def _connection(self) -> Connection:
+    def _connection(self) -> ClientConnection:
         surplus = self._present > self._config.max_connections
-        return Connection(self._uvicorn, self._shared, self._config, self._clock, surplus)
+        return ClientConnection(self._uvicorn, self._shared, self._config, self._clock, surplus)
 
     async def _sweep(self) -> None:
         while True:

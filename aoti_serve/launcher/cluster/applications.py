@@ -11,7 +11,7 @@ from aoti_serve.cluster.names import GATEWAY
 from aoti_serve.cluster.ray_private import deployed_applications, serve_client
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
-from aoti_serve.launcher.configuration.merging import Deployed, deployed_among, merged
+from aoti_serve.launcher.configuration.merging import Deployed, deployed_among, merge_deployments
 
 OURS = re.compile(r"aoti_serve\.errors\.(?:\w+\.)*(\w+)\)?: (.+)")  # in a traceback
 # What a second try cannot change.
@@ -34,7 +34,7 @@ class Applications:
         details = instance_details()
         self._before = deployed_among(details, deployed_applications())
         _require_reach(self._config, details)
-        content = {"target_capacity": details.get("target_capacity")} | merged(
+        content = {"target_capacity": details.get("target_capacity")} | merge_deployments(
             self._config, self._before, replace=replace
         )
         serve_client().deploy_apps(ServeDeploySchema.model_validate(content), _blocking=False)

@@ -11,7 +11,7 @@ import ray
 from aoti_serve.errors import StartFailed
 
 
-def connected(address: str) -> Any:
+def connect(address: str) -> Any:
     """Ray's context of the cluster at `address`; 'local' starts one. Raises StartFailed."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:

@@ -7,14 +7,14 @@ from collections.abc import Collection
 from typing import Any
 
 from aoti_serve.cluster.names import GATEWAY, coordinator_of
-from aoti_serve.launcher.voice import Voice
+from aoti_serve.launcher.progress import ProgressLog
 
-POLL_S = 0.1
-ANSWER_S = 5.0
+DRAIN_POLL_S = 0.1
+DRAIN_ANSWER_S = 5.0
 PROXY = "SERVE_PROXY_ACTOR"
 
 
-def drained(applications: Collection[str], seconds: float, voice: Voice) -> bool:
+def wait_until_drained(applications: Collection[str], seconds: float, voice: ProgressLog) -> bool:
     """Have the gateways take no new requests; whether all that are in flight were answered in this time.
 
     A gateway that cannot be asked has nothing in flight.
@@ -22,10 +22,10 @@ def drained(applications: Collection[str], seconds: float, voice: Voice) -> bool
     deadline = time.monotonic() + seconds
     try:
         handles = [_gateways(name) for name in applications]
-        while any(sum(handle.broadcast("drain").results(timeout_s=ANSWER_S)) for handle in handles):
+        while any(sum(handle.broadcast("drain").results(timeout_s=DRAIN_ANSWER_S)) for handle in handles):
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(POLL_S)
+            time.sleep(DRAIN_POLL_S)
     except Exception as error:  # a gateway that has just died, or an application that has just gone
         voice.say(f"note: a gateway cannot be asked what is in flight: {error!r}")
     return True

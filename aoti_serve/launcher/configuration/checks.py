@@ -15,7 +15,7 @@ from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
-from aoti_serve.launcher.processes.ports import overlap
+from aoti_serve.launcher.processes.free_ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import read_index
@@ -26,7 +26,7 @@ TWO_WAYS_OUT = (
 )
 
 
-def check(config: ConfigFile) -> dict[str, Package]:
+def check_config(config: ConfigFile) -> dict[str, Package]:
     """The packages of all models, by name. Raises InvalidConfig, or a PackageError; needs no Ray, only its schema."""
     for problem in chain.from_iterable(find(config) for find in PROBLEMS):
         raise InvalidConfig(detail=f"{config.path}: {problem}")
@@ -77,7 +77,7 @@ def _port_problems(config: ConfigFile) -> Iterator[str]:
 
 
 def _meet(host: str, port: int | None, other_host: str, other_port: int | None) -> bool:
-    return port is not None and port == other_port and overlap(host, other_host)
+    return port is not None and port == other_port and hosts_overlap(host, other_host)
 
 
 def _tls_problems(config: ConfigFile) -> Iterator[str]:

@@ -9,11 +9,11 @@ import httpx
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.launcher.configuration.config_file import ConfigFile, Ours
-from aoti_serve.launcher.processes.listening import is_loopback
-from aoti_serve.launcher.processes.ports import is_wildcard
+from aoti_serve.launcher.processes.free_ports import is_wildcard
+from aoti_serve.launcher.processes.listening_ports import is_loopback
 
 LOOPBACK = "127.0.0.1"
-ANSWER_S = 5.0
+ENDPOINT_ANSWER_S = 5.0
 
 
 class Endpoint(NamedTuple):
@@ -26,7 +26,9 @@ class Endpoint(NamedTuple):
     def ready(self) -> bool:
         with suppress(httpx.HTTPError):
             # Whether it is ready, not who it is: its certificate may be for a name that is not this one.
-            return httpx.get(f"{self.url}/v2/health/ready", timeout=ANSWER_S, trust_env=False, verify=False).is_success
+            return httpx.get(
+                f"{self.url}/v2/health/ready", timeout=ENDPOINT_ANSWER_S, trust_env=False, verify=False
+            ).is_success
         return False
 
 

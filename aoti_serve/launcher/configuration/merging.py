@@ -11,7 +11,7 @@ from aoti_serve.config import AppConfig
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.configuration.config_file import BUILDER, DEFAULT_NAME, ConfigFile, Ours
 
-GONE = ("DELETING", "NOT_STARTED")
+NO_SUCH = ("DELETING", "NOT_STARTED")
 
 
 class Deployed(NamedTuple):
@@ -42,11 +42,11 @@ def deployed_among(details: Mapping[str, Any], configs: Mapping[str, Any]) -> di
             else None,
         )
         for name, application in details.get("applications", {}).items()
-        if application["status"] not in GONE
+        if application["status"] not in NO_SUCH
     }
 
 
-def merged(config: ConfigFile, there: Mapping[str, Deployed], *, replace: bool) -> dict[str, Any]:
+def merge_deployments(config: ConfigFile, there: Mapping[str, Deployed], *, replace: bool) -> dict[str, Any]:
     """The configuration that adds the file's applications to what is there, or puts them in its place.
 
     Raises StartFailed for one that would take the place of somebody else's, unless `replace`, and for one whose prefix

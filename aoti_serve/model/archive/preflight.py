@@ -1,7 +1,7 @@
 """Checks before any native code of a package is loaded; each problem is one line that says why it will not run here.
 
-What torch would tell (its version, its cards, its symbols) comes in as a `Host`: nothing here imports torch or loads a
-library, so all of it can be said of another machine, too.
+What torch would tell (its version, its cards, its symbols) comes in as a `HostFacts`: nothing here imports torch or
+loads a library, so all of it can be said of another machine, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ISA_FLAGS = {
 _FIRST_EXACT_CAPABILITY = 90
 
 
-class Host(NamedTuple):
+class HostFacts(NamedTuple):
     """What torch says of this process: its version, the accelerator it was built for ("CUDA 12.8") if any, the visible
     cards' compute capabilities as torch writes them into packages ("90", "gfx90a"), and whether it has a symbol.
     """
@@ -46,7 +46,7 @@ class Host(NamedTuple):
     has_symbol: Callable[[str], bool]
 
 
-def check(path: Path, metadata: Mapping[str, str], folder: Path, host: Host, index: int = 0) -> None:
+def preflight(path: Path, metadata: Mapping[str, str], folder: Path, host: HostFacts, index: int = 0) -> None:
     """All checks of an unpacked model for the card `index`; operators apart, whose modules are to be imported first.
 
     Raises IncompatiblePackage, or UnreadablePackage if there is no usable library in the folder.
@@ -70,14 +70,14 @@ def check_machine(path: Path, metadata: Mapping[str, str]) -> None:
             raise IncompatiblePackage(path=path, reason=f"this CPU lacks {', '.join(sorted(missing))}")
 
 
-def check_device(path: Path, metadata: Mapping[str, str], host: Host, index: int = 0) -> None:
+def check_device(path: Path, metadata: Mapping[str, str], host: HostFacts, index: int = 0) -> None:
     """Refuse what was compiled for a device that torch does not support here, or that is not visible."""
     device = metadata.get(_DEVICE_KEY, "cpu")
     if device != "cpu" and (problem := _device_problem(device, host, index)):
         raise IncompatiblePackage(path=path, reason=f"compiled for {device}, {problem}")
 
 
-def check_kernels(path: Path, metadata: Mapping[str, str], folder: Path, host: Host, index: int = 0) -> None:
+def check_kernels(path: Path, metadata: Mapping[str, str], folder: Path, host: HostFacts, index: int = 0) -> None:
     """Refuse kernels that were compiled for another generation of cards; after `check_device`.
 
     Binaries for one card (*.cubin, *.hsaco) bind a package to it; multi-architecture ones hold code that the driver
@@ -105,7 +105,7 @@ def _cpu_flags() -> set[str]:
     return set(found[1].split()) if found else _required_cpu_flags(" ".join(_ISA_FLAGS))
 
 
-def _device_problem(device: str, host: Host, index: int) -> str | None:
+def _device_problem(device: str, host: HostFacts, index: int) -> str | None:
     if device != "cuda":
         return "only cpu and cuda are served"
     if host.accelerator is None:

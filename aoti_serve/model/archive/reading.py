@@ -28,18 +28,18 @@ _HIGHEST_RATIO = 200
 _PIECE = 2**20
 
 
-def model_names(path: Path) -> tuple[str, ...]:
+def names_in_archive(path: Path) -> tuple[str, ...]:
     """The models in an archive, sorted; only the zip's directory is read.
 
     Raises UnreadablePackage if the file is no archive, is damaged, or holds no model.
     """
-    with opened(path) as archive:
+    with open_archive(path) as archive:
         return tuple(sorted(models_in(path, archive)[1]))
 
 
 def metadata(path: Path, model: str) -> bytes:
     """The JSON that the compiler wrote of a model. Raises UnreadablePackage, also if there is no such model."""
-    with opened(path) as archive:
+    with open_archive(path) as archive:
         _, models = models_in(path, archive)
         if model not in models:
             raise UnreadablePackage(path=path, detail=f"it holds no model '{model}'; it holds {', '.join(models)}")
@@ -51,7 +51,7 @@ def read(path: Path, name: str, limit: int = _MOST_READ) -> bytes | None:
 
     Raises UnreadablePackage if the archive is damaged or the member is larger than `limit`.
     """
-    with opened(path) as archive:
+    with open_archive(path) as archive:
         root, _ = models_in(path, archive)
         member = root + name
         return _content(path, archive, member, limit) if member in archive.NameToInfo else None
@@ -59,15 +59,15 @@ def read(path: Path, name: str, limit: int = _MOST_READ) -> bytes | None:
 
 def members(path: Path, folder: str) -> tuple[str, ...]:
     """The names below the archive's top folder of the files in one folder of it."""
-    with opened(path) as archive:
+    with open_archive(path) as archive:
         root, _ = models_in(path, archive)
         return tuple(name.removeprefix(root) for name in archive.NameToInfo if name.startswith(root + folder))
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The zip itself. Raises UnreadablePackage if the file is none, or is damaged."""
-    with reading(path):
+    with reading_archive(path):
         if not path.exists():
             raise UnreadablePackage(path=path, detail="no such file")
         if not path.is_file():  # opening a pipe would wait for a writer
@@ -81,7 +81,7 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading_archive(path: Path) -> Iterator[None]:
     """What reading a damaged archive raises becomes UnreadablePackage."""
     try:
         yield
@@ -101,9 +101,9 @@ def models_in(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, str]
     return roots.pop(), models
 
 
-def pieces(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+def member_chunks(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
     """The member's content; apart from writing, so that a full disk is not taken for a damaged archive."""
-    with reading(path), archive.open(info) as member:
+    with reading_archive(path), archive.open(info) as member:
         while piece := member.read(_PIECE):
             yield piece
 
@@ -122,7 +122,7 @@ def unpackable(path: Path, archive: zipfile.ZipFile, folder: Path, reserved: str
 
 
 def _content(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    with reading(path), archive.open(name) as member:
+    with reading_archive(path), archive.open(name) as member:
         content = member.read(limit + 1)
     if len(content) > limit:
         raise UnreadablePackage(path=path, detail=f"{name} is larger than {limit} bytes")

@@ -70,7 +70,10 @@ def _writing(path: Path, cache: Path) -> Iterator[None]:
 
 
 def _unpack(path: Path, digest: str, entry: Path) -> _Stamp:
-    with reading.opened(path) as packed, tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=entry.parent) as scratch:
+    with (
+        reading.open_archive(path) as packed,
+        tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=entry.parent) as scratch,
+    ):
         _check_digest(path, packed, digest)
         root, _ = reading.models_in(path, packed)
         members = reading.unpackable(path, packed, entry.parent, _STAMP)
@@ -87,7 +90,7 @@ def _check_digest(path: Path, packed: zipfile.ZipFile, digest: str) -> None:
     """The file may have been exchanged since it was hashed; the cache would then answer wrongly for good."""
     assert packed.fp is not None
     packed.fp.seek(0)
-    with reading.reading(path):
+    with reading.reading_archive(path):
         found = hashlib.file_digest(packed.fp, "sha256").hexdigest()  # type: ignore[arg-type]
     if found != digest:
         raise UnreadablePackage(path=path, detail=f"its sha256 is {found}, not {digest}: it has changed meanwhile")
@@ -98,7 +101,7 @@ def _write(path: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo, folder: P
     target.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     with target.open("xb") as file:
-        for piece in reading.pieces(path, packed, info):
+        for piece in reading.member_chunks(path, packed, info):
             written += file.write(piece)
     # zipfile gives no more than the directory says, which is what was checked; but it may give less.
     if written != info.file_size:

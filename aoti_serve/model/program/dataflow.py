@@ -66,14 +66,14 @@ def op_name(node: Node) -> str:
     return name.partition(".")[0].removesuffix("_") if space == "aten" else ""
 
 
-def place_of(node: Node, name: str) -> int:
+def argument_index(node: Node, name: str) -> int:
     """Where the operator takes the argument of this name, counted from 0."""
     return [argument.name for argument in _schema(node).arguments].index(name)
 
 
-def argument_of(node: Node, name: str) -> Any:
+def argument_named(node: Node, name: str) -> Any:
     """The argument of this name, however it was passed; its default if it was not."""
-    place = place_of(node, name)
+    place = argument_index(node, name)
     default = _schema(node).arguments[place].default_value
     return node.args[place] if place < len(node.args) else node.kwargs.get(name, default)
 
@@ -85,9 +85,9 @@ def _aliased(node: Node) -> tuple[list[Node], list[Node]]:
     if (schema := _schema(node)) is None:
         return [], []
     shared = [argument for argument in schema.arguments if argument.alias_info]
-    written = _nodes(argument_of(node, argument.name) for argument in shared if argument.alias_info.is_write)
+    written = _nodes(argument_named(node, argument.name) for argument in shared if argument.alias_info.is_write)
     views = any(value.alias_info for value in schema.returns)
-    return _nodes(argument_of(node, argument.name) for argument in shared) if views else [], written
+    return _nodes(argument_named(node, argument.name) for argument in shared) if views else [], written
 
 
 def _schema(node: Node) -> Any:

@@ -11,15 +11,15 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import UnsupportedModule
+from aoti_serve.signature.call_spec import CALL, RESULT, CallSpec, key_name, triton_path
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import IndexGuard, Signature
 from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
-from aoti_serve.signature.tree import CALL, RESULT, Tree, key_name, triton_path
 
 _CONSTANT_KINDS = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 
 
-def described(program: ExportedProgram, guards: Sequence[IndexGuard] = ()) -> Signature:
+def describe(program: ExportedProgram, guards: Sequence[IndexGuard] = ()) -> Signature:
     """The program's signature. `guards`' inputs are graph nodes' names here, as `guard_indices` gives them.
 
     Raises UnsupportedModule for what cannot be served: no tensor at all, arguments that are numbers, exotic dtypes.
@@ -58,7 +58,7 @@ def _output_arguments(program: ExportedProgram) -> list[Any]:
     return [spec.arg for spec in program.graph_signature.output_specs if spec.kind == OutputKind.USER_OUTPUT]
 
 
-def _takes(program: ExportedProgram, arguments: list[Any]) -> Tree:
+def _takes(program: ExportedProgram, arguments: list[Any]) -> CallSpec:
     for arg in arguments:
         if not isinstance(arg, TensorArgument) and not (isinstance(arg, ConstantArgument) and arg.value is None):
             raise UnsupportedModule(detail=f"input {arg}: only tensors can be served")
@@ -68,10 +68,10 @@ def _takes(program: ExportedProgram, arguments: list[Any]) -> Tree:
         names.append(name)
         if name:
             paths[name] = triton_path(path, CALL)
-    return Tree(spec=pytree.treespec_dumps(program.call_spec.in_spec), leaves=tuple(names), paths=paths)
+    return CallSpec(spec=pytree.treespec_dumps(program.call_spec.in_spec), leaves=tuple(names), paths=paths)
 
 
-def _gives(program: ExportedProgram, arguments: list[Any], guarded: bool) -> Tree:
+def _gives(program: ExportedProgram, arguments: list[Any], guarded: bool) -> CallSpec:
     spec = program.call_spec.out_spec
     assert spec is not None
     spec = spec.child(0) if guarded else spec  # the other child is the guards' flags
@@ -88,7 +88,7 @@ def _gives(program: ExportedProgram, arguments: list[Any], guarded: bool) -> Tre
             fixed[index] = arg.value
     if len(paths) < sum(name is not None for name in names):
         raise UnsupportedModule(detail=f"two outputs would have one name: {names}")
-    return Tree(spec=pytree.treespec_dumps(spec), leaves=tuple(names), paths=paths, fixed=fixed)
+    return CallSpec(spec=pytree.treespec_dumps(spec), leaves=tuple(names), paths=paths, fixed=fixed)
 
 
 def _paths(spec: Any, leaves: list[Any]) -> list[tuple[Any, Any]]:

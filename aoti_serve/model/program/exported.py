@@ -14,14 +14,14 @@ from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import ExportFailed, UnsupportedModule
 from aoti_serve.model.program.dataflow import SHAPE_ONLY, op_name
-from aoti_serve.model.program.describe import described
+from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.guards import guard_indices
 from aoti_serve.model.program.scalars import move_scalars
-from aoti_serve.model.readable import place_of
+from aoti_serve.model.tensor_memory import memory_key
 from aoti_serve.signature.signature import Signature
 
 T = TypeVar("T")
-Inputs = tuple[Any, ...] | Mapping[str, Any]
+ExampleInputs = tuple[Any, ...] | Mapping[str, Any]
 
 
 class Program(NamedTuple):
@@ -49,7 +49,9 @@ class Program(NamedTuple):
         return idle | {name for name, value in self.values.items() if value.numel() == 0}
 
 
-def program_of(module: torch.nn.Module, inputs: Inputs, dynamic_shapes: Any, *, forget_mutations: bool) -> Program:
+def program_of(
+    module: torch.nn.Module, inputs: ExampleInputs, dynamic_shapes: Any, *, forget_mutations: bool
+) -> Program:
     """Export `module` as it is. Raises UnsupportedModule, or ExportFailed with what torch said."""
     if not isinstance(module, torch.nn.Module):
         raise UnsupportedModule(detail=f"a {type(module).__name__} instead of a torch.nn.Module")
@@ -61,11 +63,11 @@ def program_of(module: torch.nn.Module, inputs: Inputs, dynamic_shapes: Any, *, 
     with torch.no_grad():
         export = torch.export.export
         hint = "\n(Dynamic dimensions need an example of at least 2.)" if dynamic_shapes else ""
-        exported = torch_says("export", lambda: export(module, args, kwargs, dynamic_shapes=dynamic_shapes), hint)
+        exported = torch_message("export", lambda: export(module, args, kwargs, dynamic_shapes=dynamic_shapes), hint)
     _own_storages(exported)
     _name_lifted_tensors(exported)
     move_scalars(exported, _device_of(exported))
-    written = written_to(exported)
+    written = written_inputs(exported)
     if written.buffers and not forget_mutations:
         detail = (
             f"forward() changes the buffers {written.buffers}, but an answer may depend on inputs and weights only; "
@@ -74,17 +76,17 @@ def program_of(module: torch.nn.Module, inputs: Inputs, dynamic_shapes: Any, *, 
         raise UnsupportedModule(detail=detail)
     _write_to_copies(exported, written)
     guards = guard_indices(exported)
-    return Program(exported, described(exported, guards))
+    return Program(exported, describe(exported, guards))
 
 
 def stored_program(path: Path, model: str) -> Program:
     """The exported program that a package made elsewhere holds beside its library (torch.export.pt2_archive)."""
     with PT2ArchiveReader(str(path)) as reader:
         exported = _load_exported_programs(reader, [f"models/{model}.json"], None)[model]
-    return Program(exported, described(exported))
+    return Program(exported, describe(exported))
 
 
-def torch_says(phase: str, work: Callable[[], T], hint: str = "") -> T:
+def torch_message(phase: str, work: Callable[[], T], hint: str = "") -> T:
     """What `work` returns; torch raises a dozen kinds of errors, and each becomes an ExportFailed that names it."""
     try:
         return work()
@@ -109,7 +111,7 @@ def _own_storages(program: ExportedProgram) -> None:
         for home in (program.state_dict, program.constants):
             value = home.get(spec.target)
             if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() != value.nbytes:
-                home[spec.target] = dense.setdefault(place_of(value), _dense(value))
+                home[spec.target] = dense.setdefault(memory_key(value), _dense(value))
                 fake = nodes[spec.arg.name].meta["val"]
                 nodes[spec.arg.name].meta["val"] = torch.empty_like(fake, memory_format=torch.contiguous_format)
 
@@ -137,10 +139,10 @@ class Written(NamedTuple):
     inputs: list[str]
 
 
-def written_to(program: ExportedProgram) -> Written:
+def written_inputs(program: ExportedProgram) -> Written:
     if not any(_writes(node) for node in program.graph.nodes):
         return Written([], [])
-    signature = torch_says("export", lambda: program.run_decompositions({})).graph_signature
+    signature = torch_message("export", lambda: program.run_decompositions({})).graph_signature
     buffers, inputs = signature.buffers_to_mutate.values(), signature.user_inputs_to_mutate.values()
     return Written(sorted(set(buffers)), sorted(set(inputs)))
 

@@ -19,7 +19,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from aoti_serve.model.program.dataflow import Flow, argument_of, op_name, place_of
+from aoti_serve.model.program.dataflow import Flow, argument_index, argument_named, op_name
 from aoti_serve.signature.signature import IndexGuard
 
 aten = torch.ops.aten
@@ -104,21 +104,21 @@ class _Guarder:
             self._guard_list(node)
         elif name in _RULES:
             self._guard_one(node, _RULES[name])
-        elif name == "one_hot" and argument_of(node, "num_classes") > 0:
-            self._replace(node, "self", node, argument_of(node, "num_classes"), False)
+        elif name == "one_hot" and argument_named(node, "num_classes") > 0:
+            self._replace(node, "self", node, argument_named(node, "num_classes"), False)
         elif name in _NUMBERS:
             self._guard_number(node)
         elif name in _INLINED:
             self._guard_inlined(node)
 
     def _guard_one(self, node: Node, rule: _Rule) -> None:
-        table = argument_of(node, rule.table)
-        dim = argument_of(node, rule.dim) if isinstance(rule.dim, str) else rule.dim
+        table = argument_named(node, rule.table)
+        dim = argument_named(node, rule.dim) if isinstance(rule.dim, str) else rule.dim
         self._replace(node, rule.by, table, self._size(node, table, dim), rule.wraps)
 
     def _guard_list(self, node: Node) -> None:
-        table, dim = argument_of(node, "self"), 0
-        indices = list(argument_of(node, "indices"))
+        table, dim = argument_named(node, "self"), 0
+        indices = list(argument_named(node, "indices"))
         for place, index in enumerate(indices):
             if index is not None and index.meta["val"].dtype in _MASKS:
                 dim += index.meta["val"].dim()
@@ -131,8 +131,8 @@ class _Guarder:
     def _guard_number(self, node: Node) -> None:
         # The number cannot be clamped without a new symbol, so the tensor is, before it is read.
         for user in [user for user in node.users if op_name(user) == "select"]:
-            table, dim = argument_of(user, "self"), argument_of(user, "dim")
-            if argument_of(user, "index") is node and table < node:
+            table, dim = argument_named(user, "self"), argument_named(user, "dim")
+            if argument_named(user, "index") is node and table < node:
                 self._replace(node, "self", table, self._size(node, table, dim), True)
 
     def _guard_inlined(self, node: Node) -> None:
@@ -154,7 +154,7 @@ class _Guarder:
         self.guards += inner.guards
 
     def _replace(self, node: Node, argument: str, table: Node, size: int | Node, wraps: bool) -> None:
-        _set(node, argument, self._clamped(node, argument_of(node, argument), table, size, wraps))
+        _set(node, argument, self._clamped(node, argument_named(node, argument), table, size, wraps))
 
     def _clamped(self, use: Node, index: Node, table: Node, size: int | Node, wraps: bool) -> Node:
         inputs = self._flow.inputs(index)
@@ -202,7 +202,7 @@ class _Guarder:
 
 
 def _set(node: Node, name: str, value: Any) -> None:
-    place = place_of(node, name)
+    place = argument_index(node, name)
     if place < len(node.args):
         node.update_arg(place, value)
     else:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
-def narrowed(admitted: Sequence[TensorSpec], compiled: Sequence[TensorSpec], *, ranges: bool = False) -> str | None:
+def narrow(admitted: Sequence[TensorSpec], compiled: Sequence[TensorSpec], *, ranges: bool = False) -> str | None:
     """The first input of which more is admitted than was compiled, in words; None if there is none.
 
     With `ranges` those are held to as well. The compiler narrows them where it only chose the faster of two ways, so

@@ -6,24 +6,24 @@ from collections.abc import Collection, Mapping
 
 import torch
 
-from aoti_serve.model.intake import digest_of
-from aoti_serve.model.readable import place_of
+from aoti_serve.model.tensor_memory import memory_key
+from aoti_serve.model.weights_in.tensors import tensor_digest
 from aoti_serve.signature.constants import BakedConstant
 from aoti_serve.signature.signature import Signature
 
 
-def reconciled(signature: Signature, values: Mapping[str, torch.Tensor], swappable: Collection[str]) -> Signature:
+def reconcile(signature: Signature, values: Mapping[str, torch.Tensor], swappable: Collection[str]) -> Signature:
     """`signature` with the constants that are `swappable` in the library, and the rest by its fate.
 
     Another name of a swappable tensor is tied to it: the compiler keeps one of several. What is left was compiled in,
     with the value that it has in `values`.
     """
-    homes = {place_of(values[name]): name for name in swappable if name in values}
+    homes = {memory_key(values[name]): name for name in swappable if name in values}
     tied, baked = {}, []
     for name in [*(spec.name for spec in signature.constants), *signature.unused]:
         if name in swappable or name not in values:
             continue
-        home = homes.get(place_of(values[name]))
+        home = homes.get(memory_key(values[name]))
         if home is not None:
             tied[name] = home
         elif name not in signature.unused:
@@ -50,4 +50,4 @@ def passing_over(signature: Signature, unread: Collection[str]) -> Signature:
 
 def _baked(name: str, value: torch.Tensor) -> BakedConstant:
     dtype = str(value.dtype).removeprefix("torch.")
-    return BakedConstant(name=name, dtype=dtype, shape=tuple(value.shape), digest=digest_of(value))
+    return BakedConstant(name=name, dtype=dtype, shape=tuple(value.shape), digest=tensor_digest(value))

@@ -13,7 +13,7 @@ from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
-def resized(inputs: Any, size: int) -> Any:
+def resized_signature(inputs: Any, size: int) -> Any:
     """The example inputs with `size` rows each, repeated or cut."""
     return pytree.tree_map_only(torch.Tensor, lambda tensor: _rows(tensor, size), inputs)
 

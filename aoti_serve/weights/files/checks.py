@@ -14,7 +14,7 @@ from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer, UnfitTensor
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.tensors import Shaped, Span
 
-PIECE_BYTES = 4 * 2**20
+CHECK_CHUNK_BYTES = 4 * 2**20
 
 
 def check_fits(index: Mapping[str, Span], constants: Constants) -> None:
@@ -35,7 +35,9 @@ def check_values(path: Path, index: Mapping[str, Span], constants: Constants, st
                 if _digest(file, index[name]) != digest:
                     raise TiedTensorsDiffer(name=name, tied=first)
         for name, span in index.items():
-            if span.dtype == "bool" and any(np.frombuffer(piece, np.uint8).max() > 1 for piece in pieces(file, span)):
+            if span.dtype == "bool" and any(
+                np.frombuffer(piece, np.uint8).max() > 1 for piece in file_chunks(file, span)
+            ):
                 raise UnfitTensor(name=name, detail="a bool that is neither 0 nor 1")
         differing = [
             baked.name
@@ -47,12 +49,12 @@ def check_values(path: Path, index: Mapping[str, Span], constants: Constants, st
     return differing
 
 
-def pieces(file: BinaryIO, span: Span) -> Iterator[bytes]:
+def file_chunks(file: BinaryIO, span: Span) -> Iterator[bytes]:
     """A tensor's bytes, a few megabytes at a time. Raises OSError if the file ends before it does."""
     file.seek(span.begin)
     left = span.end - span.begin
     while left:
-        piece = file.read(min(left, PIECE_BYTES))
+        piece = file.read(min(left, CHECK_CHUNK_BYTES))
         if not piece:
             raise OSError(f"the file ends {left} bytes early")
         left -= len(piece)
@@ -69,6 +71,6 @@ def _names_of_one(index: Mapping[str, Span], constants: Constants) -> Iterator[l
 
 def _digest(file: BinaryIO, span: Span) -> str:
     digest = hashlib.sha256()
-    for piece in pieces(file, span):
+    for piece in file_chunks(file, span):
         digest.update(piece)
     return digest.hexdigest()

@@ -46,7 +46,7 @@ def index_in(
     return {name: _span(entry, 8 + length) for name, entry in header.items()}
 
 
-def digest_of(path: Path, expected: str | None = None) -> str:
+def file_digest(path: Path, expected: str | None = None) -> str:
     """The file's sha256 in hex; raises DigestMismatch if another was promised."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 from aoti_serve.errors import StoreFailed
 from aoti_serve.signature.tensors import Span
-from aoti_serve.weights.files.checks import pieces
+from aoti_serve.weights.files.checks import file_chunks
 from aoti_serve.weights.files.layout import file_order, header_of
 
 
@@ -20,7 +20,7 @@ class _Part(NamedTuple):
     span: Span
 
 
-def merged(
+def merge_weights(
     base_file: BinaryIO,
     base_index: Mapping[str, Span],
     changes: Path,
@@ -41,7 +41,7 @@ def merged(
             spans = {name: part.span for name, part in parts.items()}
             file.write(header_of(spans))
             for name in file_order(spans):
-                file.writelines(pieces(*parts[name]))
+                file.writelines(file_chunks(*parts[name]))
     except OSError as error:
         raise StoreFailed(path=target.parent, detail=f"the changes could not be merged: {error}") from error
 

@@ -21,26 +21,26 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from upath import UPath
 
 from aoti_serve.errors import AotiServeError, SourceRefused, UnreadableWeights
-from aoti_serve.weights.sources.uri import Place, scrubbed, shown
+from aoti_serve.weights.sources.uri import UriLocation, scrubbed, shown_uri
 
-PIECE_BYTES = 4 * 2**20
+FETCH_CHUNK_BYTES = 4 * 2**20
 SILENCE_S = 30.0
 
 Expect = Callable[[int], None]
 
 
-def local_pieces(path: Path, uri: str, allowed: Callable[[str], bool], expect: Expect) -> Iterator[bytes]:
+def local_chunks(path: Path, uri: str, allowed: Callable[[str], bool], expect: Expect) -> Iterator[bytes]:
     """Of a file on this host; `allowed` is asked about the file that was really opened, links and all."""
     try:
         with _opened(path, uri, allowed) as descriptor, open(f"/proc/self/fd/{descriptor}", "rb") as file:
             expect(os.fstat(descriptor).st_size)
-            while piece := file.read(PIECE_BYTES):
+            while piece := file.read(FETCH_CHUNK_BYTES):
                 yield piece
     except OSError as error:
         raise UnreadableWeights(detail=f"no file at {uri}: {error.strerror}") from error
 
 
-def web_pieces(place: Place, uri: str, expect: Expect) -> Iterator[bytes]:
+def web_chunks(place: UriLocation, uri: str, expect: Expect) -> Iterator[bytes]:
     """Of an HTTP server's answer. Redirects are not followed: nobody has allowed where they lead."""
     headers = {"Accept-Encoding": "identity"}
     if place.login:
@@ -50,20 +50,20 @@ def web_pieces(place: Place, uri: str, expect: Expect) -> Iterator[bytes]:
         size = answer.length
         if size is not None:
             expect(size)
-        while piece := answer.read1(PIECE_BYTES):
+        while piece := answer.read1(FETCH_CHUNK_BYTES):
             yield piece
         if answer.length:
             raise HTTPException(f"the connection ended {answer.length} bytes early")
 
 
-def fetched(place: Place, uri: str, expect: Expect) -> Iterator[bytes]:
+def fetch(place: UriLocation, uri: str, expect: Expect) -> Iterator[bytes]:
     """Of what fsspec opens: S3 and its like."""
     with _reading(uri):
         files = UPath(place.address).fs
         files.invalidate_cache()
         expect(int(files.info(place.address)["size"] or 0))
-        with files.open(place.address, "rb", block_size=PIECE_BYTES, cache_type="readahead") as file:
-            while piece := file.read(PIECE_BYTES):
+        with files.open(place.address, "rb", block_size=FETCH_CHUNK_BYTES, cache_type="readahead") as file:
+            while piece := file.read(FETCH_CHUNK_BYTES):
                 yield piece
 
 
@@ -93,7 +93,7 @@ def _answer(request: Request) -> Iterator[HTTPResponse]:
     except HTTPError as error:
         error.close()
         where = error.headers.get("Location")
-        what = f", a redirect to {shown(where)}, which is not followed" if where else ""
+        what = f", a redirect to {shown_uri(where)}, which is not followed" if where else ""
         raise HTTPException(f"HTTP {error.code} {error.reason}{what}") from None
     with answer:
         if answer.headers.get("Content-Encoding", "identity") != "identity":
@@ -109,4 +109,4 @@ def _reading(uri: str) -> Iterator[None]:
         raise
     except Exception as error:  # backends raise what they like
         detail = scrubbed(f"{type(error).__name__}: {error}", uri)
-        raise UnreadableWeights(detail=f"{shown(uri)}: {detail}") from None
+        raise UnreadableWeights(detail=f"{shown_uri(uri)}: {detail}") from None

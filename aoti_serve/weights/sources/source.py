@@ -12,14 +12,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from aoti_serve.errors import SourceRefused, StoreFailed, UnreadableWeights, WeightsTooLarge
-from aoti_serve.weights.sources.fetch import fetched, local_pieces, web_pieces
-from aoti_serve.weights.sources.uri import PORTS, Place, is_uri, place_of, shown
+from aoti_serve.weights.sources.fetch import fetch, local_chunks, web_chunks
+from aoti_serve.weights.sources.uri import PORTS, UriLocation, is_uri, location_of, shown_uri
 from aoti_serve.weights.store.disk import check_room
 
 TRANSFER_S = 3600.0  # a source that sends a byte now and then must not hold a swap for ever
 
 
-def bring(uri: str, roots: Collection[str], target: Path, limit: int) -> None:
+def fetch_to(uri: str, roots: Collection[str], target: Path, limit: int) -> None:
     """Copy what a URI names to `target`, at most `limit` bytes.
 
     Raises SourceRefused, UnreadableWeights, WeightsTooLarge, or StoreFailed if it cannot be written; `target` may be
@@ -33,26 +33,30 @@ def bring(uri: str, roots: Collection[str], target: Path, limit: int) -> None:
 
     source = resolve(uri, roots)
     if isinstance(source, Path):
-        pieces = local_pieces(source, uri, lambda path: _is_under(path, roots), expect)
+        pieces = local_chunks(source, uri, lambda path: _is_under(path, roots), expect)
     else:
-        pieces = (web_pieces if source.scheme in PORTS else fetched)(source, uri, expect)
+        pieces = (web_chunks if source.scheme in PORTS else fetch)(source, uri, expect)
     _write(pieces, target, limit, uri)
 
 
-def resolve(uri: str, roots: Collection[str]) -> Path | Place:
+def resolve(uri: str, roots: Collection[str]) -> Path | UriLocation:
     """The real path of a local file, or the normalised place of a remote one.
 
     Raises SourceRefused unless it lies under one of `roots`: a folder, after all links, or a URI's prefix, in whole
     segments. Whether there is anything is not looked at.
     """
     if not roots:
-        raise SourceRefused(uri=shown(uri), reason="the configuration allows no weights_roots; upload the file instead")
+        raise SourceRefused(
+            uri=shown_uri(uri), reason="the configuration allows no weights_roots; upload the file instead"
+        )
     if not is_uri(uri) or uri.lower().startswith("file:"):
         return _local(uri, roots)
-    place = place_of(uri)
-    if any(place.lies_under(place_of(root)) for root in roots if is_uri(root)):
+    place = location_of(uri)
+    if any(place.lies_under(location_of(root)) for root in roots if is_uri(root)):
         return place
-    raise SourceRefused(uri=shown(uri), reason=f"no weights_roots allow it; list {shown(uri).rpartition('/')[0]} there")
+    raise SourceRefused(
+        uri=shown_uri(uri), reason=f"no weights_roots allow it; list {shown_uri(uri).rpartition('/')[0]} there"
+    )
 
 
 def _local(uri: str, roots: Collection[str]) -> Path:
@@ -80,7 +84,7 @@ def _path_of(uri: str) -> str:
     except ValueError as error:
         raise SourceRefused(uri=uri, reason=str(error)) from error
     if parts.netloc not in ("", "localhost"):
-        raise SourceRefused(uri=shown(uri), reason="only files of this host can be read")
+        raise SourceRefused(uri=shown_uri(uri), reason="only files of this host can be read")
     return unquote(parts.path)
 
 
@@ -93,7 +97,7 @@ def _write(pieces: Iterable[bytes], target: Path, limit: int, uri: str) -> None:
                 if total > limit:
                     raise WeightsTooLarge(limit=limit, unit="bytes", setting="gateway.max_weights_bytes")
                 if time.monotonic() > deadline:
-                    raise UnreadableWeights(detail=f"{shown(uri)} took longer than {TRANSFER_S:g} s")
+                    raise UnreadableWeights(detail=f"{shown_uri(uri)} took longer than {TRANSFER_S:g} s")
                 file.write(piece)
     except OSError as error:
         raise StoreFailed(path=target.parent, detail=str(error)) from error

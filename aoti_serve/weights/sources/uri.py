@@ -14,7 +14,7 @@ DECEPTIVE = re.compile(r"[\x00-\x20\x7f\\]|[^\x00-\x7f]")
 HIDDEN = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 
-class Place(NamedTuple):
+class UriLocation(NamedTuple):
     """A remote URI in its parts, normalised: two that name one place are equal, however they were spelled.
 
     `address` is what may be asked for, so that nobody else has to understand the original; on the web it leaves out
@@ -29,7 +29,7 @@ class Place(NamedTuple):
     address: str
     login: str
 
-    def lies_under(self, root: Place) -> bool:
+    def lies_under(self, root: UriLocation) -> bool:
         """At it or below it, counted in whole segments, on the same host, as the same user."""
         prefix = root.segments[:-1] if root.segments[-1:] == ("",) else root.segments
         return self[:4] == root[:4] and self.segments[: len(prefix)] == prefix
@@ -39,7 +39,7 @@ def is_uri(place: str) -> bool:
     return "://" in place
 
 
-def shown(uri: str) -> str:
+def shown_uri(uri: str) -> str:
     """As it may stand in errors and logs: without a password, and without a query, which may be a signature."""
     if not is_uri(uri):
         return uri
@@ -60,19 +60,21 @@ def scrubbed(text: str, uri: str) -> str:
     return text
 
 
-def place_of(uri: str) -> Place:
+def location_of(uri: str) -> UriLocation:
     """Raises SourceRefused for what two readers could understand in two ways."""
     if "::" in uri:
-        raise SourceRefused(uri=shown(uri), reason="it is a chain of URIs")
+        raise SourceRefused(uri=shown_uri(uri), reason="it is a chain of URIs")
     if DECEPTIVE.search(uri):
-        raise SourceRefused(uri=shown(uri), reason="blanks, controls, backslashes and foreign letters are written %..")
+        raise SourceRefused(
+            uri=shown_uri(uri), reason="blanks, controls, backslashes and foreign letters are written %.."
+        )
     try:
         parts = urlsplit(uri, allow_fragments=False)
         port = parts.port or PORTS.get(parts.scheme)
     except ValueError as error:
-        raise SourceRefused(uri=shown(uri), reason=scrubbed(str(error), uri)) from None
+        raise SourceRefused(uri=shown_uri(uri), reason=scrubbed(str(error), uri)) from None
     segments = tuple(_segments(parts, uri))
-    return Place(
+    return UriLocation(
         scheme=parts.scheme,
         user=unquote(parts.username or ""),
         host=parts.hostname or "",
@@ -90,7 +92,7 @@ def _segments(parts: SplitResult, uri: str) -> list[str]:
     for raw in (parts.path if web or not parts.query else f"{parts.path}?{parts.query}").split("/")[1:]:
         plain = _plain(raw)
         if HIDDEN.search(plain):
-            raise SourceRefused(uri=shown(uri), reason="a slash, backslash or control is hidden in it")
+            raise SourceRefused(uri=shown_uri(uri), reason="a slash, backslash or control is hidden in it")
         if plain == "..":
             del kept[-1:]
         elif plain != ".":

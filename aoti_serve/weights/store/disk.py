@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from aoti_serve.errors import StoreFailed
-from aoti_serve.weights.files.index import digest_of
+from aoti_serve.weights.files.index import file_digest
 
 LOCK_WAIT_S = 60.0
 LOCK_POLL_S = 0.02
@@ -111,7 +111,7 @@ class Disk:
             shutil.copyfile(source, target)
         with target.open("rb") as file:
             os.fsync(file.fileno())
-        return digest_of(target)
+        return file_digest(target)
 
     def size(self, name: str) -> int:
         return (self.root / name).stat().st_size

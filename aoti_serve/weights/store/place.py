@@ -8,13 +8,13 @@ from pydantic import ValidationError
 from upath import UPath
 
 from aoti_serve.errors import StoreFailed
-from aoti_serve.weights.sources.uri import scrubbed, shown
+from aoti_serve.weights.sources.uri import scrubbed, shown_uri
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.remote import Remote
 from aoti_serve.weights.version import Committed
 
 
-def place_at(root: str | Path | UPath) -> Disk | Remote:
+def storage_at(root: str | Path | UPath) -> Disk | Remote:
     """The place that a folder, or a URI, names."""
     if isinstance(root, Path):
         return Disk(root)
@@ -27,7 +27,7 @@ def committed_at(root: str | Path | UPath) -> Committed | None:
 
     The store is not opened, and may be somebody's. Raises StoreFailed if it cannot be told.
     """
-    place = place_at(root)
+    place = storage_at(root)
     try:
         content = place.read("CURRENT")
         return None if content is None else Committed.model_validate_json(content)
@@ -41,4 +41,4 @@ def _parsed(root: str) -> UPath:
             raise ValueError("it is a chain of URIs")
         return UPath(root)
     except (ValueError, ImportError) as error:
-        raise StoreFailed(path=shown(root), detail=scrubbed(str(error), root)) from None
+        raise StoreFailed(path=shown_uri(root), detail=scrubbed(str(error), root)) from None

@@ -16,8 +16,8 @@ from typing import BinaryIO, cast
 from upath import UPath
 
 from aoti_serve.errors import StoreFailed
-from aoti_serve.weights.files.index import digest_of
-from aoti_serve.weights.sources.uri import scrubbed, shown
+from aoti_serve.weights.files.index import file_digest
+from aoti_serve.weights.sources.uri import scrubbed, shown_uri
 from aoti_serve.weights.store.disk import check_room
 
 
@@ -31,7 +31,7 @@ class Remote:
         """`uri` is how the root was written; UPath may write it in another way."""
         self.root = root
         self._uri = uri
-        self.shown = shown(self._uri)
+        self.shown = shown_uri(self._uri)
         with self._asking():
             self._files, self._base = root.fs, root.path.rstrip("/")
         self.incoming = _spool(self._uri)
@@ -87,7 +87,7 @@ class Remote:
             check_room(source.stat().st_size, self.incoming)
             sent = Path(shutil.copyfile(source, self.incoming / f"sent-{os.getpid()}-{name.replace('/', '-')}"))
         try:
-            digest = digest_of(sent)
+            digest = file_digest(sent)
             with self._asking():
                 self._files.put_file(str(sent), self._path(name))
         finally:

@@ -26,7 +26,7 @@ from aoti_serve.errors import DigestMismatch, StoreFailed, Superseded, UnknownWe
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import index_in
 from aoti_serve.weights.store.disk import Disk
-from aoti_serve.weights.store.place import place_at
+from aoti_serve.weights.store.place import storage_at
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
@@ -50,7 +50,7 @@ class Store:
     def __init__(self, root: str | Path | UPath, model: str, keep_versions: int) -> None:
         self.model = model
         self._keep = keep_versions
-        self._place = place_at(root)
+        self._place = storage_at(root)
         self.root = self._place.shown
         self.audit_path = self._place.root / "audit.jsonl" if isinstance(self._place, Disk) else None
         with self._guarded():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from aoti_serve.weights.swap.target import NOTHING, Target
+from aoti_serve.weights.swap.target import NO_EPOCH, Target
 from aoti_serve.weights.version import Version
 
 
@@ -29,7 +29,7 @@ class Follower:
 
     def __init__(self, buffers: TwoBuffers) -> None:
         self._buffers = buffers
-        self.epoch = NOTHING
+        self.epoch = NO_EPOCH
         self.staged: str | None = None
         self.failed: str | None = None
         self.error: BaseException | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from aoti_serve.weights.swap.target import Report, Seen, Staging, Target
+from aoti_serve.weights.swap.target import Report, Staging, Target, TargetRevision
 from aoti_serve.weights.version import Committed
 
 POLL_S = 2.0  # a member is answered after so long, whether there is news or not
@@ -57,13 +57,13 @@ class MemberTable:
         self._locate()
         return before is None or replace(before, turn=report.turn) != report
 
-    def has_news(self, seen: Seen | None) -> bool:
+    def has_news(self, seen: TargetRevision | None) -> bool:
         """Whether a member that has seen this target is to be answered now."""
         return seen is None or seen.term != self.target.term or seen.revision < self.target.revision
 
     def publish(
         self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
-    ) -> Seen:
+    ) -> TargetRevision:
         """Make this the target; keep what is None, but for `staging`."""
         before = self.target
         self._retarget(
@@ -71,7 +71,7 @@ class MemberTable:
             committed=committed or before.committed,
             settled=before.settled if settled is None else settled,
         )
-        return Seen(self.target.term, self.target.revision)
+        return TargetRevision(self.target.term, self.target.revision)
 
     def settle(self) -> bool:
         """Between swaps: if every member holds what is committed, let nothing older out; whether that is new."""
@@ -106,7 +106,7 @@ class MemberTable:
         self.target = replace(self.target, revision=self.target.revision + 1, **changes)  # type: ignore[arg-type]
 
 
-class Allowance:
+class TimeAllowance:
     """What is left of the time that members have together.
 
     Time in which this process was stopped does not count, nor time in which no member at all was heard: then it may be
@@ -122,7 +122,7 @@ class Allowance:
             self.left -= min(seconds, 2 * TICK_S)
 
 
-class Laggards:
+class LagDetector:
     """Finds members that stay behind for longer than `patience` seconds, by looks that are `period` seconds apart.
 
     Looks are counted, not seconds, in which this process may be stopped. A coordinator that has heard of no member at

@@ -20,18 +20,18 @@ from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from aoti_serve.errors import StageFailed, Unavailable
-from aoti_serve.weights.swap.target import Report, Seen, Staging
+from aoti_serve.weights.swap.target import Report, Staging, TargetRevision
 from aoti_serve.weights.version import Committed, Version
 
 T = TypeVar("T")
 
 
-class Members(Protocol):
+class SwapMembers(Protocol):
     """The live members, as the swap sees them; cluster/membership/registry.py has the real ones."""
 
     def publish(
         self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
-    ) -> Seen:
+    ) -> TargetRevision:
         """Make this the target of all members, also of those that join later; keep what is None, but for `staging`."""
 
     async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
@@ -49,7 +49,7 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True)
-class Deadlines:
+class SwapDeadlines:
     """Seconds that all members together may take for a phase."""
 
     stage: float = 300.0
@@ -68,9 +68,9 @@ class Swap:
     def __init__(
         self,
         version: Version,
-        members: Members,
+        members: SwapMembers,
         commit: Callable[[], Awaitable[Committed]],
-        deadlines: Deadlines | None = None,
+        deadlines: SwapDeadlines | None = None,
         entered: Callable[[Phase], None] = lambda phase: None,
         *,
         without_replicas: bool = False,
@@ -79,7 +79,7 @@ class Swap:
         self.version = version
         self._members = members
         self._commit = commit
-        self._deadlines = deadlines or Deadlines()
+        self._deadlines = deadlines or SwapDeadlines()
         self._entered = entered
         self._without_replicas = without_replicas
         # The replicas that were there when it began, less those that have staged or say that they leave.
@@ -143,7 +143,7 @@ class Swap:
         return self._crew - {report.member for report in reports}
 
 
-async def roll_forward(committed: Committed, members: Members, deadline: float) -> None:
+async def roll_forward(committed: Committed, members: SwapMembers, deadline: float) -> None:
     """Bring every member to what is committed; expel those that do not get there within `deadline` seconds.
 
     On return no member answers with anything older, and no gateway lets such an answer through, whoever gives it: a
@@ -155,7 +155,7 @@ async def roll_forward(committed: Committed, members: Members, deadline: float) 
     await _all_or_expelled(members, lambda report: report.settled >= committed.epoch, deadline)
 
 
-async def _all_or_expelled(members: Members, done: Callable[[Report], bool], deadline: float) -> None:
+async def _all_or_expelled(members: SwapMembers, done: Callable[[Report], bool], deadline: float) -> None:
     reports = await members.until(lambda reports: all(map(done, _live(reports))), deadline)
     behind = [report.member for report in _live(reports) if not done(report)]
     if behind:
@@ -167,7 +167,7 @@ def _live(reports: Iterable[Report]) -> list[Report]:
     return [report for report in reports if not report.joining]
 
 
-def _freed(report: Report, aborted: Seen) -> bool:
+def _freed(report: Report, aborted: TargetRevision) -> bool:
     """Whether it has let go of what it had staged, or was still staging when the swap was aborted."""
     return report.joining or (report.followed >= aborted and report.staged is None)
 

@@ -14,7 +14,7 @@ from aoti_serve.address import Address
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.version import Committed, Version
 
-NOTHING = -1  # the epoch of a member that holds no weights yet
+NO_EPOCH = -1  # the epoch of a member that holds no weights yet
 
 
 class Receipt(Frozen):
@@ -58,20 +58,20 @@ class Target:
     term: int
     revision: int
     committed: Committed
-    settled: int = NOTHING
+    settled: int = NO_EPOCH
     staging: Staging | None = None
     addresses: tuple[Address, ...] = ()
     spread: bool = False
 
 
-class Seen(NamedTuple):
+class TargetRevision(NamedTuple):
     """The last target that a member has followed."""
 
     term: int = 0
     revision: int = -1
 
 
-UNSEEN = Seen()
+UNSEEN = TargetRevision()
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ class Report:
     node: str = ""
     address: Address | None = None
     turn: int = 0
-    followed: Seen = UNSEEN
+    followed: TargetRevision = UNSEEN
     runners: int = 0
     joining: bool = False
     leaving: bool = False
-    epoch: int = NOTHING
-    settled: int = NOTHING
+    epoch: int = NO_EPOCH
+    settled: int = NO_EPOCH
     staged: str | None = None
     failed: str | None = None
     error: BaseException | None = None

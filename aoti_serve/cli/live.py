@@ -1,0 +1,162 @@
+"""Following a model's weights by the server's events: bars for a change that is waited for, and `status --watch`."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from aoti_serve.cli.client import AdminClient
+from aoti_serve.cli.console import out, progress_out
+from aoti_serve.cli.render import bar, bars, spaced, status_view, swap_bars_view
+from aoti_serve.cli.responses import status_of
+from aoti_serve.cluster.status import SwapProgress, WeightsStatus
+from aoti_serve.errors import AotiServeError
+
+WATCH_RETRY_S = 0.5
+BARS_PER_SECOND = 10
+WATCHES_PER_SECOND = 4
+
+
+class StatusEvent(NamedTuple):
+    """What was heard of a model: its status, as the server says it and as a value; or why nothing is heard now."""
+
+    model: str
+    answer: Any = None
+    status: WeightsStatus | None = None
+    trouble: str | None = None
+
+
+class EventStream:
+    """A thread that hands on what the events say. When they break off it says so, and asks for them again."""
+
+    def __init__(self, client: AdminClient, hear: Callable[[StatusEvent], None]) -> None:
+        self._client = client
+        self._hear = hear
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Hand on nothing more. The thread is not waited for: it may be reading."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        model = self._client.model
+        while not self._stopped.is_set():
+            try:
+                for answer in self._client.events():
+                    self._tell(StatusEvent(model, answer, status_of(answer)))
+                self._tell(StatusEvent(model, trouble="the server has ended the events"))
+            except AotiServeError as error:
+                self._tell(StatusEvent(model, trouble=str(error)))
+            self._stopped.wait(WATCH_RETRY_S)
+
+    def _tell(self, news: StatusEvent) -> None:
+        if not self._stopped.is_set():
+            self._hear(news)
+
+
+class ProgressBars:
+    """Bars on a terminal while a change is made: the upload, then every replica's. Elsewhere it draws nothing.
+
+    It only draws: what goes wrong is for the caller to say.
+    """
+
+    def __init__(self, client: AdminClient, upload: int = 0) -> None:
+        self._upload = upload
+        self._sent = 0
+        self._swap: SwapProgress | None = None
+        self._started = time.perf_counter()
+        self._follower = EventStream(client, self._hear)
+        self._live = Live(
+            console=progress_out, get_renderable=self._frame, transient=True, refresh_per_second=BARS_PER_SECOND
+        )
+
+    def __enter__(self) -> ProgressBars:
+        if progress_out.is_terminal:
+            self._live.start()
+            if not self._upload:
+                self._follower.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._follower.stop()
+        self._live.stop()
+
+    @property
+    def uploaded(self) -> bool:
+        return self._sent >= self._upload
+
+    def sent(self, count: int) -> None:
+        self._sent += count
+        if self.uploaded and progress_out.is_terminal:  # before, a swap under way would be somebody else's
+            self._follower.start()
+
+    def _hear(self, news: StatusEvent) -> None:
+        if news.status and news.status.swap:
+            self._swap = news.status.swap
+
+    def _frame(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        if self._upload:
+            grid = bars()
+            grid.add_row(*bar("upload", self._sent, self._upload, self._upload_state()))
+            parts.append(grid)
+        if self._swap:
+            parts.append(swap_bars_view(self._swap))
+        elif self.uploaded:
+            parts.append(Text("waiting for the server", "dim"))
+        return Group(*parts)
+
+    def _upload_state(self) -> str:
+        return "done" if self.uploaded else f"{time.perf_counter() - self._started:.0f} s"
+
+
+def watch(clients: Sequence[AdminClient], tell: Callable[[StatusEvent], None]) -> None:
+    """Hand every piece of news of these models to `tell`, for ever."""
+    heard: queue.SimpleQueue[StatusEvent] = queue.SimpleQueue()
+    for client in clients:
+        EventStream(client, heard.put).start()
+    while True:
+        tell(heard.get())
+
+
+class Screen:
+    """What `status --watch` shows: the newest of every model, drawn anew at each change, or printed if it cannot be."""
+
+    def __init__(self, models: Sequence[str]) -> None:
+        self._newest = {model: StatusEvent(model) for model in models}
+        self._live = Live(console=out, get_renderable=self._frame, refresh_per_second=WATCHES_PER_SECOND)
+
+    def __enter__(self) -> Screen:
+        if out.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, news: StatusEvent) -> None:
+        before = self._newest[news.model]
+        self._newest[news.model] = news._replace(status=news.status or before.status)
+        if not out.is_terminal and (news.status or news.trouble != before.trouble):
+            out.print(_shown(news))
+
+    def _frame(self) -> RenderableType:
+        return spaced(list(map(_shown, self._newest.values())))
+
+
+def _shown(news: StatusEvent) -> RenderableType:
+    parts: list[RenderableType] = [status_view(news.status, time.time())] if news.status else []
+    if news.trouble:
+        parts.append(Text(f"{news.model}: {news.trouble}; trying again", "yellow", no_wrap=False, overflow="fold"))
+    return Group(*parts)

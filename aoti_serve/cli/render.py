@@ -1,0 +1,209 @@
+"""What the commands draw: receipts and versions as tables, a swap as bars. Values in, something to print out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
+
+from aoti_serve.cli.console import bytes_text
+from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
+from aoti_serve.weights.swap.swap import Phase
+from aoti_serve.weights.swap.target import Receipt
+from aoti_serve.weights.version import BUILT_IN, Version
+
+BAR_WIDTH = 36
+MOST_BARS = 24
+DIGEST_DIGITS = 12
+UNCUT_WIDTH = 10_000
+DONE: dict[str, str] = {Phase.STAGING: "staged", Phase.COMMITTING: "done", Phase.ABORTING: "aborted"}
+STYLES = {"staged": "green", "done": "green", "aborting": "red", "aborted": "red"}
+
+
+class Uncut:
+    """As wide as it needs to be where nobody looks at a screen: in a file, in a pipe."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = options if console.is_terminal else options.update(max_width=UNCUT_WIDTH)
+        yield from console.render(self._renderable, wide)
+
+
+def status_view(status: WeightsStatus, now: float) -> RenderableType:
+    """All there is to say of a model: what answers, the receipts, the swap under way, how the last one ended."""
+    parts: list[RenderableType] = [_headline(status), receipts_view(status.replicas)]
+    if status.swap:
+        parts.append(swap_bars_view(status.swap))
+    if status.last:
+        parts.append(ending(status.last, now))
+    return Uncut(Group(*parts))
+
+
+def spaced(parts: Sequence[RenderableType]) -> RenderableType:
+    """One below the other, with a blank line between."""
+    blank = Text()
+    return Group(*[piece for part in parts for piece in (blank, part)][1:])
+
+
+def swap_view(status: WeightsStatus, seconds: float) -> RenderableType:
+    """What came of a swap that has returned."""
+    text = f" answers with version {title(status.current)}  ({seconds:.2f} s{_own_phases(status)})"
+    return Uncut(Group(_line((status.model, "bold green"), text), receipts_view(status.replicas)))
+
+
+def receipts_view(found: Sequence[Receipt]) -> RenderableType:
+    if not found:
+        return Text("no replica has reported yet", "yellow")
+    names = ("replica", "node", "pid", "device", "gpu", "version", "digest")
+    table = _table(
+        *names, *(Column(name, justify="right") for name in ("stage\nms", "commit\nms", "resident\nprevious"))
+    )
+    for receipt in found:
+        table.add_row(
+            receipt.replica,
+            receipt.node[:8],
+            str(receipt.pid),
+            receipt.device,
+            ",".join(receipt.gpu_ids) or "-",
+            str(receipt.version),
+            _digest(receipt.digest),
+            f"{receipt.stage_milliseconds:.1f}",
+            f"{receipt.commit_milliseconds:.1f}",
+            "-" if receipt.previous is None else str(receipt.previous),
+        )
+    return table
+
+
+def versions_view(stored: Sequence[Version], status: WeightsStatus, now: float) -> RenderableType:
+    """The stored versions, and the built-in one while it answers or can be rolled back to."""
+    built_in = [
+        version for version in (status.current, status.previous) if version and version.number == BUILT_IN.number
+    ]
+    right = (Column(name, justify="right") for name in ("tensors", "size", "age", "parent"))
+    table = _table(Column("version", justify="right"), "", "label", "digest", *right)
+    for version in [*built_in, *stored]:
+        table.add_row(str(version.number), _marks(version, status), version.label, *_facts(version, now))
+    return Uncut(table)
+
+
+def swap_bars_view(swap: SwapProgress) -> RenderableType:
+    """A line on the swap, and a bar for each replica; of many, for those that are not done before the others."""
+    shown = swap.replicas
+    if len(shown) > MOST_BARS:
+        shown = tuple(sorted(shown, key=lambda replica: replica.done)[:MOST_BARS])
+    grid = bars()
+    for replica in shown:
+        grid.add_row(*_replica_row(replica, swap))
+    hidden = len(swap.replicas) - len(shown)
+    return Group(_swap_line(swap), grid, *([Text(f"  and {hidden} more", "dim")] if hidden else []))
+
+
+def bars() -> Table:
+    """An empty grid of bars: whose, the bar, bytes, state."""
+    return Table.grid(
+        Column(min_width=8), Column(max_width=BAR_WIDTH), Column(justify="right"), Column(), padding=(0, 2, 0, 0)
+    )
+
+
+def bar(name: str, nbytes: int, total: int, state: str) -> tuple[RenderableType, ...]:
+    style = "red" if state in ("aborting", "aborted") else "cyan"  # the default's red would look like a failure
+    drawn = ProgressBar(total=total or 1, completed=nbytes, complete_style=style)
+    amount = f"{bytes_text(nbytes)} of {bytes_text(total)}" if total else ""
+    return name, drawn, amount, Text(state, STYLES.get(state, ""))
+
+
+def ending(last: Outcome, now: float) -> Text:
+    """How the last attempt ended, and why if it failed."""
+    ago = _age(now - last.ended)
+    text = f"last: {_what(last)} {last.outcome} {ago} ago, in {last.seconds:.2f} s{_phases(last)}"
+    return _line(text) if last.error is None else _line(f"{text}: ", (last.error, "red"))
+
+
+def title(version: Version) -> str:
+    return f"{version.number} ({version.label})" if version.label else str(version.number)
+
+
+def _line(*parts: str | tuple[str, str]) -> Text:
+    """Wrapped where it is too long: a screen that is drawn anew would cut it."""
+    return Text.assemble(*parts, no_wrap=False, overflow="fold")
+
+
+def _headline(status: WeightsStatus) -> Text:
+    previous = f", previous {title(status.previous)}" if status.previous else ""
+    return _line((status.model, "bold"), f"  version {title(status.current)}{previous}, epoch {status.epoch}")
+
+
+def _swap_line(swap: SwapProgress) -> Text:
+    done = sum(replica.done for replica in swap.replicas)
+    counted = "" if swap.phase == Phase.CHECKING else f", {done} of {len(swap.replicas)} replicas"
+    return _line((_what(swap), "bold"), f": {swap.phase}{counted}")
+
+
+def _replica_row(replica: ReplicaProgress, swap: SwapProgress) -> tuple[RenderableType, ...]:
+    state = DONE.get(swap.phase, swap.phase) if replica.done else swap.phase
+    whole = swap.phase == Phase.COMMITTING or (swap.phase == Phase.STAGING and replica.done)
+    row = bar(replica.replica, swap.nbytes if whole else replica.nbytes, swap.nbytes, state)
+    if whole and swap.action == "rollback" and not replica.nbytes:
+        return *row[:2], "resident", row[3]
+    return row
+
+
+def _what(attempt: SwapProgress | Outcome) -> str:
+    to = "" if attempt.version is None else f" to version {attempt.version}"
+    return f"{attempt.action} {attempt.id}{to}"
+
+
+def _phases(last: Outcome) -> str:
+    return f" ({', '.join(f'{phase} {seconds:.2f}' for phase, seconds in last.phases.items())})" if last.phases else ""
+
+
+def _own_phases(status: WeightsStatus) -> str:
+    """Of the swap that has returned, unless another one has ended meanwhile."""
+    last = status.last
+    if last is None or last.error or last.version != status.current.number:
+        return ""
+    return "".join(f", {phase} {seconds:.2f}" for phase, seconds in last.phases.items())
+
+
+def _marks(version: Version, status: WeightsStatus) -> str:
+    resident = bool(status.replicas) and all(receipt.previous == version.number for receipt in status.replicas)
+    marks = {
+        "current": version.number == status.current.number,
+        "previous": status.previous is not None and version.number == status.previous.number,
+        "resident": resident,
+        "not strict": not version.strict,
+    }
+    return ", ".join(mark for mark, holds in marks.items() if holds)
+
+
+def _facts(version: Version, now: float) -> tuple[str, ...]:
+    if version.number == BUILT_IN.number:
+        return "-", "-", "-", "-", "-"
+    parent = "-" if version.parent is None else str(version.parent)
+    size, age = bytes_text(version.nbytes), _age(now - version.created)
+    return _digest(version.digest), str(version.tensors), size, age, parent
+
+
+def _digest(digest: str) -> str:
+    return digest[:DIGEST_DIGITS] or "-"
+
+
+def _table(*columns: str | Column) -> Table:
+    """Narrow enough for ten columns on a screen; what does not fit is folded, not cut."""
+    table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"  # the server's clock may be ahead

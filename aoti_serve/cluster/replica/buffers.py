@@ -1,0 +1,123 @@
+"""The versions that a replica holds: the one that answers, and the one behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ray
+from ray.serve.handle import DeploymentHandle
+
+from aoti_serve.cluster.calls import result_of
+from aoti_serve.cluster.ray_private import over_grpc
+from aoti_serve.cluster.transfer.download import ChunkReader
+from aoti_serve.model.container import Container
+from aoti_serve.model.package import Package
+from aoti_serve.weights.swap.target import Receipt
+from aoti_serve.weights.version import BUILT_IN, Version
+
+SOURCE_S = 10.0
+
+
+class ReplicaBuffers:
+    """The two buffers of a replica's container, by weights version; what a follower works on.
+
+    A thread of its own stages and commits, so that the event loop goes on answering.
+    """
+
+    def __init__(
+        self, container: Container, keeps_previous: bool, replica: str, coordinator: DeploymentHandle[Any]
+    ) -> None:
+        self.container = container
+        self._keeps_previous = keeps_previous
+        self._replica = replica
+        self._coordinator = over_grpc(coordinator)
+        self._thread = ThreadPoolExecutor(1, "stager")
+        self._digests = {BUILT_IN.number: BUILT_IN.digest}
+        self._staged_in = self._committed_in = 0.0
+        self._received = 0
+
+    @classmethod
+    async def load(
+        cls, package: Package, num_runners: int, keeps_previous: bool, replica: str, coordinator: DeploymentHandle[Any]
+    ) -> ReplicaBuffers:
+        """With the package loaded."""
+        container = await asyncio.to_thread(_load, package, num_runners)
+        return cls(container, keeps_previous, replica, coordinator)
+
+    async def stage(self, version: Version) -> None:
+        """Have the version here; moves no data if it is already. Raises an InvalidWeights; the active one stays."""
+        if self._holds(version):
+            if self.container.staged != version.number:
+                self._staged_in, self._received = 0.0, 0
+            return
+        pieces = ChunkReader(
+            await result_of(self._coordinator.source.remote(version), SOURCE_S), self._replica, version
+        )
+        index = await pieces.index()
+        self._staged_in = await self._timed(
+            lambda: self.container.stage_bytes(index, pieces, version.number, strict=version.strict)
+        )
+        self._received = version.nbytes
+        self._digests = {number: digest for number, digest in self._digests.items() if number in self._numbers()}
+        self._digests[version.number] = version.digest
+
+    async def activate(self, version: Version) -> None:
+        """Answer with a version that is here."""
+        self._committed_in = await self._timed(lambda: self._flip_to(version.number))
+
+    async def abort(self) -> None:
+        await self._timed(self.container.abort)
+
+    def signed(self, epoch: int) -> Receipt:
+        """What this replica answers with, since which epoch."""
+        context, container = ray.get_runtime_context(), self.container
+        version = container.version
+        assert version is not None, "nothing is signed before something answers"
+        return Receipt(
+            replica=self._replica,
+            node=context.get_node_id(),
+            pid=os.getpid(),
+            device=str(container.device),
+            gpu_ids=tuple(str(gpu) for gpu in ray.get_gpu_ids()),
+            epoch=epoch,
+            version=version,
+            digest=self._digests[version],
+            previous=container.previous,
+            nbytes=self._received,
+            stage_milliseconds=round(self._staged_in * 1e3, 3),
+            commit_milliseconds=round(self._committed_in * 1e3, 3),
+        )
+
+    def _holds(self, version: Version) -> bool:
+        return version.number in self._numbers() and self._digests.get(version.number) == version.digest
+
+    def _numbers(self) -> tuple[int | None, ...]:
+        return self.container.version, self.container.staged, self.container.previous
+
+    def _flip_to(self, number: int) -> None:
+        if self.container.version == number:
+            return
+        if self.container.staged == number:
+            self.container.commit()
+        else:
+            self.container.rollback()
+        if not self._keeps_previous:
+            self.container.release()
+
+    async def _timed(self, work: Callable[[], None]) -> float:
+        """Do it in the stager's thread; how many seconds that took."""
+        started = time.perf_counter()
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return time.perf_counter() - started
+
+
+def _load(package: Package, num_runners: int) -> Container:
+    device = "cuda:0" if package.device == "cuda" else package.device  # Ray shows each replica only its own card
+    cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    threads = max(1, int(cores) // num_runners)  # of each run, so that all runners together have the replica's cores
+    return Container(package, num_runners=num_runners, device=device, num_threads=threads)

@@ -1,0 +1,73 @@
+"""What a batcher has learned from the batches that were answered."""
+
+from __future__ import annotations
+
+from aoti_serve.gateway.batching.batch import Batch
+from aoti_serve.gateway.batching.cost import Cost
+from aoti_serve.gateway.batching.returns import Returns
+
+QUICK_S = 0.1e-3
+RECENT_BATCHES = 0.1  # the weight of the latest
+THROUGHPUT_PAUSE = 4.0  # times the usual
+
+
+class Throughput:
+    """Rows per second and runner, averaged over recent batches, the latest weighing most.
+
+    By Little's law: if a batch was answered after D seconds, and L batches were under way all the while, then one was
+    answered every D / L seconds, and each of R runners took R * D / L for one. This holds however long batches lie at
+    the replicas' doors, and when several gateways share the replicas. Means of rows and of seconds are kept apart, so
+    that small batches weigh no more than they should; and what takes much longer than usual counts as
+    `THROUGHPUT_PAUSE` times the usual, so that a pause (a swap, a replica that died) does not pass for a slow model,
+    while a model that has become slow is believed in after a few batches.
+    """
+
+    def __init__(self) -> None:
+        self._batches = 0
+        self._rows = 0.0
+        self._seconds = 0.0
+
+    def note(self, rows: int, runner_seconds: float) -> None:
+        """A batch of `rows` has taken so much of a runner's time. Only if others waited when it left."""
+        if self._batches:
+            runner_seconds = min(runner_seconds, THROUGHPUT_PAUSE * self._seconds)
+        self._batches += 1
+        weight = max(RECENT_BATCHES, 1 / self._batches)
+        self._rows += weight * (rows - self._rows)
+        self._seconds += weight * (runner_seconds - self._seconds)
+
+    def rows_per_second(self, runners: int) -> float | None:
+        """Of so many runners together; None while it is not known."""
+        if not runners or not self._seconds:
+            return None
+        return runners * self._rows / self._seconds
+
+
+class Measures:
+    """In the gateway's event loop. Without `holds` nobody asks how soon callers return, and it is not measured."""
+
+    def __init__(self, *, holds: bool) -> None:
+        self.pace = Throughput()
+        self.cost = Cost()
+        self.returns = Returns()
+        self._holds = holds
+
+    def learn(self, batch: Batch, now: float, others: int) -> None:
+        """It has been answered, while so many rows of others are in hand.
+
+        Its callers may ask again: of no use if nobody else is there, or if a hold saves less than to think of it takes.
+        """
+        seconds = now - batch.left
+        if batch.prompt:
+            self.cost.note(batch.rows, seconds)
+        if batch.share:
+            self.pace.note(batch.rows, seconds * batch.share)
+        if self._holds and seconds > QUICK_S and (others or len(batch.pieces) > 1):
+            self.returns.answered(batch.wanted, now, seconds)
+        else:
+            self.returns.strangers = 0
+
+    def seconds(self, rows: int, runners: int) -> float:
+        """In which so many rows leave while others wait; 0 while that is not known."""
+        pace = self.pace.rows_per_second(runners)
+        return rows / pace if pace else self.cost.seconds(rows) / max(1, runners)

@@ -1,0 +1,38 @@
+"""What goes back when it is no tensor: JSON, and errors with their status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from aoti_serve.errors import AotiServeError, Stopping, shortened
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    content = orjson.dumps(value.model_dump() if isinstance(value, BaseModel) else value)
+    return Response(content, status, media_type="application/json")
+
+
+def error_reply(text: str, status: int) -> Response:
+    """As the protocol has errors; none is longer than a kilobyte."""
+    return json_response({"error": shortened(text)}, status)
+
+
+def error_response(error: AotiServeError) -> Response:
+    """An error that was raised on purpose; its text is for the client."""
+    response = error_reply(str(error), error.http_status)
+    if error.http_status == 503:
+        response.headers["retry-after"] = str(error.facts.get("retry_after", 1))
+    if isinstance(error, Stopping):
+        response.headers["connection"] = "close"  # the next one goes to another gateway
+    if error.http_status == 401:
+        response.headers["www-authenticate"] = "Bearer"
+    return response
+
+
+def internal_error(error: Exception) -> Response:
+    """A defect of ours: its text stays in the log."""
+    return error_reply(f"internal error ({type(error).__name__}); the gateway's log has it", 500)

@@ -1,0 +1,70 @@
+"""What a request's head asks of one model, checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from aoti_serve.config import GatewayConfig
+from aoti_serve.errors import EmptyRows, RepeatedOutput, TooManyRows
+from aoti_serve.protocol.decode import decode_head
+from aoti_serve.protocol.messages import RequestHead
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import Shaped, TensorSpec
+
+MANY_HEADS = 512
+LARGE_HEAD = 4096  # bytes: with its data in JSON it would not come again
+
+
+class CheckedRequest(NamedTuple):
+    """`order`: where the head has the signature's inputs; `outputs`: which to answer, by their place, in order."""
+
+    head: RequestHead
+    order: tuple[int, ...]
+    outputs: tuple[tuple[int, TensorSpec], ...]
+
+
+class RequestChecker:
+    """Reads heads for one model. A client's heads are mostly the same bytes: those are read and checked once."""
+
+    def __init__(self, signature: Signature, limits: GatewayConfig) -> None:
+        self._accepts = signature.for_any_batch
+        self._batches = signature.batch is not None
+        self._limits = limits
+        self._known = lru_cache(MANY_HEADS)(self._plan)
+
+    def plan(self, head: bytes) -> CheckedRequest:
+        """Raises an InvalidInput that names the input or the output, or JsonTooLarge."""
+        return self._known(head) if len(head) <= LARGE_HEAD else self._plan(head)
+
+    def _plan(self, message: bytes) -> CheckedRequest:
+        head = decode_head(message, self._limits)
+        signature = self._accepts
+        inputs = signature.by_input({tensor.name: index for index, tensor in enumerate(head.inputs)})
+        shapes = {name: Shaped(head.inputs[index].dtype, head.inputs[index].shape) for name, index in inputs.items()}
+        signature.check_inputs(shapes)
+        if self._batches:
+            self._check_rows(list(shapes.values()))
+        wanted = _once([signature.output_named(name) for name in head.outputs or []])
+        binary = frozenset(signature.output_named(name) for name in head.binary)
+        places = {spec.name: (index, spec) for index, spec in enumerate(signature.outputs)}
+        order = tuple(inputs[spec.name] for spec in signature.inputs)
+        return CheckedRequest(replace(head, binary=binary), order, tuple(places[name] for name in wanted or places))
+
+    def _check_rows(self, tensors: list[Shaped]) -> None:
+        """Rows cost work each, also those that took the client no bytes to send."""
+        rows, limit = tensors[0].shape[0], self._limits.max_request_rows
+        if rows > limit:
+            raise TooManyRows(rows=rows, limit=limit)
+        if rows and all(0 in tensor.shape for tensor in tensors):
+            raise EmptyRows(rows=rows)
+
+
+def _once(outputs: list[str]) -> list[str]:
+    seen: set[str] = set()
+    for name in outputs:
+        if name in seen:
+            raise RepeatedOutput(name=name)
+        seen.add(name)
+    return outputs

@@ -1,0 +1,141 @@
+"""Which Ray cluster is meant, and whether it answers; asked before Ray is, which would ask for minutes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from aoti_serve.errors import StartFailed
+from aoti_serve.launcher.cluster.settings import AUTH_MODE, PRIVATE
+
+CLUSTER_ANSWER_S = 1.5
+HEAD_AT = "--gcs-address="  # by which a raylet is told where its cluster's head is
+PING = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+
+
+class Cluster(NamedTuple):
+    """A Ray cluster that answers at `address` (host:port); `token`: whether whoever calls it must have Ray's token."""
+
+    address: str
+    token: bool
+
+
+def cluster_at(address: str) -> Cluster:
+    """The cluster at host:port; 'auto' is RAY_ADDRESS, or the only one on this machine.
+
+    Takes two seconds at most. Ready to be joined: if it asks for a token and one is here, Ray is told to send it.
+    Raises StartFailed that says what to do.
+    """
+    found = _the_one() if address == "auto" else address
+    _require_listener(found)
+    token = asks_token(found)
+    if token:
+        _offer_token(found)
+    return Cluster(found, token)
+
+
+def running_clusters() -> list[str]:
+    """The addresses of the clusters that have a node on this machine, and whose head listens."""
+    return sorted(address for address in set(_told_raylets()) if listens(address) is None)
+
+
+def asks_token(address: str) -> bool:
+    """Whether the cluster refuses those who send no token; raises StartFailed if what listens there is no cluster."""
+    return not _accepts(address, ())
+
+
+def listens(address: str) -> str | None:
+    """None if somebody listens there, else why it cannot be joined; takes a second or two at most."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        return f"'{address}' is no address of a Ray cluster: write 'auto', or host:port of its head"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CLUSTER_ANSWER_S).close()
+    except ConnectionRefusedError:
+        return f"nothing listens at {address}"
+    except TimeoutError:
+        return f"nobody answers at {address} within {CLUSTER_ANSWER_S:g} s"
+    except (OSError, OverflowError) as error:
+        return f"cannot reach {address}: {getattr(error, 'strerror', None) or error}"
+    return None
+
+
+def exposed_token() -> Path | None:
+    """Ray's token file, if others than its owner may read it: whoever has the token runs code in the cluster."""
+    path = _token_path()
+    with suppress(OSError):
+        return path if path.stat().st_mode & PRIVATE else None
+    return None
+
+
+def _the_one() -> str:
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named not in ("", "auto", "local"):
+        return named
+    found = running_clusters()
+    if not found:
+        raise StartFailed(detail="no Ray cluster runs on this machine; start one, or name another with --address")
+    if len(found) > 1:
+        raise StartFailed(
+            detail=f"{len(found)} Ray clusters run on this machine, {', '.join(found)}: choose one with --address"
+        )
+    return found[0]
+
+
+def _told_raylets() -> Iterable[str]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.name() == "raylet":
+                yield from (word.removeprefix(HEAD_AT) for word in process.cmdline() if word.startswith(HEAD_AT))
+
+
+def _require_listener(address: str) -> None:
+    if reason := listens(address):
+        raise StartFailed(detail=reason)
+
+
+def _offer_token(address: str) -> None:
+    token, where = _token()
+    if token is None:
+        detail = f"the Ray cluster at {address} asks for its token, and there is none here: copy the head's to {where}"
+        raise StartFailed(detail=detail)
+    if os.environ.get(AUTH_MODE, "token").lower() != "token":
+        raise StartFailed(detail=f"the Ray cluster at {address} asks for its token: set {AUTH_MODE}=token here as well")
+    if not _accepts(address, (("authorization", f"Bearer {token}"),)):
+        raise StartFailed(detail=f"the Ray cluster at {address} does not accept the token in {where}")
+    os.environ[AUTH_MODE] = "token"
+
+
+def _token() -> tuple[str | None, str]:
+    """Ray's token, and where it is, or should be; in Ray's own order."""
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token, "RAY_AUTH_TOKEN"
+    path = _token_path()
+    with suppress(OSError, UnicodeDecodeError):
+        return path.read_text().strip() or None, str(path)
+    return None, str(path)
+
+
+def _token_path() -> Path:
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+
+
+def _accepts(address: str, metadata: tuple[tuple[str, str], ...]) -> bool:
+    """Whether the head answers a call with these headers, which asks for nothing but its name."""
+    import grpc  # type: ignore[import-untyped]
+
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(PING)(b"", timeout=CLUSTER_ANSWER_S, metadata=metadata)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                return False
+            detail = f"what listens at {address} does not answer as the head of a Ray cluster does"
+            raise StartFailed(detail=detail) from error
+    return True

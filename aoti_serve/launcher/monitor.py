@@ -1,0 +1,72 @@
+"""Looking after a server that is up, and telling its operator what happens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+from aoti_serve.launcher.cluster.applications import instance_details
+from aoti_serve.launcher.news import ServerView, changes_between, view_of
+from aoti_serve.launcher.processes.background import BackgroundTask
+from aoti_serve.launcher.progress import ProgressLog
+
+SILENT_LOOKS = 3  # looks without an answer, before it is said
+
+
+class ServerMonitor:
+    """Serve is asked in a thread: a cluster that breaks down may answer minutes later, or never.
+
+    `first` is how the server was when it was ready: what has happened since is news.
+    """
+
+    def __init__(
+        self,
+        names: Collection[str],
+        voice: ProgressLog,
+        ask: Callable[[], ServerView] | None = None,
+        first: ServerView | None = None,
+    ) -> None:
+        self._voice = voice
+        self._ask = ask or partial(view_now, names)
+        self._view = first
+        self._look: BackgroundTask | None = None
+        self._answer: ServerView | None = None
+        self._silent = 0
+
+    def look(self) -> bool:
+        """Take in what came since the last look, and ask again; whether any of the applications is still there."""
+        if self._look is None or self._look.done:
+            self._take_in()
+            self._look = BackgroundTask(self._inquire)
+        else:
+            self._note_silence("it does not answer")
+        return self._view is None or bool(self._view.states)
+
+    def _take_in(self) -> None:
+        if self._look is None:
+            return
+        try:
+            self._look.result()
+        except Exception as error:  # whatever Ray says of a cluster that is breaking down
+            self._note_silence(f"{type(error).__name__}: {error}".splitlines()[0])
+            return
+        if self._silent >= SILENT_LOOKS:
+            self._voice.say("Serve answers again")
+        self._silent = 0
+        if self._answer is not None:
+            for text in changes_between(self._view, self._answer) if self._view else ():
+                self._voice.say(text)
+            self._view = self._answer
+
+    def _note_silence(self, why: str) -> None:
+        self._silent += 1
+        if self._silent == SILENT_LOOKS:
+            self._voice.say(f"Serve cannot be asked how the server is: {why}")
+
+    def _inquire(self) -> None:
+        self._answer = self._ask()
+
+
+def view_now(names: Collection[str]) -> ServerView:
+    """How Serve says that these applications are."""
+    return view_of(instance_details(), names)

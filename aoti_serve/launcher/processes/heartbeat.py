@@ -1,0 +1,34 @@
+"""Whether something still answers that may never answer again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+INTERVAL_S = 0.5
+
+
+class Heartbeat:
+    """Asks again and again, in a thread that may hang or fail for ever; so the process can end all the same."""
+
+    def __init__(self, ask: Callable[[], object], patience_s: float) -> None:
+        self._ask = ask
+        self._patience_s = patience_s
+        self._heard = time.monotonic()
+
+    def start(self) -> None:
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def lost(self) -> bool:
+        """Whether there has been no answer for as long as one should be patient."""
+        return time.monotonic() - self._heard > self._patience_s
+
+    def _listen(self) -> None:
+        while not self.lost():
+            try:
+                self._ask()
+            except Exception:
+                return
+            self._heard = time.monotonic()
+            time.sleep(INTERVAL_S)

@@ -1,0 +1,76 @@
+"""Which TCP ports processes listen on, what for, and who can reach them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+WORKER = "calls from Ray and Serve"
+# What a process listens for, by its title; each in Ray's words.
+PURPOSES = {
+    "gcs_server": "Ray's control store",
+    "raylet": "Ray's node manager",
+    "dashboard.py": "Ray's dashboard: its own metrics",
+    "monitor.py": "Ray's autoscaler: metrics",
+    "DashboardAgent": "Ray's agents",
+    "RuntimeEnvAgent": "Ray's agents",
+}
+
+
+class ListeningPort(NamedTuple):
+    """One listening socket."""
+
+    address: str
+    port: int
+    pid: int
+    process: str
+    purpose: str
+
+    @property
+    def public(self) -> bool:
+        """Whether other machines reach it, firewalls aside."""
+        return not is_loopback(self.address)
+
+    @property
+    def shows_metrics(self) -> bool:
+        """Whether it answers anybody who asks; all else asks for Ray's token."""
+        return "etrics" in self.purpose
+
+
+def listening_ports(processes: Collection[psutil.Process], known: Mapping[int, str]) -> list[ListeningPort]:
+    """What these processes listen on, by port; `known` are purposes by port."""
+    return sorted({entry for process in processes for entry in _of(process, known)}, key=lambda entry: entry.port)
+
+
+def is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address)
+    mapped = getattr(found, "ipv4_mapped", None)
+    return bool((mapped or found).is_loopback)
+
+
+def title_of(command: Sequence[str]) -> str:
+    """A short name: of a deployment, of one of Ray's actors, of a script, or of a program."""
+    first = command[0] if command else ""
+    if deployment := re.search(r"ServeReplica:[^:]+:([\w-]+)", first):
+        return deployment[1]
+    if actor := re.match(r"ray::(\w+)", first):
+        return actor[1]
+    words = [word for word in command[1:] if not word.startswith("-")]
+    return Path(words[0] if words and Path(first).name.startswith("python") else first).name
+
+
+def _of(process: psutil.Process, known: Mapping[int, str]) -> Iterator[ListeningPort]:
+    with suppress(psutil.Error):
+        command = process.cmdline()
+        title = title_of(command)
+        for entry in process.net_connections("tcp"):
+            if entry.status == psutil.CONN_LISTEN:
+                address, port = entry.laddr
+                purpose = known.get(port) or PURPOSES.get(title, WORKER)
+                yield ListeningPort(address, port, process.pid, title, purpose)

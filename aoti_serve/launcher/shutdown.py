@@ -1,0 +1,97 @@
+"""Ending what `up` has started: answers first, then applications, then Ray, then every process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import ray
+
+from aoti_serve.launcher.cluster.applications import Applications
+from aoti_serve.launcher.cluster.connection import ping, shut_down
+from aoti_serve.launcher.cluster.draining import end_proxies, wait_until_drained
+from aoti_serve.launcher.processes.background import BackgroundTask, leave
+from aoti_serve.launcher.processes.heartbeat import Heartbeat
+from aoti_serve.launcher.processes.process_tree import ProcessTree
+from aoti_serve.launcher.processes.stop_request import StopRequest
+from aoti_serve.launcher.progress import ProgressLog
+
+# Once all is answered: for the applications to end, and for Ray.
+DELETE_S, SHUT_DOWN_S = 30.0, 15.0
+RAY_ANSWER_S = 10.0  # beyond which Ray will not answer any more
+
+
+class Shutdown:
+    """Ray answers nothing once its head has died, as when a supervisor signals the whole process group; so it is asked
+    in threads, with deadlines. On a cluster that was `joined` nothing but our applications ends.
+    """
+
+    def __init__(
+        self,
+        applications: Applications,
+        family: ProcessTree,
+        stop: StopRequest,
+        voice: ProgressLog,
+        *,
+        drain_s: float,
+        joined: bool,
+    ) -> None:
+        self._applications = applications
+        self._family = family
+        self._stop = stop
+        self._voice = voice
+        self._drain_s = drain_s
+        self._joined = joined
+        self._ray_answers = False
+
+    def abandon(self) -> None:
+        """Nothing has been answered yet: end what was started. On another's cluster what was there before stays."""
+        if self._joined:
+            self._in_time(self._applications.delete_new, DELETE_S)
+        self._family.see()
+        self._family.end()
+
+    def end(self) -> None:
+        """Let answers in flight end, then end every process of ours; where one is cut, this process ends with 1."""
+        self._voice.progress("stopping")
+        self._family.see()
+        if self._family.whole and self._left() and self._in_time(shut_down, SHUT_DOWN_S):
+            self._family.end()
+            return
+        self._voice.say(self._why_cut())
+        self._family.end()
+        leave(1)
+
+    def _left(self) -> bool:
+        """Whether all that was in flight has been answered, and the applications are down."""
+        answered = threading.Event()
+
+        def depart() -> None:
+            if not ray.is_initialized():  # asking Serve would join whichever cluster was started last on this machine
+                answered.set()
+            elif wait_until_drained(self._applications.ours_there(), self._drain_s, self._voice):
+                answered.set()
+                with suppress(Exception):  # whatever Ray says now, its processes are ended
+                    self._delete()
+
+        pulse = Heartbeat(ping, RAY_ANSWER_S)  # told to end, its head may live on and answer nothing
+        pulse.start()
+        in_time = self._in_time(depart, self._drain_s + DELETE_S, lambda: pulse.lost() or not self._family.whole)
+        self._ray_answers = self._family.whole and not pulse.lost()
+        return in_time and answered.is_set() and self._ray_answers
+
+    def _delete(self) -> None:
+        if not self._joined:
+            end_proxies()
+        self._applications.delete()
+
+    def _in_time(self, work: Callable[[], None], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
+        return not self._stop.outlasts(BackgroundTask(work), seconds, hopeless)
+
+    def _why_cut(self) -> str:
+        if self._stop.at_once:
+            return "asked again: what is in flight is cut"
+        if self._ray_answers:
+            return f"{self._drain_s:g} s are over: what is in flight is cut"
+        return "Ray does not answer any more; its processes are killed"

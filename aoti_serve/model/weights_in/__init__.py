@@ -1,0 +1,1 @@
+"""How weights come into a container: as a stream of bytes, or as tensors in memory."""
