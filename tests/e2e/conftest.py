@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import digits
-import labour
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from served import Eager, Server, serving, write_config
+
+from tests.e2e import labour
+from tests.e2e.served import Eager, Server, serving, write_config
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,12 @@ import pytest
 import torch
 import yaml
 from numpy.typing import NDArray
-from served import Server
-from toil import NOTES, toil
 from torch import nn
-from wire import head
 
 from aoti_serve.model.export import export_package
+from tests.e2e.served import Server
+from tests.e2e.toil import NOTES, toil
+from tests.e2e.wire import head
 
 COPIES = 4
 INFER = "/v2/models/labour/infer"

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.torch import load, save
-from served import Eager, Server
+
+from tests.e2e.served import Eager, Server
 
 Images = NDArray[np.float32]
 

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import labour
 import numpy as np
 import psutil
 import pytest
-from labour import INFER, ask, asked, assert_doubled, infer, outputs_of, posted, row
-from served import Server, serving
-from toil import NOTES
-from wire import Wire, head, until
+
+from tests.e2e import labour
+from tests.e2e.labour import INFER, ask, asked, assert_doubled, infer, outputs_of, posted, row
+from tests.e2e.served import Server, serving
+from tests.e2e.toil import NOTES
+from tests.e2e.wire import Wire, head, until
 
 MAX_BODY = 20 * 2**20
 MAX_QUEUED = 8

@@ -9,13 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
-import labour
 import psutil
 import pytest
-from labour import INFER, ask, asked, assert_doubled, infer, row
-from served import Server, serving
-from toil import NOTES
-from wire import Wire, until
+
+from tests.e2e import labour
+from tests.e2e.labour import INFER, ask, asked, assert_doubled, infer, row
+from tests.e2e.served import Server, serving
+from tests.e2e.toil import NOTES
+from tests.e2e.wire import Wire, until
 
 FLYING = 6
 

@@ -17,8 +17,9 @@ import psutil
 import pytest
 import yaml
 from numpy.typing import NDArray
-from served import ROOT, TOKEN, Eager, Launched, binary_request, free_port, json_request, logits_of
-from wire import until
+
+from tests.e2e.served import ROOT, TOKEN, Eager, Launched, binary_request, free_port, json_request, logits_of
+from tests.e2e.wire import until
 
 PROGRAM = str(Path(sys.executable).parent / "aoti-serve")
 CONNECTIONS = 24

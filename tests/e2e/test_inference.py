@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from numpy.typing import NDArray
-from served import Eager, Server, binary_request, json_request
+
+from tests.e2e.served import Eager, Server, binary_request, json_request
 
 Images = NDArray[np.float32]
 

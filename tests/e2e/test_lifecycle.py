@@ -20,7 +20,8 @@ import psutil
 import pytest
 import yaml
 from numpy.typing import NDArray
-from served import ROOT, Eager, Launched, Server, free_port, serving, write_config
+
+from tests.e2e.served import ROOT, Eager, Launched, Server, free_port, serving, write_config
 
 BIN = Path(sys.executable).parent
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import doubling
 import httpx
 import pytest
 import torch
 import yaml
 from safetensors.torch import save
-from served import Server, serving
 from torch import nn
 
 from aoti_serve.model.export import export_package
+from tests.e2e import doubling
+from tests.e2e.served import Server, serving
 
 WORDS = 50
 

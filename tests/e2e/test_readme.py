@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from served import ROOT, Launched, free_port
+
+from tests.e2e.served import ROOT, Launched, free_port
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.strip().splitlines()]

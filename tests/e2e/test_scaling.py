@@ -9,11 +9,12 @@ from pathlib import Path
 from threading import Event
 
 import httpx
-import labour
 import psutil
-from labour import INFER, ask, assert_doubled, row
-from served import START_S, Server, serving
-from wire import until
+
+from tests.e2e import labour
+from tests.e2e.labour import INFER, ask, assert_doubled, row
+from tests.e2e.served import START_S, Server, serving
+from tests.e2e.wire import until
 
 CLIENTS = 8
 SOON = {"min": 1, "max": 2, "upscale_delay_s": 1, "downscale_delay_s": 3}

@@ -18,7 +18,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
-from served import Eager, Server, binary_request, logits_of
+
+from tests.e2e.served import Eager, Server, binary_request, logits_of
 
 Images = NDArray[np.float32]
 PROGRAM = str(Path(sys.executable).parent / "aoti-serve")

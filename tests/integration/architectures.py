@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from architectures_ops import swish
 from torch import nn
 from torch.export import Dim
+
+from tests.integration.architectures_ops import swish
 
 Args = tuple[Any, ...]
 Call = tuple[Args, dict[str, Any]]
@@ -323,7 +324,7 @@ ARCHITECTURES = {
         (torch.randn(4, 6),),
         ({0: BATCH},),
         batched(lambda size: torch.randn(size, 6)),
-        operators=("architectures_ops",),
+        operators=("tests.integration.architectures_ops",),
     ),
     "dtypes": Architecture(
         EveryDtype,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import foreign
 import pytest
-import raw
 import torch
-from models import Compiled, Mixed
-from raw import Lab
 
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
+from tests.integration import foreign, raw
+from tests.integration.models import Compiled, Mixed
+from tests.integration.raw import Lab
 
 
 @pytest.fixture(scope="session")

@@ -19,15 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import foreign
 import numpy as np
 import torch
-from foreign import Weights, eager, inputs, weights
 
 from aoti_serve.errors import AotiServeError
 from aoti_serve.model.aoti.c_abi import NativeContainer
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
+from tests.integration import foreign
+from tests.integration.foreign import Weights, eager, inputs, weights
 
 _aoti: Any = torch._C._aoti
 ROWS: dict[str, Callable[[Path], dict[str, Any]]] = {}
@@ -60,7 +60,7 @@ def lab(base: Path) -> Lab:
     folder = base / "raw"
     folder.mkdir()
     quiet = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", __file__, str(folder)]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.integration.raw", str(folder)]
     done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = json.loads((folder / "rows.json").read_text())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent.parent
 TABLE = TESTS.parent / "docs" / "hazards.md"
-_NAMED = re.compile(r"`((?:unit|integration)/test_\w+\.py)::(test_\w+)`")
+_NAMED = re.compile(r"`((?:unit|integration)/[\w/]+\.py)::(test_\w+)`")
 
 
 def rows() -> list[str]:
@@ -36,6 +36,6 @@ def test_each_test_that_is_named_exists() -> None:
 
 
 def test_each_hazard_test_is_in_the_table() -> None:
-    modules = [f"integration/{path.name}" for path in (TESTS / "integration").glob("test_hazards_*.py")]
+    modules = [f"integration/hazards/{path.name}" for path in (TESTS / "integration" / "hazards").glob("test_*.py")]
     present = {(module, test) for module in modules for test in written_in(module) if test.startswith("test_")}
     assert present - set(_NAMED.findall(TABLE.read_text())) == set()

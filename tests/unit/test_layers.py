@@ -39,6 +39,7 @@ COMMAND_LINE = {"cli", "launcher"}  # which talk to gateways over HTTP and Ray, 
 RAY_UNITS = {"cluster", "gateway", "app", "launcher"}
 NATIVE = "model/aoti/"
 MAX_LINES = 300
+EVERYWHERE = {"logger", "T"}  # a logger and a type variable of a module's own
 MAX_MODULES = 12
 
 
@@ -138,6 +139,22 @@ def test_no_imports_go_in_a_circle() -> None:
         for name, module in names.items()
     }
     tuple(TopologicalSorter({name: targets - {name} for name, targets in graph.items()}).static_order())
+
+
+def public_names(module: str) -> Iterator[str]:
+    """The classes, functions and values that a module gives to others."""
+    for node in ast.parse((ROOT / module).read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names = [node.name]
+        else:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+        yield from (name for name in names if not name.startswith("_") and name not in EVERYWHERE)
+
+
+def test_a_public_name_means_one_thing() -> None:
+    named = Counter(name for module in modules() for name in public_names(module))
+    assert {name: count for name, count in named.items() if count > 1} == {}
 
 
 def dotted(module: str) -> str:

@@ -1,0 +1,265 @@
+"""The command line's client against a real, tiny server: what it asks, and what it makes of bad answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aoti_serve.cli.client import CHUNK_BYTES, AdminClient, served_models
+from aoti_serve.errors import AdminClosed, ServerRefused, ServerUnreachable, Unavailable, UnreadableWeights
+from aoti_serve.token import TOKEN_VARIABLE
+from aoti_serve.weights.swap_options import SwapOptions
+from tests.unit.cli.played import Break, Played, Reply, as_json, playing, weights_status
+
+WEIGHTS = "/v2/models/m/weights"
+STATUS = as_json(weights_status())
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def played() -> Iterator[Played]:
+    with playing() as server:
+        server.replies[f"GET {WEIGHTS}"] = server.replies[f"POST {WEIGHTS}"] = Reply(STATUS)
+        server.replies[f"POST {WEIGHTS}/rollback"] = Reply(STATUS)
+        yield server
+
+
+@pytest.fixture
+def client(played: Played) -> Iterator[AdminClient]:
+    found = AdminClient(played.url, "m")
+    yield found
+    found._client.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "new.safetensors"
+    path.write_bytes(bytes(range(256)) * (CHUNK_BYTES // 100))
+    return path
+
+
+def test_the_token_goes_along(client: AdminClient, played: Played) -> None:
+    assert client.status() == STATUS
+    assert played.asked[0].headers["authorization"] == "Bearer secret"
+
+
+def test_without_a_token_nothing_is_asked(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE)
+    with pytest.raises(AdminClosed, match="aoti-serve token"):
+        AdminClient(played.url, "m")
+
+
+def test_a_model_name_is_one_part_of_the_path(played: Played) -> None:
+    played.replies["GET /v2/models/a%2F..%2Fb%3Fc/weights"] = Reply(STATUS)
+    assert AdminClient(played.url, "a/../b?c").status() == STATUS
+
+
+def test_an_upload_is_the_files_bytes_and_the_order_is_the_query(
+    client: AdminClient, played: Played, file: Path
+) -> None:
+    sent: list[int] = []
+    order = SwapOptions(label="a & [b]", sha256="0" * 64, partial=True, base_version=3, strict=False)
+    assert client.swap_file(file, order, sent.append) == STATUS
+    (asked,) = played.asked
+    assert asked.body == file.read_bytes()
+    assert asked.headers["content-type"] == "application/octet-stream"
+    assert (sum(sent), len(sent)) == (file.stat().st_size, 3)
+    assert asked.query == {
+        "label": "a & [b]",
+        "sha256": "0" * 64,
+        "partial": "true",
+        "base_version": "3",
+        "strict": "false",
+    }
+    assert SwapOptions.model_validate(asked.query) == order
+
+
+def test_what_is_not_asked_for_is_left_to_the_server(client: AdminClient, played: Played, file: Path) -> None:
+    client.swap_file(file, SwapOptions(label="x"), lambda _: None)
+    assert played.asked[0].query == {"label": "x"}
+
+
+def test_a_uri_is_sent_as_json(client: AdminClient, played: Played) -> None:
+    client.swap_uri("file:///w/x.safetensors", SwapOptions(label="x", base_version=0))
+    (asked,) = played.asked
+    assert asked.headers["content-type"] == "application/json"
+    assert json.loads(asked.body) == {"uri": "file:///w/x.safetensors", "label": "x", "base_version": 0}
+    assert asked.query == {}
+
+
+def test_a_rollback_names_a_version_or_leaves_it_to_the_server(client: AdminClient, played: Played) -> None:
+    client.rollback(2)
+    client.rollback(None)
+    client.rollback(0)
+    assert [json.loads(asked.body) for asked in played.asked] == [{"version": 2}, {}, {"version": 0}]
+
+
+def test_who_does_not_wait_says_so(client: AdminClient, played: Played, file: Path) -> None:
+    client.swap_file(file, SwapOptions(), lambda _: None, wait=False)
+    client.swap_uri("/w", SwapOptions(), wait=False)
+    client.rollback(None, wait=False)
+    assert [asked.query for asked in played.asked] == [{"wait": "false"}] * 3
+
+
+def test_the_servers_own_words(client: AdminClient, played: Played) -> None:
+    played.replies[f"POST {WEIGHTS}/rollback"] = Reply({"error": "model 'm': no\nprevious \x1b[31mversion"}, 409)
+    with pytest.raises(ServerRefused) as caught:
+        client.rollback(None)
+    assert str(caught.value) == "model 'm': no previous \\x1b[31mversion"
+    assert caught.value.http_status == 409
+
+
+def test_a_wrong_token_says_where_the_right_one_goes(client: AdminClient, played: Played) -> None:
+    played.replies[f"GET {WEIGHTS}"] = Reply({"error": "the token is wrong"}, 401)
+    with pytest.raises(ServerRefused, match=r"the token is wrong; put .*admin-token or AOTI_SERVE_ADMIN_TOKEN"):
+        client.status()
+
+
+@pytest.mark.parametrize("value", [b"<html>Bad\n Gateway", ["a list"], {"no": "error"}])
+def test_a_refusal_of_something_between_is_shown_as_it_is(client: AdminClient, played: Played, value: Any) -> None:
+    played.replies[f"GET {WEIGHTS}"] = Reply(value, 502)
+    with pytest.raises(ServerRefused, match=r"^502 .*[a-z]") as caught:
+        client.status()
+    assert "\n" not in str(caught.value)
+
+
+def test_something_else_answers_there(client: AdminClient, played: Played) -> None:
+    played.replies[f"GET {WEIGHTS}"] = Reply(b"<html>hello")
+    with pytest.raises(ServerUnreachable, match="something else"):
+        client.status()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("http://127.0.0.1:1", id="nobody"),
+        pytest.param("nonsense", id="no scheme"),
+        pytest.param("http://[::1", id="not a URL"),
+        pytest.param("http://127.0.0.1:99999", id="no port"),
+    ],
+)
+def test_nobody_answers_there(url: str) -> None:
+    for ask in (AdminClient(url, "m").status, lambda: served_models(url), lambda: next(AdminClient(url, "m").events())):
+        with pytest.raises(ServerUnreachable, match=r"no aoti-serve server answers at .*`aoti-serve up`.*--url"):
+            ask()
+
+
+def test_the_models_that_are_served(played: Played) -> None:
+    played.replies["GET /v2/models"] = Reply({"models": ["a", "b"]})
+    assert served_models(played.url) == ["a", "b"]
+
+
+@pytest.mark.parametrize("value", [{}, [], {"models": 3}, b"hello"])
+def test_a_server_that_knows_no_models_is_another_one(played: Played, value: Any) -> None:
+    played.replies["GET /v2/models"] = Reply(value)
+    with pytest.raises(ServerUnreachable, match="something else"):
+        served_models(played.url)
+
+
+def test_events_are_the_statuses_between_the_signs_of_life(client: AdminClient, played: Played) -> None:
+    played.streams.append([{"revision": 1}, {"revision": 2}])
+    assert list(client.events()) == [{"revision": 1}, {"revision": 2}]
+
+
+def test_events_that_break_off_are_an_error_in_words(client: AdminClient, played: Played) -> None:
+    played.streams.append([{"revision": 1}, Break(b'data: {"revi')])
+    events = client.events()
+    assert next(events) == {"revision": 1}
+    with pytest.raises(Unavailable, match="broke off"):
+        next(events)
+
+
+def test_events_that_are_no_json_are_an_error_in_words(client: AdminClient, played: Played) -> None:
+    played.streams.append(["{nonsense"])
+    with pytest.raises(ServerUnreachable, match="something else"):
+        next(client.events())
+
+
+def test_refused_events_are_in_the_servers_words(client: AdminClient, played: Played) -> None:
+    played.replies[f"GET {WEIGHTS}/events"] = Reply({"error": "model 'm' is not served"}, 404)
+    with pytest.raises(ServerRefused, match="'m' is not served"):
+        next(client.events())
+
+
+def test_a_file_that_grows_is_sent_as_long_as_it_was(client: AdminClient, played: Played, file: Path) -> None:
+    before = file.read_bytes()
+
+    def grow(count: int) -> None:
+        with file.open("ab") as more:
+            more.write(b"more")
+
+    client.swap_file(file, SwapOptions(), grow)
+    assert played.asked[0].body == before
+
+
+def test_a_file_that_shrinks_is_an_error_that_names_it(client: AdminClient, file: Path) -> None:
+    def empty(count: int) -> None:
+        file.write_bytes(b"")
+
+    with pytest.raises(UnreadableWeights, match=r"new.safetensors became \d+ bytes shorter"):
+        client.swap_file(file, SwapOptions(), empty)
+
+
+def test_a_file_that_goes_away_is_an_error_that_names_it(
+    client: AdminClient, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", gone)
+        with pytest.raises(UnreadableWeights, match=r"new\.safetensors: Permission denied"):
+            client.swap_file(file, SwapOptions(), lambda _: None)
+
+
+def test_a_server_that_refuses_in_the_middle_of_an_upload_is_heard(tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(bytes(32 * CHUNK_BYTES))
+    content = json.dumps({"error": "too large: raise gateway.max_weights_bytes"}).encode()
+    head = f"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
+
+    def refuse(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(head.encode() + content)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(CHUNK_BYTES):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse, args=(listener,))
+        thread.start()
+        client = AdminClient(f"http://127.0.0.1:{listener.getsockname()[1]}", "m")
+        with pytest.raises(ServerRefused, match=r"max_weights_bytes") as caught:
+            client.swap_file(file, SwapOptions(), lambda _: None)
+        client._client.close()
+        thread.join()
+    assert caught.value.http_status == 413
+
+
+def hang_up(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    connection.recv(10_000)
+    connection.close()
+
+
+def test_a_connection_that_breaks_during_a_swap_says_where_to_look() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=hang_up, args=(listener,))
+        thread.start()
+        broken = AdminClient(f"http://127.0.0.1:{listener.getsockname()[1]}", "m")
+        with pytest.raises(Unavailable, match=r"broke off .*`aoti-serve status`"):
+            broken.swap_uri("/w", SwapOptions())
+        thread.join()
