@@ -81,7 +81,7 @@ class SwapInProgress(
 class StageFailed(
     WeightsError, text="replica {replica} could not stage version {version}, nothing has changed: {cause}"
 ):
-    """A replica could not stage, so no replica has changed. `cause` is that replica's error."""
+    """A replica could not stage, so none has changed. `cause` is that replica's error, `story` what came before."""
 
     @property
     def http_status(self) -> int:
@@ -118,9 +118,9 @@ class Superseded(
 class NotSettled(
     WeightsError,
     status=503,
-    text="model '{model}': version {version} is committed; a newer coordinator completes it, ask for the status",
+    text="model '{model}': version {version} is committed, but {reason}; ask for the status",
 ):
-    """The coordinator was followed by another one after the commit point: not everybody may have followed yet."""
+    """After the commit point it could not be confirmed that nothing older is answered any more; `reason` says why."""
 
 
 class VersionTaken(

@@ -10,7 +10,9 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from aoti_serve.address import Address
 from aoti_serve.cluster.client import CoordinatorClient
+from aoti_serve.cluster.membership.finder import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, UnknownModel, UnknownVersion
@@ -21,7 +23,8 @@ from aoti_serve.link.messages import BatchMessage
 from aoti_serve.link.pool import Pool
 from aoti_serve.protocol.messages import InferResponse, model_metadata
 from aoti_serve.signature.signature import Signature
-from aoti_serve.weights.swap.target import NO_EPOCH, Report, Target
+from aoti_serve.weights.swap.fence import Fence
+from aoti_serve.weights.swap.target import Report, Target
 
 TRIES = 5  # replicas that may be behind the fence, one after the other
 
@@ -46,36 +49,32 @@ class ServedModel:
         self._gateway = gateway
         self._node = node
         self._num_runners = config.num_runners
-        self._staging: str | None = None
-        self._epoch = self._settled = NO_EPOCH
+        self._fence = Fence()
         batch = signature.batch
         rows = min(config.batching.max_batch_size, batch.max if batch and batch.max else sys.maxsize)
         batching = config.batching.model_copy(update={"max_batch_size": rows})
         smallest = batch.min if batch else 0
         self._batcher = Batcher(config.name, batching, self._run, batches=batch is not None, smallest=smallest)
         self._pool = Pool(config.name, gateway, node, self._linked)
-        self.membership = Membership(self, coordinator)
+        self.membership = Membership(self, CoordinatorFinder(coordinator, gateway, node))
 
     @property
     def ready(self) -> bool:
         return self._batcher.runners > 0
 
     def report(self) -> Report:
-        return Report(
-            member=self._gateway,
-            node=self._node,
-            epoch=self._epoch,
-            settled=self._settled,
-            staged=self._staging,
-        )
+        return self._fence.report(self._gateway, self._node)
 
     async def reconcile(self, target: Target) -> None:
-        """Let nothing older out than what is settled, ask for nothing older than what is committed."""
-        self._epoch = max(self._epoch, target.committed.epoch)
+        self._fence.follow(target)
         self.version = target.committed.version.number
-        self._settled = max(self._settled, target.settled)
-        self._staging = target.staging.swap if target.staging else None
-        self._pool.follow(target.addresses)
+
+    def withdraw(self, target: Target) -> None:
+        """Nothing here takes long."""
+
+    def route(self, addresses: tuple[Address, ...]) -> None:
+        """Have links to these replicas."""
+        self._pool.follow(addresses)
 
     def check_health(self) -> None:
         self.membership.check()
@@ -85,6 +84,7 @@ class ServedModel:
         self._pool.drain()
 
     def close(self) -> None:
+        self.membership.close()
         self._pool.close()
 
     def check_version(self, version: str | None) -> None:
@@ -121,15 +121,14 @@ class ServedModel:
         """
         for _ in range(TRIES):
             try:
-                answer = await self._pool.ask(BatchMessage(arrays, self._epoch, timeout, self._share()))
+                answer = await self._pool.ask(BatchMessage(arrays, self._fence.epoch, timeout, self._share()))
             except ReplicaBehind as error:
                 behind = error
             else:
                 await self.membership.current()
-                self._epoch = max(self._epoch, answer.epoch)  # who has seen the new version sees no old one after it
-                if answer.epoch >= self._settled:
+                if self._fence.lets_out(answer.epoch):
                     return answer
-                behind = ReplicaBehind(replica="that answered", epoch=answer.epoch, fence=self._settled)
+                behind = ReplicaBehind(replica="that answered", epoch=answer.epoch, fence=self._fence.settled)
         raise behind
 
 

@@ -7,17 +7,16 @@ from asyncio import Future
 from itertools import count
 
 from aoti_serve.address import Address
-from aoti_serve.errors import AotiServeError, LinkBroken, ReplicaDied
-from aoti_serve.link.connection import LinkConnection
+from aoti_serve.errors import LinkBroken, ReplicaDied
+from aoti_serve.link.connection import CallingEnd, connect_end
 from aoti_serve.link.frames import Frame, Kind
-from aoti_serve.link.handshake import GREETING, PROOF, check_confirmation, introduction
 from aoti_serve.link.messages import AnswerMessage, BatchMessage, answer_of, batch_bytes, failure_of
 
 # Ticks without a word of the replica, which beats once a tick: then it gets no new batch, or is given up for dead.
 QUIET, STOPPED = 4, 20
 
 
-class Link(LinkConnection):
+class Link(CallingEnd):
     """Batches go, answers come, many at a time. Lives in the gateway's event loop.
 
     `leaving` counts the ticks since the replica wanted to go; it still answers until it is let go. Silence is counted
@@ -25,12 +24,11 @@ class Link(LinkConnection):
     """
 
     def __init__(self, model: str, address: Address, gateway: str) -> None:
-        super().__init__()
+        super().__init__(address.key, gateway)
         self.address = address
         self.leaving = 0
         self._gone = False
         self._model = model
-        self._gateway = gateway
         self._calls: dict[int, Future[AnswerMessage]] = {}
         self._numbers = count(1)
         self._silent = 0
@@ -78,9 +76,6 @@ class Link(LinkConnection):
             self._gone = True
             self.outgoing.signal(Kind.LEFT)
 
-    def begin(self) -> None:
-        self.expect(GREETING.size, self._greet)
-
     def deliver(self, frame: Frame) -> None:
         answer = self._calls.pop(frame.call, None)
         self._others = max(0, frame.busy - len(self._calls))
@@ -104,15 +99,6 @@ class Link(LinkConnection):
             if not answer.done():
                 answer.set_exception(ReplicaDied(model=self._model))
 
-    def _greet(self, theirs: bytes) -> None:
-        mine = introduction(self.address.key, self._gateway, theirs)
-        self.transport.write(mine)
-        self.expect(PROOF, lambda proof: self._confirm(theirs, mine, proof))
-
-    def _confirm(self, theirs: bytes, mine: bytes, proof: bytes) -> None:
-        check_confirmation(self.address.key, theirs, mine, proof)
-        self.establish()
-
     def _settle(self, answer: Future[AnswerMessage] | None, frame: Frame) -> None:
         if answer is None or answer.done():  # nobody waits for it any more
             return
@@ -124,18 +110,4 @@ class Link(LinkConnection):
 
 async def connect_link(model: str, address: Address, gateway: str, node: str) -> Link:
     """A link to the replica at `address`, from a gateway on `node`. Raises OSError or LinkRefused."""
-    loop = asyncio.get_running_loop()
-
-    def link() -> Link:
-        return Link(model, address, gateway)
-
-    if address.node == node or address.tcp is None:
-        _, made = await loop.create_unix_connection(link, address.path)
-    else:
-        _, made = await loop.create_connection(link, *address.tcp)
-    try:
-        await made.established
-    except BaseException as error:
-        made.abort(error if isinstance(error, AotiServeError) else None)
-        raise
-    return made
+    return await connect_end(lambda: Link(model, address, gateway), address, node)

@@ -1,4 +1,7 @@
-"""One connection, at either end: the handshake, then frames."""
+"""One connection, at either end: the handshake, then frames.
+
+`CallingEnd` connects and introduces itself, `ListeningEnd` greets whoever connects.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,20 @@ import asyncio
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import cast
+from typing import TypeVar, cast
 
+from aoti_serve.address import Address
 from aoti_serve.errors import AotiServeError, LinkRefused
 from aoti_serve.link.frames import PART, Frame
+from aoti_serve.link.handshake import (
+    GREETING,
+    INTRODUCTION,
+    PROOF,
+    check_confirmation,
+    greeting,
+    introduction,
+    read_introduction,
+)
 from aoti_serve.link.incoming import Incoming
 from aoti_serve.link.outgoing import Outgoing
 
@@ -104,6 +117,69 @@ class LinkConnection(asyncio.BufferedProtocol, ABC):
 
     def _not_yet(self, _: bytes) -> None:
         raise LinkRefused(detail="the other end speaks before it is asked")
+
+
+T = TypeVar("T", bound=LinkConnection)
+
+
+class CallingEnd(LinkConnection):
+    """The end that connects: it names itself, and shows that it knows the other end's key."""
+
+    def __init__(self, key: bytes, name: str) -> None:
+        super().__init__()
+        self._key = key
+        self._name = name
+
+    def begin(self) -> None:
+        self.expect(GREETING.size, self._greet)
+
+    def _greet(self, theirs: bytes) -> None:
+        mine = introduction(self._key, self._name, theirs)
+        self.transport.write(mine)
+        self.expect(PROOF, lambda proof: self._confirm(theirs, mine, proof))
+
+    def _confirm(self, theirs: bytes, mine: bytes, proof: bytes) -> None:
+        check_confirmation(self._key, theirs, mine, proof)
+        self.establish()
+
+
+class ListeningEnd(LinkConnection):
+    """The end that was connected to. `name` is that of the other end, once it is established."""
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__()
+        self.name = ""
+        self._key = key
+
+    @abstractmethod
+    def welcome(self) -> None:
+        """The other end has introduced itself."""
+
+    def begin(self) -> None:
+        mine = greeting()
+        self.transport.write(mine)
+        self.expect(INTRODUCTION.size, lambda answer: self._introduce(mine, answer))
+
+    def _introduce(self, mine: bytes, answer: bytes) -> None:
+        self.name, proof = read_introduction(self._key, mine, answer)
+        self.transport.write(proof)
+        self.establish()
+        self.welcome()
+
+
+async def connect_end(end: Callable[[], T], address: Address, node: str) -> T:
+    """Connect a new end to `address`, from a process on `node`. Raises OSError or LinkRefused."""
+    loop = asyncio.get_running_loop()
+    if address.node == node or address.tcp is None:
+        _, made = await loop.create_unix_connection(end, address.path)
+    else:
+        _, made = await loop.create_connection(end, *address.tcp)
+    try:
+        await made.established
+    except BaseException as error:
+        made.abort(error if isinstance(error, AotiServeError) else None)
+        raise
+    return made
 
 
 def _widened(sock: socket.socket | None) -> None:

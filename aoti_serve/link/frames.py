@@ -12,8 +12,12 @@ A frame is a header and at most `PART` bytes behind it:
 message larger than `PART` goes in several frames, all but the first of kind MORE, and frames of other calls may come in
 between: nothing large holds up anything small. `busy` counts the batches that a replica has in hand, of all gateways.
 
-    gateway to replica   BATCH  MORE  CANCEL (nobody waits for it any more)  LEFT (there will be no more)
-    replica to gateway   ANSWER  FAILURE  MORE  BEAT (I am not stopped)  LEAVING (send no more)
+    gateway to replica      BATCH  MORE  CANCEL (its answer is not wanted any more)  LEFT (there will be no more)
+    replica to gateway      ANSWER  FAILURE  MORE  BEAT (I am not stopped)  LEAVING (send no more)
+    member to coordinator   REPORT  MORE  BEAT
+    coordinator to member   TARGET  ROUTE  MORE
+
+Where `call` is not 0 a REPORT is a question, and the TARGET with the same number is its answer.
 
 Before the first frame both ends have shown that they belong together: see `handshake`.
 """
@@ -39,9 +43,12 @@ class Kind(IntEnum):
     BEAT = 6
     LEAVING = 7
     LEFT = 8
+    REPORT = 9
+    TARGET = 10
+    ROUTE = 11
 
 
-WITH_MESSAGE = frozenset({Kind.BATCH, Kind.ANSWER, Kind.FAILURE})
+WITH_MESSAGE = frozenset({Kind.BATCH, Kind.ANSWER, Kind.FAILURE, Kind.REPORT, Kind.TARGET, Kind.ROUTE})
 KINDS = {int(kind): kind for kind in Kind}
 
 

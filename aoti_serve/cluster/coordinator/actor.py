@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
-from typing import Any
 
 import ray
 from ray import serve
-from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from aoti_serve.address import Address
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
-from aoti_serve.cluster.membership.failure_detector import FailureDetector
 from aoti_serve.cluster.membership.live_actors import LiveActors
 from aoti_serve.cluster.membership.registry import Registry
 from aoti_serve.cluster.status import WeightsStatus
@@ -30,13 +29,14 @@ from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.swap import SwapDeadlines
-from aoti_serve.weights.swap.target import Report, Target, TargetRevision
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
 STATUS_POLL_S = 2.0
+WATCHING = 9  # of ten parts of its time, a coordinator that is watched has for other things
 HOUSEKEEPING_S = 2.0
 PROGRESS_S = 0.1
 FREIGHT_S = 10.0
@@ -60,24 +60,25 @@ class Coordinator:
         self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
         self._admission = Admission(self._store, model.name, signature, limits, model.weights_roots)
         first = await asyncio.to_thread(self._first, model, signature, carries_weights)
-        self._registry = Registry(self._store.term, first, self._check_term)
-        census = LiveActors(serve.get_replica_context().app_name, members)
-        self._registry.expect(await asyncio.to_thread(census.processes))
+        deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
+        live = LiveActors(serve.get_replica_context().app_name, members)
+        self._registry = Registry(self._store.term, first, deadlines, live, self._check_term)
+        await self._registry.open()
+        self._status_took = 0.0  # seconds
         self._uploads = Uploads(self._store)
         self._freight = TransferActor.here(limits.max_weights_bytes, "gateway.max_weights_bytes")
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
-        deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
-        self._changes = Changes(model.name, self._store, self._registry, audit, deadlines)
-        watch = FailureDetector(self._registry, census, deadlines.commit, lambda: self._changes.under_way)
+        self._changes = Changes(model.name, self._store, self._registry, audit)
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(work) for work in (watch.run(), self._keep_house(), self._follow_bytes())]
+        work = self._registry.run(), self._keep_house(), self._follow_bytes()
+        self._tasks = [loop.create_task(each) for each in work]
 
-    async def sync(self, report: Report, process: ActorHandle[Any], heard: int, seen: TargetRevision | None) -> Target:
-        """For members: report, and learn the target once it is newer than `seen`; `heard` is the newest known term."""
-        if seen is None or heard > self._store.term:
-            await self._check_term()
-        return await self._registry.sync(report, process, seen)
+    async def address(self, asking: str) -> Address:
+        """For members: where to connect, from the node `asking`."""
+        return await self._registry.address(
+            ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), asking
+        )
 
     async def source(self, version: Version) -> ChunkSource:
         """For replicas: where the bytes of a version come from."""
@@ -130,7 +131,15 @@ class Coordinator:
         """The status; with `seen`, once something has changed since that revision, or after a while."""
         if seen == self._registry.revision:
             await self._registry.changed(STATUS_POLL_S)
-        return self._changes.status()
+            await asyncio.sleep(self._status_took * WATCHING)
+        started = time.perf_counter()
+        status = self._changes.status()
+        self._status_took = time.perf_counter() - started
+        return status
+
+    async def story(self) -> tuple[StoryEvent, ...]:
+        """The last events of the model's cluster, oldest first; times are UTC."""
+        return self._registry.story()
 
     async def check_health(self) -> None:
         """For Serve: one that a newer coordinator has followed must go."""

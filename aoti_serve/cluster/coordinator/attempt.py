@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress
 from aoti_serve.weights.audit import MAX_TEXT
-from aoti_serve.weights.swap.swap import Phase
+from aoti_serve.weights.swap.swap import Phase, Swap
 from aoti_serve.weights.swap.target import Report
 from aoti_serve.weights.version import Committed, Version
 
@@ -24,17 +24,22 @@ class Attempt:
         self.who = who
         self.label = label
         self.source = source
-        self.phase = Phase.CHECKING
-        self.version: Version | None = None
-        self.swap: str | None = None
         self.read: dict[str, int] = {}  # bytes, by replica
-        self._phases: dict[str, float] = {}
-        self._started = self._entered = time.perf_counter()
+        self._swap: Swap | None = None
+        self._started = time.perf_counter()
+        self._checked = 0.0
 
-    def enter(self, phase: Phase) -> None:
-        now = time.perf_counter()
-        self._phases[self.phase] = self._phases.get(self.phase, 0.0) + now - self._entered
-        self.phase, self._entered = phase, now
+    @property
+    def phase(self) -> Phase:
+        return self._swap.phase if self._swap else Phase.CHECKING
+
+    @property
+    def version(self) -> Version | None:
+        return self._swap.version if self._swap else None
+
+    def follow(self, swap: Swap) -> None:
+        """The weights are checked, and the swap has begun."""
+        self._swap, self._checked = swap, self._elapsed()
 
     def progress(self, reports: list[Report], committed: Committed) -> SwapProgress:
         """What it has come to."""
@@ -53,15 +58,15 @@ class Attempt:
 
     def outcome(self, error: BaseException | None, committed: bool) -> Outcome:
         """With an error, it may be committed all the same: then somebody else completes it."""
-        self.enter(self.phase)
+        phases = {Phase.CHECKING: self._checked or self._elapsed(), **(self._swap.seconds if self._swap else {})}
         return Outcome(
             id=self.id,
             action=self.action,
             version=self.version.number if self.version else None,
             outcome="committed" if committed else "failed",
             error=(str(error) or type(error).__name__)[:MAX_TEXT] if error else None,
-            seconds=round(time.perf_counter() - self._started, 4),
-            phases={phase: round(seconds, 4) for phase, seconds in self._phases.items()},
+            seconds=round(self._elapsed(), 4),
+            phases={phase: round(seconds, 4) for phase, seconds in phases.items()},
             ended=time.time(),
         )
 
@@ -78,15 +83,18 @@ class Attempt:
             "digest": version.digest if version else None,
             "outcome": outcome,
             "error": f"{type(error).__name__}: {error}" if error else None,
-            "seconds": round(time.perf_counter() - self._started, 4),
+            "seconds": round(self._elapsed(), 4),
         }
 
     def _done(self, report: Report, committed: Committed) -> bool:
         match self.phase:
             case Phase.STAGING:
-                return report.staged is not None and report.staged == self.swap
+                return self._swap is not None and report.staged == self._swap.id
             case Phase.COMMITTING:
                 return report.holds(committed)
             case Phase.ABORTING:
                 return report.staged is None
         return False
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._started

@@ -13,13 +13,13 @@ from aoti_serve.errors import (
     BuiltInWeightsReleased,
     NothingToRollBack,
     NotSettled,
-    Superseded,
     SwapInProgress,
     Unavailable,
 )
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
-from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
+from aoti_serve.weights.swap.states import State
+from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
@@ -27,12 +27,11 @@ from aoti_serve.weights.version import BUILT_IN, Committed, Version
 class Changes:
     """Runs in the coordinator's event loop. A change, once begun, ends whether its caller waits or not."""
 
-    def __init__(self, model: str, store: Store, registry: Registry, audit: AuditLog, deadlines: SwapDeadlines) -> None:
+    def __init__(self, model: str, store: Store, registry: Registry, audit: AuditLog) -> None:
         self._model = model
         self._store = store
         self._registry = registry
         self._audit = audit
-        self._deadlines = deadlines
         self._metrics = SwapMetrics(model)
         self._attempt: Attempt | None = None
         self._last: Outcome | None = None
@@ -56,13 +55,14 @@ class Changes:
         return await self._only(attempt, lambda: self._roll_back(attempt, number), wait=wait)
 
     def status(self) -> WeightsStatus:
-        committed, reports = self._registry.target.committed, self._registry.reports
+        table = self._registry.table
+        committed, reports = table.target.committed, table.reports
         attempt = self._attempt
         return WeightsStatus(
             model=self._model,
             revision=self._registry.revision,
             epoch=committed.epoch,
-            settled=self._registry.target.settled >= committed.epoch,
+            settled=self._registry.rules.settled,
             current=committed.version,
             previous=committed.previous,
             replicas=self._receipts(),
@@ -74,16 +74,16 @@ class Changes:
         """Show how many bytes of the version under way each replica has received."""
         if self._attempt is not None and read != self._attempt.read:
             self._attempt.read = dict(read)
-            await self._registry.touch()
+            self._registry.touch()
 
     def measure(self) -> None:
         """Let the metrics say what stands."""
-        committed = self._registry.target.committed
-        current = [report for report in self._registry.reports if report.runners and report.holds(committed)]
+        committed = self._registry.table.target.committed
+        current = [report for report in self._registry.table.reports if report.runners and report.holds(committed)]
         self._metrics.stands(committed.version.number, committed.epoch, len(current))
 
     def _receipts(self) -> tuple[Receipt, ...]:
-        receipts = (report.receipt for report in self._registry.reports if report.receipt and not report.joining)
+        receipts = (report.receipt for report in self._registry.table.reports if report.receipt and not report.joining)
         return tuple(sorted(receipts, key=lambda receipt: receipt.replica))
 
     async def _only(self, attempt: Attempt, change: Callable[[], Awaitable[None]], *, wait: bool) -> WeightsStatus:
@@ -114,12 +114,12 @@ class Changes:
             error = failure
             raise
         finally:
-            committed = attempt.version is not None and attempt.version == self._registry.target.committed.version
+            committed = attempt.version is not None and attempt.version == self._registry.table.target.committed.version
             self._last, self._attempt = attempt.outcome(error, committed), None
             self._metrics.moved(sum(receipt.nbytes for receipt in self._receipts() if not error))
             self._metrics.ended(self._last)
             self.measure()
-            await self._registry.touch()
+            self._registry.touch()
             await self._note(attempt, self._last.outcome, error)
 
     async def _note(self, attempt: Attempt, outcome: str, error: BaseException | None) -> None:
@@ -127,8 +127,8 @@ class Changes:
         await asyncio.to_thread(self._audit.write, model=self._model, **facts)
 
     async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version]) -> None:
-        await self._registry.touch()
-        version = await asyncio.to_thread(admit, self._registry.target.committed.version)
+        self._registry.touch()
+        version = await asyncio.to_thread(admit, self._registry.table.target.committed.version)
         try:
             await self._run(attempt, version)
         except BaseException:
@@ -136,7 +136,7 @@ class Changes:
             raise
 
     async def _roll_back(self, attempt: Attempt, number: int | None) -> None:
-        committed = self._registry.target.committed
+        committed = self._registry.table.target.committed
         version = committed.previous
         if number is not None and number != BUILT_IN.number:
             version = await asyncio.to_thread(self._store.version, number)
@@ -150,28 +150,33 @@ class Changes:
 
     def _check_built_in_resident(self) -> None:
         """Version 0 is in no file: once a replica has let go of it, nobody can bring it back there."""
-        for report in self._registry.reports:
+        for report in self._registry.table.reports:
             receipt = report.receipt
             if receipt is not None and BUILT_IN.number not in (receipt.version, receipt.previous):
                 raise BuiltInWeightsReleased(model=self._model, replica=report.member)
 
     def _live_replicas(self) -> bool:
-        return any(report.runners and not report.joining for report in self._registry.reports)
+        return any(report.runners and not report.joining for report in self._registry.table.reports)
 
     async def _run(self, attempt: Attempt, version: Version, *, without_replicas: bool = False) -> None:
         """`without_replicas`: by the store alone, which is the way back if the weights let no replica live."""
         if not without_replicas and not self._live_replicas():
             raise Unavailable(detail=f"model '{self._model}' has no live replica to try the weights on; try again")
-        before = self._registry.target.committed
+        before = self._registry.table.target.committed
 
-        async def commit() -> Committed:
+        async def commit(version: Version) -> Committed:
             return await asyncio.to_thread(self._store.commit, version, before.epoch + 1, before.version)
 
-        swap = Swap(version, self._registry, commit, self._deadlines, attempt.enter, without_replicas=without_replicas)
-        attempt.version, attempt.swap = version, swap.id
-        try:
-            await swap.run()
-        except Superseded as error:
-            if self._registry.target.committed.version != version:
-                raise
-            raise NotSettled(model=self._model, version=version.number) from error
+        swap = self._registry.begin(version, commit, without_replicas=without_replicas)
+        attempt.follow(swap)
+        await self._registry.finish()
+        if swap.state is State.ABORTED:
+            raise swap.error or RuntimeError("an aborted swap says why")
+        if swap.state is State.UNSETTLED:
+            raise NotSettled(model=self._model, version=version.number, reason=self._why_unsettled(swap))
+
+    def _why_unsettled(self, swap: Swap) -> str:
+        if swap.error is not None:
+            return f"a newer coordinator completes it ({swap.error})"
+        ending = ", ".join(sorted(self._registry.table.ending))
+        return f"it cannot be confirmed that {ending} has ended, and may answer with the version before"

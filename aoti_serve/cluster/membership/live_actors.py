@@ -1,8 +1,9 @@
-"""Who is alive, by the cluster's own books: Ray's global control store, not Serve's opinion of it."""
+"""Which processes are alive, by Ray's global control store, not by what Serve believes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -23,22 +24,32 @@ class LiveActors:
 
     def __init__(self, application: str, deployments: Iterable[str]) -> None:
         self._prefixes = tuple(f"{PREFIX}{application}#{deployment}#" for deployment in deployments)
+        self._nodes: dict[str, str] = {}  # where each one was seen last
 
     def alive(self) -> set[str]:
         """The replicas whose processes run, by their unique ids; those that only wait for a place are not among them.
 
         Raises if the control store cannot be asked now.
         """
-        names = [actor["Name"] for actor in live_actors()]
-        return {name.rpartition("#")[2] for name in names if name.startswith(self._prefixes)}
+        found = {
+            actor["Name"].rpartition("#")[2]: actor["Address"]["NodeID"]
+            for actor in live_actors()
+            if actor["Name"].startswith(self._prefixes)
+        }
+        self._nodes |= found
+        return set(found)
 
-    def processes(self) -> dict[str, ActorHandle[Any]]:
-        """Handles of those that are alive, by unique id."""
-        alive = self.alive()
-        names = [
-            entry["name"]
-            for entry in ray.util.list_named_actors(all_namespaces=True)
-            if entry["namespace"] == NAMESPACE and entry["name"].startswith(self._prefixes)
-        ]
-        ids = {name.rpartition("#")[2]: name for name in names}
-        return {member: ray.get_actor(name, NAMESPACE) for member, name in ids.items() if member in alive}
+    def unreachable(self, members: Iterable[str]) -> set[str]:
+        """Those of the members whose nodes the cluster cannot reach: it takes them for dead, and they may live."""
+        nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        return {member for member in members if member in self._nodes and self._nodes[member] not in nodes}
+
+    def processes(self, members: Iterable[str]) -> dict[str, ActorHandle[Any]]:
+        """Handles of those of the members that are alive, by unique id."""
+        alive = {actor["Name"].rpartition("#")[2]: actor["Name"] for actor in live_actors()}
+        names = {member: alive[member] for member in members if alive.get(member, "").startswith(self._prefixes)}
+        found = {}
+        for member, name in names.items():
+            with suppress(ValueError):  # it has just ended
+                found[member] = ray.get_actor(name, NAMESPACE)
+        return found

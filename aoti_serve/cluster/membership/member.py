@@ -1,31 +1,21 @@
-"""How a process stays in step with its coordinator: report what it holds, learn what it should hold, repeat."""
+"""Keeps a process in step with its coordinator: it learns what it should hold, does it, and reports what it holds."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Protocol
 
-import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import RayServeException
-from ray.serve.handle import DeploymentHandle
-
-from aoti_serve.cluster.calls import result_of
-from aoti_serve.cluster.membership.pauses import PauseDetector
-from aoti_serve.cluster.ray_private import over_grpc
-from aoti_serve.errors import Superseded, Unavailable
+from aoti_serve.address import Address
+from aoti_serve.cluster.membership.line import Line, Listens
+from aoti_serve.cluster.membership.pauses import PauseDetector, boottime
 from aoti_serve.weights.swap.session import MemberSession
-from aoti_serve.weights.swap.target import Report, Target, TargetRevision
+from aoti_serve.weights.swap.target import Report, Target
 
 logger = logging.getLogger("ray.serve")
 RETRY_S = 0.2
-GOODBYE_S = 2.0
-SYNC_TIMEOUT_S = 6.0  # the coordinator holds a question back for POLL_S, or answers at once
-LOST = (RayError, RayServeException, Superseded, Unavailable)  # there may be another coordinator by now
 
 
 class Participant(Protocol):
@@ -37,41 +27,70 @@ class Participant(Protocol):
     async def reconcile(self, target: Target) -> None:
         """Do what is missing. Raises only what must not go on: it then no longer counts as healthy."""
 
+    def withdraw(self, target: Target) -> None:
+        """This target has come while another one was being reconciled: stop what it no longer asks for."""
+
+    def route(self, addresses: tuple[Address, ...]) -> None:
+        """These are all replicas."""
+
+
+class Finder(Protocol):
+    """Knows the way to the newest coordinator; `CoordinatorFinder` asks Serve."""
+
+    @property
+    def member(self) -> str:
+        """The name of this process."""
+
+    def line(self, listener: Listens) -> Line:
+        """A new connection."""
+
+    def is_lost(self, error: Exception) -> bool:
+        """The error of a call to a coordinator that has gone: there may be another one by now."""
+
+
+class _Announcement:
+    """Says over every connection that this process is on its way, and hears nothing."""
+
+    def __init__(self, finder: Finder) -> None:
+        self._report = Report(finder.member, joining=True)
+        self.line = finder.line(self)
+
+    def connected(self) -> None:
+        self.line.tell(self._report)
+
+    def arrived(self, target: Target) -> bool:
+        return True
+
+    def routed(self, whole: bool, added: tuple[Address, ...], removed: tuple[str, ...]) -> None: ...
+
 
 @asynccontextmanager
-async def announce_loading(member: str, coordinator: DeploymentHandle[object]) -> AsyncIterator[None]:
+async def announce_loading(finder: Finder) -> AsyncIterator[None]:
     """While the block runs, every coordinator knows that this process is on its way, and answers nothing yet.
 
-    To load a package may take minutes, and one of which nothing is known is waited for, and then replaced.
+    To load a package may take minutes. A process of which nothing is known is waited for, and then replaced.
     """
-    announcing = asyncio.get_running_loop().create_task(_announce(member, coordinator))
+    task = asyncio.get_running_loop().create_task(_Announcement(finder).line.run())
     try:
         yield
     finally:
-        announcing.cancel()
-
-
-async def _announce(member: str, coordinator: DeploymentHandle[object]) -> None:
-    report, process, seen = Report(member, joining=True), ray.get_runtime_context().current_actor, None
-    while True:
-        with suppress(*LOST):
-            sync = over_grpc(coordinator).sync.remote(report, process, 0, seen)
-            target: Target = await result_of(sync, SYNC_TIMEOUT_S)
-            seen = TargetRevision(target.term, target.revision)
-        await asyncio.sleep(RETRY_S)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class Membership:
     """Runs in each replica and gateway, on its event loop."""
 
-    def __init__(self, participant: Participant, coordinator: DeploymentHandle[object]) -> None:
+    def __init__(self, participant: Participant, finder: Finder, clock: Callable[[], float] = boottime) -> None:
         self._participant = participant
-        self._coordinator = over_grpc(coordinator)
-        self._process = ray.get_runtime_context().current_actor
-        self._conversation = MemberSession()
-        self._asked = 0.0
-        self._lost = False
-        self._wakefulness = PauseDetector()
+        self._finder = finder
+        self._clock = clock
+        self._session = MemberSession()
+        self._line = finder.line(self)
+        self._news = asyncio.Event()
+        self.pauses = PauseDetector(self._news.set, clock)
+        self._new = False  # a connection over which nothing was reported yet
+        self._addresses: dict[str, Address] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def join(self) -> None:
@@ -80,15 +99,16 @@ class Membership:
         Awaited in a constructor, before Serve routes anything here: a newcomer answers with nothing older, and every
         swap from then on waits for it.
         """
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(work) for work in (self._line.run(), self.pauses.tick())]
         while True:
-            report = self._report()
-            target = await self._sync(report, None)
+            report, target = await self._line.ask(self._report)
             if not report.follows(target):
                 await self._reconcile(target)
-            elif self._conversation.joins():
+            elif self._session.join():
                 break
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._follow()), loop.create_task(self._wakefulness.tick())]
+        self._news.set()
+        self._tasks.append(loop.create_task(self._follow()))
 
     def check(self) -> None:
         """Raise what ended the following, if anything did: for Serve's health check."""
@@ -96,55 +116,71 @@ class Membership:
             if task.done():
                 task.result()
 
-    async def leave(self) -> None:
+    def close(self) -> None:
+        """Follow no longer, and end the connection."""
+        for task in self._tasks:
+            task.cancel()
+
+    def leave(self) -> None:
         """Say that this process is about to end in peace, if there is a coordinator to hear it."""
-        self._conversation.leaves()
-        sync = self._coordinator.sync.remote(self._report(), self._process, self._conversation.seen.term, None)
-        with suppress(*LOST):
-            await result_of(sync, GOODBYE_S)
+        self._session.leave()
+        self.tell()
+
+    def tell(self) -> None:
+        """Report what this process holds now."""
+        self._line.tell(self._report())
 
     async def current(self) -> None:
         """Return when what this member knows is no older than its last awakening; nearly always at once."""
-        await self._wakefulness.refreshed()
+        await self.pauses.refreshed()
+
+    def connected(self) -> None:
+        """There is a new connection: the coordinator may know nothing of this member."""
+        self._new = True
+        self._news.set()
+
+    def arrived(self, target: Target) -> bool:
+        """A target has come over the line."""
+        heeded = self._session.take(target)
+        if heeded:
+            self._participant.withdraw(target)
+            self._news.set()
+        return heeded
+
+    def routed(self, whole: bool, added: tuple[Address, ...], removed: tuple[str, ...]) -> None:
+        """Replicas have come and gone. Of those that a new coordinator does not know yet the links stay."""
+        if whole:
+            self._addresses.clear()
+        for member in removed:
+            self._addresses.pop(member, None)
+        self._addresses |= {address.replica: address for address in added}
+        self._participant.route(tuple(self._addresses.values()))
 
     async def _follow(self) -> None:
+        """One target after the other; over a new connection, and after a pause, by a question."""
         while True:
-            seen = self._conversation.seen if self._wakefulness.fresh else None
-            if await self._reconcile(await self._sync(self._report(), seen)):
-                self._wakefulness.learnt(self._asked)
+            await self._news.wait()
+            self._news.clear()
+            asked, new, self._new = self._clock(), self._new or not self.pauses.fresh, False
+            target = (await self._line.ask(self._report))[1] if new else self._session.newest
+            if target is not None and await self._reconcile(target):
+                self.tell()
+                if new:
+                    self.pauses.learn(asked)
 
     async def _reconcile(self, target: Target) -> bool:
-        """Whether it was done; if not, the coordinator that has the bytes is gone."""
+        """Returns whether it was done; if not, the coordinator that has the bytes is gone."""
         try:
             await self._participant.reconcile(target)
-        except LOST as error:
-            if isinstance(error, RayTaskError):
-                raise  # a failure over there that is none of ours to wait out
-            await self._wait(error)  # the next one has them, too
+        except Exception as error:
+            if not self._finder.is_lost(error):
+                raise
+            logger.warning(f"the coordinator that has the bytes is gone, trying until there is another: {error!r}")
+            await asyncio.sleep(RETRY_S)
+            self._news.set()  # the next coordinator has them, too
             return False
-        self._conversation.followed(target, self._participant.report())
+        self._session.follow(target, self._participant.report())
         return True
 
-    async def _sync(self, report: Report, seen: TargetRevision | None) -> Target:
-        """The target of the newest coordinator there is; an older one that still runs is not listened to."""
-        while True:
-            self._asked = time.monotonic()
-            try:
-                sync = self._coordinator.sync.remote(report, self._process, self._conversation.seen.term, seen)
-                target: Target = await result_of(sync, SYNC_TIMEOUT_S)
-            except LOST as error:
-                await self._wait(error)
-            else:
-                self._lost = False
-                if self._conversation.heeds(target):
-                    return target
-                await asyncio.sleep(RETRY_S)
-
-    async def _wait(self, error: Exception) -> None:
-        if not self._lost:
-            logger.warning(f"nothing from the coordinator, trying until there is: {error!r}")
-        self._lost = True
-        await asyncio.sleep(RETRY_S)
-
     def _report(self) -> Report:
-        return self._conversation.report(self._participant.report())
+        return self._session.report(self._participant.report())

@@ -1,47 +1,56 @@
-"""Whether this process was stopped for a while: what it knows of the others may be history then."""
+"""Notices that this process was stopped for a while: what it knows of the others may be history then."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 PAUSE_TICK_S = 0.25
 STOPPED_S = 1.5  # seconds between two ticks after which a process was not only busy
 
 
-class PauseDetector:
-    """A clock that notices its own gaps. Runs in a member's event loop."""
+def boottime() -> float:
+    """Seconds that go on while the machine is suspended, where those of `time.monotonic` stand still."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
-    def __init__(self) -> None:
-        self.woke = self._ticked = time.monotonic()
+
+class PauseDetector:
+    """Notices gaps of `clock`, and calls `wake` at each. Runs in a member's event loop."""
+
+    def __init__(self, wake: Callable[[], None], clock: Callable[[], float] = boottime) -> None:
+        self._wake = wake
+        self._clock = clock
+        self.woke = self._ticked = clock()
         self._fresh = asyncio.Event()
 
     async def tick(self) -> None:
         """For ever; as a task."""
         while True:
-            self._look()
+            self.look()
             await asyncio.sleep(PAUSE_TICK_S)
 
-    def learnt(self, asked: float) -> None:
-        """News has come, to a question that was put at `asked`, in seconds of time.monotonic()."""
-        self._look()
+    def learn(self, asked: float) -> None:
+        """What stands was learnt, by a question that was put at `asked`, in seconds of the clock."""
+        self.look()
         if asked >= self.woke:
             self._fresh.set()
 
     @property
     def fresh(self) -> bool:
-        """Whether there was news since it last woke up."""
-        self._look()
+        """This process has learnt what stands since it last woke up."""
+        self.look()
         return self._fresh.is_set()
 
     async def refreshed(self) -> None:
         """Return at once, but for a process that has just woken up: then, when it knows what stands."""
-        self._look()
+        self.look()
         await self._fresh.wait()
 
-    def _look(self) -> None:
-        now = time.monotonic()
+    def look(self) -> None:
+        now = self._clock()
         if now - self._ticked > STOPPED_S:
             self.woke = now
             self._fresh.clear()
+            self._wake()
         self._ticked = now

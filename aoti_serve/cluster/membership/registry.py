@@ -1,117 +1,237 @@
-"""The member table at work: reports come in by calls, and whoever waits for a change is woken."""
+"""The rules of membership and swaps at work: members' words go in, and what is ordered is carried out."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 
-from aoti_serve.weights.swap.members import POLL_S, TICK_S, MemberTable, TimeAllowance
-from aoti_serve.weights.swap.target import Report, Staging, Target, TargetRevision
-from aoti_serve.weights.version import Committed
+from aoti_serve.address import Address
+from aoti_serve.cluster.membership.live_actors import LiveActors
+from aoti_serve.cluster.membership.wire import report_of, route_bytes, target_bytes
+from aoti_serve.errors import Superseded
+from aoti_serve.link.control import ControlEnd, ControlServer
+from aoti_serve.link.frames import Kind
+from aoti_serve.weights.swap.coordination import Coordination
+from aoti_serve.weights.swap.members import MemberTable
+from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Route
+from aoti_serve.weights.swap.story import StoryEvent
+from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
+from aoti_serve.weights.swap.target import Report
+from aoti_serve.weights.swap.timeouts import BEAT_S, TICK_S
+from aoti_serve.weights.version import Committed, Version
 
-
-async def _always_newest() -> None: ...
+logger = logging.getLogger("ray.serve")
+SILENT_S = 4 * BEAT_S
+LONGEST_LOOK_S = 4.0  # between two looks at the cluster's books, while members are away
+Store = Callable[[Version], Awaitable[Committed]]
 
 
 class Registry:
-    """The `Members` of a swap. Runs in the coordinator's event loop. `revision` counts changes of any kind."""
+    """Runs in the coordinator's event loop, as the handler of its members' connections.
+
+    `check_term` raises Superseded once a newer coordinator has followed. `revision` counts changes of any kind.
+    """
 
     def __init__(
-        self, term: int, committed: Committed, check_term: Callable[[], Awaitable[None]] = _always_newest
+        self,
+        term: int,
+        committed: Committed,
+        deadlines: SwapDeadlines,
+        live: LiveActors,
+        check_term: Callable[[], Awaitable[None]],
     ) -> None:
-        self.table = MemberTable(term, committed)
+        self.rules = Coordination(term, committed, deadlines, time.monotonic)
         self.revision = 0
-        self._last_heard = time.monotonic()
+        self._live = live
         self._check_term = check_term
-        self._processes: dict[str, ActorHandle[Any]] = {}
-        self._changed = asyncio.Condition()
-        self._notices: set[asyncio.Task[None]] = set()
+        self._server = ControlServer(self)
+        self._ends: dict[str, ControlEnd] = {}
+        self._gateways: set[ControlEnd] = set()
+        self._tcp: tuple[str, int] | None = None
+        self._opening = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._work: set[asyncio.Task[None]] = set()
+        self._store: Store | None = None
+        self._over: asyncio.Event = asyncio.Event()
+        self._newest: asyncio.Task[None] | None = None
+        self._looks = self._look_in = 0.0
 
     @property
-    def target(self) -> Target:
-        return self.table.target
+    def table(self) -> MemberTable:
+        return self.rules.table
 
-    @property
-    def reports(self) -> list[Report]:
-        return self.table.reports
+    async def open(self) -> None:
+        """Listen for members, and look for those that the cluster knows already."""
+        await self._server.open()
+        self.rules.expect(await asyncio.to_thread(self._live.alive))
 
-    def expect(self, processes: Mapping[str, ActorHandle[Any]]) -> None:
-        """Count these as members of which nothing is known yet: they may answer already."""
-        self._processes = {**processes, **self._processes}
-        self.table.expect(processes)
+    async def address(self, node: str, host: str, asking: str) -> Address:
+        """Where this listens on `node`, whose address is `host`, for a member on the node `asking`."""
+        async with self._opening:
+            if asking != node and self._tcp is None:
+                self._tcp = host, await self._server.open_to_nodes(host)
+        return Address("coordinator", node, self._server.path, 0, self._server.key, self._tcp)
 
-    async def sync(self, report: Report, process: ActorHandle[Any], seen: TargetRevision | None) -> Target:
-        """Take a member's report; answer the target once it is newer than what it has `seen`, or after a while."""
-        self._last_heard = time.monotonic()
-        self._processes[report.member] = process
-        if self.table.hear(report):
-            await self.touch()
-        if not self.table.has_news(seen):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S), self._changed:
-                    await self._changed.wait_for(lambda: self.table.has_news(seen))
-        return self.target
+    async def run(self) -> None:
+        """Let the rules look at the clock; for ever, as a task."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            await self._look_for_the_dead()
+            self.rules.tick()
+            self._carry_out()
 
-    def publish(
-        self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
-    ) -> TargetRevision:
-        published = self.table.publish(staging=staging, committed=committed, settled=settled)
-        self._notify_soon()
-        return published
+    def begin(self, version: Version, store: Store, *, without_replicas: bool = False) -> Swap:
+        """Start a swap. `store` makes the version the committed one."""
+        self._store, self._over = store, asyncio.Event()
+        swap = self.rules.begin(version, without_replicas=without_replicas)
+        self._carry_out()
+        return swap
 
-    def settle(self) -> None:
-        """See `MemberTable.settle`."""
-        if self.table.settle():
-            self._notify_soon()
+    async def finish(self) -> None:
+        """Wait until the swap that has begun has ended."""
+        await self._over.wait()
+        self.rules.finish()
 
-    async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
-        """Wait until the reports are `enough`, for as long as the `TimeAllowance` of `timeout` seconds lasts."""
-        allowance = TimeAllowance(timeout)
-        while allowance.left > 0 and not enough(self.reports):
-            started = time.monotonic()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(allowance.left, TICK_S)), self._changed:
-                    await self._changed.wait_for(lambda: enough(self.reports))
-            now = time.monotonic()
-            allowance.spend(now - started, now - self._last_heard)
-        return self.reports
+    def story(self) -> tuple[StoryEvent, ...]:
+        """With times in UTC."""
+        shift = time.time() - time.monotonic()
+        return tuple(event.model_copy(update={"at": round(event.at + shift, 3)}) for event in self.rules.story.events())
 
-    async def expel(self, members: Iterable[str]) -> None:
-        """Raises Superseded instead if another coordinator has followed this one: then they are not ours to end."""
-        await self._check_term()
-        expelled = list(members)
-        for member in expelled:
-            if process := self._processes.pop(member, None):
-                ray.kill(process)
-        self.table.remove(expelled)
-        await self.touch()
-
-    async def keep(self, alive: set[str], known: set[str]) -> None:
-        """Forget those of the `known` that are no longer alive."""
-        for member in known - alive:
-            self._processes.pop(member, None)
-        if self.table.keep(alive, known):
-            await self.touch()
-
-    async def changed(self, timeout: float) -> None:
-        """Wait for any change, of a report, of the target or of a swap's progress."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout), self._changed:
-                await self._changed.wait()
-
-    async def touch(self) -> None:
+    def touch(self) -> None:
         """Wake all that wait for a change."""
         self.revision += 1
-        async with self._changed:
-            self._changed.notify_all()
+        self._changed.set()
+        self._changed = asyncio.Event()
 
-    def _notify_soon(self) -> None:
-        notice = asyncio.get_running_loop().create_task(self.touch())
-        self._notices.add(notice)
-        notice.add_done_callback(self._notices.discard)
+    async def changed(self, seconds: float) -> None:
+        """Wait for any change, of a report, of the target or of a swap's progress; no longer than so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+
+    def opened(self, end: ControlEnd) -> None:
+        end.heard = time.monotonic()
+        self._ends[end.name] = end
+        self.rules.connect(end.name)
+        end.answer(0, Kind.TARGET, target_bytes(self.table.target))
+
+    def reported(self, end: ControlEnd, call: int, report: memoryview) -> None:
+        self._hear(end, report_of(report))
+        if call:
+            self._start(self._answer(end, call))
+
+    def beaten(self, end: ControlEnd) -> None:
+        end.heard = time.monotonic()
+        self.rules.beat()
+
+    def ended(self, end: ControlEnd) -> None:
+        self._gateways.discard(end)
+        if self._ends.get(end.name) is end:
+            del self._ends[end.name]
+            self._look_in = 0.0
+            self.rules.disconnect(end.name)
+            self._carry_out()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _hear(self, end: ControlEnd, report: Report) -> None:
+        end.heard = time.monotonic()
+        if report.runners == 0 and not report.joining and end not in self._gateways:
+            self._gateways.add(end)
+            end.answer(0, Kind.ROUTE, route_bytes(True, self.table.addresses.values()))
+        if self.rules.hear(report):
+            self.touch()
+        self._carry_out()
+
+    async def _answer(self, end: ControlEnd, call: int) -> None:
+        """Only while no newer coordinator has followed; one look into the store serves all that ask meanwhile."""
+        if self._newest is None or self._newest.done():
+            self._newest = asyncio.get_running_loop().create_task(self._is_newest())
+        try:
+            await asyncio.shield(self._newest)
+        except Superseded as error:
+            end.abort(error)
+        else:
+            end.answer(call, Kind.TARGET, target_bytes(self.table.target))
+
+    async def _is_newest(self) -> None:
+        await asyncio.sleep(0)  # questions that have arrived together are asked once
+        await self._check_term()
+
+    def _carry_out(self) -> None:
+        orders = self.rules.orders()
+        for order in orders:
+            self._do(order)
+        if orders:
+            self.touch()
+        if self.rules.swap is not None and self.rules.swap.ended:
+            self._over.set()
+
+    def _do(self, order: Order) -> None:
+        match order:
+            case Publish(target):
+                self._server.send_to(self._ends.values(), Kind.TARGET, target_bytes(target))
+            case Route(added, removed):
+                self._server.send_to(self._gateways, Kind.ROUTE, route_bytes(False, added, removed))
+            case Commit(version):
+                self._start(self._commit(version))
+            case Expel(members):
+                self._start(self._expel(members))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _commit(self, version: Version) -> None:
+        assert self._store is not None
+        try:
+            committed = await self._store(version)
+        except BaseException as error:
+            self.rules.refused(error)
+        else:
+            self.rules.stored(committed)
+        self._carry_out()
+
+    async def _expel(self, members: tuple[str, ...]) -> None:
+        try:
+            await self._check_term()
+            for process in (await asyncio.to_thread(self._live.processes, members)).values():
+                ray.kill(process)
+            self.rules.killed(members)
+        except Superseded as error:
+            self.rules.superseded(error)
+        except Exception as error:  # the control store is away: they are behind still, and expelled once more
+            logger.warning(f"{', '.join(members)} cannot be ended now: {error!r}")
+        self._carry_out()
+
+    async def _look_for_the_dead(self) -> None:
+        """While members are away: at once, then less and less often."""
+        self._looks += TICK_S
+        suspects = self.rules.suspects | self._silent()
+        if not suspects or self._looks < self._look_in:
+            return
+        self._looks, self._look_in = 0.0, min(max(2 * self._look_in, TICK_S), LONGEST_LOOK_S)
+        try:
+            alive, unreachable = await asyncio.to_thread(self._ask_the_cluster, suspects)
+        except Exception as error:  # the control store is away: members that were alive still count
+            logger.warning(f"the cluster's books cannot be read now: {error!r}")
+        else:
+            self.rules.keep(alive, suspects & (self.rules.suspects | self._silent()), unreachable)
+            self._carry_out()
+
+    def _ask_the_cluster(self, suspects: set[str]) -> tuple[set[str], set[str]]:
+        alive = self._live.alive()
+        return alive, self._live.unreachable(suspects - alive) if suspects - alive else set()
+
+    def _silent(self) -> set[str]:
+        """Connected, and not heard of: stopped, cut off, or on a machine that has lost its power."""
+        oldest = time.monotonic() - SILENT_S
+        return {name for name, end in self._ends.items() if end.heard < oldest}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import pickle
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +16,11 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
+from aoti_serve.cluster.membership.finder import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership, announce_loading
 from aoti_serve.cluster.replica.buffers import ReplicaBuffers
 from aoti_serve.cluster.scaling import METRIC, Loads
-from aoti_serve.errors import ContainerClosed, DeadlineExceeded, ReplicaBehind, RuntimeFailed
+from aoti_serve.errors import ContainerClosed, DeadlineExceeded, ReplicaBehind
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.server import LinkServer
 from aoti_serve.model.package import Package
@@ -81,7 +81,7 @@ class Replica:
             settled=self._settled,
             staged=follower.staged,
             failed=follower.failed,
-            error=_portable(follower.error),
+            error=follower.error,
             receipt=self._receipt,
         )
 
@@ -94,6 +94,13 @@ class Replica:
         self._receipt = self._buffers.signed(self._follower.epoch)
         self._moved.set()
         self._moved = asyncio.Event()
+
+    def withdraw(self, target: Target) -> None:
+        """Stop staging what the target no longer asks for."""
+        self._follower.withdraw(target)
+
+    def route(self, addresses: tuple[Address, ...]) -> None:
+        """A replica asks no other replica."""
 
     def _address(self) -> Address:
         link, runners = self._link, self._container.num_runners
@@ -142,12 +149,13 @@ class ReplicaActor:
     ) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         member = serve.get_replica_context().replica_id.unique_id
-        async with announce_loading(member, coordinator):
-            buffers = await ReplicaBuffers.load(package, num_runners, keeps_previous, member, coordinator)
         node, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+        finder = CoordinatorFinder(coordinator, member, node)
+        async with announce_loading(finder):
+            buffers = await ReplicaBuffers.load(package, num_runners, keeps_previous, member, coordinator)
         self._replica = Replica(model, member, node, host, buffers)
         await self._replica.listen()
-        self._membership = Membership(self._replica, coordinator)
+        self._membership = Membership(self._replica, finder)
         await self._membership.join()
         gc.freeze()  # what is here stays: a full collection need not look at it, and hold up every answer
 
@@ -162,17 +170,8 @@ class ReplicaActor:
 
     async def __del__(self) -> None:
         """Serve awaits it when it ends this replica in peace."""
-        await self._membership.leave()
+        self._membership.leave()
         await self._replica.leave()
-
-
-def _portable(error: BaseException | None) -> BaseException | None:
-    """The error, or its words if Ray could not carry it to the coordinator."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever its class makes of being pickled
-        return RuntimeFailed(call="stage", detail=repr(error))
-    return error
 
 
 def _to_torch(array: NDArray[Any], spec: TensorSpec) -> torch.Tensor:

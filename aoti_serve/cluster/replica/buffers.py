@@ -70,6 +70,9 @@ class ReplicaBuffers:
         """Answer with a version that is here."""
         self._committed_in = await self._timed(lambda: self._flip_to(version.number))
 
+    def cancel_stage(self) -> None:
+        """See `ChunkReader`."""
+
     async def abort(self) -> None:
         await self._timed(self.container.abort)
 

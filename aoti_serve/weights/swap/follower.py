@@ -17,6 +17,9 @@ class TwoBuffers(Protocol):
     async def activate(self, version: Version) -> None:
         """Answer with `version`, which was staged; do nothing if it answers already."""
 
+    def cancel_stage(self) -> None:
+        """Have the stage that is under way end soon, with an error; do nothing if none is."""
+
     async def abort(self) -> None:
         """Throw away what is staged; do nothing if nothing is."""
 
@@ -33,6 +36,7 @@ class Follower:
         self.staged: str | None = None
         self.failed: str | None = None
         self.error: BaseException | None = None
+        self.staging: str | None = None  # the swap that is being staged
         self._left = False  # whether something may be staged, of whichever swap
 
     async def follow(self, target: Target) -> None:
@@ -51,15 +55,22 @@ class Follower:
         elif staging.swap not in (self.staged, self.failed):
             await self._stage(staging.swap, staging.version)
 
+    def withdraw(self, target: Target) -> None:
+        """This target has come meanwhile: stop staging what it no longer asks for."""
+        if self.staging is not None and (target.staging is None or target.staging.swap != self.staging):
+            self._buffers.cancel_stage()
+
     async def _stage(self, swap: str, version: Version) -> None:
         self.staged = self.failed = self.error = None
-        self._left = True
+        self._left, self.staging = True, swap
         try:
             await self._buffers.stage(version)
         except Exception as error:  # whatever it is, the coordinator must hear it, and the old version goes on
             self.failed, self.error = swap, error
         else:
             self.staged = swap
+        finally:
+            self.staging = None
 
     async def _unstage(self) -> None:
         self.staged = self.failed = self.error = None

@@ -1,65 +1,76 @@
-"""The members of one model's cluster, and the target that they follow: the coordinator's books, without Ray.
-
-Events go in: a report arrives, a process has ended, a target is published, time passes. What follows from them comes
-out. There is no clock and no call in here; `aoti_serve.cluster.membership` has both.
-"""
+"""The members of one model's cluster and the target that they follow: the coordinator's books."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+from aoti_serve.address import Address
 from aoti_serve.weights.swap.target import Report, Staging, Target, TargetRevision
 from aoti_serve.weights.version import Committed
 
-POLL_S = 2.0  # a member is answered after so long, whether there is news or not
-TICK_S = 0.5
-UNHEARD = -1  # the turn of a report that nobody has made
-UNHEARD_S = 15.0  # a member may still wait for an answer of the coordinator before this one
+UNHEARD = -1  # the turn of a report that a member has not made
+# An expelled process that was not seen to end counts as ended after so long. Ray's node kills it within 5 s of hearing;
+# a node that cannot hear ends itself and its processes after 60 s (gcs_rpc_server_reconnect_timeout_s).
+ENDED_S = 120.0
 
 
 class MemberTable:
-    """Every member's last report. Used in the coordinator's event loop.
+    """Every member's last report, and the sets that follow from it. A report costs the same, however many there are.
 
     A member is in from the start of the coordinator, or from its first report, until the cluster says that its process
-    has ended; so the table never misses a replica that could still answer. `heard` has those that have reported to this
-    coordinator.
+    has ended; so the table never misses a replica that could still answer.
+
+    `heard` have reported to this coordinator, `away` have no connection to it, `behind` answer and do not hold what is
+    committed, `ending` were expelled and are not known to have ended. `rerouted` are those whose address has changed.
     """
 
     def __init__(self, term: int, committed: Committed) -> None:
         self.target = Target(term=term, revision=1, committed=committed)
         self.heard: set[str] = set()
+        self.away: set[str] = set()
+        self.behind: set[str] = set()
+        self.ending: dict[str, float] = {}
+        self.addresses: dict[str, Address] = {}
+        self.rerouted: set[str] = set()
+        self._killed: set[str] = set()
         self._reports: dict[str, Report] = {}
+        self._nodes: Counter[str] = Counter()
 
     @property
     def reports(self) -> list[Report]:
         return list(self._reports.values())
 
-    @property
-    def behind(self) -> set[str]:
-        """The members that answer, and do not hold what is committed."""
-        return {
-            report.member for report in self.reports if not report.joining and not report.holds(self.target.committed)
-        }
+    def report_of(self, member: str) -> Report | None:
+        return self._reports.get(member)
 
     def expect(self, members: Iterable[str]) -> None:
         """Count these as members of which nothing is known yet: they may answer already."""
         for member in members:
-            self._reports.setdefault(member, Report(member, turn=UNHEARD))
+            if member not in self._reports:
+                self.away.add(member)
+                self._put(Report(member, turn=UNHEARD))
+
+    def connect(self, member: str) -> None:
+        self.away.discard(member)
+
+    def disconnect(self, member: str) -> None:
+        """Its connection has ended. If its process was killed before, that is its end."""
+        if member in self._reports:
+            self.away.add(member)
+        if member in self._killed:
+            self._end(member)
 
     def hear(self, report: Report) -> bool:
-        """Take a report, unless a later one of this member has come; whether it says anything new."""
+        """Take a report, unless a later one of this member has come; returns whether it says anything new."""
         before = self._reports.get(report.member)
         if before is not None and report.turn <= before.turn:
             return False
-        self._reports[report.member] = report
         self.heard.add(report.member)
-        self._locate()
+        self._end(report.member)  # expelled, but the word has not reached it: a member again
+        self._put(report)
         return before is None or replace(before, turn=report.turn) != report
-
-    def has_news(self, seen: TargetRevision | None) -> bool:
-        """Whether a member that has seen this target is to be answered now."""
-        return seen is None or seen.term != self.target.term or seen.revision < self.target.revision
 
     def publish(
         self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
@@ -71,78 +82,91 @@ class MemberTable:
             committed=committed or before.committed,
             settled=before.settled if settled is None else settled,
         )
-        return TargetRevision(self.target.term, self.target.revision)
+        if committed is not None:
+            self.behind = {report.member for report in self._reports.values() if self._is_behind(report)}
+        return self.target.at
 
     def settle(self) -> bool:
-        """Between swaps: if every member holds what is committed, let nothing older out; whether that is new."""
+        """Between swaps: let nothing older out once all members hold what is committed; returns whether that is new."""
         target = self.target
         if self.behind or target.settled >= target.committed.epoch:
             return False
         self.publish(staging=target.staging, settled=target.committed.epoch)
         return True
 
-    def remove(self, members: Iterable[str]) -> bool:
-        """Forget these; whether one of them was there."""
-        found = [member for member in members if self._reports.pop(member, None) is not None]
-        if found:
-            self._locate()
-        return bool(found)
+    def remove(self, member: str) -> bool:
+        """Forget one whose process has ended; returns whether it was there."""
+        report = self._reports.pop(member, None)
+        self.heard.discard(member)
+        self.away.discard(member)
+        self.behind.discard(member)
+        self._route(member, None)
+        if report is not None:
+            self._count(report.node, -1)
+        return report is not None
 
-    def keep(self, alive: set[str], known: set[str]) -> bool:
-        """Forget those of the `known` that are no longer `alive`; whether there were any."""
-        dead = known - alive
-        self.heard -= dead
-        return self.remove(dead)
+    def lose(self, member: str, now: float, *, unreachable: bool) -> bool:
+        """Its process has ended, says the cluster; returns whether it was there.
 
-    def _locate(self) -> None:
-        """Let gateways know where replicas answer, and replicas whether gateways are on other nodes."""
-        reports = self.reports
-        addresses = tuple(report.address for report in reports if report.address and not report.joining)
-        spread = len({report.node for report in reports if report.node}) > 1
-        if (addresses, spread) != (self.target.addresses, self.target.spread):
-            self._retarget(addresses=addresses, spread=spread)
+        Of a node that it cannot reach the cluster only believes that. Then the end is certain if there was a connection
+        to the process, and that has ended as well.
+        """
+        certain = not unreachable or (member in self.heard and member in self.away)
+        found = self.remove(member)
+        if found and not certain:
+            self.ending[member] = now
+            self._killed.add(member)
+        return found
+
+    def expel(self, members: Iterable[str], now: float) -> None:
+        """These are no members any more; whether they have ended is not known yet."""
+        for member in members:
+            self.remove(member)
+            self.ending[member] = now
+
+    def killed(self, members: Iterable[str]) -> None:
+        """Ray was told to end these: from now on the end of a connection is the end of its process."""
+        self._killed.update(member for member in members if member in self.ending)
+
+    def expire(self, now: float) -> None:
+        """Count those as ended that were expelled long ago."""
+        for member in [member for member, since in self.ending.items() if now - since >= ENDED_S]:
+            self._end(member)
+
+    def _end(self, member: str) -> None:
+        self.ending.pop(member, None)
+        self._killed.discard(member)
+
+    def _put(self, report: Report) -> None:
+        before = self._reports.get(report.member)
+        self._reports[report.member] = report
+        (self.behind.add if self._is_behind(report) else self.behind.discard)(report.member)
+        if before is None or before.node != report.node:
+            self._count(before.node if before else "", -1)
+            self._count(report.node, 1)
+        self._route(report.member, None if report.joining else report.address)
+
+    def _route(self, member: str, address: Address | None) -> None:
+        if self.addresses.get(member) == address:
+            return
+        self.rerouted.add(member)
+        if address is None:
+            del self.addresses[member]
+        else:
+            self.addresses[member] = address
+
+    def _is_behind(self, report: Report) -> bool:
+        return not report.joining and not report.holds(self.target.committed)
+
+    def _count(self, node: str, change: int) -> None:
+        """Replicas listen for gateways on other nodes only while there are any."""
+        if not node:
+            return
+        self._nodes[node] += change
+        if not self._nodes[node]:
+            del self._nodes[node]
+        if (len(self._nodes) > 1) != self.target.spread:
+            self._retarget(spread=not self.target.spread)
 
     def _retarget(self, **changes: object) -> None:
         self.target = replace(self.target, revision=self.target.revision + 1, **changes)  # type: ignore[arg-type]
-
-
-class TimeAllowance:
-    """What is left of the time that members have together.
-
-    Time in which this process was stopped does not count, nor time in which no member at all was heard: then it may be
-    this coordinator that is cut off. Serve takes one out of its routes while its last swap is still under way.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.left = seconds
-
-    def spend(self, seconds: float, silence: float) -> None:
-        """So many seconds have passed; the last report came `silence` seconds ago."""
-        if silence < POLL_S + TICK_S:
-            self.left -= min(seconds, 2 * TICK_S)
-
-
-class LagDetector:
-    """Finds members that stay behind for longer than `patience` seconds, by looks that are `period` seconds apart.
-
-    Looks are counted, not seconds, in which this process may be stopped. A coordinator that has heard of no member at
-    all finds nobody: it may be itself that is cut off.
-    """
-
-    def __init__(self, patience: float, period: float) -> None:
-        self._patience = patience
-        self._period = period
-        self._looks: dict[str, int] = {}
-
-    def look(self, table: MemberTable) -> list[str]:
-        """Those that are to be replaced now."""
-        self._looks = {member: self._looks.get(member, 0) + 1 for member in table.behind}
-        late = [member for member, looks in self._looks.items() if looks * self._period > self._limit(member, table)]
-        return late if table.heard else []
-
-    def forgive(self) -> None:
-        """A swap is under way, and has deadlines of its own."""
-        self._looks.clear()
-
-    def _limit(self, member: str, table: MemberTable) -> float:
-        return self._patience if member in table.heard else max(self._patience, UNHEARD_S)

@@ -1,18 +1,22 @@
-"""A member's side of the talk with its coordinators: what it says with each report, and whom it listens to. No Ray."""
+"""A member's side of the talk with its coordinators: what each report says, and which targets count."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from aoti_serve.errors import RuntimeFailed
-from aoti_serve.weights.swap.target import Report, Target, TargetRevision
+from aoti_serve.weights.swap.target import NOTHING_FOLLOWED, Report, Target
 
 
 class MemberSession:
-    """One per member. Until it has joined, the member answers no request, and no swap waits for it."""
+    """One per member. Until it has joined, the member answers no request, and no swap waits for it.
+
+    `newest` is the newest target that has arrived, `followed` the last one that the member has done all it could for.
+    """
 
     def __init__(self) -> None:
-        self.seen = TargetRevision()
+        self.newest: Target | None = None
+        self.followed = NOTHING_FOLLOWED
         self._joining = True
         self._leaving = False
         self._turn = 0
@@ -20,26 +24,33 @@ class MemberSession:
     def report(self, held: Report) -> Report:
         """What the member holds, as its next report."""
         self._turn += 1
-        return replace(held, turn=self._turn, joining=self._joining, leaving=self._leaving, followed=self.seen)
+        return replace(held, turn=self._turn, joining=self._joining, leaving=self._leaving, followed=self.followed)
 
-    def heeds(self, target: Target) -> bool:
-        """Whether it comes from the newest coordinator; an older one that still runs is not listened to."""
-        return target.term >= self.seen.term
+    def take(self, target: Target) -> bool:
+        """A target has arrived; returns whether it comes from the newest coordinator known.
 
-    def joins(self) -> bool:
-        """Its last report follows the target that was the answer to it; whether it is a member now.
+        An older one that still runs is not listened to. A target that was overtaken on the way changes nothing.
+        """
+        if self.newest is not None and target.term < self.newest.term:
+            return False
+        if self.newest is None or target.at > self.newest.at:
+            self.newest = target
+        return True
+
+    def join(self) -> bool:
+        """Its last report follows the target that was the answer to it; returns whether it is a member now.
 
         The first time it only says so with the next report: what is the answer to that is no longer behind its back.
         """
         joined, self._joining = not self._joining, False
         return joined
 
-    def leaves(self) -> None:
+    def leave(self) -> None:
         """From the next report on it says that it is about to end, in peace."""
         self._leaving = True
 
-    def followed(self, target: Target, held: Report) -> None:
+    def follow(self, target: Target, held: Report) -> None:
         """All that could be done for the target is done. Raises RuntimeFailed if the member still does not hold it."""
-        self.seen = TargetRevision(target.term, target.revision)
+        self.followed = target.at
         if not held.holds(target.committed):
             raise RuntimeFailed(call="reconcile", detail=f"still not at {target.committed}")

@@ -1,47 +1,26 @@
-"""A swap as a pure state machine: stage everywhere, then commit everywhere; or nowhere.
-
-    publish(staging) ── all staged ──> commit point ──> publish(committed) ── all there ──> publish(settled) ──> done
-         └── one failed, ended, or late ──> publish(no staging) ── all freed ──> StageFailed, nothing has changed
-
-A replica that ends while it stages fails the swap: the weights may be what has ended it, and would end every one that
-starts with them. For the same reason at least one live replica must have staged what is committed.
-
-What members do with a target is in `follower`.
-"""
+"""One swap as a state machine: stage everywhere, then commit everywhere; or nowhere. `states` has its table."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, TypeVar
 from uuid import uuid4
 
-from aoti_serve.errors import StageFailed, Unavailable
+from aoti_serve.errors import AotiServeError, StageFailed, Unavailable
+from aoti_serve.weights.swap.members import MemberTable
+from aoti_serve.weights.swap.orders import Commit, Expel, Order
+from aoti_serve.weights.swap.states import ENDS, TRANSITIONS, Cause, State
+from aoti_serve.weights.swap.story import Story
+from aoti_serve.weights.swap.tally import Tally
 from aoti_serve.weights.swap.target import Report, Staging, TargetRevision
+from aoti_serve.weights.swap.timeouts import TimeAllowance
 from aoti_serve.weights.version import Committed, Version
-
-T = TypeVar("T")
-
-
-class SwapMembers(Protocol):
-    """The live members, as the swap sees them; cluster/membership/registry.py has the real ones."""
-
-    def publish(
-        self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
-    ) -> TargetRevision:
-        """Make this the target of all members, also of those that join later; keep what is None, but for `staging`."""
-
-    async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
-        """Wait until the live members' reports are `enough`, at most `timeout` seconds; the reports then."""
-
-    async def expel(self, members: list[str]) -> None:
-        """End the processes of members that cannot be brought to the committed version."""
 
 
 class Phase(StrEnum):
+    """What users see of the states."""
+
     CHECKING = "checking"
     STAGING = "staging"
     COMMITTING = "committing"
@@ -50,132 +29,205 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class SwapDeadlines:
-    """Seconds that all members together may take for a phase."""
+    """Seconds that all members together may take for a phase.
+
+    `confirm` is for the ends of those that were expelled: Ray's node kills a process that is stopped after 5 s.
+    """
 
     stage: float = 300.0
     abort: float = 30.0
     commit: float = 30.0
+    confirm: float = 10.0
 
 
 class Swap:
-    """One swap to `version`; `commit` makes it durable, and its return is the commit point.
+    """One swap to `version`. Events go in by its methods; `orders` come out.
 
-    Before that point a failure, a late member or a cancellation aborts everywhere; after it the swap only rolls
-    forward, and a cancellation is too late. Either way nothing of it is left to do when it ends: the next one may
-    begin. `entered` hears of each phase. `without_replicas` is for the way back from weights that let no replica live.
+    Before the commit point a failure, an end or a late member aborts everywhere; after it the swap only rolls forward.
+    Its end is one of three. SETTLED: every live member holds the new version, and none lets out anything older.
+    ABORTED: nothing has changed, `error` says why. UNSETTLED: `committed` stands, and somebody else completes it.
+
+    A replica that ends while it stages fails the swap: the weights may be what has ended it, and would end every one
+    that starts with them. For the same reason at least one live replica must have staged what is committed, unless the
+    swap is a way back `without_replicas`.
     """
 
     def __init__(
         self,
         version: Version,
-        members: SwapMembers,
-        commit: Callable[[], Awaitable[Committed]],
-        deadlines: SwapDeadlines | None = None,
-        entered: Callable[[Phase], None] = lambda phase: None,
+        table: MemberTable,
+        deadlines: SwapDeadlines,
+        story: Story,
+        clock: Callable[[], float],
         *,
         without_replicas: bool = False,
     ) -> None:
         self.id = uuid4().hex[:12]
         self.version = version
-        self._members = members
-        self._commit = commit
-        self._deadlines = deadlines or SwapDeadlines()
-        self._entered = entered
+        self.state = State.STAGING
+        self.error: BaseException | None = None
+        self.committed: Committed | None = None
+        self.orders: list[Order] = []
+        self.seconds: dict[Phase, float] = {}  # that each phase has taken
+        self._entered = clock()
+        self._table = table
+        self._deadlines = deadlines
+        self._story = story
+        self._clock = clock
         self._without_replicas = without_replicas
-        # The replicas that were there when it began, less those that have staged or say that they leave.
-        self._crew: set[str] | None = None
+        self._allowance = TimeAllowance(deadlines.stage)
+        table.publish(staging=Staging(self.id, version))
+        # The replicas that must not end: all that are here now, less those that have staged or say that they leave.
+        self._crew = {report.member for report in table.reports if report.runners and not report.joining}
+        self._tally = Tally(self._staged, table.reports)
+        story.tell(f"swap {self.id}: {self.state} version {version.number}")
+        self.look()
 
-    async def run(self) -> Committed:
-        """Returns when every live member holds the new version; raises StageFailed when none does."""
-        try:
-            await self._stage()
-            committed = await _uninterrupted(self._commit())
-        except BaseException:
-            await _uninterrupted(self._abort())
-            raise
-        self._entered(Phase.COMMITTING)
-        await _uninterrupted(roll_forward(committed, self._members, self._deadlines.commit))
-        return committed
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDS
 
-    async def _stage(self) -> None:
-        self._entered(Phase.STAGING)
-        self._members.publish(staging=Staging(self.id, self.version))
-        reports = await self._members.until(self._decided, self._deadlines.stage)
-        for replica, cause in self._problems(reports):
-            raise StageFailed(replica=replica, version=self.version.number, cause=cause)
-        if not self._without_replicas and not any(report.runners for report in _live(reports)):
-            detail = f"no live replica has staged version {self.version.number}: nothing has changed; try again"
-            raise Unavailable(detail=detail)
+    @property
+    def phase(self) -> Phase:
+        if self.state in (State.STAGING, State.STORING):
+            return Phase.STAGING
+        return Phase.ABORTING if self.state in (State.ABORTING, State.ABORTED) else Phase.COMMITTING
 
-    def _problems(self, reports: list[Report]) -> Iterator[tuple[str, BaseException | None]]:
-        """Who has not staged, and why. Those that failed first: of the others, some may only not have come to it."""
-        live = _live(reports)
-        yield from ((report.member, report.error) for report in live if self._failed(report))
-        ended = Unavailable(detail="its process has ended meanwhile")
-        yield from ((member, ended) for member in sorted(self._ended(reports)))
-        late = Unavailable(detail=f"no answer within {self._deadlines.stage:g} s")
-        yield from ((report.member, late) for report in live if not self._staged(report))
+    def hear(self, report: Report) -> None:
+        """A member's report has come into the table."""
+        self._tally.hear(report)
+        if self.state is State.STAGING:
+            self._watch(report)
+        self.look()
 
-    async def _abort(self) -> None:
-        self._entered(Phase.ABORTING)
-        aborted = self._members.publish(staging=None)
-        await self._members.until(
-            lambda reports: all(_freed(report, aborted) for report in reports), self._deadlines.abort
-        )
+    def gone(self, member: str) -> None:
+        """A member's process has ended, and it has left the table."""
+        self._tally.drop(member)
+        if self.state is State.STAGING and member in self._crew:
+            self._fail(member, Unavailable(detail="its process has ended meanwhile"))
+        self.look()
+
+    def stored(self, committed: Committed) -> None:
+        """The commit point is behind us."""
+        self.committed = committed
+        self._move(Cause.STORED)
+        self.look()
+
+    def refused(self, error: BaseException) -> None:
+        """The store has not committed it."""
+        self.error = error
+        self._move(Cause.REFUSED)
+        self.look()
+
+    def superseded(self, error: AotiServeError) -> None:
+        """Another coordinator has taken over; members are its to bring along."""
+        if Cause.SUPERSEDED in TRANSITIONS.get(self.state, {}):
+            self.error = error
+            self._move(Cause.SUPERSEDED)
+
+    def tick(self, seconds: float, silence: float) -> None:
+        """Time has passed; the last word of any member came `silence` seconds ago."""
+        if self.state not in ENDS and self.state is not State.STORING and self._allowance.spend(seconds, silence):
+            self._late()
+        self.look()
+
+    def look(self) -> None:
+        """Move on as long as a phase waits for nothing more."""
+        while (cause := self._next()) is not None:
+            self._move(cause)
+
+    def _watch(self, report: Report) -> None:
+        if self._staged(report) or report.leaving:
+            self._crew.discard(report.member)
+        if report.failed == self.id and not report.joining:
+            self._fail(report.member, report.error)
+
+    def _late(self) -> None:
+        match self.state:
+            case State.STAGING:
+                late = Unavailable(detail=f"no answer within {self._deadlines.stage:g} s")
+                self._fail(min(self._tally.waiting), late)
+            case State.FOLLOWING | State.SETTLING:
+                self._expel()
+            case State.CONFIRMING:
+                self._move(Cause.UNCONFIRMED)
+            case State.ABORTING:
+                self._move(Cause.ALL_FREED)
+
+    def _fail(self, member: str, cause: BaseException | None) -> None:
+        if self.state is State.STAGING:
+            story = tuple(map(str, self._story.events(50)))
+            self._abort(StageFailed(replica=member, version=self.version.number, cause=cause, story=story))
+
+    def _abort(self, error: BaseException) -> None:
+        self.error = error
+        self._move(Cause.FAILED)
+
+    def _expel(self) -> None:
+        late = tuple(sorted(self._tally.waiting))
+        self._table.expel(late, self._clock())
+        self.orders.append(Expel(late))
+        for member in late:
+            self._story.tell("expelled: late", member)
+            self._tally.drop(member)
+
+    def _next(self) -> Cause | None:
+        match self.state:
+            case State.STAGING if not self._tally.waiting and self._tried():
+                return Cause.ALL_STAGED
+            case State.FOLLOWING if not self._tally.waiting:
+                return Cause.ALL_FOLLOW
+            case State.SETTLING if not self._tally.waiting:
+                return Cause.ALL_FENCED
+            case State.CONFIRMING if not self._table.ending and not self._tally.waiting:
+                return Cause.ALL_ENDED
+            case State.ABORTING if not self._tally.waiting:
+                return Cause.ALL_FREED
+        return None
+
+    def _tried(self) -> bool:
+        """At least one live replica has staged it; else the swap aborts here."""
+        if self._without_replicas or any(self._live_replicas()):
+            return True
+        detail = f"no live replica has staged version {self.version.number}: nothing has changed; try again"
+        self._abort(Unavailable(detail=detail))
+        return False
+
+    def _live_replicas(self) -> Iterator[Report]:
+        return (report for report in self._table.reports if report.runners and not report.joining)
+
+    def _move(self, cause: Cause) -> None:
+        now, phase = self._clock(), self.phase
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._entered
+        self._entered = now
+        self.state = TRANSITIONS[self.state][cause]
+        self._story.tell(f"swap {self.id}: {self.state}, since {cause}")
+        match self.state:
+            case State.STORING:
+                self.orders.append(Commit(self.version))
+            case State.FOLLOWING:
+                assert self.committed is not None
+                committed = self.committed
+                self._table.publish(committed=committed)
+                self._wait_for(lambda report: report.holds(committed), self._deadlines.commit)
+            case State.SETTLING:
+                epoch = self._table.target.committed.epoch
+                self._table.publish(settled=epoch)
+                self._wait_for(lambda report: report.settled >= epoch, self._deadlines.commit)
+            case State.CONFIRMING:
+                self._allowance = TimeAllowance(self._deadlines.confirm)
+            case State.ABORTING:
+                aborted = self._table.publish(staging=None)
+                self._wait_for(lambda report: _freed(report, aborted), self._deadlines.abort)
+
+    def _wait_for(self, done: Callable[[Report], bool], seconds: float) -> None:
+        self._tally = Tally(done, self._table.reports)
+        self._allowance = TimeAllowance(seconds)
 
     def _staged(self, report: Report) -> bool:
         return report.staged == self.id
 
-    def _failed(self, report: Report) -> bool:
-        return report.failed == self.id
-
-    def _decided(self, reports: list[Report]) -> bool:
-        live = _live(reports)
-        ended = self._ended(reports)
-        return any(map(self._failed, live)) or bool(ended) or all(map(self._staged, live))
-
-    def _ended(self, reports: list[Report]) -> set[str]:
-        """The replicas that were there when it began, and have ended before they had staged, or had said goodbye."""
-        live = _live(reports)
-        if self._crew is None:
-            self._crew = {report.member for report in live if report.runners}
-        self._crew -= {report.member for report in live if self._staged(report) or report.leaving}
-        return self._crew - {report.member for report in reports}
-
-
-async def roll_forward(committed: Committed, members: SwapMembers, deadline: float) -> None:
-    """Bring every member to what is committed; expel those that do not get there within `deadline` seconds.
-
-    On return no member answers with anything older, and no gateway lets such an answer through, whoever gives it: a
-    replica that was stopped and expelled may wake up once more before it is dead.
-    """
-    members.publish(committed=committed)
-    await _all_or_expelled(members, lambda report: report.holds(committed), deadline)
-    members.publish(settled=committed.epoch)
-    await _all_or_expelled(members, lambda report: report.settled >= committed.epoch, deadline)
-
-
-async def _all_or_expelled(members: SwapMembers, done: Callable[[Report], bool], deadline: float) -> None:
-    reports = await members.until(lambda reports: all(map(done, _live(reports))), deadline)
-    behind = [report.member for report in _live(reports) if not done(report)]
-    if behind:
-        await members.expel(behind)
-
-
-def _live(reports: Iterable[Report]) -> list[Report]:
-    """Without those that answer nothing yet: they become ready only with what is committed then."""
-    return [report for report in reports if not report.joining]
-
 
 def _freed(report: Report, aborted: TargetRevision) -> bool:
-    """Whether it has let go of what it had staged, or was still staging when the swap was aborted."""
-    return report.joining or (report.followed >= aborted and report.staged is None)
-
-
-async def _uninterrupted(work: Awaitable[T]) -> T:
-    """The result of `work`, which is always done to its end. A cancellation that comes meanwhile is too late."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
-    return task.result()
+    """It has let go of what it had staged, or was still staging when the swap was aborted."""
+    return report.followed >= aborted and report.staged is None

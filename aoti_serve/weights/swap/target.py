@@ -1,8 +1,8 @@
-"""What everybody should hold, and what each says that it holds: the two messages between a coordinator and its members.
+"""The two messages between a coordinator and its members: what all should hold, and what each one holds.
 
-Nobody is told what to do. The coordinator publishes a `Target`; each member compares it with what it holds, does what
-is missing, and reports. So a lost reply, a repeated order, a newcomer and a member that comes back from the dead are
-one case: it sees the target and catches up.
+No member is told what to do. The coordinator publishes a `Target`; each member compares it with what it holds, does
+what is missing, and reports. So a lost message, a repeated one, a newcomer and a member that was stopped for an hour
+are one case: it sees the target and catches up.
 """
 
 from __future__ import annotations
@@ -38,6 +38,16 @@ class Receipt(Frozen):
     commit_milliseconds: float
 
 
+class TargetRevision(NamedTuple):
+    """Which target: those of later coordinators come after those of earlier ones."""
+
+    term: int = 0
+    revision: int = -1
+
+
+NOTHING_FOLLOWED = TargetRevision()
+
+
 @dataclass(frozen=True)
 class Staging:
     """The version that every replica should have staged, under the id of its swap."""
@@ -51,8 +61,8 @@ class Target:
     """What everybody should hold.
 
     `term` counts the coordinators that the store has had: what an earlier one says no longer counts. `revision` grows
-    with every change. No answer of an epoch before `settled` may leave a gateway any more. `addresses` are where
-    replicas answer; `spread` says that members are on several nodes.
+    with every change. No answer of an epoch before `settled` may leave a gateway any more. `spread` says that members
+    are on several nodes.
     """
 
     term: int
@@ -60,18 +70,11 @@ class Target:
     committed: Committed
     settled: int = NO_EPOCH
     staging: Staging | None = None
-    addresses: tuple[Address, ...] = ()
     spread: bool = False
 
-
-class TargetRevision(NamedTuple):
-    """The last target that a member has followed."""
-
-    term: int = 0
-    revision: int = -1
-
-
-UNSEEN = TargetRevision()
+    @property
+    def at(self) -> TargetRevision:
+        return TargetRevision(self.term, self.revision)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Report:
     node: str = ""
     address: Address | None = None
     turn: int = 0
-    followed: TargetRevision = UNSEEN
+    followed: TargetRevision = NOTHING_FOLLOWED
     runners: int = 0
     joining: bool = False
     leaving: bool = False

@@ -1,37 +1,52 @@
-"""A cluster in memory for the tests of the swap; `Swap`, `MemberTable`, `MemberSession` and `Follower` in it are real.
+"""A cluster in memory for the tests of the swap. All rules in it are the product's own.
 
-What carries and keeps is played: Ray by calls that lie about until they are delivered, memory by two slots that hold
-garbage while they are written, the store by a term and an epoch. Nothing moves unless a test says so, one small step
-at a time, so a test, or hypothesis, has the whole schedule in its hand. There is no clock: a deadline passes when the
-test lets it.
+Real are `Coordination` with its table, swap, timeouts and fence, and each member's `Membership`, `MemberSession`,
+`Follower` or `Fence`. What carries and keeps is played: a connection by two queues, memory by two slots that hold
+garbage while they are written, the store by a term and an epoch, Ray by a kill that is delivered or not. Nothing moves
+unless a test says so, one small step at a time, so a test, or hypothesis, has the whole schedule in its hand.
 
-A member's reports may arrive late, in any order, and more than once.
+What can go wrong: processes end, stop, hang, or are frozen together with their clocks; connections break and lose what
+is on the way; members are cut off, so that neither words nor kills reach them; reports arrive late and more than once;
+coordinators die, or go on beside their successors; stores refuse.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from aoti_serve.errors import StoreFailed, Superseded
+from aoti_serve.address import Address
+from aoti_serve.cluster.membership.line import Line, Listens
+from aoti_serve.cluster.membership.member import Membership
+from aoti_serve.errors import NotSettled, StoreFailed, Superseded
+from aoti_serve.weights.swap.coordination import Coordination
+from aoti_serve.weights.swap.fence import Fence
 from aoti_serve.weights.swap.follower import Follower
-from aoti_serve.weights.swap.members import UNHEARD_S, LagDetector, MemberTable
-from aoti_serve.weights.swap.session import MemberSession
-from aoti_serve.weights.swap.swap import Phase, Swap
-from aoti_serve.weights.swap.target import NO_EPOCH, Receipt, Report, Staging, Target, TargetRevision
+from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Route
+from aoti_serve.weights.swap.states import State
+from aoti_serve.weights.swap.swap import Phase, Swap, SwapDeadlines
+from aoti_serve.weights.swap.target import Receipt, Report, Target
 from aoti_serve.weights.version import Committed, Version
 
 GARBAGE = Version(number=-1, digest="half written")
 OLD = Committed(epoch=4, version=Version(number=7, digest="sha of 7"), previous=Version(number=6, digest="sha of 6"))
-HOPS = 8  # turns of the event loop after which nothing moves by itself any more
+HOPS = 12  # turns of the event loop after which nothing moves by itself any more
 FOREVER = 5000  # steps after which a cluster without faults must have come to rest
+DEADLINES = SwapDeadlines(stage=3.0, abort=2.0, commit=2.0, confirm=2.0)
+TICK = 0.5
+ISLAND_S = 60.0  # after which Ray ends a node that cannot reach the others
 
 
 class Gone(Exception):
     """The coordinator that was called, or that calls, is dead."""
+
+
+class Withdrawn(Exception):
+    """A stage was cancelled."""
 
 
 async def settled(hops: int = HOPS) -> None:
@@ -96,6 +111,7 @@ class Slots:
         self.gate = Gate()
         self.writes = 0
         self.has_failed = False
+        self.withdrawn = False
 
     @property
     def answering(self) -> Version | None:
@@ -108,9 +124,12 @@ class Slots:
         behind = 1 - self.active
         self.slots[behind], self.staged = GARBAGE, None
         self.writes += 1
+        self.withdrawn = False
         try:
             await self.gate.passed()
             self._check()
+            if self.withdrawn:
+                raise Withdrawn
         except BaseException:
             self.slots[behind] = None
             raise
@@ -127,45 +146,161 @@ class Slots:
             await self.gate.passed()
             self.active, self.staged = 1 - self.active, None
 
+    def cancel_stage(self) -> None:
+        """The write that is under way fails when it is done."""
+        self.withdrawn = True
+
     async def abort(self) -> None:
         if self.staged is not None:
             self.slots[1 - self.active] = self.staged = None
 
 
-@dataclass
-class Call:
-    """A `sync` under way: sent, then taken by a coordinator, then answered; `reply` lies about until delivered."""
+@dataclass(eq=False)
+class Wire:
+    """One connection: what is on its way from a member to its coordinator, and back. `call` 0 asks for no answer."""
 
-    report: Report
-    heard: int
-    seen: TargetRevision | None
-    answer: asyncio.Future[Target] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    at: Coordinator | None = None
-    reply: Target | None = None
+    at: Coordinator
+    up: deque[tuple[Report, int]]
+    down: deque[tuple[Target, int]]
+
+
+class PlayedLine:
+    """A `Line` whose every message waits until the schedule delivers it."""
+
+    def __init__(self, listener: Listens) -> None:
+        self.listener = listener
+        self.wire: Wire | None = None
+        self._connected = asyncio.Event()
+        self._answers: dict[int, asyncio.Future[Target]] = {}
+        self._number = 0
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    def tell(self, report: Report) -> None:
+        if self.wire is not None:
+            self.wire.up.append((report, 0))
+
+    async def ask(self, report: Callable[[], Report]) -> tuple[Report, Target]:
+        while True:
+            await self._connected.wait()
+            assert self.wire is not None
+            sent, self._number = report(), self._number + 1
+            self._answers[self._number] = answer = asyncio.get_running_loop().create_future()
+            self.wire.up.append((sent, self._number))
+            try:
+                return sent, await answer
+            except Gone:
+                continue
+
+    def connect(self, coordinator: Coordinator) -> None:
+        self.wire = Wire(coordinator, deque(), deque())
+        self._connected.set()
+        self.listener.connected()
+
+    def cut(self) -> None:
+        """The connection ends; what is on its way is lost."""
+        self.wire = None
+        self._connected.clear()
+        answers, self._answers = self._answers, {}
+        for answer in answers.values():
+            if not answer.done():
+                answer.set_exception(Gone())
+
+    def deliver(self) -> bool:
+        """The next word of the coordinator arrives; returns whether the member goes on with this one."""
+        assert self.wire is not None
+        target, call = self.wire.down.popleft()
+        if not self.listener.arrived(target):
+            return False
+        answer = self._answers.pop(call, None)
+        if answer is not None and not answer.done():
+            answer.set_result(target)
+        return True
+
+
+class PlayedFinder:
+    """The way to the coordinator, for one member."""
+
+    def __init__(self, member: str) -> None:
+        self.member = member
+        self.lines: list[PlayedLine] = []
+
+    def line(self, listener: Listens) -> Line:
+        self.lines.append(PlayedLine(listener))
+        return self.lines[-1]
+
+    def is_lost(self, error: Exception) -> bool:
+        return isinstance(error, Gone | Superseded)
 
 
 class Member:
-    """A process that follows coordinators, with the real `MemberSession`."""
+    """A process with the real `Membership`."""
 
     def __init__(self, name: str, world: World) -> None:
         self.name = name
         self.world = world
-        self.alive, self.paused, self.doomed, self.deaf = True, False, False, False
+        self.alive, self.doomed, self.deaf = True, False, False
+        self.cut_since: float | None = None
         self.ready = False
-        self.conversation = MemberSession()
-        self.settled = NO_EPOCH
         self.gate = Gate()
-        self.call: Call | None = None
+        self._stopped_at: float | None = None
+        self._frozen, self._behind = False, 0.0
+        finder = PlayedFinder(name)
+        self.membership = Membership(self, finder, self.clock)
+        self.line = finder.lines[0]
         self.task = asyncio.get_running_loop().create_task(self._live())
 
     @property
     def epoch(self) -> int:
-        raise NotImplementedError
+        return self.report().epoch
+
+    @property
+    def settled(self) -> int:
+        return self.report().settled
+
+    @property
+    def paused(self) -> bool:
+        return self._stopped_at is not None
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        """Stopped by a signal: its clock goes on, and shows it a gap."""
+        if self._frozen and not paused:
+            assert self._stopped_at is not None
+            self._behind += self.world.now - self._stopped_at
+        self._frozen = self._frozen and paused
+        self._stopped_at = self.world.now if paused else None
+
+    def freeze(self) -> None:
+        """Stopped together with its clock, as a virtual machine is: it will notice nothing."""
+        self._frozen, self._stopped_at = True, self.world.now
+
+    @property
+    def cut(self) -> bool:
+        """Neither words nor kills reach it."""
+        return self.cut_since is not None
 
     @property
     def sick(self) -> bool:
-        """Its following has ended with an error; it goes on answering until somebody ends it."""
-        return self.task.done()
+        """Its following has ended with an error; it goes on answering until it is ended."""
+        try:
+            self.raise_what_ended_it()
+        except Exception:
+            return True
+        return False
+
+    def raise_what_ended_it(self) -> None:
+        if self.task.done():
+            self.task.result()
+        self.membership.check()
+
+    def clock(self) -> float:
+        if self._frozen and self._stopped_at is not None:
+            return self._stopped_at - self._behind
+        return self.world.now - self._behind
+
+    # what a `Participant` is asked
 
     def report(self) -> Report:
         raise NotImplementedError
@@ -173,38 +308,14 @@ class Member:
     async def reconcile(self, target: Target) -> None:
         raise NotImplementedError
 
+    def withdraw(self, target: Target) -> None: ...
+
+    def route(self, addresses: tuple[Address, ...]) -> None: ...
+
     async def _live(self) -> None:
-        await self._join()
+        await self.membership.join()
         assert self.epoch >= self.world.returned, "P5: a newcomer became ready with old weights"
         self.ready = True
-        while True:
-            await self._reconcile(await self._sync(self.conversation.seen))
-
-    async def _join(self) -> None:
-        while True:
-            report = self._report()
-            target = await self._sync(None)
-            if not report.follows(target):
-                await self._reconcile(target)
-            elif self.conversation.joins():
-                return
-
-    async def _sync(self, seen: TargetRevision | None) -> Target:
-        while True:
-            self.call = Call(self._report(), self.conversation.seen.term, seen)
-            try:
-                target = await self.call.answer
-            except (Gone, Superseded):
-                continue
-            if self.conversation.heeds(target):
-                return target
-
-    async def _reconcile(self, target: Target) -> None:
-        await self.reconcile(target)
-        self.conversation.followed(target, self.report())
-
-    def _report(self) -> Report:
-        return self.conversation.report(self.report())
 
 
 class Replica(Member):
@@ -212,12 +323,9 @@ class Replica(Member):
         self.memory = Slots()
         self.follower = Follower(self.memory)
         self.receipt: Receipt | None = None
+        self._settled = -1
         super().__init__(name, world)
         self.gate = self.memory.gate
-
-    @property
-    def epoch(self) -> int:
-        return self.follower.epoch
 
     def report(self) -> Report:
         follower = self.follower
@@ -225,7 +333,7 @@ class Replica(Member):
             member=self.name,
             runners=1,
             epoch=follower.epoch,
-            settled=self.settled,
+            settled=self._settled,
             staged=follower.staged,
             failed=follower.failed,
             error=follower.error,
@@ -234,31 +342,27 @@ class Replica(Member):
 
     async def reconcile(self, target: Target) -> None:
         await self.follower.follow(target)
-        self.settled = target.settled
+        self._settled = target.settled
         answering = self.memory.answering
         assert answering is not None
         self.receipt = receipt(self.name, self.follower.epoch, answering)
 
+    def withdraw(self, target: Target) -> None:
+        self.follower.withdraw(target)
+
 
 class Gateway(Member):
-    """Holds the fence only; see gateway/data_plane.py."""
+    """Holds the real `Fence` only."""
 
     def __init__(self, name: str, world: World) -> None:
-        self._epoch = NO_EPOCH
-        self._staging: str | None = None
+        self.fence = Fence()
         super().__init__(name, world)
 
-    @property
-    def epoch(self) -> int:
-        return self._epoch
-
     def report(self) -> Report:
-        return Report(member=self.name, epoch=self._epoch, settled=self.settled, staged=self._staging)
+        return self.fence.report(self.name)
 
     async def reconcile(self, target: Target) -> None:
-        self._epoch = target.committed.epoch
-        self.settled = max(self.settled, target.settled)
-        self._staging = target.staging.swap if target.staging else None
+        self.fence.follow(target)
 
 
 class Answer(NamedTuple):
@@ -275,37 +379,30 @@ class Request:
     answer: Answer | None = None
 
 
-@dataclass(eq=False)
-class Wait:
-    enough: Callable[[list[Report]], bool]
-    over: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
 class Coordinator:
-    """The `Members` of its swaps, with the real `MemberTable`."""
+    """A process with the real `Coordination`, whose orders it carries out in the world."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.alive = True
         self.term = world.store.open()
-        self.table = MemberTable(self.term, world.store.committed)
-        self.table.expect(member.name for member in world.members.values() if member.alive)
+        self.rules = Coordination(self.term, world.store.committed, DEADLINES, lambda: world.now)
+        self.rules.expect(member.name for member in world.members.values() if member.alive)
         self._heard: list[Report] = []
-        self._waits: list[Wait] = []
-        self._parked: list[Call] = []
         self.writing = Gate()
         self.commit_error: Exception | None = None
         self.dies_after_commit = False
-        self.task: asyncio.Task[Committed] | None = None
+        self.task: asyncio.Future[Committed] | None = None
         self.phases: list[Phase] = []
+        self._commit: asyncio.Task[None] | None = None
 
     @property
     def target(self) -> Target:
-        return self.table.target
+        return self.rules.table.target
 
     @property
     def reports(self) -> list[Report]:
-        return self.table.reports
+        return self.rules.table.reports
 
     @property
     def current(self) -> bool:
@@ -315,145 +412,160 @@ class Coordinator:
     def swapping(self) -> bool:
         return self.task is not None and not self.task.done()
 
-    @property
-    def waiting(self) -> bool:
-        return bool(self._waits)
+    def swap(self, version: Version | None = None, *, without_replicas: bool = False) -> asyncio.Future[Committed]:
+        self.phases = []
+        self.task = asyncio.get_running_loop().create_future()
+        self.rules.begin(version or self.world.new_version(), without_replicas=without_replicas)
+        self.carry_out()
+        return self.task
 
-    # what a swap calls
+    # what reaches it
 
-    def publish(
-        self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
-    ) -> TargetRevision:
-        if not self.alive:
-            return TargetRevision(self.target.term, self.target.revision)
-        published = self.table.publish(staging=staging, committed=committed, settled=settled)
-        self._answer_parked()
-        return published
+    def connect(self, member: Member) -> None:
+        member.line.connect(self)
+        self.rules.connect(member.name)
+        self._push(member, self.target, 0)
+        self.carry_out()
 
-    async def until(self, enough: Callable[[list[Report]], bool], timeout: float) -> list[Report]:
+    def lose(self, member: Member) -> None:
+        """A connection to it has ended."""
         if self.alive:
-            wait = Wait(enough)
-            self._waits.append(wait)
-            self._look()
-            try:
-                await wait.over
-            finally:
-                self._waits.remove(wait)
-        return self.reports
+            self.rules.disconnect(member.name)
+            self.carry_out()
 
-    async def expel(self, members: list[str]) -> None:
-        """A replica that was stopped may wake up once more before it is dead; of gateways that is not allowed."""
-        if self.alive and not self.current:
-            raise Superseded(model="m", term=self.term, newer=self.world.store.term)
-        self.table.remove(members if self.alive else [])
-        for name in members if self.alive else []:
-            member = self.world.members[name]
-            member.doomed = True
-            if isinstance(member, Gateway):
-                self.world.kill(member)
+    def take(self, member: Member) -> None:
+        """A member's report arrives."""
+        wire = member.line.wire
+        assert wire is not None
+        report, call = wire.up.popleft()
+        self.hear(report)
+        if call and not self.current:
+            self.world.lose(member)
+        elif call:
+            self._push(member, self.target, call)
 
-    def swap(self, version: Version | None = None, *, without_replicas: bool = False) -> asyncio.Task[Committed]:
+    def hear(self, report: Report) -> None:
+        self._heard.append(report)
+        self.rules.hear(report)
+        self.carry_out()
+
+    def hear_again(self, number: int) -> None:
+        """An old report arrives once more, after newer ones, or after its sender's death."""
+        if self._heard and self.alive:
+            self.rules.hear(self._heard[number % len(self._heard)])
+            self.carry_out()
+
+    def tick(self) -> None:
+        if self.alive:
+            if any(self._connected(member) and not member.paused and not member.cut for member in self.world.live):
+                self.rules.beat()
+            self.rules.tick()
+            self.carry_out()
+
+    def forget_the_dead(self) -> None:
+        """What Ray says: a node that it cannot reach is dead, and ends its processes when it hears of that."""
+        for member in self.world.live:
+            member.doomed = member.doomed or member.cut
+        alive = {member.name for member in self.world.live if not member.cut}
+        if self.alive:
+            self.rules.keep(alive, [report.member for report in self.reports], self.world.unreachable)
+            self.carry_out()
+
+    def crash(self) -> None:
+        self.alive = False
+        self.writing.open(Gone())
+        for member in self.world.members.values():
+            if self._connected(member):
+                member.line.cut()
+        if self.task is not None and not self.task.done():
+            self.task.set_exception(Gone())
+
+    # what it does
+
+    def carry_out(self) -> None:
+        while self.alive and (orders := self.rules.orders()):
+            for order in orders:
+                self._do(order)
+        swap = self.rules.swap
+        if swap is not None and self.alive:
+            if swap.phase not in self.phases[-1:]:
+                self.phases.append(swap.phase)
+            if swap.ended:
+                self.rules.finish()
+                self._tell_the_caller(swap)
+
+    def _do(self, order: Order) -> None:
+        match order:
+            case Publish(target):
+                for member in self.world.live:
+                    if self._connected(member):
+                        self._push(member, target, 0)
+            case Commit(version):
+                self._commit = asyncio.get_running_loop().create_task(self._write(version))
+            case Expel(members):
+                self._expel(members)
+            case Route():
+                pass
+
+    async def _write(self, version: Version) -> None:
         before = self.target.committed
-        version = version or self.world.new_version()
-
-        async def commit() -> Committed:
+        try:
             await self.writing.passed()
             if self.commit_error is not None:
                 raise self.commit_error
             new = Committed(epoch=before.epoch + 1, version=version, previous=before.version)
             committed = self.world.store.commit(self.term, new)
+        except Exception as error:
+            if self.alive:
+                self.rules.refused(error)
+        else:
             if self.dies_after_commit:
                 self.crash()
-            return committed
+            if self.alive:
+                self.rules.stored(committed)
+        self.carry_out()
 
-        self.phases = []
-        self.task = asyncio.get_running_loop().create_task(
-            Swap(version, self, commit, entered=self.phases.append, without_replicas=without_replicas).run()
-        )
-        self.task.add_done_callback(self._ended)
-        return self.task
-
-    # what the world does to it
-
-    def take(self, call: Call) -> None:
-        """A member's report arrives; the answer waits for news."""
-        if (call.seen is None or call.heard > self.term) and not self.current:
-            call.answer.set_exception(Superseded(model="m", term=self.term, newer=self.world.store.term))
+    def _expel(self, members: tuple[str, ...]) -> None:
+        if not self.current:
+            self.rules.superseded(Superseded(model="m", term=self.term, newer=self.world.store.term))
             return
-        call.at = self
-        self._heard.append(call.report)
-        self.hear(call.report)
-        self._parked.append(call)
-        self._answer_parked()
+        for name in members:
+            self.world.members[name].doomed = True
+        self.rules.killed(members)
 
-    def _answer_parked(self) -> None:
-        for call in [call for call in self._parked if self.table.has_news(call.seen)]:
-            self._parked.remove(call)
-            call.reply = self.target
+    def _tell_the_caller(self, swap: Swap) -> None:
+        assert self.task is not None
+        if swap.state is State.SETTLED:
+            assert swap.committed is not None
+            self.world.returned = max(self.world.returned, swap.committed.epoch)
+            self.task.set_result(swap.committed)
+        elif swap.state is State.ABORTED:
+            self.task.set_exception(swap.error or AssertionError("it aborts without a reason"))
+        else:
+            self.task.set_exception(
+                NotSettled(model="m", version=swap.version.number, reason=str(swap.error or "not confirmed"))
+            )
 
-    def hear(self, report: Report) -> None:
-        if self.table.hear(report):
-            self._look()
+    def _connected(self, member: Member) -> bool:
+        return member.line.wire is not None and member.line.wire.at is self
 
-    def poll(self, call: Call) -> None:
-        """No news for so long that the member is answered all the same."""
-        self._parked.remove(call)
-        call.reply = self.target
-
-    def hear_again(self, number: int) -> None:
-        """An old report arrives once more, after newer ones, or after its sender's death."""
-        if self._heard:
-            self.hear(self._heard[number % len(self._heard)])
-
-    def pass_time(self) -> bool:
-        """All deadlines pass; whether there was one."""
-        passed = [wait.over for wait in self._waits if not wait.over.done()]
-        for over in passed:
-            over.set_result(None)
-        return bool(passed)
-
-    def forget_the_dead(self) -> None:
-        alive = {name for name, member in self.world.members.items() if member.alive}
-        self.table.keep(alive, {report.member for report in self.reports})
-        self._look()
-
-    async def heal(self) -> None:
-        """Between swaps: who is still behind is replaced; when nobody is, everybody may know."""
-        if self.swapping or not self.alive:
-            return
-        late = LagDetector(patience=0.0, period=UNHEARD_S + 1).look(self.table)
-        if late and self.current:
-            await self.expel(late)
-        if self.table.settle():
-            self._answer_parked()
-
-    def crash(self) -> None:
-        self.alive = False
-        self.pass_time()
-        self.writing.open(Gone())
-        if self.task is not None:
-            self.task.cancel()
-
-    def _look(self) -> None:
-        for wait in self._waits:
-            if not wait.over.done() and wait.enough(self.reports):
-                wait.over.set_result(None)
-
-    def _ended(self, task: asyncio.Task[Committed]) -> None:
-        if not task.cancelled() and task.exception() is None and self.alive:
-            self.world.returned = max(self.world.returned, task.result().epoch)
+    def _push(self, member: Member, target: Target, call: int) -> None:
+        assert member.line.wire is not None
+        member.line.wire.down.append((target, call))
 
 
 class World:
     """All processes and the store. `returned` is the epoch of the newest swap whose caller has been told of success."""
 
     def __init__(self) -> None:
+        self.now = 0.0
         self.store = Durable()
         self.members: dict[str, Member] = {}
         self.coordinators: list[Coordinator] = []
         self.returned = OLD.epoch
         self._version = OLD.version.number
         self._turn = 0
+        self._unseen: list[tuple[Coordinator, Member]] = []
 
     # who is there
 
@@ -477,6 +589,10 @@ class World:
         member = self.members[name]
         assert isinstance(member, Replica)
         return member
+
+    @property
+    def unreachable(self) -> set[str]:
+        return {member.name for member in self.members.values() if member.cut}
 
     def serving(self) -> set[int]:
         """The versions that the ready replicas would answer with."""
@@ -506,57 +622,74 @@ class World:
 
     def leave(self, member: Member) -> None:
         """It says that it will end soon."""
-        member.conversation.leaves()
-        self.coordinator.hear(member._report())
+        member.membership.leave()
+        self.hear_all(member)
+
+    def hear_all(self, member: Member) -> None:
+        """What it has said arrives."""
+        while member.line.wire is not None and member.line.wire.up:
+            member.line.wire.at.take(member)
 
     def kill(self, member: Member) -> None:
         member.alive = False
         member.task.cancel()
+        member.membership.close()
+        self.lose(member)
 
     def lose(self, member: Member) -> None:
-        """Its call fails, on the way there or on the way back."""
-        call = member.call
-        if call is not None and not call.answer.done():
-            call.answer.set_exception(Gone())
+        """Its connection ends; the coordinator sees that, unless they are cut off from each other."""
+        wire = member.line.wire
+        if wire is None:
+            return
+        member.line.cut()
+        if member.cut:
+            self._unseen.append((wire.at, member))
+        else:
+            wire.at.lose(member)
+
+    def cut_off(self, member: Member) -> None:
+        """Neither words nor kills reach it, nor does anything of it reach the others."""
+        member.cut_since = self.now
+
+    def join_up(self, member: Member) -> None:
+        """The network is whole again: what has ended meanwhile is seen."""
+        member.cut_since = None
+        unseen, self._unseen = self._unseen, []
+        for coordinator, ended in unseen:
+            if ended is member:
+                coordinator.lose(member)
+            else:
+                self._unseen.append((coordinator, ended))
 
     def can_step(self, member: Member) -> bool:
-        """Whether it has something to do or to hear."""
+        """It has something to do or to hear."""
         if not member.alive or member.paused or member.sick:
             return False
-        if member.gate.occupied:
-            return not member.deaf
-        call = member.call
-        if call is None or call.answer.done():
+        if member.gate.occupied and not member.deaf:
+            return True
+        wire = member.line.wire
+        if member.cut:
             return False
-        if call.at is None:
-            return self._reachable() is not None
-        return call.reply is not None or not call.at.alive or call.at.term < self._newest_term()
+        return self._reachable() is not None if wire is None else bool(wire.up or wire.down)
 
     def step(self, member: Member, at: Coordinator | None = None) -> None:
-        """The next small thing that happens to it: its memory is written, its call arrives, its answer arrives."""
-        call = member.call
-        if member.gate.occupied:
+        """The next small thing that happens to it: a write ends, it connects, a word of it or to it arrives."""
+        wire = member.line.wire
+        writes = member.gate.occupied and not member.deaf
+        if writes and (self._turn % 2 or wire is None or not (wire.up or wire.down)):
             member.gate.open()
-            return
-        assert call is not None
-        if call.at is None:
+        elif wire is None:
             coordinator = at or self._reachable()
             assert coordinator is not None
-            coordinator.take(call)
-        elif not call.at.alive:
-            call.answer.set_exception(Gone())
-        elif call.reply is None:
-            call.at.poll(call)
-        elif not call.answer.done():
-            call.answer.set_result(call.reply)
+            coordinator.connect(member)
+        elif wire.up:
+            wire.at.take(member)
+        elif not member.line.deliver():
+            self.lose(member)
 
     def _reachable(self) -> Coordinator | None:
         """Where Serve sends a call: to the newest coordinator that runs."""
         return max((each for each in self.coordinators if each.alive), key=lambda each: each.term, default=None)
-
-    def _newest_term(self) -> int:
-        newest = self._reachable()
-        return newest.term if newest else 0
 
     # requests
 
@@ -580,7 +713,9 @@ class World:
         """Whether the gateway passes the answer on; checks that it may."""
         gateway, answer = request.gateway, request.answer
         assert answer is not None
-        if not gateway.alive or gateway.paused or answer.epoch < gateway.settled:
+        if not gateway.alive or gateway.paused or not gateway.membership.pauses.fresh:
+            return False
+        if not gateway.fence.lets_out(answer.epoch):
             return False
         assert answer.epoch >= self.returned, f"P3: epoch {answer.epoch} after swap {self.returned} has returned"
         return True
@@ -610,31 +745,45 @@ class World:
         return bool(moves)
 
     async def at_rest(self) -> None:
-        """Everything that can happen without a deadline has happened."""
+        """Everything has happened that needs no time."""
         for _ in range(FOREVER):
             if not await self.advance():
                 return
         raise AssertionError("the cluster never comes to rest")
 
-    async def finish(self, task: asyncio.Task[Committed]) -> Committed | BaseException:
-        """How a swap ends when its deadlines pass as soon as nothing moves any more."""
-        for _ in range(FOREVER):
+    async def finish(self, task: asyncio.Future[Committed]) -> Committed | BaseException:
+        """How a swap ends when time passes as soon as nothing moves any more."""
+        for turn in range(FOREVER):
             if task.done():
                 break
+            if turn == FOREVER // 2:  # no member was heard all the time, so no deadline has passed
+                self.mend()
             if not await self.advance():
                 await self.time_passes()
         [outcome] = await asyncio.gather(task, return_exceptions=True)
         return outcome
 
     async def time_passes(self) -> None:
-        """The dead are forgotten; where that helps nobody, deadlines pass."""
+        """Half a second, in which nothing else happens than what time brings."""
+        self.now += TICK
+        for member in self.live:
+            if not member.paused:
+                member.membership.pauses.look()
+            islanded = member.cut_since is not None and self.now - member.cut_since >= ISLAND_S
+            if islanded or (member.doomed and not member.cut):
+                self.kill(member)
         for coordinator in self.coordinators:
             coordinator.forget_the_dead()
+            coordinator.tick()
         await settled()
         if not any(True for _ in self.movable()):
-            for coordinator in self.coordinators:
-                coordinator.pass_time()
-            await settled()
+            self._end_the_superseded()
+
+    def _end_the_superseded(self) -> None:
+        """Serve asks every coordinator for its health."""
+        for coordinator in self.coordinators:
+            if coordinator.alive and not coordinator.current and not coordinator.swapping:
+                coordinator.crash()
 
     def check(self) -> None:
         """What holds at any moment: whoever is ready answers with something whole that has been committed.
@@ -643,14 +792,15 @@ class World:
         """
         known = [committed.version for committed in self.store.history.values()]
         for member in self.live:
-            if member.sick and not (isinstance(member, Replica) and member.memory.has_failed):
-                member.task.result()
+            if not (isinstance(member, Replica) and member.memory.has_failed):
+                member.raise_what_ended_it()
         for replica in self.replicas:
             if replica.ready:
                 assert replica.memory.answering in known, f"{replica.name} is ahead of the commit point, or torn"
 
     def mend(self) -> None:
-        for member in self.live:
+        for member in self.members.values():
+            self.join_up(member)
             member.paused = member.deaf = False
             if isinstance(member, Replica):
                 member.memory.broken = None
@@ -665,19 +815,14 @@ class World:
         if not self.coordinator.current:
             self.take_over()
         await settled()
-        for _ in range(10):
+        for _ in range(40):
             await self.at_rest()
-            await self._tend()
+            for member in self.live:
+                if member.sick:
+                    self.kill(member)
+            await self.time_passes()
         await self.at_rest()
         return self.coordinator
-
-    async def _tend(self) -> None:
-        for member in self.live:
-            if member.doomed or member.sick:
-                self.kill(member)
-        await self.time_passes()
-        await self.coordinator.heal()
-        await settled()
 
     def check_whole(self) -> None:
         """When all is quiet: all new or all old, nobody holds anything besides."""
@@ -710,13 +855,14 @@ class World:
         assert self.live == crew
 
     async def close(self) -> None:
-        tasks: list[asyncio.Task[Committed] | asyncio.Task[None]] = [member.task for member in self.members.values()]
+        for member in self.members.values():
+            member.task.cancel()
+            member.membership.close()
         for coordinator in self.coordinators:
             coordinator.crash()
-            tasks += [coordinator.task] if coordinator.task else []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        futures = [coordinator.task for coordinator in self.coordinators if coordinator.task]
+        await asyncio.gather(*futures, *[member.task for member in self.members.values()], return_exceptions=True)
+        await settled()
 
 
 async def a_world(replicas: int = 2, gateways: int = 1) -> World:
@@ -729,7 +875,7 @@ async def a_world(replicas: int = 2, gateways: int = 1) -> World:
         world.add_gateway(f"g{number}")
     await settled()
     await world.at_rest()
-    await world.coordinator.heal()
+    await world.time_passes()
     await world.at_rest()
     world.check_whole()
     return world

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aoti_serve.link.folder import PREFIX, SOCKET, STARTING_S, socket_folder
+from aoti_serve.link.listener import PREFIX, SOCKET, STARTING_S, socket_folder
 
 LONG_AGO = STARTING_S + 1
 

@@ -1,0 +1,145 @@
+"""A member's connection to the newest coordinator: found, made, and made anew for as long as the process lives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from asyncio import Future
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Protocol
+
+from aoti_serve.address import Address
+from aoti_serve.cluster.membership.wire import report_bytes, route_of, target_of
+from aoti_serve.errors import LinkBroken
+from aoti_serve.link.control import ControlLink, connect_control
+from aoti_serve.link.frames import Kind
+from aoti_serve.weights.swap.target import Report, Target
+from aoti_serve.weights.swap.timeouts import BEAT_S
+
+logger = logging.getLogger("ray.serve")
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 5.0  # doubled after each try, and never all members at the same moment
+ANSWER_S = 6.0  # a coordinator looks into its store before it answers
+
+
+class Listens(Protocol):
+    """What is told of what happens on the line. Called in the event loop."""
+
+    def connected(self) -> None:
+        """There is a new connection: what was told before may have been lost."""
+
+    def arrived(self, target: Target) -> bool:
+        """A target; returns whether it comes from the newest coordinator known."""
+
+    def routed(self, whole: bool, added: tuple[Address, ...], removed: tuple[str, ...]) -> None:
+        """Replicas have come and gone."""
+
+
+class Line(Protocol):
+    """A connection that is made anew whenever it ends."""
+
+    async def run(self) -> None:
+        """For ever; as a task."""
+
+    def tell(self, report: Report) -> None:
+        """Send a report; without a connection it is not needed, as the next one begins with a question."""
+
+    async def ask(self, report: Callable[[], Report]) -> tuple[Report, Target]:
+        """Report, and return that report and what stands. Waits for a coordinator that no newer one has followed."""
+
+
+class CoordinatorLine:
+    """A `Line`. Lives in a member's event loop.
+
+    `find` asks for the address of the newest coordinator; `lost` are the errors that it raises while there is none.
+    """
+
+    def __init__(
+        self,
+        member: str,
+        node: str,
+        find: Callable[[], Awaitable[Address]],
+        lost: tuple[type[Exception], ...],
+        listener: Listens,
+    ) -> None:
+        self._member = member
+        self._node = node
+        self._find = find
+        self._lost: tuple[type[Exception], ...] = (OSError, *lost)
+        self._listener = listener
+        self._link: ControlLink | None = None
+        self._connected = asyncio.Event()
+        self._asked: dict[int, Future[Target]] = {}
+        self._numbers = count(1)
+
+    async def run(self) -> None:
+        pause = FIRST_RETRY_S
+        while True:
+            try:
+                await self._stay()
+                pause = FIRST_RETRY_S
+            except self._lost as error:
+                if pause == FIRST_RETRY_S:
+                    logger.warning(f"no connection to the coordinator, trying until there is: {error!r}")
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, LONGEST_RETRY_S)
+
+    def tell(self, report: Report) -> None:
+        if self._link is not None:
+            self._link.report(report_bytes(report))
+
+    async def ask(self, report: Callable[[], Report]) -> tuple[Report, Target]:
+        while True:
+            await self._connected.wait()
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    sent = report()
+                    return sent, await self._question(sent)
+            except (LinkBroken, TimeoutError):
+                if self._link is not None:
+                    self._link.abort()
+                await asyncio.sleep(FIRST_RETRY_S * random.uniform(0.5, 1.5))
+
+    async def _stay(self) -> None:
+        """Connect, and stay connected until the connection ends."""
+        self._link = link = await connect_control(await self._find(), self._member, self._node, self._take)
+        self._connected.set()
+        self._listener.connected()
+        try:
+            while not link.closed.done():
+                await asyncio.wait([link.closed], timeout=BEAT_S * random.uniform(0.5, 1.0))
+                link.beat()
+        finally:
+            self._link = None
+            self._connected.clear()
+            link.abort()
+            self._break()
+
+    async def _question(self, report: Report) -> Target:
+        number = next(self._numbers)
+        self._asked[number] = answer = asyncio.get_running_loop().create_future()
+        try:
+            if self._link is None:
+                raise LinkBroken(detail="the coordinator has gone")
+            self._link.report(report_bytes(report), number)
+            target: Target = await answer
+            return target
+        finally:
+            del self._asked[number]
+
+    def _take(self, kind: Kind, call: int, message: memoryview) -> None:
+        if kind is Kind.ROUTE:
+            self._listener.routed(*route_of(message))
+            return
+        target = target_of(message)
+        if not self._listener.arrived(target):
+            raise LinkBroken(detail="a newer coordinator has followed this one")
+        answer = self._asked.get(call)
+        if answer is not None and not answer.done():
+            answer.set_result(target)
+
+    def _break(self) -> None:
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(LinkBroken(detail="the coordinator has gone"))

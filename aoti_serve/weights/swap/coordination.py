@@ -1,0 +1,158 @@
+"""All that a coordinator decides: events and a clock in, orders out. No Ray, no sockets, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from aoti_serve.errors import AotiServeError
+from aoti_serve.weights.swap.members import MemberTable
+from aoti_serve.weights.swap.orders import Expel, Order, Publish, Route
+from aoti_serve.weights.swap.story import Story
+from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
+from aoti_serve.weights.swap.target import Report
+from aoti_serve.weights.swap.timeouts import LagDetector
+from aoti_serve.weights.version import Committed, Version
+
+
+class Coordination:
+    """Membership, failure detection and at most one swap at a time. Lives in the coordinator's event loop.
+
+    Whoever calls a method takes the `orders` afterwards and carries them out. `clock` is in seconds and may stand still
+    while the process is stopped.
+    """
+
+    def __init__(self, term: int, committed: Committed, deadlines: SwapDeadlines, clock: Callable[[], float]) -> None:
+        self.table = MemberTable(term, committed)
+        self.story = Story(clock)
+        self.swap: Swap | None = None
+        self._deadlines = deadlines
+        self._clock = clock
+        self._lag = LagDetector(deadlines.commit)
+        self._ticked = self._heard = clock()
+        self._published = self.table.target
+        self._routed: set[str] = set()
+        self._orders: list[Order] = []
+
+    @property
+    def suspects(self) -> set[str]:
+        """Members without a connection: their processes may have ended."""
+        return self.table.away
+
+    @property
+    def settled(self) -> bool:
+        """Nothing older than what is committed leaves any gateway, also none that was expelled."""
+        return self.table.target.settled >= self.table.target.committed.epoch and not self.table.ending
+
+    def begin(self, version: Version, *, without_replicas: bool = False) -> Swap:
+        """Start a swap; the one before must have ended."""
+        assert self.swap is None, "one swap at a time"
+        self._lag.forgive()
+        self.swap = Swap(
+            version, self.table, self._deadlines, self.story, self._clock, without_replicas=without_replicas
+        )
+        return self.swap
+
+    def finish(self) -> None:
+        """The swap has ended, and whoever asked for it knows."""
+        self.swap = None
+
+    def expect(self, members: Iterable[str]) -> None:
+        """These processes live, says the cluster: they may answer already."""
+        self.table.expect(members)
+
+    def connect(self, member: str) -> None:
+        self._heard = self._clock()
+        self.table.connect(member)
+        self.story.tell("connected", member)
+
+    def disconnect(self, member: str) -> None:
+        self.table.disconnect(member)
+        self.story.tell("connection ended", member)
+        if self.swap is not None:
+            self.swap.look()
+
+    def beat(self) -> None:
+        """A member lets us know that it lives."""
+        self._heard = self._clock()
+
+    def hear(self, report: Report) -> bool:
+        """A report has arrived; returns whether it says anything new."""
+        self._heard = self._clock()
+        if not self.table.hear(report):
+            return False
+        self._tell(report)
+        if self.swap is not None:
+            self.swap.hear(report)
+        return True
+
+    def keep(self, alive: set[str], known: Iterable[str], unreachable: Collection[str] = ()) -> None:
+        """The cluster says that of the `known` only the `alive` run; the nodes of the `unreachable` it cannot reach."""
+        for member in set(known) - alive:
+            if self.table.lose(member, self._clock(), unreachable=member in unreachable):
+                self.story.tell("its process has ended", member)
+                if self.swap is not None:
+                    self.swap.gone(member)
+
+    def stored(self, committed: Committed) -> None:
+        assert self.swap is not None
+        self.swap.stored(committed)
+
+    def refused(self, error: BaseException) -> None:
+        assert self.swap is not None
+        self.swap.refused(error)
+
+    def killed(self, members: Iterable[str]) -> None:
+        self.table.killed(members)
+
+    def superseded(self, error: AotiServeError) -> None:
+        self.story.tell(f"superseded: {error}")
+        if self.swap is not None:
+            self.swap.superseded(error)
+
+    def tick(self) -> None:
+        """Called every `TICK_S` seconds."""
+        now = self._clock()
+        self.table.expire(now)
+        if self.swap is not None:
+            self.swap.tick(now - self._ticked, now - self._heard)
+        else:
+            self._look_after_members(now)
+        self._ticked = now
+
+    def orders(self) -> list[Order]:
+        """What is to be done now, in order; each order is given once."""
+        orders, self._orders = self._orders, []
+        if self.swap is not None:
+            orders += self.swap.orders
+            self.swap.orders = []
+        if self.table.target is not self._published:
+            self._published = self.table.target
+            orders.append(Publish(self._published))
+        if self.table.rerouted:
+            orders.append(self._route())
+        return orders
+
+    def _look_after_members(self, now: float) -> None:
+        late = tuple(sorted(self._lag.look(self.table)))
+        if late:
+            for member in late:
+                self.story.tell(f"expelled: not at {self.table.target.committed.version.number} in time", member)
+            self.table.expel(late, now)
+            self._orders.append(Expel(late))
+        if self.table.settle():
+            self.story.tell(f"settled: epoch {self.table.target.settled}")
+
+    def _route(self) -> Route:
+        changed, self.table.rerouted = self.table.rerouted, set()
+        added = {member: self.table.addresses[member] for member in changed if member in self.table.addresses}
+        removed = changed & self._routed - added.keys()
+        self._routed = self._routed - removed | added.keys()
+        return Route(tuple(added.values()), tuple(sorted(removed)))
+
+    def _tell(self, report: Report) -> None:
+        said = "joining" if report.joining else f"epoch {report.epoch}, settled {report.settled}"
+        if report.staged:
+            said += f", staged {report.staged}"
+        if report.failed:
+            said += f", failed {report.failed}: {report.error}"
+        self.story.tell(said + (", leaving" if report.leaving else ""), report.member)

@@ -1,0 +1,57 @@
+"""The states of a swap and what moves it from one to the next: a table, and the diagram that is drawn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a swap is. The last four are ends."""
+
+    STAGING = "staging"
+    STORING = "storing"
+    FOLLOWING = "following"
+    SETTLING = "settling"
+    CONFIRMING = "confirming"
+    ABORTING = "aborting"
+    SETTLED = "settled"
+    UNSETTLED = "unsettled"
+    ABORTED = "aborted"
+
+
+class Cause(StrEnum):
+    """What moves a swap on."""
+
+    ALL_STAGED = "all staged"
+    FAILED = "one failed, ended, or was late"
+    STORED = "the store has it"
+    REFUSED = "the store refused"
+    ALL_FOLLOW = "all answer with it"
+    ALL_FENCED = "all let out nothing older"
+    ALL_ENDED = "all expelled have ended"
+    ALL_FREED = "all freed, or late"
+    SUPERSEDED = "a newer coordinator"
+    UNCONFIRMED = "an end is not confirmed"
+
+
+TRANSITIONS: Mapping[State, Mapping[Cause, State]] = {
+    State.STAGING: {Cause.ALL_STAGED: State.STORING, Cause.FAILED: State.ABORTING},
+    State.STORING: {Cause.STORED: State.FOLLOWING, Cause.REFUSED: State.ABORTING},
+    State.FOLLOWING: {Cause.ALL_FOLLOW: State.SETTLING, Cause.SUPERSEDED: State.UNSETTLED},
+    State.SETTLING: {Cause.ALL_FENCED: State.CONFIRMING, Cause.SUPERSEDED: State.UNSETTLED},
+    State.CONFIRMING: {
+        Cause.ALL_ENDED: State.SETTLED,
+        Cause.UNCONFIRMED: State.UNSETTLED,
+        Cause.SUPERSEDED: State.UNSETTLED,
+    },
+    State.ABORTING: {Cause.ALL_FREED: State.ABORTED},
+}
+ENDS = frozenset(State) - TRANSITIONS.keys()
+
+
+def diagram() -> str:
+    """The table as text, one arrow to a line."""
+    arrows = [(old, cause, new) for old, moves in TRANSITIONS.items() for cause, new in moves.items()]
+    width = max(len(cause) for _, cause, _ in arrows)
+    return "\n".join(f"{old:<10} ── {cause:<{width}} ──> {new}" for old, cause, new in arrows)

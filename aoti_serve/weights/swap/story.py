@@ -1,0 +1,37 @@
+"""The last events of a model's cluster, for whoever asks why a swap went as it did."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from aoti_serve.signature.tensors import Frozen
+
+LENGTH = 400
+
+
+class StoryEvent(Frozen):
+    """`at` is in seconds of the coordinator's clock; `member` is empty where the coordinator itself has acted."""
+
+    at: float
+    member: str
+    event: str
+
+    def __str__(self) -> str:
+        return f"{self.at:.3f} {self.member or 'coordinator'}: {self.event}"
+
+
+class Story:
+    """Keeps the last `LENGTH` events."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._events: deque[tuple[float, str, str]] = deque(maxlen=LENGTH)
+
+    def tell(self, event: str, member: str = "") -> None:
+        self._events.append((self._clock(), member, event))
+
+    def events(self, last: int = LENGTH) -> tuple[StoryEvent, ...]:
+        """The last ones, oldest first."""
+        chosen = list(self._events)[-last:]
+        return tuple(StoryEvent(at=round(at, 3), member=member, event=event) for at, member, event in chosen)
