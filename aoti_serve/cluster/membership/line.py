@@ -11,12 +11,12 @@ from itertools import count
 from typing import Protocol
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.membership.wire import report_bytes, route_of, target_of
+from aoti_serve.cluster.membership.wire import report_bytes, reroute_of, target_of
 from aoti_serve.errors import LinkBroken
 from aoti_serve.link.control import ControlLink, connect_control
 from aoti_serve.link.frames import Kind
 from aoti_serve.weights.swap.target import Report, Target
-from aoti_serve.weights.swap.timeouts import BEAT_S
+from aoti_serve.weights.swap.timeouts import HEARTBEAT_S
 
 logger = logging.getLogger("ray.serve")
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 5.0  # doubled after each try, and never all members at the same moment
@@ -108,7 +108,7 @@ class CoordinatorLine:
         self._listener.connected()
         try:
             while not link.closed.done():
-                await asyncio.wait([link.closed], timeout=BEAT_S * random.uniform(0.5, 1.0))
+                await asyncio.wait([link.closed], timeout=HEARTBEAT_S * random.uniform(0.5, 1.0))
                 link.beat()
         finally:
             self._link = None
@@ -130,7 +130,7 @@ class CoordinatorLine:
 
     def _take(self, kind: Kind, call: int, message: memoryview) -> None:
         if kind is Kind.ROUTE:
-            self._listener.routed(*route_of(message))
+            self._listener.routed(*reroute_of(message))
             return
         target = target_of(message)
         if not self._listener.arrived(target):

@@ -13,23 +13,23 @@ import ray
 
 from aoti_serve.address import Address
 from aoti_serve.cluster.membership.live_actors import LiveActors
-from aoti_serve.cluster.membership.wire import report_of, route_bytes, target_bytes
+from aoti_serve.cluster.membership.wire import report_of, reroute_bytes, target_bytes
 from aoti_serve.errors import Superseded
 from aoti_serve.link.control import ControlEnd, ControlServer
 from aoti_serve.link.frames import Kind
 from aoti_serve.weights.swap.coordination import Coordination
 from aoti_serve.weights.swap.members import MemberTable
-from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Route
+from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Reroute
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
 from aoti_serve.weights.swap.target import Report
-from aoti_serve.weights.swap.timeouts import BEAT_S, TICK_S
+from aoti_serve.weights.swap.timeouts import HEARTBEAT_S, TICK_S
 from aoti_serve.weights.version import Committed, Version
 
 logger = logging.getLogger("ray.serve")
-SILENT_S = 4 * BEAT_S
+SILENT_S = 4 * HEARTBEAT_S
 LONGEST_LOOK_S = 4.0  # between two looks at the cluster's books, while members are away
-Store = Callable[[Version], Awaitable[Committed]]
+CommitVersion = Callable[[Version], Awaitable[Committed]]
 
 
 class Registry:
@@ -57,7 +57,7 @@ class Registry:
         self._opening = asyncio.Lock()
         self._changed = asyncio.Event()
         self._work: set[asyncio.Task[None]] = set()
-        self._store: Store | None = None
+        self._store: CommitVersion | None = None
         self._over: asyncio.Event = asyncio.Event()
         self._newest: asyncio.Task[None] | None = None
         self._looks = self._look_in = 0.0
@@ -86,7 +86,7 @@ class Registry:
             self.rules.tick()
             self._carry_out()
 
-    def begin(self, version: Version, store: Store, *, without_replicas: bool = False) -> Swap:
+    def begin(self, version: Version, store: CommitVersion, *, without_replicas: bool = False) -> Swap:
         """Start a swap. `store` makes the version the committed one."""
         self._store, self._over = store, asyncio.Event()
         swap = self.rules.begin(version, without_replicas=without_replicas)
@@ -145,7 +145,7 @@ class Registry:
         end.heard = time.monotonic()
         if report.runners == 0 and not report.joining and end not in self._gateways:
             self._gateways.add(end)
-            end.answer(0, Kind.ROUTE, route_bytes(True, self.table.addresses.values()))
+            end.answer(0, Kind.ROUTE, reroute_bytes(True, self.table.addresses.values()))
         if self.rules.hear(report):
             self.touch()
         self._carry_out()
@@ -178,8 +178,8 @@ class Registry:
         match order:
             case Publish(target):
                 self._server.send_to(self._ends.values(), Kind.TARGET, target_bytes(target))
-            case Route(added, removed):
-                self._server.send_to(self._gateways, Kind.ROUTE, route_bytes(False, added, removed))
+            case Reroute(added, removed):
+                self._server.send_to(self._gateways, Kind.ROUTE, reroute_bytes(False, added, removed))
             case Commit(version):
                 self._start(self._commit(version))
             case Expel(members):

@@ -14,7 +14,7 @@ from aoti_serve.weights.swap.target import Receipt, Report, Staging, Target, Tar
 from aoti_serve.weights.version import Committed, Version
 
 
-class RouteMessage(NamedTuple):
+class RerouteMessage(NamedTuple):
     """Which replicas have come and gone; `whole`: these are all there are."""
 
     whole: bool
@@ -83,15 +83,15 @@ def target_of(message: memoryview) -> Target:
         raise LinkBroken(detail=f"a target that says {error!r}") from error
 
 
-def route_bytes(whole: bool, added: Iterable[Address], removed: Iterable[str] = ()) -> bytes:
+def reroute_bytes(whole: bool, added: Iterable[Address], removed: Iterable[str] = ()) -> bytes:
     return orjson.dumps({"whole": whole, "added": [_address(one) for one in added], "removed": list(removed)})
 
 
-def route_of(message: memoryview) -> RouteMessage:
+def reroute_of(message: memoryview) -> RerouteMessage:
     """Raises LinkBroken for what is no route."""
     try:
         found = orjson.loads(message)
-        return RouteMessage(found["whole"], tuple(map(_address_of, found["added"])), tuple(found["removed"]))
+        return RerouteMessage(found["whole"], tuple(map(_address_of, found["added"])), tuple(found["removed"]))
     except (ValueError, TypeError, KeyError) as error:
         raise LinkBroken(detail=f"a route that says {error!r}") from error
 

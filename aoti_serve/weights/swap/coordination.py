@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from aoti_serve.errors import AotiServeError
 from aoti_serve.weights.swap.members import MemberTable
-from aoti_serve.weights.swap.orders import Expel, Order, Publish, Route
+from aoti_serve.weights.swap.orders import Expel, Order, Publish, Reroute
 from aoti_serve.weights.swap.story import Story
 from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
 from aoti_serve.weights.swap.target import Report
@@ -142,12 +142,12 @@ class Coordination:
         if self.table.settle():
             self.story.tell(f"settled: epoch {self.table.target.settled}")
 
-    def _route(self) -> Route:
+    def _route(self) -> Reroute:
         changed, self.table.rerouted = self.table.rerouted, set()
         added = {member: self.table.addresses[member] for member in changed if member in self.table.addresses}
         removed = changed & self._routed - added.keys()
         self._routed = self._routed - removed | added.keys()
-        return Route(tuple(added.values()), tuple(sorted(removed)))
+        return Reroute(tuple(added.values()), tuple(sorted(removed)))
 
     def _tell(self, report: Report) -> None:
         said = "joining" if report.joining else f"epoch {report.epoch}, settled {report.settled}"

@@ -17,7 +17,7 @@ class Publish:
 
 
 @dataclass(frozen=True)
-class Route:
+class Reroute:
     """Tell every gateway which replicas have come and gone."""
 
     added: tuple[Address, ...]
@@ -38,4 +38,4 @@ class Expel:
     members: tuple[str, ...]
 
 
-Order = Publish | Route | Commit | Expel
+Order = Publish | Reroute | Commit | Expel

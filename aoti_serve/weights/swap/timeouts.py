@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aoti_serve.weights.swap.members import MemberTable
 
-BEAT_S = 2.0  # a member lets the coordinator know so often that it lives
+HEARTBEAT_S = 2.0  # a member lets the coordinator know so often that it lives
 TICK_S = 0.5  # the rules look at the clock so often
-SILENCE_S = 2 * BEAT_S + TICK_S
+MEMBER_SILENCE_S = 2 * HEARTBEAT_S + TICK_S
 UNHEARD_S = 15.0  # a member may still be on its way to this coordinator for so long
 
 
@@ -22,7 +22,7 @@ class TimeAllowance:
 
     def spend(self, seconds: float, silence: float) -> bool:
         """Time has passed; a member was last heard `silence` seconds ago. Returns whether the allowance is used up."""
-        if silence < SILENCE_S:
+        if silence < MEMBER_SILENCE_S:
             self.left -= min(seconds, 2 * TICK_S)
         return self.left <= 0
 

@@ -10,6 +10,7 @@ import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
+from aoti_serve.cluster.membership.live_actors import LiveActors
 from aoti_serve.cluster.membership.registry import Registry
 from aoti_serve.errors import Unavailable
 from aoti_serve.weights.audit import AuditLog
@@ -30,14 +31,18 @@ class SlowLog(AuditLog):
         super().write(**facts)
 
 
+async def newest() -> None:
+    """No other coordinator has followed."""
+
+
 def admitted(current: Version) -> Version:
     return Version(number=current.number + 1, digest="x")
 
 
 async def test_a_caller_that_goes_as_it_begins_locks_nobody_out(tmp_path: Path) -> None:
     log = SlowLog(tmp_path / "audit.jsonl")
-    registry = Registry(1, Committed(epoch=0, version=BUILT_IN))
-    changes = Changes("m", Store(tmp_path / "store", "m", 2), registry, log, SwapDeadlines())
+    registry = Registry(1, Committed(epoch=0, version=BUILT_IN), SwapDeadlines(), LiveActors("app", ()), newest)
+    changes = Changes("m", Store(tmp_path / "store", "m", 2), registry, log)
     caller = asyncio.create_task(changes.swap(Attempt("swap", "somebody"), admitted, wait=True))
     while not changes.under_way:
         await asyncio.sleep(0)

@@ -26,7 +26,7 @@ from aoti_serve.errors import NotSettled, StoreFailed, Superseded
 from aoti_serve.weights.swap.coordination import Coordination
 from aoti_serve.weights.swap.fence import Fence
 from aoti_serve.weights.swap.follower import Follower
-from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Route
+from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Reroute
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Phase, Swap, SwapDeadlines
 from aoti_serve.weights.swap.target import Receipt, Report, Target
@@ -504,7 +504,7 @@ class Coordinator:
                 self._commit = asyncio.get_running_loop().create_task(self._write(version))
             case Expel(members):
                 self._expel(members)
-            case Route():
+            case Reroute():
                 pass
 
     async def _write(self, version: Version) -> None:
@@ -815,12 +815,14 @@ class World:
         if not self.coordinator.current:
             self.take_over()
         await settled()
-        for _ in range(40):
+        for turn in range(FOREVER):
             await self.at_rest()
             for member in self.live:
                 if member.sick:
                     self.kill(member)
             await self.time_passes()
+            if turn > 40 and self.coordinator.rules.settled:  # members of which nothing is known get 15 s
+                break
         await self.at_rest()
         return self.coordinator
 

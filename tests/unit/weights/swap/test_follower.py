@@ -60,6 +60,9 @@ class TwoSlots:
             self.done.append(f"flip to {version.number}")
             self.active, self.behind, self.staged = version, self.active, None
 
+    def cancel_stage(self) -> None:
+        """Nothing here takes long."""
+
     async def abort(self) -> None:
         if self.staged is not None:
             self.done.append(f"free {self.staged.number}")

@@ -1,0 +1,175 @@
+"""A coordinator's registry and members of it in one event loop, over real Unix sockets; Ray is played."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from aoti_serve.address import Address
+from aoti_serve.cluster.membership.line import CoordinatorLine, Listens
+from aoti_serve.cluster.membership.live_actors import LiveActors
+from aoti_serve.cluster.membership.member import Membership
+from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.errors import AotiServeError, Superseded, Unavailable
+from aoti_serve.weights.swap.fence import Fence
+from aoti_serve.weights.swap.states import State
+from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
+from aoti_serve.weights.swap.target import Report, Target
+from aoti_serve.weights.version import Committed, Version
+
+NODE = "node"
+COMMITTED = Committed(epoch=4, version=Version(number=7, digest="sha of 7"))
+NEXT = Version(number=8, digest="sha of 8")
+PATIENCE_S = 20.0
+
+
+class PlayedRay(LiveActors):
+    """Which processes live is what the test says."""
+
+    def __init__(self) -> None:
+        super().__init__("app", ())
+        self.living: set[str] = set()
+        self.looks = 0
+
+    def alive(self) -> set[str]:
+        self.looks += 1
+        return set(self.living)
+
+    def processes(self, members: Iterable[str]) -> dict[str, Any]:
+        return {}
+
+    def unreachable(self, members: object) -> set[str]:
+        return set()
+
+
+class Cluster:
+    """The newest coordinator, and the members that were made for it."""
+
+    def __init__(self) -> None:
+        self.ray = PlayedRay()
+        self.newest: Registry | None = None
+        self.members: dict[str, Process] = {}
+        self.terms = 0
+        self._running: list[asyncio.Task[None]] = []
+
+    @property
+    def registry(self) -> Registry:
+        assert self.newest is not None
+        return self.newest
+
+    async def start(self, committed: Committed = COMMITTED, deadlines: SwapDeadlines | None = None) -> Registry:
+        self.terms += 1
+        term = self.terms
+
+        async def check_term() -> None:
+            if term != self.terms:
+                raise Superseded(model="m", term=term, newer=self.terms)
+
+        made = Registry(term, committed, deadlines or SwapDeadlines(), self.ray, check_term)
+        await made.open()
+        self.newest = made
+        self._running.append(asyncio.create_task(made.run()))
+        return made
+
+    async def stop(self) -> None:
+        """The coordinator's process ends."""
+        self.registry.close()
+        self.newest = None
+        self._running.pop().cancel()
+
+    async def add(self, name: str, runners: int = 0) -> Process:
+        made = Process(name, runners, self)
+        self.members[name] = made
+        self.ray.living.add(name)
+        await made.membership.join()
+        return made
+
+    def end(self, name: str) -> None:
+        self.ray.living.discard(name)
+        self.members.pop(name).membership.close()
+
+    async def swap(self, version: Version = NEXT) -> Swap:
+        registry = self.registry
+        before = registry.table.target.committed
+
+        async def commit(version: Version) -> Committed:
+            return Committed(epoch=before.epoch + 1, version=version, previous=before.version)
+
+        swap = registry.begin(version, commit)
+        async with asyncio.timeout(PATIENCE_S):
+            await registry.finish()
+        return swap
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not happened():
+                await self.registry.changed(0.05)
+
+    async def close(self) -> None:
+        for member in self.members.values():
+            member.membership.close()
+        if self.newest is not None:
+            await self.stop()
+
+
+class Process:
+    """A member: a gateway, or with runners a replica that holds whatever it is told to at once. Also its `Finder`."""
+
+    def __init__(self, member: str, runners: int, cluster: Cluster) -> None:
+        self.member = member
+        self.runners = runners
+        self.addresses: tuple[Address, ...] = ()
+        self.withdrawn: list[Target] = []
+        self.fence = Fence()
+        self.broken: AotiServeError | None = None
+        self._cluster = cluster
+        self.membership = Membership(self, self)
+
+    def line(self, listener: Listens) -> CoordinatorLine:
+        return CoordinatorLine(self.member, NODE, self._find, (Unavailable, Superseded), listener)
+
+    def is_lost(self, error: Exception) -> bool:
+        return isinstance(error, Unavailable)
+
+    def report(self) -> Report:
+        address = Address(self.member, NODE, f"/{self.member}", self.runners, b"key") if self.runners else None
+        report = self.fence.report(self.member, NODE)
+        if self.broken is not None:
+            report = replace(report, staged=None, failed=report.staged, error=self.broken)
+        return replace(report, runners=self.runners, address=address)
+
+    async def reconcile(self, target: Target) -> None:
+        self.fence.follow(target)
+
+    def withdraw(self, target: Target) -> None:
+        self.withdrawn.append(target)
+
+    def route(self, addresses: tuple[Address, ...]) -> None:
+        self.addresses = addresses
+
+    async def _find(self) -> Address:
+        if self._cluster.newest is None:
+            raise Unavailable(detail="there is no coordinator")
+        return await self._cluster.newest.address(NODE, "127.0.0.1", NODE)
+
+
+@asynccontextmanager
+async def a_cluster(
+    replicas: int = 2, gateways: int = 1, deadlines: SwapDeadlines | None = None
+) -> AsyncIterator[Cluster]:
+    cluster = Cluster()
+    await cluster.start(deadlines=deadlines)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(*[cluster.add(f"r{number}", runners=1) for number in range(replicas)])
+            await asyncio.gather(*[cluster.add(f"g{number}") for number in range(gateways)])
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+def is_settled(swap: Swap) -> bool:
+    return swap.state is State.SETTLED

@@ -1,0 +1,129 @@
+"""Members and their coordinator over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aoti_serve.cluster.membership.member import announce_loading
+from aoti_serve.errors import StageFailed, UnknownTensor
+from aoti_serve.weights.swap.states import State
+from aoti_serve.weights.swap.swap import SwapDeadlines
+from aoti_serve.weights.swap.target import Report, Target
+from tests.unit.cluster.membership.members import NEXT, Process, a_cluster, is_settled
+
+
+async def test_members_join_and_follow_a_swap() -> None:
+    async with a_cluster(replicas=3, gateways=2) as cluster:
+        assert {member.fence.epoch for member in cluster.members.values()} == {4}
+        assert is_settled(await cluster.swap())
+        assert {member.fence.settled for member in cluster.members.values()} == {5}
+
+
+async def test_gateways_hear_of_replicas_that_come_and_go() -> None:
+    async with a_cluster(replicas=2, gateways=1) as cluster:
+        gateway = cluster.members["g0"]
+        await cluster.until(lambda: {address.replica for address in gateway.addresses} == {"r0", "r1"})
+        await cluster.add("r2", runners=1)
+        await cluster.until(lambda: len(gateway.addresses) == 3)
+        cluster.end("r0")
+        await cluster.until(lambda: {address.replica for address in gateway.addresses} == {"r1", "r2"})
+
+
+async def test_the_cluster_is_asked_who_lives_only_when_a_connection_has_ended() -> None:
+    async with a_cluster() as cluster:
+        looks = cluster.ray.looks
+        assert is_settled(await cluster.swap())
+        assert cluster.ray.looks == looks
+        cluster.end("r0")
+        await cluster.until(lambda: "r0" not in {report.member for report in cluster.registry.table.reports})
+        assert cluster.ray.looks > looks
+
+
+async def test_a_replica_that_ends_while_it_stages_fails_the_swap() -> None:
+    class Slow(Process):
+        async def reconcile(self, target: Target) -> None:
+            if target.staging is not None:
+                await asyncio.Event().wait()
+            await super().reconcile(target)
+
+    async with a_cluster() as cluster:
+        cluster.members["slow"] = slow = Slow("slow", 1, cluster)
+        cluster.ray.living.add("slow")
+        await slow.membership.join()
+        swapping = asyncio.create_task(cluster.swap())
+        await cluster.until(lambda: any(report.staged for report in cluster.registry.table.reports))
+        cluster.end("slow")
+        swap = await swapping
+        assert swap.state is State.ABORTED
+        assert isinstance(swap.error, StageFailed)
+        assert swap.error.facts["replica"] == "slow"
+        assert any("slow" in line for line in swap.error.facts["story"]), "it tells what came before"
+
+
+async def test_members_go_on_with_the_next_coordinator() -> None:
+    async with a_cluster() as cluster:
+        assert is_settled(await cluster.swap())
+        committed = cluster.registry.table.target.committed
+        await cluster.stop()
+        await cluster.start(committed)
+        assert cluster.registry.table.behind == {"r0", "r1", "g0"}, "nothing is known of them yet"
+        await cluster.until(lambda: not cluster.registry.table.behind)
+        swap = await cluster.swap(NEXT.model_copy(update={"number": 9}))
+        assert is_settled(swap)
+
+
+async def test_a_coordinator_that_was_followed_admits_none() -> None:
+    async with a_cluster() as cluster:
+        cluster.terms += 1  # another one has opened the store
+        newcomer = Process("new", 1, cluster)
+        joining = asyncio.create_task(newcomer.membership.join())
+        story = cluster.registry.rules.story
+        await cluster.until(lambda: ("new", "connection ended") in [(e.member, e.event) for e in story.events()])
+        assert not joining.done()
+        joining.cancel()
+        newcomer.membership.close()
+
+
+async def test_a_coordinator_that_was_followed_expels_none() -> None:
+    async with a_cluster(deadlines=SwapDeadlines(commit=0.5)) as cluster:
+        cluster.terms += 1
+        registry = cluster.registry
+        registry.table.hear(Report("r0", turn=10**6, epoch=3))
+        await cluster.until(lambda: any("superseded" in event.event for event in registry.rules.story.events()))
+
+
+async def test_one_that_loads_is_known_and_not_waited_for() -> None:
+    async with a_cluster() as cluster:
+        loading = Process("new", 1, cluster)
+        async with announce_loading(loading):
+            await cluster.until(lambda: "new" in cluster.registry.table.heard)
+            assert is_settled(await cluster.swap())
+
+
+async def test_one_that_leaves_says_so() -> None:
+    async with a_cluster() as cluster:
+        cluster.members["r0"].membership.leave()
+        await cluster.until(lambda: _report(cluster.registry.table.reports, "r0").leaving)
+
+
+async def test_a_stage_that_is_withdrawn_is_told_to_the_member_at_once() -> None:
+    """Also while it reconciles: over its connection targets come at any time."""
+
+    class Busy(Process):
+        async def reconcile(self, target: Target) -> None:
+            while target.staging is not None and not any(seen.at > target.at for seen in self.withdrawn):
+                await asyncio.sleep(0.01)
+            await super().reconcile(target)
+
+    async with a_cluster() as cluster:
+        cluster.members["busy"] = busy = Busy("busy", 1, cluster)
+        await busy.membership.join()
+        cluster.members["r0"].broken = UnknownTensor(name="w")
+        swap = await cluster.swap()
+        assert isinstance(swap.error, StageFailed)
+        assert isinstance(swap.error.facts["cause"], UnknownTensor)
+
+
+def _report(reports: list[Report], member: str) -> Report:
+    [found] = [report for report in reports if report.member == member]
+    return found
