@@ -52,6 +52,9 @@ class AdminClient:
     def versions(self) -> Any:
         return self._send("GET", "/versions")
 
+    def story(self) -> Any:
+        return self._send("GET", "/story")
+
     def rollback(self, version: int | None, *, wait: bool = True) -> Any:
         """To a stored version, the previous one if None."""
         return self._change("/rollback", wait, json={} if version is None else {"version": version})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from aoti_serve.cli.console import bytes_text
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
+from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.swap import Phase
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Version
@@ -89,6 +91,15 @@ def versions_view(stored: Sequence[Version], status: WeightsStatus, now: float) 
     table = _table(Column("version", justify="right"), "", "label", "digest", *right)
     for version in [*built_in, *stored]:
         table.add_row(str(version.number), _marks(version, status), version.label, *_facts(version, now))
+    return Uncut(table)
+
+
+def story_view(model: str, events: Sequence[StoryEvent]) -> RenderableType:
+    """The last events of one model, each on a line; times are UTC."""
+    table = _table(Column("UTC", no_wrap=True), Column(model, no_wrap=True), "")
+    for event in events:
+        at = datetime.fromtimestamp(event.at, UTC).strftime("%H:%M:%S.%f")[:-3]
+        table.add_row(at, event.member or "coordinator", event.event)
     return Uncut(table)
 
 

@@ -10,11 +10,13 @@ from aoti_serve import __version__
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import problems
 from aoti_serve.errors import ServerRefused
+from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.version import Version
 
 T = TypeVar("T")
 STATUS = TypeAdapter(WeightsStatus)
 VERSIONS = TypeAdapter(list[Version])
+STORY = TypeAdapter(list[StoryEvent])
 
 
 def safe(text: str) -> str:
@@ -30,6 +32,11 @@ def status_of(answer: Any) -> WeightsStatus:
 def versions_of(answer: Any) -> list[Version]:
     """Raises ServerRefused for an answer that this version does not understand."""
     return _read(VERSIONS, answer)
+
+
+def story_of(answer: Any) -> list[StoryEvent]:
+    """Raises ServerRefused for an answer that this version does not understand."""
+    return _read(STORY, answer)
 
 
 def _read(kind: TypeAdapter[T], answer: Any) -> T:

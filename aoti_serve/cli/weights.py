@@ -19,7 +19,7 @@ from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, served_models
 from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.live import ProgressBars, Screen, StatusEvent, watch
 from aoti_serve.cli.render import spaced, status_view, swap_view, versions_view
-from aoti_serve.cli.responses import safe, status_of, versions_of
+from aoti_serve.cli.responses import safe, status_of, story_of, versions_of
 from aoti_serve.config import problems
 from aoti_serve.errors import InvalidBody, UnreadableWeights
 from aoti_serve.weights.files.index import read_index
@@ -84,11 +84,15 @@ def rollback(
 def status(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]")] = None,
     watching: Annotated[bool, typer.Option("--watch", help="Show every change, until Ctrl-C.")] = False,
+    story: Annotated[bool, typer.Option("--story", help="Show the last events of members and swaps.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Show what every model answers with, every replica's receipt, and how swaps go."""
     clients = [AdminClient(url, name) for name in ([model] if model else served_models(url))]
+    if story:
+        _show_stories(clients, as_json)
+        return
     found = [client.status() for client in clients]
     if watching:
         _watch(clients, as_json)
@@ -96,6 +100,15 @@ def status(
         print_json(found)
     else:
         out.print(spaced([status_view(status_of(answer), time.time()) for answer in found]))
+
+
+def _show_stories(clients: list[AdminClient], as_json: bool) -> None:
+    found = {client.model: client.story() for client in clients}
+    if as_json:
+        print_json(found)
+        return
+    for model, events in found.items():
+        out.print(story_view(model, story_of(events)))
 
 
 @reports_errors

@@ -25,6 +25,7 @@ from aoti_serve.weights.swap_options import SwapOptions
 if TYPE_CHECKING:
     from aoti_serve.cluster.status import WeightsStatus
     from aoti_serve.cluster.transfer.download import ChunkSource
+    from aoti_serve.weights.swap.story import StoryEvent
     from aoti_serve.weights.version import Version
 
 T = TypeVar("T")
@@ -48,6 +49,11 @@ class CoordinatorClient:
     async def versions(self) -> list[Version]:
         versions: list[Version] = await self._call("versions")
         return versions
+
+    async def story(self) -> tuple[StoryEvent, ...]:
+        """What has happened to members, targets and swaps lately, oldest first; times are UTC."""
+        story: tuple[StoryEvent, ...] = await self._call("story")
+        return story
 
     async def rollback(self, version: int | None, who: str, wait: bool = True) -> WeightsStatus:
         status: WeightsStatus = await self._call("rollback", version, who, wait)

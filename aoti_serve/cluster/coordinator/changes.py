@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
@@ -22,6 +23,9 @@ from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
+
+logger = logging.getLogger("ray.serve")
+LOGGED = 50  # events of the story
 
 
 class Changes:
@@ -120,6 +124,9 @@ class Changes:
             self._metrics.ended(self._last)
             self.measure()
             self._registry.touch()
+            if error is not None:
+                story = "\n".join(f"  {event}" for event in self._registry.story()[-LOGGED:])
+                logger.warning(f"model '{self._model}': {attempt.action} {attempt.id}: {error!r}; before:\n{story}")
             await self._note(attempt, self._last.outcome, error)
 
     async def _note(self, attempt: Attempt, outcome: str, error: BaseException | None) -> None:

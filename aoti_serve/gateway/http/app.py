@@ -157,6 +157,10 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: Read
     async def versions(served: Admin) -> Response:
         return json_response([version.model_dump() for version in await served.weights.versions()])
 
+    @routes.get("/story")
+    async def story(served: Admin) -> Response:
+        return json_response([event.model_dump() for event in await served.weights.story()])
+
     @routes.get("/events")
     async def events(served: Admin) -> Response:
         return StreamingResponse(_events(plane, served), media_type="text/event-stream")
