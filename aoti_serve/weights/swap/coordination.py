@@ -40,8 +40,10 @@ class Coordination:
 
     @property
     def settled(self) -> bool:
-        """Nothing older than what is committed leaves any gateway, also none that was expelled."""
-        return self.table.target.settled >= self.table.target.committed.epoch and not self.table.ending
+        """Nothing older than what is committed leaves any gateway, nor one that was expelled."""
+        epoch = self.table.target.committed.epoch
+        fenced = all(report.joining or report.settled >= epoch for report in self.table.reports)
+        return fenced and self.table.target.settled >= epoch and not self.table.ending
 
     def begin(self, version: Version, *, without_replicas: bool = False) -> Swap:
         """Start a swap; the one before must have ended."""

@@ -70,7 +70,7 @@ class MemberTable:
         self.heard.add(report.member)
         self._end(report.member)  # expelled, but the word has not reached it: a member again
         self._put(report)
-        return before is None or replace(before, turn=report.turn) != report
+        return before != report
 
     def publish(
         self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None

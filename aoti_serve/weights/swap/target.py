@@ -7,7 +7,7 @@ are one case: it sees the target and catches up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from aoti_serve.address import Address
@@ -90,7 +90,7 @@ class Report:
     member: str
     node: str = ""
     address: Address | None = None
-    turn: int = 0
+    turn: int = field(default=0, compare=False)
     followed: TargetRevision = NOTHING_FOLLOWED
     runners: int = 0
     joining: bool = False

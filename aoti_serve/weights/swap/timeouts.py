@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aoti_serve.weights.swap.members import MemberTable
 
-HEARTBEAT_S = 2.0  # a member lets the coordinator know so often that it lives
+HEARTBEAT_S = 3.0  # a member lets the coordinator know so often that it lives
 TICK_S = 0.5  # the rules look at the clock so often
 MEMBER_SILENCE_S = 2 * HEARTBEAT_S + TICK_S
 UNHEARD_S = 15.0  # a member may still be on its way to this coordinator for so long
