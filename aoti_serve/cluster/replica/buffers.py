@@ -38,6 +38,7 @@ class ReplicaBuffers:
         self._coordinator = over_grpc(coordinator)
         self._thread = ThreadPoolExecutor(1, "stager")
         self._digests = {BUILT_IN.number: BUILT_IN.digest}
+        self._reader: ChunkReader | None = None
         self._staged_in = self._committed_in = 0.0
         self._received = 0
 
@@ -55,16 +56,25 @@ class ReplicaBuffers:
             if self.container.staged != version.number:
                 self._staged_in, self._received = 0.0, 0
             return
-        pieces = ChunkReader(
-            await result_of(self._coordinator.source.remote(version), SOURCE_S), self._replica, version
-        )
-        index = await pieces.index()
-        self._staged_in = await self._timed(
-            lambda: self.container.stage_bytes(index, pieces, version.number, strict=version.strict)
-        )
+        reader = self._reader = ChunkReader(self._replica, version)
+        try:
+            index = await reader.open(result_of(self._coordinator.source.remote(version), SOURCE_S))
+            self._staged_in = await self._timed(
+                lambda: self.container.stage_bytes(index, reader, version.number, strict=version.strict)
+            )
+        finally:
+            self._reader = None
         self._received = version.nbytes
         self._digests = {number: digest for number, digest in self._digests.items() if number in self._numbers()}
         self._digests[version.number] = version.digest
+
+    def cancel_stage(self) -> None:
+        """Let a stage that is under way raise StageWithdrawn soon; do nothing if there is none.
+
+        For other tasks of the same event loop. Afterwards the container is as after any stage that has failed.
+        """
+        if self._reader is not None:
+            self._reader.cancel()
 
     async def activate(self, version: Version) -> None:
         """Answer with a version that is here."""
