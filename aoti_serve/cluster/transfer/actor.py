@@ -40,7 +40,8 @@ TransferHandle: TypeAlias = "ActorHandle[TransferActor]"
 class TransferActor:
     """Ray actor, one per coordinator, on its node. `limit` is the size of an upload in bytes.
 
-    Each node reads a file through it once, with one call per chunk; see NodeTransfer.
+    Each node reads a file through it once, with one call per chunk; see NodeTransfer. A replica that is alone on its
+    node makes these calls itself.
     """
 
     def __init__(self, limit: int, setting: str) -> None:
@@ -70,19 +71,23 @@ class TransferActor:
         for ref in refs:
             await self.append(path, await ref)
 
-    async def node(self, node: str) -> TransferHandle | NodeTransferHandle:
-        """What the replicas of a node read from, by `index` and `chunk`: this actor, or another one there."""
+    async def reader_of(self, node: str, replica: str) -> TransferHandle | NodeTransferHandle:
+        """What a replica on a node reads from, by `index` and `chunk`: this actor, or one on the replica's node."""
+        shared = None if node == self._node else self._nodes.on(node, replica)
         handle: TransferHandle = self._self
-        return handle if node == self._node else self._nodes.on(node)
+        return shared or handle
 
     async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]:
         """Where the tensors of a file of `nbytes` lie in it."""
         async with self._files.using(path, nbytes) as file:
             return await file.index()
 
-    async def chunk(self, path: FilePath, nbytes: int, replica: str, number: int) -> list[ChunkRef]:
-        """For a replica on this node: see NodeTransfer.chunk."""
-        return await self._here.chunk(path, nbytes, replica, number)
+    async def chunk(self, path: FilePath, nbytes: int, node: str, replica: str, number: int) -> list[ChunkRef]:
+        """For a replica on this node, see NodeTransfer.chunk; for one on another node that shares it with none."""
+        if node == self._node:
+            return await self._here.chunk(path, nbytes, node, replica, number)
+        received = {replica: ChunkPlan.of(nbytes).bytes_before(number)}
+        return await self.node_chunk(path, nbytes, f"{node} {replica}", number, received)
 
     async def node_chunk(
         self, path: FilePath, nbytes: int, node: str, number: int, received: dict[str, int]
@@ -105,8 +110,8 @@ class TransferActor:
         return {replica: nbytes for received in nodes for replica, nbytes in received.items()}
 
     async def close_idle(self) -> None:
-        """Let the actors of nodes end that are not used any more."""
-        self._nodes.drop_unused()
+        """Let actors of nodes end that are not used any more. It also shows that this process answers."""
+        self._nodes.forget_unused()
 
     async def _open(self, path: FilePath, plan: ChunkPlan) -> FileTransfer:
         content = ChunkFile(await asyncio.to_thread(path.open, "rb"), plan)

@@ -40,14 +40,15 @@ class ChunkReader:
         self._version = version
         self._loop = asyncio.get_running_loop()
         self._cancelled: asyncio.Future[None] = self._loop.create_future()
-        self._node: Any = None
+        self._node = ray.get_runtime_context().get_node_id()
+        self._transfer: Any = None
         self._path: FilePath
 
     async def open(self, source: Awaitable[ChunkSource]) -> dict[str, Span]:
         """Find the bytes; returns where each tensor lies in them."""
-        transfer, self._path = await self._answer(source)
-        self._node = await self._answer(transfer.node.remote(ray.get_runtime_context().get_node_id()))
-        index: dict[str, Span] = await self._answer(self._node.index.remote(self._path, self._version.nbytes))
+        root, self._path = await self._answer(source)
+        self._transfer = await self._answer(root.reader_of.remote(self._node, self._replica))
+        index: dict[str, Span] = await self._answer(self._transfer.index.remote(self._path, self._version.nbytes))
         return index
 
     def cancel(self) -> None:
@@ -74,7 +75,8 @@ class ChunkReader:
         return asyncio.run_coroutine_threadsafe(self._pull(number), self._loop)
 
     async def _pull(self, number: int) -> Chunk | None:
-        refs = await self._answer(self._node.chunk.remote(self._path, self._version.nbytes, self._replica, number))
+        nbytes, node = self._version.nbytes, self._node
+        refs = await self._answer(self._transfer.chunk.remote(self._path, nbytes, node, self._replica, number))
         chunk: Chunk | None = await self._answer(refs[0]) if refs else None
         return chunk
 

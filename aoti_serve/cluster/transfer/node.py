@@ -56,7 +56,7 @@ class RemoteRoot:
 class NodeTransfer:
     """What the replicas of one node read from; `node` is its id.
 
-    A Ray actor on each node that has replicas; on the coordinator's node it is a part of the TransferActor. Chunks come
+    A Ray actor on each node with several replicas; on the coordinator's node a part of the TransferActor. Chunks come
     to a node through Ray's object manager, from any node that has them. This process only sees references.
     """
 
@@ -71,10 +71,13 @@ class NodeTransfer:
         async with self._files.using(path, nbytes) as file:
             return await file.index()
 
-    async def chunk(self, path: FilePath, nbytes: int, replica: str, number: int) -> list[ChunkRef]:
-        """Chunk `number` of a file of `nbytes`, as an object in a list; an empty list beyond the end."""
+    async def chunk(self, path: FilePath, nbytes: int, node: str, replica: str, number: int) -> list[ChunkRef]:
+        """Chunk `number` of a file of `nbytes`, as an object in a list; an empty list beyond the end.
+
+        `replica` is one of this `node`.
+        """
         async with self._files.using(path, nbytes) as file:
-            file.received[self._node][replica] = file.plan.bytes_before(number)
+            file.received[node][replica] = file.plan.bytes_before(number)
             if number < file.plan.count:
                 return await file.broadcast.chunk(replica, number)
             file.broadcast.end(replica, number)

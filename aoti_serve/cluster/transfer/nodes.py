@@ -1,14 +1,15 @@
-"""The NodeTransfer actors of a cluster: one for each node that asks, as long as it is used."""
+"""The NodeTransfer actors of a cluster: one for each node with several replicas, as long as it is used."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, ActorUnschedulableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aoti_serve.cluster.calls import result_of
@@ -28,12 +29,15 @@ class NodeActors:
     def __init__(self, root: ActorHandle[Any]) -> None:
         self._root = root
         self._actors: dict[str, NodeTransferHandle] = {}
-        self._asked: dict[str, float] = {}
+        self._asked: defaultdict[str, dict[str, float]] = defaultdict(dict)  # by node and replica, when
         self._checks: dict[str, asyncio.Task[None]] = {}
 
-    def on(self, node: str) -> NodeTransferHandle:
-        """The one on a node."""
-        self._asked[node] = time.monotonic()
+    def on(self, node: str, replica: str) -> NodeTransferHandle | None:
+        """The one on a node; None if no other replica there has asked: a single one needs no process to share with."""
+        replicas = self._asked[node]
+        replicas[replica] = time.monotonic()
+        if len(replicas) == 1:
+            return None
         if node not in self._actors:
             self._actors[node] = self._start(node)
         self.check(node)
@@ -44,12 +48,16 @@ class NodeActors:
         if node in self._actors and node not in self._checks:
             self._checks[node] = asyncio.get_running_loop().create_task(self._check(node, self._actors[node]))
 
-    def drop_unused(self) -> None:
-        """Let those end that nobody has asked for in a while."""
+    def forget_unused(self) -> None:
+        """Forget replicas that have not asked in a while, and let the actors end that nobody shares any more."""
         oldest = time.monotonic() - UNUSED_S
-        for node in [node for node, asked in self._asked.items() if asked < oldest]:
-            del self._asked[node]
-            self._actors.pop(node, None)  # Ray ends an actor that nobody has a handle of
+        for node, replicas in list(self._asked.items()):
+            for replica in [replica for replica, asked in replicas.items() if asked < oldest]:
+                del replicas[replica]
+            if len(replicas) < 2:
+                self._actors.pop(node, None)  # Ray ends an actor that nobody has a handle of
+            if not replicas:
+                del self._asked[node]
 
     def _start(self, node: str) -> NodeTransferHandle:
         place = NodeAffinitySchedulingStrategy(node, soft=False)
@@ -64,7 +72,9 @@ class NodeActors:
             await result_of(actor.ping.remote(), PING_S)
         except Unavailable:
             ray.kill(actor, no_restart=False)
+        except (ActorDiedError, ActorUnschedulableError):
+            self._actors.pop(node, None)  # for good; whoever asks gets a new one
         except RayError:
-            pass  # being started again, or its node has died
+            pass  # being started again
         finally:
             del self._checks[node]

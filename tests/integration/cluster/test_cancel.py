@@ -96,11 +96,11 @@ class GatedTransfer(CountingTransfer):
         super().__init__(limit, setting)
         self._gate, self._asked = asyncio.Event(), asyncio.Event()
 
-    async def chunk(self, path: FilePath, nbytes: int, replica: str, number: int) -> list[ChunkRef]:
+    async def chunk(self, path: FilePath, nbytes: int, node: str, replica: str, number: int) -> list[ChunkRef]:
         if path.name == "2":
             self._asked.set()
             await self._gate.wait()
-        return await super().chunk(path, nbytes, replica, number)
+        return await super().chunk(path, nbytes, node, replica, number)
 
     async def asked(self) -> None:
         """Wait until a replica asks."""

@@ -74,14 +74,24 @@ def test_a_node_asks_for_each_chunk_once_for_all_its_replicas(
 ) -> None:
     version = stored[1]
     readers = {f"{node}-{turn}": reader_on(node) for node in nodes for turn in range(3)}
+    transfer: Any = source.transfer
+    got([transfer.reader_of.remote(node, name) for node in nodes for name in readers if node in name])
     calls = [reader.read.remote(source, name, version) for name, reader in readers.items()]
     assert got(calls) == [version.nbytes] * len(readers)
-    transfer: Any = source.transfer
     asked = got(transfer.calls.remote())
-    assert {(node, number): asked[node, number] for node in nodes for number in range(CHUNKS)} == {
-        (node, number): 1 for node in nodes for number in range(CHUNKS)
-    }
+    chunks = [(node, number) for node in nodes for number in range(CHUNKS)]
+    assert {chunk: asked[chunk] for chunk in chunks} == dict.fromkeys(chunks, 1)
     assert sum(asked.values()) <= len(nodes) * (CHUNKS + 1) + len(readers), "each node, and each replica, tells its end"
+
+
+def test_a_replica_alone_on_its_node_needs_no_other_process(
+    nodes: list[str], source: ChunkSource, stored: tuple[Path, Version]
+) -> None:
+    version, transfer = stored[1], source.transfer
+    assert got(reader_on(nodes[1]).read.remote(source, "alone", version)) == version.nbytes
+    assert got(transfer.calls.remote()) == {(f"{nodes[1]} alone", number): 1 for number in range(CHUNKS + 1)}
+    assert got(transfer.read.remote(source.path)) == {"alone": version.nbytes}
+    assert cluster_processes("ray::NodeTransfer") == []
 
 
 def test_the_root_knows_how_much_each_replica_has(
@@ -161,6 +171,8 @@ def test_a_node_whose_transfer_is_lost_fails_alone_and_can_read_again(
 ) -> None:
     version = stored[1]
     cut_off, elsewhere = reader_on(nodes[1]), reader_on(nodes[2])
+    transfer: Any = source.transfer
+    got(transfer.reader_of.remote(nodes[1], "neighbour"))
     failing = cut_off.read.remote(source, "cut off", version, pause_before=2)
     got(cut_off.paused.remote())
     (process,) = cluster_processes("ray::NodeTransfer")
