@@ -9,14 +9,12 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError
 
-from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.transfer.actor import TransferHandle
 from aoti_serve.cluster.transfer.chunks import Chunk
 from aoti_serve.cluster.transfer.files import FilePath
-from aoti_serve.cluster.transfer.node import CHUNK_S
-from aoti_serve.errors import DigestMismatch, StageWithdrawn, Unavailable
+from aoti_serve.cluster.transfer.node import transfer_answer
+from aoti_serve.errors import DigestMismatch, StageWithdrawn
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.version import Version
 
@@ -32,7 +30,7 @@ class ChunkReader:
     """Reads one version for one replica. Made in the replica's event loop; its iterator runs in another thread.
 
     First `open`, then iterate. While a chunk is copied into a buffer the next one is asked for. After `cancel` both
-    raise StageWithdrawn; Unavailable is raised if the other side dies, or gives no answer within `CHUNK_S`.
+    raise StageWithdrawn. Both raise Unavailable if the other side dies, or gives no answer for long.
     """
 
     def __init__(self, replica: str, version: Version) -> None:
@@ -82,14 +80,12 @@ class ChunkReader:
 
     async def _answer(self, call: Awaitable[Any]) -> Any:
         """What a call answers, unless `cancel` comes first."""
-        answer = asyncio.ensure_future(result_of(call, CHUNK_S))
+        answer = asyncio.ensure_future(transfer_answer(call))
         try:
             await asyncio.wait({answer, self._cancelled}, return_when=asyncio.FIRST_COMPLETED)
             if self._cancelled.done():
                 raise StageWithdrawn(version=self._version.number)
             return answer.result()
-        except RayActorError as error:
-            raise Unavailable(detail="what moves the weights has died and is started again; try again") from error
         finally:
             answer.cancel()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import ObjectLostError, RayActorError, RayError
 
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.transfer.broadcast import ChunkBroadcast
@@ -35,21 +35,32 @@ class TransferRoot(Protocol):
     ) -> list[ChunkRef]: ...
 
 
+async def transfer_answer(call: Awaitable[Any]) -> Any:
+    """Await a call to a transfer's process, or an object of one.
+
+    Raises Unavailable after `CHUNK_S`, and if the process has died: it is started again.
+    """
+    try:
+        return await result_of(call, CHUNK_S)
+    except (RayActorError, ObjectLostError) as error:
+        raise Unavailable(detail="what moves the weights has died and is started again; try again") from error
+
+
 class RemoteRoot:
-    """The root as another process sees it. Its calls raise Unavailable after `CHUNK_S`."""
+    """The root as another process sees it. Its calls raise Unavailable as `transfer_answer` does."""
 
     def __init__(self, actor: ActorHandle[Any]) -> None:
         self._actor = actor
 
     async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]:
-        found: dict[str, Span] = await result_of(self._actor.index.remote(path, nbytes), CHUNK_S)
+        found: dict[str, Span] = await transfer_answer(self._actor.index.remote(path, nbytes))
         return found
 
     async def node_chunk(
         self, path: FilePath, nbytes: int, node: str, number: int, received: dict[str, int]
     ) -> list[ChunkRef]:
         call: Any = self._actor.node_chunk.remote(path, nbytes, node, number, received)
-        refs: list[ChunkRef] = await result_of(call, CHUNK_S)
+        refs: list[ChunkRef] = await transfer_answer(call)
         return refs
 
 
@@ -98,7 +109,7 @@ class NodeTransfer:
         """Have the chunk in the node's object store before a replica hears of it."""
         received = file.received[self._node]
         (ref,) = await self._root.node_chunk(path, file.plan.nbytes, self._node, number, received)
-        await result_of(ref, CHUNK_S)
+        await transfer_answer(ref)
         if number + 1 == file.plan.count:
             self._spawn(self._tell_end(path, file))
         return ref

@@ -1,0 +1,1 @@
+"""scripts/bench scale: what grows with the cluster, measured in simulated time."""
