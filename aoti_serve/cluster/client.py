@@ -87,11 +87,11 @@ class CoordinatorClient:
         return status
 
     async def _append(self, source: ChunkSource, piece: Any) -> None:
-        freight, path = source
+        transfer, path = source
         if isinstance(piece, ray.ObjectRef):
-            await self._answer(freight.append_objects.remote(path, [piece]))
+            await self._answer(transfer.append_objects.remote(path, [piece]))
         else:
-            await self._answer(freight.append.remote(path, piece))
+            await self._answer(transfer.append.remote(path, piece))
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         return await self._answer(getattr(self._coordinator, method).remote(*arguments))

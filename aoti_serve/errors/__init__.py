@@ -21,6 +21,7 @@ AotiServeError                      500
 │   ├── SwapInProgress              409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
 │   ├── BadIndexInWeights               500
+│   ├── StageWithdrawn              409  a stage was stopped under way
 │   ├── NothingStaged, NothingToRollBack, BuiltInWeightsReleased, VersionTaken      409
 │   ├── BaseVersionMismatch, BaseHasNoFile                                          409
 │   ├── Superseded                  503  a newer coordinator has taken over; nothing was committed
@@ -131,6 +132,7 @@ from aoti_serve.errors.weights import (
     NotSettled,
     SourceRefused,
     StageFailed,
+    StageWithdrawn,
     StoreFailed,
     Superseded,
     SwapInProgress,
@@ -194,6 +196,7 @@ __all__ = [
     "ServerUnreachable",
     "SourceRefused",
     "StageFailed",
+    "StageWithdrawn",
     "StartFailed",
     "Stopping",
     "StoreFailed",

@@ -129,6 +129,12 @@ class VersionTaken(
     """A stage under the number that answers, or under one that is none."""
 
 
+class StageWithdrawn(
+    WeightsError, status=409, text="the stage of version {version} was withdrawn before it ended; nothing has changed"
+):
+    """A stage was stopped under way, since its swap has failed elsewhere or was given up."""
+
+
 class NothingStaged(WeightsError, status=409, text="nothing is staged: call stage() before commit()"):
     """A commit without a stage before it."""
 

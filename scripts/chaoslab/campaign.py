@@ -48,7 +48,7 @@ def faults(swaps: int) -> list[Fault]:
         Fault("replica-staged", "kill -9 one that has staged", partial(kills.replica_in_stage, staged=True)),
         Fault("replica-committing", "kill -9 a replica in commit", kills.replica_in_commit),
         *_in_each_phase("coordinator", "kill -9 the coordinator"),
-        Fault("freight-staging", "kill -9 the process that hands out the bytes", _killed("freight", STAGING)),
+        Fault("transfer-staging", "kill -9 the process that hands out the bytes", _killed("transfer", STAGING)),
         *_in_each_phase("controller", "kill -9 Serve's controller"),
         Fault("gateway", "kill -9 a gateway while swapping", kills.gateway),
         Fault("node", "kill -9 a node with the coordinator on it while swapping", kills.node),

@@ -51,7 +51,7 @@ def damaged_version(lab: Lab) -> None:
 def full_disk(lab: Lab) -> None:
     """Not more than half of a file can be written; then it can again."""
     content = lab.telltales.weights(lab.fresh())
-    with limited(one(lab, "freight"), psutil.RLIMIT_FSIZE, len(content) // 2):
+    with limited(one(lab, "transfer"), psutil.RLIMIT_FSIZE, len(content) // 2):
         lab.strike(lambda: None)
         refused(lab, content)
 

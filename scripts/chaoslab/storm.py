@@ -12,7 +12,7 @@ from chaoslab.kills import one
 from chaoslab.lab import Lab
 from chaoslab.moments import kill, thaw
 
-KINDS = ("replica", "coordinator", "gateway", "controller", "freight")
+KINDS = ("replica", "coordinator", "gateway", "controller", "transfer")
 LONGEST_STOP_S = 8.0
 
 

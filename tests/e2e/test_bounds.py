@@ -136,11 +136,11 @@ def half_sent(server: Server, count: int) -> Iterator[None]:
 
 def test_an_upload_that_nobody_takes_waits_at_its_client(served: Server) -> None:
     """And not in the gateway's memory; it goes on when somebody does."""
-    (gateway,), (freight,) = processes(served, "gateway"), processes(served, "ray::Freight")
+    (gateway,), (transfer,) = processes(served, "gateway"), processes(served, "ray::TransferActor")
     body = bytes(UPLOAD)
     fields = served.admin | {"Content-Type": "application/octet-stream", "Content-Length": UPLOAD}
     with Wire(served.port) as wire:
-        freight.suspend()
+        transfer.suspend()
         try:
             before = own_memory(gateway)
             wire.send(head("POST", WEIGHTS, fields))
@@ -149,7 +149,7 @@ def test_an_upload_that_nobody_takes_waits_at_its_client(served: Server) -> None
             assert own_memory(gateway) - before < UPLOAD // 2
             assert_doubled(infer(served, 1.0), 1.0)
         finally:
-            freight.resume()
+            transfer.resume()
         wire.send(body[taken:])
         assert wire.answer().status == 400  # zeros are no weights
 

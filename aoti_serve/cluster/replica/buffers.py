@@ -1,4 +1,4 @@
-"""The versions that a replica holds: the one that answers, and the one behind it."""
+"""The versions of weights that a replica holds: the one that answers, and the one behind it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ SOURCE_S = 10.0
 
 
 class ReplicaBuffers:
-    """The two buffers of a replica's container, by weights version; what a follower works on.
+    """The two buffers of a replica's container, by weights version: the `TwoBuffers` of its Follower.
 
-    A thread of its own stages and commits, so that the event loop goes on answering.
+    Lives in the replica's event loop. Staging and committing run in one thread of their own, so that the loop goes on
+    answering.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ReplicaBuffers:
         self._coordinator = over_grpc(coordinator)
         self._thread = ThreadPoolExecutor(1, "stager")
         self._digests = {BUILT_IN.number: BUILT_IN.digest}
+        self._reader: ChunkReader | None = None
         self._staged_in = self._committed_in = 0.0
         self._received = 0
 
@@ -45,39 +47,52 @@ class ReplicaBuffers:
     async def load(
         cls, package: Package, num_runners: int, keeps_previous: bool, replica: str, coordinator: DeploymentHandle[Any]
     ) -> ReplicaBuffers:
-        """With the package loaded."""
+        """Load the package in a thread, and wrap its container."""
         container = await asyncio.to_thread(_load, package, num_runners)
         return cls(container, keeps_previous, replica, coordinator)
 
     async def stage(self, version: Version) -> None:
-        """Have the version here; moves no data if it is already. Raises an InvalidWeights; the active one stays."""
+        """Fill the inactive buffer with a version; moves no data if the replica holds it already.
+
+        Raises an InvalidWeights, Unavailable, or StageWithdrawn. The version that answers stays as it is.
+        """
         if self._holds(version):
             if self.container.staged != version.number:
                 self._staged_in, self._received = 0.0, 0
             return
-        pieces = ChunkReader(
-            await result_of(self._coordinator.source.remote(version), SOURCE_S), self._replica, version
-        )
-        index = await pieces.index()
-        self._staged_in = await self._timed(
-            lambda: self.container.stage_bytes(index, pieces, version.number, strict=version.strict)
-        )
+        reader = self._reader = ChunkReader(self._replica, version)
+        try:
+            index = await reader.open(result_of(self._coordinator.source.remote(version), SOURCE_S))
+            self._staged_in = await self._timed(
+                lambda: self.container.stage_bytes(index, reader, version.number, strict=version.strict)
+            )
+        finally:
+            self._reader = None
         self._received = version.nbytes
         self._digests = {number: digest for number, digest in self._digests.items() if number in self._numbers()}
         self._digests[version.number] = version.digest
 
+    def cancel_stage(self) -> None:
+        """Let a stage that is under way raise StageWithdrawn soon; do nothing if there is none.
+
+        For other tasks of the same event loop. Afterwards the container is as after any stage that has failed.
+        """
+        if self._reader is not None:
+            self._reader.cancel()
+
     async def activate(self, version: Version) -> None:
-        """Answer with a version that is here."""
+        """Answer with a version that the replica holds."""
         self._committed_in = await self._timed(lambda: self._flip_to(version.number))
 
     def cancel_stage(self) -> None:
         """See `ChunkReader`."""
 
     async def abort(self) -> None:
+        """Free what is staged, if anything is."""
         await self._timed(self.container.abort)
 
     def signed(self, epoch: int) -> Receipt:
-        """What this replica answers with, since which epoch."""
+        """A receipt for the version that answers now, since `epoch`."""
         context, container = ray.get_runtime_context(), self.container
         version = container.version
         assert version is not None, "nothing is signed before something answers"
@@ -113,7 +128,7 @@ class ReplicaBuffers:
             self.container.release()
 
     async def _timed(self, work: Callable[[], None]) -> float:
-        """Do it in the stager's thread; how many seconds that took."""
+        """Run `work` in the stager's thread; returns how many seconds it took."""
         started = time.perf_counter()
         await asyncio.get_running_loop().run_in_executor(self._thread, work)
         return time.perf_counter() - started

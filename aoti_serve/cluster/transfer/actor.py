@@ -1,4 +1,4 @@
-"""Where weights go in and out of the coordinator's node: a plain actor that moves bytes and decides nothing.
+"""The root of all transfers of weights: the actor through which they come to the coordinator's node, and leave it.
 
 It is apart from the coordinator for two reasons. No disk and no reader keeps the coordinator waiting; and a Serve call
 that may name objects in its answer makes the answering process wait, with all it does, for a caller that is stopped.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,77 +16,110 @@ import ray
 from numpy.typing import NDArray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from upath import UPath
 
-from aoti_serve.cluster.transfer.broadcast import Chunk, ChunkBroadcast
+from aoti_serve.cluster.transfer.broadcast import ChunkBroadcast
+from aoti_serve.cluster.transfer.chunk_file import ChunkFile
+from aoti_serve.cluster.transfer.chunks import Chunk, ChunkPlan, ChunkRef
+from aoti_serve.cluster.transfer.files import FilePath, FileTransfer, FileTransfers
+from aoti_serve.cluster.transfer.node import NodeTransfer, NodeTransferHandle
+from aoti_serve.cluster.transfer.nodes import NodeActors
+from aoti_serve.cluster.transfer.window import ChunkWindow
 from aoti_serve.errors import BodyTooLarge, InvalidBody, StoreFailed, Unavailable
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import index_in
 
-IDLE_READER_S = 5.0
+NODE_WINDOW = 6  # chunks; how far the fastest node may be ahead of the slowest
+NODE_PATIENCE_S = 5.0  # longer than that of a node with its replicas
+# Nodes that fetch a chunk from one that has it. Ray asks any node that has the whole object; if all nodes asked at
+# once, only the first one would have it, and send it to each.
+FAN_OUT = 2
+CALLS = 20_000  # at a time: each node waits with one, and the coordinator must get through
 TransferHandle: TypeAlias = "ActorHandle[TransferActor]"
 
 
 class TransferActor:
-    """Ray actor, one per coordinator, on its node. `limit` is the size of an upload in bytes."""
+    """Ray actor, one per coordinator, on its node. `limit` is the size of an upload in bytes.
+
+    Each node reads a file through it once, with one call per chunk; see NodeTransfer. A replica that is alone on its
+    node makes these calls itself.
+    """
 
     def __init__(self, limit: int, setting: str) -> None:
         self._limit = limit
         self._setting = setting
-        self._feeds: dict[Path | UPath, ChunkBroadcast] = {}
-        self._opening = asyncio.Lock()
+        context = ray.get_runtime_context()
+        self._node, self._self = context.get_node_id(), context.current_actor
+        self._files = FileTransfers(self._open)
+        self._here = NodeTransfer(self._node, self)
+        self._nodes = NodeActors(self._self)
 
     @classmethod
     def here(cls, limit: int, setting: str) -> TransferHandle:
         """A new one on this node; it ends with the process that has made it, and starts again if it alone dies."""
         place = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         remote: Any = ray.remote(cls)
-        actor: TransferHandle = remote.options(num_cpus=0, max_restarts=-1, scheduling_strategy=place).remote(
-            limit, setting
-        )
+        options = remote.options(num_cpus=0, max_restarts=-1, max_concurrency=CALLS, scheduling_strategy=place)
+        actor: TransferHandle = options.remote(limit, setting)
         return actor
 
-    async def append(self, path: Path | UPath, piece: bytes | Chunk) -> None:
+    async def append(self, path: FilePath, piece: bytes | Chunk) -> None:
         """Add bytes to an upload; raises BodyTooLarge when there are too many."""
         await asyncio.to_thread(self._append, path, _flat(piece))
 
-    async def append_objects(self, path: Path | UPath, refs: Sequence[ray.ObjectRef[Any]]) -> None:
+    async def append_objects(self, path: FilePath, refs: Sequence[ray.ObjectRef[Any]]) -> None:
         """Add the flat bytes of objects that somebody has put into Ray's object store, in order."""
         for ref in refs:
             await self.append(path, await ref)
 
-    async def index(self, path: Path | UPath, nbytes: int) -> dict[str, Span]:
+    async def reader_of(self, node: str, replica: str) -> TransferHandle | NodeTransferHandle:
+        """What a replica on a node reads from, by `index` and `chunk`: this actor, or one on the replica's node."""
+        shared = None if node == self._node else self._nodes.on(node, replica)
+        handle: TransferHandle = self._self
+        return shared or handle
+
+    async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]:
         """Where the tensors of a file of `nbytes` lie in it."""
-        return await asyncio.to_thread(_index, path, nbytes)
+        async with self._files.using(path, nbytes) as file:
+            return await file.index()
 
-    async def chunk(self, path: Path | UPath, nbytes: int, reader: str, number: int) -> list[ray.ObjectRef[Any]]:
-        """Chunk `number` of a file of `nbytes`, as an object; an empty list beyond the end. See `ChunkBroadcast`."""
-        async with self._opening:
-            if path not in self._feeds:
-                self._close_idle()
-                self._feeds[path] = ChunkBroadcast(await asyncio.to_thread(path.open, "rb"), nbytes)
-        feed = self._feeds[path]
-        feed.users += 1
-        try:
-            return await feed.chunk(reader, number)
-        finally:
-            feed.users -= 1
-            feed.idle_since = time.monotonic()
+    async def chunk(self, path: FilePath, nbytes: int, node: str, replica: str, number: int) -> list[ChunkRef]:
+        """For a replica on this node, see NodeTransfer.chunk; for one on another node that shares it with none."""
+        if node == self._node:
+            return await self._here.chunk(path, nbytes, node, replica, number)
+        received = {replica: ChunkPlan.of(nbytes).bytes_before(number)}
+        return await self.node_chunk(path, nbytes, f"{node} {replica}", number, received)
 
-    async def read(self, path: Path | UPath) -> dict[str, int]:
-        """How many bytes of a file each reader has received; for the coordinator."""
-        return dict(self._feeds[path].read) if path in self._feeds else {}
+    async def node_chunk(
+        self, path: FilePath, nbytes: int, node: str, number: int, received: dict[str, int]
+    ) -> list[ChunkRef]:
+        """Chunk `number` of a file for a node that has all before it, as an object in a list; empty beyond the end.
+
+        `received` says how many bytes each of the node's replicas has.
+        """
+        async with self._files.using(path, nbytes) as file:
+            file.received[node] = received
+            if number < file.plan.count:
+                return await file.broadcast.chunk(node, number)
+            file.broadcast.end(node, number)
+            return []
+
+    async def read(self, path: FilePath) -> dict[str, int]:
+        """How many bytes of a file each replica has received, as far as its node has told; for the coordinator."""
+        file = self._files.find(path)
+        nodes = file.received.values() if file else ()
+        return {replica: nbytes for received in nodes for replica, nbytes in received.items()}
 
     async def close_idle(self) -> None:
-        """Give back what nobody has asked for in a while; it would be opened again."""
-        self._close_idle()
+        """Let actors of nodes end that are not used any more. It also shows that this process answers."""
+        self._nodes.forget_unused()
 
-    def _close_idle(self) -> None:
-        oldest = time.monotonic() - IDLE_READER_S
-        for path in [path for path, feed in self._feeds.items() if not feed.users and feed.idle_since < oldest]:
-            self._feeds.pop(path).close()
+    async def _open(self, path: FilePath, plan: ChunkPlan) -> FileTransfer:
+        content = ChunkFile(await asyncio.to_thread(path.open, "rb"), plan)
+        window = ChunkWindow(plan.count, width=NODE_WINDOW, patience=NODE_PATIENCE_S, fan_out=FAN_OUT)
+        broadcast = ChunkBroadcast(window, content.put, self._nodes.check)
+        return FileTransfer(plan, broadcast, lambda: asyncio.to_thread(_index, path, plan.nbytes), content.close)
 
-    def _append(self, path: Path | UPath, content: bytes | memoryview) -> None:
+    def _append(self, path: FilePath, content: bytes | memoryview) -> None:
         try:
             with path.open("r+b") as file:  # not "ab", which would make a file anew that was thrown away
                 file.seek(0, os.SEEK_END)
@@ -102,7 +133,7 @@ class TransferActor:
             raise BodyTooLarge(limit=self._limit, setting=self._setting)
 
 
-def _index(path: Path | UPath, nbytes: int) -> dict[str, Span]:
+def _index(path: FilePath, nbytes: int) -> dict[str, Span]:
     with path.open("rb") as file:
         return index_in(file, nbytes)
 

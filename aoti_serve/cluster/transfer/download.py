@@ -6,55 +6,66 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from ray.exceptions import RayActorError
-from upath import UPath
+import ray
 
-from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.transfer.actor import TransferHandle
-from aoti_serve.cluster.transfer.broadcast import Chunk
-from aoti_serve.errors import DigestMismatch, Unavailable
+from aoti_serve.cluster.transfer.chunks import Chunk
+from aoti_serve.cluster.transfer.files import FilePath
+from aoti_serve.cluster.transfer.node import transfer_answer
+from aoti_serve.errors import DigestMismatch, StageWithdrawn
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.version import Version
 
-CHUNK_S = 60.0  # a slow disk, the slowest of all readers
-
 
 class ChunkSource(NamedTuple):
-    """Who hands out a version's bytes, and by which name."""
+    """The actor that hands out a version's bytes, and the file that they are in."""
 
-    freight: TransferHandle
-    path: Path | UPath
+    transfer: TransferHandle
+    path: FilePath
 
 
 class ChunkReader:
-    """An iterator for the thread that copies them into a buffer; the next chunk is asked for while one is copied.
+    """Reads one version for one replica. Made in the replica's event loop; its iterator runs in another thread.
 
-    At its end it raises DigestMismatch unless the bytes that arrived are the version's.
+    First `open`, then iterate. While a chunk is copied into a buffer the next one is asked for. After `cancel` both
+    raise StageWithdrawn. Both raise Unavailable if the other side dies, or gives no answer for long.
     """
 
-    def __init__(self, source: ChunkSource, reader: str, version: Version) -> None:
-        self._freight, self._path = source
-        self._reader = reader
+    def __init__(self, replica: str, version: Version) -> None:
+        self._replica = replica
         self._version = version
         self._loop = asyncio.get_running_loop()
+        self._cancelled: asyncio.Future[None] = self._loop.create_future()
+        self._node = ray.get_runtime_context().get_node_id()
+        self._transfer: Any = None
+        self._path: FilePath
 
-    async def index(self) -> dict[str, Span]:
-        """Where each tensor lies in them."""
-        found: dict[str, Span] = await self._answer(self._freight.index.remote(self._path, self._version.nbytes))
-        return found
+    async def open(self, source: Awaitable[ChunkSource]) -> dict[str, Span]:
+        """Find the bytes; returns where each tensor lies in them."""
+        root, self._path = await self._answer(source)
+        self._transfer = await self._answer(root.reader_of.remote(self._node, self._replica))
+        index: dict[str, Span] = await self._answer(self._transfer.index.remote(self._path, self._version.nbytes))
+        return index
+
+    def cancel(self) -> None:
+        """Let it end soon, also while it waits. May be called from any thread, and more than once."""
+        self._loop.call_soon_threadsafe(self._cancel)
 
     def __iter__(self) -> Iterator[Chunk]:
+        """All chunks in order. At the end raises DigestMismatch unless the bytes that arrived are the version's."""
         digest = hashlib.sha256()
         number, asked = 0, self._ask(0)
-        while (piece := asked.result()) is not None:
-            number += 1
-            asked = self._ask(number)
-            digest.update(piece.data)
-            yield piece
-            del piece  # else it is held in the object store while the next one is waited for
+        try:
+            while (chunk := asked.result()) is not None:
+                number += 1
+                asked = self._ask(number)
+                digest.update(chunk.data)
+                yield chunk
+                del chunk  # else it is held in the object store while the next one is waited for
+        finally:
+            asked.cancel()
         if digest.hexdigest() != self._version.digest:
             raise DigestMismatch(got=digest.hexdigest(), expected=self._version.digest)
 
@@ -62,13 +73,22 @@ class ChunkReader:
         return asyncio.run_coroutine_threadsafe(self._pull(number), self._loop)
 
     async def _pull(self, number: int) -> Chunk | None:
-        asked: Any = self._freight.chunk.remote(self._path, self._version.nbytes, self._reader, number)
-        refs = await self._answer(asked)
-        piece: Chunk | None = await self._answer(refs[0]) if refs else None
-        return piece
+        nbytes, node = self._version.nbytes, self._node
+        refs = await self._answer(self._transfer.chunk.remote(self._path, nbytes, node, self._replica, number))
+        chunk: Chunk | None = await self._answer(refs[0]) if refs else None
+        return chunk
 
     async def _answer(self, call: Awaitable[Any]) -> Any:
+        """What a call answers, unless `cancel` comes first."""
+        answer = asyncio.ensure_future(transfer_answer(call))
         try:
-            return await result_of(call, CHUNK_S)
-        except RayActorError as error:
-            raise Unavailable(detail="what moves the weights has died and is started again; try again") from error
+            await asyncio.wait({answer, self._cancelled}, return_when=asyncio.FIRST_COMPLETED)
+            if self._cancelled.done():
+                raise StageWithdrawn(version=self._version.number)
+            return answer.result()
+        finally:
+            answer.cancel()
+
+    def _cancel(self) -> None:
+        if not self._cancelled.done():
+            self._cancelled.set_result(None)

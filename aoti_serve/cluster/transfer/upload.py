@@ -1,4 +1,4 @@
-"""Weights on their way to the coordinator: the bytes of a safetensors file in pieces, whatever they were before."""
+"""Weights of any form as the bytes of a safetensors file, in pieces that can be sent to the coordinator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ Weights: TypeAlias = "Mapping[str, torch.Tensor] | Path | Sequence[ray.ObjectRef
 
 
 async def upload_stream(weights: Weights) -> AsyncIterator[Any]:
-    """The bytes of a file with these weights, in arrays of at most `UPLOAD_CHUNK_BYTES`; objects stay objects."""
+    """Yield the bytes of a safetensors file with these weights, in uint8 arrays of at most `UPLOAD_CHUNK_BYTES`.
+
+    References to objects are yielded as they are. Raises UnreadableWeights for anything else, and UnfitTensor.
+    """
     if isinstance(weights, Mapping):
         chunks: Iterator[bytes | memoryview] = _of_tensors(weights)
     elif isinstance(weights, Path):
@@ -40,7 +43,7 @@ async def upload_stream(weights: Weights) -> AsyncIterator[Any]:
 
 
 async def rechunk(body: AsyncIterator[bytes | memoryview], limit: int) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of at most `limit`, small ones put together."""
+    """Yield the same bytes in pieces of at most `limit` bytes; small pieces are joined."""
     buffer = bytearray()
     async for piece in body:
         for start in range(0, len(piece), limit):
@@ -67,7 +70,7 @@ def _of_file(path: Path) -> Iterator[bytes | memoryview]:
 
 
 def _of_tensors(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
-    """Tied tensors are written once for each of their names: the format has no other way to say it."""
+    """Yield header and tensors. Tied tensors are written once for each of their names: the format cannot share them."""
     tensors = dict(tensors.items())
     spans = {name: _span(name, tensor) for name, tensor in tensors.items()}
     yield header_of(spans)

@@ -1,4 +1,4 @@
-"""A safetensors file against a package's constants, before anybody takes a tensor from it."""
+"""Check a safetensors file against a package's constants, before a tensor of it is used."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def check_fits(index: Mapping[str, Span], constants: Constants) -> None:
 
 
 def check_values(path: Path, index: Mapping[str, Span], constants: Constants, strict: bool = True) -> list[str]:
-    """Raise for what only the bytes can tell: TiedTensorsDiffer, ConstantIsBaked with another value, or UnfitTensor
-    for a bool that is neither 0 nor 1.
+    """Check the values of a file that fits.
 
-    Not `strict`: the baked constants with another value, which stay as they were compiled.
+    Raises TiedTensorsDiffer, UnfitTensor for a bool that is neither 0 nor 1, and ConstantIsBaked for a compiled-in
+    constant with another value. Without `strict` the names of such constants are returned instead: they stay as they
+    were compiled.
     """
     with path.open("rb") as file:
         for first, *others in _names_of_one(index, constants):
@@ -50,7 +51,7 @@ def check_values(path: Path, index: Mapping[str, Span], constants: Constants, st
 
 
 def file_chunks(file: BinaryIO, span: Span) -> Iterator[bytes]:
-    """A tensor's bytes, a few megabytes at a time. Raises OSError if the file ends before it does."""
+    """Yield a tensor's bytes, a few megabytes at a time. Raises OSError if the file ends too early."""
     file.seek(span.begin)
     left = span.end - span.begin
     while left:
@@ -62,7 +63,7 @@ def file_chunks(file: BinaryIO, span: Span) -> Iterator[bytes]:
 
 
 def _names_of_one(index: Mapping[str, Span], constants: Constants) -> Iterator[list[str]]:
-    """The names in the file that are several of one constant, its own first."""
+    """Groups of names in the file that belong to one constant; the constant's own name is first."""
     names = defaultdict(list)
     for name in sorted(index, key=lambda name: name in constants.tied):
         names[constants.tied.get(name, name)].append(name)

@@ -1,4 +1,4 @@
-"""Where each tensor lies in a safetensors file, told from its header alone."""
+"""The index of a safetensors file, read from its header alone: where in the file each tensor lies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMAT_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
 def read_index(path: Path, max_tensors: int | None = None, max_header_bytes: int | None = None) -> dict[str, Span]:
-    """The tensors of a safetensors file by name; reads only its header, and nothing of one that is too long.
+    """Read the tensors' places, by name, from a file's header; a header that is too long is not read.
 
     Raises UnreadableWeights for anything that is not a whole, well-formed file (a pickle, a truncated download), and
     WeightsTooLarge beyond a limit; None is no limit but the format's own.
@@ -33,7 +33,7 @@ def read_index(path: Path, max_tensors: int | None = None, max_header_bytes: int
 def index_in(
     file: BinaryIO, nbytes: int, max_tensors: int | None = None, max_header_bytes: int | None = None
 ) -> dict[str, Span]:
-    """As `read_index`, of an open file of `nbytes`, which is read from where it stands to the end of its header."""
+    """As `read_index`, for an open file of `nbytes`; it is read from its position to the end of the header."""
     length = _header_length(file.read(8), nbytes, max_header_bytes)
     content = file.read(length)
     _check_by_the_format(length.to_bytes(8, "little") + content, nbytes)
@@ -47,7 +47,7 @@ def index_in(
 
 
 def file_digest(path: Path, expected: str | None = None) -> str:
-    """The file's sha256 in hex; raises DigestMismatch if another was promised."""
+    """Compute the file's sha256 in hex; raises DigestMismatch if it is not the expected one."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if expected is not None and expected.lower() != digest:

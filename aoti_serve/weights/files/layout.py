@@ -12,13 +12,13 @@ from aoti_serve.signature.tensors import DTYPES, Shaped, Span
 
 
 def file_order(tensors: Mapping[str, Shaped | Span]) -> list[str]:
-    """The names in the order of their bytes: the widest dtypes first, so that every tensor is aligned to its own."""
+    """The names in the order of the file: the widest dtypes first, so that every tensor is aligned to its dtype."""
     width = {name: DTYPES[tensor.dtype].itemsize if tensor.dtype in DTYPES else 1 for name, tensor in tensors.items()}
     return sorted(tensors, key=lambda name: (-width[name], name))
 
 
 def header_of(tensors: Mapping[str, Span]) -> bytes:
-    """All bytes before the first tensor's, padded so that the tensors begin at a multiple of 8.
+    """Make the bytes before the first tensor, padded so that the tensors begin at a multiple of 8.
 
     Of the spans only their lengths count; a dtype that is none of ours keeps its own name.
     """

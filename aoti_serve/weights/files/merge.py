@@ -1,4 +1,4 @@
-"""A partial swap's file: what answers now, with some of its tensors replaced."""
+"""Make the file of a partial swap: the current weights with some tensors replaced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aoti_serve.weights.files.layout import file_order, header_of
 
 
 class _Part(NamedTuple):
-    """Where a tensor's bytes come from."""
+    """The file and the span in it that hold a tensor's bytes."""
 
     file: BinaryIO
     span: Span

@@ -1,7 +1,8 @@
-"""The bytes of a file, here or elsewhere, a piece at a time.
+"""Read a file of weights in pieces of bytes: from this host, from an HTTP server, or through fsspec.
 
-`uri` is what it was called, for errors; `expect` hears the size before the first piece, if anybody says it, and raises
-if it is too much. Whatever goes wrong at the source is UnreadableWeights, without the URI's password or signature.
+In all functions `uri` is the name that errors show. `expect` is called with the size in bytes before the first piece,
+if the source tells it, and raises if that is too much. Any failure of the source becomes UnreadableWeights, without the
+URI's password or signature.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ Expect = Callable[[int], None]
 
 
 def local_chunks(path: Path, uri: str, allowed: Callable[[str], bool], expect: Expect) -> Iterator[bytes]:
-    """Of a file on this host; `allowed` is asked about the file that was really opened, links and all."""
+    """Yield the bytes of a file on this host.
+
+    `allowed` gets the real path of the file that was opened, after all links; SourceRefused is raised if it says no.
+    """
     try:
         with _opened(path, uri, allowed) as descriptor, open(f"/proc/self/fd/{descriptor}", "rb") as file:
             expect(os.fstat(descriptor).st_size)
@@ -41,7 +45,7 @@ def local_chunks(path: Path, uri: str, allowed: Callable[[str], bool], expect: E
 
 
 def web_chunks(place: UriLocation, uri: str, expect: Expect) -> Iterator[bytes]:
-    """Of an HTTP server's answer. Redirects are not followed: nobody has allowed where they lead."""
+    """Yield the bytes of an HTTP answer. Redirects are not followed: no configuration has allowed where they lead."""
     headers = {"Accept-Encoding": "identity"}
     if place.login:
         login = base64.b64encode(unquote(place.login).encode()).decode()
@@ -57,7 +61,7 @@ def web_chunks(place: UriLocation, uri: str, expect: Expect) -> Iterator[bytes]:
 
 
 def fetch(place: UriLocation, uri: str, expect: Expect) -> Iterator[bytes]:
-    """Of what fsspec opens: S3 and its like."""
+    """Yield the bytes of a file that fsspec opens: in S3, for example."""
     with _reading(uri):
         files = UPath(place.address).fs
         files.invalidate_cache()
@@ -69,7 +73,7 @@ def fetch(place: UriLocation, uri: str, expect: Expect) -> Iterator[bytes]:
 
 @contextmanager
 def _opened(path: Path, uri: str, allowed: Callable[[str], bool]) -> Iterator[int]:
-    """O_PATH opens anything and touches nothing, so that it can be looked at before it is read."""
+    """Open with O_PATH, which opens any kind of file and has no effect on it, and check the file before it is read."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         if not allowed(os.readlink(f"/proc/self/fd/{descriptor}")):
@@ -83,7 +87,7 @@ def _opened(path: Path, uri: str, allowed: Callable[[str], bool]) -> Iterator[in
 
 class _Straight(HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """What comes back is an error then."""
+        """Follow none: the answer is an error then."""
 
 
 @contextmanager

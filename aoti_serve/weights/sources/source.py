@@ -1,6 +1,6 @@
-"""Where weights come from: a file, or a URI, under one of the roots that the configuration allows.
+"""The sources of weights: a file, or a URI, under one of the roots that the configuration allows.
 
-Whatever it is, it is copied once, into the store's own folder, and checked there: what is checked is what is stored.
+A source is copied once, into the store's own folder, and checked there: what is checked is what is stored.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def fetch_to(uri: str, roots: Collection[str], target: Path, limit: int) -> None
 
 
 def resolve(uri: str, roots: Collection[str]) -> Path | UriLocation:
-    """The real path of a local file, or the normalised place of a remote one.
+    """Find the real path of a local file, or the normalised location of a remote one.
 
     Raises SourceRefused unless it lies under one of `roots`: a folder, after all links, or a URI's prefix, in whole
-    segments. Whether there is anything is not looked at.
+    segments. It does not look whether the file exists.
     """
     if not roots:
         raise SourceRefused(

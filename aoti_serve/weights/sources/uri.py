@@ -1,4 +1,4 @@
-"""URIs as they may be shown, compared and handed on."""
+"""URIs of weights: parsed, compared, and made safe to show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HIDDEN = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 
 class UriLocation(NamedTuple):
-    """A remote URI in its parts, normalised: two that name one place are equal, however they were spelled.
+    """The normalised parts of a remote URI: two URIs of one place are equal, whatever their spelling.
 
     `address` is what may be asked for, so that nobody else has to understand the original; on the web it leaves out
     the user, whose name and password are in `login`.
@@ -30,7 +30,7 @@ class UriLocation(NamedTuple):
     login: str
 
     def lies_under(self, root: UriLocation) -> bool:
-        """At it or below it, counted in whole segments, on the same host, as the same user."""
+        """Whether it is `root` or below it, in whole segments, on the same host, as the same user."""
         prefix = root.segments[:-1] if root.segments[-1:] == ("",) else root.segments
         return self[:4] == root[:4] and self.segments[: len(prefix)] == prefix
 
@@ -40,7 +40,7 @@ def is_uri(place: str) -> bool:
 
 
 def shown_uri(uri: str) -> str:
-    """As it may stand in errors and logs: without a password, and without a query, which may be a signature."""
+    """The URI for errors and logs: without its password, and without its query, which may be a signature."""
     if not is_uri(uri):
         return uri
     scheme, _, rest = re.split(r"[?#]", uri, maxsplit=1)[0].partition("://")
@@ -53,7 +53,7 @@ def shown_uri(uri: str) -> str:
 
 
 def scrubbed(text: str, uri: str) -> str:
-    """A foreign error's text, without what `uri` keeps to itself."""
+    """The text of a foreign error without the secrets of `uri`."""
     authority = uri.partition("://")[2].partition("/")[0].rpartition("@")[0]
     for secret in (uri.partition("?")[2], authority, authority.partition(":")[2]):
         text = text.replace(secret, "***") if secret else text
@@ -61,7 +61,7 @@ def scrubbed(text: str, uri: str) -> str:
 
 
 def location_of(uri: str) -> UriLocation:
-    """Raises SourceRefused for what two readers could understand in two ways."""
+    """Raise SourceRefused for a URI that two programs could understand in two ways."""
     if "::" in uri:
         raise SourceRefused(uri=shown_uri(uri), reason="it is a chain of URIs")
     if DECEPTIVE.search(uri):
@@ -86,7 +86,7 @@ def location_of(uri: str) -> UriLocation:
 
 
 def _segments(parts: SplitResult, uri: str) -> list[str]:
-    """Of the path, with its dots resolved. Only the web encodes: elsewhere `%41` may be three letters of a key."""
+    """The segments of the path, dots resolved. Only HTTP decodes them: elsewhere `%41` may be part of a key."""
     web = parts.scheme in PORTS
     kept: list[str] = []
     for raw in (parts.path if web or not parts.query else f"{parts.path}?{parts.query}").split("/")[1:]:
@@ -101,7 +101,7 @@ def _segments(parts: SplitResult, uri: str) -> list[str]:
 
 
 def _plain(segment: str) -> str:
-    """Decoded until nothing is left to decode: who knows how often the other side does it."""
+    """Decode until nothing is left to decode: the other side may decode more than once."""
     while (decoded := unquote(segment)) != segment:
         segment = decoded
     return segment

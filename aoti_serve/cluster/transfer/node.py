@@ -1,0 +1,126 @@
+"""The transfer on one node: each chunk is fetched once for all replicas there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+
+from ray.actor import ActorHandle
+from ray.exceptions import ObjectLostError, RayActorError, RayError
+
+from aoti_serve.cluster.calls import result_of
+from aoti_serve.cluster.transfer.broadcast import ChunkBroadcast
+from aoti_serve.cluster.transfer.chunks import ChunkPlan, ChunkRef
+from aoti_serve.cluster.transfer.files import FilePath, FileTransfer, FileTransfers
+from aoti_serve.cluster.transfer.window import ChunkWindow
+from aoti_serve.errors import Unavailable
+from aoti_serve.signature.tensors import Span
+
+WINDOW = 3  # chunks; how far the fastest replica of a node may be ahead of its slowest
+REPLICA_PATIENCE_S = 2.0
+CHUNK_S = 60.0  # a slow disk, the slowest of all readers
+NodeTransferHandle: TypeAlias = "ActorHandle[NodeTransfer]"
+
+
+class TransferRoot(Protocol):
+    """Where a node gets its chunks: the TransferActor on the coordinator's node."""
+
+    async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]: ...
+
+    async def node_chunk(
+        self, path: FilePath, nbytes: int, node: str, number: int, received: dict[str, int]
+    ) -> list[ChunkRef]: ...
+
+
+async def transfer_answer(call: Awaitable[Any]) -> Any:
+    """Await a call to a transfer's process, or an object of one.
+
+    Raises Unavailable after `CHUNK_S`, and if the process has died: it is started again.
+    """
+    try:
+        return await result_of(call, CHUNK_S)
+    except (RayActorError, ObjectLostError) as error:
+        raise Unavailable(detail="what moves the weights has died and is started again; try again") from error
+
+
+class RemoteRoot:
+    """The root as another process sees it. Its calls raise Unavailable as `transfer_answer` does."""
+
+    def __init__(self, actor: ActorHandle[Any]) -> None:
+        self._actor = actor
+
+    async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]:
+        found: dict[str, Span] = await transfer_answer(self._actor.index.remote(path, nbytes))
+        return found
+
+    async def node_chunk(
+        self, path: FilePath, nbytes: int, node: str, number: int, received: dict[str, int]
+    ) -> list[ChunkRef]:
+        call: Any = self._actor.node_chunk.remote(path, nbytes, node, number, received)
+        refs: list[ChunkRef] = await transfer_answer(call)
+        return refs
+
+
+class NodeTransfer:
+    """What the replicas of one node read from; `node` is its id.
+
+    A Ray actor on each node with several replicas; on the coordinator's node a part of the TransferActor. Chunks come
+    to a node through Ray's object manager, from any node that has them. This process only sees references.
+    """
+
+    def __init__(self, node: str, root: TransferRoot) -> None:
+        self._node = node
+        self._root = root
+        self._files = FileTransfers(self._open)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]:
+        """Where the tensors of a file of `nbytes` lie in it."""
+        async with self._files.using(path, nbytes) as file:
+            return await file.index()
+
+    async def chunk(self, path: FilePath, nbytes: int, node: str, replica: str, number: int) -> list[ChunkRef]:
+        """Chunk `number` of a file of `nbytes`, as an object in a list; an empty list beyond the end.
+
+        `replica` is one of this `node`.
+        """
+        async with self._files.using(path, nbytes) as file:
+            file.received[node][replica] = file.plan.bytes_before(number)
+            if number < file.plan.count:
+                return await file.broadcast.chunk(replica, number)
+            file.broadcast.end(replica, number)
+            self._spawn(self._tell_end(path, file))
+            return []
+
+    async def ping(self) -> None:
+        """Answer, to show that this process runs."""
+
+    async def _open(self, path: FilePath, plan: ChunkPlan) -> FileTransfer:
+        window = ChunkWindow(plan.count, width=WINDOW, patience=REPLICA_PATIENCE_S)
+        broadcast = ChunkBroadcast(window, lambda number: self._fetch(path, file, number))
+        file = FileTransfer(plan, broadcast, partial(self._root.index, path, plan.nbytes))
+        file.received[self._node] = {}
+        return file
+
+    async def _fetch(self, path: FilePath, file: FileTransfer, number: int) -> ChunkRef:
+        """Have the chunk in the node's object store before a replica hears of it."""
+        received = file.received[self._node]
+        (ref,) = await self._root.node_chunk(path, file.plan.nbytes, self._node, number, received)
+        await transfer_answer(ref)
+        if number + 1 == file.plan.count:
+            self._spawn(self._tell_end(path, file))
+        return ref
+
+    async def _tell_end(self, path: FilePath, file: FileTransfer) -> None:
+        """Tell the root that every chunk is here, and how far the replicas are."""
+        plan, received = file.plan, file.received[self._node]
+        with suppress(RayError, Unavailable):  # it waits for this node a little longer then
+            await self._root.node_chunk(path, plan.nbytes, self._node, plan.count, received)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
