@@ -84,9 +84,6 @@ class ReplicaBuffers:
         """Answer with a version that the replica holds."""
         self._committed_in = await self._timed(lambda: self._flip_to(version.number))
 
-    def cancel_stage(self) -> None:
-        """See `ChunkReader`."""
-
     async def abort(self) -> None:
         """Free what is staged, if anything is."""
         await self._timed(self.container.abort)

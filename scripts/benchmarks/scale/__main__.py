@@ -8,12 +8,14 @@ import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 import scale
 from scale import simulated, sockets, transfer
-from scale.report import plot, tables, targets
+from scale.plot import drawn
+from scale.report import tables, targets
 
 
 def main() -> None:
@@ -31,9 +33,9 @@ def main() -> None:
     transfers = transfer.measure_transfer()
     met = targets(in_time, connected)
     if asked.plot:
-        plot(in_time, connected, asked.plot)
+        asked.plot.write_text(drawn(in_time, connected))
     if asked.json:
-        found = {"simulated": in_time, "sockets": connected, "transfer": transfers}
+        found: dict[str, list[Any]] = {"simulated": in_time, "sockets": connected, "transfer": transfers}
         print(json.dumps({name: [asdict(run) for run in runs] for name, runs in found.items()} | {"targets": met}))
         return
     out = Console()

@@ -1,10 +1,9 @@
-"""What the runs of a scale benchmark say: tables, targets, a plot."""
+"""What the runs of a scale benchmark say: tables and targets."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.table import Table
 
@@ -30,23 +29,6 @@ def targets(simulated: Sequence[ScaleRun], sockets: Sequence[SocketRun]) -> dict
         for run in sockets
         if run.members == 1_000
     }
-
-
-def plot(simulated: Sequence[ScaleRun], sockets: Sequence[SocketRun], path: Path) -> None:
-    """CPU per member and swap over members, as an SVG."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 3.2))
-    axes.plot([run.members for run in simulated], [run.cpu_us for run in simulated], "o-", label="simulated time")
-    axes.plot([run.members for run in sockets], [run.cpu_us for run in sockets], "s-", label="real connections")
-    axes.axhline(CPU_US, color="grey", linestyle=":", label="target")
-    axes.set(xscale="log", xlabel="members", ylabel="us of CPU per member and swap", ylim=(0, 2 * CPU_US))
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path)
 
 
 def _simulated(runs: Sequence[ScaleRun]) -> Table:
