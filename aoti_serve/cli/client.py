@@ -14,7 +14,7 @@ import httpx
 import typer
 
 from aoti_serve.cli.responses import safe
-from aoti_serve.errors import AdminClosed, ServerRefused, ServerUnreachable, Unavailable, UnreadableWeights
+from aoti_serve.errors import AdminClosed, ServerRefused, ServerUnreachable, TryAgain, UnreadableWeights
 from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path
 from aoti_serve.weights.swap_options import SwapOptions
 
@@ -104,7 +104,7 @@ def answer_json(response: httpx.Response) -> Any:
         detail = f"{response.status_code} {response.text[:500]}"
     if response.status_code == httpx.codes.UNAUTHORIZED:
         detail += f"; put the server's token into {token_path()} or {TOKEN_VARIABLE}"
-    raise ServerRefused(status=response.status_code, detail=safe(detail))
+    raise ServerRefused(code=response.status_code, detail=safe(detail))
 
 
 def served_models(url: str) -> list[str]:
@@ -125,7 +125,7 @@ def _words_for_failures(url: str) -> Iterator[None]:
         raise ServerUnreachable(url=url, detail=detail) from error
     except httpx.HTTPError as error:
         detail = f"the connection to {url} broke off ({_why(error)}); see what stands with `aoti-serve status`"
-        raise Unavailable(detail=detail) from error
+        raise TryAgain(detail=detail) from error
     except ValueError as error:
         raise ServerUnreachable(url=url, detail=f"what answers there is something else ({_why(error)})") from error
 

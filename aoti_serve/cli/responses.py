@@ -45,7 +45,7 @@ def _read(kind: TypeAdapter[T], answer: Any) -> T:
     except ValidationError as error:
         wrong = safe(problems(error.errors()))
         detail = f"the server answers otherwise than aoti-serve {__version__} does ({wrong}); --json shows it as it is"
-        raise ServerRefused(status=200, detail=detail) from error
+        raise ServerRefused(code=200, detail=detail) from error
 
 
 def _safe(answer: Any) -> Any:

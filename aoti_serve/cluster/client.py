@@ -19,7 +19,7 @@ from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.names import coordinator_of
 from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.cluster.transfer.upload import Weights, upload_stream
-from aoti_serve.errors import AotiServeError, Unavailable
+from aoti_serve.errors import AotiServeError, TryAgain
 from aoti_serve.weights.swap_options import SwapOptions
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class CoordinatorClient:
             detail = (
                 f"the coordinator of model '{self._model}' is being started again; ask for the status, then try again"
             )
-            raise Unavailable(detail=detail) from error
+            raise TryAgain(detail=detail) from error
 
 
 class SwapKeywords(TypedDict, total=False):
@@ -203,7 +203,7 @@ class WeightsClient:
 def _require_cluster() -> None:
     """Ray would start a cluster of its own, in which nothing is served."""
     if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
-        raise Unavailable(
+        raise TryAgain(
             detail="this process has not joined a Ray cluster: set RAY_ADDRESS, and RAY_AUTH_MODE=token if the cluster "
             "asks for its token (`aoti-serve up` prints both), or call ray.init() first"
         )

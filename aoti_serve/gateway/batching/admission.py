@@ -28,7 +28,7 @@ class AdmissionControl:
         config, backlog = self._config, self._backlog
         counted = backlog.counted_before(level)
         if counted + min(rows or 1, self._largest) > config.max_queued_rows:
-            raise self._full(f"{counted} rows", config.max_queued_rows, "max_queued_rows", runners)
+            raise self._full(f"{counted} rows", str(config.max_queued_rows), "max_queued_rows", runners)
         if backlog.nbytes + nbytes > config.max_queued_bytes:
             waiting, limit = (f"{size / MB:.3g} MB" for size in (backlog.nbytes, config.max_queued_bytes))
             raise self._full(waiting, limit, "max_queued_bytes", runners)
@@ -42,7 +42,7 @@ class AdmissionControl:
         waiting, limit = (f"{1e3 * seconds:.3g} ms" for seconds in (before / pace, self._patience))
         raise self._full(waiting, limit, "max_queue_wait_ms", runners)
 
-    def _full(self, waiting: str, limit: object, setting: str, runners: int) -> QueueFull:
+    def _full(self, waiting: str, limit: str, setting: str, runners: int) -> QueueFull:
         pace = self._pace.rows_per_second(runners)
         retry_after = math.ceil(self._backlog.rows / pace) if pace else 1
         return QueueFull(

@@ -51,7 +51,7 @@ from functools import partial
 from time import monotonic  # the same clock as the loop's, whose time uvloop gives in whole milliseconds
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.errors import Unavailable
+from aoti_serve.errors import TryAgain
 from aoti_serve.gateway.batching.admission import AdmissionControl
 from aoti_serve.gateway.batching.backlog import Backlog
 from aoti_serve.gateway.batching.batch import Batch, RunBatch, deliver
@@ -223,7 +223,7 @@ class Batcher:
     def _answer(self, batch: Batch, task: asyncio.Task[Answered], now: float) -> Answered | None:
         """What the run has given; None if nobody gets an answer, and it is seen to that they run again."""
         if task.cancelled():
-            self._failures.fail(batch.pieces, Unavailable(detail=f"model '{self._model}': the run was cancelled"))
+            self._failures.fail(batch.pieces, TryAgain(detail=f"model '{self._model}': the run was cancelled"))
             return None
         failure = task.exception()
         if failure is not None:

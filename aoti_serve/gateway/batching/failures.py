@@ -22,7 +22,10 @@ class Failures:
                 self.fail(batch.pieces, PoisonRequest(model=self._model).with_traceback(error.__traceback__))
             else:
                 batch.scatter(self._kin(batch.pieces))
-        elif len(batch.pieces) == 1 or isinstance(error, Unavailable | DeadlineExceeded):
+        elif isinstance(error, DeadlineExceeded):  # the longest timeout in the batch has passed, so all have
+            for piece in batch.pieces:
+                self.fail([piece], error if piece.deadline is None else self.late(piece.deadline - piece.arrival))
+        elif len(batch.pieces) == 1 or isinstance(error, Unavailable):
             self.fail(batch.pieces, error)
         else:
             batch.halve()
@@ -41,7 +44,7 @@ class Failures:
             self.withdraw(piece)
 
     def late(self, timeout: float) -> DeadlineExceeded:
-        return DeadlineExceeded(model=self._model, timeout=f"{timeout:g}")
+        return DeadlineExceeded(model=self._model, timeout=timeout)
 
     def withdraw(self, piece: WorkItem) -> None:
         """Nobody needs this request any more: spend nothing on it that can be saved."""

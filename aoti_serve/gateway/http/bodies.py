@@ -30,7 +30,7 @@ class BodyLimits(NamedTuple):
 
     def check(self, size: int) -> None:
         if size > self.limit:
-            raise self.error(limit=self.limit, unit="bytes", setting=self.setting)
+            raise self.error(limit=self.limit, setting=self.setting)
 
 
 class ReadingBudget:

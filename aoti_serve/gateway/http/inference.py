@@ -128,7 +128,7 @@ def _left(patience: float | None, arrived: float, model: str) -> float | None:
         return None
     left = patience - (time.monotonic() - arrived)
     if left <= 0:
-        raise DeadlineExceeded(model=model, timeout=f"{patience:g}")
+        raise DeadlineExceeded(model=model, timeout=patience)
     return left
 
 

@@ -16,5 +16,5 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
         # A password would be asked for at a terminal that nobody looks at.
         context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
     except (OSError, ValueError) as error:
-        raise BadCertificate(certificate=tls.certificate, key=tls.key, detail=error) from None
+        raise BadCertificate(certificate=tls.certificate, key=tls.key, detail=str(error)) from None
     return context

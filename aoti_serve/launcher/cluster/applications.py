@@ -15,7 +15,7 @@ from aoti_serve.launcher.configuration.merging import Deployed, deployed_among, 
 
 OURS = re.compile(r"aoti_serve\.errors\.(?:\w+\.)*(\w+)\)?: (.+)")  # in a traceback
 # What a second try cannot change.
-LASTING = (errors.StartFailed, errors.InvalidConfig, errors.PackageError, errors.InvalidWeights)
+LASTING = (errors.StartFailed, errors.PortTaken, errors.InvalidConfig, errors.PackageError, errors.InvalidWeights)
 LOGS = "/tmp/ray/session_latest/logs/serve"
 
 
