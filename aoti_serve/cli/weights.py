@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, served_models
 from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
+from aoti_serve.cli.interruption import fate_of_change
 from aoti_serve.cli.live import ProgressBars, Screen, StatusEvent, watch
 from aoti_serve.cli.render import spaced, status_view, story_view, swap_view, versions_view
 from aoti_serve.cli.responses import safe, status_of, story_of, versions_of
@@ -58,7 +59,7 @@ def swap(
     )
     client, started = AdminClient(url, model), time.perf_counter()
     if uri or "://" in source:
-        with _drawn(client):
+        with _drawn(client, client.status()):
             answer = client.swap_uri(source, order, wait=not no_wait)
     else:
         answer = _upload(client, Path(source), order, wait=not no_wait)
@@ -75,7 +76,7 @@ def rollback(
 ) -> None:
     """Swap back to an older version; instant while it is still resident."""
     client, started = AdminClient(url, model), time.perf_counter()
-    with _drawn(client):
+    with _drawn(client, client.status()):
         answer = client.rollback(version, wait=not no_wait)
     _show_changed(client, answer, started, no_wait, as_json)
 
@@ -140,27 +141,29 @@ def _name(source: str) -> str:
 
 
 def _upload(client: AdminClient, file: Path, order: SwapOptions, *, wait: bool) -> Any:
-    """Whatever is wrong with the file, the server, the token, the name is found before all the bytes are sent."""
+    """Send the file. What is wrong with it, with the server, the token or the name is found before it is sent."""
     if not file.is_file():
         raise UnreadableWeights(detail=f"no file at {file}; --uri if the server is to read it")
     read_index(file)
-    client.status()
-    with _drawn(client, file.stat().st_size) as drawing:
+    with _drawn(client, client.status(), file.stat().st_size) as drawing:
         return client.swap_file(file, order, drawing.sent, wait=wait)
 
 
 @contextmanager
-def _drawn(client: AdminClient, upload: int = 0) -> Iterator[ProgressBars]:
-    """Ctrl-C ends the command; the server goes on with what it has begun."""
+def _drawn(client: AdminClient, before: Any, upload: int = 0) -> Iterator[ProgressBars]:
+    """Progress bars while a change is made. Ctrl-C ends the command, and says what became of the change.
+
+    `before` is the server's status from before the change.
+    """
     drawing = ProgressBars(client, upload)
     try:
         with drawing:
             yield drawing
     except KeyboardInterrupt:
         if drawing.uploaded:
-            progress_out.print(f"interrupted: what has begun goes on on the server; see `{_look(client)}`")
+            progress_out.print(f"interrupted: {fate_of_change(client, status_of(before))}; see `{_look(client)}`")
         else:
-            progress_out.print("interrupted: the upload was not finished, nothing has changed")
+            progress_out.print("interrupted: the upload was not finished, so nothing has changed")
         sys.exit(INTERRUPTED)
 
 
