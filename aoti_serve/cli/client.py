@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -13,8 +15,9 @@ from urllib.parse import quote
 import httpx
 import typer
 
+from aoti_serve.cli.console import progress_out
 from aoti_serve.cli.responses import safe
-from aoti_serve.errors import AdminClosed, ServerRefused, ServerUnreachable, TryAgain, UnreadableWeights
+from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, TryAgain, UnreadableWeights
 from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path
 from aoti_serve.weights.swap_options import SwapOptions
 
@@ -23,19 +26,26 @@ CHUNK_BYTES = 2**20
 CONNECT_S = 10.0
 REQUEST_TIMEOUT_S = 30.0  # for what the server answers at once; the events show a sign of life every other second
 
-Url = Annotated[str, typer.Option(envvar="AOTI_SERVE_URL", help="Where the server answers.")]
+
+def _with_scheme(url: str) -> str:
+    return url if "://" in url else f"http://{url}"
+
+
+Url = Annotated[str, typer.Option(envvar="AOTI_SERVE_URL", callback=_with_scheme, help="Where the server answers.")]
 
 
 class AdminClient:
     """The weights API of one model; answers are the server's JSON as it is.
 
-    Raises ServerUnreachable, ServerRefused (the server's own words), AdminClosed; Unavailable if a connection breaks.
+    Raises ServerUnreachable, ServerRefused (the server's own words), NoAdminToken; Unavailable if a connection breaks.
     """
 
     def __init__(self, url: str, model: str) -> None:
         token = read_token()
         if token is None:
-            raise AdminClosed()
+            raise NoAdminToken(url=url, path=token_path(), variable=TOKEN_VARIABLE)
+        with _words_for_failures(url):
+            _warn_if_readable(url)
         self.url = url
         self.model = model
         self._weights = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}/weights"
@@ -101,10 +111,17 @@ def answer_json(response: httpx.Response) -> Any:
     try:
         detail = str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
-        detail = f"{response.status_code} {response.text[:500]}"
+        detail = f"{response.status_code} {_plain_text(response)}"
     if response.status_code == httpx.codes.UNAUTHORIZED:
         detail += f"; put the server's token into {token_path()} or {TOKEN_VARIABLE}"
     raise ServerRefused(code=response.status_code, detail=safe(detail))
+
+
+def _plain_text(response: httpx.Response) -> str:
+    """The words of an answer that is none of ours: a proxy's, for example; of a page, only what it is."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    page = kind == "text/html" or response.text.lstrip().lower().startswith(("<!doctype", "<html"))
+    return "with a web page: is this an aoti-serve server?" if page else response.text[:500]
 
 
 def served_models(url: str) -> list[str]:
@@ -128,6 +145,24 @@ def _words_for_failures(url: str) -> Iterator[None]:
         raise TryAgain(detail=detail) from error
     except ValueError as error:
         raise ServerUnreachable(url=url, detail=f"what answers there is something else ({_why(error)})") from error
+
+
+@cache  # once for each server, however many models it has
+def _warn_if_readable(url: str) -> None:
+    """The admin token goes along with each request."""
+    parts = httpx.URL(url)
+    if parts.scheme == "http" and not _is_here(parts.host):
+        progress_out.print(
+            f"warning: the admin token goes to {parts.host} in plain text, which every machine in between can read; "
+            "use https (`gateway.tls`), or a tunnel"
+        )
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _why(error: Exception) -> str:

@@ -111,12 +111,6 @@ def _say_ready(server: Server, packages: Mapping[str, Package]) -> None:
     out.print(f"to join, for Python, `serve` and `ray`: {ray_variables(server.ray, token=server.token)}")
     if not server.joined:
         _say_ports(server)
-    elif not server.token:
-        progress_out.print(
-            Text.assemble(
-                ("note: ", "yellow"), "this Ray cluster asks for no token: whoever reaches it runs code in it"
-            )
-        )
     if server.endpoints:
         first = server.endpoints[0]
         model = server.config.ours[0].config.models[0]
@@ -142,6 +136,7 @@ def _print_facts(server: Server, _: Mapping[str, Package]) -> None:
         "dashboard": server.dashboard,
         "metrics": server.metrics,
         "ray_address": server.ray,
+        "ray_asks_for_token": server.token,
         "listening": [entry._asdict() | {"public": entry.public} for entry in listening],
     }
     print_json(facts)

@@ -51,7 +51,7 @@ AotiServeError                      500
 ├── PoisonRequest                   500  two replicas died over it
 ├── ReplicaFailed                   500  a replica raised none of these
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
-├── ServerUnreachable, ServerRefused     what the command line meets
+├── ServerUnreachable, ServerRefused, NoAdminToken    what the command line meets
 ├── PortTaken                            the gateway's port
 └── StartFailed                          `up` or a gateway could not start
     └── BadCertificate                   the gateway's TLS

@@ -141,6 +141,17 @@ class ServerUnreachable(AotiServeError, text="no aoti-serve server answers at {u
     detail: str
 
 
+class NoAdminToken(
+    AotiServeError,
+    text="there is no admin token here: copy that of the server at {url} to {path} (mode 600), or set {variable}",
+):
+    """The command line has no token to send; the server was not asked."""
+
+    url: str
+    path: Path | str
+    variable: str
+
+
 class ServerRefused(AotiServeError):
     """The server answered with an error; the status and the words are the server's own."""
 

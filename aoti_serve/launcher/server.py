@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.cluster.applications import Applications, instance_details
 from aoti_serve.launcher.cluster.connection import connect, metrics_of
-from aoti_serve.launcher.cluster.discovery import Cluster, asks_token, exposed_token
-from aoti_serve.launcher.cluster.settings import prepare_for_ray
+from aoti_serve.launcher.cluster.discovery import Cluster, asks_token, close_token
+from aoti_serve.launcher.cluster.settings import AUTH_MODE, prepare_for_ray
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
 from aoti_serve.launcher.configuration.demand import shortage
 from aoti_serve.launcher.configuration.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
@@ -28,6 +28,10 @@ from aoti_serve.model.package import Package
 
 SERVER_POLL_S = 0.1
 WATCH_S = 2.0
+NO_TOKEN = (
+    f"warning: this Ray cluster asks for no token: whoever reaches one of its ports runs code in it. Start it with "
+    f"{AUTH_MODE}=token, or keep others away from its network"
+)
 
 
 class Server:
@@ -144,8 +148,8 @@ class Server:
         self.ray = context.address_info["address"]
         self.metrics = metrics_of(context.address_info["node_id"])
         self.token = asks_token(self.ray)
-        if self.token and (path := exposed_token()):
-            self._voice.say(f"note: others may read Ray's token, and so run code in this cluster: chmod 600 {path}")
+        if (note := close_token() if self.token else NO_TOKEN) is not None:
+            self._voice.say(note)
         self._require_room()
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         host, port = self.config.proxy_address

@@ -66,12 +66,21 @@ def listens(address: str) -> str | None:
     return None
 
 
-def exposed_token() -> Path | None:
-    """Ray's token file, if others than its owner may read it: whoever has the token runs code in the cluster."""
+def close_token() -> str | None:
+    """Let only its owner read Ray's token file: whoever has the token runs code in the cluster.
+
+    Returns what to tell the user, None if others could not read it.
+    """
     path = _token_path()
-    with suppress(OSError):
-        return path if path.stat().st_mode & PRIVATE else None
-    return None
+    try:
+        if not path.stat().st_mode & PRIVATE:
+            return None
+        path.chmod(0o600)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"warning: others may read {path}, Ray's token, and so run code in this cluster ({error.strerror})"
+    return f"note: others could read {path}, Ray's token, and so run code in this cluster; it is yours alone now"
 
 
 def _the_one() -> str:

@@ -162,6 +162,10 @@ def test_the_status_of_all_models(played: Played) -> None:
     assert json.loads(run("status", "m", "--json").stdout) == [STATUS]
 
 
+def test_a_url_needs_no_scheme(played: Played) -> None:
+    assert run("status", "m", "--url", played.url.removeprefix("http://")).exit_code == 0
+
+
 @pytest.mark.usefixtures("played")
 def test_the_stored_versions() -> None:
     shown = run("weights", "m").stdout
