@@ -40,6 +40,7 @@ def package(
     --batch-sizes). Give every dynamic dimension an example of at least 2.
     """
     sizes = _sizes(batch_sizes)
+    _make_folder(to)
     module, inputs, shapes = _made(target)
     from aoti_serve.model.export import export_package  # torch: only when it is needed
 
@@ -55,6 +56,9 @@ def package(
             progress=lambda phase: status.update(f"{phase} {to.name}"),
         )
     _show(made, as_json)
+    if not as_json:
+        out.print(f"\nwritten: {to} and {to.with_suffix('.safetensors')}, its weights")
+        out.print("name them in a configuration (`package`, `weights`), then serve it with `aoti-serve up`")
 
 
 @reports_errors
@@ -65,6 +69,14 @@ def inspect(
 ) -> None:
     """Show what a package was compiled for, its signature and its constants. Runs none of its compiled code."""
     _show(Package.open(path, model_name), as_json)
+
+
+def _make_folder(to: Path) -> None:
+    """Compiling takes long; a folder that cannot be written to is found before."""
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfig(detail=f"--out {to}: cannot make the folder {to.parent}: {error.strerror}") from error
 
 
 def _sizes(text: str) -> list[int]:

@@ -55,7 +55,11 @@ def shortened(text: str, longest: int = AotiServeError.longest) -> str:
 
 
 def _shown_fact(fact: object) -> str:
-    return f"{fact:g}" if isinstance(fact, float) else str(fact)
+    if isinstance(fact, float):
+        return f"{fact:g}"
+    if isinstance(fact, list | tuple) and all(isinstance(entry, str) for entry in fact):
+        return ", ".join(fact) or "none"
+    return str(fact)
 
 
 def _revive(kind: type[AotiServeError], facts: dict[str, Any]) -> AotiServeError:

@@ -61,7 +61,7 @@ class MissingOperators(
     """The package calls custom operators, and nobody has imported their modules."""
 
     path: Path | str
-    names: str
+    names: Sequence[str]
 
 
 class BakedConstants(

@@ -17,7 +17,7 @@ class InvalidBody(InvalidInput):
     detail: str
 
 
-class UnknownInput(InvalidInput, text="input '{name}': the model has no such input; it has {known}"):
+class UnknownInput(InvalidInput, text="input '{name}': the model has no such input; available: {known}"):
     """An input was sent that the model does not have."""
 
     name: str
@@ -30,7 +30,7 @@ class MissingInput(InvalidInput, text="input '{name}': missing"):
     name: str
 
 
-class UnknownOutput(InvalidInput, text="output '{name}': the model has no such output; it has {known}"):
+class UnknownOutput(InvalidInput, text="output '{name}': the model has no such output; available: {known}"):
     """An output was asked for that the model does not have."""
 
     name: str
@@ -109,7 +109,7 @@ class IndexOutOfRange(
     table: str
 
 
-class UnknownModel(AotiServeError, status=404, text="model '{name}' is not served here; there is {known}"):
+class UnknownModel(AotiServeError, status=404, text="model '{name}' is not served here; available: {known}"):
     """No model of this name is served here."""
 
     name: str

@@ -43,17 +43,18 @@ class MissingTensor(InvalidWeights, text="tensor '{name}': missing from the weig
     name: str
 
 
-class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no such constant"):
-    """The weights hold a tensor that the package does not have."""
+class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no such constant{hint}"):
+    """The weights hold a tensor that the package does not have. `hint` says what may be the reason, if it is known."""
 
     name: str
+    hint: str = ""
 
 
 class UnknownOrBakedTensor(
     UnknownTensor,
     text=(
-        "tensor '{name}': the package has no such constant; its code does not say what was compiled in, and if this "
-        "was, it cannot be changed. Package the model with `aoti-serve package`, or compile it with "
+        "tensor '{name}': the package has no such constant{hint}; its code does not say what was compiled in, and if "
+        "this was, it cannot be changed. Package the model with `aoti-serve package`, or compile it with "
         "always_keep_tensor_constants; under `signature: unused:` it would be passed over, and its old value stay"
     ),
 ):
@@ -217,7 +218,7 @@ class BuiltInWeightsReleased(
 
 
 class UnknownWeightsVersion(
-    WeightsError, status=404, text="model '{model}': version {version} is not stored; there is {known}"
+    WeightsError, status=404, text="model '{model}': version {version} is not stored; available: {known}"
 ):
     """The store does not hold this version."""
 

@@ -161,7 +161,14 @@ class DataPlane:
 
     @property
     def ready(self) -> bool:
-        return self.door.open and all(model.ready for model in self._models.values())
+        return self.reason_not_ready is None
+
+    @property
+    def reason_not_ready(self) -> str | None:
+        if not self.door.open:
+            return "the gateway is being stopped"
+        waiting = [name for name in self.names if not self._models[name].ready]
+        return f"no replica answers for {', '.join(waiting)}" if waiting else None
 
     @property
     def names(self) -> list[str]:

@@ -50,6 +50,6 @@ def _drain(cluster: Cluster, name: str, drain_s: float, voice: ProgressLog) -> N
     found = serve.status().applications
     if name not in found:
         there = ", ".join(found) or "none"
-        raise StartFailed(detail=f"no application '{name}' on the Ray cluster at {cluster.address}; it has {there}")
+        raise StartFailed(detail=f"no application '{name}' on the Ray cluster at {cluster.address}; available: {there}")
     if is_ours(found[name].deployments) and not wait_until_drained([name], drain_s, voice):
         voice.say(f"{drain_s:g} s are over: what is in flight is cut")

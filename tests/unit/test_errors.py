@@ -157,7 +157,7 @@ def test_an_error_that_a_client_can_meet_takes_a_kilobyte_at_most() -> None:
 def test_a_long_fact_leaves_room_for_the_others() -> None:
     said = str(errors.UnknownInput(name="n" * 5_000, known=["x", "y"]))
     assert said.startswith("input 'nnn")
-    assert said.endswith("…': the model has no such input; it has ['x', 'y']")
+    assert said.endswith("…': the model has no such input; available: x, y")
 
 
 def test_what_is_no_text_in_utf8_is_shortened_all_the_same() -> None:

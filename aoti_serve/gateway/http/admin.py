@@ -43,7 +43,7 @@ class Guard:
             raise AdminClosed()
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise Unauthorized(reason="there is none")
+            raise Unauthorized(reason="no token was sent")
         if not hmac.compare_digest(token_digest(token.strip()), self._token_digest):
             raise Unauthorized(reason="the token is wrong")
 

@@ -99,7 +99,8 @@ def _health(plane: DataPlane) -> APIRouter:
     @routes.get("/ready")
     @routes.get("/v2/health/ready")
     async def ready() -> Response:
-        return json_response({"ready": plane.ready}, 200 if plane.ready else 503)
+        reason = plane.reason_not_ready
+        return json_response({"ready": False, "reason": reason} if reason else {"ready": True}, 503 if reason else 200)
 
     return routes
 

@@ -93,7 +93,8 @@ def _deployment_problems(config: ConfigFile) -> Iterator[str]:
         known = deployments_of(application)
         for name in application.deployments:
             if name not in known:
-                yield f"application '{application.name}' has no deployment '{name}'; it has {', '.join(sorted(known))}"
+                available = ", ".join(sorted(known))
+                yield f"application '{application.name}' has no deployment '{name}'; available: {available}"
 
 
 def _prefix_problems(config: ConfigFile) -> Iterator[str]:

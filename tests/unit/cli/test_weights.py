@@ -129,7 +129,7 @@ def test_a_rollback_to_a_version(played: Played) -> None:
 def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_sent(tmp_path: Path, file: str) -> None:
     (tmp_path / "model.pt").write_bytes(b"PK\x03\x04 a pickle")
     assert "no file at nowhere.safetensors; --uri" in says("swap", "m", "nowhere.safetensors")
-    assert "not a whole safetensors file" in says("swap", "m", str(tmp_path / "model.pt"))
+    assert "this is torch.save's format; write the state dict" in says("swap", "m", str(tmp_path / "model.pt"))
     assert "a partial swap needs --base-version" in says("swap", "m", file, "--partial")
     assert "sha256" in says("swap", "m", file, "--sha256", "abc")
     assert "label" in says("swap", "m", file, "--label", "a\x1b[2J")
