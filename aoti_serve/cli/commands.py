@@ -1,4 +1,4 @@
-"""The commands that `up` prints: each works as it is printed, in another terminal in the same folder."""
+"""The commands that `up` prints. Each works as it is printed, in another terminal in the same folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORT = 64  # elements, of which a request still fits a line
 
 
 def commands(url: str, certificate: str | None, model: ModelConfig, package: Package) -> list[str]:
-    """To infer, to swap if there are weights to swap to, and to see the status."""
+    """The commands to infer, to swap if there are weights to swap to, and to see the status."""
     program = _program()
     options = "" if url == DEFAULT_URL else f" --url {url}"
     found = [_infer(url, certificate, model, package.signature)]
@@ -51,7 +51,7 @@ def _infer(url: str, certificate: str | None, model: ModelConfig, signature: Sig
 
 
 def _maker(signature: Signature) -> str:
-    """A program that prints the request, where it is too long to be printed here."""
+    """A program that prints the request, for requests that are too long to be printed here."""
     tensors = [
         f"{json.dumps(_tensor(spec, shape))[:-1]}, 'data': [{_zero(spec)}] * {prod(shape)}}}"
         for spec, shape in _inputs(signature)
@@ -68,7 +68,7 @@ def _zero(spec: TensorSpec) -> int:
 
 
 def _inputs(signature: Signature) -> list[tuple[TensorSpec, tuple[int, ...]]]:
-    """Each input with the smallest shape that has something in it; a symbol has one value in all of them."""
+    """Each input with its smallest shape that is not empty. A symbol has the same value in all inputs."""
     values: dict[str, int] = {}
     for dim in (dim for spec in signature.inputs for dim in spec.shape if isinstance(dim, Dim)):
         least = ceil((max(dim.min, 1) - dim.offset) / dim.factor)
@@ -80,7 +80,7 @@ def _inputs(signature: Signature) -> list[tuple[TensorSpec, tuple[int, ...]]]:
 
 
 def _others(model: ModelConfig, signature: Signature) -> Iterator[Path]:
-    """Weights that lie beside the package and fit it, other than those it started with."""
+    """The weights files beside the package that fit it, except the one that the server started with."""
     for path in sorted(model.package.parent.glob("*.safetensors")):
         if model.weights is None or path.resolve() != model.weights.resolve():
             try:

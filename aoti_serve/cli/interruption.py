@@ -1,4 +1,4 @@
-"""What became of a change to the weights after Ctrl-C has ended the command that asked for it."""
+"""The fate of a change to the weights that Ctrl-C has interrupted."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ ASK_AGAIN_S = 0.2
 
 
 def fate_of_change(client: AdminClient, before: WeightsStatus) -> str:
-    """Ask the server, and say it in a sentence. `before` is the status from before the change was asked for.
+    """Ask the server what became of the change. Returns it as a sentence.
 
-    Takes `BEGIN_S` if the server has not begun the change. Ctrl-C ends the wait.
+    `before` is the status from before the change was asked for. Takes `BEGIN_S` if the server has not begun the change;
+    Ctrl-C ends the wait.
     """
     until = time.monotonic() + BEGIN_S
     try:
@@ -33,7 +34,7 @@ def fate_of_change(client: AdminClient, before: WeightsStatus) -> str:
 
 
 def new_attempt(before: WeightsStatus, now: WeightsStatus) -> str | None:
-    """How far the attempt is that has begun since `before`; None if none has."""
+    """The progress of the attempt that has begun since `before`, as a sentence; None if there is none."""
     known = {attempt.id for attempt in (before.swap, before.last) if attempt}
     if now.swap and now.swap.id not in known:
         return f"{now.swap.action} {now.swap.id} goes on on the server (phase {now.swap.phase})"

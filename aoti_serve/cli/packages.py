@@ -72,7 +72,7 @@ def inspect(
 
 
 def _make_folder(to: Path) -> None:
-    """Compiling takes long; a folder that cannot be written to is found before."""
+    """Make the folder of the package now: compiling takes long, and would fail at its end."""
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -48,10 +48,10 @@ def up(
     drain_seconds: DrainSecondsOption = 30.0,
     as_json: AsJson = False,
 ) -> None:
-    """Serve CONFIG; until Ctrl-C, SIGTERM or SIGHUP, or, on a cluster that was joined, until `aoti-serve down`.
+    """Serve CONFIG until Ctrl-C, SIGTERM or SIGHUP; on a cluster that was joined, until `aoti-serve down`.
 
-    From then on new requests get a 503, and those in flight are answered; a second signal ends it at once.
-    With --address the other applications of that cluster stay as they are.
+    Then new requests get a 503, and those in flight are answered. A second signal ends it at once. With --address, the
+    other applications of that cluster stay as they are.
     """
     cluster = cluster_at(address) if address is not None else None  # before Ray is imported, which reads its settings
     files = read_config(config, host, port)
@@ -84,7 +84,7 @@ def down(
     app: Annotated[str, typer.Option(help="The Serve application.")] = "default",
     drain_seconds: DrainSecondsOption = 30.0,
 ) -> None:
-    """Take an application down that `up` or `serve run` has started; a foreground `up` then ends.
+    """Take down an application that `up` or `serve run` has started. A foreground `up` then ends.
 
     New requests get a 503, and those in flight are answered first.
     """
@@ -99,7 +99,7 @@ def down(
 
 @reports_errors
 def token() -> None:
-    """Make the admin token if there is none, and say where it is kept."""
+    """Make the admin token if there is none, and print where it is kept."""
     ensure_token()
     out.print(f"the admin token is in {token_path()}; servers that start from now on accept it")
 

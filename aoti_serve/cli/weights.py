@@ -1,4 +1,4 @@
-"""`aoti-serve swap`, `rollback`, `status`, `weights`: the weights of a running server."""
+"""The commands for the weights of a running server: `swap`, `rollback`, `status`, `weights`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def swap(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Make every replica answer with the weights in SOURCE; or none, if one of them cannot."""
+    """Make every replica answer with the weights in SOURCE. If one of them cannot, nothing changes."""
     order = _order(
         label=label or _name(source),
         sha256=sha256,
@@ -74,7 +74,7 @@ def rollback(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Swap back to an older version; instant while it is still resident."""
+    """Swap back to an older version. This is instant while that version is still resident."""
     client, started = AdminClient(url, model), time.perf_counter()
     with _drawn(client, client.status()):
         answer = client.rollback(version, wait=not no_wait)
@@ -89,7 +89,7 @@ def status(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Show what every model answers with, every replica's receipt, and how swaps go."""
+    """Show the version and the replicas of every model, and the swaps."""
     clients = [AdminClient(url, name) for name in ([model] if model else served_models(url))]
     if story:
         _show_stories(clients, as_json)
@@ -132,7 +132,7 @@ def _order(**asked: Any) -> SwapOptions:
 
 
 def _name(source: str) -> str:
-    """The label of a version that was given none."""
+    """The label of a version for which none was given: the name of its file."""
     path = source
     if "://" in source:
         with suppress(ValueError):
@@ -141,7 +141,7 @@ def _name(source: str) -> str:
 
 
 def _upload(client: AdminClient, file: Path, order: SwapOptions, *, wait: bool) -> Any:
-    """Send the file. What is wrong with it, with the server, the token or the name is found before it is sent."""
+    """Upload the file. Errors of the file, the server, the token and the model's name are found before it is sent."""
     if not file.is_file():
         raise UnreadableWeights(detail=f"no file at {file}; --uri if the server is to read it")
     read_index(file)
@@ -151,7 +151,7 @@ def _upload(client: AdminClient, file: Path, order: SwapOptions, *, wait: bool) 
 
 @contextmanager
 def _drawn(client: AdminClient, before: Any, upload: int = 0) -> Iterator[ProgressBars]:
-    """Progress bars while a change is made. Ctrl-C ends the command, and says what became of the change.
+    """Progress bars during a change. Ctrl-C ends the command, which then says what became of the change.
 
     `before` is the server's status from before the change.
     """
@@ -189,7 +189,7 @@ def _watch(clients: list[AdminClient], as_json: bool) -> None:
 
 
 def _print_line(news: StatusEvent) -> None:
-    """One status a line."""
+    """Print one status per line, as JSON."""
     if news.answer is not None:
         print(json.dumps(news.answer), flush=True)
     elif news.trouble:
@@ -197,6 +197,6 @@ def _print_line(news: StatusEvent) -> None:
 
 
 def _look(client: AdminClient) -> str:
-    """The command that shows how it goes."""
+    """The command that shows the progress."""
     url = [] if client.url == DEFAULT_URL else ["--url", client.url]
     return shlex.join(["aoti-serve", "status", client.model, *url])

@@ -1,4 +1,4 @@
-"""What the protocol means, once: HTTP translates to it."""
+"""The meaning of requests, independent of their protocol; HTTP translates to this."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRIES = 5  # replicas that may be behind the fence, one after the other
 
 
 class ServedModel:
-    """One model as a gateway sees it: a member that holds no weights, only the fence and links to the replicas."""
+    """One model in a gateway: a member that holds no weights, only the fence and links to the replicas."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class ServedModel:
         self.membership.check()
 
     def drain(self) -> None:
-        """Nothing new comes: replicas that are about to go are used until all that is in hand has been answered."""
+        """Nothing new comes any more: use replicas that are about to leave until all requests in hand are answered."""
         self._pool.drain()
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class ServedModel:
     async def infer(
         self, plan: CheckedRequest, arrays: Arrays, version: str | None = None, timeout: float | None = None
     ) -> InferResponse:
-        """Run a checked request's rows in some batch, name the version that computed them."""
+        """Run the rows of a checked request in some batch. Returns the outputs and the version that computed them."""
         self.check_version(version)
         ordered = [arrays[index] for index in plan.order]
         rows = await self._batcher.submit(ordered, priority=plan.head.priority, timeout=timeout)
@@ -111,13 +111,13 @@ class ServedModel:
         self._batcher.runners = self._pool.runners
 
     def _share(self) -> float:
-        """Rows in hand for each replica."""
+        """The rows in hand, for each replica."""
         return self._batcher.rows * self._num_runners / max(self._batcher.runners, self._num_runners)
 
     async def _run(self, arrays: Arrays, timeout: float | None) -> Answered:
-        """An answer that is not older than the last swap that has returned, by whichever replica gives one.
+        """Run a batch on any replica, and return an answer that is not older than the last swap that has returned.
 
-        A replica, or this gateway, may have been stopped before that swap, been expelled in it, and wake up after it.
+        A replica, or this gateway, may have been suspended before that swap, removed by it, and resumed after it.
         """
         for _ in range(TRIES):
             try:
@@ -142,7 +142,7 @@ class DataPlane:
         self._noted, self._refused = 0.0, 0
 
     async def join(self) -> None:
-        """All at once: one that cannot join yet keeps no other from it."""
+        """Join the clusters of all models at once: a model that cannot be joined yet does not delay the others."""
         await asyncio.gather(*[model.membership.join() for model in self._models.values()])
 
     def check_health(self) -> None:
@@ -150,7 +150,7 @@ class DataPlane:
             model.check_health()
 
     def drain(self) -> None:
-        """Let no new request in; those that are inside are answered."""
+        """Refuse new requests; those that are inside are answered."""
         self.door.open = False
         for model in self._models.values():
             model.drain()
@@ -180,7 +180,7 @@ class DataPlane:
         return self._models[name]
 
     def note_refused(self, name: str, action: str, address: str, reason: str) -> None:
-        """Have a refused attempt audited, without waiting: one a second, so that a flood of them costs little."""
+        """Have a refused attempt audited, without waiting. One line a second at most, so that a flood costs little."""
         served, now = self._models.get(name), time.monotonic()
         self._refused += 1
         if served is not None and now - self._noted >= 1.0 and (self._noting is None or self._noting.done()):

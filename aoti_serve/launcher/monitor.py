@@ -1,4 +1,4 @@
-"""Looking after a server that is up, and telling its operator what happens to it."""
+"""Watching a running server, and reporting to its operator what happens to it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ SILENT_LOOKS = 3  # looks without an answer, before it is said
 
 
 class ServerMonitor:
-    """Serve is asked in a thread: a cluster that breaks down may answer minutes later, or never.
+    """Looks at a server again and again, and reports each change.
 
-    `first` is how the server was when it was ready: what has happened since is news.
+    Serve is asked in a thread, since a failing cluster may answer after minutes or never. `first` is the view of the
+    server when it became ready; differences from it are reported.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class ServerMonitor:
         self._silent = 0
 
     def look(self) -> bool:
-        """Take in what came since the last look, and ask again; whether any of the applications is still there."""
+        """Process the last answer and ask again. Returns true while at least one of the applications exists."""
         if self._look is None or self._look.done:
             self._take_in()
             self._look = BackgroundTask(self._inquire)
@@ -68,5 +69,5 @@ class ServerMonitor:
 
 
 def view_now(names: Collection[str]) -> ServerView:
-    """How Serve says that these applications are."""
+    """The present view of these applications, as Serve reports it."""
     return view_of(instance_details(), names)

@@ -23,8 +23,10 @@ RAY_ANSWER_S = 10.0  # beyond which Ray will not answer any more
 
 
 class Shutdown:
-    """Ray answers nothing once its head has died, as when a supervisor signals the whole process group; so it is asked
-    in threads, with deadlines. On a cluster that was `joined` nothing but our applications ends.
+    """Ends a server in order, and always in limited time.
+
+    Ray answers nothing once its head has died, for example when a supervisor signals the whole process group. So Ray is
+    called in threads, with deadlines. On a `joined` cluster only our applications end.
     """
 
     def __init__(
@@ -46,14 +48,14 @@ class Shutdown:
         self._ray_answers = False
 
     def abandon(self) -> None:
-        """Nothing has been answered yet: end what was started. On another's cluster what was there before stays."""
+        """End a server that was never ready: nothing is in flight. On a joined cluster earlier applications stay."""
         if self._joined:
             self._in_time(self._applications.delete_new, DELETE_S)
         self._family.see()
         self._family.end()
 
     def end(self) -> None:
-        """Let answers in flight end, then end every process of ours; where one is cut, this process ends with 1."""
+        """Let answers in flight end, then end all our processes. Ends this one with status 1 if an answer is cut."""
         self._voice.progress("stopping")
         self._family.see()
         if self._family.whole and self._left() and self._in_time(shut_down, SHUT_DOWN_S):
@@ -64,7 +66,7 @@ class Shutdown:
         leave(1)
 
     def _left(self) -> bool:
-        """Whether all that was in flight has been answered, and the applications are down."""
+        """Take the applications down. Returns true if all that was in flight has been answered."""
         answered = threading.Event()
 
         def depart() -> None:

@@ -77,11 +77,11 @@ TURN = 2  # batches
 
 
 class Batcher:
-    """Runs in the gateway's event loop, one per model.
+    """The batcher of one model. Runs in the gateway's event loop.
 
-    `run(arrays, timeout)` sends one batch to a replica; `timeout` is how many seconds the most patient of its requests
-    still has, None if one has no deadline. With `batches`, the first dimension of all arrays is rows; without, every
-    request is a batch. `smallest` is the fewest rows that the model takes.
+    `run(arrays, timeout)` sends one batch to a replica. `timeout` is the longest time in seconds that one of its
+    requests still has; None if one has no deadline. With `batches`, the first dimension of all arrays is rows; without,
+    every request is a batch. `smallest` is the fewest rows that the model takes.
     """
 
     def __init__(self, model: str, config: BatchingConfig, run: RunBatch, *, batches: bool, smallest: int = 0) -> None:
@@ -109,19 +109,20 @@ class Batcher:
 
     @runners.setter
     def runners(self, count: int) -> None:
+        """The number of batches that may be running; as many again may have left ahead of them."""
         self._runners = count
         self._pump()
 
     @property
     def rows(self) -> int:
-        """How many rows are in hand: those that wait, and those that have left and are not answered."""
+        """The rows in hand: those that wait, and those that have left and are not answered."""
         return self._backlog.rows + self._backlog.later + self._running
 
     async def submit(self, arrays: Arrays, *, priority: int = 0, timeout: float | None = None) -> Rows:
-        """This request's rows of an answer that one version computed.
+        """Run one request. Returns its rows of an answer that one version computed.
 
         `priority` is a level, or 0 for the default; `timeout` is in seconds. Raises QueueFull, DeadlineExceeded,
-        PoisonRequest, Unavailable, or what the run of this request alone has raised.
+        PoisonRequest, Unavailable, or the error of the run of this request alone.
         """
         assert 0 <= priority <= LEAST_URGENT, "it is checked where it is read"
         loop = asyncio.get_running_loop()
@@ -140,7 +141,7 @@ class Batcher:
             del piece  # an error that is raised here holds this frame: nothing in it may lead back to the error
 
     def _piece(self, arrays: Arrays, level: int, timeout: float | None, loop: asyncio.AbstractEventLoop) -> WorkItem:
-        """The request, or the first of its pieces, once it waits."""
+        """Enter the request, or the first of its pieces, into the backlog."""
         if timeout is not None and not timeout > 0:
             raise self._failures.late(timeout)
         rows = arrays[0].shape[0] if self._batches else 1
@@ -186,7 +187,7 @@ class Batcher:
                 return
 
     def _follow(self, pieces: list[WorkItem], now: float) -> None:
-        """Each large request of which a piece has left has the next one wait: behind those who came before its turn."""
+        """Enter the next piece of each large request of which a piece has left, behind what came before its turn."""
         for piece in pieces:
             if piece.split:
                 turn = TURN * self._measures.seconds(piece.rows, self._runners)
@@ -194,7 +195,7 @@ class Batcher:
                 self._backlog.follow(piece.split, max(piece.rank + turn, latest))
 
     def _wake_at(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Pump again when rows have waited for company long enough. Who comes later is not due earlier."""
+        """Pump again at this time, when rows have waited for company long enough. Rows that come later wait longer."""
         if self._alarm is None:
             self._alarm = loop.call_at(when, self._woken)
 
@@ -208,7 +209,7 @@ class Batcher:
         batch.task.add_done_callback(partial(self._ended, batch))
 
     def _ended(self, batch: Batch, task: asyncio.Task[Answered]) -> None:
-        """The runner goes on before anybody has the answer: to hand that out takes the event loop a while."""
+        """Give the runner its next batch, then deliver the answer: delivery keeps the event loop busy for a while."""
         batch.task = None
         pieces, answer = batch.pieces, self._answer(batch, task, monotonic())
         if batch.advance():
@@ -221,7 +222,7 @@ class Batcher:
             self._hand_out(pieces, answer)
 
     def _answer(self, batch: Batch, task: asyncio.Task[Answered], now: float) -> Answered | None:
-        """What the run has given; None if nobody gets an answer, and it is seen to that they run again."""
+        """The answer of the run; None if it failed. Then it is settled what runs again."""
         if task.cancelled():
             self._failures.fail(batch.pieces, TryAgain(detail=f"model '{self._model}': the run was cancelled"))
             return None

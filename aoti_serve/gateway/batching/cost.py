@@ -1,4 +1,4 @@
-"""What a batch costs, by how many rows it has."""
+"""The cost of a batch in seconds, by its number of rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Cost:
             self._seconds.append(max(cost, self._seconds[-1]) if self._seconds else cost)
 
     def seconds(self, rows: int) -> float:
-        """Of a batch of so many rows; 0 while nothing is known."""
+        """The seconds that a batch of `rows` takes; 0 while nothing is known."""
         if self._latest:
             self._learn()
         if not self._rows or not rows:

@@ -1,4 +1,4 @@
-"""The routes: Open Inference Protocol V2 and the weights API. Each translates and calls; what things mean is elsewhere.
+"""The routes of the Open Inference Protocol V2 and of the weights API. They only translate and call.
 
 HTTP form: kserve/open-inference-protocol, inference_rest.md; binary data: Triton's extension_binary_data.md.
 """
@@ -38,7 +38,7 @@ JsonBody = TypeVar("JsonBody", bound=BaseModel)
 
 
 class App(FastAPI):
-    """One gateway's routes; inference goes past FastAPI."""
+    """The routes of one gateway. Inference bypasses FastAPI."""
 
     inference: Inference
     identified: RequestIdMiddleware
@@ -47,7 +47,7 @@ class App(FastAPI):
         await self.identified(scope, receive, send)
 
     async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As it is called by `identified`."""
+        """Route one request. `identified` calls this."""
         if route_of(scope) is not None:
             await self.inference(scope, receive, send)
             return
@@ -78,7 +78,7 @@ def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
 
 
 def _with_heads(routes: APIRouter) -> APIRouter:
-    """What may be read may be asked for its head, as load balancers do."""
+    """Answer HEAD wherever GET is answered, since load balancers ask so."""
     for route in routes.routes:
         assert isinstance(route, APIRoute)
         route.methods = {*(route.methods or ()), "HEAD"}
@@ -199,19 +199,19 @@ def _headers(request: Request) -> dict[bytes, bytes]:
 
 
 def _address(request: Request) -> str:
-    """Who has connected, and for whom it says that it asks: a proxy may stand between."""
+    """The address of the client, and the one that a proxy says it asks for."""
     connected = request.client.host if request.client else "unknown"
     forwarded = request.headers.get("x-forwarded-for")
     return f"{connected} for {forwarded}" if forwarded else connected
 
 
 def _changed(status: WeightsStatus, wait: bool) -> Response:
-    """200 when it is done, 202 when it has only begun."""
+    """The response to a change: 200 if it has ended, 202 if it has only begun."""
     return json_response(status, 200 if wait else 202)
 
 
 async def _events(plane: DataPlane, served: ServedModel) -> AsyncIterator[bytes]:
-    """Server-sent events: the status, now and at every change, until this gateway is to end."""
+    """Server-sent events: the status now and at every change, until this gateway stops."""
     seen = -1
     while plane.door.open:
         status = await served.weights.status(seen)

@@ -1,6 +1,6 @@
 """`POST /v2/models/{m}[/versions/{v}]/infer`: the hot path, with nothing between the listener and the batcher.
 
-A plain ASGI application. FastAPI, which routes all the rest, costs more than all that is done here.
+A plain ASGI application: FastAPI, which routes everything else, costs more than all the work here.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ LARGE_JSON = 256 * 2**10  # bytes: read in a thread
 
 
 class Route(NamedTuple):
-    """Which model a path means, and which version of it, if it says so."""
+    """The model of an inference path, and the version if the path names one."""
 
     name: str
     version: str | None
 
 
 class Inference:
-    """One gateway's inference, as an ASGI application."""
+    """The ASGI application that answers the inference requests of one gateway."""
 
     def __init__(self, plane: DataPlane, config: GatewayConfig, budget: ReadingBudget) -> None:
         self._plane = plane
@@ -53,7 +53,7 @@ class Inference:
         self._json = min(self._body, json, key=lambda bound: bound.limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request of which `route_of` knows the path."""
+        """Answer a request whose path `route_of` knows."""
         try:
             with self._plane.door, Share(self._budget) as share:
                 await self._answer(scope, receive, send, share)
@@ -94,7 +94,7 @@ class Inference:
 
 
 def route_of(scope: Scope) -> Route | None:
-    """What an inference request asks for; None for any other request."""
+    """The route of an inference request; None for any other request."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
     return _asked(scope["path"], scope.get("root_path", ""))
@@ -107,7 +107,7 @@ def _asked(path: str, root_path: str) -> Route | None:
 
 
 def _patience(headers: Headers, parameter: float | None) -> float | None:
-    """For how many seconds the client waits: by the request's parameter, or the header, whichever is shorter."""
+    """The client's timeout in seconds: the shorter of the request's parameter and the header; None for no limit."""
     value = headers.get(TIMEOUT)
     if value is None:
         return parameter
@@ -123,7 +123,7 @@ def _patience(headers: Headers, parameter: float | None) -> float | None:
 
 
 def _left(patience: float | None, arrived: float, model: str) -> float | None:
-    """Of its seconds, after reading; raises DeadlineExceeded if that has taken all of them."""
+    """The seconds that are left of the client's timeout, now that the body was read. Raises DeadlineExceeded."""
     if patience is None:
         return None
     left = patience - (time.monotonic() - arrived)

@@ -9,7 +9,7 @@ from aoti_serve.errors import BadCertificate
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
-    """For a server that speaks HTTP/1.1. Raises BadCertificate if the files cannot be read, or do not fit."""
+    """The TLS context of an HTTP/1.1 server. Raises BadCertificate if the files cannot be read or do not match."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
     try:

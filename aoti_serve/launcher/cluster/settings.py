@@ -1,4 +1,4 @@
-"""What Ray's processes are told by their environment."""
+"""The environment variables that Ray's processes are started with."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ PRIVATE = 0o077
 
 
 def prepare_for_ray() -> None:
-    """Set up this process for a cluster of its own; what is set already stays."""
+    """Set up this process to start a cluster of its own. Variables that are set already stay."""
     os.umask(PRIVATE)  # Ray writes its token, with which anybody runs code in the cluster, as the umask lets it
     for key, value in WANTED.items():
         os.environ.setdefault(key, value)
 
 
 def ray_variables(address: str, *, token: bool) -> str:
-    """What a program on this machine needs in its environment, to join the cluster; `token`: whether it asks for it."""
+    """The environment variables with which a program on this machine joins the cluster, as a shell takes them.
+
+    `token` says that the cluster asks for Ray's token.
+    """
     local = {LOCAL_ONLY: os.environ[LOCAL_ONLY]} if LOCAL_ONLY in os.environ else {}
     wanted = local | ({AUTH_MODE: "token"} if token else {}) | {"RAY_ADDRESS": address}
     return " ".join(f"{key}={value}" for key, value in wanted.items())

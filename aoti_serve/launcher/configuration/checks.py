@@ -1,4 +1,4 @@
-"""What would keep a configuration from ever serving, found in seconds; Ray would take minutes and a screenful."""
+"""Checks that find in seconds why a configuration could never serve; Ray would take minutes to fail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ TWO_WAYS_OUT = (
 
 
 def check_config(config: ConfigFile) -> dict[str, Package]:
-    """The packages of all models, by name. Raises InvalidConfig, or a PackageError; needs no Ray, only its schema."""
+    """Check the whole configuration. Returns the packages of all models, by name.
+
+    Raises InvalidConfig or a PackageError. Needs no running Ray, only its schema.
+    """
     for problem in chain.from_iterable(find(config) for find in PROBLEMS):
         raise InvalidConfig(detail=f"{config.path}: {problem}")
     _check_schema(config)
@@ -35,7 +38,7 @@ def check_config(config: ConfigFile) -> dict[str, Package]:
 
 
 def deployments_of(application: Ours) -> list[str]:
-    """What Serve will call its deployments."""
+    """The names that Serve will give to the deployments of an application."""
     models = [model.name for model in application.config.models]
     return [GATEWAY, *map(coordinator_of, models), *map(replicas_of, models)]
 
@@ -124,7 +127,7 @@ def _check_schema(config: ConfigFile) -> None:
 
 
 def _outermost(found: list[Any]) -> list[Any]:
-    """One problem for each field, where pydantic has one for each type that it could have been."""
+    """Reduce pydantic's problems to one for each field; it lists one for each type that the field could have had."""
     return list({tuple(entry["loc"][:4]): entry for entry in reversed(found)}.values())
 
 
