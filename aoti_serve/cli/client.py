@@ -24,7 +24,7 @@ from aoti_serve.weights.swap_options import SwapOptions
 DEFAULT_URL = "http://127.0.0.1:8000"
 CHUNK_BYTES = 2**20
 CONNECT_S = 10.0
-REQUEST_TIMEOUT_S = 30.0  # for what the server answers at once; the events show a sign of life every other second
+REQUEST_TIMEOUT_S = 30.0  # for answers that come at once; the event stream sends something every two seconds
 
 
 def _with_scheme(url: str) -> str:
@@ -148,7 +148,7 @@ def _words_for_failures(url: str) -> Iterator[None]:
         raise ServerUnreachable(url=url, detail=f"what answers there is something else ({_why(error)})") from error
 
 
-@cache  # once for each server, however many models it has
+@cache  # once per server, for all its models
 def _warn_if_readable(url: str) -> None:
     """Warn if the admin token, which each request carries, would cross a network in plain text."""
     parts = httpx.URL(url)

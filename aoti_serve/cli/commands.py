@@ -19,7 +19,7 @@ from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
 from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import read_index
 
-SHORT = 64  # elements, of which a request still fits a line
+SHORT = 64  # elements; a request with more does not fit a line
 
 
 def commands(url: str, certificate: str | None, model: ModelConfig, package: Package) -> list[str]:
@@ -44,7 +44,7 @@ def _infer(url: str, certificate: str | None, model: ModelConfig, signature: Sig
     if example.exists():
         return f"{curl}/infer -d @{_quoted(example)}"
     if any(DTYPES[spec.dtype].raw for spec in signature.inputs):
-        return curl  # no JSON stands for these
+        return curl  # these have no JSON form
     if sum(prod(shape) for _, shape in _inputs(signature)) <= SHORT:
         return f"{curl}/infer -d {shlex.quote(request_of(signature))}"
     return f"python3 -c {shlex.quote(_maker(signature))} | {curl}/infer -d @-"

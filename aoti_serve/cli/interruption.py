@@ -9,7 +9,7 @@ from aoti_serve.cli.responses import status_of
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import AotiServeError
 
-# A server that has all of the request begins the change within this time, or it has seen that the client has gone.
+# Within this time a server that has the whole request begins the change, or sees that the client has gone.
 BEGIN_S = 3.0
 ASK_AGAIN_S = 0.2
 

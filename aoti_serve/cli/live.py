@@ -96,9 +96,9 @@ class ProgressBars:
     def uploaded(self) -> bool:
         return self._sent >= self._upload
 
-    def sent(self, count: int) -> None:
+    def add_sent(self, count: int) -> None:
         self._sent += count
-        if self.uploaded and progress_out.is_terminal:  # before, a swap under way would be somebody else's
+        if self.uploaded and progress_out.is_terminal:  # until then, a swap under way is of another client
             self._follower.start()
 
     def _hear(self, news: StatusEvent) -> None:

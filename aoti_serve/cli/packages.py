@@ -41,7 +41,7 @@ def package(
     """
     sizes = _sizes(batch_sizes)
     _make_folder(to)
-    module, inputs, shapes = _made(target)
+    module, inputs, shapes = _make_model(target)
     from aoti_serve.model.export import export_package  # torch: only when it is needed
 
     with progress_out.status("exporting") as status:
@@ -86,7 +86,7 @@ def _sizes(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _made(target: str) -> tuple[Any, Any, Any]:
+def _make_model(target: str) -> tuple[Any, Any, Any]:
     name, separator, attribute = target.partition(":")
     if not separator:
         raise InvalidConfig(detail=f"'{target}' is not of the form my_module:make_model")

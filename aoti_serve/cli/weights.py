@@ -59,7 +59,7 @@ def swap(
     )
     client, started = AdminClient(url, model), time.perf_counter()
     if uri or "://" in source:
-        with _drawn(client, client.status()):
+        with _progress_of(client, client.status()):
             answer = client.swap_uri(source, order, wait=not no_wait)
     else:
         answer = _upload(client, Path(source), order, wait=not no_wait)
@@ -76,7 +76,7 @@ def rollback(
 ) -> None:
     """Swap back to an older version. This is instant while that version is still resident."""
     client, started = AdminClient(url, model), time.perf_counter()
-    with _drawn(client, client.status()):
+    with _progress_of(client, client.status()):
         answer = client.rollback(version, wait=not no_wait)
     _show_changed(client, answer, started, no_wait, as_json)
 
@@ -145,12 +145,12 @@ def _upload(client: AdminClient, file: Path, order: SwapOptions, *, wait: bool) 
     if not file.is_file():
         raise UnreadableWeights(detail=f"no file at {file}; --uri if the server is to read it")
     read_index(file)
-    with _drawn(client, client.status(), file.stat().st_size) as drawing:
-        return client.swap_file(file, order, drawing.sent, wait=wait)
+    with _progress_of(client, client.status(), file.stat().st_size) as drawing:
+        return client.swap_file(file, order, drawing.add_sent, wait=wait)
 
 
 @contextmanager
-def _drawn(client: AdminClient, before: Any, upload: int = 0) -> Iterator[ProgressBars]:
+def _progress_of(client: AdminClient, before: Any, upload: int = 0) -> Iterator[ProgressBars]:
     """Progress bars during a change. Ctrl-C ends the command, which then says what became of the change.
 
     `before` is the server's status from before the change.

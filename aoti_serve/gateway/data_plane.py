@@ -26,7 +26,7 @@ from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.swap.fence import Fence
 from aoti_serve.weights.swap.target import Report, Target
 
-TRIES = 5  # replicas that may be behind the fence, one after the other
+TRIES = 5  # tries: replicas that are behind the fence, one after the other
 
 
 class ServedModel:
@@ -55,7 +55,7 @@ class ServedModel:
         batching = config.batching.model_copy(update={"max_batch_size": rows})
         smallest = batch.min if batch else 0
         self._batcher = Batcher(config.name, batching, self._run, batches=batch is not None, smallest=smallest)
-        self._pool = Pool(config.name, gateway, node, self._linked)
+        self._pool = Pool(config.name, gateway, node, self._count_runners)
         self.membership = Membership(self, CoordinatorFinder(coordinator, gateway, node))
 
     @property
@@ -98,7 +98,7 @@ class ServedModel:
         self.check_version(version)
         ordered = [arrays[index] for index in plan.order]
         rows = await self._batcher.submit(ordered, priority=plan.head.priority, timeout=timeout)
-        if version is not None and version != str(rows.version):  # a swap came in between
+        if version is not None and version != str(rows.version):  # a swap was committed during the run
             raise UnknownVersion(name=self.name, version=version, current=rows.version)
         outputs = [(spec, rows.outputs[index]) for index, spec in plan.outputs]
         return InferResponse(self.name, rows.version, plan.head.id, outputs)
@@ -107,7 +107,7 @@ class ServedModel:
         self.check_version(version)
         return model_metadata(self.name, self.version, self.signature.inputs, self.signature.outputs)
 
-    def _linked(self) -> None:
+    def _count_runners(self) -> None:
         self._batcher.runners = self._pool.runners
 
     def _share(self) -> float:

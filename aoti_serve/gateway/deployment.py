@@ -50,7 +50,7 @@ class Gateway:
         if config.http_port is not None:
             self._listener = Listener(self._app, config, f"{runtime.gcs_address}/{context.app_name}")
             await self._listener.open()
-        gc.freeze()  # what is here stays: a full collection need not look at it, and hold everybody up
+        gc.freeze()  # these objects stay: a full collection, which stops all requests, need not scan them
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The ASGI app for Serve's own proxies, where they are used."""

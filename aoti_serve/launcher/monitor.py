@@ -10,7 +10,7 @@ from aoti_serve.launcher.news import ServerView, changes_between, view_of
 from aoti_serve.launcher.processes.background import BackgroundTask
 from aoti_serve.launcher.progress import ProgressLog
 
-SILENT_LOOKS = 3  # looks without an answer, before it is said
+SILENT_LOOKS = 3  # looks without an answer, before that is reported
 
 
 class ServerMonitor:
@@ -48,7 +48,7 @@ class ServerMonitor:
             return
         try:
             self._look.result()
-        except Exception as error:  # whatever Ray says of a cluster that is breaking down
+        except Exception as error:  # any error of Ray: the cluster is failing
             self._note_silence(f"{type(error).__name__}: {error}".splitlines()[0])
             return
         if self._silent >= SILENT_LOOKS:

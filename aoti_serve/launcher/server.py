@@ -28,7 +28,7 @@ from aoti_serve.model.package import Package
 
 SERVER_POLL_S = 0.1
 WATCH_S = 2.0
-NO_TOKEN = (
+UNGUARDED_CLUSTER = (
     f"warning: this Ray cluster asks for no token: whoever reaches one of its ports runs code in it. Start it with "
     f"{AUTH_MODE}=token, or keep others away from its network"
 )
@@ -136,7 +136,7 @@ class Server:
                 self._voice.say("stopping, before it was ready")
                 self._farewell.abandon()
                 leave(128 + self._stop.number)
-        self._stop.catch()  # whoever is imported may put in handlers of his own
+        self._stop.catch()  # imported libraries may have installed their own handlers
         work.result()
 
     def _start(self) -> None:
@@ -149,7 +149,7 @@ class Server:
         self.ray = context.address_info["address"]
         self.metrics = metrics_of(context.address_info["node_id"])
         self.token = asks_token(self.ray)
-        if (note := close_token() if self.token else NO_TOKEN) is not None:
+        if (note := close_token() if self.token else UNGUARDED_CLUSTER) is not None:
             self._voice.say(note)
         self._require_room()
         logging.getLogger("ray.serve").setLevel(logging.ERROR)

@@ -21,7 +21,7 @@ class Cost:
 
     def __init__(self) -> None:
         self.spent = 0.0  # seconds, by all batches
-        self._latest: deque[tuple[int, float]] = deque(maxlen=64)  # looked at when somebody asks
+        self._latest: deque[tuple[int, float]] = deque(maxlen=64)  # sorted in when a cost is asked for
         self._seen: dict[int, tuple[float, float]] = {}  # mean rows and seconds, by size
         self._rows: list[float] = []
         self._seconds: list[float] = []

@@ -15,9 +15,11 @@ class Failures:
         self._model = model
         self._backlog = backlog
 
-    def met(self, batch: Batch, error: BaseException) -> None:
+    def handle(self, batch: Batch, error: BaseException) -> None:
         """Handle the error of a run. The batch keeps what must run again; the other requests fail."""
-        if isinstance(error, ReplicaDied):  # once it may be anybody's fault; alone and again, it is this request's
+        if isinstance(
+            error, ReplicaDied
+        ):  # in company any request may be at fault; a second death alone is this request's fault
             if batch.pieces[0].died:
                 self.fail(batch.pieces, PoisonRequest(model=self._model).with_traceback(error.__traceback__))
             else:

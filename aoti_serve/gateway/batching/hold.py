@@ -77,7 +77,7 @@ class Hold:
         self.plan: HoldPlan | None = None
         self._began = self._until = 0.0
         self._timer: TimerHandle | None = None
-        self._account = math.inf  # until somebody asks: there is something to begin with
+        self._account = math.inf  # until the first balance: credit to begin with
         self._credited = 0.0
         self._occasions = 0
 
@@ -105,7 +105,7 @@ class Hold:
             company = min(max(0, self._backlog.rows - plan_hold.waiting), plan_hold.everybody)
             lasted = min(
                 now - self._began, plan_hold.seconds + 2 * HOLD_TICK_S
-            )  # a caller may have gone, and nobody come
+            )  # callers may have gone instead of coming back
             self._account += apart(plan_hold.waiting, company, plan_hold.everybody, self._cost) - lasted
 
     def _begins(self, rows: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
@@ -119,7 +119,7 @@ class Hold:
             return False
         self.plan = found
         self._began, self._until = now, now + found.seconds
-        self._timer = loop.call_at(self._until + HOLD_TICK_S, self._fired)
+        self._timer = loop.call_at(self._until + HOLD_TICK_S, self._on_timer)
         return True
 
     def _balance(self) -> float:
@@ -127,6 +127,6 @@ class Hold:
         self._account = min(self._account + STAKE * credit, SAVED * self._cost.seconds(self._largest))
         return self._account
 
-    def _fired(self) -> None:
+    def _on_timer(self) -> None:
         self._timer, self._until = None, 0.0
         self._over()

@@ -49,7 +49,7 @@ class Returns:
         self._open: deque[Lap] = deque()
         self._closed: deque[Lap] = deque(maxlen=RECENT_LAPS)
 
-    def answered(self, rows: int, now: float, seconds: float) -> None:
+    def note_answered(self, rows: int, now: float, seconds: float) -> None:
         """Note that these rows were answered `seconds` after they had left."""
         while self._open and self._open[0].end <= now:
             self._close()

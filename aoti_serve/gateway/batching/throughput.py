@@ -64,7 +64,7 @@ class Measures:
         if batch.share:
             self.pace.note(batch.rows, seconds * batch.share)
         if self._holds and seconds > QUICK_S and (others or len(batch.pieces) > 1):
-            self.returns.answered(batch.wanted, now, seconds)
+            self.returns.note_answered(batch.wanted, now, seconds)
         else:
             self.returns.strangers = 0
 

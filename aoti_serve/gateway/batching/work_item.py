@@ -135,7 +135,7 @@ class Split:
         self._cuts = Cuts(whole.rows, largest, smallest)
         self.rest = self._cuts.total
         self._waits_for = self._cuts.count
-        self._following: Iterator[WorkItem] = (self._made(index) for index in range(self._waits_for))
+        self._following: Iterator[WorkItem] = (self._make_piece(index) for index in range(self._waits_for))
         self._cut_of: dict[WorkItem, Cut] = {}
         self._versions: dict[WorkItem, int] = {}
         self._outputs: Arrays = []
@@ -150,7 +150,7 @@ class Split:
             self.rest -= piece.rows
         return piece
 
-    def _made(self, index: int) -> WorkItem:
+    def _make_piece(self, index: int) -> WorkItem:
         whole, cut = self._whole, self._cuts.cut(index)
         arrays = [array[cut.start : cut.stop] for array in whole.arrays]
         rows = cut.stop - cut.start

@@ -88,7 +88,7 @@ async def read_body(receive: Receive, headers: Headers, bound: BodyLimits, share
         _check(len(whole), bound, share)
         return whole
     if announced > SMALL:
-        return await _filled(MEMORY.take(announced), _pieces(receive, message))
+        return await _fill(MEMORY.take(announced), _pieces(receive, message))
     body = bytearray()  # writable: a tensor that is a view of it need not be copied to be run
     async for piece in _pieces(receive, message):
         _check(len(body) + len(piece), bound, share)
@@ -96,7 +96,7 @@ async def read_body(receive: Receive, headers: Headers, bound: BodyLimits, share
     return body
 
 
-async def _filled(body: memoryview, pieces: AsyncIterator[bytes]) -> memoryview:
+async def _fill(body: memoryview, pieces: AsyncIterator[bytes]) -> memoryview:
     """Read a body of the announced length. Raises InvalidBody if the length differs."""
     filled = 0
     async for piece in pieces:

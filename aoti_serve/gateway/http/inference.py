@@ -81,15 +81,15 @@ class Inference:
         length = headers.get(HEADER_LENGTH)
         body = await read_body(receive, headers, self._json if length is None else self._body, share)
         split = head_length(body, None if length is None else length.decode("latin-1"))
-        plan = await self._planned(served, bytes(body[:split]))
+        plan = await self._plan(served, bytes(body[:split]))
         arrays = arrays_of(plan.head, memoryview(body)[split:])
-        left = _left(_patience(headers, plan.head.timeout), arrived, asked.name)
+        left = _remaining(_timeout_of(headers, plan.head.timeout), arrived, asked.name)
         response = await served.infer(plan, arrays, asked.version, left)
         if takes_long(response, plan.head):
             return await self._offload.run(encode_response, response, plan.head)
         return encode_response(response, plan.head)
 
-    async def _planned(self, served: ServedModel, head: bytes) -> CheckedRequest:
+    async def _plan(self, served: ServedModel, head: bytes) -> CheckedRequest:
         return served.plan(head) if len(head) <= LARGE_JSON else await self._offload.run(served.plan, head)
 
 
@@ -106,7 +106,7 @@ def _asked(path: str, root_path: str) -> Route | None:
     return Route(match[1], match[2]) if match else None
 
 
-def _patience(headers: Headers, parameter: float | None) -> float | None:
+def _timeout_of(headers: Headers, parameter: float | None) -> float | None:
     """The client's timeout in seconds: the shorter of the request's parameter and the header; None for no limit."""
     value = headers.get(TIMEOUT)
     if value is None:
@@ -117,12 +117,12 @@ def _patience(headers: Headers, parameter: float | None) -> float | None:
         raise InvalidBody(
             detail=f"X-Request-Timeout-Seconds {shown_value(value.decode('latin-1'))} is no number"
         ) from None
-    if not seconds > 0:  # as Serve has it: no limit
+    if not seconds > 0:  # no limit, as in Serve
         return parameter
     return seconds if parameter is None else min(seconds, parameter)
 
 
-def _left(patience: float | None, arrived: float, model: str) -> float | None:
+def _remaining(patience: float | None, arrived: float, model: str) -> float | None:
     """The seconds that are left of the client's timeout, now that the body was read. Raises DeadlineExceeded."""
     if patience is None:
         return None
@@ -140,7 +140,7 @@ async def _send(encoded: Encoded, send: Send, *, views: bool) -> None:
         headers.append((b"content-type", b"application/octet-stream"))
         headers.append((HEADER_LENGTH, str(encoded.header_length).encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    # Serve's proxies, which have a body pickled, want bytes.
+    # Serve's proxies pickle the body, so they need bytes.
     *before, last = encoded.pieces if views else map(bytes, encoded.pieces)
     for piece in before:
         await send({"type": "http.response.body", "body": piece, "more_body": True})

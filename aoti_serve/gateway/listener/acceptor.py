@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 ACCEPTS_AT_ONCE = 64
 # Handshakes that have begun somewhere in a network are complete after this, or hardly ever.
 TLS_HANDSHAKE_S = 0.05
-# How long TLS waits for the client's farewell.
+# How long TLS waits for the client's close_notify.
 TLS_END_S = 2.0
-# While there are no descriptors left, a look for new connections this often.
+# While no descriptors are left, seconds between two tries to accept.
 EXHAUSTED_S = 1.0
 
 

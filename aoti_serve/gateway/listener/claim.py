@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from aoti_serve.errors import StartFailed
 
-# Binding takes microseconds; only one that was stopped right then makes others wait.
+# Binding takes microseconds; only a process that was suspended in it makes others wait.
 BINDING_S = 10.0
 CLAIM_POLL_S = 0.01
 

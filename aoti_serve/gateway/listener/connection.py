@@ -68,7 +68,7 @@ class ClientConnection(HttpToolsProtocol):
             if not exchange.response_started:
                 exchange.keep_alive = False
 
-    # What the transport says
+    # Callbacks of the transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -84,7 +84,7 @@ class ClientConnection(HttpToolsProtocol):
             self.shared.emptied.set()
 
     def data_received(self, data: bytes) -> None:
-        if self.linger is not None and self.linger.took(len(data)):
+        if self.linger is not None and self.linger.take(len(data)):
             self.transport.abort()
         if self.linger is not None or self._unread_before is not None:
             return
@@ -105,9 +105,9 @@ class ClientConnection(HttpToolsProtocol):
             self.parser = parser_after_upgrade(self, self.scope["headers"])
             self._feed(data[upgrade.args[0] :])
             return
-        self._meter.fed(0 if self._fresh else len(data) - self._body_of_feed, self._body_of_feed)
+        self._meter.feed(0 if self._fresh else len(data) - self._body_of_feed, self._body_of_feed)
 
-    # What the parser says
+    # Callbacks of the parser
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -119,7 +119,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            self._meter.trailer()  # nobody here reads it
+            self._meter.trailer()  # only counted
             return
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
@@ -219,11 +219,11 @@ class ClientConnection(HttpToolsProtocol):
         elif self.transport.is_closing():
             return
         elif self.linger is not None:
-            if not left and self.linger.waited(elapsed):
+            if not left and self.linger.add_wait(elapsed):
                 self.transport.abort()
         elif self.answering is None:
             self._look_at_head(now - self._since)
-        elif self._waits_for_body and (refusal := self._meter.waited(elapsed)):
+        elif self._waits_for_body and (refusal := self._meter.add_wait(elapsed)):
             self._refuse(refusal)
 
     def _look_at_head(self, seconds: float) -> None:

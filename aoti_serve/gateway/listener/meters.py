@@ -53,7 +53,7 @@ class RequestMeter:
         if self._headers > self._config.max_headers:
             raise Refused(TOO_MANY_HEADERS)
 
-    def fed(self, framing: int, body: int) -> None:
+    def feed(self, framing: int, body: int) -> None:
         """Count bytes that the parser took: `body` of the body, `framing` of a head, of chunk sizes, of trailers.
 
         The parser keeps an unfinished line to itself, so these bytes are counted before it gives them out.
@@ -63,7 +63,7 @@ class RequestMeter:
         if self._framing > self._config.max_header_bytes + FRAMING_PER_BODY_BYTE * self._body:
             raise Refused(FRAMING_TOO_LARGE if self._body else HEAD_TOO_LARGE)
 
-    def waited(self, seconds: float) -> Refusal | None:
+    def add_wait(self, seconds: float) -> Refusal | None:
         """Add time in which only the client kept us waiting for its body. Returns a refusal if the body is too slow."""
         self._waited_s += seconds
         late = self._waited_s > self._config.body_timeout_s + self._body / self._config.min_body_bytes_per_s
@@ -95,13 +95,13 @@ class LingerMeter:
         self._bytes = self._since_look = 0
         self._seconds = self._quiet_s = 0.0
 
-    def took(self, length: int) -> bool:
+    def take(self, length: int) -> bool:
         """Count bytes that were thrown away. Returns true if there were too many."""
         self._since_look += length
         self._bytes += length
         return self._bytes > LINGER_BYTES
 
-    def waited(self, seconds: float) -> bool:
+    def add_wait(self, seconds: float) -> bool:
         """Add waiting time. Returns true if the wait was long enough."""
         self._quiet_s = 0.0 if self._since_look else self._quiet_s + seconds
         self._since_look = 0

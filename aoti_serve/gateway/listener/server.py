@@ -22,7 +22,7 @@ from aoti_serve.gateway.listener.tls import tls_context
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 1.0
-# How long at the least clients and load balancers can learn that this server is about to go.
+# The least time in which clients and load balancers see that this server is about to stop.
 NOTICE_S = 1.0
 # A connection on which nothing has begun for so long is closed on the way out.
 QUIET_S = 1.0
@@ -126,20 +126,21 @@ class Listener:
         for connection in self._shared.connections:
             connection.shutdown()
         deadline = asyncio.get_running_loop().time() + seconds
-        await self._answered(deadline)
+        await self._await_answers(deadline)
         await self._acceptor.close()
-        await self._emptied(deadline)
+        await self._await_close(deadline)
         self._sweeping.cancel()
         self._cut()
 
-    async def _answered(self, deadline: float) -> None:
-        """True if all requests in flight are answered, and the notice is over."""
+    async def _await_answers(self, deadline: float) -> None:
+        """Wait until all requests in flight are answered, and for `NOTICE_S` at the least."""
         notice = asyncio.create_task(asyncio.sleep(NOTICE_S))
-        await asyncio.wait({notice, *self._shared.tasks}, timeout=max(0.0, _left(deadline)))
+        await asyncio.wait({notice, *self._shared.tasks}, timeout=max(0.0, _seconds_left(deadline)))
         notice.cancel()
 
-    async def _emptied(self, deadline: float) -> None:
-        while (self._shared.connections or self._acceptor.handshaking) and _left(deadline) > 0:
+    async def _await_close(self, deadline: float) -> None:
+        """Close connections as they become quiet; wait until none is left."""
+        while (self._shared.connections or self._acceptor.handshaking) and _seconds_left(deadline) > 0:
             for connection in list(self._shared.connections):
                 connection.end_if_quiet(self._clock(), QUIET_S)
             self._shared.emptied.clear()
@@ -153,5 +154,5 @@ class Listener:
             task.cancel()
 
 
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     return deadline - asyncio.get_running_loop().time()

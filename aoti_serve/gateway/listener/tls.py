@@ -13,7 +13,7 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
     try:
-        # A password would be asked for at a terminal that nobody looks at.
+        # OpenSSL would ask for a password at the terminal of a process that has none.
         context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
     except (OSError, ValueError) as error:
         raise BadCertificate(certificate=tls.certificate, key=tls.key, detail=str(error)) from None

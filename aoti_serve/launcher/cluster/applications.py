@@ -14,7 +14,7 @@ from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
 from aoti_serve.launcher.configuration.merging import Deployed, deployed_among, merge_deployments
 
 OURS = re.compile(r"aoti_serve\.errors\.(?:\w+\.)*(\w+)\)?: (.+)")  # in a traceback
-# What a second try cannot change.
+# Errors that a second try would meet again.
 LASTING = (errors.StartFailed, errors.PortTaken, errors.InvalidConfig, errors.PackageError, errors.InvalidWeights)
 LOGS = "/tmp/ray/session_latest/logs/serve"
 

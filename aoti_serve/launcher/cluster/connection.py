@@ -16,7 +16,7 @@ def connect(address: str) -> Any:
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # ConnectionError, RuntimeError, an AuthenticationError: as it comes
+    except Exception as error:  # Ray raises ConnectionError, RuntimeError, AuthenticationError, ...
         what = "Ray does not start" if address == "local" else f"cannot join the Ray cluster at {address}"
         raise StartFailed(detail=f"{what}: {str(error).strip().splitlines()[-1]}") from error
 

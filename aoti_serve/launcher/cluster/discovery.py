@@ -15,7 +15,7 @@ from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.cluster.settings import AUTH_MODE, PRIVATE
 
 CLUSTER_ANSWER_S = 1.5
-HEAD_AT = "--gcs-address="  # by which a raylet is told where its cluster's head is
+HEAD_AT = "--gcs-address="  # the argument that tells a raylet its head's address
 PING = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 
 

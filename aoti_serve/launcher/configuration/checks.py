@@ -34,7 +34,7 @@ def check_config(config: ConfigFile) -> dict[str, Package]:
     for problem in chain.from_iterable(find(config) for find in PROBLEMS):
         raise InvalidConfig(detail=f"{config.path}: {problem}")
     _check_schema(config)
-    return {model.name: _checked(config.path, model) for model in config.models}
+    return {model.name: _open_package(config.path, model) for model in config.models}
 
 
 def deployments_of(application: Ours) -> list[str]:
@@ -111,7 +111,7 @@ def _check_schema(config: ConfigFile) -> None:
     from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
 
     def check_keys(place: str, schema: Any, content: Mapping[str, Any]) -> None:
-        for key in set(content) - set(schema.model_fields):  # Serve would pass over them
+        for key in set(content) - set(schema.model_fields):  # Serve would ignore them
             raise InvalidConfig(detail=f"{config.path}: {place}{key}: there is no such key")
 
     check_keys("", ServeDeploySchema, config.content)
@@ -134,7 +134,7 @@ def _outermost(found: list[Any]) -> list[Any]:
 PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _tls_problems, _deployment_problems)
 
 
-def _checked(path: Path, model: ModelConfig) -> Package:
+def _open_package(path: Path, model: ModelConfig) -> Package:
     _require_file(path, model, model.package)
     package = configured_package(model)
     if model.weights is not None and model.weights.exists():

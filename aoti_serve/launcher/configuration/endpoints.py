@@ -25,7 +25,7 @@ class Endpoint(NamedTuple):
 
     def ready(self) -> bool:
         with suppress(httpx.HTTPError):
-            # Whether it is ready, not who it is: its certificate may be for a name that is not this one.
+            # No check of the certificate: it may be for another name, and only readiness is asked.
             return httpx.get(
                 f"{self.url}/v2/health/ready", timeout=ENDPOINT_ANSWER_S, trust_env=False, verify=False
             ).is_success

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import psutil
 
 WORKER = "calls from Ray and Serve"
-# What a process listens for, by its title; each in Ray's words.
+# The purpose of a process's ports, by its title as Ray sets it.
 PURPOSES = {
     "gcs_server": "Ray's control store",
     "raylet": "Ray's node manager",
