@@ -1,11 +1,13 @@
-"""The server's HTTP interface as the commands use it."""
+"""The client of the server's HTTP interface that the commands use."""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -13,29 +15,38 @@ from urllib.parse import quote
 import httpx
 import typer
 
+from aoti_serve.cli.console import progress_out
 from aoti_serve.cli.responses import safe
-from aoti_serve.errors import AdminClosed, ServerRefused, ServerUnreachable, Unavailable, UnreadableWeights
+from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, TryAgain, UnreadableWeights
 from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path
 from aoti_serve.weights.swap_options import SwapOptions
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CHUNK_BYTES = 2**20
 CONNECT_S = 10.0
-REQUEST_TIMEOUT_S = 30.0  # for what the server answers at once; the events show a sign of life every other second
+REQUEST_TIMEOUT_S = 30.0  # for answers that come at once; the event stream sends something every two seconds
 
-Url = Annotated[str, typer.Option(envvar="AOTI_SERVE_URL", help="Where the server answers.")]
+
+def _with_scheme(url: str) -> str:
+    return url if "://" in url else f"http://{url}"
+
+
+Url = Annotated[str, typer.Option(envvar="AOTI_SERVE_URL", callback=_with_scheme, help="Where the server answers.")]
 
 
 class AdminClient:
-    """The weights API of one model; answers are the server's JSON as it is.
+    """Client of the weights API of one model. Returns the server's JSON unchanged.
 
-    Raises ServerUnreachable, ServerRefused (the server's own words), AdminClosed; Unavailable if a connection breaks.
+    Raises ServerUnreachable, ServerRefused (with the server's own text), NoAdminToken, or Unavailable if a connection
+    breaks.
     """
 
     def __init__(self, url: str, model: str) -> None:
         token = read_token()
         if token is None:
-            raise AdminClosed()
+            raise NoAdminToken(url=url, path=token_path(), variable=TOKEN_VARIABLE)
+        with _words_for_failures(url):
+            _warn_if_readable(url)
         self.url = url
         self.model = model
         self._weights = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}/weights"
@@ -56,21 +67,21 @@ class AdminClient:
         return self._send("GET", "/story")
 
     def rollback(self, version: int | None, *, wait: bool = True) -> Any:
-        """To a stored version, the previous one if None."""
+        """Swap back to a stored version; the previous one if `version` is None."""
         return self._change("/rollback", wait, json={} if version is None else {"version": version})
 
     def swap_file(self, file: Path, order: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
-        """Upload `file`, then wait for the swap; `sent` hears of the bytes."""
+        """Upload `file`, then wait for the swap. `sent` is called with the size of each chunk that was sent."""
         size = file.stat().st_size
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         return self._change("", wait, params=_asked(order), headers=headers, content=_pieces(file, size, sent))
 
     def swap_uri(self, uri: str, order: SwapOptions, *, wait: bool = True) -> Any:
-        """Let the server read the weights by itself."""
+        """Swap to a file that the server reads by itself."""
         return self._change("", wait, json={"uri": uri, **_asked(order)})
 
     def events(self) -> Iterator[Any]:
-        """The status, now and at every change, until the stream ends."""
+        """The status now and after every change, until the stream ends."""
         with (
             _words_for_failures(self.url),
             self._client.stream("GET", f"{self._weights}/events") as response,
@@ -83,7 +94,7 @@ class AdminClient:
                     yield json.loads(line.removeprefix("data: "))
 
     def _change(self, path: str, wait: bool, params: dict[str, Any] | None = None, **request: Any) -> Any:
-        """The answer to a change comes when it is done, however long that takes."""
+        """Send a change, and wait for it to end, however long that takes."""
         asked = (params or {}) | ({} if wait else {"wait": False})
         return self._send(
             "POST", path, params=asked, timeout=httpx.Timeout(CONNECT_S, read=None, write=None), **request
@@ -95,20 +106,27 @@ class AdminClient:
 
 
 def answer_json(response: httpx.Response) -> Any:
-    """The JSON of a good answer; raises ServerRefused with the server's own text for any other."""
+    """The JSON of a successful response. Raises ServerRefused with the server's own text for any other response."""
     if response.is_success:
         return response.json()
     try:
         detail = str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
-        detail = f"{response.status_code} {response.text[:500]}"
+        detail = f"{response.status_code} {_plain_text(response)}"
     if response.status_code == httpx.codes.UNAUTHORIZED:
         detail += f"; put the server's token into {token_path()} or {TOKEN_VARIABLE}"
-    raise ServerRefused(status=response.status_code, detail=safe(detail))
+    raise ServerRefused(code=response.status_code, detail=safe(detail))
+
+
+def _plain_text(response: httpx.Response) -> str:
+    """The text of a response that another server or a proxy has sent. A web page is named, not quoted."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    page = kind == "text/html" or response.text.lstrip().lower().startswith(("<!doctype", "<html"))
+    return "with a web page: is this an aoti-serve server?" if page else response.text[:500]
 
 
 def served_models(url: str) -> list[str]:
-    """The models that are served there."""
+    """The names of the models that the server serves."""
     with _words_for_failures(url):
         answer = answer_json(httpx.get(f"{url.rstrip('/')}/v2/models", timeout=CONNECT_S, trust_env=False))
         if not isinstance(answer, dict) or not isinstance(answer.get("models"), list):
@@ -125,9 +143,27 @@ def _words_for_failures(url: str) -> Iterator[None]:
         raise ServerUnreachable(url=url, detail=detail) from error
     except httpx.HTTPError as error:
         detail = f"the connection to {url} broke off ({_why(error)}); see what stands with `aoti-serve status`"
-        raise Unavailable(detail=detail) from error
+        raise TryAgain(detail=detail) from error
     except ValueError as error:
         raise ServerUnreachable(url=url, detail=f"what answers there is something else ({_why(error)})") from error
+
+
+@cache  # once per server, for all its models
+def _warn_if_readable(url: str) -> None:
+    """Warn if the admin token, which each request carries, would cross a network in plain text."""
+    parts = httpx.URL(url)
+    if parts.scheme == "http" and not _is_here(parts.host):
+        progress_out.print(
+            f"warning: the admin token goes to {parts.host} in plain text, which every machine in between can read; "
+            "use https (`gateway.tls`), or a tunnel"
+        )
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _why(error: Exception) -> str:
@@ -135,12 +171,12 @@ def _why(error: Exception) -> str:
 
 
 def _asked(order: SwapOptions) -> dict[str, Any]:
-    """What differs from the defaults, which are the server's as well."""
+    """The options that differ from their defaults. The server has the same defaults."""
     return order.model_dump(exclude_defaults=True)
 
 
 def _pieces(file: Path, size: int, sent: Callable[[int], None]) -> Iterator[bytes]:
-    """The first `size` bytes, which were promised, even if the file has grown since."""
+    """The first `size` bytes of the file, as the Content-Length has promised, even if the file has grown since."""
     left = size
     try:
         with file.open("rb") as source:

@@ -1,4 +1,4 @@
-"""The commands that `up` prints: each works as it is printed, in another terminal in the same folder."""
+"""The commands that `up` prints. Each works as it is printed, in another terminal in the same folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
 from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import read_index
 
-SHORT = 64  # elements, of which a request still fits a line
+SHORT = 64  # elements; a request with more does not fit a line
 
 
 def commands(url: str, certificate: str | None, model: ModelConfig, package: Package) -> list[str]:
-    """To infer, to swap if there are weights to swap to, and to see the status."""
+    """The commands to infer, to swap if there are weights to swap to, and to see the status."""
     program = _program()
     options = "" if url == DEFAULT_URL else f" --url {url}"
     found = [_infer(url, certificate, model, package.signature)]
@@ -44,14 +44,14 @@ def _infer(url: str, certificate: str | None, model: ModelConfig, signature: Sig
     if example.exists():
         return f"{curl}/infer -d @{_quoted(example)}"
     if any(DTYPES[spec.dtype].raw for spec in signature.inputs):
-        return curl  # no JSON stands for these
+        return curl  # these have no JSON form
     if sum(prod(shape) for _, shape in _inputs(signature)) <= SHORT:
         return f"{curl}/infer -d {shlex.quote(request_of(signature))}"
     return f"python3 -c {shlex.quote(_maker(signature))} | {curl}/infer -d @-"
 
 
 def _maker(signature: Signature) -> str:
-    """A program that prints the request, where it is too long to be printed here."""
+    """A program that prints the request, for requests that are too long to be printed here."""
     tensors = [
         f"{json.dumps(_tensor(spec, shape))[:-1]}, 'data': [{_zero(spec)}] * {prod(shape)}}}"
         for spec, shape in _inputs(signature)
@@ -68,7 +68,7 @@ def _zero(spec: TensorSpec) -> int:
 
 
 def _inputs(signature: Signature) -> list[tuple[TensorSpec, tuple[int, ...]]]:
-    """Each input with the smallest shape that has something in it; a symbol has one value in all of them."""
+    """Each input with its smallest shape that is not empty. A symbol has the same value in all inputs."""
     values: dict[str, int] = {}
     for dim in (dim for spec in signature.inputs for dim in spec.shape if isinstance(dim, Dim)):
         least = ceil((max(dim.min, 1) - dim.offset) / dim.factor)
@@ -80,7 +80,7 @@ def _inputs(signature: Signature) -> list[tuple[TensorSpec, tuple[int, ...]]]:
 
 
 def _others(model: ModelConfig, signature: Signature) -> Iterator[Path]:
-    """Weights that lie beside the package and fit it, other than those it started with."""
+    """The weights files beside the package that fit it, except the one that the server started with."""
     for path in sorted(model.package.parent.glob("*.safetensors")):
         if model.weights is None or path.resolve() != model.weights.resolve():
             try:

@@ -1,4 +1,4 @@
-"""What the commands share: where they print, and how they fail."""
+"""The consoles that all commands print to, and the way they report errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ P = ParamSpec("P")
 
 
 class ProgressConsole(Console):
-    """Falls silent when nobody reads it any more: a command must end what it has started all the same."""
+    """A console that becomes silent when its reader has gone. The command goes on, and ends what it has started."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -46,7 +46,7 @@ def fail(message: str) -> NoReturn:
 
 
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn an error of ours into its text and exit status 1, Ctrl-C into 130; any other one keeps its traceback."""
+    """Report our own errors in one line with exit status 1, Ctrl-C with 130. Other errors keep their traceback."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -62,7 +62,7 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def bytes_text(count: int) -> str:
-    """1536 -> '1.5 KB'."""
+    """A size for people: 1536 gives '1.5 KB'."""
     size = float(count)
     for unit in ("B", "KB", "MB", "GB"):
         if size < 1024 or unit == "GB":

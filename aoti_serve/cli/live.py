@@ -1,4 +1,4 @@
-"""Following a model's weights by the server's events: bars for a change that is waited for, and `status --watch`."""
+"""Live views of a model's weights, fed by the server's events: progress bars, and `status --watch`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WATCHES_PER_SECOND = 4
 
 
 class StatusEvent(NamedTuple):
-    """What was heard of a model: its status, as the server says it and as a value; or why nothing is heard now."""
+    """One event: the status as JSON and as a value, or the reason why no status arrives now (`trouble`)."""
 
     model: str
     answer: Any = None
@@ -34,7 +34,7 @@ class StatusEvent(NamedTuple):
 
 
 class EventStream:
-    """A thread that hands on what the events say. When they break off it says so, and asks for them again."""
+    """A thread that passes events to `hear`. If the stream breaks it reports that, and connects again."""
 
     def __init__(self, client: AdminClient, hear: Callable[[StatusEvent], None]) -> None:
         self._client = client
@@ -46,7 +46,7 @@ class EventStream:
         self._thread.start()
 
     def stop(self) -> None:
-        """Hand on nothing more. The thread is not waited for: it may be reading."""
+        """Pass on no further events. Does not wait for the thread, which may be reading."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -66,9 +66,9 @@ class EventStream:
 
 
 class ProgressBars:
-    """Bars on a terminal while a change is made: the upload, then every replica's. Elsewhere it draws nothing.
+    """Progress bars of a change, on a terminal: first the upload, then each replica. Draws nothing elsewhere.
 
-    It only draws: what goes wrong is for the caller to say.
+    Errors are not shown here; the caller reports them.
     """
 
     def __init__(self, client: AdminClient, upload: int = 0) -> None:
@@ -96,9 +96,9 @@ class ProgressBars:
     def uploaded(self) -> bool:
         return self._sent >= self._upload
 
-    def sent(self, count: int) -> None:
+    def add_sent(self, count: int) -> None:
         self._sent += count
-        if self.uploaded and progress_out.is_terminal:  # before, a swap under way would be somebody else's
+        if self.uploaded and progress_out.is_terminal:  # until then, a swap under way is of another client
             self._follower.start()
 
     def _hear(self, news: StatusEvent) -> None:
@@ -122,7 +122,7 @@ class ProgressBars:
 
 
 def watch(clients: Sequence[AdminClient], tell: Callable[[StatusEvent], None]) -> None:
-    """Hand every piece of news of these models to `tell`, for ever."""
+    """Pass every event of these models to `tell`. Never returns."""
     heard: queue.SimpleQueue[StatusEvent] = queue.SimpleQueue()
     for client in clients:
         EventStream(client, heard.put).start()
@@ -131,7 +131,10 @@ def watch(clients: Sequence[AdminClient], tell: Callable[[StatusEvent], None]) -
 
 
 class Screen:
-    """What `status --watch` shows: the newest of every model, drawn anew at each change, or printed if it cannot be."""
+    """The view of `status --watch`: the newest status of each model, drawn anew at each change.
+
+    Where it cannot be drawn anew, each change is printed.
+    """
 
     def __init__(self, models: Sequence[str]) -> None:
         self._newest = {model: StatusEvent(model) for model in models}

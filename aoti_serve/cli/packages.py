@@ -40,7 +40,8 @@ def package(
     --batch-sizes). Give every dynamic dimension an example of at least 2.
     """
     sizes = _sizes(batch_sizes)
-    module, inputs, shapes = _made(target)
+    _make_folder(to)
+    module, inputs, shapes = _make_model(target)
     from aoti_serve.model.export import export_package  # torch: only when it is needed
 
     with progress_out.status("exporting") as status:
@@ -55,6 +56,9 @@ def package(
             progress=lambda phase: status.update(f"{phase} {to.name}"),
         )
     _show(made, as_json)
+    if not as_json:
+        out.print(f"\nwritten: {to} and {to.with_suffix('.safetensors')}, its weights")
+        out.print("name them in a configuration (`package`, `weights`), then serve it with `aoti-serve up`")
 
 
 @reports_errors
@@ -67,6 +71,14 @@ def inspect(
     _show(Package.open(path, model_name), as_json)
 
 
+def _make_folder(to: Path) -> None:
+    """Make the folder of the package now: compiling takes long, and would fail at its end."""
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfig(detail=f"--out {to}: cannot make the folder {to.parent}: {error.strerror}") from error
+
+
 def _sizes(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() and int(part) for part in parts):
@@ -74,7 +86,7 @@ def _sizes(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _made(target: str) -> tuple[Any, Any, Any]:
+def _make_model(target: str) -> tuple[Any, Any, Any]:
     name, separator, attribute = target.partition(":")
     if not separator:
         raise InvalidConfig(detail=f"'{target}' is not of the form my_module:make_model")

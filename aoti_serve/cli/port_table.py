@@ -1,4 +1,4 @@
-"""What listens, as a table, and what of it should be known."""
+"""The table of listening ports, and warnings about those that other machines reach."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_TOKEN = f"for calls, which ask for no token ({AUTH_MODE} is not 'token'): who
 
 
 def ports_table(found: Sequence[ListeningPort]) -> Table:
-    """A row for each purpose and address; those that other machines can reach are marked, and come last."""
+    """One row for each purpose and address. Rows that other machines can reach are marked, and come last."""
     table = Table("listens for", "at", "reached from", "process", box=None, pad_edge=False, header_style="dim")
     groups: defaultdict[tuple[bool, str, str], list[ListeningPort]] = defaultdict(list)
     for entry in found:
@@ -29,7 +29,10 @@ def ports_table(found: Sequence[ListeningPort]) -> Table:
 
 
 def exposures_of(found: Sequence[ListeningPort], asked: Collection[int], *, token: bool) -> list[str]:
-    """What other machines can reach beside the ports that were asked for, in words; `token`: whether Ray wants its."""
+    """Warnings about ports that other machines reach, other than the ports that were `asked` for.
+
+    `token` is true if Ray asks for its token.
+    """
     public = [entry for entry in found if entry.public and entry.port not in asked]
     if not public:
         return []

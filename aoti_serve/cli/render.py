@@ -1,4 +1,4 @@
-"""What the commands draw: receipts and versions as tables, a swap as bars. Values in, something to print out."""
+"""Views of weights for the terminal: receipts and versions as tables, a swap as bars. Pure: values in, text out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STYLES = {"staged": "green", "done": "green", "aborting": "red", "aborted": "red
 
 
 class Uncut:
-    """As wide as it needs to be where nobody looks at a screen: in a file, in a pipe."""
+    """Renders at full width where the output is no screen: in a file, in a pipe."""
 
     def __init__(self, renderable: RenderableType) -> None:
         self._renderable = renderable
@@ -38,7 +38,7 @@ class Uncut:
 
 
 def status_view(status: WeightsStatus, now: float) -> RenderableType:
-    """All there is to say of a model: what answers, the receipts, the swap under way, how the last one ended."""
+    """The whole status of a model: what answers, the receipts, the swap in progress, the last attempt's outcome."""
     parts: list[RenderableType] = [_headline(status), receipts_view(status.replicas)]
     if status.swap:
         parts.append(swap_bars_view(status.swap))
@@ -48,13 +48,13 @@ def status_view(status: WeightsStatus, now: float) -> RenderableType:
 
 
 def spaced(parts: Sequence[RenderableType]) -> RenderableType:
-    """One below the other, with a blank line between."""
+    """The parts one below the other, with a blank line between them."""
     blank = Text()
     return Group(*[piece for part in parts for piece in (blank, part)][1:])
 
 
 def swap_view(status: WeightsStatus, seconds: float) -> RenderableType:
-    """What came of a swap that has returned."""
+    """The result of a swap that has returned."""
     text = f" answers with version {title(status.current)}  ({seconds:.2f} s{_own_phases(status)})"
     return Uncut(Group(_line((status.model, "bold green"), text), receipts_view(status.replicas)))
 
@@ -104,7 +104,7 @@ def story_view(model: str, events: Sequence[StoryEvent]) -> RenderableType:
 
 
 def swap_bars_view(swap: SwapProgress) -> RenderableType:
-    """A line on the swap, and a bar for each replica; of many, for those that are not done before the others."""
+    """A line about the swap, and a bar for each replica. Of many replicas, those that are not done come first."""
     shown = swap.replicas
     if len(shown) > MOST_BARS:
         shown = tuple(sorted(shown, key=lambda replica: replica.done)[:MOST_BARS])
@@ -116,7 +116,7 @@ def swap_bars_view(swap: SwapProgress) -> RenderableType:
 
 
 def bars() -> Table:
-    """An empty grid of bars: whose, the bar, bytes, state."""
+    """An empty grid for bars: name, bar, bytes, state."""
     return Table.grid(
         Column(min_width=8), Column(max_width=BAR_WIDTH), Column(justify="right"), Column(), padding=(0, 2, 0, 0)
     )
@@ -130,7 +130,7 @@ def bar(name: str, nbytes: int, total: int, state: str) -> tuple[RenderableType,
 
 
 def ending(last: Outcome, now: float) -> Text:
-    """How the last attempt ended, and why if it failed."""
+    """The outcome of the last attempt, and the error if it failed."""
     ago = _age(now - last.ended)
     text = f"last: {_what(last)} {last.outcome} {ago} ago, in {last.seconds:.2f} s{_phases(last)}"
     return _line(text) if last.error is None else _line(f"{text}: ", (last.error, "red"))
@@ -141,7 +141,7 @@ def title(version: Version) -> str:
 
 
 def _line(*parts: str | tuple[str, str]) -> Text:
-    """Wrapped where it is too long: a screen that is drawn anew would cut it."""
+    """A line that wraps where it is too long; a live screen would cut it."""
     return Text.assemble(*parts, no_wrap=False, overflow="fold")
 
 
@@ -175,7 +175,7 @@ def _phases(last: Outcome) -> str:
 
 
 def _own_phases(status: WeightsStatus) -> str:
-    """Of the swap that has returned, unless another one has ended meanwhile."""
+    """The phases of the swap that has returned; empty if another attempt has ended since."""
     last = status.last
     if last is None or last.error or last.version != status.current.number:
         return ""
@@ -206,7 +206,7 @@ def _digest(digest: str) -> str:
 
 
 def _table(*columns: str | Column) -> Table:
-    """Narrow enough for ten columns on a screen; what does not fit is folded, not cut."""
+    """A table that is narrow enough for ten columns on a screen. Long cells are folded, not cut."""
     table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns:
         column.overflow = "fold"

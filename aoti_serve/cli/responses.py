@@ -1,4 +1,4 @@
-"""The server's answers as values. They hold what others have written, so everything in them is made safe to print."""
+"""The server's responses as values. Their texts come from others, so each is made safe to print."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ STORY = TypeAdapter(list[StoryEvent])
 
 
 def safe(text: str) -> str:
-    """One line without a character that a terminal would obey."""
+    """The text in one line, without characters that would control a terminal."""
     return "".join(map(_shown, text)).strip()
 
 
 def status_of(answer: Any) -> WeightsStatus:
-    """Raises ServerRefused for an answer that this version does not understand."""
+    """The status in a response. Raises ServerRefused for a response that this version does not understand."""
     return _read(STATUS, answer)
 
 
 def versions_of(answer: Any) -> list[Version]:
-    """Raises ServerRefused for an answer that this version does not understand."""
+    """The versions in a response. Raises ServerRefused for a response that this version does not understand."""
     return _read(VERSIONS, answer)
 
 
@@ -45,7 +45,7 @@ def _read(kind: TypeAdapter[T], answer: Any) -> T:
     except ValidationError as error:
         wrong = safe(problems(error.errors()))
         detail = f"the server answers otherwise than aoti-serve {__version__} does ({wrong}); --json shows it as it is"
-        raise ServerRefused(status=200, detail=detail) from error
+        raise ServerRefused(code=200, detail=detail) from error
 
 
 def _safe(answer: Any) -> Any:

@@ -48,10 +48,10 @@ def up(
     drain_seconds: DrainSecondsOption = 30.0,
     as_json: AsJson = False,
 ) -> None:
-    """Serve CONFIG; until Ctrl-C, SIGTERM or SIGHUP, or, on a cluster that was joined, until `aoti-serve down`.
+    """Serve CONFIG until Ctrl-C, SIGTERM or SIGHUP; on a cluster that was joined, until `aoti-serve down`.
 
-    From then on new requests get a 503, and those in flight are answered; a second signal ends it at once.
-    With --address the other applications of that cluster stay as they are.
+    Then new requests get a 503, and those in flight are answered. A second signal ends it at once. With --address, the
+    other applications of that cluster stay as they are.
     """
     cluster = cluster_at(address) if address is not None else None  # before Ray is imported, which reads its settings
     files = read_config(config, host, port)
@@ -84,7 +84,7 @@ def down(
     app: Annotated[str, typer.Option(help="The Serve application.")] = "default",
     drain_seconds: DrainSecondsOption = 30.0,
 ) -> None:
-    """Take an application down that `up` or `serve run` has started; a foreground `up` then ends.
+    """Take down an application that `up` or `serve run` has started. A foreground `up` then ends.
 
     New requests get a 503, and those in flight are answered first.
     """
@@ -99,7 +99,7 @@ def down(
 
 @reports_errors
 def token() -> None:
-    """Make the admin token if there is none, and say where it is kept."""
+    """Make the admin token if there is none, and print where it is kept."""
     ensure_token()
     out.print(f"the admin token is in {token_path()}; servers that start from now on accept it")
 
@@ -111,12 +111,6 @@ def _say_ready(server: Server, packages: Mapping[str, Package]) -> None:
     out.print(f"to join, for Python, `serve` and `ray`: {ray_variables(server.ray, token=server.token)}")
     if not server.joined:
         _say_ports(server)
-    elif not server.token:
-        progress_out.print(
-            Text.assemble(
-                ("note: ", "yellow"), "this Ray cluster asks for no token: whoever reaches it runs code in it"
-            )
-        )
     if server.endpoints:
         first = server.endpoints[0]
         model = server.config.ours[0].config.models[0]
@@ -142,6 +136,7 @@ def _print_facts(server: Server, _: Mapping[str, Package]) -> None:
         "dashboard": server.dashboard,
         "metrics": server.metrics,
         "ray_address": server.ray,
+        "ray_asks_for_token": server.token,
         "listening": [entry._asdict() | {"public": entry.public} for entry in listening],
     }
     print_json(facts)

@@ -1,4 +1,4 @@
-"""Where `up` and `down` say what goes on: a line that is replaced on a terminal, a line per change in a log."""
+"""The progress of `up` and `down`: a line that is replaced on a terminal, one line per change in a log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aoti_serve.launcher.processes.background import leave
 
 
 class Terminal:
-    """A `Voice`, on standard error."""
+    """A `ProgressLog` on standard error."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
@@ -29,7 +29,7 @@ class Terminal:
         self._status.start()
 
     def rest(self) -> None:
-        """Nothing is being done any more."""
+        """Remove the progress line: nothing is in progress any more."""
         self._status.stop()
 
 
@@ -44,7 +44,7 @@ def terminal() -> Iterator[Terminal]:
 
 @contextmanager
 def ends_on_the_spot() -> Iterator[None]:
-    """An error of ours, or Ctrl-C, ends this process without a farewell from Ray, whose cluster may be gone."""
+    """End this process at once on an error of ours or Ctrl-C. Ray's own exit would wait for a cluster that is gone."""
     try:
         yield
     except AotiServeError as error:

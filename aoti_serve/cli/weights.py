@@ -1,4 +1,4 @@
-"""`aoti-serve swap`, `rollback`, `status`, `weights`: the weights of a running server."""
+"""The commands for the weights of a running server: `swap`, `rollback`, `status`, `weights`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, served_models
 from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
+from aoti_serve.cli.interruption import fate_of_change
 from aoti_serve.cli.live import ProgressBars, Screen, StatusEvent, watch
 from aoti_serve.cli.render import spaced, status_view, story_view, swap_view, versions_view
 from aoti_serve.cli.responses import safe, status_of, story_of, versions_of
@@ -48,7 +49,7 @@ def swap(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Make every replica answer with the weights in SOURCE; or none, if one of them cannot."""
+    """Make every replica answer with the weights in SOURCE. If one of them cannot, nothing changes."""
     order = _order(
         label=label or _name(source),
         sha256=sha256,
@@ -58,7 +59,7 @@ def swap(
     )
     client, started = AdminClient(url, model), time.perf_counter()
     if uri or "://" in source:
-        with _drawn(client):
+        with _progress_of(client, client.status()):
             answer = client.swap_uri(source, order, wait=not no_wait)
     else:
         answer = _upload(client, Path(source), order, wait=not no_wait)
@@ -73,9 +74,9 @@ def rollback(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Swap back to an older version; instant while it is still resident."""
+    """Swap back to an older version. This is instant while that version is still resident."""
     client, started = AdminClient(url, model), time.perf_counter()
-    with _drawn(client):
+    with _progress_of(client, client.status()):
         answer = client.rollback(version, wait=not no_wait)
     _show_changed(client, answer, started, no_wait, as_json)
 
@@ -88,7 +89,7 @@ def status(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Show what every model answers with, every replica's receipt, and how swaps go."""
+    """Show the version and the replicas of every model, and the swaps."""
     clients = [AdminClient(url, name) for name in ([model] if model else served_models(url))]
     if story:
         _show_stories(clients, as_json)
@@ -131,7 +132,7 @@ def _order(**asked: Any) -> SwapOptions:
 
 
 def _name(source: str) -> str:
-    """The label of a version that was given none."""
+    """The label of a version for which none was given: the name of its file."""
     path = source
     if "://" in source:
         with suppress(ValueError):
@@ -140,27 +141,29 @@ def _name(source: str) -> str:
 
 
 def _upload(client: AdminClient, file: Path, order: SwapOptions, *, wait: bool) -> Any:
-    """Whatever is wrong with the file, the server, the token, the name is found before all the bytes are sent."""
+    """Upload the file. Errors of the file, the server, the token and the model's name are found before it is sent."""
     if not file.is_file():
         raise UnreadableWeights(detail=f"no file at {file}; --uri if the server is to read it")
     read_index(file)
-    client.status()
-    with _drawn(client, file.stat().st_size) as drawing:
-        return client.swap_file(file, order, drawing.sent, wait=wait)
+    with _progress_of(client, client.status(), file.stat().st_size) as drawing:
+        return client.swap_file(file, order, drawing.add_sent, wait=wait)
 
 
 @contextmanager
-def _drawn(client: AdminClient, upload: int = 0) -> Iterator[ProgressBars]:
-    """Ctrl-C ends the command; the server goes on with what it has begun."""
+def _progress_of(client: AdminClient, before: Any, upload: int = 0) -> Iterator[ProgressBars]:
+    """Progress bars during a change. Ctrl-C ends the command, which then says what became of the change.
+
+    `before` is the server's status from before the change.
+    """
     drawing = ProgressBars(client, upload)
     try:
         with drawing:
             yield drawing
     except KeyboardInterrupt:
         if drawing.uploaded:
-            progress_out.print(f"interrupted: what has begun goes on on the server; see `{_look(client)}`")
+            progress_out.print(f"interrupted: {fate_of_change(client, status_of(before))}; see `{_look(client)}`")
         else:
-            progress_out.print("interrupted: the upload was not finished, nothing has changed")
+            progress_out.print("interrupted: the upload was not finished, so nothing has changed")
         sys.exit(INTERRUPTED)
 
 
@@ -186,7 +189,7 @@ def _watch(clients: list[AdminClient], as_json: bool) -> None:
 
 
 def _print_line(news: StatusEvent) -> None:
-    """One status a line."""
+    """Print one status per line, as JSON."""
     if news.answer is not None:
         print(json.dumps(news.answer), flush=True)
     elif news.trouble:
@@ -194,6 +197,6 @@ def _print_line(news: StatusEvent) -> None:
 
 
 def _look(client: AdminClient) -> str:
-    """The command that shows how it goes."""
+    """The command that shows the progress."""
     url = [] if client.url == DEFAULT_URL else ["--url", client.url]
     return shlex.join(["aoti-serve", "status", client.model, *url])

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from aoti_serve.errors import AotiServeError, Unavailable
+from aoti_serve.errors import AotiServeError, TryAgain
 
 
 async def result_of(call: Awaitable[Any], seconds: float | None = None) -> Any:
@@ -21,7 +21,7 @@ async def result_of(call: Awaitable[Any], seconds: float | None = None) -> Any:
             return await call
     except Exception as error:
         if clock.expired():
-            raise Unavailable(detail=f"no answer within {seconds:g} s") from None
+            raise TryAgain(detail=f"no answer within {seconds:g} s") from None
         cause = getattr(error, "cause", None)
         if isinstance(cause, AotiServeError):
             raise cause from None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 import ray
 from ray import serve
@@ -15,11 +15,12 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from aoti_serve.cluster.background_loop import run_in_background
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.names import coordinator_of
 from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.cluster.transfer.upload import Weights, upload_stream
-from aoti_serve.errors import AotiServeError, Unavailable
+from aoti_serve.errors import AotiServeError, TryAgain
 from aoti_serve.weights.swap_options import SwapOptions
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class CoordinatorClient:
             detail = (
                 f"the coordinator of model '{self._model}' is being started again; ask for the status, then try again"
             )
-            raise Unavailable(detail=detail) from error
+            raise TryAgain(detail=detail) from error
 
 
 class SwapKeywords(TypedDict, total=False):
@@ -159,57 +160,73 @@ class AsyncWeightsClient:
 
 
 class WeightsClient:
-    """As AsyncWeightsClient, blocking.
+    """As AsyncWeightsClient, blocking; for any thread.
 
     WeightsClient("digits").swap(module.state_dict(), label="step 1200")
+
+    All instances of a process share one thread with an event loop, and Serve shares the handle of a model: an instance
+    costs nothing that it would have to give back. `close()`, or the end of a `with` block, only ends its use.
     """
 
     def __init__(self, model: str, app: str = "default") -> None:
         """Raises Unavailable outside of a cluster."""
         _require_cluster()
-        # A loop of its own: Serve binds a handle to the loop that it is first used in.
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="weights-client", daemon=True).start()
-        self._client = self._finished(_connected(model, app))
+        self._closed = False
+        self._client = run_in_background(_connected(model, app))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Refuse further calls. Closing twice is allowed."""
+        self._closed = True
 
     def swap(
         self, weights: Weights, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
     ) -> WeightsStatus:
         """See AsyncWeightsClient.swap."""
-        return self._finished(self._client.swap(weights, label, wait=wait, **options))
+        return self._result(lambda client: client.swap(weights, label, wait=wait, **options))
 
     def swap_uri(
         self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
     ) -> WeightsStatus:
         """See AsyncWeightsClient.swap_uri."""
-        return self._finished(self._client.swap_uri(uri, label, wait=wait, **options))
+        return self._result(lambda client: client.swap_uri(uri, label, wait=wait, **options))
 
     def rollback(self, version: int | None = None, *, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
-        return self._finished(self._client.rollback(version, wait=wait))
+        return self._result(lambda client: client.rollback(version, wait=wait))
 
     def status(self) -> WeightsStatus:
         """What answers, what is behind it, and every replica's receipt."""
-        return self._finished(self._client.status())
+        return self._result(lambda client: client.status())
 
     def versions(self) -> list[Version]:
         """The stored versions, oldest first."""
-        return self._finished(self._client.versions())
+        return self._result(lambda client: client.versions())
 
-    def _finished(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _result(self, call: Callable[[AsyncWeightsClient], Coroutine[Any, Any, T]]) -> T:
+        if self._closed:
+            raise ValueError("this WeightsClient is closed")
+        return run_in_background(call(self._client))
 
 
 def _require_cluster() -> None:
     """Ray would start a cluster of its own, in which nothing is served."""
     if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
-        raise Unavailable(
+        raise TryAgain(
             detail="this process has not joined a Ray cluster: set RAY_ADDRESS, and RAY_AUTH_MODE=token if the cluster "
             "asks for its token (`aoti-serve up` prints both), or call ray.init() first"
         )
 
 
 async def _connected(model: str, app: str) -> AsyncWeightsClient:
+    """Made in the loop that will use it: Serve may bind a handle to the loop that it is first used in."""
     return AsyncWeightsClient(model, app)
 
 

@@ -38,6 +38,7 @@ AotiServeError                      500
 │   └── UnsupportedModule                export cannot describe this module
 ├── Unauthorized                    401, AdminClosed 403
 ├── Unavailable                     503
+│   ├── TryAgain                         for any other reason
 │   ├── Stopping                         it takes no new requests any more
 │   ├── QueueFull                        as much waits in the gateway as may wait
 │   ├── ReadingTooMuch                   ... or is being read
@@ -50,185 +51,26 @@ AotiServeError                      500
 ├── PoisonRequest                   500  two replicas died over it
 ├── ReplicaFailed                   500  a replica raised none of these
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
-└── ServerUnreachable, ServerRefused, StartFailed    what the command line meets
-    └── PortTaken, BadCertificate        the gateway's port, or its TLS
+├── ServerUnreachable, ServerRefused, NoAdminToken    what the command line meets
+├── PortTaken                            the gateway's port
+└── StartFailed                          `up` or a gateway could not start
+    └── BadCertificate                   the gateway's TLS
 
 An error is its facts: they are keyword arguments, the text is made from them, and both survive pickling, since Ray
-pickles whatever a replica raises.
+pickles whatever a replica raises. A class that only groups others has no facts and is not raised itself.
+
+To add an error, write it into the module of its family, and into the tree above:
+
+    class TooManyRows(InvalidInput, text="{rows} rows, the limit is {limit} (gateway.max_request_rows)"):
+        ...  # its docstring
+        rows: int
+        limit: int
 """
 
 from __future__ import annotations
 
-from aoti_serve.errors.base import (
-    AotiServeError,
-    shortened,
-)
-from aoti_serve.errors.package import (
-    BakedConstants,
-    ExportFailed,
-    IncompatiblePackage,
-    MissingOperators,
-    PackageError,
-    UnknownSignature,
-    UnreadablePackage,
-    UnsupportedModule,
-    WrongOutput,
-)
-from aoti_serve.errors.request import (
-    BodyTooLarge,
-    EmptyRows,
-    IndexOutOfRange,
-    InvalidBody,
-    InvalidInput,
-    InvalidInputData,
-    JsonTooLarge,
-    MissingInput,
-    PoisonRequest,
-    RepeatedOutput,
-    TooManyRows,
-    TooManyTensors,
-    UnknownInput,
-    UnknownModel,
-    UnknownOutput,
-    UnknownVersion,
-    WrongInputDtype,
-    WrongInputLength,
-    WrongInputShape,
-)
-from aoti_serve.errors.server import (
-    AdminClosed,
-    BadCertificate,
-    ContainerClosed,
-    DeadlineExceeded,
-    InvalidConfig,
-    LinkBroken,
-    LinkRefused,
-    PortTaken,
-    QueueFull,
-    ReadingTooMuch,
-    ReplicaBehind,
-    ReplicaDied,
-    ReplicaFailed,
-    RuntimeFailed,
-    ServerRefused,
-    ServerUnreachable,
-    StartFailed,
-    Stopping,
-    Unauthorized,
-    Unavailable,
-    VersionsDiffer,
-)
-from aoti_serve.errors.weights import (
-    BadIndexInWeights,
-    BaseHasNoFile,
-    BaseVersionMismatch,
-    BuiltInWeightsReleased,
-    ConstantIsBaked,
-    DigestMismatch,
-    InvalidWeights,
-    MissingTensor,
-    NothingStaged,
-    NothingToRollBack,
-    NotSettled,
-    SourceRefused,
-    StageFailed,
-    StageWithdrawn,
-    StoreFailed,
-    Superseded,
-    SwapInProgress,
-    TiedTensorsDiffer,
-    UnfitTensor,
-    UnknownOrBakedTensor,
-    UnknownTensor,
-    UnknownWeightsVersion,
-    UnreadableWeights,
-    VersionTaken,
-    WeightsError,
-    WeightsMissing,
-    WeightsTooLarge,
-    WrongTensorDtype,
-    WrongTensorShape,
-)
-
-__all__ = [
-    "AdminClosed",
-    "AotiServeError",
-    "BadCertificate",
-    "BadIndexInWeights",
-    "BakedConstants",
-    "BaseHasNoFile",
-    "BaseVersionMismatch",
-    "BodyTooLarge",
-    "BuiltInWeightsReleased",
-    "ConstantIsBaked",
-    "ContainerClosed",
-    "DeadlineExceeded",
-    "DigestMismatch",
-    "EmptyRows",
-    "ExportFailed",
-    "IncompatiblePackage",
-    "IndexOutOfRange",
-    "InvalidBody",
-    "InvalidConfig",
-    "InvalidInput",
-    "InvalidInputData",
-    "InvalidWeights",
-    "JsonTooLarge",
-    "LinkBroken",
-    "LinkRefused",
-    "MissingInput",
-    "MissingOperators",
-    "MissingTensor",
-    "NotSettled",
-    "NothingStaged",
-    "NothingToRollBack",
-    "PackageError",
-    "PoisonRequest",
-    "PortTaken",
-    "QueueFull",
-    "ReadingTooMuch",
-    "RepeatedOutput",
-    "ReplicaBehind",
-    "ReplicaDied",
-    "ReplicaFailed",
-    "RuntimeFailed",
-    "ServerRefused",
-    "ServerUnreachable",
-    "SourceRefused",
-    "StageFailed",
-    "StageWithdrawn",
-    "StartFailed",
-    "Stopping",
-    "StoreFailed",
-    "Superseded",
-    "SwapInProgress",
-    "TiedTensorsDiffer",
-    "TooManyRows",
-    "TooManyTensors",
-    "Unauthorized",
-    "Unavailable",
-    "UnfitTensor",
-    "UnknownInput",
-    "UnknownModel",
-    "UnknownOrBakedTensor",
-    "UnknownOutput",
-    "UnknownSignature",
-    "UnknownTensor",
-    "UnknownVersion",
-    "UnknownWeightsVersion",
-    "UnreadablePackage",
-    "UnreadableWeights",
-    "UnsupportedModule",
-    "VersionTaken",
-    "VersionsDiffer",
-    "WeightsError",
-    "WeightsMissing",
-    "WeightsTooLarge",
-    "WrongInputDtype",
-    "WrongInputLength",
-    "WrongInputShape",
-    "WrongOutput",
-    "WrongTensorDtype",
-    "WrongTensorShape",
-    "shortened",
-]
+from aoti_serve.errors.base import *
+from aoti_serve.errors.package import *
+from aoti_serve.errors.request import *
+from aoti_serve.errors.server import *
+from aoti_serve.errors.weights import *

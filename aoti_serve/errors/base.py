@@ -1,14 +1,19 @@
-"""What all errors here have in common."""
+"""What all errors of this package have in common."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, dataclass_transform
 
 
+@dataclass_transform(kw_only_default=True, eq_default=False)
 class AotiServeError(Exception):
-    """Base of all errors here. `status` is the HTTP status it becomes, `text` its words, `facts` what they need.
+    """Base class of all errors of this package. It survives pickling.
 
-    The words take `longest` bytes of UTF-8 at most, each fact half of that, whatever somebody sent.
+    A subclass declares its facts as typed fields, as a dataclass does; they are keyword arguments. In its class line it
+    declares what differs from its parent: `status`, the HTTP status, and `text`, a template of the message that names
+    the facts. The message takes `longest` bytes of UTF-8 at most, and each fact half of that, whatever a client sent.
     """
 
     status: ClassVar[int] = 500
@@ -16,25 +21,29 @@ class AotiServeError(Exception):
     longest: ClassVar[int] = 1024
 
     def __init_subclass__(cls, *, status: int | None = None, text: str | None = None) -> None:
-        """A subclass declares what differs from its parent, in its class line."""
         super().__init_subclass__()
         cls.status = cls.status if status is None else status
         cls.text = cls.text if text is None else text
+        dataclass(kw_only=True, eq=False, repr=False)(cls)
 
-    def __init__(self, **facts: Any) -> None:
-        super().__init__(facts)
-        self.facts = facts
-
-    def __str__(self) -> str:
-        facts = {name: shortened(str(fact), self.longest // 2) for name, fact in self.facts.items()}
-        return shortened(self.text.format_map(facts), self.longest)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _revive, (type(self), self.facts)
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The values of the fields, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
     @property
     def http_status(self) -> int:
         return self.status
+
+    def __str__(self) -> str:
+        facts = {name: shortened(_shown_fact(fact), self.longest // 2) for name, fact in self.facts.items()}
+        return shortened(self.text.format_map(facts), self.longest)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., AotiServeError], tuple[Any, ...]]:
+        return _revive, (type(self), self.facts)
 
 
 def shortened(text: str, longest: int = AotiServeError.longest) -> str:
@@ -43,6 +52,14 @@ def shortened(text: str, longest: int = AotiServeError.longest) -> str:
     if len(raw) <= longest:
         return text
     return raw[: longest - len("…".encode())].decode(errors="ignore") + "…"
+
+
+def _shown_fact(fact: object) -> str:
+    if isinstance(fact, float):
+        return f"{fact:g}"
+    if isinstance(fact, list | tuple) and all(isinstance(entry, str) for entry in fact):
+        return ", ".join(fact) or "none"
+    return str(fact)
 
 
 def _revive(kind: type[AotiServeError], facts: dict[str, Any]) -> AotiServeError:

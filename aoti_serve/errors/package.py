@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from aoti_serve.errors.base import AotiServeError
@@ -16,6 +18,9 @@ class PackageError(AotiServeError):
 class UnreadablePackage(PackageError, text="package {path}: {detail}"):
     """Not an AOTInductor package."""
 
+    path: Path | str
+    detail: str
+
 
 class UnknownSignature(
     PackageError,
@@ -27,29 +32,44 @@ class UnknownSignature(
 ):
     """The package does not say what its inputs and outputs are."""
 
+    path: Path | str
+    snippet: str
+
 
 class IncompatiblePackage(PackageError, text="package {path} will not run here: {reason}"):
     """The package was compiled for another machine, or differs from its own signature."""
 
+    path: Path | str
+    reason: str
+
 
 class WrongOutput(PackageError, text="output '{name}' is {got}, but the configuration's `signature` says {declared}"):
     """The code gives something else than was declared of it."""
+
+    name: str
+    got: str
+    declared: str
 
 
 class MissingOperators(
     PackageError,
     text=(
         "package {path} needs operators that are not registered here: {names}; "
-        "name the Python modules that define them in `{setting}`"
+        "name the Python modules that define them in `operators`"
     ),
 ):
     """The package calls custom operators, and nobody has imported their modules."""
+
+    path: Path | str
+    names: Sequence[str]
 
 
 class BakedConstants(
     PackageError, text="these parameters or buffers were compiled in and could not be swapped: {names}"
 ):
     """Some parameters were compiled into the code and could never be swapped."""
+
+    names: Sequence[str]
 
 
 class ExportFailed(
@@ -58,6 +78,13 @@ class ExportFailed(
 ):
     """torch.export or the compiler refused the module; the cause is theirs."""
 
+    phase: str
+    kind: str
+    detail: str
+    hint: str
+
 
 class UnsupportedModule(PackageError):
     """The module's inputs or outputs cannot be described in a signature."""
+
+    detail: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aoti_serve.errors.base import AotiServeError
 
 
@@ -12,49 +14,88 @@ class InvalidInput(AotiServeError, status=400):
 class InvalidBody(InvalidInput):
     """The body, a header or a parameter is not what the protocol asks for."""
 
+    detail: str
 
-class UnknownInput(InvalidInput, text="input '{name}': the model has no such input; it has {known}"):
+
+class UnknownInput(InvalidInput, text="input '{name}': the model has no such input; available: {known}"):
     """An input was sent that the model does not have."""
+
+    name: str
+    known: Sequence[str]
 
 
 class MissingInput(InvalidInput, text="input '{name}': missing"):
     """An input of the model was not sent."""
 
+    name: str
 
-class UnknownOutput(InvalidInput, text="output '{name}': the model has no such output; it has {known}"):
+
+class UnknownOutput(InvalidInput, text="output '{name}': the model has no such output; available: {known}"):
     """An output was asked for that the model does not have."""
+
+    name: str
+    known: Sequence[str]
 
 
 class RepeatedOutput(InvalidInput, text="output '{name}': asked for twice"):
     """An output was asked for twice, perhaps under two of its names."""
 
+    name: str
+
 
 class TooManyTensors(InvalidInput, text="{got} {what}, the limit is {limit} (gateway.max_request_tensors)"):
     """More inputs or outputs in one request than the configuration allows; none of them was read."""
+
+    got: int
+    what: str
+    limit: int
 
 
 class TooManyRows(InvalidInput, text="{rows} rows, the limit is {limit} (gateway.max_request_rows)"):
     """More rows in one request than the configuration allows."""
 
+    rows: int
+    limit: int
+
 
 class EmptyRows(InvalidInput, text="{rows} rows, and not a byte in any of them"):
     """Rows that cost the client nothing, however many they are."""
+
+    rows: int
 
 
 class WrongInputDtype(InvalidInput, text="input '{name}': datatype {got}, the model takes {expected}"):
     """The data type differs from the signature."""
 
+    name: str
+    got: str
+    expected: str
+
 
 class WrongInputShape(InvalidInput, text="input '{name}': shape {got}, the model takes {expected}: {reason}"):
     """Rank, a dimension or a dimension's range differs from the signature, or from another input."""
+
+    name: str
+    got: Sequence[int]
+    expected: str
+    reason: str
 
 
 class WrongInputLength(InvalidInput, text="input '{name}': {got} {unit}, shape {shape} needs {expected}"):
     """The data holds more or fewer elements or bytes than the shape says."""
 
+    name: str
+    got: int
+    unit: str
+    shape: Sequence[int]
+    expected: int
+
 
 class InvalidInputData(InvalidInput, text="input '{name}': {detail}"):
     """The data cannot be read as the data type says."""
+
+    name: str
+    detail: str
 
 
 class IndexOutOfRange(
@@ -62,17 +103,32 @@ class IndexOutOfRange(
 ):
     """A value was used as an index into something smaller; the run's answer was thrown away."""
 
+    name: str
+    low: int | None
+    high: int | None
+    table: str
 
-class UnknownModel(AotiServeError, status=404, text="model '{name}' is not served here; there is {known}"):
+
+class UnknownModel(AotiServeError, status=404, text="model '{name}' is not served here; available: {known}"):
     """No model of this name is served here."""
+
+    name: str
+    known: Sequence[str]
 
 
 class UnknownVersion(AotiServeError, status=404, text="model '{name}' answers with version {current}, not {version}"):
     """The asked weights version is not the one that answers."""
 
+    name: str
+    version: str
+    current: int
+
 
 class BodyTooLarge(AotiServeError, status=413, text="the body is larger than {limit} bytes ({setting})"):
     """The body is larger than the configuration allows."""
+
+    limit: int
+    setting: str
 
 
 class JsonTooLarge(
@@ -80,9 +136,13 @@ class JsonTooLarge(
 ):
     """The JSON of a request has more bytes, or more values, than the configuration allows."""
 
+    unit: str = "bytes"
+
 
 class PoisonRequest(
     AotiServeError,
     text="model '{model}': two replicas died over this request; is one of its values out of range, an index perhaps?",
 ):
     """A request that was run alone twice, and whose replica died each time."""
+
+    model: str

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from aoti_serve.errors.base import AotiServeError
 
 
 class InvalidConfig(AotiServeError, status=400):
     """The configuration names something that cannot be."""
 
+    detail: str
+
 
 class Unauthorized(
     AotiServeError, status=401, text="the weights API needs the header `Authorization: Bearer <admin token>`: {reason}"
 ):
     """No admin token was sent, or a wrong one."""
+
+    reason: str
 
 
 class AdminClosed(
@@ -27,6 +33,12 @@ class Unavailable(AotiServeError, status=503):
     """The server cannot answer now; another try may succeed."""
 
 
+class TryAgain(Unavailable):
+    """Any other reason for another try; `detail` names it."""
+
+    detail: str
+
+
 class Stopping(Unavailable, text="this server is being stopped and takes no new requests"):
     """The gateway answers what it has, and nothing else; the connection ends with this answer."""
 
@@ -39,6 +51,12 @@ class QueueFull(
 ):
     """As much waits as may wait: in rows, in bytes, or in time. `retry_after` is in whole seconds."""
 
+    model: str
+    waiting: str
+    limit: str
+    setting: str
+    retry_after: int
+
 
 class ReadingTooMuch(
     Unavailable,
@@ -49,35 +67,60 @@ class ReadingTooMuch(
 ):
     """The bodies of all requests together are as large as they may be; this one was not read."""
 
+    held: int
+    limit: int
+    retry_after: int
+
 
 class VersionsDiffer(
     Unavailable, text="model '{model}': the weights changed {rounds} times while the pieces of this request ran"
 ):
     """A request larger than a batch found no moment in which one version answered for all of its pieces."""
 
+    model: str
+    rounds: int
+
 
 class DeadlineExceeded(AotiServeError, status=504, text="model '{model}': no answer within {timeout} s"):
     """The request's own deadline has passed; nothing more is spent on it."""
 
+    model: str
+    timeout: float
 
-class ReplicaBehind(Unavailable, text="replica {replica} is at epoch {epoch}, the request asks for {fence} or later"):
+
+class ReplicaBehind(
+    Unavailable, text="model '{model}': a replica is at epoch {epoch}, the request asks for {fence} or later"
+):
     """The replica did not reach the fence in time."""
+
+    model: str
+    epoch: int
+    fence: int
 
 
 class ReplicaDied(Unavailable, text="model '{model}': the replica died during this run"):
     """A replica's process ended during a run, by this request's fault or not; another one may do the run again."""
 
+    model: str
+
 
 class LinkBroken(Unavailable, text="the link to a replica is broken: {detail}"):
     """What came over a link is nothing that the other end would send, or it has stopped."""
+
+    detail: str
 
 
 class LinkRefused(Unavailable, text="no link to a replica: {detail}"):
     """The other end of a link does not belong to this application, or speaks another version of it."""
 
+    detail: str
+
 
 class ReplicaFailed(AotiServeError, text="the replica failed ({raised}); its log has it"):
     """A replica raised what is none of our errors: a defect. `detail` is in its own words, for the log."""
+
+    raised: str
+    detail: str
 
 
 class ContainerClosed(Unavailable, text="the container is closed"):
@@ -87,25 +130,47 @@ class ContainerClosed(Unavailable, text="the container is closed"):
 class RuntimeFailed(AotiServeError, text="{call}: {detail}"):
     """AOTInductor's own error text, unchanged."""
 
+    call: str
+    detail: str
+
 
 class ServerUnreachable(AotiServeError, text="no aoti-serve server answers at {url}: {detail}"):
     """Nobody answers at the URL."""
 
+    url: str
+    detail: str
 
-class ServerRefused(AotiServeError, text="{detail}"):
-    """The server answered with an error; the text is its own."""
+
+class NoAdminToken(
+    AotiServeError,
+    text="there is no admin token here: copy that of the server at {url} to {path} (mode 600), or set {variable}",
+):
+    """The command line has no token to send; the server was not asked."""
+
+    url: str
+    path: Path | str
+    variable: str
+
+
+class ServerRefused(AotiServeError):
+    """The server answered with an error; the status and the words are the server's own."""
+
+    code: int
+    detail: str
 
     @property
     def http_status(self) -> int:
-        return int(self.facts["status"])
+        return self.code
 
 
 class StartFailed(AotiServeError):
     """The server could not be started."""
 
+    detail: str
+
 
 class PortTaken(
-    StartFailed,
+    AotiServeError,
     text=(
         "port {port} of {host} is taken by {holder}: end it, or choose another `gateway.http_port`; if it is Serve's "
         "own proxy, set `proxy_location: Disabled`, or `gateway.http_port: null` to answer through Serve's proxies"
@@ -113,6 +178,13 @@ class PortTaken(
 ):
     """Somebody else listens where the gateway should."""
 
+    port: int
+    host: str
+    holder: str
+
 
 class BadCertificate(StartFailed, text="cannot serve TLS with certificate {certificate} and key {key}: {detail}"):
     """The files of `gateway.tls` are missing, unreadable, or do not belong together."""
+
+    certificate: Path | str
+    key: Path | str

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from aoti_serve.errors.base import AotiServeError
 
 
@@ -16,28 +19,42 @@ class InvalidWeights(WeightsError, status=400):
 class UnreadableWeights(InvalidWeights, text="the weights cannot be read: {detail}"):
     """No file, not a safetensors file, or a damaged one."""
 
+    detail: str
+
 
 class DigestMismatch(InvalidWeights, text="the weights have sha256 {got}, expected {expected}"):
     """The bytes are not the ones that were promised."""
+
+    got: str
+    expected: str
 
 
 class WeightsTooLarge(InvalidWeights, status=413, text="the weights have more than {limit} {unit} ({setting})"):
     """The file, its header, or its number of tensors is larger than the configuration allows."""
 
+    limit: int
+    unit: str
+    setting: str
+
 
 class MissingTensor(InvalidWeights, text="tensor '{name}': missing from the weights"):
     """A constant of the package is not among the weights."""
 
+    name: str
 
-class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no such constant"):
-    """The weights hold a tensor that the package does not have."""
+
+class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no such constant{hint}"):
+    """The weights hold a tensor that the package does not have. `hint` says what may be the reason, if it is known."""
+
+    name: str
+    hint: str = ""
 
 
 class UnknownOrBakedTensor(
     UnknownTensor,
     text=(
-        "tensor '{name}': the package has no such constant; its code does not say what was compiled in, and if this "
-        "was, it cannot be changed. Package the model with `aoti-serve package`, or compile it with "
+        "tensor '{name}': the package has no such constant{hint}; its code does not say what was compiled in, and if "
+        "this was, it cannot be changed. Package the model with `aoti-serve package`, or compile it with "
         "always_keep_tensor_constants; under `signature: unused:` it would be passed over, and its old value stay"
     ),
 ):
@@ -47,19 +64,33 @@ class UnknownOrBakedTensor(
 class WrongTensorDtype(InvalidWeights, text="tensor '{name}': dtype {got}, the package takes {expected}"):
     """A tensor's dtype differs from the constant's."""
 
+    name: str
+    got: str
+    expected: str
+
 
 class WrongTensorShape(InvalidWeights, text="tensor '{name}': shape {got}, the package takes {expected}"):
     """A tensor's shape differs from the constant's."""
 
+    name: str
+    got: Sequence[int]
+    expected: Sequence[int]
+
 
 class UnfitTensor(InvalidWeights, text="tensor '{name}': {detail}"):
     """A tensor whose values cannot be read: none at all, on the meta device, sparse or quantised."""
+
+    name: str
+    detail: str
 
 
 class TiedTensorsDiffer(
     InvalidWeights, text="tensor '{name}': the package ties it to '{tied}', but their values differ"
 ):
     """Two names of one constant were given different values."""
+
+    name: str
+    tied: str
 
 
 class ConstantIsBaked(
@@ -71,11 +102,16 @@ class ConstantIsBaked(
 ):
     """The weights would change what only the compiler could change."""
 
+    name: str
+
 
 class SwapInProgress(
     WeightsError, status=409, text="model '{model}': a swap is in progress (phase {phase}); try again when it has ended"
 ):
     """Only one swap at a time may run on a model."""
+
+    model: str
+    phase: str
 
 
 class StageFailed(
@@ -83,9 +119,14 @@ class StageFailed(
 ):
     """A replica could not stage, so none has changed. `cause` is that replica's error, `story` what came before."""
 
+    replica: str
+    version: int
+    cause: BaseException | None
+    story: Sequence[str] = ()
+
     @property
     def http_status(self) -> int:
-        return getattr(self.facts["cause"], "http_status", 500)
+        return getattr(self.cause, "http_status", 500)
 
 
 class BaseVersionMismatch(
@@ -95,6 +136,10 @@ class BaseVersionMismatch(
 ):
     """A partial swap, or a swap with a condition, was made on another version than the current one."""
 
+    model: str
+    base: int
+    current: int
+
 
 class BaseHasNoFile(
     WeightsError,
@@ -102,6 +147,8 @@ class BaseHasNoFile(
     text="model '{model}': version 0 is built into the package and in no file to change; swap in a complete file first",
 ):
     """A partial swap on the package's built-in weights."""
+
+    model: str
 
 
 class Superseded(
@@ -114,6 +161,10 @@ class Superseded(
 ):
     """Another coordinator has opened the store since: this one may not change it any more."""
 
+    model: str
+    term: int
+    newer: int
+
 
 class NotSettled(
     WeightsError,
@@ -122,17 +173,27 @@ class NotSettled(
 ):
     """After the commit point it could not be confirmed that nothing older is answered any more; `reason` says why."""
 
+    model: str
+    version: int
+    reason: str
+
 
 class VersionTaken(
-    WeightsError, status=409, text="version {version} cannot be staged while version {active} answers: numbers grow"
+    WeightsError,
+    status=409,
+    text="version {version} cannot be staged: choose a number of 0 or more that does not answer already",
 ):
     """A stage under the number that answers, or under one that is none."""
+
+    version: int
 
 
 class StageWithdrawn(
     WeightsError, status=409, text="the stage of version {version} was withdrawn before it ended; nothing has changed"
 ):
     """A stage was stopped under way, since its swap has failed elsewhere or was given up."""
+
+    version: int
 
 
 class NothingStaged(WeightsError, status=409, text="nothing is staged: call stage() before commit()"):
@@ -142,6 +203,8 @@ class NothingStaged(WeightsError, status=409, text="nothing is staged: call stag
 class NothingToRollBack(WeightsError, status=409, text="model '{model}': no previous version to roll back to"):
     """There is no previous version."""
 
+    model: str
+
 
 class BuiltInWeightsReleased(
     WeightsError,
@@ -150,15 +213,25 @@ class BuiltInWeightsReleased(
 ):
     """Version 0 is in no file, so it is there only until two other versions have come."""
 
+    model: str
+    replica: str
+
 
 class UnknownWeightsVersion(
-    WeightsError, status=404, text="model '{model}': version {version} is not stored; there is {known}"
+    WeightsError, status=404, text="model '{model}': version {version} is not stored; available: {known}"
 ):
     """The store does not hold this version."""
+
+    model: str
+    version: int
+    known: Sequence[int]
 
 
 class SourceRefused(WeightsError, status=403, text="weights from '{uri}' are refused: {reason}"):
     """A weights URI that the configuration does not allow."""
+
+    uri: str
+    reason: str
 
 
 class BadIndexInWeights(
@@ -166,9 +239,17 @@ class BadIndexInWeights(
 ):
     """The weights that answer hold an index that leads nowhere; no answer can be computed with them."""
 
+    name: str
+    low: int | None
+    high: int | None
+    table: str
+
 
 class StoreFailed(WeightsError, status=507, text="weights store {path}: {detail}"):
     """The folder of versions could not be written or read; what was committed stays whole."""
+
+    path: Path | str
+    detail: str
 
 
 class WeightsMissing(WeightsError, status=503, text="no weights have been loaded yet: stage and commit some first"):

@@ -1,1 +1,1 @@
-"""The front: the protocol over HTTP, the checks, the batcher, the weights API. Needs no torch and no GPU."""
+"""The gateway: HTTP, the checks of requests, the batcher, the weights API. Needs no torch and no GPU."""

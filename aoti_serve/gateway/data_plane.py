@@ -1,4 +1,4 @@
-"""What the protocol means, once: HTTP translates to it."""
+"""The meaning of requests, independent of their protocol; HTTP translates to this."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.swap.fence import Fence
 from aoti_serve.weights.swap.target import Report, Target
 
-TRIES = 5  # replicas that may be behind the fence, one after the other
+TRIES = 5  # tries: replicas that are behind the fence, one after the other
 
 
 class ServedModel:
-    """One model as a gateway sees it: a member that holds no weights, only the fence and links to the replicas."""
+    """One model in a gateway: a member that holds no weights, only the fence and links to the replicas."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ServedModel:
         batching = config.batching.model_copy(update={"max_batch_size": rows})
         smallest = batch.min if batch else 0
         self._batcher = Batcher(config.name, batching, self._run, batches=batch is not None, smallest=smallest)
-        self._pool = Pool(config.name, gateway, node, self._linked)
+        self._pool = Pool(config.name, gateway, node, self._count_runners)
         self.membership = Membership(self, CoordinatorFinder(coordinator, gateway, node))
 
     @property
@@ -80,7 +80,7 @@ class ServedModel:
         self.membership.check()
 
     def drain(self) -> None:
-        """Nothing new comes: replicas that are about to go are used until all that is in hand has been answered."""
+        """Nothing new comes any more: use replicas that are about to leave until all requests in hand are answered."""
         self._pool.drain()
 
     def close(self) -> None:
@@ -94,11 +94,11 @@ class ServedModel:
     async def infer(
         self, plan: CheckedRequest, arrays: Arrays, version: str | None = None, timeout: float | None = None
     ) -> InferResponse:
-        """Run a checked request's rows in some batch, name the version that computed them."""
+        """Run the rows of a checked request in some batch. Returns the outputs and the version that computed them."""
         self.check_version(version)
         ordered = [arrays[index] for index in plan.order]
         rows = await self._batcher.submit(ordered, priority=plan.head.priority, timeout=timeout)
-        if version is not None and version != str(rows.version):  # a swap came in between
+        if version is not None and version != str(rows.version):  # a swap was committed during the run
             raise UnknownVersion(name=self.name, version=version, current=rows.version)
         outputs = [(spec, rows.outputs[index]) for index, spec in plan.outputs]
         return InferResponse(self.name, rows.version, plan.head.id, outputs)
@@ -107,17 +107,17 @@ class ServedModel:
         self.check_version(version)
         return model_metadata(self.name, self.version, self.signature.inputs, self.signature.outputs)
 
-    def _linked(self) -> None:
+    def _count_runners(self) -> None:
         self._batcher.runners = self._pool.runners
 
     def _share(self) -> float:
-        """Rows in hand for each replica."""
+        """The rows in hand, for each replica."""
         return self._batcher.rows * self._num_runners / max(self._batcher.runners, self._num_runners)
 
     async def _run(self, arrays: Arrays, timeout: float | None) -> Answered:
-        """An answer that is not older than the last swap that has returned, by whichever replica gives one.
+        """Run a batch on any replica, and return an answer that is not older than the last swap that has returned.
 
-        A replica, or this gateway, may have been stopped before that swap, been expelled in it, and wake up after it.
+        A replica, or this gateway, may have been suspended before that swap, removed by it, and resumed after it.
         """
         for _ in range(TRIES):
             try:
@@ -128,7 +128,7 @@ class ServedModel:
                 await self.membership.current()
                 if self._fence.lets_out(answer.epoch):
                     return answer
-                behind = ReplicaBehind(replica="that answered", epoch=answer.epoch, fence=self._fence.settled)
+                behind = ReplicaBehind(model=self.name, epoch=answer.epoch, fence=self._fence.settled)
         raise behind
 
 
@@ -142,7 +142,7 @@ class DataPlane:
         self._noted, self._refused = 0.0, 0
 
     async def join(self) -> None:
-        """All at once: one that cannot join yet keeps no other from it."""
+        """Join the clusters of all models at once: a model that cannot be joined yet does not delay the others."""
         await asyncio.gather(*[model.membership.join() for model in self._models.values()])
 
     def check_health(self) -> None:
@@ -150,7 +150,7 @@ class DataPlane:
             model.check_health()
 
     def drain(self) -> None:
-        """Let no new request in; those that are inside are answered."""
+        """Refuse new requests; those that are inside are answered."""
         self.door.open = False
         for model in self._models.values():
             model.drain()
@@ -161,7 +161,14 @@ class DataPlane:
 
     @property
     def ready(self) -> bool:
-        return self.door.open and all(model.ready for model in self._models.values())
+        return self.reason_not_ready is None
+
+    @property
+    def reason_not_ready(self) -> str | None:
+        if not self.door.open:
+            return "the gateway is being stopped"
+        waiting = [name for name in self.names if not self._models[name].ready]
+        return f"no replica answers for {', '.join(waiting)}" if waiting else None
 
     @property
     def names(self) -> list[str]:
@@ -173,7 +180,7 @@ class DataPlane:
         return self._models[name]
 
     def note_refused(self, name: str, action: str, address: str, reason: str) -> None:
-        """Have a refused attempt audited, without waiting: one a second, so that a flood of them costs little."""
+        """Have a refused attempt audited, without waiting. One line a second at most, so that a flood costs little."""
         served, now = self._models.get(name), time.monotonic()
         self._refused += 1
         if served is not None and now - self._noted >= 1.0 and (self._noting is None or self._noting.done()):

@@ -1,4 +1,4 @@
-"""The gateway as a Serve deployment class: Serve places it and watches it; clients come to its own listener."""
+"""The gateway as a Serve deployment class. Serve places and watches it; clients use its own listener."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ DRAIN_S = 30.0
 
 
 class ModelBinding(NamedTuple):
-    """What a gateway needs of a model: bound deployments where it is built, handles where Serve has put it.
+    """The parts of a model that a gateway needs: bound deployments in the builder, handles once Serve has placed it.
 
-    Its `replicas` are reached over the link; they stand here so that Serve starts them with the gateway.
+    Gateways reach `replicas` over the link. They stand here so that Serve starts them with the gateway.
     """
 
     config: ModelConfig
@@ -35,7 +35,7 @@ class ModelBinding(NamedTuple):
 
 
 class Gateway:
-    """Ready once it knows every model's committed version, so that it never lets an older one through."""
+    """Becomes ready once it knows the committed version of every model, so that it never lets an older answer out."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
         self, config: GatewayConfig, models: list[ModelBinding], token_digest: str | None
@@ -50,26 +50,26 @@ class Gateway:
         if config.http_port is not None:
             self._listener = Listener(self._app, config, f"{runtime.gcs_address}/{context.app_name}")
             await self._listener.open()
-        gc.freeze()  # what is here stays: a full collection need not look at it, and hold everybody up
+        gc.freeze()  # these objects stay: a full collection, which stops all requests, need not scan them
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """For whoever keeps Serve's proxies."""
+        """The ASGI app for Serve's own proxies, where they are used."""
         return self._app
 
     def check_health(self) -> None:
         self._plane.check_health()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """For Serve, see `by_load`."""
+        """The load of this gateway, for Serve; see `by_load`."""
         return {METRIC: float(self._plane.door.inside)}
 
     async def drain(self) -> int:
-        """Take no new inference requests from now on; how many are still being answered."""
+        """Take no new inference requests from now on. Returns how many are still in flight."""
         self._plane.drain()
         return self._plane.door.inside
 
     async def __del__(self) -> None:
-        """Serve awaits it when it ends this gateway in peace."""
+        """End in peace. Serve awaits this when it stops the gateway."""
         self._plane.drain()
         if self._listener is not None:
             await self._listener.close(DRAIN_S)

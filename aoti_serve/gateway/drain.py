@@ -1,4 +1,4 @@
-"""What lets requests in, until the server is told to stop."""
+"""The count of requests in flight, and the end of admission when the server stops."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from aoti_serve.errors import Stopping
 
 
 class InFlight:
-    """Counts who is inside; once it is closed nobody else comes in. One per gateway, used in its event loop."""
+    """Counts requests in flight, and refuses new ones once it is closed. One per gateway, used in its event loop."""
 
     def __init__(self) -> None:
         self.inside = 0
         self.open = True
 
     def __enter__(self) -> None:
-        """Raises Stopping if it is closed."""
+        """Count one more. Raises Stopping once it is closed."""
         if not self.open:
             raise Stopping()
         self.inside += 1

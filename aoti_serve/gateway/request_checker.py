@@ -1,4 +1,4 @@
-"""What a request's head asks of one model, checked."""
+"""Checks of a request's head against the signature of one model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ LARGE_HEAD = 4096  # bytes: with its data in JSON it would not come again
 
 
 class CheckedRequest(NamedTuple):
-    """`order`: where the head has the signature's inputs; `outputs`: which to answer, by their place, in order."""
+    """A checked head. `order` is the place of each of the signature's inputs in it.
+
+    `outputs` are the places of the wanted outputs in the signature, in order.
+    """
 
     head: RequestHead
     order: tuple[int, ...]
@@ -26,7 +29,7 @@ class CheckedRequest(NamedTuple):
 
 
 class RequestChecker:
-    """Reads heads for one model. A client's heads are mostly the same bytes: those are read and checked once."""
+    """Checks heads for one model. Most heads of a client are the same bytes; those are read and checked once."""
 
     def __init__(self, signature: Signature, limits: GatewayConfig) -> None:
         self._accepts = signature.for_any_batch
@@ -35,7 +38,7 @@ class RequestChecker:
         self._known = lru_cache(MANY_HEADS)(self._plan)
 
     def plan(self, head: bytes) -> CheckedRequest:
-        """Raises an InvalidInput that names the input or the output, or JsonTooLarge."""
+        """The checked request. Raises an InvalidInput that names the input or the output, or JsonTooLarge."""
         return self._known(head) if len(head) <= LARGE_HEAD else self._plan(head)
 
     def _plan(self, message: bytes) -> CheckedRequest:
@@ -53,7 +56,7 @@ class RequestChecker:
         return CheckedRequest(replace(head, binary=binary), order, tuple(places[name] for name in wanted or places))
 
     def _check_rows(self, tensors: list[Shaped]) -> None:
-        """Rows cost work each, also those that took the client no bytes to send."""
+        """Refuse too many rows: each costs work, also those for which the client sent no bytes."""
         rows, limit = tensors[0].shape[0], self._limits.max_request_rows
         if rows > limit:
             raise TooManyRows(rows=rows, limit=limit)

@@ -1,1 +1,1 @@
-"""What `up` and `down` do: join or start Ray, deploy, wait, watch, drain, and leave nothing behind."""
+"""The work of `up` and `down`: join or start Ray, deploy, wait, watch, drain, and leave nothing behind."""

@@ -1,4 +1,4 @@
-"""Taking an application down, whoever has started it."""
+"""Taking down an application of a cluster."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ DELETE_S = 60.0
 def take_down(cluster: Cluster, name: str, drain_s: float, voice: ProgressLog) -> None:
     """Delete an application after its answers in flight. Raises StartFailed if the cluster has none of this name.
 
-    A cluster that ends with its application, as that of a foreground `up` does, has taken it down as well. Ray may be
-    left in the middle of a call to it: end this process with `leave`.
+    A cluster that ends together with its application, such as that of a foreground `up`, counts as success. A call to
+    Ray may still be hanging then: end this process with `leave`.
     """
     deleting = threading.Event()
 
@@ -50,6 +50,6 @@ def _drain(cluster: Cluster, name: str, drain_s: float, voice: ProgressLog) -> N
     found = serve.status().applications
     if name not in found:
         there = ", ".join(found) or "none"
-        raise StartFailed(detail=f"no application '{name}' on the Ray cluster at {cluster.address}; it has {there}")
+        raise StartFailed(detail=f"no application '{name}' on the Ray cluster at {cluster.address}; available: {there}")
     if is_ours(found[name].deployments) and not wait_until_drained([name], drain_s, voice):
         voice.say(f"{drain_s:g} s are over: what is in flight is cut")

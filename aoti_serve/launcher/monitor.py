@@ -1,4 +1,4 @@
-"""Looking after a server that is up, and telling its operator what happens to it."""
+"""Watching a running server, and reporting to its operator what happens to it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from aoti_serve.launcher.news import ServerView, changes_between, view_of
 from aoti_serve.launcher.processes.background import BackgroundTask
 from aoti_serve.launcher.progress import ProgressLog
 
-SILENT_LOOKS = 3  # looks without an answer, before it is said
+SILENT_LOOKS = 3  # looks without an answer, before that is reported
 
 
 class ServerMonitor:
-    """Serve is asked in a thread: a cluster that breaks down may answer minutes later, or never.
+    """Looks at a server again and again, and reports each change.
 
-    `first` is how the server was when it was ready: what has happened since is news.
+    Serve is asked in a thread, since a failing cluster may answer after minutes or never. `first` is the view of the
+    server when it became ready; differences from it are reported.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class ServerMonitor:
         self._silent = 0
 
     def look(self) -> bool:
-        """Take in what came since the last look, and ask again; whether any of the applications is still there."""
+        """Process the last answer and ask again. Returns true while at least one of the applications exists."""
         if self._look is None or self._look.done:
             self._take_in()
             self._look = BackgroundTask(self._inquire)
@@ -47,7 +48,7 @@ class ServerMonitor:
             return
         try:
             self._look.result()
-        except Exception as error:  # whatever Ray says of a cluster that is breaking down
+        except Exception as error:  # any error of Ray: the cluster is failing
             self._note_silence(f"{type(error).__name__}: {error}".splitlines()[0])
             return
         if self._silent >= SILENT_LOOKS:
@@ -68,5 +69,5 @@ class ServerMonitor:
 
 
 def view_now(names: Collection[str]) -> ServerView:
-    """How Serve says that these applications are."""
+    """The present view of these applications, as Serve reports it."""
     return view_of(instance_details(), names)

@@ -1,4 +1,4 @@
-"""What has happened to a server between two looks at it, in words for its operator."""
+"""Differences between two views of a server, in words for its operator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ RUNNING = "RUNNING"
 
 
 class DeploymentReplicas(NamedTuple):
-    """The replicas of one deployment: how many there shall be, and the ids of those that run."""
+    """The replicas of one deployment: the wanted number, and the ids of those that run."""
 
     target: int
     running: frozenset[str]
@@ -19,14 +19,14 @@ class DeploymentReplicas(NamedTuple):
 
 
 class ServerView(NamedTuple):
-    """What Serve says of some applications: each one's status and message, and the crews of its deployments."""
+    """Serve's report on some applications: the status and message of each, and the replicas of its deployments."""
 
     states: dict[str, tuple[str, str]]
     crews: dict[tuple[str, str], DeploymentReplicas]
 
 
 def view_of(details: Mapping[str, Any], names: Collection[str]) -> ServerView:
-    """From Serve's details of its instance."""
+    """A view made from Serve's details of its instance."""
     found = {name: entry for name, entry in details.get("applications", {}).items() if name in names}
     states = {name: (_word(entry["status"]), str(entry["message"])) for name, entry in found.items()}
     crews = {
@@ -40,7 +40,7 @@ def view_of(details: Mapping[str, Any], names: Collection[str]) -> ServerView:
 
 
 def changes_between(before: ServerView, after: ServerView) -> list[str]:
-    """In the order: who is gone, who is there again, how the applications are."""
+    """One line per change, in this order: replicas that have gone, replicas that are back, states of applications."""
     return [*_crew_news(before, after), *_state_news(before, after)]
 
 
@@ -70,7 +70,7 @@ def _state_news(before: ServerView, after: ServerView) -> Iterator[str]:
 
 
 def _word(state: Any) -> str:
-    """Serve's states are strings that print as something else."""
+    """A status as a plain word; Serve's states are strings that print as something else."""
     return str(getattr(state, "value", state))
 
 

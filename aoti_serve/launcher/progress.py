@@ -1,4 +1,4 @@
-"""Where the launcher says what goes on."""
+"""The interface through which the launcher reports its progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class ProgressLog(Protocol):
     """The user's terminal, or a log."""
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
 
     def progress(self, text: str) -> None:
-        """What is being done now; replaces what was said so before."""
+        """Show what is being done now, in place of the last such text."""

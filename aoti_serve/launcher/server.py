@@ -1,4 +1,4 @@
-"""Starting a server on a Ray cluster of its own, or on one that runs already; and leaving nothing behind."""
+"""Starting a server on a new Ray cluster or on a running one, watching it, and leaving nothing behind."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.cluster.applications import Applications, instance_details
 from aoti_serve.launcher.cluster.connection import connect, metrics_of
-from aoti_serve.launcher.cluster.discovery import Cluster, asks_token, exposed_token
-from aoti_serve.launcher.cluster.settings import prepare_for_ray
+from aoti_serve.launcher.cluster.discovery import Cluster, asks_token, close_token
+from aoti_serve.launcher.cluster.settings import AUTH_MODE, prepare_for_ray
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
 from aoti_serve.launcher.configuration.demand import shortage
 from aoti_serve.launcher.configuration.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
@@ -28,13 +28,17 @@ from aoti_serve.model.package import Package
 
 SERVER_POLL_S = 0.1
 WATCH_S = 2.0
+UNGUARDED_CLUSTER = (
+    f"warning: this Ray cluster asks for no token: whoever reaches one of its ports runs code in it. Start it with "
+    f"{AUTH_MODE}=token, or keep others away from its network"
+)
 
 
 class Server:
     """One configuration on one Ray cluster. Lives in the process of `aoti-serve up`.
 
-    `cluster` is the one to join, None to start one; `drain_s` is how long answers in flight may take when it is told to
-    stop; `replace` lets applications of the same name go that are not these.
+    `cluster` is the cluster to join, None to start one. `drain_s` is the time that answers in flight may take at the
+    end. `replace` allows the deletion of applications that have the same name and are not these.
     """
 
     def __init__(
@@ -65,14 +69,15 @@ class Server:
 
     @property
     def joined(self) -> bool:
-        """Whether the cluster is somebody else's."""
+        """True if the cluster belongs to others."""
         return self._cluster is not None
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Up inside, down after. If it is asked to stop on the way up, this process ends.
+        """Start the server; take it down at the end of the block.
 
-        Raises StartFailed, when it is down again; Ray's own exit may still hang then, so end this process with `leave`.
+        A request to stop while it starts ends this process. Raises StartFailed when it is down again. Ray's own exit
+        may still hang then: end this process with `leave`.
         """
         if not self.joined:
             self._require_ports()
@@ -93,7 +98,7 @@ class Server:
         self._leave_running = True
 
     def watch(self) -> None:
-        """Tell what happens; return when it is asked to stop, or when the applications or the cluster are gone."""
+        """Report what happens. Returns when a stop is requested, or when the applications or the cluster are gone."""
         watch = ServerMonitor(self.config.names, self._voice, first=self._ready)
         while not self._stop.wait(WATCH_S):
             self._family.see()
@@ -105,7 +110,7 @@ class Server:
                 return
 
     def listening(self) -> list[ListeningPort]:
-        """What the processes that were started here listen on, and for what."""
+        """The ports on which the processes that were started here listen, and what each is for."""
         self._family.see()
         known = {
             **{urlsplit(endpoint.url).port: "HTTP" for endpoint in self.endpoints},
@@ -131,7 +136,7 @@ class Server:
                 self._voice.say("stopping, before it was ready")
                 self._farewell.abandon()
                 leave(128 + self._stop.number)
-        self._stop.catch()  # whoever is imported may put in handlers of his own
+        self._stop.catch()  # imported libraries may have installed their own handlers
         work.result()
 
     def _start(self) -> None:
@@ -144,8 +149,8 @@ class Server:
         self.ray = context.address_info["address"]
         self.metrics = metrics_of(context.address_info["node_id"])
         self.token = asks_token(self.ray)
-        if self.token and (path := exposed_token()):
-            self._voice.say(f"note: others may read Ray's token, and so run code in this cluster: chmod 600 {path}")
+        if (note := close_token() if self.token else UNGUARDED_CLUSTER) is not None:
+            self._voice.say(note)
         self._require_room()
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         host, port = self.config.proxy_address
@@ -155,7 +160,10 @@ class Server:
         self._ready = view_now(self.config.names)
 
     def _require_room(self) -> None:
-        """Ray would let replicas wait for cores for ever, without a word; another's cluster may grow."""
+        """Refuse a configuration that the cluster cannot hold: Ray would wait for cores for ever, in silence.
+
+        A joined cluster may still grow, so there it is only a note.
+        """
         import ray
 
         reason = shortage(self.config, self._packages, ray.cluster_resources())
@@ -172,7 +180,7 @@ class Server:
                 return
 
     def _answer(self) -> bool:
-        """Whether every application of ours does, as far as it can be reached from here."""
+        """True if all our applications answer, as far as they can be reached from here."""
         import ray
 
         here = {LOOPBACK, ray.util.get_node_ip_address()}
@@ -188,7 +196,7 @@ class Server:
         return all(endpoint.ready() for endpoint in asked)
 
     def _with_proxies_of_the_cluster(self) -> ConfigFile:
-        """A cluster's Serve keeps the proxies that it was started with, whatever the file says."""
+        """The configuration with the proxy options of the cluster: its Serve keeps those that it was started with."""
         if not self.joined:
             return self.config
         options = instance_details().get("http_options") or {}

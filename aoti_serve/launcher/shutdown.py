@@ -17,14 +17,16 @@ from aoti_serve.launcher.processes.process_tree import ProcessTree
 from aoti_serve.launcher.processes.stop_request import StopRequest
 from aoti_serve.launcher.progress import ProgressLog
 
-# Once all is answered: for the applications to end, and for Ray.
+# After the last answer: the time in which the applications end, and the time in which Ray ends.
 DELETE_S, SHUT_DOWN_S = 30.0, 15.0
-RAY_ANSWER_S = 10.0  # beyond which Ray will not answer any more
+RAY_ANSWER_S = 10.0  # after that Ray counts as dead
 
 
 class Shutdown:
-    """Ray answers nothing once its head has died, as when a supervisor signals the whole process group; so it is asked
-    in threads, with deadlines. On a cluster that was `joined` nothing but our applications ends.
+    """Ends a server in order, and always in limited time.
+
+    Ray answers nothing once its head has died, for example when a supervisor signals the whole process group. So Ray is
+    called in threads, with deadlines. On a `joined` cluster only our applications end.
     """
 
     def __init__(
@@ -46,38 +48,38 @@ class Shutdown:
         self._ray_answers = False
 
     def abandon(self) -> None:
-        """Nothing has been answered yet: end what was started. On another's cluster what was there before stays."""
+        """End a server that was never ready: nothing is in flight. On a joined cluster earlier applications stay."""
         if self._joined:
-            self._in_time(self._applications.delete_new, DELETE_S)
+            self._run_within(self._applications.delete_new, DELETE_S)
         self._family.see()
         self._family.end()
 
     def end(self) -> None:
-        """Let answers in flight end, then end every process of ours; where one is cut, this process ends with 1."""
+        """Let answers in flight end, then end all our processes. Ends this one with status 1 if an answer is cut."""
         self._voice.progress("stopping")
         self._family.see()
-        if self._family.whole and self._left() and self._in_time(shut_down, SHUT_DOWN_S):
+        if self._family.whole and self._take_down() and self._run_within(shut_down, SHUT_DOWN_S):
             self._family.end()
             return
-        self._voice.say(self._why_cut())
+        self._voice.say(self._cut_reason())
         self._family.end()
         leave(1)
 
-    def _left(self) -> bool:
-        """Whether all that was in flight has been answered, and the applications are down."""
+    def _take_down(self) -> bool:
+        """Take the applications down. Returns true if all that was in flight has been answered."""
         answered = threading.Event()
 
         def depart() -> None:
-            if not ray.is_initialized():  # asking Serve would join whichever cluster was started last on this machine
+            if not ray.is_initialized():  # Serve would join the cluster that was started last on this machine
                 answered.set()
             elif wait_until_drained(self._applications.ours_there(), self._drain_s, self._voice):
                 answered.set()
-                with suppress(Exception):  # whatever Ray says now, its processes are ended
+                with suppress(Exception):  # any error of Ray: its processes are ended anyway
                     self._delete()
 
-        pulse = Heartbeat(ping, RAY_ANSWER_S)  # told to end, its head may live on and answer nothing
+        pulse = Heartbeat(ping, RAY_ANSWER_S)  # a head that was told to end may live on without answering
         pulse.start()
-        in_time = self._in_time(depart, self._drain_s + DELETE_S, lambda: pulse.lost() or not self._family.whole)
+        in_time = self._run_within(depart, self._drain_s + DELETE_S, lambda: pulse.lost() or not self._family.whole)
         self._ray_answers = self._family.whole and not pulse.lost()
         return in_time and answered.is_set() and self._ray_answers
 
@@ -86,10 +88,10 @@ class Shutdown:
             end_proxies()
         self._applications.delete()
 
-    def _in_time(self, work: Callable[[], None], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
+    def _run_within(self, work: Callable[[], None], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
         return not self._stop.outlasts(BackgroundTask(work), seconds, hopeless)
 
-    def _why_cut(self) -> str:
+    def _cut_reason(self) -> str:
         if self._stop.at_once:
             return "asked again: what is in flight is cut"
         if self._ray_answers:

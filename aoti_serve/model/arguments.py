@@ -38,11 +38,10 @@ def _check_guards(flags: torch.Tensor | None, signature: Signature) -> None:
     if flags is None or not flags.any():
         return
     guard = signature.guards[int(flags.nonzero()[0])]
-    facts = {"table": guard.table, "low": guard.low, "high": guard.high}
     known = {spec.name for spec in signature.inputs}
     if asked := [name for name in guard.inputs if name in known]:
-        raise IndexOutOfRange(name=", ".join(asked), **facts)
-    raise BadIndexInWeights(name=", ".join(guard.inputs), **facts)
+        raise IndexOutOfRange(name=", ".join(asked), table=guard.table, low=guard.low, high=guard.high)
+    raise BadIndexInWeights(name=", ".join(guard.inputs), table=guard.table, low=guard.low, high=guard.high)
 
 
 def _check_declared(spec: TensorSpec, tensor: torch.Tensor) -> None:

@@ -263,7 +263,7 @@ class Container:
 
     def _check_free(self, version: int | None) -> None:
         if version is not None and (version < BUILT_IN_VERSION or version == self.version):
-            raise VersionTaken(version=version, active=self.version)
+            raise VersionTaken(version=version)
 
     def _check_open(self) -> None:
         if self.closed:

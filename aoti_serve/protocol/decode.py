@@ -100,7 +100,7 @@ def _viewed(tensor: InputHead, raw: memoryview) -> NDArray[Any]:
 
 def _check_size(message: bytes, limits: GatewayConfig) -> None:
     if len(message) > limits.max_json_bytes:
-        raise JsonTooLarge(limit=limits.max_json_bytes, unit="bytes", setting="gateway.max_json_bytes")
+        raise JsonTooLarge(limit=limits.max_json_bytes, setting="gateway.max_json_bytes")
     # Each value opens something or stands behind one of these; there are no fewer than values, if strings have some.
     most = limits.max_json_values
     if len(message) > most and sum(map(message.count, b",:[{")) > most:

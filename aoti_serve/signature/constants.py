@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from aoti_serve.errors import MissingTensor, UnknownOrBakedTensor, UnknownTensor, WrongTensorDtype, WrongTensorShape
 from aoti_serve.signature.tensors import DTYPES, Frozen, Shaped
@@ -64,11 +64,22 @@ class Constants(Frozen):
             if spec is not None:
                 _check(name, tensor, spec)
             elif name not in self.unused:
-                raise UnknownTensor(name=name) if self.baked_known else UnknownOrBakedTensor(name=name)
+                kind = UnknownTensor if self.baked_known else UnknownOrBakedTensor
+                raise kind(name=name, hint=_prefix_hint(found, {*specs, *self.tied, *baked, *self.unused}))
         given = {self.tied.get(name, name) for name in found}
         for spec in self.constants:
             if spec.name not in given and not spec.carried and not partial:
                 raise MissingTensor(name=spec.name)
+
+
+def _prefix_hint(found: Iterable[str], known: Collection[str]) -> str:
+    """Says that all names would be known without the prefix that they share, as those of a module inside another."""
+    names = list(found)
+    for end in (at for at, letter in enumerate(names[0], 1) if letter == "."):
+        prefix = names[0][:end]
+        if all(name.startswith(prefix) and name.removeprefix(prefix) in known for name in names):
+            return f"; all names begin with '{prefix}', and would be known without it"
+    return ""
 
 
 def _check(name: str, tensor: Shaped, spec: ConstantSpec | BakedConstant) -> None:

@@ -10,13 +10,7 @@ from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.metrics import SwapMetrics
 from aoti_serve.cluster.membership.registry import Registry
 from aoti_serve.cluster.status import Outcome, WeightsStatus
-from aoti_serve.errors import (
-    BuiltInWeightsReleased,
-    NothingToRollBack,
-    NotSettled,
-    SwapInProgress,
-    Unavailable,
-)
+from aoti_serve.errors import BuiltInWeightsReleased, NothingToRollBack, NotSettled, SwapInProgress, TryAgain
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import State
@@ -168,7 +162,7 @@ class Changes:
     async def _run(self, attempt: Attempt, version: Version, *, without_replicas: bool = False) -> None:
         """`without_replicas`: by the store alone, which is the way back if the weights let no replica live."""
         if not without_replicas and not self._live_replicas():
-            raise Unavailable(detail=f"model '{self._model}' has no live replica to try the weights on; try again")
+            raise TryAgain(detail=f"model '{self._model}' has no live replica to try the weights on; try again")
         before = self._registry.table.target.committed
 
         async def commit(version: Version) -> Committed:

@@ -112,15 +112,15 @@ class Replica:
         Raises ReplicaBehind if its fence is not reached in time, and DeadlineExceeded if no runner was free within its
         timeout; nothing has run then.
         """
-        deadline = None if batch.timeout is None else time.monotonic() + batch.timeout
+        arrived = time.monotonic()
         self.loads.note(gateway, batch.rows)
         if self._follower.epoch < batch.fence:
             await self._reach(batch.fence)
-        return await asyncio.get_running_loop().run_in_executor(self._runs, self._run, batch, deadline)
+        return await asyncio.get_running_loop().run_in_executor(self._runs, self._run, batch, arrived)
 
-    def _run(self, batch: BatchMessage, deadline: float | None) -> AnswerMessage:
-        if deadline is not None and time.monotonic() > deadline:
-            raise DeadlineExceeded(model=self._model, timeout=f"{batch.timeout:g}")
+    def _run(self, batch: BatchMessage, arrived: float) -> AnswerMessage:
+        if batch.timeout is not None and time.monotonic() > arrived + batch.timeout:
+            raise DeadlineExceeded(model=self._model, timeout=batch.timeout)
         epoch = self._follower.epoch  # before the run, so that its weights are of this epoch or of a later one
         specs = self._container.signature.inputs
         tensors = [_to_torch(array, spec) for array, spec in zip(batch.arrays, specs, strict=True)]
@@ -133,7 +133,7 @@ class Replica:
                 while self._follower.epoch < fence:
                     await self._moved.wait()
         except TimeoutError:
-            raise ReplicaBehind(replica=self._member, epoch=self._follower.epoch, fence=fence) from None
+            raise ReplicaBehind(model=self._model, epoch=self._follower.epoch, fence=fence) from None
 
 
 class ReplicaActor:

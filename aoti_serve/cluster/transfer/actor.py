@@ -24,7 +24,7 @@ from aoti_serve.cluster.transfer.files import FilePath, FileTransfer, FileTransf
 from aoti_serve.cluster.transfer.node import NodeTransfer, NodeTransferHandle
 from aoti_serve.cluster.transfer.nodes import NodeActors
 from aoti_serve.cluster.transfer.window import ChunkWindow
-from aoti_serve.errors import BodyTooLarge, InvalidBody, StoreFailed, Unavailable
+from aoti_serve.errors import BodyTooLarge, InvalidBody, StoreFailed, TryAgain
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import index_in
 
@@ -126,9 +126,9 @@ class TransferActor:
                 file.write(content)
                 size = file.tell()
         except FileNotFoundError as error:
-            raise Unavailable(detail="the upload was given up; send it again") from error
+            raise TryAgain(detail="the upload was given up; send it again") from error
         except OSError as error:
-            raise StoreFailed(path=path.parent, detail=str(error)) from error
+            raise StoreFailed(path=str(path.parent), detail=str(error)) from error
         if size > self._limit:
             raise BodyTooLarge(limit=self._limit, setting=self._setting)
 

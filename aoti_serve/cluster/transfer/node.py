@@ -16,7 +16,7 @@ from aoti_serve.cluster.transfer.broadcast import ChunkBroadcast
 from aoti_serve.cluster.transfer.chunks import ChunkPlan, ChunkRef
 from aoti_serve.cluster.transfer.files import FilePath, FileTransfer, FileTransfers
 from aoti_serve.cluster.transfer.window import ChunkWindow
-from aoti_serve.errors import Unavailable
+from aoti_serve.errors import TryAgain, Unavailable
 from aoti_serve.signature.tensors import Span
 
 WINDOW = 3  # chunks; how far the fastest replica of a node may be ahead of its slowest
@@ -43,7 +43,7 @@ async def transfer_answer(call: Awaitable[Any]) -> Any:
     try:
         return await result_of(call, CHUNK_S)
     except (RayActorError, ObjectLostError) as error:
-        raise Unavailable(detail="what moves the weights has died and is started again; try again") from error
+        raise TryAgain(detail="what moves the weights has died and is started again; try again") from error
 
 
 class RemoteRoot:

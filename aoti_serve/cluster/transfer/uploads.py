@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from aoti_serve.errors import Unavailable
+from aoti_serve.errors import TryAgain
 from aoti_serve.weights.store.store import Store
 
 IDLE_UPLOAD_S = 600.0  # an upload that has not grown for so long is dropped
@@ -34,7 +34,7 @@ class Uploads:
         long.
         """
         if upload not in self._paths:
-            raise Unavailable(detail="the upload was lost with the coordinator that took it; send it again")
+            raise TryAgain(detail="the upload was lost with the coordinator that took it; send it again")
         self._grown.pop(upload, None)
         return self._paths.pop(upload)
 

@@ -1,4 +1,4 @@
-"""How requests share runs: who may wait, who leaves when and with whom, and what becomes of failures.
+"""Batching: admission, order, departure, and the handling of failed runs.
 
-The whole policy is told in `batcher`. What is decided here is pure but for the event loop's clock.
+The whole policy is described in `batcher`. The decisions are pure, except for the event loop's clock.
 """

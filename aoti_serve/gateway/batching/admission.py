@@ -1,4 +1,4 @@
-"""Who may wait."""
+"""Admission control: refuses requests that would wait too long, or for which there is no room."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MB = 2**20
 
 
 class AdmissionControl:
-    """Refuses at once what would wait too long or would not fit; knows the pace, and how much waits."""
+    """Decides whether a request may wait, by the measured throughput and by what waits already."""
 
     def __init__(self, model: str, config: BatchingConfig, largest: int, backlog: Backlog, pace: Throughput) -> None:
         self._model = model
@@ -24,11 +24,11 @@ class AdmissionControl:
         self._patience = math.inf if config.max_queue_wait_ms is None else config.max_queue_wait_ms / 1e3
 
     def check(self, rows: int, nbytes: int, level: int, runners: int) -> None:
-        """Raise QueueFull if a request of this size and level of priority may not wait behind all that does."""
+        """Raise QueueFull if a request of this size and level of priority may not wait behind those before it."""
         config, backlog = self._config, self._backlog
         counted = backlog.counted_before(level)
         if counted + min(rows or 1, self._largest) > config.max_queued_rows:
-            raise self._full(f"{counted} rows", config.max_queued_rows, "max_queued_rows", runners)
+            raise self._full(f"{counted} rows", str(config.max_queued_rows), "max_queued_rows", runners)
         if backlog.nbytes + nbytes > config.max_queued_bytes:
             waiting, limit = (f"{size / MB:.3g} MB" for size in (backlog.nbytes, config.max_queued_bytes))
             raise self._full(waiting, limit, "max_queued_bytes", runners)
@@ -42,7 +42,7 @@ class AdmissionControl:
         waiting, limit = (f"{1e3 * seconds:.3g} ms" for seconds in (before / pace, self._patience))
         raise self._full(waiting, limit, "max_queue_wait_ms", runners)
 
-    def _full(self, waiting: str, limit: object, setting: str, runners: int) -> QueueFull:
+    def _full(self, waiting: str, limit: str, setting: str, runners: int) -> QueueFull:
         pace = self._pace.rows_per_second(runners)
         retry_after = math.ceil(self._backlog.rows / pace) if pace else 1
         return QueueFull(

@@ -1,4 +1,4 @@
-"""All that waits: in which order it leaves, and how much it is."""
+"""The backlog: all waiting rows, their order, and their sizes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MANY_WAITING = 64  # requests: to read and to answer them takes about as long as
 
 
 class ShapeQueue:
-    """The pieces of one shape, as a heap. Who leaves it out of turn stays in the heap until somebody passes it over.
+    """The waiting pieces of one shape, as a heap. A piece that leaves out of turn stays in it until it is skipped.
 
-    `rows` and `live` count those that still wait, `since` is when the first of them came.
+    `rows` and `live` count the pieces that still wait; `since` is the arrival of the first of them.
     """
 
     __slots__ = ("heap", "live", "rows", "since")
@@ -27,7 +27,7 @@ class ShapeQueue:
         self.since = since
 
     def tidy(self) -> None:
-        """Have one in front that waits, and no more than half of all that do not."""
+        """Drop withdrawn entries from the front; rebuild the heap once they outnumber the live ones."""
         while self.heap[0][2].queue is not self:
             heappop(self.heap)
         if len(self.heap) > 2 * self.live + FEW_ENTRIES:
@@ -38,10 +38,11 @@ class ShapeQueue:
 class Backlog:
     """The queues of all shapes. Lives in the gateway's event loop.
 
-    Of a large request one piece waits, and `later` counts the rows of those that follow; their bytes are in `nbytes`
+    Of a large request one piece waits. `later` counts the rows of the pieces that follow; their bytes are in `nbytes`
     already. A piece without rows counts as one row. `ample` counts the shapes of which more than half a batch waits, or
     more than `MANY_WAITING` requests.
-    Costs: O(log n) for a piece that enters or leaves, and O(shapes) to choose a batch.
+
+    Costs: O(log n) for a piece that enters or leaves, O(shapes) to choose a batch.
     """
 
     def __init__(self, largest: int, delay: float) -> None:
@@ -61,11 +62,11 @@ class Backlog:
         return len(self._queues)
 
     def rows_before(self, level: int) -> int:
-        """Rows of this level of priority and of more urgent ones."""
+        """The rows of this level of priority, and of more urgent levels."""
         return sum(self._rows_at[: level + 1])
 
     def counted_before(self, level: int) -> int:
-        """The same, of large requests only the first piece."""
+        """As `rows_before`, but of a large request only the first piece counts."""
         return sum(self._counted_at[: level + 1])
 
     def enter(self, piece: WorkItem) -> None:
@@ -86,13 +87,13 @@ class Backlog:
         self._counted_at[piece.level] += piece.counted
 
     def enter_split(self, split: Split, rank: float) -> None:
-        """Of a request that is larger than a batch, or that must run again in parts, the first piece."""
+        """Enter the first piece of a request that is larger than a batch, or that must run again in parts."""
         self.later += split.rest
         self.nbytes += split.rest * split.row_bytes
         self.follow(split, rank)
 
     def follow(self, split: Split, rank: float) -> None:
-        """The next piece, if there is one."""
+        """Enter the next piece, if there is one."""
         piece = split.next(rank)
         if piece is not None:
             self.later -= piece.rows
@@ -100,7 +101,7 @@ class Backlog:
             self.enter(piece)
 
     def withdraw_all(self, split: Split) -> list[WorkItem]:
-        """Take out the piece that waits, and those that follow."""
+        """Withdraw the waiting piece, and all that follow it."""
         while split.rest:
             self.follow(split, 0.0)
         waiting = [piece for piece in split.pieces if piece.queue]
@@ -109,20 +110,20 @@ class Backlog:
         return waiting
 
     def drop(self, split: Split) -> None:
-        """No more pieces of it follow."""
+        """Forget the pieces of this request that have not entered yet."""
         self.later -= split.rest
         self.nbytes -= split.rest * split.row_bytes
         split.dissolve()
 
     def withdraw(self, piece: WorkItem) -> None:
-        """Take out one that waits, wherever it stands."""
+        """Withdraw a waiting piece, wherever it stands."""
         queue = self._queues[piece.shape]
         assert piece.queue is queue, "it does not wait"
         self._leave(queue, [piece])
         self._close(queue, piece.shape)
 
     def take(self, now: float) -> list[WorkItem]:
-        """The batch that leaves next; none if all may still wait for company, see `due`."""
+        """Take the next batch; empty if all rows may still wait for company, see `due`."""
         batch: list[WorkItem] = []
         while not batch and (queue := self._next(now)) is not None:
             taken = self._fill(queue)
@@ -135,11 +136,11 @@ class Backlog:
         return batch
 
     def due(self) -> float:
-        """When the first of the queues has waited for company long enough."""
+        """The earliest time at which a queue has waited for company long enough."""
         return min(queue.since for queue in self._queues.values()) + self._delay
 
     def _next(self, now: float) -> ShapeQueue | None:
-        """The queue whose first piece goes before all others' that are due."""
+        """The queue that is due and whose first piece goes before those of all other queues that are due."""
         queues: Any = self._queues.values()
         if self._delay:
             queues = [queue for queue in queues if queue.rows >= self._largest or queue.since + self._delay <= now]

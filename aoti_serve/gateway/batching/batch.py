@@ -1,4 +1,4 @@
-"""Requests that run together, and what of them must run again."""
+"""A batch: requests that run together, and the parts of it that must run again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RunBatch = Callable[[Arrays, float | None], Coroutine[Any, Any, Answered]]
 
 
 class Batch:
-    """What one runner is held for: `pieces` that run together, then, if they failed, parts of them again.
+    """The work for which one runner is held: `pieces` run together; if that fails, parts of them run again.
 
-    Lives in the gateway's event loop. `left` is when it left, `rows` how many it had then; `prompt` says that a runner
-    was free for it, `share` how much of a runner was its own: runners divided by batches under way; 0 if that is not to
-    be measured.
+    Lives in the gateway's event loop. `left` is the time at which it left, `rows` how many rows it had then. `prompt`
+    says that a runner was free for it. `share` is the part of a runner that was its own: runners divided by batches
+    under way; 0 if it is not to be measured.
     """
 
     __slots__ = ("_again", "left", "pieces", "prompt", "rows", "share", "task")
@@ -37,15 +37,15 @@ class Batch:
 
     @property
     def wanted(self) -> int:
-        """Rows of requests that its answer answers."""
+        """The rows of requests that still wait for this answer."""
         return sum([piece.rows for piece in self.pieces if piece.split is None and not piece.future.done()])
 
     async def answer(self, run: RunBatch, now: float) -> Answered:
-        """One run. Joined here, so that arrays that cannot be joined fail this batch and nobody else."""
+        """Run once. The arrays are joined here, so that arrays that cannot be joined fail this batch only."""
         return await run(_joined([piece.arrays for piece in self.pieces]), self._patience(now))
 
     def _patience(self, now: float) -> float | None:
-        """Seconds that the most patient of its requests still has; None if one has no deadline."""
+        """The longest time in seconds that one of its requests still has; None if one has no deadline."""
         latest = now
         for piece in self.pieces:
             if piece.deadline is None:
@@ -54,7 +54,7 @@ class Batch:
         return latest - now
 
     def check(self, answer: Answered) -> None:
-        """Raise RuntimeFailed if an output has not one row for each of the inputs', so that it cannot be shared."""
+        """Raise RuntimeFailed unless every output has one row for each row of the inputs."""
         if len(self.pieces) == 1 and self.pieces[0].split is None:
             return
         rows = sum(piece.rows for piece in self.pieces)
@@ -64,12 +64,12 @@ class Batch:
                 raise RuntimeFailed(call="run", detail=detail)
 
     def halve(self) -> None:
-        """Run each half of it again, the first one first."""
+        """Run each half again, the first half first."""
         middle = len(self.pieces) // 2
         self._again += [self.pieces[middle:], self.pieces[:middle]]
 
     def scatter(self, others: list[WorkItem]) -> None:
-        """Run each piece again, alone, and after it these others, which belong to the same requests."""
+        """Run each piece again, alone; after it `others`, which belong to the same requests."""
         alone = [*self.pieces, *others]
         for piece in alone:
             piece.died = True
@@ -77,7 +77,7 @@ class Batch:
         self._again += [[piece] for piece in reversed(alone)]
 
     def advance(self) -> bool:
-        """Go on to what must run again, for those who still wait for it. False if nothing is left."""
+        """Go on to the next part that must run again and is still wanted. Returns false if none is left."""
         self.pieces = []
         self.prompt, self.share = False, 0.0  # what runs again says nothing of the pace
         while self._again and not self.pieces:
@@ -85,13 +85,13 @@ class Batch:
         return bool(self.pieces)
 
     def cancel_if_unwanted(self) -> None:
-        """Once nobody waits for what runs, the replica need not begin it."""
+        """Cancel the run if no request waits for it any more; the replica then need not begin it."""
         if self.task is not None and all(piece.future.done() for piece in self.pieces):
             self.task.cancel()
 
 
 def deliver(pieces: list[WorkItem], answer: Answered) -> list[WorkItem]:
-    """Give every request its rows. Returns those of requests of which some pieces must run again."""
+    """Give every request its rows. Returns the pieces of requests of which some pieces must run again."""
     version, outputs, late = answer.version, answer.outputs, list[WorkItem]()
     start = 0
     for piece in pieces:

@@ -3,14 +3,14 @@
 **Admission.** What may not wait is refused at once (QueueFull, 503, with the seconds after which to come again): beyond
 `max_queued_rows`, of which a request larger than a batch takes one batch, or `max_queued_bytes`, and if the rows that
 go before it would not leave within `max_queue_wait_ms` at the pace that is measured while all runners are busy. So an
-overload costs those who come too much, and not everybody their latency. A full batch for each runner may always wait,
-however slow the model is; while the pace is not known, or there is no runner, only the first two limits hold. When
-nothing waits, any request is let in.
+overload costs the clients that send too much, and not all clients their latency. A full batch for each runner may
+always wait, however slow the model is; while the pace is not known, or there is no runner, only the first two limits
+hold. When nothing waits, any request is let in.
 
 **Order.** A request goes by its arrival plus its level of priority (1 to 9; 0, or nothing, means 5) times
-`priority_ageing_ms`: the urgent first, equals in order, and nobody waits longer than eight times that for others that
-came later. For admission only rows of the same or of more urgent levels count: the urgent get in when the queue is full
-of others.
+`priority_ageing_ms`: the urgent first, equals in order, and no request waits longer than eight times that for others
+that came later. For admission only rows of the same or of more urgent levels count: the urgent get in when the queue is
+full of others.
 
 **Leaving.** While a runner is free, rows leave at once: one client pays no delay. While all are busy rows gather, and
 the next free runner takes up to `max_batch_size` of them: many clients fill the batches by themselves. It is rows that
@@ -19,22 +19,22 @@ even while a runner is free. While more than half a batch waits, or more than 64
 are runners leave ahead, so that a runner finds the next at its door: the way may take longer than the run. Less than
 that gathers, which is worth more than the gap. The order is kept: what leaves is the batch whose first row goes first.
 
-**Holding.** A few clients who ask one thing after the other fall into two groups that run by turns, at twice the cost
-of a run. So the last free runner waits for those who were just answered if all of them are served sooner that way,
-by what batches of those sizes have cost and by how soon callers have come back. Their rows end the hold, and a timer if
-they do not come; it is never longer than what it may save, nor lets a deadline pass, and is given up when another
-runner is free or another shape comes. There is none if others come as well, whom an answer has not brought: then time
-that is saved is nobody's. What wrong estimates cost is at most a 50th of the time, beyond what right ones have saved.
+**Holding.** A few clients that send one request after the other fall into two groups that run by turns, at twice the
+cost of a run. So the last free runner waits for those that were just answered if all of them are served sooner that
+way, by what batches of those sizes have cost and by how soon callers have come back. Their rows end the hold, and a
+timer if they do not come; it is never longer than what it may save, nor lets a deadline pass, and is given up when
+another runner is free or another shape comes. There is none if clients come that no answer has brought: then saved time
+helps no client. What wrong estimates cost is at most a 50th of the time, beyond what right ones have saved.
 
 **Large requests.** More rows than a batch holds are cut into nearly equal pieces, which run like other requests and
 share batches with them, and are rejoined in order. They take turns: a piece enters the queue when the one before has
 left, as if it had come two batches' time after it, so that every other batch is for the small requests that have come
-meanwhile; if it falls behind, it goes before who comes up to one `priority_ageing_ms` later, and no more. One answer is
-of one version: if a swap came in between, the pieces that older weights answered run again. No piece is below the
-model's smallest batch; where there is no other way the last two overlap.
+meanwhile; if it falls behind, it goes before requests that come up to one `priority_ageing_ms` later, and no more. One
+answer is of one version: if a swap came in between, the pieces that older weights answered run again. No piece is below
+the model's smallest batch; where there is no other way the last two overlap.
 
 **Giving up.** A request whose `timeout` passes gets DeadlineExceeded then, wherever it is; it, and one whose caller has
-gone, leaves the queue and is not run again, and a run that nobody waits for any more is cancelled.
+gone, leaves the queue and is not run again, and a run that no request waits for any more is cancelled.
 
 **Failures.** A batch that fails runs again in halves, on the same runner, until only the guilty request fails. If the
 replica has died, its requests run again alone, one after the other: over the guilty one a second replica dies, and no
@@ -51,7 +51,7 @@ from functools import partial
 from time import monotonic  # the same clock as the loop's, whose time uvloop gives in whole milliseconds
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.errors import Unavailable
+from aoti_serve.errors import TryAgain
 from aoti_serve.gateway.batching.admission import AdmissionControl
 from aoti_serve.gateway.batching.backlog import Backlog
 from aoti_serve.gateway.batching.batch import Batch, RunBatch, deliver
@@ -77,11 +77,11 @@ TURN = 2  # batches
 
 
 class Batcher:
-    """Runs in the gateway's event loop, one per model.
+    """The batcher of one model. Runs in the gateway's event loop.
 
-    `run(arrays, timeout)` sends one batch to a replica; `timeout` is how many seconds the most patient of its requests
-    still has, None if one has no deadline. With `batches`, the first dimension of all arrays is rows; without, every
-    request is a batch. `smallest` is the fewest rows that the model takes.
+    `run(arrays, timeout)` sends one batch to a replica. `timeout` is the longest time in seconds that one of its
+    requests still has; None if one has no deadline. With `batches`, the first dimension of all arrays is rows; without,
+    every request is a batch. `smallest` is the fewest rows that the model takes.
     """
 
     def __init__(self, model: str, config: BatchingConfig, run: RunBatch, *, batches: bool, smallest: int = 0) -> None:
@@ -109,19 +109,20 @@ class Batcher:
 
     @runners.setter
     def runners(self, count: int) -> None:
+        """The number of batches that may be running; as many again may have left ahead of them."""
         self._runners = count
         self._pump()
 
     @property
     def rows(self) -> int:
-        """How many rows are in hand: those that wait, and those that have left and are not answered."""
+        """The rows in hand: those that wait, and those that have left and are not answered."""
         return self._backlog.rows + self._backlog.later + self._running
 
     async def submit(self, arrays: Arrays, *, priority: int = 0, timeout: float | None = None) -> Rows:
-        """This request's rows of an answer that one version computed.
+        """Run one request. Returns its rows of an answer that one version computed.
 
         `priority` is a level, or 0 for the default; `timeout` is in seconds. Raises QueueFull, DeadlineExceeded,
-        PoisonRequest, Unavailable, or what the run of this request alone has raised.
+        PoisonRequest, Unavailable, or the error of the run of this request alone.
         """
         assert 0 <= priority <= LEAST_URGENT, "it is checked where it is read"
         loop = asyncio.get_running_loop()
@@ -140,7 +141,7 @@ class Batcher:
             del piece  # an error that is raised here holds this frame: nothing in it may lead back to the error
 
     def _piece(self, arrays: Arrays, level: int, timeout: float | None, loop: asyncio.AbstractEventLoop) -> WorkItem:
-        """The request, or the first of its pieces, once it waits."""
+        """Enter the request, or the first of its pieces, into the backlog."""
         if timeout is not None and not timeout > 0:
             raise self._failures.late(timeout)
         rows = arrays[0].shape[0] if self._batches else 1
@@ -186,7 +187,7 @@ class Batcher:
                 return
 
     def _follow(self, pieces: list[WorkItem], now: float) -> None:
-        """Each large request of which a piece has left has the next one wait: behind those who came before its turn."""
+        """Enter the next piece of each large request of which a piece has left, behind what came before its turn."""
         for piece in pieces:
             if piece.split:
                 turn = TURN * self._measures.seconds(piece.rows, self._runners)
@@ -194,21 +195,21 @@ class Batcher:
                 self._backlog.follow(piece.split, max(piece.rank + turn, latest))
 
     def _wake_at(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Pump again when rows have waited for company long enough. Who comes later is not due earlier."""
+        """Pump again at this time, when rows have waited for company long enough. Rows that come later wait longer."""
         if self._alarm is None:
-            self._alarm = loop.call_at(when, self._woken)
+            self._alarm = loop.call_at(when, self._on_alarm)
 
-    def _woken(self) -> None:
+    def _on_alarm(self) -> None:
         self._alarm = None
         self._pump()
 
     def _send(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> None:
         # In no request's context: Serve cancels all calls that were made in one when its client goes.
         batch.task = loop.create_task(batch.answer(self._run, monotonic()), context=Context())
-        batch.task.add_done_callback(partial(self._ended, batch))
+        batch.task.add_done_callback(partial(self._on_end, batch))
 
-    def _ended(self, batch: Batch, task: asyncio.Task[Answered]) -> None:
-        """The runner goes on before anybody has the answer: to hand that out takes the event loop a while."""
+    def _on_end(self, batch: Batch, task: asyncio.Task[Answered]) -> None:
+        """Give the runner its next batch, then deliver the answer: delivery keeps the event loop busy for a while."""
         batch.task = None
         pieces, answer = batch.pieces, self._answer(batch, task, monotonic())
         if batch.advance():
@@ -221,19 +222,19 @@ class Batcher:
             self._hand_out(pieces, answer)
 
     def _answer(self, batch: Batch, task: asyncio.Task[Answered], now: float) -> Answered | None:
-        """What the run has given; None if nobody gets an answer, and it is seen to that they run again."""
+        """The answer of the run; None if it failed. Then it is settled what runs again."""
         if task.cancelled():
-            self._failures.fail(batch.pieces, Unavailable(detail=f"model '{self._model}': the run was cancelled"))
+            self._failures.fail(batch.pieces, TryAgain(detail=f"model '{self._model}': the run was cancelled"))
             return None
         failure = task.exception()
         if failure is not None:
-            self._failures.met(batch, failure)
+            self._failures.handle(batch, failure)
             return None
         answer = task.result()
         try:
             batch.check(answer)
         except Exception as error:
-            self._failures.met(batch, error)
+            self._failures.handle(batch, error)
             return None
         self._measures.learn(batch, now, self._backlog.rows + self._running - batch.rows)
         return answer

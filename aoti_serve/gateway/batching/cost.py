@@ -1,4 +1,4 @@
-"""What a batch costs, by how many rows it has."""
+"""The cost of a batch in seconds, by its number of rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Cost:
 
     def __init__(self) -> None:
         self.spent = 0.0  # seconds, by all batches
-        self._latest: deque[tuple[int, float]] = deque(maxlen=64)  # looked at when somebody asks
+        self._latest: deque[tuple[int, float]] = deque(maxlen=64)  # sorted in when a cost is asked for
         self._seen: dict[int, tuple[float, float]] = {}  # mean rows and seconds, by size
         self._rows: list[float] = []
         self._seconds: list[float] = []
@@ -44,7 +44,7 @@ class Cost:
             self._seconds.append(max(cost, self._seconds[-1]) if self._seconds else cost)
 
     def seconds(self, rows: int) -> float:
-        """Of a batch of so many rows; 0 while nothing is known."""
+        """The seconds that a batch of `rows` takes; 0 while nothing is known."""
         if self._latest:
             self._learn()
         if not self._rows or not rows:

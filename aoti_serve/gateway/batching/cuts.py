@@ -1,4 +1,4 @@
-"""Where a request larger than a batch is cut."""
+"""The division of a request that is larger than a batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Cut(NamedTuple):
-    """Rows `start` to `stop` of a request."""
+    """The rows from `start` to `stop` of a request."""
 
     start: int
     stop: int
@@ -15,10 +15,10 @@ class Cut(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """The fewest pieces of at most `largest` rows, nearly equal.
+    """The fewest pieces of at most `largest` rows, of nearly equal size.
 
-    Where equal ones would be below `smallest`, they are of that size and the last overlaps the one before: some rows
-    are computed twice, and every model takes them.
+    If equal pieces would be below `smallest`, they have that size and the last one overlaps the one before. Then some
+    rows are computed twice, but every model takes the pieces.
     """
 
     rows: int
@@ -35,7 +35,7 @@ class Cuts:
 
     @property
     def total(self) -> int:
-        """Rows of all pieces together."""
+        """The rows of all pieces together."""
         return self.count * self.smallest if self.overlap else self.rows
 
     def cut(self, index: int) -> Cut:

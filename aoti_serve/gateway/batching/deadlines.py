@@ -1,4 +1,4 @@
-"""When requests expire: a heap and one timer for all of them, since a timer for each would cost more than the rest."""
+"""Deadlines of requests: one heap and one timer for all, since a timer for each would cost more than the rest."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DEADLINE_TICK_S = 0.5e-3  # uvloop rounds to milliseconds: what is so near is du
 class DeadlineQueue:
     """Calls `expire` for each piece that is still here at its deadline, in the gateway's event loop.
 
-    The timer is set for the earliest; it may have gone when the timer fires, which then is set for the next. The heap
-    knows pieces by their numbers only, so that an answered request is not kept in memory.
+    The timer is set for the earliest deadline. That piece may be gone when the timer fires, which is then set for the
+    next one. The heap holds numbers, not pieces, so that an answered request is not kept in memory.
     """
 
     def __init__(self, expire: Callable[[WorkItem], None]) -> None:
@@ -28,7 +28,7 @@ class DeadlineQueue:
 
     @property
     def next(self) -> float:
-        """No piece expires before it."""
+        """No piece expires before this time."""
         return self._heap[0][0] if self._heap else math.inf
 
     def add(self, piece: WorkItem, deadline: float, loop: AbstractEventLoop) -> None:
@@ -38,7 +38,7 @@ class DeadlineQueue:
             self._set(loop)
 
     def remove(self, piece: WorkItem) -> None:
-        """It has its answer, or needs none. No matter if it has expired."""
+        """Forget a piece that has its answer, or needs none. It may have expired already."""
         self._pieces.pop(piece.number, None)
         if len(self._heap) > 2 * len(self._pieces) + FEW_DEADLINES:
             self._heap = [entry for entry in self._heap if entry[1] in self._pieces]

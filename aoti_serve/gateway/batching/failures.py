@@ -1,4 +1,4 @@
-"""What becomes of requests whose run has failed, or that nobody waits for any more."""
+"""Failed runs, and requests that no caller waits for any more."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from aoti_serve.gateway.batching.work_item import WorkItem
 
 
 class Failures:
-    """Of one model, in the gateway's event loop: decides what runs again, and tells the others."""
+    """Decides for one model what runs again and what fails. Lives in the gateway's event loop."""
 
     def __init__(self, model: str, backlog: Backlog) -> None:
         self._model = model
         self._backlog = backlog
 
-    def met(self, batch: Batch, error: BaseException) -> None:
-        """The batch says what of it must run again; the rest has its error."""
-        if isinstance(error, ReplicaDied):  # once it may be anybody's fault; alone and again, it is this request's
+    def handle(self, batch: Batch, error: BaseException) -> None:
+        """Handle the error of a run. The batch keeps what must run again; the other requests fail."""
+        if isinstance(
+            error, ReplicaDied
+        ):  # in company any request may be at fault; a second death alone is this request's fault
             if batch.pieces[0].died:
                 self.fail(batch.pieces, PoisonRequest(model=self._model).with_traceback(error.__traceback__))
             else:
                 batch.scatter(self._kin(batch.pieces))
-        elif len(batch.pieces) == 1 or isinstance(error, Unavailable | DeadlineExceeded):
+        elif isinstance(error, DeadlineExceeded):  # the longest timeout in the batch has passed, so all have
+            for piece in batch.pieces:
+                self.fail([piece], error if piece.deadline is None else self.late(piece.deadline - piece.arrival))
+        elif len(batch.pieces) == 1 or isinstance(error, Unavailable):
             self.fail(batch.pieces, error)
         else:
             batch.halve()
@@ -41,10 +46,10 @@ class Failures:
             self.withdraw(piece)
 
     def late(self, timeout: float) -> DeadlineExceeded:
-        return DeadlineExceeded(model=self._model, timeout=f"{timeout:g}")
+        return DeadlineExceeded(model=self._model, timeout=timeout)
 
     def withdraw(self, piece: WorkItem) -> None:
-        """Nobody needs this request any more: spend nothing on it that can be saved."""
+        """Withdraw a request that no caller waits for: spend nothing more on it."""
         for each in piece.family:
             if each.queue:
                 self._backlog.withdraw(each)
@@ -55,6 +60,6 @@ class Failures:
             self._backlog.drop(piece.split)
 
     def _kin(self, pieces: list[WorkItem]) -> list[WorkItem]:
-        """What waits of the requests that a replica may have died over: no other one should meet it in company."""
+        """The waiting pieces of requests over which a replica may have died. They should run without other requests."""
         splits = dict.fromkeys([piece.split for piece in pieces if piece.split])
         return [piece for split in splits for piece in self._backlog.withdraw_all(split)]

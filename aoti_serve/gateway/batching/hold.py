@@ -1,4 +1,4 @@
-"""The last free runner waits a moment for those who are about to come back, where that pays."""
+"""Holding: the last free runner waits a moment for clients that are about to come back, where that pays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ LOOK = 64  # occasions
 
 
 class HoldPlan(NamedTuple):
-    """What waits, who is expected, and until how many rows wait; how long at most; in which time they are answered."""
+    """A plan to hold a runner: `waiting` rows wait, and `everybody` else, in rows, is expected.
+
+    It ends when `target` rows wait, or after `seconds`. `run` is the time of the run after it.
+    """
 
     waiting: int
     everybody: int
@@ -30,17 +33,17 @@ class HoldPlan(NamedTuple):
 
 
 def apart(waiting: int, company: int, everybody: int, cost: Cost) -> float:
-    """How much longer it takes to run what waits now, and then everybody who is expected, than some of them with it."""
+    """The time that is saved if `company` of the expected rows run with the waiting ones, and not all of them after."""
     together = cost.seconds(waiting + company) + cost.seconds(everybody - company)
     return cost.seconds(waiting) + cost.seconds(everybody) - together
 
 
 def plan_hold(waiting: int, largest: int, everybody: int, expected: Sequence[Expected], cost: Cost) -> HoldPlan | None:
-    """What is best for those who wait and `everybody` who may come back; None if the former should run now.
+    """The best plan for the waiting rows; None if they should run now. `everybody` is how many rows may come back.
 
-    The time in which all of them are answered counts: in a closed loop that is the time of a turn, and so everybody's
-    latency and the throughput as well. Those who run together ask again together, and the runner waits for all of them
-    each time, while of two groups one comes back as the other one runs.
+    The time in which all of them are answered counts. In a closed loop that is the time of one turn, and so the latency
+    of all clients and the throughput as well. Clients that run together ask again together, and the runner waits for
+    all of them each time; of two groups, one comes back while the other runs.
     """
     if not expected:
         return None
@@ -57,12 +60,12 @@ def plan_hold(waiting: int, largest: int, everybody: int, expected: Sequence[Exp
 
 
 class Hold:
-    """In the gateway's event loop. The batcher asks before each batch that would leave for the last free runner.
+    """Decides before each batch that would leave for the last free runner. Lives in the gateway's event loop.
 
-    The rows that it waits for end it; a timer, which calls `over`, is only there if they do not come. An account bounds
-    what wrong estimates cost: it is credited a `STAKE` of the time of each batch, and with what each hold has saved
-    beyond its own time or lost; none begins that it could not pay for. Every `LOOK`th occasion is passed over,
-    so that costs without it are measured again.
+    The rows that it waits for end a hold; a timer, which calls `over`, fires only if they do not come. An account
+    limits the cost of wrong estimates. It is credited with a `STAKE` of the time of each batch, and with what each hold
+    has saved or lost beyond its own time; no hold begins that the account could not pay for. Every `LOOK`th occasion is
+    skipped, so that costs without a hold are measured again.
     """
 
     def __init__(self, largest: int, backlog: Backlog, cost: Cost, returns: Returns, over: Callable[[], None]) -> None:
@@ -74,12 +77,12 @@ class Hold:
         self.plan: HoldPlan | None = None
         self._began = self._until = 0.0
         self._timer: TimerHandle | None = None
-        self._account = math.inf  # until somebody asks: there is something to begin with
+        self._account = math.inf  # until the first balance: credit to begin with
         self._credited = 0.0
         self._occasions = 0
 
     def lasts(self, free: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
-        """Whether what waits stays for others, with so many free runners; it must be answered by `deadline`."""
+        """True if the waiting rows stay for others, with `free` runners. They must be answered by `deadline`."""
         rows, plan_hold = self._backlog.rows, self.plan
         if rows >= self._largest or free != 1 or self._backlog.shapes != 1:
             self._end(now)
@@ -102,7 +105,7 @@ class Hold:
             company = min(max(0, self._backlog.rows - plan_hold.waiting), plan_hold.everybody)
             lasted = min(
                 now - self._began, plan_hold.seconds + 2 * HOLD_TICK_S
-            )  # a caller may have gone, and nobody come
+            )  # callers may have gone instead of coming back
             self._account += apart(plan_hold.waiting, company, plan_hold.everybody, self._cost) - lasted
 
     def _begins(self, rows: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
@@ -116,7 +119,7 @@ class Hold:
             return False
         self.plan = found
         self._began, self._until = now, now + found.seconds
-        self._timer = loop.call_at(self._until + HOLD_TICK_S, self._fired)
+        self._timer = loop.call_at(self._until + HOLD_TICK_S, self._on_timer)
         return True
 
     def _balance(self) -> float:
@@ -124,6 +127,6 @@ class Hold:
         self._account = min(self._account + STAKE * credit, SAVED * self._cost.seconds(self._largest))
         return self._account
 
-    def _fired(self) -> None:
+    def _on_timer(self) -> None:
         self._timer, self._until = None, 0.0
         self._over()

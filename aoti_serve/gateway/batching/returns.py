@@ -1,4 +1,4 @@
-"""How soon callers who have been answered ask again."""
+"""The time after which answered clients ask again."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ FEW_LAPS = 0.05  # of all rows
 
 
 class Lap:
-    """Rows that were answered together, and how many have come since then in their place, until `end`.
+    """Rows that were answered together, and how many have come back since then, until `end`.
 
-    `strangers` came before them, when nobody was expected.
+    `strangers` came before them, when no return was expected.
     """
 
     __slots__ = ("answered", "back", "end", "first", "latest", "rows", "strangers")
@@ -27,7 +27,7 @@ class Lap:
 
 
 class Expected(NamedTuple):
-    """Rows that should be back in `seconds`; all who then run together, `again` seconds after that run."""
+    """Rows that should be back in `seconds`. If all of them run together, they return `again` seconds later."""
 
     rows: int
     seconds: float
@@ -35,12 +35,12 @@ class Expected(NamedTuple):
 
 
 class Returns:
-    """Clients that ask one thing after the other come again a moment after each answer: each row that comes counts as
-    the return of the one that was answered first.
+    """Estimates when clients come back that send one request after the other.
 
-    What is expected is what the `RECENT_LAPS` batches have shown: when the first of its rows was back, in what time
-    each further one, and what share of them came at all, within the time that the batch had taken. `out` counts rows
-    that may still come, `strangers` those that came when nobody was expected, since the last answer.
+    Each row that arrives counts as the return of the row that was answered first. The estimate comes from the last
+    `RECENT_LAPS` batches: the time until the first of their rows was back, the time between further rows, and the share
+    of rows that came at all within the time that the batch had taken. `out` counts rows that may still come;
+    `strangers` those that came when none was expected, since the last answer.
     """
 
     def __init__(self) -> None:
@@ -49,8 +49,8 @@ class Returns:
         self._open: deque[Lap] = deque()
         self._closed: deque[Lap] = deque(maxlen=RECENT_LAPS)
 
-    def answered(self, rows: int, now: float, seconds: float) -> None:
-        """These have had their answers, `seconds` after they had left."""
+    def note_answered(self, rows: int, now: float, seconds: float) -> None:
+        """Note that these rows were answered `seconds` after they had left."""
         while self._open and self._open[0].end <= now:
             self._close()
         if rows:
@@ -75,9 +75,9 @@ class Returns:
         self.strangers += rows
 
     def expected(self, waiting: int, now: float) -> list[Expected]:
-        """Batch by batch, how many rows are still to come back, with those of the batches before it, and how soon.
+        """The rows that are still to come back, batch by batch, with those of the batches before it, and how soon.
 
-        Nobody if more than a few strangers come: only in a closed loop time that is saved is everybody's.
+        Empty if more than a few strangers come: saved time helps all clients only in a closed loop.
         """
         seen = [lap for lap in self._closed if lap.back]
         answered = sum([lap.rows for lap in self._closed])
@@ -97,7 +97,7 @@ class Returns:
         return found
 
     def forget(self) -> None:
-        """Who is not back by now does not come."""
+        """Give up rows that are not back by now."""
         while self._open:
             self._close()
 

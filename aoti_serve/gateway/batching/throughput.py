@@ -1,4 +1,4 @@
-"""What a batcher has learned from the batches that were answered."""
+"""The measurements of a batcher, taken from answered batches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Throughput:
         self._seconds = 0.0
 
     def note(self, rows: int, runner_seconds: float) -> None:
-        """A batch of `rows` has taken so much of a runner's time. Only if others waited when it left."""
+        """Take in a batch of `rows` and its share of a runner's time. Only for batches behind which others waited."""
         if self._batches:
             runner_seconds = min(runner_seconds, THROUGHPUT_PAUSE * self._seconds)
         self._batches += 1
@@ -37,14 +37,14 @@ class Throughput:
         self._seconds += weight * (runner_seconds - self._seconds)
 
     def rows_per_second(self, runners: int) -> float | None:
-        """Of so many runners together; None while it is not known."""
+        """The throughput of `runners` together; None while it is not known."""
         if not runners or not self._seconds:
             return None
         return runners * self._rows / self._seconds
 
 
 class Measures:
-    """In the gateway's event loop. Without `holds` nobody asks how soon callers return, and it is not measured."""
+    """Throughput, cost and returns of one model, in the gateway's event loop. Returns only if `holds` is true."""
 
     def __init__(self, *, holds: bool) -> None:
         self.pace = Throughput()
@@ -53,9 +53,10 @@ class Measures:
         self._holds = holds
 
     def learn(self, batch: Batch, now: float, others: int) -> None:
-        """It has been answered, while so many rows of others are in hand.
+        """Take in an answered batch, while `others` rows of other requests are in hand.
 
-        Its callers may ask again: of no use if nobody else is there, or if a hold saves less than to think of it takes.
+        Its clients may ask again. That matters only if others are there, and if a hold saves more than thinking of it
+        costs.
         """
         seconds = now - batch.left
         if batch.prompt:
@@ -63,11 +64,11 @@ class Measures:
         if batch.share:
             self.pace.note(batch.rows, seconds * batch.share)
         if self._holds and seconds > QUICK_S and (others or len(batch.pieces) > 1):
-            self.returns.answered(batch.wanted, now, seconds)
+            self.returns.note_answered(batch.wanted, now, seconds)
         else:
             self.returns.strangers = 0
 
     def seconds(self, rows: int, runners: int) -> float:
-        """In which so many rows leave while others wait; 0 while that is not known."""
+        """The time in which `rows` leave while others wait; 0 while it is not known."""
         pace = self.pace.rows_per_second(runners)
         return rows / pace if pace else self.cost.seconds(rows) / max(1, runners)

@@ -1,6 +1,6 @@
-"""What waits and what runs: a request's rows, or some of the rows of a request that is larger than a batch.
+"""The unit of work: the rows of one request, or some of the rows of a request that is larger than a batch.
 
-That one is cut into pieces, run in any order, rejoined, and all of one version.
+A large request is cut into pieces, which run in any order and are joined again. One version computes all of them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _numbers = count()
 
 
 def shape_of(arrays: Arrays) -> Shape:
-    """Of one row of each."""
+    """The shapes of one row of each array."""
     return (arrays[0].shape[1:],) if len(arrays) == 1 else tuple([array.shape[1:] for array in arrays])
 
 
 class Answered(Protocol):
-    """What a run gives back: outputs in order, the version that computed them, since which epoch it answers."""
+    """The result of a run: outputs in order, the version that computed them, and the epoch since which it answers."""
 
     @property
     def version(self) -> int: ...
@@ -46,13 +46,13 @@ class Answered(Protocol):
 
 
 class Cancellable(Protocol):
-    """What a piece leaves in."""
+    """The batch in which a piece leaves, as far as the piece uses it."""
 
     def cancel_if_unwanted(self) -> None: ...
 
 
 class Rows(NamedTuple):
-    """One request's part of an answer."""
+    """The part of an answer that belongs to one request."""
 
     version: int
     outputs: Arrays
@@ -61,10 +61,10 @@ class Rows(NamedTuple):
 class WorkItem:
     """Rows that stay together, in the gateway's event loop.
 
-    `future` is the request's, one for all its pieces; it is done when nobody needs them any more: answered, failed,
-    expired, or the caller has gone. Lower `rank` goes first, and of equal ones the lower `number`. `queue` and `batch`
-    say where it is; `died`, that a replica has died with it; `counted` is for how many rows it counts where the rows
-    that wait are limited. Times are the loop's.
+    `future` is the request's, one for all its pieces. It is done when the pieces are not needed any more: answered,
+    failed, expired, or the caller has gone. A lower `rank` goes first, and of equal ones the lower `number`. `queue`
+    and `batch` say where it is. `died` says that a replica has died with it. `counted` is its number of rows for the
+    limit on waiting rows. Times are the loop's.
     """
 
     __slots__ = (
@@ -123,8 +123,8 @@ class WorkItem:
 class Split:
     """One request in pieces, which are views of its arrays.
 
-    They are made one at a time: the first one enters the queue with the request, each further one when the one before
-    has left. `rest` counts the rows of those that follow, and of those that wait to run again.
+    The pieces are made one at a time: the first enters the queue with the request, each further one when the piece
+    before has left. `rest` counts the rows of the pieces that follow, and of those that wait to run again.
     """
 
     def __init__(self, whole: WorkItem, model: str, largest: int, smallest: int) -> None:
@@ -135,7 +135,7 @@ class Split:
         self._cuts = Cuts(whole.rows, largest, smallest)
         self.rest = self._cuts.total
         self._waits_for = self._cuts.count
-        self._following: Iterator[WorkItem] = (self._made(index) for index in range(self._waits_for))
+        self._following: Iterator[WorkItem] = (self._make_piece(index) for index in range(self._waits_for))
         self._cut_of: dict[WorkItem, Cut] = {}
         self._versions: dict[WorkItem, int] = {}
         self._outputs: Arrays = []
@@ -143,14 +143,14 @@ class Split:
         self._rounds = 0
 
     def next(self, rank: float) -> WorkItem | None:
-        """The piece that enters the queue now, with this rank; None if no more follow."""
+        """The piece that enters the queue now, with this rank; None if no piece follows."""
         piece = next(self._following, None)
         if piece is not None:
             piece.rank = rank
             self.rest -= piece.rows
         return piece
 
-    def _made(self, index: int) -> WorkItem:
+    def _make_piece(self, index: int) -> WorkItem:
         whole, cut = self._whole, self._cuts.cut(index)
         arrays = [array[cut.start : cut.stop] for array in whole.arrays]
         rows = cut.stop - cut.start
@@ -163,7 +163,7 @@ class Split:
         return piece
 
     def place(self, piece: WorkItem, answer: Answered, rows: Rows) -> bool:
-        """Take a piece's rows; with the last of them answer the request. True if pieces follow that must run again."""
+        """Store the rows of a piece; the last piece answers the request. Returns true if pieces must run again."""
         self._versions[piece] = rows.version
         self._keep(self._cut_of[piece], rows.outputs)
         if answer.epoch >= self._newest[0]:
@@ -194,7 +194,7 @@ class Split:
             piece.died = False
 
     def dissolve(self) -> None:
-        """Let go of the pieces, so that their memory does not wait for the garbage collector."""
+        """Drop the references to the pieces, so that their memory does not wait for the garbage collector."""
         self._whole.arrays = []
         self._following = iter(())
         self.pieces = []
@@ -203,7 +203,7 @@ class Split:
         self.rest = 0
 
     def _keep(self, cut: Cut, outputs: Arrays) -> None:
-        """Copy a piece's rows to where they belong, while other pieces run."""
+        """Copy the rows of a piece to their place, while other pieces run."""
         if not self._outputs:
             rows = self._whole.rows
             self._outputs = [np.empty((rows, *array.shape[1:]), array.dtype) for array in outputs]

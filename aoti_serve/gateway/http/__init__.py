@@ -1,1 +1,1 @@
-"""The protocol over HTTP: the hot path of inference, and the routes."""
+"""The protocol over HTTP: the hot path of inference, and all other routes."""

@@ -1,4 +1,4 @@
-"""The weights API's guard and its request bodies."""
+"""The guard of the weights API, and its request bodies."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ class RollbackBody(Frozen):
 
 
 class Guard:
-    """Lets a request through whose bearer token has the configured digest; without one, nothing gets through."""
+    """Admits requests whose bearer token has the configured digest. Admits none if no digest is configured."""
 
     def __init__(self, token_digest: str | None) -> None:
         self._token_digest = token_digest
 
     @property
     def holder(self) -> str:
-        """Who has the token, as far as a token tells: the first digits of its digest."""
+        """The name of the token's holder in the audit log: the first digits of the token's digest."""
         return f"token {(self._token_digest or '')[:8]}"
 
     def check(self, authorization: str | None) -> None:
-        """Raises AdminClosed or Unauthorized."""
+        """Check the Authorization header. Raises AdminClosed or Unauthorized."""
         if self._token_digest is None:
             raise AdminClosed()
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise Unauthorized(reason="there is none")
+            raise Unauthorized(reason="no token was sent")
         if not hmac.compare_digest(token_digest(token.strip()), self._token_digest):
             raise Unauthorized(reason="the token is wrong")
 
 
 def token_digest(token: str) -> str:
-    """What Ray may know of a token: gateways compare digests, so that no process but the client holds the token."""
+    """The digest of a token. Gateways compare digests, so that neither they nor Ray know the token itself."""
     return sha256(token.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The routes: Open Inference Protocol V2 and the weights API. Each translates and calls; what things mean is elsewhere.
+"""The routes of the Open Inference Protocol V2 and of the weights API. They only translate and call.
 
 HTTP form: kserve/open-inference-protocol, inference_rest.md; binary data: Triton's extension_binary_data.md.
 """
@@ -38,7 +38,7 @@ JsonBody = TypeVar("JsonBody", bound=BaseModel)
 
 
 class App(FastAPI):
-    """One gateway's routes; inference goes past FastAPI."""
+    """The routes of one gateway. Inference bypasses FastAPI."""
 
     inference: Inference
     identified: RequestIdMiddleware
@@ -46,8 +46,8 @@ class App(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.identified(scope, receive, send)
 
-    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As it is called by `identified`."""
+    async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. `identified` calls this."""
         if route_of(scope) is not None:
             await self.inference(scope, receive, send)
             return
@@ -64,21 +64,21 @@ def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
     app = App(title="aoti-serve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     budget = ReadingBudget(config.max_reading_bytes)
     app.inference = Inference(plane, config, budget)
-    app.identified = RequestIdMiddleware(app.routed, access_log=config.access_log)
-    for path in PATHS:  # first: Serve looks for each request's route, to count by it
+    app.identified = RequestIdMiddleware(app.dispatch, access_log=config.access_log)
+    for path in PATHS:  # first: Serve looks up the route of each request for its metrics
         app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
     for routes in (_health(plane), _models(plane)):
         app.include_router(_with_heads(routes))
     app.include_router(_weights(plane, guard, config, budget), prefix="/v2/models/{name}/weights")
-    app.add_exception_handler(AotiServeError, _refused)
-    app.add_exception_handler(Exception, _failed)
-    app.add_exception_handler(HTTPException, _not_routed)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(AotiServeError, _answer_error)
+    app.add_exception_handler(Exception, _answer_defect)
+    app.add_exception_handler(HTTPException, _answer_unrouted)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
     return app
 
 
 def _with_heads(routes: APIRouter) -> APIRouter:
-    """What may be read may be asked for its head, as load balancers do."""
+    """Answer HEAD wherever GET is answered, since load balancers ask so."""
     for route in routes.routes:
         assert isinstance(route, APIRoute)
         route.methods = {*(route.methods or ()), "HEAD"}
@@ -99,7 +99,8 @@ def _health(plane: DataPlane) -> APIRouter:
     @routes.get("/ready")
     @routes.get("/v2/health/ready")
     async def ready() -> Response:
-        return json_response({"ready": plane.ready}, 200 if plane.ready else 503)
+        reason = plane.reason_not_ready
+        return json_response({"ready": False, "reason": reason} if reason else {"ready": True}, 503 if reason else 200)
 
     return routes
 
@@ -134,7 +135,7 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: Read
         with Share(budget) as share:
             return bytes(await read_body(request.receive, _headers(request), json, share))
 
-    async def guarded(request: Request, name: str) -> ServedModel:
+    async def admit(request: Request, name: str) -> ServedModel:
         try:
             guard.check(request.headers.get("authorization"))
         except AotiServeError as error:
@@ -145,7 +146,7 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: Read
     def who(request: Request) -> str:
         return f"{guard.holder} from {_address(request)}"
 
-    Admin = Annotated[ServedModel, Depends(guarded)]
+    Admin = Annotated[ServedModel, Depends(admit)]
     Who = Annotated[str, Depends(who)]
     routes = APIRouter(tags=["weights"])
 
@@ -168,17 +169,17 @@ def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: Read
     @routes.post("")
     async def swap(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
         try:
-            return _changed(await swapped(request, served, who, wait), wait)
-        except (InvalidBody, BodyTooLarge) as error:  # the coordinator, which notes all else, has not seen it
+            return _change_response(await run_swap(request, served, who, wait), wait)
+        except (InvalidBody, BodyTooLarge) as error:  # the coordinator audits everything else, but has not seen this
             plane.note_refused(served.name, "swap", who, str(error))
             raise
 
     @routes.post("/rollback")
     async def rollback(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
         wanted = _parsed(RollbackBody, await read(request) or b"{}")
-        return _changed(await served.weights.rollback(wanted.version, who, wait), wait)
+        return _change_response(await served.weights.rollback(wanted.version, who, wait), wait)
 
-    async def swapped(request: Request, served: ServedModel, who: str, wait: bool) -> WeightsStatus:
+    async def run_swap(request: Request, served: ServedModel, who: str, wait: bool) -> WeightsStatus:
         if request.headers.get("content-type", "").startswith("application/octet-stream"):
             asked = {name: value for name, value in request.query_params.items() if name != "wait"}
             order = _checked(lambda: SwapOptions.model_validate(asked))
@@ -198,19 +199,19 @@ def _headers(request: Request) -> dict[bytes, bytes]:
 
 
 def _address(request: Request) -> str:
-    """Who has connected, and for whom it says that it asks: a proxy may stand between."""
+    """The address of the client, and the one that a proxy says it asks for."""
     connected = request.client.host if request.client else "unknown"
     forwarded = request.headers.get("x-forwarded-for")
     return f"{connected} for {forwarded}" if forwarded else connected
 
 
-def _changed(status: WeightsStatus, wait: bool) -> Response:
-    """200 when it is done, 202 when it has only begun."""
+def _change_response(status: WeightsStatus, wait: bool) -> Response:
+    """The response to a change: 200 if it has ended, 202 if it has only begun."""
     return json_response(status, 200 if wait else 202)
 
 
 async def _events(plane: DataPlane, served: ServedModel) -> AsyncIterator[bytes]:
-    """Server-sent events: the status, now and at every change, until this gateway is to end."""
+    """Server-sent events: the status now and at every change, until this gateway stops."""
     seen = -1
     while plane.door.open:
         status = await served.weights.status(seen)
@@ -232,20 +233,20 @@ def _checked(read: Callable[[], JsonBody]) -> JsonBody:
         raise InvalidBody(detail=problems(error.errors())) from error
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _answer_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, AotiServeError)
     return error_response(error)
 
 
-async def _failed(_: Request, error: Exception) -> Response:
+async def _answer_defect(_: Request, error: Exception) -> Response:
     return internal_error(error)  # Starlette raises it again, and it is logged
 
 
-async def _not_routed(request: Request, error: Exception) -> Response:
+async def _answer_unrouted(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return error_reply(f"{request.method} {shortened(request.url.path, 512)}: {error.detail}", error.status_code)
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _answer_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return error_response(InvalidBody(detail=problems(error.errors())))

@@ -1,4 +1,4 @@
-"""Request bodies, bounded before they are read: each by itself, and all of them together."""
+"""Request bodies, bounded before they are read, each by itself and all together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BodyStream = bytes | bytearray | memoryview
 
 
 class BodyLimits(NamedTuple):
-    """The most bytes that a body may have, the key that says so, and what is raised beyond."""
+    """The largest size of a body in bytes, the key that sets it, and the error beyond it."""
 
     limit: int
     setting: str
@@ -30,14 +30,14 @@ class BodyLimits(NamedTuple):
 
     def check(self, size: int) -> None:
         if size > self.limit:
-            raise self.error(limit=self.limit, unit="bytes", setting=self.setting)
+            raise self.error(limit=self.limit, setting=self.setting)
 
 
 class ReadingBudget:
-    """How many bytes of bodies one gateway holds, from before they are read until they are answered.
+    """The bytes of bodies that one gateway may hold at once, counted from before they are read until they are answered.
 
-    Bodies of up to `SMALL` bytes do not count: there are no more of them than connections, and somebody's large bodies,
-    which may come slowly, shall not have everybody refused. Used in the gateway's event loop.
+    Bodies of up to `SMALL` bytes do not count: there are no more of them than connections. So a client with large
+    bodies, which may come slowly, cannot have small requests refused. Used in the gateway's event loop.
     """
 
     def __init__(self, limit: int) -> None:
@@ -45,14 +45,14 @@ class ReadingBudget:
         self._limit = limit
 
     def take(self, size: int) -> None:
-        """Raises ReadingTooMuch."""
+        """Take `size` bytes. Raises ReadingTooMuch."""
         if self.held + size > self._limit:
             raise ReadingTooMuch(held=self.held, limit=self._limit, retry_after=RETRY_AFTER_S)
         self.held += size
 
 
 class Share:
-    """What one request has of the budget, until its block ends."""
+    """The part of the budget that one request holds, until its block ends."""
 
     __slots__ = ("_budget", "_size")
 
@@ -69,16 +69,16 @@ class Share:
         self._budget.held -= self._size
 
     def grow(self, size: int) -> None:
-        """Have at least `size` bytes, in all; raises ReadingTooMuch."""
+        """Hold at least `size` bytes in all. Raises ReadingTooMuch."""
         if size > SMALL and size > self._size:
             self._budget.take(size - self._size)
             self._size = size
 
 
 async def read_body(receive: Receive, headers: Headers, bound: BodyLimits, share: Share) -> BodyStream:
-    """The whole body. Its announced length is checked, and taken from the budget, before anything is read.
+    """Read the whole body. Its announced length is checked, and taken from the budget, before anything is read.
 
-    Raises what `bound` says without having read more than that, or ReadingTooMuch.
+    Raises the error of `bound` without having read more than that, or ReadingTooMuch.
     """
     announced = _announced(headers, bound)
     share.grow(announced)
@@ -88,7 +88,7 @@ async def read_body(receive: Receive, headers: Headers, bound: BodyLimits, share
         _check(len(whole), bound, share)
         return whole
     if announced > SMALL:
-        return await _filled(MEMORY.take(announced), _pieces(receive, message))
+        return await _fill(MEMORY.take(announced), _pieces(receive, message))
     body = bytearray()  # writable: a tensor that is a view of it need not be copied to be run
     async for piece in _pieces(receive, message):
         _check(len(body) + len(piece), bound, share)
@@ -96,8 +96,8 @@ async def read_body(receive: Receive, headers: Headers, bound: BodyLimits, share
     return body
 
 
-async def _filled(body: memoryview, pieces: AsyncIterator[bytes]) -> memoryview:
-    """A body as long as it was announced. Raises InvalidBody for another."""
+async def _fill(body: memoryview, pieces: AsyncIterator[bytes]) -> memoryview:
+    """Read a body of the announced length. Raises InvalidBody if the length differs."""
     filled = 0
     async for piece in pieces:
         body[filled : filled + len(piece)] = piece[: len(body) - filled]
@@ -110,9 +110,9 @@ async def _filled(body: memoryview, pieces: AsyncIterator[bytes]) -> memoryview:
 
 
 async def stream_body(receive: Receive, headers: Headers, bound: BodyLimits) -> AsyncIterator[bytes]:
-    """The body piece by piece; refused at once if its length is announced and too large, else when it is passed.
+    """The body, piece by piece. A length that is announced as too large is refused at once, else when it is exceeded.
 
-    No more than a piece is held, so it is not taken from the budget. Raises InvalidBody for a compressed body.
+    Only one piece is held at a time, so nothing is taken from the budget. Raises InvalidBody for a compressed body.
     """
     _announced(headers, bound)
     size = 0
@@ -136,7 +136,7 @@ async def _pieces(receive: Receive, message: Mapping[str, object]) -> AsyncItera
 
 
 def _announced(headers: Headers, bound: BodyLimits) -> int:
-    """The Content-Length, 0 if there is none."""
+    """The Content-Length; 0 if there is none."""
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding != b"identity":
         what = shown_value(encoding.decode("latin-1"))

@@ -1,6 +1,6 @@
 """`POST /v2/models/{m}[/versions/{v}]/infer`: the hot path, with nothing between the listener and the batcher.
 
-A plain ASGI application. FastAPI, which routes all the rest, costs more than all that is done here.
+A plain ASGI application: FastAPI, which routes everything else, costs more than all the work here.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ LARGE_JSON = 256 * 2**10  # bytes: read in a thread
 
 
 class Route(NamedTuple):
-    """Which model a path means, and which version of it, if it says so."""
+    """The model of an inference path, and the version if the path names one."""
 
     name: str
     version: str | None
 
 
 class Inference:
-    """One gateway's inference, as an ASGI application."""
+    """The ASGI application that answers the inference requests of one gateway."""
 
     def __init__(self, plane: DataPlane, config: GatewayConfig, budget: ReadingBudget) -> None:
         self._plane = plane
@@ -53,7 +53,7 @@ class Inference:
         self._json = min(self._body, json, key=lambda bound: bound.limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request of which `route_of` knows the path."""
+        """Answer a request whose path `route_of` knows."""
         try:
             with self._plane.door, Share(self._budget) as share:
                 await self._answer(scope, receive, send, share)
@@ -81,20 +81,20 @@ class Inference:
         length = headers.get(HEADER_LENGTH)
         body = await read_body(receive, headers, self._json if length is None else self._body, share)
         split = head_length(body, None if length is None else length.decode("latin-1"))
-        plan = await self._planned(served, bytes(body[:split]))
+        plan = await self._plan(served, bytes(body[:split]))
         arrays = arrays_of(plan.head, memoryview(body)[split:])
-        left = _left(_patience(headers, plan.head.timeout), arrived, asked.name)
+        left = _remaining(_timeout_of(headers, plan.head.timeout), arrived, asked.name)
         response = await served.infer(plan, arrays, asked.version, left)
         if takes_long(response, plan.head):
             return await self._offload.run(encode_response, response, plan.head)
         return encode_response(response, plan.head)
 
-    async def _planned(self, served: ServedModel, head: bytes) -> CheckedRequest:
+    async def _plan(self, served: ServedModel, head: bytes) -> CheckedRequest:
         return served.plan(head) if len(head) <= LARGE_JSON else await self._offload.run(served.plan, head)
 
 
 def route_of(scope: Scope) -> Route | None:
-    """What an inference request asks for; None for any other request."""
+    """The route of an inference request; None for any other request."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
     return _asked(scope["path"], scope.get("root_path", ""))
@@ -106,8 +106,8 @@ def _asked(path: str, root_path: str) -> Route | None:
     return Route(match[1], match[2]) if match else None
 
 
-def _patience(headers: Headers, parameter: float | None) -> float | None:
-    """For how many seconds the client waits: by the request's parameter, or the header, whichever is shorter."""
+def _timeout_of(headers: Headers, parameter: float | None) -> float | None:
+    """The client's timeout in seconds: the shorter of the request's parameter and the header; None for no limit."""
     value = headers.get(TIMEOUT)
     if value is None:
         return parameter
@@ -117,18 +117,18 @@ def _patience(headers: Headers, parameter: float | None) -> float | None:
         raise InvalidBody(
             detail=f"X-Request-Timeout-Seconds {shown_value(value.decode('latin-1'))} is no number"
         ) from None
-    if not seconds > 0:  # as Serve has it: no limit
+    if not seconds > 0:  # no limit, as in Serve
         return parameter
     return seconds if parameter is None else min(seconds, parameter)
 
 
-def _left(patience: float | None, arrived: float, model: str) -> float | None:
-    """Of its seconds, after reading; raises DeadlineExceeded if that has taken all of them."""
+def _remaining(patience: float | None, arrived: float, model: str) -> float | None:
+    """The seconds that are left of the client's timeout, now that the body was read. Raises DeadlineExceeded."""
     if patience is None:
         return None
     left = patience - (time.monotonic() - arrived)
     if left <= 0:
-        raise DeadlineExceeded(model=model, timeout=f"{patience:g}")
+        raise DeadlineExceeded(model=model, timeout=patience)
     return left
 
 
@@ -140,7 +140,7 @@ async def _send(encoded: Encoded, send: Send, *, views: bool) -> None:
         headers.append((b"content-type", b"application/octet-stream"))
         headers.append((HEADER_LENGTH, str(encoded.header_length).encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    # Serve's proxies, which have a body pickled, want bytes.
+    # Serve's proxies pickle the body, so they need bytes.
     *before, last = encoded.pieces if views else map(bytes, encoded.pieces)
     for piece in before:
         await send({"type": "http.response.body", "body": piece, "more_body": True})

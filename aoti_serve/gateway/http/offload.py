@@ -1,4 +1,4 @@
-"""Work that would hold up the event loop, done in a thread."""
+"""A thread for work that would block the event loop."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LONGEST_REST_S = 0.2
 
 
 class Offload:
-    """One thread of a gateway, which does one thing after the other: several would only fight for the GIL.
+    """One thread of a gateway that does one work at a time; several threads would only compete for the GIL.
 
-    What is done there may hold the GIL for long, again and again: so after each work it rests for as long as that took,
-    and the loop has half of the time to itself. Who is cancelled while it waits for its turn costs nothing.
+    Work may hold the GIL for long. So after each work the thread rests for as long as it took, which leaves half of the
+    time to the event loop. A caller that is cancelled while it waits for its turn costs nothing.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Offload:
         self._turn = asyncio.Lock()
 
     async def run(self, work: Callable[..., Result], *arguments: object) -> Result:
-        """Raises what `work` raises."""
+        """Run `work` in the thread. Raises what `work` raises."""
         loop = asyncio.get_running_loop()
         await self._turn.acquire()
         began = loop.time()

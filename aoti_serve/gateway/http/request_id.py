@@ -1,4 +1,4 @@
-"""X-Request-ID: the client's, or one of ours, in each answer and in the log; and the access log."""
+"""X-Request-ID, the client's or a generated one, in each response and in the log; and the access log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _sound = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 
 
 class RequestIdMiddleware:
-    """An ASGI application whose answers say which request they belong to."""
+    """An ASGI application that adds the request's id to each response."""
 
     def __init__(self, app: ASGIApp, *, access_log: bool) -> None:
         self._app = _Logged(app) if access_log else app
@@ -38,7 +38,7 @@ class RequestIdMiddleware:
 
 
 class _Logged:
-    """An ASGI application whose every request leaves a line in the access log."""
+    """An ASGI application that writes a line to the access log for each request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -63,7 +63,7 @@ class _Logged:
 
 
 def _identity(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """What the client calls its request, if that is short and can be printed; else a name that no other has."""
+    """The client's own id if it is short and printable, else a unique one."""
     for name, value in headers:
         if name == REQUEST_ID_HEADER:
             if _sound(value):
@@ -79,7 +79,7 @@ def _open(logger: logging.Logger) -> None:
 
 
 def _note(scope: Scope, status: int, seconds: float) -> None:
-    """One line; status 0 if the client went before it had an answer."""
+    """Write one line. Status 0 means that the client went away before it had an answer."""
     client = scope.get("client") or ("unknown", 0)
     path = scope["path"][:LONGEST_PATH].encode("unicode_escape").decode()
     facts = client[0], client[1], scope["method"][:LONGEST_METHOD], path, status, seconds * 1e3, scope[REQUEST_ID]

@@ -1,4 +1,4 @@
-"""What goes back when it is no tensor: JSON, and errors with their status."""
+"""Responses without tensors: JSON, and errors with their status."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def json_response(value: Any, status: int = 200) -> Response:
 
 
 def error_reply(text: str, status: int) -> Response:
-    """As the protocol has errors; none is longer than a kilobyte."""
+    """An error in the protocol's form, a kilobyte at most."""
     return json_response({"error": shortened(text)}, status)
 
 
 def error_response(error: AotiServeError) -> Response:
-    """An error that was raised on purpose; its text is for the client."""
+    """The response for an error that was raised on purpose; its text is for the client."""
     response = error_reply(str(error), error.http_status)
     if error.http_status == 503:
         response.headers["retry-after"] = str(error.facts.get("retry_after", 1))
@@ -34,5 +34,5 @@ def error_response(error: AotiServeError) -> Response:
 
 
 def internal_error(error: Exception) -> Response:
-    """A defect of ours: its text stays in the log."""
+    """The response for a defect of ours; its text goes to the log only."""
     return error_reply(f"internal error ({type(error).__name__}); the gateway's log has it", 500)

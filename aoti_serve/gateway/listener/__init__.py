@@ -1,4 +1,4 @@
-"""The gateway's own HTTP server: its port, its connections and their limits, and its way out."""
+"""The gateway's own HTTP server: its port, its connections and their limits, and its end without lost requests."""
 
 from aoti_serve.gateway.listener.server import Listener
 

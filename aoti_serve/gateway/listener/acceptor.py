@@ -1,4 +1,4 @@
-"""Accept connections of listening sockets, until they are closed without losing one."""
+"""Accepting of connections, until the listening sockets are closed without losing one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 ACCEPTS_AT_ONCE = 64
 # Handshakes that have begun somewhere in a network are complete after this, or hardly ever.
 TLS_HANDSHAKE_S = 0.05
-# How long TLS waits for the client's farewell.
+# How long TLS waits for the client's close_notify.
 TLS_END_S = 2.0
-# While there are no descriptors left, a look for new connections this often.
+# While no descriptors are left, seconds between two tries to accept.
 EXHAUSTED_S = 1.0
 
 
 class Acceptor:
-    """Lives in one event loop. `connection` makes the protocol of an accepted socket, unless there is no `room`."""
+    """Accepts connections in one event loop. `connection` makes the protocol of a socket, if there is `room`."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Acceptor:
             self._loop.add_reader(bound.socket, self._accept, bound.socket)
 
     def _accept(self, listening: socket.socket, most: int = ACCEPTS_AT_ONCE) -> int:
-        """Accept up to so many that wait; how many there were."""
+        """Accept the waiting connections, up to a number. Returns how many there were."""
         for count in range(most):
             try:
                 sock, _ = listening.accept()
@@ -83,7 +83,7 @@ class Acceptor:
             logger.debug("no handshake: %s", error)
 
     async def close(self) -> None:
-        """Close the sockets; who has connected, or is about to, gets a connection all the same."""
+        """Close the sockets. Clients that have connected, or are about to, get a connection all the same."""
         going, self._bound = self._bound, []
         for bound in going:
             refuse_handshakes(bound.socket)

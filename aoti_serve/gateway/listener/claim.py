@@ -1,7 +1,7 @@
-"""Which application of this user has a port: the kernel lets any two share it, an application must not.
+"""Claims on ports: the kernel lets any two processes of a user share a port, but only one application may have it.
 
-In a private folder there is a file for each address that gateways listen on. Whoever listens holds it by a shared
-flock, and the owner's name stands in it. The kernel lets go for one that has died, so a claim is never stale.
+A private folder holds a file for each address on which gateways listen. Each listener holds a shared flock on it, and
+the file names the owner. The kernel drops the lock of a process that dies, so a claim is never stale.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from filelock import FileLock, Timeout
 
 from aoti_serve.errors import StartFailed
 
-# Binding takes microseconds; only one that was stopped right then makes others wait.
+# Binding takes microseconds; only a process that was suspended in it makes others wait.
 BINDING_S = 10.0
 CLAIM_POLL_S = 0.01
 
 
 class PortClaim:
-    """A hold on one address, shared with others of the same owner. Ends with `release`, or with the process."""
+    """A claim on one address, shared with listeners of the same owner. Ends with `release`, or with the process."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -40,18 +40,18 @@ class PortClaim:
 
     @property
     def owner(self) -> str:
-        """Whose it is, if it is not ours alone."""
+        """The name of the owner, as it stands in the file."""
         return os.pread(self._descriptor, 4096, 0).decode()
 
     def hold(self, owner: str) -> None:
-        """Keep it, for this owner."""
+        """Keep the claim, in the name of `owner` if no other process holds it."""
         if self.first:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, owner.encode(), 0)
         self._lock(fcntl.LOCK_SH)
 
     def release(self) -> None:
-        """Others may have it. Once more does nothing."""
+        """Give up the claim. May be called again."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -59,7 +59,7 @@ class PortClaim:
 
 @contextmanager
 def is_alone(port: int) -> Iterator[Path]:
-    """Nobody else of this user claims this port meanwhile; the folder of its claims. Blocks."""
+    """Keep other processes of this user from claiming this port during the block. Yields the claims' folder. Blocks."""
     folder = claims_folder() / f"port-{port}"
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
@@ -71,7 +71,7 @@ def is_alone(port: int) -> Iterator[Path]:
 
 
 def other_claims(folder: Path, address: str, owner: str) -> str | None:
-    """Another owner that listens on this address, or on one that includes it, or that it includes."""
+    """The other owner that listens on this address, or on one that overlaps with it; None if there is none."""
     for path in folder.glob("*.claim"):
         if addresses_overlap(path.stem, address):
             claim = PortClaim(path)
@@ -83,12 +83,12 @@ def other_claims(folder: Path, address: str, owner: str) -> str | None:
 
 
 def addresses_overlap(one: str, other: str) -> bool:
-    """Whether what listens on the one address may get a connection to the other."""
+    """True if a connection to one address could reach a listener on the other."""
     return one == other or any(ipaddress.ip_address(address).is_unspecified for address in (one, other))
 
 
 def claims_folder() -> Path:
-    """Where this user's processes on this machine look for each other's claims."""
+    """The folder in which the processes of this user on this machine keep their claims."""
     folder = Path(tempfile.gettempdir()) / f"aoti-serve-{os.getuid()}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)

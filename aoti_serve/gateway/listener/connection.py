@@ -1,4 +1,4 @@
-"""One client's connection: uvicorn's protocol over httptools, with limits and an end without reset."""
+"""The connection of one client: uvicorn's protocol over httptools, with limits, and an end without a reset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_PIPELINED = 64
 
 
 class Shared(ServerState):
-    """What the connections of a listener have in common. While `leaving` every answer is its connection's last."""
+    """State that all connections of a listener share. While `leaving`, each answer is its connection's last."""
 
     connections: set[ClientConnection]  # type: ignore[assignment]
 
@@ -35,10 +35,10 @@ class Shared(ServerState):
 
 
 class ClientConnection(HttpToolsProtocol):
-    """Runs in the event loop of its gateway. The listener's sweep calls `look` about once a second.
+    """The connection of one client, in the gateway's event loop. The listener's sweep calls `look` about once a second.
 
-    Three states: a request is being received, or awaited, and none is being answered (`answering` is None); one is
-    being answered; the last answer is out, and what still arrives is thrown away (`linger`).
+    It has three states. A request is being received or awaited, and none is being answered (`answering` is None). Or
+    one is being answered. Or the last answer is out, and what still arrives is thrown away (`linger`).
     """
 
     cycle: Exchange
@@ -63,12 +63,12 @@ class ClientConnection(HttpToolsProtocol):
         self._body_of_feed = 0
 
     def shutdown(self) -> None:
-        """From now on every answer is the last, except one whose head has gone out and promises more."""
+        """From now on every answer is the last one, except one whose head has gone out and promises more."""
         for exchange in filter(None, [self.answering, *(cycle for cycle, _ in self.pipeline)]):
             if not exchange.response_started:
                 exchange.keep_alive = False
 
-    # What the transport says
+    # Callbacks of the transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -84,7 +84,7 @@ class ClientConnection(HttpToolsProtocol):
             self.shared.emptied.set()
 
     def data_received(self, data: bytes) -> None:
-        if self.linger is not None and self.linger.took(len(data)):
+        if self.linger is not None and self.linger.take(len(data)):
             self.transport.abort()
         if self.linger is not None or self._unread_before is not None:
             return
@@ -105,9 +105,9 @@ class ClientConnection(HttpToolsProtocol):
             self.parser = parser_after_upgrade(self, self.scope["headers"])
             self._feed(data[upgrade.args[0] :])
             return
-        self._meter.fed(0 if self._fresh else len(data) - self._body_of_feed, self._body_of_feed)
+        self._meter.feed(0 if self._fresh else len(data) - self._body_of_feed, self._body_of_feed)
 
-    # What the parser says
+    # Callbacks of the parser
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -119,7 +119,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            self._meter.trailer()  # nobody here reads it
+            self._meter.trailer()  # only counted
             return
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
@@ -159,7 +159,7 @@ class ClientConnection(HttpToolsProtocol):
         exchange.begin(self.app, self.tasks)
 
     def on_response_complete(self) -> None:
-        """The exchange's answer is written."""
+        """Called by the exchange when its answer is written."""
         exchange, self.answering = self.answering, None
         assert exchange is not None
         self._since = self._clock()
@@ -175,7 +175,7 @@ class ClientConnection(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def _refuse(self, refusal: Refusal) -> None:
-        """What has arrived last cannot be read. The answers to what came before it are still given."""
+        """Refuse what has arrived last, since it cannot be read. Answers to earlier requests are still given."""
         broken = self.cycle if self.cycle and self.cycle.more_body and not self._in_head else None
         if self.answering is None:
             self._end(refusal)
@@ -196,7 +196,7 @@ class ClientConnection(HttpToolsProtocol):
             self._end(refusal)
 
     def _end(self, refusal: Refusal | None = None) -> None:
-        """The last answer is out. A close with bytes unread would be a reset, so they are read, for a while."""
+        """Close after the last answer. A close with unread bytes would be a reset, so they are read for a while."""
         if self.transport.is_closing() or self.linger is not None:
             return
         if refusal is not None:
@@ -212,18 +212,18 @@ class ClientConnection(HttpToolsProtocol):
     # The sweep
 
     def look(self, now: float, elapsed: float) -> None:
-        """Ends what takes too long; `elapsed` seconds have passed since the last look."""
+        """End what takes too long. `elapsed` is the time in seconds since the last call."""
         left = self.transport.get_write_buffer_size()
         if self._taken.stuck_for(left, elapsed) >= self._limits.write_timeout_s:
             self.transport.abort()
         elif self.transport.is_closing():
             return
         elif self.linger is not None:
-            if not left and self.linger.waited(elapsed):
+            if not left and self.linger.add_wait(elapsed):
                 self.transport.abort()
         elif self.answering is None:
             self._look_at_head(now - self._since)
-        elif self._waits_for_body and (refusal := self._meter.waited(elapsed)):
+        elif self._waits_for_body and (refusal := self._meter.add_wait(elapsed)):
             self._refuse(refusal)
 
     def _look_at_head(self, seconds: float) -> None:
@@ -235,12 +235,12 @@ class ClientConnection(HttpToolsProtocol):
 
     @property
     def _waits_for_body(self) -> bool:
-        """Whether it is the client that keeps the body back, and not the application that does not read it."""
+        """True if the client holds the body back, and not the application by not reading it."""
         exchange = self.cycle
         return exchange.more_body and not self.flow.read_paused and not exchange.waiting_for_100_continue
 
     def end_if_quiet(self, now: float, seconds: float) -> None:
-        """For the way out: ends the connection if no request has begun for so long, nor waits in the socket."""
+        """End the connection if no request has begun for `seconds`, and none waits in the socket."""
         idle = not self.transport.is_closing() and self.linger is None and self.answering is None and not self._in_head
         if idle and now - self._since >= seconds and not unread_bytes(self.transport):
             self._end()

@@ -29,11 +29,11 @@ OF_THE_SERVER = HOP_BY_HOP | {b"content-length"}
 
 
 class Exchange(RequestResponseCycle):
-    """uvicorn's cycle, with four differences.
+    """uvicorn's request cycle, with four differences.
 
-    The application is cancelled when its client has gone; only one that reads is told. Its answer's head waits for the
-    first bytes of the body, so that both go in one system call. Its request's body stays in the pieces that have
-    arrived. An answer that begins before the request has arrived ends the connection.
+    The application is cancelled when its client has gone; uvicorn tells only an application that reads. The head of the
+    answer waits for the first bytes of the body, so that both go in one system call. The body of the request stays in
+    the pieces that have arrived. An answer that begins before the request has arrived ends the connection.
     """
 
     def __init__(self, connection: HttpToolsProtocol, keep_alive: bool) -> None:
@@ -58,7 +58,7 @@ class Exchange(RequestResponseCycle):
         self._reads = False
 
     def begin(self, app: ASGI3Application, tasks: set[asyncio.Task[None]]) -> None:
-        """Have the application answer, in a task that is one of `tasks` while it lasts."""
+        """Start the application's task. It is one of `tasks` while it runs."""
         work = self._work = asyncio.get_running_loop().create_task(self.run_asgi(partial(self._until_gone, app)))
         tasks.add(work)
         work.add_done_callback(tasks.discard)
@@ -75,21 +75,21 @@ class Exchange(RequestResponseCycle):
                 raise
 
     def take(self, piece: bytes) -> int:
-        """A piece of the body has arrived; what is held for the application now costs so many bytes."""
+        """Take a piece of the body. `cost` is what is held in memory for the application now, in bytes."""
         self._pieces.append(piece)
         self._held += len(piece) + OBJECT_BYTES
         self.message_event.set()
         return self._held
 
     def disconnect(self) -> None:
-        """Nobody waits for the answer any more."""
+        """The client has gone: cancel the application."""
         self.disconnected = True
         self.message_event.set()
         if self._work is not None and not self._reads and not self.more_body:
             self._work.cancel()
 
     async def receive(self) -> ASGIReceiveEvent:
-        """The application's next piece of the body: everything that has arrived since the last."""
+        """The next event for the application: everything of the body that has arrived since the last call."""
         if self.waiting_for_100_continue and not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
@@ -107,7 +107,7 @@ class Exchange(RequestResponseCycle):
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: ASGISendEvent) -> None:
-        """The application's answer. Waits while the client does not take it."""
+        """Send an event of the application. Waits while the client does not read."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected:
@@ -150,7 +150,7 @@ class Exchange(RequestResponseCycle):
         return head
 
     def _note(self, name: bytes, value: bytes) -> None:
-        """What a header says of how the answer is sent."""
+        """Note what a header of the answer says about its transfer."""
         if name == b"content-length":
             self.expected_content_length = int(value)
             self.chunked_encoding = False
@@ -192,7 +192,7 @@ class Exchange(RequestResponseCycle):
             self.transport.writelines([head, body])
 
     async def send_500_response(self) -> None:
-        """The application has failed before it began to answer."""
+        """Answer for an application that failed before its answer began."""
         self.keep_alive = False
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(FAILED.body))]
         await self.send({"type": "http.response.start", "status": 500, "headers": headers})

@@ -1,4 +1,4 @@
-"""What a connection may send and how fast: counts in, a refusal out. No clock, no socket."""
+"""Limits of a connection: how much a client may send, and how fast. Pure: counts in, a refusal out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FRAMING_PER_BODY_BYTE = 8
 
 
 class RequestMeter:
-    """Counts what one request has sent. Its methods raise Refused beyond a limit."""
+    """Counts the bytes and headers of one request. Its methods raise Refused beyond a limit."""
 
     __slots__ = ("_body", "_config", "_framing", "_headers", "_waited_s")
 
@@ -33,12 +33,12 @@ class RequestMeter:
         self.begin()
 
     def begin(self) -> None:
-        """The next request of the connection begins."""
+        """Begin with the next request of the connection."""
         self._body = self._framing = self._headers = 0
         self._waited_s = 0.0
 
     def head(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """The head has been read."""
+        """Note that the head is complete."""
         self._headers = len(headers)
         if len(target) > self._config.max_header_bytes:
             raise Refused(TARGET_TOO_LONG)
@@ -48,30 +48,30 @@ class RequestMeter:
             raise Refused(TOO_MANY_HEADERS)
 
     def trailer(self) -> None:
-        """A header behind the body, which counts like those before it."""
+        """Count a header behind the body, as those before it."""
         self._headers += 1
         if self._headers > self._config.max_headers:
             raise Refused(TOO_MANY_HEADERS)
 
-    def fed(self, framing: int, body: int) -> None:
-        """The parser has taken so many bytes of the body, and so many others: of a head, of chunks' sizes, of trailers.
+    def feed(self, framing: int, body: int) -> None:
+        """Count bytes that the parser took: `body` of the body, `framing` of a head, of chunk sizes, of trailers.
 
-        It keeps an unfinished line to itself, so the others are counted before it gives them out.
+        The parser keeps an unfinished line to itself, so these bytes are counted before it gives them out.
         """
         self._body += body
         self._framing += framing
         if self._framing > self._config.max_header_bytes + FRAMING_PER_BODY_BYTE * self._body:
             raise Refused(FRAMING_TOO_LARGE if self._body else HEAD_TOO_LARGE)
 
-    def waited(self, seconds: float) -> Refusal | None:
-        """The client, and nobody else, kept us waiting for its body for so long; whether that is too slow."""
+    def add_wait(self, seconds: float) -> Refusal | None:
+        """Add time in which only the client kept us waiting for its body. Returns a refusal if the body is too slow."""
         self._waited_s += seconds
         late = self._waited_s > self._config.body_timeout_s + self._body / self._config.min_body_bytes_per_s
         return BODY_LATE if late else None
 
 
 class AnswerMeter:
-    """Sees whether a client takes its answer."""
+    """Measures whether a client reads its answer."""
 
     __slots__ = ("_left", "_stuck_s")
 
@@ -80,14 +80,14 @@ class AnswerMeter:
         self._stuck_s = 0.0
 
     def stuck_for(self, left: int, seconds: float) -> float:
-        """For how long nothing was taken, if so many bytes are left and the last look was so many seconds ago."""
+        """The seconds for which nothing was read. `left` bytes are left, `seconds` after the last call."""
         self._stuck_s = self._stuck_s + seconds if left and left == self._left else 0.0
         self._left = left
         return self._stuck_s
 
 
 class LingerMeter:
-    """How much more is read, and thrown away, from a client that has its last answer."""
+    """Limits what is still read, and thrown away, from a client that has its last answer."""
 
     __slots__ = ("_bytes", "_quiet_s", "_seconds", "_since_look")
 
@@ -95,14 +95,14 @@ class LingerMeter:
         self._bytes = self._since_look = 0
         self._seconds = self._quiet_s = 0.0
 
-    def took(self, length: int) -> bool:
-        """Whether that was enough."""
+    def take(self, length: int) -> bool:
+        """Count bytes that were thrown away. Returns true if there were too many."""
         self._since_look += length
         self._bytes += length
         return self._bytes > LINGER_BYTES
 
-    def waited(self, seconds: float) -> bool:
-        """Whether that was long enough."""
+    def add_wait(self, seconds: float) -> bool:
+        """Add waiting time. Returns true if the wait was long enough."""
         self._quiet_s = 0.0 if self._since_look else self._quiet_s + seconds
         self._since_look = 0
         self._seconds += seconds

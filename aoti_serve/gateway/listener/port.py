@@ -1,4 +1,4 @@
-"""Bind a port: shared with the gateways of one application, refused to everybody else, and given up without loss."""
+"""Binding of a port: shared by the gateways of one application, refused to others, given up without loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SO_ATTACH_FILTER = 26
 
 
 class BoundPort(NamedTuple):
-    """A listening socket, and the claim that goes with it."""
+    """A listening socket and its claim."""
 
     socket: socket.socket
     claim: PortClaim
@@ -30,7 +30,7 @@ class BoundPort(NamedTuple):
 
 
 def bind(host: str, port: int, owner: str) -> list[BoundPort]:
-    """A listening socket for each address of the host. Blocks. Raises PortTaken, or StartFailed."""
+    """Listen on each address of the host. Blocks. Raises PortTaken, or StartFailed."""
     with ExitStack() as undo, is_alone(port) as folder:
         bound = []
         for family, address in addresses(host, port):
@@ -51,7 +51,7 @@ def bind(host: str, port: int, owner: str) -> list[BoundPort]:
 
 
 def addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
-    """Raises StartFailed if there is no such host."""
+    """The addresses of the host. Raises StartFailed if it does not exist."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -75,7 +75,7 @@ def _listening(family: socket.AddressFamily, address: str, port: int, host: str,
 
 
 def listening_sockets(port: int) -> str:
-    """Who listens on a port, as far as this user may see."""
+    """The processes that listen on a port, in words, as far as this user may see them."""
     found: set[int | None] = {
         connection.pid
         for connection in psutil.net_connections("tcp")
@@ -93,10 +93,10 @@ def _named(pid: int | None) -> str:
 
 
 def refuse_handshakes(listening: socket.socket) -> None:
-    """From now on the kernel ignores new connections to this socket, and completes those that have begun.
+    """Have the kernel ignore new connections to this socket, and complete those that have begun.
 
-    An ignored client asks again after a second, by which time another gateway has the port, or nobody. The filter is
-    classic BPF over the TCP header: let everything pass but a SYN without an ACK.
+    An ignored client tries again after a second; by then another gateway has the port, or none. The filter is classic
+    BPF over the TCP header: it passes everything but a SYN without an ACK.
     """
     program = [(0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFF)]
     code = array.array("B", b"".join(struct.pack("=HBBI", *step) for step in program))

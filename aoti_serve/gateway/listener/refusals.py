@@ -1,4 +1,4 @@
-"""What the listener answers by itself, without the application: whole answers, made once."""
+"""The answers that the listener gives without the application: complete responses, made once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import orjson
 
 @dataclass(frozen=True)
 class Refusal:
-    """A status and the sentence for the client, in the form of every other error. The connection ends with it."""
+    """A status and a sentence for the client, in the form of all other errors. It ends the connection."""
 
     status: HTTPStatus
     text: str
@@ -33,7 +33,7 @@ class Refusal:
 
 
 class Refused(Exception):
-    """Raised within the parser's callbacks: the parser stops, and the refusal goes to the client."""
+    """Raised in the parser's callbacks: the parser stops, and the client gets the refusal."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal)

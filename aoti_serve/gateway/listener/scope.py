@@ -1,4 +1,4 @@
-"""What the parser has read of a request, as ASGI says it; and what it could not read, as a refusal."""
+"""The ASGI scope of a parsed request; and the refusal of a request that cannot be parsed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ASGI_EXTENSIONS: dict[str, dict[object, object]] = {VIEWS: {}}
 
 
 def complete_scope(scope: HTTPScope, parser: httptools.HttpRequestParser, target: bytes) -> None:
-    """Add what is known when the head has been read. Raises Refused."""
+    """Add what the complete head tells. Raises Refused."""
     version = parser.get_http_version()
     if version not in ("1.1", "1.0"):
         raise Refused(BAD_VERSION)
@@ -47,13 +47,13 @@ def complete_scope(scope: HTTPScope, parser: httptools.HttpRequestParser, target
 
 
 def _check_codings(values: Iterable[bytes]) -> None:
-    """The parser reads whatever ends with `chunked` as if it were nothing else."""
+    """Refuse transfer codings other than `chunked`: the parser would ignore them."""
     if any(value.strip().lower() != b"chunked" for value in values):
         raise Refused(UNKNOWN_CODING)
 
 
 def refusal_for(error: httptools.HttpParserError) -> Refusal:
-    """The parser wraps what its callbacks raise."""
+    """The refusal for an error of the parser, which wraps what its callbacks raise."""
     cause = error.__context__
     if isinstance(cause, Refused):
         return cause.refusal

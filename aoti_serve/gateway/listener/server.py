@@ -22,7 +22,7 @@ from aoti_serve.gateway.listener.tls import tls_context
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 1.0
-# How long at the least clients and load balancers can learn that this server is about to go.
+# The least time in which clients and load balancers see that this server is about to stop.
 NOTICE_S = 1.0
 # A connection on which nothing has begun for so long is closed on the way out.
 QUIET_S = 1.0
@@ -32,10 +32,11 @@ SURPLUS = 128
 
 
 class Listener:
-    """Answers HTTP on the port of the configuration with an ASGI application.
+    """HTTP server that answers with an ASGI application on the configured port.
 
     Lives in the event loop in which `open` was awaited, in any thread. `owner` names the application, uniquely among
-    all on this machine: its listeners, in whichever processes, share the port and the load; nobody else gets it.
+    all on this machine. Its listeners, in all its processes, share the port and the load; other applications do not get
+    it.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Listener:
         return self._address
 
     async def open(self) -> None:
-        """Claim and bind the port, and accept from now on. Raises PortTaken, BadCertificate, or StartFailed."""
+        """Claim and bind the port, and accept connections. Raises PortTaken, BadCertificate, or StartFailed."""
         config, loop = self._config, asyncio.get_running_loop()
         assert config.http_port is not None
         tls = None if config.tls is None else tls_context(config.tls)
@@ -94,7 +95,7 @@ class Listener:
             self.sweep()
 
     def sweep(self) -> None:
-        """End what takes too long; happens by itself every second."""
+        """End what takes too long. Runs by itself every second."""
         now = self._clock()
         elapsed, self._swept = now - self._swept, now
         for connection in list(self._shared.connections):
@@ -108,14 +109,14 @@ class Listener:
         self._shared.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
 
     async def close(self, seconds: float) -> None:
-        """The way out, which loses no request: at most `seconds`, then what is still in flight is cut.
+        """Close without losing a request. After `seconds`, what is still in flight is cut.
 
-        Every answer is now its connection's last; that new requests get a 503 is the application's part. The port
-        stays open until what was in flight is answered. Then the kernel takes no new connections, those it has taken
+        Every answer is now the last one of its connection; the 503 for new requests is the application's part. The port
+        stays open until all in flight is answered. Then the kernel takes no new connections, those that it has taken
         are accepted, and the port is closed. Idle connections are closed when nothing has come for a moment.
 
-        What remains: a client that sends its next request in the very moment in which its idle connection is closed
-        finds it closed, as with any HTTP server, and asks again; one that connects in the last milliseconds asks
+        What remains: a client that sends its next request at the very moment in which its idle connection is closed
+        finds it closed, as with any HTTP server, and tries again. A client that connects in the last milliseconds tries
         again after a second, by TCP itself. Where the kernel has no socket filters, a connection in those milliseconds
         may meet a reset, unless `net.ipv4.tcp_migrate_req` is 1 and another gateway has the port.
         """
@@ -125,20 +126,21 @@ class Listener:
         for connection in self._shared.connections:
             connection.shutdown()
         deadline = asyncio.get_running_loop().time() + seconds
-        await self._answered(deadline)
+        await self._await_answers(deadline)
         await self._acceptor.close()
-        await self._emptied(deadline)
+        await self._await_close(deadline)
         self._sweeping.cancel()
         self._cut()
 
-    async def _answered(self, deadline: float) -> None:
-        """What is in flight now has been answered, and the notice is over."""
+    async def _await_answers(self, deadline: float) -> None:
+        """Wait until all requests in flight are answered, and for `NOTICE_S` at the least."""
         notice = asyncio.create_task(asyncio.sleep(NOTICE_S))
-        await asyncio.wait({notice, *self._shared.tasks}, timeout=max(0.0, _left(deadline)))
+        await asyncio.wait({notice, *self._shared.tasks}, timeout=max(0.0, _seconds_left(deadline)))
         notice.cancel()
 
-    async def _emptied(self, deadline: float) -> None:
-        while (self._shared.connections or self._acceptor.handshaking) and _left(deadline) > 0:
+    async def _await_close(self, deadline: float) -> None:
+        """Close connections as they become quiet; wait until none is left."""
+        while (self._shared.connections or self._acceptor.handshaking) and _seconds_left(deadline) > 0:
             for connection in list(self._shared.connections):
                 connection.end_if_quiet(self._clock(), QUIET_S)
             self._shared.emptied.clear()
@@ -152,5 +154,5 @@ class Listener:
             task.cancel()
 
 
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     return deadline - asyncio.get_running_loop().time()

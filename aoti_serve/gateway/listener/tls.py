@@ -9,12 +9,12 @@ from aoti_serve.errors import BadCertificate
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
-    """For a server that speaks HTTP/1.1. Raises BadCertificate if the files cannot be read, or do not fit."""
+    """The TLS context of an HTTP/1.1 server. Raises BadCertificate if the files cannot be read or do not match."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
     try:
-        # A password would be asked for at a terminal that nobody looks at.
+        # OpenSSL would ask for a password at the terminal of a process that has none.
         context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
     except (OSError, ValueError) as error:
-        raise BadCertificate(certificate=tls.certificate, key=tls.key, detail=error) from None
+        raise BadCertificate(certificate=tls.certificate, key=tls.key, detail=str(error)) from None
     return context

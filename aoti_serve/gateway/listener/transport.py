@@ -1,4 +1,4 @@
-"""What asyncio's transports do not tell."""
+"""Facts about asyncio's transports that their interface does not give."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from array import array
 
 
 def unread_bytes(transport: asyncio.Transport) -> int:
-    """How many bytes have arrived that the event loop has not read yet."""
+    """The bytes that have arrived and that the event loop has not read yet."""
     count = array("i", [0])
     fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
     return count[0]

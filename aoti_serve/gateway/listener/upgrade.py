@@ -1,7 +1,7 @@
-"""Requests that offer another protocol (`Upgrade: h2c`, as Java's client does) are answered in this one.
+"""Requests that offer another protocol (`Upgrade: h2c`, as Java's client does) are answered in HTTP/1.1.
 
-llhttp takes whatever follows such a head for the other protocol, so the body would be lost. A parser that has been
-told of the body only takes over.
+llhttp takes everything behind such a head for the other protocol, so the body would be lost. A second parser, which
+knows only of the body, takes over.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _AfterHead:
 def parser_after_upgrade(
     connection: HttpToolsProtocol, headers: Iterable[tuple[bytes, bytes]]
 ) -> httptools.HttpRequestParser:
-    """A parser that goes on behind the head with these headers, with its body first."""
+    """A parser that continues behind the head with these headers, first with its body."""
     callbacks = _AfterHead(connection)
     parser = httptools.HttpRequestParser(callbacks)
     connection.parser = parser

@@ -1,4 +1,4 @@
-"""The configuration's applications, as Serve on a cluster sees them."""
+"""The applications of a configuration file, deployed on a cluster through Serve."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
 from aoti_serve.launcher.configuration.merging import Deployed, deployed_among, merge_deployments
 
 OURS = re.compile(r"aoti_serve\.errors\.(?:\w+\.)*(\w+)\)?: (.+)")  # in a traceback
-# What a second try cannot change.
-LASTING = (errors.StartFailed, errors.InvalidConfig, errors.PackageError, errors.InvalidWeights)
+# Errors that a second try would meet again.
+LASTING = (errors.StartFailed, errors.PortTaken, errors.InvalidConfig, errors.PackageError, errors.InvalidWeights)
 LOGS = "/tmp/ray/session_latest/logs/serve"
 
 
 class Applications:
-    """Needs a connection to the cluster; there may be other applications on it."""
+    """The applications of one configuration file. Needs a connection to the cluster.
+
+    The cluster may run other applications, too.
+    """
 
     def __init__(self, config: ConfigFile) -> None:
         self._config = config
@@ -28,7 +31,7 @@ class Applications:
         self._deployed = False
 
     def deploy(self, *, replace: bool) -> None:
-        """Add them to what the cluster has; raises StartFailed where they would take others' place."""
+        """Deploy them beside the cluster's applications. Raises StartFailed if one would replace what is not ours."""
         from ray.serve.schema import ServeDeploySchema
 
         details = instance_details()
@@ -46,7 +49,7 @@ class Applications:
         return {name: status for name, status in serve.status().applications.items() if name in self._config.names}
 
     def running(self) -> tuple[bool, str]:
-        """Whether all run, and how far they are, in words. Raises StartFailed for one that never will."""
+        """True when all of them run; and their progress in words. Raises StartFailed for one that will never run."""
         statuses = self.statuses()
         for name, status in statuses.items():
             if status.status in ("DEPLOY_FAILED", "UNHEALTHY") or (
@@ -59,7 +62,7 @@ class Applications:
         return done, _progress(statuses)
 
     def ours_there(self) -> list[str]:
-        """Those of ours that the cluster has."""
+        """The names of our applications that the cluster has."""
         there = self.statuses()
         return [application.name for application in self._config.ours if application.name in there]
 
@@ -67,12 +70,12 @@ class Applications:
         delete(list(self.statuses()))
 
     def delete_new(self) -> None:
-        """After a start that came to nothing: what was there before stays as Serve has left it."""
+        """Delete the applications that a failed start has added. Those of before stay as Serve has left them."""
         if self._deployed:
             delete([name for name in self.statuses() if name not in self._before])
 
     def gateways_on(self) -> set[str]:
-        """The addresses of the nodes that gateways run on."""
+        """The addresses of the nodes that run gateways."""
         found = instance_details()["applications"]
         deployments = [found[name]["deployments"].get(GATEWAY, {}) for name in self._config.names if name in found]
         return {
@@ -81,13 +84,13 @@ class Applications:
 
 
 def instance_details() -> dict[str, Any]:
-    """What Serve says of itself and of all applications."""
+    """Serve's description of its instance and of all applications."""
     found: dict[str, Any] = serve_client().get_serve_details()
     return found
 
 
 def delete(names: list[str]) -> None:
-    """Returns when they are gone."""
+    """Delete these applications; returns when they are gone."""
     serve_client().delete_apps(names)
 
 
@@ -112,20 +115,20 @@ def _progress(applications: Mapping[str, Any]) -> str:
 
 
 def reason_of(application: Any) -> str:
-    """Why an application did not start: our own error's words, or else the last line of all that Serve says."""
+    """The reason why an application did not start: our own error's text, or else the last line of Serve's."""
     text = _messages(application)
     ours = OURS.findall(text)
     return ours[-1][1] if ours else f"{last_line(text) or 'Serve gives no reason'} (Ray's logs have the whole: {LOGS})"
 
 
 def is_hopeless(application: Any) -> bool:
-    """Whether another try, which Serve would make, would fail as well."""
+    """True if a further try, which Serve would make, would fail in the same way."""
     found = (getattr(errors, name, None) for name, _ in OURS.findall(_messages(application)))
     return any(kind is not None and issubclass(kind, LASTING) for kind in found)
 
 
 def last_line(text: str) -> str:
-    """The gist of a traceback."""
+    """The last line of a traceback, which says what went wrong."""
     lines = text.strip().splitlines()
     return lines[-1].strip() if lines else ""
 

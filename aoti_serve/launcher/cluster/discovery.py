@@ -1,4 +1,4 @@
-"""Which Ray cluster is meant, and whether it answers; asked before Ray is, which would ask for minutes."""
+"""Find the Ray cluster to join, and check that it answers. This needs seconds; Ray itself would try for minutes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.cluster.settings import AUTH_MODE, PRIVATE
 
 CLUSTER_ANSWER_S = 1.5
-HEAD_AT = "--gcs-address="  # by which a raylet is told where its cluster's head is
+HEAD_AT = "--gcs-address="  # the argument that tells a raylet its head's address
 PING = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 
 
 class Cluster(NamedTuple):
-    """A Ray cluster that answers at `address` (host:port); `token`: whether whoever calls it must have Ray's token."""
+    """A Ray cluster that answers at `address` (host:port). `token` is true if callers must send Ray's token."""
 
     address: str
     token: bool
 
 
 def cluster_at(address: str) -> Cluster:
-    """The cluster at host:port; 'auto' is RAY_ADDRESS, or the only one on this machine.
+    """The cluster at host:port. 'auto' means RAY_ADDRESS, or the only cluster on this machine.
 
-    Takes two seconds at most. Ready to be joined: if it asks for a token and one is here, Ray is told to send it.
-    Raises StartFailed that says what to do.
+    Takes two seconds at most. If the cluster asks for a token and this machine has one, Ray is set up to send it.
+    Raises StartFailed; its text says what to do.
     """
     found = _the_one() if address == "auto" else address
     _require_listener(found)
@@ -41,17 +41,17 @@ def cluster_at(address: str) -> Cluster:
 
 
 def running_clusters() -> list[str]:
-    """The addresses of the clusters that have a node on this machine, and whose head listens."""
+    """The addresses of the clusters that have a node on this machine and a head that listens."""
     return sorted(address for address in set(_told_raylets()) if listens(address) is None)
 
 
 def asks_token(address: str) -> bool:
-    """Whether the cluster refuses those who send no token; raises StartFailed if what listens there is no cluster."""
+    """True if the cluster refuses callers without a token. Raises StartFailed if a listener there is no cluster."""
     return not _accepts(address, ())
 
 
 def listens(address: str) -> str | None:
-    """None if somebody listens there, else why it cannot be joined; takes a second or two at most."""
+    """None if something listens at `address`, else the reason why it cannot be joined. Takes two seconds at most."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
         return f"'{address}' is no address of a Ray cluster: write 'auto', or host:port of its head"
@@ -66,12 +66,21 @@ def listens(address: str) -> str | None:
     return None
 
 
-def exposed_token() -> Path | None:
-    """Ray's token file, if others than its owner may read it: whoever has the token runs code in the cluster."""
+def close_token() -> str | None:
+    """Make Ray's token file readable for its owner only: a reader of the token can run code in the cluster.
+
+    Returns what to tell the user; None if others could not read it.
+    """
     path = _token_path()
-    with suppress(OSError):
-        return path if path.stat().st_mode & PRIVATE else None
-    return None
+    try:
+        if not path.stat().st_mode & PRIVATE:
+            return None
+        path.chmod(0o600)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"warning: others may read {path}, Ray's token, and so run code in this cluster ({error.strerror})"
+    return f"note: others could read {path}, Ray's token, and so run code in this cluster; it is yours alone now"
 
 
 def _the_one() -> str:
@@ -113,7 +122,7 @@ def _offer_token(address: str) -> None:
 
 
 def _token() -> tuple[str | None, str]:
-    """Ray's token, and where it is, or should be; in Ray's own order."""
+    """Ray's token or None, and the place where it is or should be, looked up in Ray's own order."""
     if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return token, "RAY_AUTH_TOKEN"
     path = _token_path()
@@ -127,7 +136,7 @@ def _token_path() -> Path:
 
 
 def _accepts(address: str, metadata: tuple[tuple[str, str], ...]) -> bool:
-    """Whether the head answers a call with these headers, which asks for nothing but its name."""
+    """True if the head answers a call with these headers. The call only asks for the cluster's id."""
     import grpc  # type: ignore[import-untyped]
 
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:

@@ -1,4 +1,4 @@
-"""Lame ducks: gateways that answer what they have taken, and take nothing new."""
+"""Draining: gateways answer the requests that they have taken, and take no new ones."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PROXY = "SERVE_PROXY_ACTOR"
 
 
 def wait_until_drained(applications: Collection[str], seconds: float, voice: ProgressLog) -> bool:
-    """Have the gateways take no new requests; whether all that are in flight were answered in this time.
+    """Tell the gateways to take no new requests. Returns true if all requests in flight were answered in `seconds`.
 
-    A gateway that cannot be asked has nothing in flight.
+    A gateway that cannot be reached counts as having nothing in flight.
     """
     deadline = time.monotonic() + seconds
     try:
@@ -32,7 +32,10 @@ def wait_until_drained(applications: Collection[str], seconds: float, voice: Pro
 
 
 def end_proxies() -> None:
-    """End Serve's own proxies, on a cluster that nobody else uses: without applications they would say 404 to all."""
+    """End Serve's own proxies, on a cluster that runs nothing else.
+
+    Without applications they would answer 404 to everything.
+    """
     import ray
 
     for actor in ray.util.list_named_actors(all_namespaces=True):
@@ -41,7 +44,7 @@ def end_proxies() -> None:
 
 
 def is_ours(deployments: Collection[str]) -> bool:
-    """Whether an application with these deployments is one of ours, so that its gateways can be asked."""
+    """True if an application with these deployments is one of ours, so that its gateways can be drained."""
     return GATEWAY in deployments and any(name.endswith(coordinator_of("")) for name in deployments)
 
 

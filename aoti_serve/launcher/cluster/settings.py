@@ -1,26 +1,29 @@
-"""What Ray's processes are told by their environment."""
+"""The environment variables that Ray's processes are started with."""
 
 from __future__ import annotations
 
 import os
 
-# With 0 Ray keeps to 127.0.0.1, as it does on macOS; every program that joins needs it, too.
+# With 0 Ray listens on 127.0.0.1 only, as on macOS; every program that joins needs the same value.
 LOCAL_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 AUTH_MODE = "RAY_AUTH_MODE"
-# Freed at once, not once a second: else whole weights pile up in the object store, chunk by chunk.
+# Objects are freed at once, not once a second: else chunks of weights pile up in the object store.
 WANTED = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_free_objects_period_milliseconds": "0"}
 PRIVATE = 0o077
 
 
 def prepare_for_ray() -> None:
-    """Set up this process for a cluster of its own; what is set already stays."""
-    os.umask(PRIVATE)  # Ray writes its token, with which anybody runs code in the cluster, as the umask lets it
+    """Set up this process to start a cluster of its own. Variables that are set already stay."""
+    os.umask(PRIVATE)  # Ray writes its token, the key to the whole cluster, with the mode that the umask leaves
     for key, value in WANTED.items():
         os.environ.setdefault(key, value)
 
 
 def ray_variables(address: str, *, token: bool) -> str:
-    """What a program on this machine needs in its environment, to join the cluster; `token`: whether it asks for it."""
+    """The environment variables with which a program on this machine joins the cluster, as a shell takes them.
+
+    `token` says that the cluster asks for Ray's token.
+    """
     local = {LOCAL_ONLY: os.environ[LOCAL_ONLY]} if LOCAL_ONLY in os.environ else {}
     wanted = local | ({AUTH_MODE: "token"} if token else {}) | {"RAY_ADDRESS": address}
     return " ".join(f"{key}={value}" for key, value in wanted.items())

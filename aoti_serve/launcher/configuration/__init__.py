@@ -1,1 +1,1 @@
-"""What a configuration file asks for, and whether it can be had; nothing is started."""
+"""Reading and checking of a configuration file. Nothing is started here."""

@@ -1,4 +1,4 @@
-"""What would keep a configuration from ever serving, found in seconds; Ray would take minutes and a screenful."""
+"""Checks that find in seconds why a configuration could never serve; Ray would take minutes to fail."""
 
 from __future__ import annotations
 
@@ -27,15 +27,18 @@ TWO_WAYS_OUT = (
 
 
 def check_config(config: ConfigFile) -> dict[str, Package]:
-    """The packages of all models, by name. Raises InvalidConfig, or a PackageError; needs no Ray, only its schema."""
+    """Check the whole configuration. Returns the packages of all models, by name.
+
+    Raises InvalidConfig or a PackageError. Needs no running Ray, only its schema.
+    """
     for problem in chain.from_iterable(find(config) for find in PROBLEMS):
         raise InvalidConfig(detail=f"{config.path}: {problem}")
     _check_schema(config)
-    return {model.name: _checked(config.path, model) for model in config.models}
+    return {model.name: _open_package(config.path, model) for model in config.models}
 
 
 def deployments_of(application: Ours) -> list[str]:
-    """What Serve will call its deployments."""
+    """The names that Serve will give to the deployments of an application."""
     models = [model.name for model in application.config.models]
     return [GATEWAY, *map(coordinator_of, models), *map(replicas_of, models)]
 
@@ -93,7 +96,8 @@ def _deployment_problems(config: ConfigFile) -> Iterator[str]:
         known = deployments_of(application)
         for name in application.deployments:
             if name not in known:
-                yield f"application '{application.name}' has no deployment '{name}'; it has {', '.join(sorted(known))}"
+                available = ", ".join(sorted(known))
+                yield f"application '{application.name}' has no deployment '{name}'; available: {available}"
 
 
 def _prefix_problems(config: ConfigFile) -> Iterator[str]:
@@ -107,7 +111,7 @@ def _check_schema(config: ConfigFile) -> None:
     from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
 
     def check_keys(place: str, schema: Any, content: Mapping[str, Any]) -> None:
-        for key in set(content) - set(schema.model_fields):  # Serve would pass over them
+        for key in set(content) - set(schema.model_fields):  # Serve would ignore them
             raise InvalidConfig(detail=f"{config.path}: {place}{key}: there is no such key")
 
     check_keys("", ServeDeploySchema, config.content)
@@ -123,14 +127,14 @@ def _check_schema(config: ConfigFile) -> None:
 
 
 def _outermost(found: list[Any]) -> list[Any]:
-    """One problem for each field, where pydantic has one for each type that it could have been."""
+    """Reduce pydantic's problems to one for each field; it lists one for each type that the field could have had."""
     return list({tuple(entry["loc"][:4]): entry for entry in reversed(found)}.values())
 
 
 PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _tls_problems, _deployment_problems)
 
 
-def _checked(path: Path, model: ModelConfig) -> Package:
+def _open_package(path: Path, model: ModelConfig) -> Package:
     _require_file(path, model, model.package)
     package = configured_package(model)
     if model.weights is not None and model.weights.exists():

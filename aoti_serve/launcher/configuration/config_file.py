@@ -18,7 +18,7 @@ SERVE_HOST, SERVE_PORT = "127.0.0.1", 8000  # where Serve's proxies listen if th
 
 
 class Ours(NamedTuple):
-    """An application of ours. `prefix` is the path below which Serve's proxies answer for it, "" for all.
+    """One of our applications. `prefix` is the path below which Serve's proxies serve it, "" for all paths.
 
     `deployments` is Serve's own section of that name, by deployment.
     """
@@ -34,7 +34,7 @@ class Ours(NamedTuple):
 
 
 class ConfigFile(NamedTuple):
-    """`content` is what Serve takes; `ours` are the applications in it that are ours, in the file's order."""
+    """A configuration as Serve takes it (`content`), and those of its applications that are ours, in its order."""
 
     path: Path
     content: dict[str, Any]
@@ -42,7 +42,7 @@ class ConfigFile(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """All applications; Serve calls one without a name `default`."""
+        """The names of all applications; Serve calls one without a name `default`."""
         return [application.get("name", DEFAULT_NAME) for application in self.content["applications"]]
 
     @property
@@ -51,20 +51,20 @@ class ConfigFile(NamedTuple):
 
     @property
     def proxies(self) -> str:
-        """Where Serve's own proxies run. Serve would have them everywhere; gateways listen themselves."""
+        """The nodes on which Serve's own proxies run: none if the file is silent, since gateways listen themselves."""
         return str(self.content.get("proxy_location") or DISABLED)
 
     @property
     def proxy_address(self) -> tuple[str, int]:
-        """Where Serve's proxies listen, if there are any."""
+        """The host and port on which Serve's proxies listen, if there are any."""
         options = self.content.get("http_options") or {}
         return options.get("host") or SERVE_HOST, options.get("port") or SERVE_PORT
 
 
 def read_config(path: Path, host: str | None = None, port: int | None = None) -> ConfigFile:
-    """The file; `host` and `port` take the place of its gateway's.
+    """Read the file. `host` and `port` replace those of its gateway.
 
-    Raises InvalidConfig that names the file and the field.
+    Raises InvalidConfig, which names the file and the field.
     """
     try:
         content = yaml.safe_load(path.read_text())
@@ -109,7 +109,7 @@ def _ours(path: Path, application: dict[str, Any]) -> Ours:
 
 
 def _located(arguments: dict[str, Any]) -> dict[str, Any]:
-    """With absolute paths: whoever builds the application on a cluster may do so in another folder."""
+    """The arguments with absolute paths: the process that builds the application may run in another folder."""
     located = arguments | {"models": [_located_model(model) for model in arguments["models"]]}
     gateway = arguments.get("gateway") or {}
     if gateway.get("tls"):

@@ -1,4 +1,4 @@
-"""What of Ray's resources an application takes at the least."""
+"""The least resources of Ray's that an application needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNITS = {"CPU": "CPU cores", "GPU": "GPUs"}
 
 
 def shortage(config: ConfigFile, packages: Mapping[str, Package], there: Mapping[str, float]) -> str | None:
-    """Why some replicas could not be placed on a cluster with these resources, in words; None if all can."""
+    """The reason why these resources cannot hold all replicas, in words; None if they can."""
     taken = dict.fromkeys(UNITS, 0.0)
     for application in config.ours:
         for model in application.config.models:
@@ -39,7 +39,7 @@ def _fewest(model: ModelConfig, options: Mapping[str, Any]) -> int:
 
 
 def _of_one(model: ModelConfig, package: Package, options: Mapping[str, Any]) -> dict[str, float]:
-    """Of one replica; Serve's own section takes the place of what we would ask for."""
+    """The resources of one replica. Serve's own section in the file overrides what we would ask for."""
     chosen = options.get("ray_actor_options")
     if isinstance(chosen, dict):
         return {"CPU": float(chosen.get("num_cpus", 1)), "GPU": float(chosen.get("num_gpus", 0))}

@@ -1,4 +1,4 @@
-"""Where a server's applications answer."""
+"""The URLs at which the applications of a server answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENDPOINT_ANSWER_S = 5.0
 
 
 class Endpoint(NamedTuple):
-    """An application of ours: its URL, and the PEM file to know it by, if it speaks TLS."""
+    """The URL of one of our applications, and the PEM file that proves its identity if it speaks TLS."""
 
     application: str
     url: str
@@ -25,7 +25,7 @@ class Endpoint(NamedTuple):
 
     def ready(self) -> bool:
         with suppress(httpx.HTTPError):
-            # Whether it is ready, not who it is: its certificate may be for a name that is not this one.
+            # No check of the certificate: it may be for another name, and only readiness is asked.
             return httpx.get(
                 f"{self.url}/v2/health/ready", timeout=ENDPOINT_ANSWER_S, trust_env=False, verify=False
             ).is_success
@@ -33,7 +33,7 @@ class Endpoint(NamedTuple):
 
 
 def endpoint_of(application: Ours, config: ConfigFile, node: str = LOOPBACK) -> Endpoint:
-    """At its gateways' port, or else behind Serve's proxies; `node` stands for all of a node's addresses."""
+    """The endpoint at the gateways' own port, or else behind Serve's proxies. `node` replaces a wildcard host."""
     gateway = application.gateway
     if gateway.http_port is None:
         host, port = config.proxy_address
@@ -44,7 +44,7 @@ def endpoint_of(application: Ours, config: ConfigFile, node: str = LOOPBACK) -> 
 
 
 def only_here(gateway: GatewayConfig) -> bool:
-    """Whether gateways can be reached from their own machine only."""
+    """True if gateways can be reached from their own machine only."""
     with suppress(ValueError):
         return gateway.http_port is not None and is_loopback(gateway.host)
     return gateway.host == "localhost"

@@ -1,4 +1,4 @@
-"""What to deploy where others have theirs: Serve takes the whole of what shall be, and deletes the rest."""
+"""Merge our applications with those of a cluster, since Serve deletes what a configuration does not name."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NO_SUCH = ("DELETING", "NOT_STARTED")
 
 
 class Deployed(NamedTuple):
-    """An application that the cluster has. `content` is its part of a configuration; None if a program deployed it."""
+    """An application of the cluster. `content` is its part of a configuration; None if a program deployed it."""
 
     prefix: str | None
     content: dict[str, Any] | None
 
     @property
     def models(self) -> dict[str, str] | None:
-        """The stores of its models by their names; None if it is not one of ours."""
+        """The stores of its models, by the models' names; None if it is not one of our applications."""
         if self.content is None or self.content.get("import_path") != BUILDER:
             return None
         try:
@@ -33,7 +33,10 @@ class Deployed(NamedTuple):
 
 
 def deployed_among(details: Mapping[str, Any], configs: Mapping[str, Any]) -> dict[str, Deployed]:
-    """By name. `details` are Serve's, of its instance; `configs` are what was deployed from files, gone or not."""
+    """The deployed applications by name.
+
+    `details` are Serve's, of its instance; `configs` are what was deployed from files, whether it still runs or not.
+    """
     return {
         name: Deployed(
             application.get("route_prefix"),
@@ -47,10 +50,10 @@ def deployed_among(details: Mapping[str, Any], configs: Mapping[str, Any]) -> di
 
 
 def merge_deployments(config: ConfigFile, there: Mapping[str, Deployed], *, replace: bool) -> dict[str, Any]:
-    """The configuration that adds the file's applications to what is there, or puts them in its place.
+    """The configuration that adds the file's applications to the deployed ones, or replaces those of the same name.
 
-    Raises StartFailed for one that would take the place of somebody else's, unless `replace`, and for one whose prefix
-    another has.
+    Raises StartFailed if an application of another owner would be replaced, unless `replace` is true; also if a route
+    prefix is taken.
     """
     own = {application.get("name", DEFAULT_NAME): dict(application) for application in config.content["applications"]}
     if not replace:
@@ -72,7 +75,7 @@ def _conflicts(config: ConfigFile, there: Mapping[str, Deployed]) -> Iterator[st
 
 
 def _lost(application: Mapping[str, Any], ours: Ours | None, there: Deployed) -> str:
-    """What would be lost if this took the place of what is there; nothing if it is the same, or more."""
+    """The words for what a replacement would lose; empty if the new application has all that the deployed one has."""
     if there.content is None:
         return "which a program has deployed"
     if there.content["import_path"] != application["import_path"]:
@@ -88,7 +91,7 @@ def _lost(application: Mapping[str, Any], ours: Ours | None, there: Deployed) ->
 
 
 def _keep_apart(application: dict[str, Any], others: Mapping[str, Deployed]) -> None:
-    """Two applications cannot have one prefix, not even where no proxy asks for it: ours needs none."""
+    """Refuse a route prefix that a deployed application has. An application that no proxy serves gets no prefix."""
     prefix = application.get("route_prefix", "/")
     holder = next((name for name, entry in others.items() if prefix is not None and entry.prefix == prefix), None)
     if holder is None:

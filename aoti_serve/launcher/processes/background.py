@@ -1,4 +1,4 @@
-"""Asking Ray in threads: it may answer never, and in native code where no signal reaches it."""
+"""Calls to Ray in threads: a call may never return, or hang in native code that no signal interrupts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import NoReturn
 
 
 class BackgroundTask(threading.Thread):
-    """Runs one function; what it raises is raised again by `result`. A daemon: it keeps no process from ending.
+    """Runs one function in a daemon thread; `result` raises what the function raised.
 
-    The thread of a `parent` stays: Ray's processes ask the kernel for a SIGKILL when the thread that has started them
-    is gone.
+    The thread of a `parent` stays alive until the process ends: the kernel kills Ray's processes when the thread that
+    started them is gone.
     """
 
     def __init__(self, work: Callable[[], object], *, parent: bool = False) -> None:
@@ -29,11 +29,11 @@ class BackgroundTask(threading.Thread):
         return self._done.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Until it is done; whether it is."""
+        """Wait until the function has returned, `seconds` at most. Returns true if it has."""
         return self._done.wait(seconds)
 
     def result(self) -> None:
-        """For when it is done."""
+        """Raise what the function raised, if anything. To be called once it is done."""
         if self._error is not None:
             raise self._error
 
@@ -48,7 +48,7 @@ class BackgroundTask(threading.Thread):
 
 
 def leave(status: int) -> NoReturn:
-    """End this process on the spot: Ray's own exit would wait for a head that is gone, for a minute."""
+    """End this process at once. Ray's own exit would wait a minute for a head that is gone."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,4 +1,4 @@
-"""TCP ports of this machine: who holds those that are not free."""
+"""Checks that TCP ports of this machine are free, and which process holds one that is not."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from aoti_serve.errors import StartFailed
 
 
 def require_free(host: str, port: int, way_out: str) -> None:
-    """Raises StartFailed that says who holds the port; `way_out` says what to do about it."""
+    """Raise StartFailed if the port is taken. The text names the process that holds it; `way_out` says what to do."""
     if holder := holder_of(host, port):
         raise StartFailed(detail=f"port {port} is taken by {holder}; stop it, or {way_out}")
 
 
 def holder_of(host: str, port: int) -> str | None:
-    """Who listens on the port, in words; None if it is free."""
+    """The name of the process that listens on the port; None if the port is free."""
     if _can_bind(host, port):
         return None
     for connection in psutil.net_connections("tcp"):
@@ -30,12 +30,12 @@ def holder_of(host: str, port: int) -> str | None:
 
 
 def hosts_overlap(one: str, other: str) -> bool:
-    """Whether listening on one host keeps others from listening on the other, at the same port."""
+    """True if a listener on one host keeps others from listening on the other host, at the same port."""
     return one == other or is_wildcard(one) or is_wildcard(other)
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether the host stands for all addresses of a machine."""
+    """True if the host stands for all addresses of a machine."""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_unspecified
     return False

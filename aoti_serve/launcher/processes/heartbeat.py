@@ -1,4 +1,4 @@
-"""Whether something still answers that may never answer again."""
+"""Heartbeat of a peer that may hang."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ INTERVAL_S = 0.5
 
 
 class Heartbeat:
-    """Asks again and again, in a thread that may hang or fail for ever; so the process can end all the same."""
+    """Calls `ask` again and again in a daemon thread. A call that hangs or fails does not keep this process alive."""
 
     def __init__(self, ask: Callable[[], object], patience_s: float) -> None:
         self._ask = ask
@@ -21,7 +21,7 @@ class Heartbeat:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def lost(self) -> bool:
-        """Whether there has been no answer for as long as one should be patient."""
+        """True if there has been no answer for longer than the patience allows."""
         return time.monotonic() - self._heard > self._patience_s
 
     def _listen(self) -> None:

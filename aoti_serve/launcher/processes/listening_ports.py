@@ -1,4 +1,4 @@
-"""Which TCP ports processes listen on, what for, and who can reach them."""
+"""The TCP ports on which processes listen: what each is for, and whether other machines reach it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import psutil
 
 WORKER = "calls from Ray and Serve"
-# What a process listens for, by its title; each in Ray's words.
+# The purpose of a process's ports, by its title as Ray sets it.
 PURPOSES = {
     "gcs_server": "Ray's control store",
     "raylet": "Ray's node manager",
@@ -24,7 +24,7 @@ PURPOSES = {
 
 
 class ListeningPort(NamedTuple):
-    """One listening socket."""
+    """One listening socket of a process, and its purpose."""
 
     address: str
     port: int
@@ -34,17 +34,17 @@ class ListeningPort(NamedTuple):
 
     @property
     def public(self) -> bool:
-        """Whether other machines reach it, firewalls aside."""
+        """True if other machines reach it, firewalls aside."""
         return not is_loopback(self.address)
 
     @property
     def shows_metrics(self) -> bool:
-        """Whether it answers anybody who asks; all else asks for Ray's token."""
+        """True if it answers every caller. All other public ports of Ray ask for Ray's token."""
         return "etrics" in self.purpose
 
 
 def listening_ports(processes: Collection[psutil.Process], known: Mapping[int, str]) -> list[ListeningPort]:
-    """What these processes listen on, by port; `known` are purposes by port."""
+    """The ports on which these processes listen, in order. `known` gives purposes by port."""
     return sorted({entry for process in processes for entry in _of(process, known)}, key=lambda entry: entry.port)
 
 
@@ -55,7 +55,7 @@ def is_loopback(address: str) -> bool:
 
 
 def title_of(command: Sequence[str]) -> str:
-    """A short name: of a deployment, of one of Ray's actors, of a script, or of a program."""
+    """A short name of a process: its deployment, its actor of Ray's, its script, or its program."""
     first = command[0] if command else ""
     if deployment := re.search(r"ServeReplica:[^:]+:([\w-]+)", first):
         return deployment[1]

@@ -1,4 +1,4 @@
-"""The processes that this one has started, directly or not; so that none of them outlives it."""
+"""The processes that this process has started, directly or not, so that none of them outlives it."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ HEAD = "gcs_server"
 
 
 class ProcessTree:
-    """All descendants that were ever seen: those of Ray lose their parents when it ends."""
+    """All descendants that were ever seen, since Ray's processes lose their parents when Ray ends."""
 
     def __init__(self) -> None:
         self._seen: set[psutil.Process] = set()
         self._heads: set[psutil.Process] = set()
 
     def see(self) -> None:
-        """Take in what has been started since."""
+        """Add the processes that were started since the last call."""
         new = set(psutil.Process().children(recursive=True)) - self._seen
         self._seen |= new
         self._heads |= {process for process in new if _name(process) == HEAD}
 
     def alive(self) -> list[psutil.Process]:
-        """This process and those of the others that live."""
+        """This process and all descendants that still live."""
         return [psutil.Process(), *filter(_alive, self._seen)]
 
     @property
     def whole(self) -> bool:
-        """Whether the head of the Ray cluster that we have started, if any, is alive."""
+        """True if the head of the Ray cluster that we started is alive, or if we started none."""
         return all(_alive(process) for process in self._heads)
 
     def end(self) -> None:
-        """Kill whoever is left, after a moment to end by themselves."""
+        """Kill all descendants that are left, after a moment in which they may end by themselves."""
         left = psutil.wait_procs(self._seen, timeout=LAST_WORDS_S)[1]
         for process in left:
             with suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""What Ctrl-C, SIGTERM, and a terminal that goes away ask for."""
+"""Requests to stop: Ctrl-C, SIGTERM, and the hangup of a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STOP_POLL_S = 0.05
 
 
 class StopRequest:
-    """Once: stop. Twice: at once. `number` is the signal that asked first."""
+    """The first signal asks to stop, the second one to stop at once. `number` is the signal that came first."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
@@ -29,7 +29,7 @@ class StopRequest:
         return self._at_once.is_set()
 
     def catch(self) -> None:
-        """Take over the signals; again whenever somebody may have put in handlers of his own."""
+        """Install the signal handlers. To be called again after code that may have installed its own."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
                 signal.signal(number, lambda number, _: self.ask(number))
@@ -40,11 +40,14 @@ class StopRequest:
         (self._at_once if self.asked else self._asked).set()
 
     def wait(self, seconds: float) -> bool:
-        """Until it is asked for; whether it was."""
+        """Wait for a request, `seconds` at most. Returns true if there is one."""
         return self._asked.wait(seconds)
 
     def outlasts(self, work: BackgroundTask, seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
-        """Whether the work goes on when the time is over, it is hopeless, or it must be at once."""
+        """Wait for `work`. Returns true if it was still running when the wait ended.
+
+        The wait ends after `seconds`, when `hopeless` returns true, or with the second signal.
+        """
         deadline = time.monotonic() + seconds
         while not work.wait(STOP_POLL_S) and time.monotonic() < deadline and not hopeless() and not self.at_once:
             pass

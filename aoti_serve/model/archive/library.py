@@ -79,7 +79,7 @@ def check_operators(path: Path, folder: Path, has_operator: Callable[[str], bool
     """Raise MissingOperators for those that nobody has registered; without "::" they are torch's own constructs."""
     missing = [name for name in extern_operators(path, folder) if "::" in name and not has_operator(name)]
     if missing:
-        raise MissingOperators(path=path, names=", ".join(missing), setting="operators")
+        raise MissingOperators(path=path, names=missing)
 
 
 def library_of(path: Path, folder: Path) -> Path:

@@ -91,7 +91,7 @@ def torch_message(phase: str, work: Callable[[], T], hint: str = "") -> T:
     try:
         return work()
     except Exception as error:
-        raise ExportFailed(phase=phase, kind=type(error).__name__, detail=error, hint=hint) from error
+        raise ExportFailed(phase=phase, kind=type(error).__name__, detail=str(error), hint=hint) from error
 
 
 def _device_of(exported: ExportedProgram) -> torch.device:

@@ -15,6 +15,8 @@ from aoti_serve.signature.tensors import BY_SAFETENSORS, Span
 
 MAX_NAME = 1024  # it stands in errors and receipts
 FORMAT_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+PICKLES = (b"PK\x03\x04", b"\x80\x02")  # how files of torch.save begin, in its format of today and in that before
+TORCH_SAVE = "this is torch.save's format; write the state dict with safetensors.torch.save_file"
 
 
 def read_index(path: Path, max_tensors: int | None = None, max_header_bytes: int | None = None) -> dict[str, Span]:
@@ -60,7 +62,7 @@ def _header_length(prefix: bytes, nbytes: int, limit: int | None) -> int:
         raise _unreadable("it ends before its header")
     length = int.from_bytes(prefix, "little")
     if length > min(nbytes - 8, FORMAT_MAX_HEADER_BYTES):
-        raise _unreadable(f"its header would be {length} bytes long")
+        raise _unreadable(TORCH_SAVE if prefix.startswith(PICKLES) else f"its header would be {length} bytes long")
     if limit is not None and length > limit:
         raise WeightsTooLarge(limit=limit, unit="bytes of header", setting="gateway.max_weights_header_bytes")
     return length

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import uuid4
 
-from aoti_serve.errors import AotiServeError, StageFailed, Unavailable
+from aoti_serve.errors import AotiServeError, StageFailed, TryAgain
 from aoti_serve.weights.swap.members import MemberTable
 from aoti_serve.weights.swap.orders import Commit, Expel, Order
 from aoti_serve.weights.swap.states import ENDS, TRANSITIONS, Cause, State
@@ -104,7 +104,7 @@ class Swap:
         """A member's process has ended, and it has left the table."""
         self._tally.drop(member)
         if self.state is State.STAGING and member in self._crew:
-            self._fail(member, Unavailable(detail="its process has ended meanwhile"))
+            self._fail(member, TryAgain(detail="its process has ended meanwhile"))
         self.look()
 
     def stored(self, committed: Committed) -> None:
@@ -145,7 +145,7 @@ class Swap:
     def _late(self) -> None:
         match self.state:
             case State.STAGING:
-                late = Unavailable(detail=f"no answer within {self._deadlines.stage:g} s")
+                late = TryAgain(detail=f"no answer within {self._deadlines.stage:g} s")
                 self._fail(min(self._tally.waiting), late)
             case State.FOLLOWING | State.SETTLING:
                 self._expel()
@@ -190,7 +190,7 @@ class Swap:
         if self._without_replicas or any(self._live_replicas()):
             return True
         detail = f"no live replica has staged version {self.version.number}: nothing has changed; try again"
-        self._abort(Unavailable(detail=detail))
+        self._abort(TryAgain(detail=detail))
         return False
 
     def _live_replicas(self) -> Iterator[Report]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aoti_serve.cli.client import CHUNK_BYTES, AdminClient, served_models
-from aoti_serve.errors import AdminClosed, ServerRefused, ServerUnreachable, Unavailable, UnreadableWeights
+from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, Unavailable, UnreadableWeights
 from aoti_serve.token import TOKEN_VARIABLE
 from aoti_serve.weights.swap_options import SwapOptions
 from tests.unit.cli.played import Break, Played, Reply, as_json, playing, weights_status
@@ -56,8 +56,28 @@ def test_the_token_goes_along(client: AdminClient, played: Played) -> None:
 
 def test_without_a_token_nothing_is_asked(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE)
-    with pytest.raises(AdminClosed, match="aoti-serve token"):
+    with pytest.raises(NoAdminToken, match=rf"there is no admin token here: copy .* {played.url} to .*admin-token"):
         AdminClient(played.url, "m")
+
+
+@pytest.mark.parametrize(
+    ("url", "warns"),
+    [
+        ("http://127.0.0.1:8000", False),
+        ("http://[::1]:8000", False),
+        ("http://localhost:8000", False),
+        ("https://models.example", False),
+        ("http://models.example:8000", True),
+        ("http://192.0.2.7", True),
+        ("http://127.0.0.1.example", True),
+    ],
+)
+def test_a_token_that_others_could_read_on_its_way_is_warned_of_once(
+    url: str, warns: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for model in ("m", "n"):
+        AdminClient(url, model)._client.close()
+    assert capsys.readouterr().err.count("warning: the admin token goes to") == warns
 
 
 def test_a_model_name_is_one_part_of_the_path(played: Played) -> None:
@@ -134,6 +154,12 @@ def test_a_refusal_of_something_between_is_shown_as_it_is(client: AdminClient, p
     assert "\n" not in str(caught.value)
 
 
+def test_a_web_page_is_not_printed(client: AdminClient, played: Played) -> None:
+    played.replies[f"GET {WEIGHTS}"] = Reply(b"<!DOCTYPE html><title>Another server", 404)
+    with pytest.raises(ServerRefused, match=r"^404 with a web page: is this an aoti-serve server\?$"):
+        client.status()
+
+
 def test_something_else_answers_there(client: AdminClient, played: Played) -> None:
     played.replies[f"GET {WEIGHTS}"] = Reply(b"<html>hello")
     with pytest.raises(ServerUnreachable, match="something else"):
@@ -150,7 +176,11 @@ def test_something_else_answers_there(client: AdminClient, played: Played) -> No
     ],
 )
 def test_nobody_answers_there(url: str) -> None:
-    for ask in (AdminClient(url, "m").status, lambda: served_models(url), lambda: next(AdminClient(url, "m").events())):
+    for ask in (
+        lambda: AdminClient(url, "m").status(),
+        lambda: served_models(url),
+        lambda: next(AdminClient(url, "m").events()),
+    ):
         with pytest.raises(ServerUnreachable, match=r"no aoti-serve server answers at .*`aoti-serve up`.*--url"):
             ask()
 

@@ -100,11 +100,11 @@ def test_the_bars_of_an_upload_and_then_of_every_replica(
 ) -> None:
     played.streams.append([STAGING, Break()])
     with ProgressBars(client, upload=2000) as drawing:
-        drawing.sent(500)
+        drawing.add_sent(500)
         soon(lambda: "500 B of 2.0 KB" in screen.getvalue())
         assert not played.asked  # a swap that is under way now is somebody else's
         assert not drawing.uploaded
-        drawing.sent(1500)
+        drawing.add_sent(1500)
         soon(lambda: "10.0 MB of 40.0 MB  staging" in screen.getvalue())
     shown = screen.getvalue()
     assert "2.0 KB of 2.0 KB" in shown
@@ -142,7 +142,7 @@ def test_elsewhere_than_on_a_terminal_nothing_is_drawn_or_asked(
     client: AdminClient, played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with ProgressBars(client, upload=10) as drawing:
-        drawing.sent(10)
+        drawing.add_sent(10)
         assert drawing.uploaded
     assert not played.asked
     assert capsys.readouterr() == ("", "")

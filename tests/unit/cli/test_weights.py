@@ -82,7 +82,7 @@ def test_the_files_name_is_the_label_if_there_is_no_other(played: Played, file: 
     run("swap", "m", file, "--label", "[red]x[/]")
     run("swap", "m", "s3://bucket/runs/step 7.safetensors?versionId=3")
     run("swap", "m", "--uri", "/mnt/step\t8.safetensors")
-    first, second, third, fourth = played.asked_for(WEIGHTS)[1::2][:2] + played.asked_for(WEIGHTS)[4:]
+    first, second, third, fourth = played.asked_for(WEIGHTS)[1::2]
     assert (first.query, second.query) == ({"label": "step 300"}, {"label": "[red]x[/]"})
     assert json.loads(third.body) == {"uri": "s3://bucket/runs/step 7.safetensors?versionId=3", "label": "step 7"}
     assert json.loads(fourth.body) == {"uri": "/mnt/step\t8.safetensors", "label": "step 8"}
@@ -129,7 +129,7 @@ def test_a_rollback_to_a_version(played: Played) -> None:
 def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_sent(tmp_path: Path, file: str) -> None:
     (tmp_path / "model.pt").write_bytes(b"PK\x03\x04 a pickle")
     assert "no file at nowhere.safetensors; --uri" in says("swap", "m", "nowhere.safetensors")
-    assert "not a whole safetensors file" in says("swap", "m", str(tmp_path / "model.pt"))
+    assert "this is torch.save's format; write the state dict" in says("swap", "m", str(tmp_path / "model.pt"))
     assert "a partial swap needs --base-version" in says("swap", "m", file, "--partial")
     assert "sha256" in says("swap", "m", file, "--sha256", "abc")
     assert "label" in says("swap", "m", file, "--label", "a\x1b[2J")
@@ -162,6 +162,10 @@ def test_the_status_of_all_models(played: Played) -> None:
     assert json.loads(run("status", "m", "--json").stdout) == [STATUS]
 
 
+def test_a_url_needs_no_scheme(played: Played) -> None:
+    assert run("status", "m", "--url", played.url.removeprefix("http://")).exit_code == 0
+
+
 @pytest.mark.usefixtures("played")
 def test_the_stored_versions() -> None:
     shown = run("weights", "m").stdout
@@ -189,25 +193,72 @@ def started(*arguments: str) -> subprocess.Popen[str]:
 
 
 def interrupt(process: subprocess.Popen[str], when: Callable[[], Any]) -> tuple[str, str]:
+    once(process, when)
+    return process.communicate(timeout=30)
+
+
+def once(process: subprocess.Popen[str], when: Callable[[], Any]) -> None:
+    """Ctrl-C as soon as it is so."""
     deadline = time.monotonic() + 30
     while not when():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    return process.communicate(timeout=30)
 
 
-def test_ctrl_c_ends_the_command_and_says_that_the_swap_goes_on(played: Played, file: str) -> None:
+COMMITTED = weights_status(current=version(4), last=ended(id="5eed", version=4))
+FAILED = weights_status(last=ended(id="5eed", version=4, outcome="failed", error="a reason"))
+
+
+@pytest.mark.parametrize(
+    ("after", "what"),
+    [
+        pytest.param(SWAPPING, "swap 9c0ffee01234 goes on on the server (phase staging)", id="goes-on"),
+        pytest.param(as_json(COMMITTED), "swap 5eed has ended on the server: version 4 answers", id="committed"),
+        pytest.param(as_json(FAILED), "swap 5eed has failed on the server: a reason", id="failed"),
+        pytest.param(STATUS, "the server has not begun the change, so nothing has changed", id="not-begun"),
+        pytest.param(None, "whether the server has begun the change is not known: gone", id="unknown"),
+    ],
+)
+def test_ctrl_c_ends_the_command_and_says_what_became_of_the_swap(
+    played: Played, file: str, after: dict[str, Any] | None, what: str
+) -> None:
     def never() -> Reply:
+        played.replies[f"GET {WEIGHTS}"] = Reply({"error": "gone"}, 503) if after is None else Reply(after)
         played.closing.wait()
         return Reply(STATUS)
 
     played.replies[f"POST {WEIGHTS}"] = never
     with started("swap", "m", file) as process:
         shown, said = interrupt(process, lambda: len(played.asked_for(WEIGHTS)) == 2)
-    look = f"`aoti-serve status m --url {played.url}`"
-    assert (shown, said) == ("", f"interrupted: what has begun goes on on the server; see {look}\n")
+    assert (shown, said) == ("", f"interrupted: {what}; see `aoti-serve status m --url {played.url}`\n")
+    assert process.returncode == 130
+
+
+def test_ctrl_c_while_a_rollback_waits_says_what_became_of_it(played: Played) -> None:
+    def never() -> Reply:
+        played.replies[f"GET {WEIGHTS}"] = Reply(SWAPPING)
+        played.closing.wait()
+        return Reply(STATUS)
+
+    played.replies[f"POST {WEIGHTS}/rollback"] = never
+    with started("rollback", "m") as process:
+        _, said = interrupt(process, lambda: played.asked_for(f"{WEIGHTS}/rollback"))
+    assert said.startswith("interrupted: swap 9c0ffee01234 goes on on the server (phase staging); see")
+
+
+def test_a_second_ctrl_c_ends_the_command_at_once(played: Played, file: str) -> None:
+    def never() -> Reply:
+        played.replies[f"GET {WEIGHTS}"] = never
+        played.closing.wait()
+        return Reply(STATUS)
+
+    played.replies[f"POST {WEIGHTS}"] = never
+    with started("swap", "m", file) as process:
+        once(process, lambda: len(played.asked_for(WEIGHTS)) == 2)
+        _, said = interrupt(process, lambda: len(played.asked_for(WEIGHTS)) == 3)
+    assert said.startswith("interrupted: whether the server has begun the change is not known; see")
     assert process.returncode == 130
 
 
@@ -227,7 +278,7 @@ def test_ctrl_c_during_an_upload_changes_nothing(tmp_path: Path) -> None:
             upload.recv(10_000)  # and no more
             _, said = interrupt(process, lambda: True)
             upload.close()
-    assert said == "interrupted: the upload was not finished, nothing has changed\n"
+    assert said == "interrupted: the upload was not finished, so nothing has changed\n"
     assert process.returncode == 130
 
 

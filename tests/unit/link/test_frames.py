@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from aoti_serve.errors import LinkBroken, QueueFull, ReplicaBehind, ReplicaFailed
+from aoti_serve.errors import LinkBroken, ReplicaBehind, ReplicaFailed, StageFailed
 from aoti_serve.link.frames import FRAME_HEADER, MOST_BYTES, PART, Frame, Kind, header
 from aoti_serve.link.incoming import Incoming
 from aoti_serve.link.memory import MEMORY_ALIGNMENT
@@ -218,7 +218,7 @@ def test_whatever_a_message_holds_it_is_read_or_refused(content: bytes) -> None:
 
 
 def test_errors_of_ours_arrive_as_themselves() -> None:
-    error = ReplicaBehind(replica="r", epoch=1, fence=2)
+    error = ReplicaBehind(model="m", epoch=1, fence=2)
     again = failure_of(memoryview(failure_bytes(error)))
     assert type(again) is ReplicaBehind
     assert str(again) == str(error)
@@ -226,11 +226,11 @@ def test_errors_of_ours_arrive_as_themselves() -> None:
 
 def test_an_unknown_error_is_not_renamed_to_a_known_one() -> None:
     again = failure_of(memoryview(failure_bytes(KeyError("x"))))
-    assert type(again) is ReplicaFailed
+    assert type(again) is ReplicaFailed, StageFailed
     assert again.facts == {"raised": "KeyError", "detail": "'x'"}
     assert "'x'" not in str(again), "its words are for the log"
 
 
 def test_facts_that_json_does_not_know_travel_as_words() -> None:
-    error = QueueFull(model="m", waiting="1", limit=object, setting="s", retry_after=1)
-    assert "object" in str(failure_of(memoryview(failure_bytes(error))))
+    error = StageFailed(replica="r", version=1, cause=ValueError("a cause"))
+    assert "a cause" in str(failure_of(memoryview(failure_bytes(error))))

@@ -116,7 +116,7 @@ async def test_the_replica_knows_which_gateway_asks() -> None:
 
 async def test_errors_come_back_as_themselves() -> None:
     async def behind(gateway: str, batch: BatchMessage) -> AnswerMessage:
-        raise ReplicaBehind(replica="r1", epoch=1, fence=2)
+        raise ReplicaBehind(model="m", epoch=1, fence=2)
 
     async with served(behind) as (_, address), linked(address) as link:
         with pytest.raises(ReplicaBehind, match="epoch 1"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -107,6 +109,20 @@ def test_what_does_not_fit_is_refused_by_its_own_name(
     with pytest.raises(type(error)) as caught:
         CONSTANTS.check_weights(LEAST | changes, partial=partial)
     assert str(caught.value) == str(error)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "policy.model."])
+def test_a_prefix_of_all_names_is_said(prefix: str) -> None:
+    with pytest.raises(UnknownTensor, match=rf"all names begin with '{re.escape(prefix)}', and would be known without"):
+        CONSTANTS.check_weights({prefix + name: tensor for name, tensor in LEAST.items()})
+
+
+def test_nothing_is_said_of_a_prefix_that_does_not_explain_it() -> None:
+    names = {f"model.{name}": tensor for name, tensor in LEAST.items()}
+    for found in (names | {"model.baes": BIAS}, names | {"baes": BIAS}, {"model.": BIAS}):
+        with pytest.raises(UnknownTensor) as caught:
+            CONSTANTS.check_weights(found)
+        assert "begin with" not in str(caught.value)
 
 
 def test_constants_survive_their_json() -> None:

@@ -13,7 +13,7 @@ from aoti_serve.cluster.membership.line import CoordinatorLine, Listens
 from aoti_serve.cluster.membership.live_actors import LiveActors
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.cluster.membership.registry import Registry
-from aoti_serve.errors import AotiServeError, Superseded, Unavailable
+from aoti_serve.errors import AotiServeError, Superseded, TryAgain, Unavailable
 from aoti_serve.weights.swap.fence import Fence
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
@@ -152,7 +152,7 @@ class Process:
 
     async def _find(self) -> Address:
         if self._cluster.newest is None:
-            raise Unavailable(detail="there is no coordinator")
+            raise TryAgain(detail="there is no coordinator")
         return await self._cluster.newest.address(NODE, "127.0.0.1", NODE)
 
 

@@ -60,7 +60,7 @@ async def test_a_replica_that_dies_once_fails_nobody_and_twice_only_the_request_
 @in_simulated_time
 async def test_a_server_that_cannot_answer_is_asked_once_for_the_whole_batch() -> None:
     replica = Replica(held=True)
-    replica.errors = {1: ReplicaBehind(replica="r", epoch=1, fence=2)}
+    replica.errors = {1: ReplicaBehind(model="m", epoch=1, fence=2)}
     tasks = submitted(batcher(replica), *map(rows_of, range(4)))
     replica.release(10)
     answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -227,3 +227,15 @@ async def test_arrays_that_cannot_be_joined_fail_nobody() -> None:
     replica.release(99)
     answers = await outcomes(tasks)
     assert [type(answer) for answer in (answers[0], answers[2])] == [Rows, Rows]
+
+
+@in_simulated_time
+async def test_a_request_that_a_replica_gives_up_is_told_of_its_own_timeout() -> None:
+    replica = Replica(held=True)
+    replica.errors = {1: DeadlineExceeded(model="m", timeout=0.003)}  # what was left of the longest
+    queue = batcher(replica)
+    tasks = submitted(queue, rows_of(0)) + submitted(queue, rows_of(1), timeout=2) + submitted(queue, rows_of(2))
+    replica.release(9)
+    _, late, other = await outcomes(tasks)
+    assert str(late) == "model 'm': no answer within 2 s"
+    assert isinstance(other, DeadlineExceeded)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.errors import DeadlineExceeded, PoisonRequest, QueueFull, ReplicaDied, Unavailable
+from aoti_serve.errors import DeadlineExceeded, PoisonRequest, QueueFull, ReplicaDied, TryAgain
 from aoti_serve.gateway.batching import deadlines
 from aoti_serve.gateway.batching.backlog import MANY_WAITING
 from aoti_serve.gateway.batching.batcher import DEFAULT_PRIORITY, Arrays, Batcher, Rows
@@ -156,7 +156,7 @@ class World:
         if "deadly" in kinds:
             error = ReplicaDied(model="m")
         elif "unavailable" in kinds:
-            error = Unavailable(detail="not now")
+            error = TryAgain(detail="not now")
         elif "guilty" in kinds:
             error = Guilty()
         if error:
@@ -251,9 +251,9 @@ class World:
         elif isinstance(outcome, Guilty):
             assert request.kind == "guilty"
         else:
-            assert isinstance(outcome, Unavailable)
+            assert isinstance(outcome, TryAgain)
             assert not isinstance(outcome, ReplicaDied)
-            assert any(type(error) is Unavailable for error in request.met)
+            assert any(type(error) is TryAgain for error in request.met)
         if request.kind == "deadly" and request.rows <= max(self.config["max_batch_size"], self.smallest):
             assert sum(isinstance(error, ReplicaDied) for error in request.met) <= 2
 

@@ -26,11 +26,11 @@ def test_the_token_opens(header: str) -> None:
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
-        pytest.param(None, "there is none", id="nothing"),
-        pytest.param("", "there is none", id="empty"),
-        pytest.param("s3cret", "there is none", id="no-scheme"),
-        pytest.param("Basic s3cret", "there is none", id="another-scheme"),
-        pytest.param("Bearer", "there is none", id="no-token"),
+        pytest.param(None, "no token was sent", id="nothing"),
+        pytest.param("", "no token was sent", id="empty"),
+        pytest.param("s3cret", "no token was sent", id="no-scheme"),
+        pytest.param("Basic s3cret", "no token was sent", id="another-scheme"),
+        pytest.param("Bearer", "no token was sent", id="no-token"),
         pytest.param("Bearer S3cret", "is wrong", id="another-token"),
         pytest.param("Bearer s3cret2", "is wrong", id="longer"),
         pytest.param("Bearer s3cret,x", "is wrong", id="list"),

@@ -63,7 +63,7 @@ class Plane:
     """A data plane of one model."""
 
     names = ["m"]
-    ready = True
+    reason_not_ready: str | None = None
 
     def __init__(self, model: Echo) -> None:
         self.door = InFlight()

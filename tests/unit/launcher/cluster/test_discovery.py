@@ -16,7 +16,7 @@ import pytest
 
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.cluster import discovery as address
-from aoti_serve.launcher.cluster.discovery import PING, Cluster, cluster_at, exposed_token, running_clusters
+from aoti_serve.launcher.cluster.discovery import PING, Cluster, close_token, cluster_at, running_clusters
 
 SECRET = "the-token"
 
@@ -123,14 +123,31 @@ def test_who_has_told_ray_to_send_none_is_told(monkeypatch: pytest.MonkeyPatch) 
         assert "set RAY_AUTH_MODE=token" in refusal(where)
 
 
-@pytest.mark.parametrize(("mode", "exposed"), [(0o600, False), (0o644, True), (0o640, True)])
-def test_a_token_that_others_may_read_is_noticed(mode: int, exposed: bool, tmp_path: Path) -> None:
-    assert exposed_token() is None
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_token_that_others_may_read_is_closed_to_them(mode: int, tmp_path: Path) -> None:
+    assert close_token() is None, "there is none"
     path = tmp_path / ".ray" / "auth_token"
     path.parent.mkdir()
-    path.touch(mode=0o600)
+    path.touch()
     path.chmod(mode)
-    assert exposed_token() == (path if exposed else None)
+    said = close_token()
+    assert said is not None
+    assert said.startswith(f"note: others could read {path}")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert close_token() is None
+
+
+def test_a_token_that_cannot_be_closed_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "auth_token"
+    path.touch()
+    path.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+
+    def refuse(*_: object) -> None:  # somebody else's file; tests may run as root, who may do it
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert str(close_token()).startswith(f"warning: others may read {path}")
 
 
 def test_auto_is_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,7 +202,7 @@ def test_without_a_word_about_proxies_there_are_none() -> None:
         pytest.param({"route_prefix": "api"}, "route_prefix: 'api' is none: write", id="route-prefix"),
         pytest.param(
             {"deployments": [{"name": "a-replicas"}]},
-            "has no deployment 'a-replicas'; it has a-coordinator, a-replica, gateway",
+            "has no deployment 'a-replicas'; available: a-coordinator, a-replica, gateway",
             id="deployment",
         ),
         pytest.param(

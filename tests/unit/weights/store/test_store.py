@@ -183,7 +183,7 @@ def test_the_built_in_weights_can_be_committed_and_have_no_file(tmp_path: Path) 
 def test_a_version_is_found_by_its_number(tmp_path: Path) -> None:
     store, versions = grown(tmp_path, 2)
     assert store.version(2) == versions[1]
-    with pytest.raises(UnknownWeightsVersion, match=r"version 7 is not stored; there is \[1, 2\]"):
+    with pytest.raises(UnknownWeightsVersion, match=r"version 7 is not stored; available: \[1, 2\]"):
         store.version(7)
 
 

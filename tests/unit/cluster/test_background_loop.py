@@ -1,0 +1,54 @@
+"""The loop that blocking clients share."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+
+import pytest
+
+from aoti_serve.cluster.background_loop import run_in_background
+
+
+async def this_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    return asyncio.get_running_loop(), threading.current_thread()
+
+
+def test_all_calls_of_a_process_share_one_loop_and_its_thread() -> None:
+    first = run_in_background(this_loop())
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(run_in_background(this_loop()))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [first] * 8
+    assert first[1] is not threading.current_thread()
+    assert first[1].daemon
+
+
+def test_an_error_arrives_as_itself() -> None:
+    async def fail() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError, match="x"):
+        run_in_background(fail())
+
+
+def test_work_is_cancelled_if_its_caller_is_interrupted() -> None:
+    ended, caller = threading.Event(), threading.get_ident()
+
+    async def endless() -> None:
+        while sys._current_frames()[caller].f_code.co_name != "wait":
+            await asyncio.sleep(0)
+        signal.pthread_kill(caller, signal.SIGINT)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in_background(endless())
+    assert ended.wait(30)

@@ -1,0 +1,70 @@
+"""What the documents for developers name is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import aoti_serve
+
+ROOT = Path(aoti_serve.__file__).parent.parent
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "scripts/README.md")
+CODE = re.compile(r"## The code\n.*?```text\n(.*?)```", re.S)
+
+
+def links() -> Iterator[tuple[str, str]]:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)", (ROOT / document).read_text()):
+            if "://" not in target:
+                yield document, target
+
+
+@pytest.mark.parametrize(("document", "target"), list(links()))
+def test_a_link_leads_somewhere(document: str, target: str) -> None:
+    assert ((ROOT / document).parent / target).exists()
+
+
+def test_the_example_of_a_module_and_its_tests_is_there() -> None:
+    names = re.findall(r"`((?:aoti_serve|tests)/[\w/]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(names) == 2
+    assert all((ROOT / name).exists() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("DTYPES", "aoti_serve/signature/tensors.py"),
+        ("_ACCEPTED", "aoti_serve/protocol/elements.py"),
+        ("GatewayConfig", "aoti_serve/config.py"),
+        ("_replica_options", "aoti_serve/app.py"),
+        ("check_weights", "aoti_serve/signature/constants.py"),
+        ("storage_at", "aoti_serve/weights/store"),
+        ("Disk", "aoti_serve/weights/store"),
+        ("Remote", "aoti_serve/weights/store"),
+        ("InvalidWeights", "aoti_serve/errors"),
+    ],
+)
+def test_a_name_that_contributing_gives_is_where_it_says(name: str, path: str) -> None:
+    assert f"`{name}`" in (ROOT / "CONTRIBUTING.md").read_text()
+    files = [ROOT / path] if path.endswith(".py") else (ROOT / path).glob("*.py")
+    assert any(re.search(rf"^\s*(class |def |async def )?{name}\b", file.read_text(), re.M) for file in files)
+
+
+def test_every_script_is_explained() -> None:
+    explained = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "scripts/README.md").read_text(), re.M))
+    scripts = {path.name for path in (ROOT / "scripts").iterdir() if path.is_file() and not path.suffix}
+    assert explained == scripts
+
+
+def test_the_readme_names_every_room() -> None:
+    found = CODE.search((ROOT / "README.md").read_text())
+    assert found is not None
+    rooms = {
+        path.parent.relative_to(ROOT / "aoti_serve").as_posix() for path in (ROOT / "aoti_serve").rglob("*/__init__.py")
+    }
+    named = set(re.findall(r"(\w+)/", found[1]))
+    assert {room.rpartition("/")[2] for room in rooms if room != "."} <= named
+    assert named <= {path.name for path in ROOT.rglob("*") if path.is_dir() and ".venv" not in path.parts}
