@@ -19,7 +19,7 @@ from aoti_serve.launcher.processes.free_ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import read_index
-from aoti_serve.weights.store.place import committed_at
+from aoti_serve.weights.store.catalog import Catalog
 
 TWO_WAYS_OUT = (
     "write `proxy_location: Disabled` at the top of the file, or give the gateway another `http_port` or null"
@@ -156,7 +156,7 @@ def _check_weights(path: Path, model: ModelConfig, package: Package) -> None:
 
 def _has_committed(path: Path, model: ModelConfig) -> bool:
     try:
-        return committed_at(model.store_root) is not None
+        return Catalog(model.store_root, model.name).committed() is not None
     except AotiServeError as error:
         raise InvalidConfig(detail=f"{path}: model '{model.name}': {error}") from error
 

@@ -16,23 +16,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 from uuid import uuid4
 
-from pydantic import ValidationError
 from upath import UPath
 
-from aoti_serve.errors import DigestMismatch, StoreFailed, Superseded, UnknownWeightsVersion
-from aoti_serve.signature.tensors import Span
-from aoti_serve.weights.files.index import index_in
+from aoti_serve.errors import DigestMismatch, StoreFailed, Superseded
+from aoti_serve.weights.store.catalog import Catalog, record_name, weights_name
 from aoti_serve.weights.store.disk import Disk
-from aoti_serve.weights.store.place import storage_at
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
 
 
-class Store:
+class Store(Catalog):
     """Runs in the coordinator, the only writer; in any of its threads. A crash at any moment leaves old or new, whole.
 
     Opening it takes the next `term`; from then on no Store that was opened before can commit, publish or remove
@@ -48,10 +44,8 @@ class Store:
     """
 
     def __init__(self, root: str | Path | UPath, model: str, keep_versions: int) -> None:
-        self.model = model
+        super().__init__(root, model)
         self._keep = keep_versions
-        self._place = storage_at(root)
-        self.root = self._place.shown
         self.audit_path = self._place.root / "audit.jsonl" if isinstance(self._place, Disk) else None
         with self._guarded():
             self._place.prepare()
@@ -69,12 +63,6 @@ class Store:
             raise StoreFailed(path=self.root, detail="its TERM is gone: somebody has emptied it; restart the server")
         if newest > self.term:
             raise Superseded(model=self.model, term=self.term, newer=newest)
-
-    def committed(self) -> Committed | None:
-        """What was committed last; None in a new store."""
-        with self._guarded():
-            content = self._place.read("CURRENT")
-            return None if content is None else Committed.model_validate_json(content)
 
     def commit(self, version: Version, epoch: int, previous: Version | None) -> Committed:
         """The commit point: before the rename the old version is committed, after it the new one.
@@ -136,33 +124,6 @@ class Store:
             if version.number not in self._held():
                 self._place.clear(version.number)
 
-    def versions(self) -> list[Version]:
-        """All whole versions, oldest first."""
-        with self._guarded():
-            records = [self._place.read(_record(number)) for number in sorted(self._place.numbers())]
-            return [Version.model_validate_json(record) for record in records if record is not None]
-
-    def version(self, number: int) -> Version:
-        """Raises UnknownWeightsVersion if it is not stored."""
-        known = {version.number: version for version in self.versions()}
-        if number not in known:
-            raise UnknownWeightsVersion(model=self.model, version=number, known=sorted(known))
-        return known[number]
-
-    def file(self, version: Version) -> Path | UPath:
-        """The version's safetensors file, for other processes on this node to open; a UPath if it is remote."""
-        return self._place.root / _weights(version.number)
-
-    def open(self, version: Version) -> BinaryIO:
-        """The version's safetensors file from its first byte; read much at a time."""
-        with self._guarded():
-            return self._place.open(_weights(version.number))
-
-    def index(self, version: Version) -> dict[str, Span]:
-        """Where the tensors lie in it."""
-        with self.open(version) as file, self._guarded():
-            return index_in(file, version.nbytes)
-
     def _take(self) -> int:
         with self._alone():
             # In this order: whoever opens the store in between burns the number that is about to be taken.
@@ -172,7 +133,7 @@ class Store:
         return number
 
     def _filled(self, number: int, source: Path, expected: str | None) -> Version:
-        name = _weights(number)
+        name = weights_name(number)
         with self._guarded():
             digest = self._place.bring(source, name)
             nbytes = self._place.size(name)
@@ -184,7 +145,7 @@ class Store:
     def _publish(self, version: Version) -> None:
         with self._alone():
             self.check_term()  # whoever followed has cleaned up; the file may be gone
-            self._place.write(_record(version.number), version.model_dump_json(indent=1).encode())
+            self._place.write(record_name(version.number), version.model_dump_json(indent=1).encode())
             self._place.sync(f"versions/{version.number}")
             self._place.sync("versions")
 
@@ -192,7 +153,7 @@ class Store:
         number, epoch = committed.version.number, self._known.epoch if self._known else 0
         if committed.epoch != epoch + 1:
             raise StoreFailed(path=self.root, detail=f"epoch {committed.epoch} does not follow epoch {epoch}")
-        if number != BUILT_IN.number and self._place.read(_record(number)) is None:
+        if number != BUILT_IN.number and self._place.read(record_name(number)) is None:
             raise StoreFailed(path=self.root, detail=f"version {number} is not stored")
 
     def _name_current(self, committed: Committed) -> None:
@@ -226,7 +187,7 @@ class Store:
         numbers = self._place.numbers()
         newest = max(numbers, default=0)
         for number in numbers:
-            if self._place.read(_record(number)) is None:
+            if self._place.read(record_name(number)) is None:
                 with suppress(OSError):  # a predecessor that is still alive may be at work in there
                     (self._place.clear if number == newest else self._place.forget)(number)
         if self.term > 1:
@@ -244,18 +205,3 @@ class Store:
     def _alone(self) -> Iterator[None]:
         with self._guarded(), self._place.alone():
             yield
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValidationError) as error:
-            raise StoreFailed(path=self.root, detail=str(error)) from error
-
-
-def _weights(number: int) -> str:
-    return f"versions/{number}/weights.safetensors"
-
-
-def _record(number: int) -> str:
-    return f"versions/{number}/version.json"
