@@ -74,9 +74,8 @@ class Disk:
             scratch.unlink(missing_ok=True)
             raise
 
-    def write_term(self, term: int) -> None:
-        """A full disk must not keep a coordinator from coming back: if there is no room, it is replaced in place."""
-        content = f"{term:020d}".encode()  # all of one length: a single write of a few bytes is made, or not
+    def write_term(self, content: bytes) -> None:
+        """Replace TERM, in place if the disk is full: that must not keep a coordinator from coming back."""
         try:
             self.write("TERM", content)
         except OSError as error:
@@ -84,7 +83,7 @@ class Disk:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.exists():
                 raise
             with path.open("r+b", buffering=0) as file:
-                file.write(content)
+                file.write(content)  # of the same length: a single write of a few bytes is made, or not
                 os.fsync(file.fileno())
 
     def sync(self, folder: str) -> None:

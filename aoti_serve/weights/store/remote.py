@@ -58,8 +58,8 @@ class Remote:
         with self._asking():
             self._files.pipe_file(self._path(name), content)
 
-    def write_term(self, term: int) -> None:
-        self.write("TERM", str(term).encode())
+    def write_term(self, content: bytes) -> None:
+        self.write("TERM", content)
 
     def sync(self, folder: str) -> None:
         """A put that has returned is durable."""

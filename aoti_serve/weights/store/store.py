@@ -1,7 +1,7 @@
 """The versions of one model on disk. `CURRENT` names the committed one; its atomic rename is the commit point.
 
 <root>/CURRENT                          {"epoch", "version", "previous"}
-<root>/TERM                             how many coordinators have opened the store
+<root>/TERM                             see `term`
 <root>/LOCK                             held by whoever changes one of the above
 <root>/versions/<n>/weights.safetensors
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
@@ -23,22 +23,26 @@ from upath import UPath
 from aoti_serve.errors import DigestMismatch, StoreFailed, Superseded
 from aoti_serve.weights.store.catalog import Catalog, record_name, weights_name
 from aoti_serve.weights.store.disk import Disk
+from aoti_serve.weights.store.term import Term
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
 
 
 class Store(Catalog):
-    """Runs in the coordinator, the only writer; in any of its threads. A crash at any moment leaves old or new, whole.
+    """The writer of a store. Runs in the coordinator, in any of its threads. A crash at any moment leaves old or new,
+    whole.
 
-    Opening it takes the next `term`; from then on no Store that was opened before can commit, publish or remove
-    anything, also if its process was stopped halfway through and goes on hours later: the term is compared and
-    `CURRENT` renamed under one lock, which the kernel takes from the dead.
+    Opening a store takes the next term. A Store that was opened before can then commit, publish and remove nothing,
+    also if its process was stopped halfway through and goes on hours later: it compares the term and renames `CURRENT`
+    under one lock, which the kernel takes from the dead.
 
-    `root` may be a URI of whatever fsspec writes. There is no lock there: the term is compared right before the one put
-    that commits. A coordinator that is stopped between the two, followed, and continued, still makes that put. Its
-    follower goes on with what it knows, and its next commit puts things right; a restart before that finds the late
-    put. It removes nothing, and damages no version. None of this can happen in a folder.
+    At a URI there is no lock, and some network file systems keep locks to each host. Two that open such a store at the
+    same moment get one number, but the owner in TERM tells them apart: the last to write it leads. There the term is
+    compared right before the one put that commits. A coordinator that is stopped between the two, followed, and
+    continued, still makes that put. The follower goes on with what it knows, and its next commit puts things right; if
+    it restarts before that, it finds the late put, and a swap that had returned is lost. A late put removes nothing and
+    damages no version.
 
     Raises StoreFailed when the place cannot be written or read (full disk, read-only, damaged, no credentials).
     """
@@ -50,19 +54,26 @@ class Store(Catalog):
         with self._guarded():
             self._place.prepare()
         with self._alone():
-            self.term = (self._last_term() or 0) + 1
-            self._place.write_term(self.term)
+            self._term = Term.after(self._last_term())
+            self._place.write_term(self._term.content)
             self._place.sync(".")
+            self.check_term()  # another one may have opened it at this moment, and have written last
             self._known = self.committed()
             self._clean()
+
+    @property
+    def term(self) -> int:
+        """The number of this Store's term, which members compare."""
+        return self._term.number
 
     def check_term(self) -> None:
         """Raise Superseded if another Store was opened on this root since."""
         newest = self._last_term()
-        if newest is None or newest < self.term:
+        if newest is None or newest.number < self.term:
             raise StoreFailed(path=self.root, detail="its TERM is gone: somebody has emptied it; restart the server")
-        if newest > self.term:
-            raise Superseded(model=self.model, term=self.term, newer=newest)
+        if newest != self._term:
+            newer = newest.number if newest.number > self.term else "another one of that number"
+            raise Superseded(model=self.model, term=self.term, newer=newer)
 
     def commit(self, version: Version, epoch: int, previous: Version | None) -> Committed:
         """The commit point: before the rename the old version is committed, after it the new one.
@@ -193,11 +204,11 @@ class Store(Catalog):
         if self.term > 1:
             self._place.burn(newest + 1)
 
-    def _last_term(self) -> int | None:
+    def _last_term(self) -> Term | None:
         with self._guarded():
             content = self._place.read("TERM")
         try:
-            return None if content is None else int(content)
+            return None if content is None else Term.parse(content)
         except ValueError as error:
             raise StoreFailed(path=self.root, detail=f"its TERM is damaged: {content!r}") from error
 

@@ -10,14 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from aoti_serve.errors import StoreFailed, Superseded
-from aoti_serve.weights.store import disk
+from aoti_serve.weights.store import disk, remote
 from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.store.term import Term
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 from tests.unit.weights.store import elsewhere
 
@@ -51,6 +53,66 @@ def test_the_newest_passes_the_check_and_the_others_do_not(root: str) -> None:
     newer.check_term()
     with pytest.raises(Superseded, match="model 'm': coordinator 1 of its store was followed by 2"):
         older.check_term()
+
+
+@pytest.fixture
+def at_the_same_moment(root: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Store]]:
+    """Have a second Store opened, where no lock holds it off, when the first one has read TERM and is to write it."""
+
+    def arrange(when: str) -> list[Store]:
+        opened = list[Store]()
+
+        def racing(kind: type[disk.Disk] | type[remote.Remote]) -> None:
+            write = kind.write_term
+
+            def wrapped(place: Any, content: bytes) -> None:
+                monkeypatch.setattr(kind, "write_term", write)
+                if when == "before":
+                    opened.append(Store(root, "m", 2))
+                write(place, content)
+                if when == "after":
+                    other = Term.after(Term(Term.parse(content).number - 1))
+                    write(place, other.content)
+
+            monkeypatch.setattr(kind, "write_term", wrapped)
+
+        monkeypatch.setattr(disk.Disk, "alone", unlocked)
+        monkeypatch.setattr(remote.Remote, "alone", unlocked)
+        racing(disk.Disk)
+        racing(remote.Remote)
+        return opened
+
+    return arrange
+
+
+def test_of_two_that_open_at_the_same_moment_the_one_that_wrote_last_leads(
+    root: str, source: Path, at_the_same_moment: Callable[[str], list[Store]]
+) -> None:
+    opened = at_the_same_moment("before")
+    last = Store(root, "m", 2)
+    [first] = opened
+    assert first.term == last.term == 1
+    last.check_term()
+    with pytest.raises(Superseded, match="coordinator 1 of its store was followed by another one of that number"):
+        first.check_term()
+    with pytest.raises(Superseded):
+        committing(first, source, "lost")
+    assert committing(last, source, "kept") == Store(root, "m", 2).committed()
+
+
+def test_one_whose_term_is_overwritten_as_it_opens_does_not_open(
+    root: str, at_the_same_moment: Callable[[str], list[Store]]
+) -> None:
+    at_the_same_moment("after")
+    with pytest.raises(Superseded):
+        Store(root, "m", 2)
+
+
+@pytest.mark.parametrize("written", [b"4", b"00000000000000000004"])
+def test_a_term_of_an_earlier_release_is_read(root: str, tmp_path: Path, written: bytes) -> None:
+    Store(root, "m", 2)
+    (tmp_path / "store" / "TERM").write_bytes(written)
+    assert Store(root, "m", 2).term == 5
 
 
 def test_one_that_was_followed_cannot_commit(root: str, source: Path) -> None:
@@ -116,9 +178,10 @@ def test_a_store_that_was_emptied_is_not_taken_for_ones_own(root: str, tmp_path:
         store.commit(BUILT_IN, 1, None)
 
 
-def test_a_damaged_term_is_store_failed(root: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [b"one", b"", b"\xff", b"3 abc", b"3 " + 32 * b"/"])
+def test_a_damaged_term_is_store_failed(root: str, tmp_path: Path, damaged: bytes) -> None:
     Store(root, "m", 2)
-    (tmp_path / "store" / "TERM").write_bytes(b"one")
+    (tmp_path / "store" / "TERM").write_bytes(damaged)
     with pytest.raises(StoreFailed, match="TERM is damaged"):
         Store(root, "m", 2)
 
@@ -147,7 +210,7 @@ def test_two_never_give_out_one_number(root: str, source: Path, monkeypatch: pyt
         assert file.read() == source.read_bytes()
 
 
-def unlocked(_: disk.Disk) -> Unlocked:
+def unlocked(_: object) -> Unlocked:
     return Unlocked()
 
 
