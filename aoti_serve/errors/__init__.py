@@ -28,6 +28,7 @@ AotiServeError                      500
 │   ├── UnknownWeightsVersion       404
 │   ├── SourceRefused               403  a URI outside the allowed roots
 │   ├── StoreFailed                 507  the versions could not be written or read
+│   ├── CommitUnknown               503  the store did not answer; the next coordinator reads what stands
 │   └── WeightsMissing              503  a package without weights was asked to run
 ├── PackageError
 │   ├── UnreadablePackage, UnknownSignature, IncompatiblePackage, BakedConstants
@@ -122,6 +123,7 @@ from aoti_serve.errors.weights import (
     BaseHasNoFile,
     BaseVersionMismatch,
     BuiltInWeightsReleased,
+    CommitUnknown,
     ConstantIsBaked,
     DigestMismatch,
     InvalidWeights,
@@ -158,6 +160,7 @@ __all__ = [
     "BaseVersionMismatch",
     "BodyTooLarge",
     "BuiltInWeightsReleased",
+    "CommitUnknown",
     "ConstantIsBaked",
     "ContainerClosed",
     "DeadlineExceeded",

@@ -165,5 +165,13 @@ class StoreFailed(WeightsError, status=507, text="weights store {path}: {detail}
     """The folder of versions could not be written or read; what was committed stays whole."""
 
 
+class CommitUnknown(
+    WeightsError,
+    status=503,
+    text="weights store {path}: nobody can tell whether epoch {epoch} was committed: {detail}; ask for the status",
+):
+    """The store did not answer during a commit. The coordinator ends, and its successor reads what stands."""
+
+
 class WeightsMissing(WeightsError, status=503, text="no weights have been loaded yet: stage and commit some first"):
     """The package carries no weights and none have been committed yet."""

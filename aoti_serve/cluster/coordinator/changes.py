@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
@@ -12,6 +13,7 @@ from aoti_serve.cluster.membership.registry import Registry
 from aoti_serve.cluster.status import Outcome, WeightsStatus
 from aoti_serve.errors import (
     BuiltInWeightsReleased,
+    CommitUnknown,
     NothingToRollBack,
     NotSettled,
     SwapInProgress,
@@ -172,7 +174,12 @@ class Changes:
         before = self._registry.table.target.committed
 
         async def commit(version: Version) -> Committed:
-            return await asyncio.to_thread(self._store.commit, version, before.epoch + 1, before.version)
+            try:
+                return await asyncio.to_thread(self._store.commit, version, before.epoch + 1, before.version)
+            except CommitUnknown as error:  # neither to be aborted nor completed here
+                logger.critical("the coordinator ends: %s", error)
+                await self._note(attempt, "unknown", error)
+                os._exit(1)
 
         swap = self._registry.begin(version, commit, without_replicas=without_replicas)
         attempt.follow(swap)

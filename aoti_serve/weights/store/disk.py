@@ -25,6 +25,8 @@ class Disk:
     Raises OSError as it comes, and StoreFailed where there is more to say.
     """
 
+    writes_late = False  # a write that has failed here is not done later
+
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
         self.shown = str(self.root)

@@ -27,6 +27,8 @@ class Remote:
     Files come and go through a private folder on this host. Raises StoreFailed, whatever the other side raises.
     """
 
+    writes_late = True  # a put that has failed here may still be under way
+
     def __init__(self, root: UPath, uri: str) -> None:
         """`uri` is how the root was written; UPath may write it in another way."""
         self.root = root

@@ -20,13 +20,15 @@ from uuid import uuid4
 
 from upath import UPath
 
-from aoti_serve.errors import DigestMismatch, StoreFailed, Superseded
+from aoti_serve.errors import CommitUnknown, DigestMismatch, StoreFailed, Superseded
 from aoti_serve.weights.store.catalog import Catalog, record_name, weights_name
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.term import Term
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
+READ_BACK_S = 30.0
+READ_BACK_POLL_S = 0.5
 
 
 class Store(Catalog):
@@ -50,6 +52,7 @@ class Store(Catalog):
     def __init__(self, root: str | Path | UPath, model: str, keep_versions: int) -> None:
         super().__init__(root, model)
         self._keep = keep_versions
+        self._doubtful: set[int] = set()
         self.audit_path = self._place.root / "audit.jsonl" if isinstance(self._place, Disk) else None
         with self._guarded():
             self._place.prepare()
@@ -78,7 +81,8 @@ class Store(Catalog):
     def commit(self, version: Version, epoch: int, previous: Version | None) -> Committed:
         """The commit point: before the rename the old version is committed, after it the new one.
 
-        Raises Superseded or StoreFailed; then nothing is committed.
+        Raises Superseded or StoreFailed, and then nothing is committed; or CommitUnknown, and then the caller must end:
+        it may not go on as if it were, nor as if it were not. The next Store that is opened reads what stands.
         """
         committed = Committed(epoch=epoch, version=version, previous=previous)
         with self._alone():
@@ -128,11 +132,12 @@ class Store(Catalog):
     def remove(self, version: Version) -> None:
         """Forget a version; its number is never given out again.
 
-        What is committed, or was before that, stays; and so does everything once another Store was opened.
+        What is committed, or was before that, stays; so does a version whose failed commit may still be written late,
+        and everything once another Store was opened.
         """
         with suppress(StoreFailed, Superseded), self._alone():
             self.check_term()
-            if version.number not in self._held():
+            if version.number not in self._held() | self._doubtful:
                 self._place.clear(version.number)
 
     def _take(self) -> int:
@@ -170,11 +175,25 @@ class Store(Catalog):
     def _name_current(self, committed: Committed) -> None:
         try:
             self._place.write("CURRENT", committed.model_dump_json(indent=1).encode())
-        except (OSError, StoreFailed):
-            with suppress(StoreFailed):  # a reply may be lost after the deed
-                if self.committed() == committed:
-                    return
-            raise
+        except (OSError, StoreFailed) as failure:
+            if self._read_after(failure, committed) != committed:
+                if self._place.writes_late:
+                    self._doubtful.add(committed.version.number)
+                raise
+
+    def _read_after(self, failure: Exception, committed: Committed) -> Committed | None:
+        """Read CURRENT after a failed write, whose reply may have been lost after the deed. Ask until there is an
+        answer, since no answer is no failure; raise CommitUnknown if there is none in time.
+        """
+        deadline = time.monotonic() + READ_BACK_S
+        while True:
+            try:
+                return self.committed()
+            except StoreFailed as error:
+                if time.monotonic() >= deadline:
+                    detail = f"writing CURRENT: {failure}; reading it: {error}"
+                    raise CommitUnknown(path=self.root, epoch=committed.epoch, detail=detail) from failure
+            time.sleep(READ_BACK_POLL_S)
 
     def _retire(self) -> None:
         """Drop the oldest versions beyond `keep_versions`, never the committed one or the one before it."""

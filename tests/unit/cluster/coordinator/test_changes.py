@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,11 +17,13 @@ from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.membership.live_actors import LiveActors
 from aoti_serve.cluster.membership.registry import Registry
-from aoti_serve.errors import Unavailable
+from aoti_serve.errors import CommitUnknown, Unavailable
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
+from tests.unit.cluster.membership.members import Cluster
+from tests.unit.weights.store.crasher import content
 
 
 class SlowLog(AuditLog):
@@ -33,6 +40,53 @@ class SlowLog(AuditLog):
 
 async def newest() -> None:
     """No other coordinator has followed."""
+
+
+@asynccontextmanager
+async def changing(tmp_path: Path) -> AsyncIterator[tuple[Changes, Store, Registry]]:
+    """Changes of a store, with one replica."""
+    cluster, store = Cluster(), Store(tmp_path / "store", "m", 4)
+    registry = await cluster.start(Committed(epoch=0, version=BUILT_IN))
+    try:
+        await cluster.add("r0", runners=1)
+        yield Changes("m", store, registry, AuditLog(store.audit_path)), store, registry
+    finally:
+        await cluster.close()
+
+
+def audited(store: Store) -> list[dict[str, Any]]:
+    assert store.audit_path is not None
+    return [json.loads(line) for line in store.audit_path.read_text().splitlines()]
+
+
+class Ended(BaseException):
+    """In the place of the end of the process."""
+
+
+async def test_a_commit_of_which_nobody_can_tell_ends_the_process_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members keep what they have staged, and the store what was added: the next coordinator reads what stands."""
+    (tmp_path / "file").write_bytes(content(1))
+    found = list[object]()
+
+    def no_answer(*_: object) -> None:
+        raise CommitUnknown(path="here", epoch=1, detail="the store does not answer")
+
+    async with changing(tmp_path) as (changes, store, registry):
+
+        def end(status: int) -> None:
+            target = registry.table.target
+            assert target.staging is not None
+            found.extend([status, target.committed.epoch, store.file(target.staging.version).exists()])
+            found.extend(line["outcome"] for line in audited(store))
+            raise Ended
+
+        monkeypatch.setattr(store, "commit", no_answer)
+        monkeypatch.setattr(os, "_exit", end)
+        with pytest.raises(Ended):
+            await changes.swap(Attempt("swap", "me"), lambda _: store.add(tmp_path / "file", ""), wait=True)
+    assert found == [1, 0, True, "begun", "unknown"]
 
 
 def admitted(current: Version) -> Version:
