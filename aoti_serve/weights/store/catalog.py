@@ -18,6 +18,9 @@ from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.remote import Remote
 from aoti_serve.weights.version import Committed, Version
 
+RECORD = "version.json"
+STAGED = "staged"
+
 
 class Catalog:
     """Reads a store that any process may have open. Runs in any process and thread.
@@ -37,9 +40,11 @@ class Catalog:
             return None if content is None else Committed.model_validate_json(content)
 
     def versions(self) -> list[Version]:
-        """All whole versions, oldest first."""
+        """All whole versions that may answer, oldest first: not those that were staged and never committed."""
         with self._guarded():
-            records = [self._place.read(record_name(number)) for number in sorted(self._place.numbers())]
+            staged = set(self._place.numbers(STAGED))
+            numbers = [number for number in sorted(self._place.numbers()) if number not in staged]
+            records = [self._place.read(record_name(number)) for number in numbers]
             return [Version.model_validate_json(record) for record in records if record is not None]
 
     def version(self, number: int) -> Version:
@@ -76,7 +81,12 @@ def weights_name(number: int) -> str:
 
 
 def record_name(number: int) -> str:
-    return f"versions/{number}/version.json"
+    return f"versions/{number}/{RECORD}"
+
+
+def staged_name(number: int) -> str:
+    """The mark of a version that was not committed yet."""
+    return f"versions/{number}/{STAGED}"
 
 
 def _place_of(root: str | Path | UPath) -> Disk | Remote:

@@ -91,9 +91,10 @@ class Disk:
     def sync(self, folder: str) -> None:
         _sync_folder(self.root / folder)
 
-    def numbers(self) -> list[int]:
-        """All that are taken."""
-        return [int(path.name) for path in (self.root / "versions").iterdir() if path.name.isdecimal()]
+    def numbers(self, having: str = ".") -> list[int]:
+        """The numbers that are taken; with `having`, those of versions with a file of that name."""
+        folders = (path for path in (self.root / "versions").iterdir() if path.name.isdecimal())
+        return [int(path.name) for path in folders if (path / having).exists()]
 
     def take(self, number: int) -> None:
         """An empty folder is enough: it stays when the version goes, so that its number is not given out again."""
@@ -119,6 +120,10 @@ class Disk:
 
     def open(self, name: str) -> BinaryIO:
         return (self.root / name).open("rb")
+
+    def erase(self, name: str) -> None:
+        """Remove a file, if there is one."""
+        (self.root / name).unlink(missing_ok=True)
 
     def clear(self, number: int) -> None:
         """Remove a version's files; its number stays taken."""

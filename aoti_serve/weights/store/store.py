@@ -5,6 +5,7 @@
 <root>/LOCK                             held by whoever changes one of the above
 <root>/versions/<n>/weights.safetensors
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
+<root>/versions/<n>/staged              there until the version is committed; one that never was is no way back
 <root>/incoming/                        uploads on their way
 <root>/audit.jsonl                      see `audit`
 """
@@ -21,7 +22,7 @@ from uuid import uuid4
 from upath import UPath
 
 from aoti_serve.errors import CommitUnknown, DigestMismatch, StoreFailed, Superseded
-from aoti_serve.weights.store.catalog import Catalog, record_name, weights_name
+from aoti_serve.weights.store.catalog import RECORD, Catalog, record_name, staged_name, weights_name
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.term import Term
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
@@ -95,6 +96,7 @@ class Store(Catalog):
                 self._place.sync(".")
             try:
                 self.check_term()
+                self._place.erase(staged_name(version.number))
                 self._retire()
             except Exception as error:
                 logger.warning(f"{self.root}: old versions could not be removed: {error!r}")
@@ -129,6 +131,12 @@ class Store(Catalog):
             raise
         return version
 
+    def confirm(self, version: Version) -> None:
+        """Let a version that was added be listed, and be a way back, although it was never committed."""
+        with self._alone():
+            self.check_term()
+            self._place.erase(staged_name(version.number))
+
     def remove(self, version: Version) -> None:
         """Forget a version; its number is never given out again.
 
@@ -161,6 +169,7 @@ class Store(Catalog):
     def _publish(self, version: Version) -> None:
         with self._alone():
             self.check_term()  # whoever followed has cleaned up; the file may be gone
+            self._place.write(staged_name(version.number), b"")
             self._place.write(record_name(version.number), version.model_dump_json(indent=1).encode())
             self._place.sync(f"versions/{version.number}")
             self._place.sync("versions")
@@ -197,7 +206,7 @@ class Store(Catalog):
 
     def _retire(self) -> None:
         """Drop the oldest versions beyond `keep_versions`, never the committed one or the one before it."""
-        whole = [version.number for version in self.versions()]
+        whole = sorted(self._place.numbers(RECORD))
         held = {*self._held(), *whole[-self._keep :]}
         for number in self._place.numbers():
             if number not in held and number < max(held):
@@ -211,9 +220,11 @@ class Store(Catalog):
         return {version.number for version in versions if version is not None}
 
     def _clean(self) -> None:
-        """Remove what those who came before have left unfinished."""
+        """Remove what earlier Stores have left unfinished."""
         for path in self._place.incoming.iterdir():
             self.discard(path)
+        for number in self._held():  # it was committed, and the mark outlived the process
+            self._place.erase(staged_name(number))
         numbers = self._place.numbers()
         newest = max(numbers, default=0)
         for number in numbers:

@@ -57,6 +57,7 @@ def test_a_version_is_the_file_that_was_added(uri: str, tmp_path: Path) -> None:
     version = store.add(source, "first", parent=0, strict=False)
     assert (version.number, version.label, version.parent, version.strict, version.tensors) == (1, "first", 0, False, 2)
     assert source.is_file()
+    store.confirm(version)
     again = Store(uri, "m", 2)
     assert again.versions() == [version]
     assert again.index(version) == read_index(source)
@@ -254,7 +255,9 @@ def test_a_late_put_of_one_that_was_followed_removes_nothing_and_is_put_right(
 
     monkeypatch.setattr(Elsewhere, "pipe_file", late)
     older.commit(third, 3, second)
-    assert newer[0].versions() == [first, second, third]
+    assert newer[0].versions() == [first, second]
+    with newer[0].open(third) as file:
+        assert file.read() == weights(tmp_path, 3).read_bytes()
     assert newer[0].commit(second, 4, first) == Store(root, "m", 2).committed()
 
 
