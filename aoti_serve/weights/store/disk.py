@@ -14,9 +14,11 @@ from typing import BinaryIO
 
 from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.files.index import file_digest
+from aoti_serve.weights.store.reserve import Reserve
 
 LOCK_WAIT_S = 60.0
 LOCK_POLL_S = 0.02
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Disk:
@@ -31,6 +33,7 @@ class Disk:
         self.root = Path(os.path.abspath(root))
         self.shown = str(self.root)
         self.incoming = self.root / "incoming"
+        self._reserve = Reserve(self.root / "RESERVE")
 
     def prepare(self) -> None:
         """Make its folders; a root that is made here is its user's only."""
@@ -76,13 +79,23 @@ class Disk:
             scratch.unlink(missing_ok=True)
             raise
 
-    def write_term(self, content: bytes) -> None:
-        """Replace TERM, in place if the disk is full: that must not keep a coordinator from coming back."""
+    def write_vital(self, name: str, content: bytes) -> None:
+        """As `write`, of a record of at most a block: if the disk is full, the reserve is given back for it."""
         try:
-            self.write("TERM", content)
+            self.write(name, content)
+        except OSError as error:
+            if error.errno not in DISK_FULL or not self._reserve.give_back():
+                raise
+            self.write(name, content)
+        self._reserve.take()
+
+    def write_term(self, content: bytes) -> None:
+        """Replace TERM, in place if nothing else is left: a full disk must not keep a coordinator from coming back."""
+        try:
+            self.write_vital("TERM", content)
         except OSError as error:
             path = self.root / "TERM"
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.exists():
+            if error.errno not in DISK_FULL or not path.exists():
                 raise
             with path.open("r+b", buffering=0) as file:
                 file.write(content)  # of the same length: a single write of a few bytes is made, or not

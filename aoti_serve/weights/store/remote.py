@@ -60,6 +60,9 @@ class Remote:
         with self._asking():
             self._files.pipe_file(self._path(name), content)
 
+    def write_vital(self, name: str, content: bytes) -> None:
+        self.write(name, content)
+
     def write_term(self, content: bytes) -> None:
         self.write("TERM", content)
 

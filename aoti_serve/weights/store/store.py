@@ -2,6 +2,7 @@
 
 <root>/CURRENT                          {"epoch", "version", "previous"}
 <root>/TERM                             see `term`
+<root>/RESERVE                          see `reserve`
 <root>/LOCK                             held by whoever changes one of the above
 <root>/versions/<n>/weights.safetensors
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
@@ -183,7 +184,7 @@ class Store(Catalog):
 
     def _name_current(self, committed: Committed) -> None:
         try:
-            self._place.write("CURRENT", committed.model_dump_json(indent=1).encode())
+            self._place.write_vital("CURRENT", committed.model_dump_json(indent=1).encode())
         except (OSError, StoreFailed) as failure:
             if self._read_after(failure, committed) != committed:
                 if self._place.writes_late:

@@ -415,9 +415,10 @@ def test_nothing_is_renamed_before_it_is_on_the_disk_and_no_folder_is_forgotten(
     monkeypatch.setattr(os, "replace", replacing)
     store = store_in(tmp_path)
     store.commit(store.add(weights(tmp_path, 1), ""), 1, None)
-    assert events[-13:] == [
+    assert events[-14:] == [
         ("sync", "store/TERM.tmp"),
         ("rename", "store/TERM"),
+        ("sync", "store/RESERVE"),
         ("sync", "store"),
         ("sync", "store/versions/1/weights.safetensors"),
         ("sync", "store/versions/1/staged.tmp"),
