@@ -18,6 +18,7 @@ AotiServeError                      500
 │   │   │   └── UnknownOrBakedTensor  or compiled in; this package does not tell
 │   │   ├── MissingTensor, WrongTensorDtype, WrongTensorShape, UnfitTensor
 │   │   └── TiedTensorsDiffer, ConstantIsBaked
+│   ├── UploadFailed                400  the bytes have not all arrived
 │   ├── SwapInProgress              409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
 │   ├── BadIndexInWeights               500
@@ -142,6 +143,7 @@ from aoti_serve.errors.weights import (
     UnknownTensor,
     UnknownWeightsVersion,
     UnreadableWeights,
+    UploadFailed,
     VersionTaken,
     WeightsError,
     WeightsMissing,
@@ -219,6 +221,7 @@ __all__ = [
     "UnreadablePackage",
     "UnreadableWeights",
     "UnsupportedModule",
+    "UploadFailed",
     "VersionTaken",
     "VersionsDiffer",
     "WeightsError",

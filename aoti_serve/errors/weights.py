@@ -72,6 +72,10 @@ class ConstantIsBaked(
     """The weights would change what only the compiler could change."""
 
 
+class UploadFailed(WeightsError, status=400, text="the upload was not finished, nothing has changed: {detail}"):
+    """Not all bytes have arrived: the client went, was too slow or sent too much, or the disk is full."""
+
+
 class SwapInProgress(
     WeightsError, status=409, text="model '{model}': a swap is in progress (phase {phase}); try again when it has ended"
 ):

@@ -12,6 +12,7 @@ from aoti_serve.cluster.coordinator.metrics import SwapMetrics
 from aoti_serve.cluster.membership.registry import Registry
 from aoti_serve.cluster.status import Outcome, WeightsStatus
 from aoti_serve.errors import (
+    AotiServeError,
     BuiltInWeightsReleased,
     CommitUnknown,
     NothingToRollBack,
@@ -59,6 +60,13 @@ class Changes:
     async def rollback(self, attempt: Attempt, number: int | None, *, wait: bool) -> WeightsStatus:
         """To a stored version, the previous one if None; moves no data where it is still resident."""
         return await self._only(attempt, lambda: self._roll_back(attempt, number), wait=wait)
+
+    async def note_failed(self, attempt: Attempt, error: AotiServeError) -> None:
+        """Record an attempt that has failed before its weights were here: in the audit log, the metrics, the status."""
+        self._last = attempt.outcome(error, committed=False)
+        self._metrics.ended(self._last)
+        await self._registry.touch()
+        await self._note(attempt, self._last.outcome, error)
 
     def status(self) -> WeightsStatus:
         table = self._registry.table

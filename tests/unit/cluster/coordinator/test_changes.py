@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.membership.live_actors import LiveActors
 from aoti_serve.cluster.membership.registry import Registry
-from aoti_serve.errors import CommitUnknown, Unavailable
+from aoti_serve.errors import CommitUnknown, StoreFailed, Unavailable, UploadFailed
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.swap import SwapDeadlines
@@ -87,6 +88,34 @@ async def test_a_commit_of_which_nobody_can_tell_ends_the_process_and_nothing_el
         with pytest.raises(Ended):
             await changes.swap(Attempt("swap", "me"), lambda _: store.add(tmp_path / "file", ""), wait=True)
     assert found == [1, 0, True, "begun", "unknown"]
+
+
+async def test_an_upload_that_fails_is_in_the_audit_log_and_in_the_status(tmp_path: Path) -> None:
+    async with changing(tmp_path) as (changes, store, _):
+        attempt = Attempt("swap", "me", "step 7", "upload")
+        await changes.note_failed(attempt, UploadFailed(detail="ClientDisconnect"))
+        last = changes.status().last
+    assert last is not None
+    assert (last.id, last.outcome) == (attempt.id, "failed")
+    assert last.error == "the upload was not finished, nothing has changed: ClientDisconnect"
+    [line] = audited(store)
+    assert {"who": "me", "label": "step 7", "source": "upload", "outcome": "failed"}.items() <= line.items()
+    assert line["error"].startswith("UploadFailed: ")
+
+
+async def test_where_the_audit_log_cannot_be_written_the_status_and_the_log_have_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry(1, Committed(epoch=0, version=BUILT_IN))
+    log = AuditLog(tmp_path / "gone" / "audit.jsonl")
+    changes = Changes("m", Store(tmp_path / "store", "m", 2), registry, log, SwapDeadlines())
+    with caplog.at_level(logging.WARNING, "aoti_serve.audit"):
+        await changes.note_failed(Attempt("swap", "me"), StoreFailed(path="store", detail="No space left on device"))
+    last = changes.status().last
+    assert last is not None
+    assert last.error is not None
+    assert "No space left" in last.error
+    assert '"error": "StoreFailed: ' in caplog.text
 
 
 def admitted(current: Version) -> Version:
