@@ -65,7 +65,7 @@ class Changes:
         """Record an attempt that has failed before its weights were here: in the audit log, the metrics, the status."""
         self._last = attempt.outcome(error, committed=False)
         self._metrics.ended(self._last)
-        await self._registry.touch()
+        self._registry.touch()
         await self._note(attempt, self._last.outcome, error)
 
     def status(self) -> WeightsStatus:
@@ -112,7 +112,7 @@ class Changes:
         task.add_done_callback(self._forget)
         if wait:
             await asyncio.shield(task)
-        return self.status()
+        return self.status().model_copy(update={"unchanged": attempt.unchanged})
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -130,7 +130,8 @@ class Changes:
         finally:
             committed = attempt.version is not None and attempt.version == self._registry.table.target.committed.version
             self._last, self._attempt = attempt.outcome(error, committed), None
-            self._metrics.moved(sum(receipt.nbytes for receipt in self._receipts() if not error))
+            moved = not (error or attempt.unchanged)
+            self._metrics.moved(sum(receipt.nbytes for receipt in self._receipts() if moved))
             self._metrics.ended(self._last)
             self.measure()
             self._registry.touch()
@@ -145,7 +146,11 @@ class Changes:
 
     async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version]) -> None:
         self._registry.touch()
-        version = await asyncio.to_thread(admit, self._registry.table.target.committed.version)
+        current = self._registry.table.target.committed.version
+        version = await asyncio.to_thread(admit, current)
+        if version == current:
+            attempt.answering = version
+            return
         try:
             await self._run(attempt, version)
         except BaseException:

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.membership.live_actors import LiveActors
 from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import CommitUnknown, StoreFailed, Unavailable, UploadFailed
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
@@ -90,6 +91,29 @@ async def test_a_commit_of_which_nobody_can_tell_ends_the_process_and_nothing_el
     assert found == [1, 0, True, "begun", "unknown"]
 
 
+async def test_the_same_bytes_again_change_nothing_and_keep_the_way_back(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content(1))
+    (tmp_path / "more").write_bytes(content(2))
+    async with changing(tmp_path) as (changes, store, registry):
+
+        def swap(name: str) -> Awaitable[WeightsStatus]:
+            def admit(current: Version) -> Version:
+                return store.add(tmp_path / name, name, answers=current)
+
+            return changes.swap(Attempt("swap", "me", name), admit, wait=True)
+
+        assert [(await swap(name)).unchanged for name in ("file", "more")] == [False, False]
+        before = changes.status()
+        after = await swap("more")
+        assert (after.unchanged, changes.status().unchanged) == (True, False)
+        assert (after.current, after.previous, after.epoch) == (before.current, before.previous, before.epoch)
+        assert after.last is not None
+        assert (after.last.outcome, after.last.version, after.last.error) == ("unchanged", 2, None)
+        assert [line["outcome"] for line in audited(store)][-2:] == ["begun", "unchanged"]
+        assert registry.table.target.staging is None
+        assert (await changes.rollback(Attempt("rollback", "me"), None, wait=True)).current.number == 1
+
+
 async def test_an_upload_that_fails_is_in_the_audit_log_and_in_the_status(tmp_path: Path) -> None:
     async with changing(tmp_path) as (changes, store, _):
         attempt = Attempt("swap", "me", "step 7", "upload")
@@ -106,9 +130,9 @@ async def test_an_upload_that_fails_is_in_the_audit_log_and_in_the_status(tmp_pa
 async def test_where_the_audit_log_cannot_be_written_the_status_and_the_log_have_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    registry = Registry(1, Committed(epoch=0, version=BUILT_IN))
+    registry = Registry(1, Committed(epoch=0, version=BUILT_IN), SwapDeadlines(), LiveActors("app", ()), newest)
     log = AuditLog(tmp_path / "gone" / "audit.jsonl")
-    changes = Changes("m", Store(tmp_path / "store", "m", 2), registry, log, SwapDeadlines())
+    changes = Changes("m", Store(tmp_path / "store", "m", 2), registry, log)
     with caplog.at_level(logging.WARNING, "aoti_serve.audit"):
         await changes.note_failed(Attempt("swap", "me"), StoreFailed(path="store", detail="No space left on device"))
     last = changes.status().last
