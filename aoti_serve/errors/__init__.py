@@ -29,6 +29,7 @@ AotiServeError                      500
 │   ├── UnknownWeightsVersion       404
 │   ├── SourceRefused               403  a URI outside the allowed roots
 │   ├── StoreFailed                 507  the versions could not be written or read
+│   │   └── StoreDamaged                 a file in the store is not what was written there
 │   ├── CommitUnknown               503  the store did not answer; the next coordinator reads what stands
 │   └── WeightsMissing              503  a package without weights was asked to run
 ├── PackageError
@@ -134,6 +135,7 @@ from aoti_serve.errors.weights import (
     NotSettled,
     SourceRefused,
     StageFailed,
+    StoreDamaged,
     StoreFailed,
     Superseded,
     SwapInProgress,
@@ -201,6 +203,7 @@ __all__ = [
     "StageFailed",
     "StartFailed",
     "Stopping",
+    "StoreDamaged",
     "StoreFailed",
     "Superseded",
     "SwapInProgress",

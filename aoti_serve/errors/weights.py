@@ -169,6 +169,16 @@ class StoreFailed(WeightsError, status=507, text="weights store {path}: {detail}
     """The folder of versions could not be written or read; what was committed stays whole."""
 
 
+class StoreDamaged(
+    StoreFailed,
+    text=(
+        "weights store {path}: {file} is damaged: {detail}. `aoti-serve store check` shows which versions are whole, "
+        "`aoti-serve store set-current` makes one of them answer"
+    ),
+):
+    """A file of the store is not what was written there: it was cut, overwritten or removed."""
+
+
 class CommitUnknown(
     WeightsError,
     status=503,

@@ -210,5 +210,6 @@ class Coordinator:
         try:
             check_fits(self._store.index(version), signature)
         except InvalidWeights as error:
-            detail = f"committed version {version.number} does not fit the package: {error}; set another `store`"
+            detail = f"committed version {version.number} does not fit the package: {error}; set another `store`, "
+            detail += "or let one that fits answer: `aoti-serve store set-current`"
             raise StoreFailed(path=self._store.root, detail=detail) from error

@@ -15,8 +15,9 @@ from upath import UPath
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.transfer.actor import TransferHandle
 from aoti_serve.cluster.transfer.broadcast import Chunk
-from aoti_serve.errors import DigestMismatch, Unavailable
+from aoti_serve.errors import Unavailable
 from aoti_serve.signature.tensors import Span
+from aoti_serve.weights.store.catalog import damaged_version
 from aoti_serve.weights.version import Version
 
 CHUNK_S = 60.0  # a slow disk, the slowest of all readers
@@ -32,7 +33,7 @@ class ChunkSource(NamedTuple):
 class ChunkReader:
     """An iterator for the thread that copies them into a buffer; the next chunk is asked for while one is copied.
 
-    At its end it raises DigestMismatch unless the bytes that arrived are the version's.
+    At its end it raises StoreDamaged unless the bytes that arrived are the version's.
     """
 
     def __init__(self, source: ChunkSource, reader: str, version: Version) -> None:
@@ -56,7 +57,7 @@ class ChunkReader:
             yield piece
             del piece  # else it is held in the object store while the next one is waited for
         if digest.hexdigest() != self._version.digest:
-            raise DigestMismatch(got=digest.hexdigest(), expected=self._version.digest)
+            raise damaged_version(self._path, self._version, f"its sha256 is {digest.hexdigest()}")
 
     def _ask(self, number: int) -> Future[Chunk | None]:
         return asyncio.run_coroutine_threadsafe(self._pull(number), self._loop)

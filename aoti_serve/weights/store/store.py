@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 from upath import UPath
 
 from aoti_serve.errors import CommitUnknown, DigestMismatch, StoreFailed, Superseded
-from aoti_serve.weights.store.catalog import RECORD, Catalog, record_name, staged_name, weights_name
+from aoti_serve.weights.store.catalog import record_name, staged_name, weights_name
 from aoti_serve.weights.store.disk import Disk
-from aoti_serve.weights.store.term import Term
+from aoti_serve.weights.store.leader import StoreLeader, read_or
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
@@ -33,25 +32,17 @@ READ_BACK_S = 30.0
 READ_BACK_POLL_S = 0.5
 
 
-class Store(Catalog):
+class Store(StoreLeader):
     """The writer of a store. Runs in the coordinator, in any of its threads. A crash at any moment leaves old or new,
-    whole.
-
-    Opening a store takes the next term. A Store that was opened before can then commit, publish and remove nothing,
-    also if its process was stopped halfway through and goes on hours later: it compares the term and renames `CURRENT`
-    under one lock, which the kernel takes from the dead.
-
-    At a URI there is no lock, and some network file systems keep locks to each host. Two that open such a store at the
-    same moment get one number, but the owner in TERM tells them apart: the last to write it leads. There the term is
-    compared right before the one put that commits. A coordinator that is stopped between the two, followed, and
-    continued, still makes that put. The follower goes on with what it knows, and its next commit puts things right; if
-    it restarts before that, it finds the late put, and a swap that had returned is lost. A late put removes nothing and
-    damages no version.
+    whole. Once another Store was opened, this one can commit, publish and remove nothing; see `leader`.
 
     Raises StoreFailed when the place cannot be written or read (full disk, read-only, damaged, no credentials).
     """
 
-    def __init__(self, root: str | Path | UPath, model: str, keep_versions: int) -> None:
+    def __init__(self, root: str | Path | UPath, model: str, keep_versions: int, *, repair: bool = False) -> None:
+        """`repair`: open it also if CURRENT or TERM is damaged. Then nobody knows how far they had come, and counting
+        goes on from the seconds since 1970, which no count of commits reaches.
+        """
         super().__init__(root, model)
         self._keep = keep_versions
         self._doubtful: set[int] = set()
@@ -59,26 +50,15 @@ class Store(Catalog):
         with self._guarded():
             self._place.prepare()
         with self._alone():
-            self._term = Term.after(self._last_term())
-            self._place.write_term(self._term.content)
-            self._place.sync(".")
-            self.check_term()  # another one may have opened it at this moment, and have written last
-            self._known = self.committed()
+            self._take_term(repair)
+            lost = Committed(epoch=int(time.time()), version=BUILT_IN)
+            self._known = read_or(self.committed, lost if repair else None)
             self._clean()
 
     @property
-    def term(self) -> int:
-        """The number of this Store's term, which members compare."""
-        return self._term.number
-
-    def check_term(self) -> None:
-        """Raise Superseded if another Store was opened on this root since."""
-        newest = self._last_term()
-        if newest is None or newest.number < self.term:
-            raise StoreFailed(path=self.root, detail="its TERM is gone: somebody has emptied it; restart the server")
-        if newest != self._term:
-            newer = newest.number if newest.number > self.term else "another one of that number"
-            raise Superseded(model=self.model, term=self.term, newer=newer)
+    def epoch(self) -> int:
+        """The epoch of the last commit; 0 in a new store."""
+        return self._known.epoch if self._known else 0
 
     def commit(self, version: Version, epoch: int, previous: Version | None) -> Committed:
         """The commit point: before the rename the old version is committed, after it the new one.
@@ -176,7 +156,7 @@ class Store(Catalog):
         if expected is not None and expected.lower() != digest:
             raise DigestMismatch(got=digest, expected=expected)
         version = Version(number=number, digest=digest, created=time.time(), nbytes=nbytes)
-        return version.model_copy(update={"tensors": len(self.index(version))})
+        return version.model_copy(update={"tensors": len(self._read_header(version))})
 
     def _publish(self, version: Version) -> None:
         with self._alone():
@@ -187,9 +167,9 @@ class Store(Catalog):
             self._place.sync("versions")
 
     def _check_follows(self, committed: Committed) -> None:
-        number, epoch = committed.version.number, self._known.epoch if self._known else 0
-        if committed.epoch != epoch + 1:
-            raise StoreFailed(path=self.root, detail=f"epoch {committed.epoch} does not follow epoch {epoch}")
+        number = committed.version.number
+        if committed.epoch != self.epoch + 1:
+            raise StoreFailed(path=self.root, detail=f"epoch {committed.epoch} does not follow epoch {self.epoch}")
         if number != BUILT_IN.number and self._place.read(record_name(number)) is None:
             raise StoreFailed(path=self.root, detail=f"version {number} is not stored")
 
@@ -218,24 +198,21 @@ class Store(Catalog):
 
     def _retire(self) -> None:
         """Drop the oldest versions beyond `keep_versions`, never the committed one or the one before it."""
-        whole = sorted(self._place.numbers(RECORD))
-        held = {*self._held(), *whole[-self._keep :]}
+        held = {*self._held(), *self.numbers()[-self._keep :]}
         for number in self._place.numbers():
             if number not in held and number < max(held):
                 with suppress(OSError, StoreFailed):
                     self._place.forget(number)
 
     def _held(self) -> set[int]:
-        """What is committed, and what was before that."""
-        found = [committed for committed in (self._known, self.committed()) if committed is not None]
-        versions = [version for committed in found for version in (committed.version, committed.previous)]
-        return {version.number for version in versions if version is not None}
+        """The numbers of what is committed, and of what was before that."""
+        return _named_in(self._known) | _named_in(self.committed())
 
     def _clean(self) -> None:
         """Remove what earlier Stores have left unfinished."""
         for path in self._place.incoming.iterdir():
             self.discard(path)
-        for number in self._held():  # it was committed, and the mark outlived the process
+        for number in _named_in(self._known):  # it was committed, and the mark outlived the process
             self._place.erase(staged_name(number))
         numbers = self._place.numbers()
         newest = max(numbers, default=0)
@@ -246,15 +223,7 @@ class Store(Catalog):
         if self.term > 1:
             self._place.burn(newest + 1)
 
-    def _last_term(self) -> Term | None:
-        with self._guarded():
-            content = self._place.read("TERM")
-        try:
-            return None if content is None else Term.parse(content)
-        except ValueError as error:
-            raise StoreFailed(path=self.root, detail=f"its TERM is damaged: {content!r}") from error
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with self._guarded(), self._place.alone():
-            yield
+def _named_in(committed: Committed | None) -> set[int]:
+    versions = (committed.version, committed.previous) if committed else ()
+    return {version.number for version in versions if version is not None}
