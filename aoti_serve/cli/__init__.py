@@ -8,6 +8,7 @@ import typer
 
 from aoti_serve import __version__
 from aoti_serve.cli import packages, server, weights
+from aoti_serve.cli.store import store_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +25,7 @@ app.command("status")(weights.status)
 app.command("swap")(weights.swap)
 app.command("rollback")(weights.rollback)
 app.command("weights")(weights.versions)
+app.add_typer(store_app, name="store")
 
 
 def _show_version(wanted: bool) -> None:

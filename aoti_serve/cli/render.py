@@ -54,8 +54,11 @@ def spaced(parts: Sequence[RenderableType]) -> RenderableType:
 
 
 def swap_view(status: WeightsStatus, seconds: float) -> RenderableType:
-    """The result of a swap that has returned."""
-    text = f" answers with version {title(status.current)}  ({seconds:.2f} s{_own_phases(status)})"
+    """The outcome of a swap that has returned."""
+    if status.unchanged:
+        text = f" answers with these bytes already: version {title(status.current)}; nothing was staged"
+    else:
+        text = f" answers with version {title(status.current)}  ({seconds:.2f} s{_own_phases(status)})"
     return Uncut(Group(_line((status.model, "bold green"), text), receipts_view(status.replicas)))
 
 

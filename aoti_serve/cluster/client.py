@@ -76,13 +76,14 @@ class CoordinatorClient:
 
         Pieces are bytes, flat arrays of uint8, or objects that hold either.
         """
-        upload, source = await self._call("open_upload")
+        upload, source = await self._call("open_upload", order, who)
         try:
             async for piece in body:
                 await self._append(source, piece)
-        except BaseException:
+        except BaseException as error:
+            why = f"{type(error).__name__}: {error}".removesuffix(": ")
             with suppress(AotiServeError, RayError, RayServeException):
-                await asyncio.shield(self._call("drop_upload", upload))
+                await asyncio.shield(self._call("drop_upload", upload, why))
             raise
         status: WeightsStatus = await self._call("swap_upload", upload, order, who, wait)
         return status

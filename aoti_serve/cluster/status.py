@@ -1,4 +1,4 @@
-"""What the weights API shows: what answers, what is under way, and what came of the last attempt."""
+"""The values of the weights API: what answers, the swap under way, and the outcome of the last attempt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class SwapProgress(Frozen):
 
 
 class Outcome(Frozen):
-    """How an attempt ended: `committed`, or `failed` with an `error`. `phases` are in seconds, `ended` in UTC."""
+    """The end of an attempt: `committed`, `unchanged` because the same bytes answered already, or `failed` with an
+    `error`. `phases` are in seconds, `ended` in UTC.
+    """
 
     id: str
     action: str
@@ -40,7 +42,10 @@ class Outcome(Frozen):
 
 
 class WeightsStatus(Frozen):
-    """What answers, what is behind it, and what every replica has signed. `revision` grows with every change."""
+    """What answers, what is behind it, and what every replica has signed. `revision` grows with every change.
+
+    In the answer to a swap, `unchanged` says that the same bytes answered already, so that nothing was staged.
+    """
 
     model: str
     revision: int
@@ -51,3 +56,4 @@ class WeightsStatus(Frozen):
     replicas: tuple[Receipt, ...]
     swap: SwapProgress | None
     last: Outcome | None
+    unchanged: bool = False

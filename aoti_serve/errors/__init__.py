@@ -18,6 +18,7 @@ AotiServeError                      500
 │   │   │   └── UnknownOrBakedTensor  or compiled in; this package does not tell
 │   │   ├── MissingTensor, WrongTensorDtype, WrongTensorShape, UnfitTensor
 │   │   └── TiedTensorsDiffer, ConstantIsBaked
+│   ├── UploadFailed                400  the bytes have not all arrived
 │   ├── SwapInProgress              409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
 │   ├── BadIndexInWeights               500
@@ -29,6 +30,8 @@ AotiServeError                      500
 │   ├── UnknownWeightsVersion       404
 │   ├── SourceRefused               403  a URI outside the allowed roots
 │   ├── StoreFailed                 507  the versions could not be written or read
+│   │   └── StoreDamaged                 a file in the store is not what was written there
+│   ├── CommitUnknown               503  the store did not answer; the next coordinator reads what stands
 │   └── WeightsMissing              503  a package without weights was asked to run
 ├── PackageError
 │   ├── UnreadablePackage, UnknownSignature, IncompatiblePackage, BakedConstants

@@ -105,6 +105,12 @@ class ConstantIsBaked(
     name: str
 
 
+class UploadFailed(WeightsError, status=400, text="the upload was not finished, nothing has changed: {detail}"):
+    """Not all bytes have arrived: the client went, was too slow or sent too much, or the disk is full."""
+
+    detail: str
+
+
 class SwapInProgress(
     WeightsError, status=409, text="model '{model}': a swap is in progress (phase {phase}); try again when it has ended"
 ):
@@ -163,7 +169,7 @@ class Superseded(
 
     model: str
     term: int
-    newer: int
+    newer: int | str
 
 
 class NotSettled(
@@ -249,6 +255,30 @@ class StoreFailed(WeightsError, status=507, text="weights store {path}: {detail}
     """The folder of versions could not be written or read; what was committed stays whole."""
 
     path: Path | str
+    detail: str
+
+
+class StoreDamaged(
+    StoreFailed,
+    text=(
+        "weights store {path}: {file} is damaged: {detail}. `aoti-serve store check` shows which versions are whole, "
+        "`aoti-serve store set-current` makes one of them answer"
+    ),
+):
+    """A file of the store is not what was written there: it was cut, overwritten or removed."""
+
+    file: str
+
+
+class CommitUnknown(
+    WeightsError,
+    status=503,
+    text="weights store {path}: it cannot be told whether epoch {epoch} was committed: {detail}; ask for the status",
+):
+    """The store did not answer during a commit. The coordinator ends, and its successor reads what stands."""
+
+    path: Path | str
+    epoch: int
     detail: str
 
 

@@ -1,4 +1,4 @@
-"""What may become a version: a file is checked against the package, completed if it is partial, and stored."""
+"""Admission of weights: a file is checked against the package, completed if it is partial, and stored as a version."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from aoti_serve.weights.version import BUILT_IN, Version
 
 
 class Admission:
-    """Runs in the coordinator, in threads. Raises an InvalidWeights, SourceRefused, BaseVersionMismatch or StoreFailed;
-    nothing has changed then, and nothing is left behind.
+    """Makes versions of files. Runs in the coordinator, in threads.
+
+    The bytes that answer already make no new version: all methods then return the version that answers. They raise an
+    InvalidWeights, SourceRefused, BaseVersionMismatch or StoreFailed; nothing has changed then, and nothing is left
+    behind.
     """
 
     def __init__(
@@ -86,4 +89,4 @@ class Admission:
     ) -> Version:
         check_fits(index, self._constants)
         check_values(path, index, self._constants, order.strict)
-        return self._store.add(path, order.label, digest, parent=current.number, strict=order.strict)
+        return self._store.add(path, order.label, digest, parent=current.number, strict=order.strict, answers=current)

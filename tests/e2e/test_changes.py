@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 
 from tests.e2e.served import Eager, Server
+from tests.e2e.wire import Wire
 
 Images = NDArray[np.float32]
 
@@ -119,6 +120,23 @@ def test_every_attempt_is_in_the_audit_log(server: Server, eager: Eager) -> None
     assert "UnreadableWeights" in failed["error"]
     assert "127.0.0.1" in committed["who"]
     assert "the-token" not in (server.store / "audit.jsonl").read_text() + refused.read_text()
+
+
+def test_an_upload_that_breaks_off_is_in_the_audit_log_and_in_the_status(server: Server, eager: Eager) -> None:
+    head = [
+        "POST /v2/models/digits/weights?label=half HTTP/1.1",
+        "Host: here",
+        *[f"{name}: {value}" for name, value in server.admin.items()],
+        "Content-Type: application/octet-stream",
+        f"Content-Length: {len(eager.files['v1'])}",
+    ]
+    with Wire(server.port) as wire:
+        wire.send("\r\n".join([*head, "", ""]).encode() + eager.files["v1"][:1000])
+    lasts = (status["last"] for status in server.events() if status["last"])
+    assert next(last for last in lasts if "upload" in (last["error"] or ""))["outcome"] == "failed"
+    line = lines_of(server.store / "audit.jsonl")[-1]
+    assert (line["outcome"], line["label"], line["source"]) == ("failed", "half", "upload")
+    assert "127.0.0.1" in line["who"]
 
 
 def test_prometheus_sees_the_version_and_the_swaps(server: Server, eager: Eager) -> None:

@@ -191,13 +191,18 @@ def test_what_was_committed_survives_the_whole_cluster(
 
 TRAINER = """
 import pathlib, sys, numpy, ray
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save, save_file
 from aoti_serve import AsyncWeightsClient, WeightsClient
 from aoti_serve.errors import MissingTensor, UnreadableWeights, BaseVersionMismatch
 
+def raised(path, by):
+    tensors = load_file(path)
+    tensors["classify.bias"] += by
+    return tensors
+
 @ray.remote
 def train(path):
-    return WeightsClient("digits").swap(load_file(path), label="from a task").current.label
+    return WeightsClient("digits").swap(raised(path, 1), label="from a task").current.label
 
 @ray.remote
 class Trainer:
@@ -216,10 +221,12 @@ try:
     client.swap({})
 except MissingTensor as error:
     print(error)
-print(client.swap(load_file(sys.argv[2]), label="from the driver").current.label)
+swaps = [client.swap(load_file(sys.argv[2]), label=label) for label in ("from the driver", "again")]
+print([(status.current.label, status.unchanged) for status in swaps])
 print(ray.get(train.remote(sys.argv[2])), client.rollback().current.label, len(client.versions()))
-path = pathlib.Path(sys.argv[2])
-content = numpy.frombuffer(path.read_bytes(), numpy.uint8)
+path = pathlib.Path(sys.argv[3])
+save_file(raised(sys.argv[2], 2), path)
+content = numpy.frombuffer(save(raised(sys.argv[2], 3)), numpy.uint8)
 halves = [ray.put(half) for half in (content[:1000], content[1000:])]
 print(client.swap(path, "a path").current.label, client.swap(halves, "objects").current.label)
 try:
@@ -274,10 +281,12 @@ def test_a_joined_clusters_applications_stay_and_its_replicas_are_pinned_and_a_t
             assert httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).text == "hello"
             receipts = server.status()["replicas"]
             assert sorted(receipt["gpu_ids"] for receipt in receipts) == [["0"], ["1"]]
-            command = [sys.executable, "-c", TRAINER, address, str(digits_dir / "v2.safetensors")]
+            files = [str(digits_dir / "v2.safetensors"), str(tmp_path / "raised.safetensors")]
+            command = [sys.executable, "-c", TRAINER, address, *files]
             trained = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
             assert trained[0].startswith("tensor '")
-            assert trained[1:4] == ["from the driver", "from a task from the driver 3", "a path objects"]
+            assert trained[1] == "[('from the driver', False), ('from the driver', True)]"
+            assert trained[2:4] == ["from a task from the driver 3", "a path objects"]
             assert "not a state dict" in trained[4]
             assert trained[5] == "True"
             assert {receipt["previous"] for receipt in server.status()["replicas"]} == {None}, "released"

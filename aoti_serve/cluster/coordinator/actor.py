@@ -22,7 +22,7 @@ from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.download import ChunkSource
 from aoti_serve.cluster.transfer.uploads import Uploads
 from aoti_serve.config import NO_WEIGHTS, GatewayConfig, ModelConfig
-from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed, SwapInProgress, Unavailable
+from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed, SwapInProgress, Unavailable, UploadFailed
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.admission import Admission
 from aoti_serve.weights.audit import AuditLog
@@ -84,17 +84,29 @@ class Coordinator:
         """For replicas: where the bytes of a version come from."""
         return ChunkSource(self._freight, self._store.file(version))
 
-    async def open_upload(self) -> tuple[str, ChunkSource]:
+    async def open_upload(self, order: SwapOptions, who: str) -> tuple[str, ChunkSource]:
         """A new upload: its id, for `swap_upload`, and where to append the bytes of a safetensors file."""
-        upload, path = await asyncio.to_thread(self._uploads.open)
+        attempt = Attempt("swap", who, order.label, "upload")
+        try:
+            upload, path = await asyncio.to_thread(self._uploads.open, attempt)
+        except StoreFailed as error:
+            await self._changes.note_failed(attempt, error)
+            raise
         return upload, ChunkSource(self._freight, path)
 
-    async def drop_upload(self, upload: str) -> None:
-        await asyncio.to_thread(self._uploads.drop, upload)
+    async def drop_upload(self, upload: str, why: str) -> None:
+        """Throw away an upload that has failed, and record that."""
+        if attempt := await asyncio.to_thread(self._uploads.drop, upload):
+            await self._changes.note_failed(attempt, UploadFailed(detail=why))
 
     async def swap_upload(self, upload: str, order: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to what was uploaded; the status when every live replica answers with it, or else at once."""
-        path = self._uploads.take(upload)
+        attempt = Attempt("swap", who, order.label, "upload")
+        try:
+            path = self._uploads.take(upload)
+        except Unavailable as error:
+            await self._changes.note_failed(attempt, error)
+            raise
 
         def admit(current: Version) -> Version:
             try:
@@ -103,7 +115,7 @@ class Coordinator:
                 self._store.discard(path)
 
         try:
-            return await self._changes.swap(Attempt("swap", who, order.label, "upload"), admit, wait=wait)
+            return await self._changes.swap(attempt, admit, wait=wait)
         except SwapInProgress:
             await asyncio.to_thread(self._store.discard, path)
             raise
@@ -157,7 +169,8 @@ class Coordinator:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            await asyncio.to_thread(self._uploads.drop_idle)
+            for attempt in await asyncio.to_thread(self._uploads.drop_idle):
+                await self._changes.note_failed(attempt, UploadFailed(detail="nothing has come for too long"))
             await self._look_after_freight()
             self._changes.measure()
 
@@ -197,5 +210,6 @@ class Coordinator:
         try:
             check_fits(self._store.index(version), signature)
         except InvalidWeights as error:
-            detail = f"committed version {version.number} does not fit the package: {error}; set another `store`"
+            detail = f"committed version {version.number} does not fit the package: {error}; set another `store`, "
+            detail += "or let one that fits answer: `aoti-serve store set-current`"
             raise StoreFailed(path=self._store.root, detail=detail) from error

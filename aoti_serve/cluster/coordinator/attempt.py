@@ -13,9 +13,10 @@ from aoti_serve.weights.version import Committed, Version
 
 
 class Attempt:
-    """What is known of it while it runs.
+    """The facts of an attempt while it runs, in the coordinator.
 
-    `who` asked for it, `label` is what the new version is to be called, `source` where its weights come from.
+    `who` asked for it, `label` is the name of the new version, `source` where its weights come from. `answering` is the
+    version that has the same bytes and answers already, if that is what was found.
     """
 
     def __init__(self, action: str, who: str, label: str = "", source: str = "") -> None:
@@ -24,6 +25,7 @@ class Attempt:
         self.who = who
         self.label = label
         self.source = source
+        self.answering: Version | None = None
         self.read: dict[str, int] = {}  # bytes, by replica
         self._swap: Swap | None = None
         self._started = time.perf_counter()
@@ -35,7 +37,11 @@ class Attempt:
 
     @property
     def version(self) -> Version | None:
-        return self._swap.version if self._swap else None
+        return self._swap.version if self._swap else self.answering
+
+    @property
+    def unchanged(self) -> bool:
+        return self.answering is not None
 
     def follow(self, swap: Swap) -> None:
         """The weights are checked, and the swap has begun."""
@@ -57,13 +63,13 @@ class Attempt:
         )
 
     def outcome(self, error: BaseException | None, committed: bool) -> Outcome:
-        """With an error, it may be committed all the same: then somebody else completes it."""
+        """How it ended. With an error, it may be committed all the same: then another coordinator completes it."""
         phases = {Phase.CHECKING: self._checked or self._elapsed(), **(self._swap.seconds if self._swap else {})}
         return Outcome(
             id=self.id,
             action=self.action,
             version=self.version.number if self.version else None,
-            outcome="committed" if committed else "failed",
+            outcome="unchanged" if self.unchanged else "committed" if committed else "failed",
             error=(str(error) or type(error).__name__)[:MAX_TEXT] if error else None,
             seconds=round(self._elapsed(), 4),
             phases={phase: round(seconds, 4) for phase, seconds in phases.items()},

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.metrics import SwapMetrics
 from aoti_serve.cluster.membership.registry import Registry
 from aoti_serve.cluster.status import Outcome, WeightsStatus
-from aoti_serve.errors import BuiltInWeightsReleased, NothingToRollBack, NotSettled, SwapInProgress, TryAgain
+from aoti_serve.errors import (
+    AotiServeError,
+    BuiltInWeightsReleased,
+    CommitUnknown,
+    NothingToRollBack,
+    NotSettled,
+    SwapInProgress,
+    TryAgain,
+)
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import State
@@ -51,6 +60,13 @@ class Changes:
     async def rollback(self, attempt: Attempt, number: int | None, *, wait: bool) -> WeightsStatus:
         """To a stored version, the previous one if None; moves no data where it is still resident."""
         return await self._only(attempt, lambda: self._roll_back(attempt, number), wait=wait)
+
+    async def note_failed(self, attempt: Attempt, error: AotiServeError) -> None:
+        """Record an attempt that has failed before its weights were here: in the audit log, the metrics, the status."""
+        self._last = attempt.outcome(error, committed=False)
+        self._metrics.ended(self._last)
+        self._registry.touch()
+        await self._note(attempt, self._last.outcome, error)
 
     def status(self) -> WeightsStatus:
         table = self._registry.table
@@ -96,7 +112,7 @@ class Changes:
         task.add_done_callback(self._forget)
         if wait:
             await asyncio.shield(task)
-        return self.status()
+        return self.status().model_copy(update={"unchanged": attempt.unchanged})
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -114,7 +130,8 @@ class Changes:
         finally:
             committed = attempt.version is not None and attempt.version == self._registry.table.target.committed.version
             self._last, self._attempt = attempt.outcome(error, committed), None
-            self._metrics.moved(sum(receipt.nbytes for receipt in self._receipts() if not error))
+            moved = not (error or attempt.unchanged)
+            self._metrics.moved(sum(receipt.nbytes for receipt in self._receipts() if moved))
             self._metrics.ended(self._last)
             self.measure()
             self._registry.touch()
@@ -129,7 +146,11 @@ class Changes:
 
     async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version]) -> None:
         self._registry.touch()
-        version = await asyncio.to_thread(admit, self._registry.table.target.committed.version)
+        current = self._registry.table.target.committed.version
+        version = await asyncio.to_thread(admit, current)
+        if version == current:
+            attempt.answering = version
+            return
         try:
             await self._run(attempt, version)
         except BaseException:
@@ -166,7 +187,12 @@ class Changes:
         before = self._registry.table.target.committed
 
         async def commit(version: Version) -> Committed:
-            return await asyncio.to_thread(self._store.commit, version, before.epoch + 1, before.version)
+            try:
+                return await asyncio.to_thread(self._store.commit, version, before.epoch + 1, before.version)
+            except CommitUnknown as error:  # neither to be aborted nor completed here
+                logger.critical("the coordinator ends: %s", error)
+                await self._note(attempt, "unknown", error)
+                os._exit(1)
 
         swap = self._registry.begin(version, commit, without_replicas=without_replicas)
         attempt.follow(swap)

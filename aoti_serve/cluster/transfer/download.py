@@ -14,8 +14,9 @@ from aoti_serve.cluster.transfer.actor import TransferHandle
 from aoti_serve.cluster.transfer.chunks import Chunk
 from aoti_serve.cluster.transfer.files import FilePath
 from aoti_serve.cluster.transfer.node import transfer_answer
-from aoti_serve.errors import DigestMismatch, StageWithdrawn
+from aoti_serve.errors import StageWithdrawn
 from aoti_serve.signature.tensors import Span
+from aoti_serve.weights.store.catalog import damaged_version
 from aoti_serve.weights.version import Version
 
 
@@ -54,7 +55,7 @@ class ChunkReader:
         self._loop.call_soon_threadsafe(self._cancel)
 
     def __iter__(self) -> Iterator[Chunk]:
-        """All chunks in order. At the end raises DigestMismatch unless the bytes that arrived are the version's."""
+        """All chunks in order. At the end raises StoreDamaged unless the bytes that arrived are the version's."""
         digest = hashlib.sha256()
         number, asked = 0, self._ask(0)
         try:
@@ -67,7 +68,7 @@ class ChunkReader:
         finally:
             asked.cancel()
         if digest.hexdigest() != self._version.digest:
-            raise DigestMismatch(got=digest.hexdigest(), expected=self._version.digest)
+            raise damaged_version(self._path, self._version, f"its sha256 is {digest.hexdigest()}")
 
     def _ask(self, number: int) -> Future[Chunk | None]:
         return asyncio.run_coroutine_threadsafe(self._pull(number), self._loop)

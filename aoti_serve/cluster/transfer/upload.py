@@ -12,7 +12,7 @@ import ray
 
 from aoti_serve.errors import UnfitTensor, UnreadableWeights
 from aoti_serve.signature.tensors import DTYPES, Span
-from aoti_serve.weights.files.layout import file_order, header_of
+from aoti_serve.weights.files.index import file_order, header_of
 
 if TYPE_CHECKING:
     import torch

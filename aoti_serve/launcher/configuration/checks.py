@@ -13,13 +13,15 @@ from pydantic import ValidationError
 
 from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, problems
-from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights
+from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, StoreFailed
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
 from aoti_serve.launcher.processes.free_ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import read_index
-from aoti_serve.weights.store.place import committed_at
+from aoti_serve.weights.sources.uri import is_uri
+from aoti_serve.weights.store.catalog import Catalog
+from aoti_serve.weights.version import BUILT_IN
 
 TWO_WAYS_OUT = (
     "write `proxy_location: Disabled` at the top of the file, or give the gateway another `http_port` or null"
@@ -137,6 +139,8 @@ PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _tls_problems, _
 def _open_package(path: Path, model: ModelConfig) -> Package:
     _require_file(path, model, model.package)
     package = configured_package(model)
+    if not is_uri(model.store_root):
+        _check_store(path, model)
     if model.weights is not None and model.weights.exists():
         _check_weights(path, model, package)
     elif _has_committed(path, model):
@@ -146,6 +150,17 @@ def _open_package(path: Path, model: ModelConfig) -> Package:
     elif not package.carries_weights:
         raise InvalidConfig(detail=f"{path}: model '{model.name}': {NO_WEIGHTS}")
     return package
+
+
+def _check_store(path: Path, model: ModelConfig) -> None:
+    """What is committed in a folder must be there: its record and its header are read."""
+    catalog = Catalog(model.store_root, model.name)
+    try:
+        committed = catalog.committed()
+        if committed is not None and committed.version.number != BUILT_IN.number:
+            catalog.index(committed.version)
+    except StoreFailed as error:
+        raise InvalidConfig(detail=f"{path}: model '{model.name}': {error}") from error
 
 
 def _check_weights(path: Path, model: ModelConfig, package: Package) -> None:
@@ -160,7 +175,7 @@ def _check_weights(path: Path, model: ModelConfig, package: Package) -> None:
 
 def _has_committed(path: Path, model: ModelConfig) -> bool:
     try:
-        return committed_at(model.store_root) is not None
+        return Catalog(model.store_root, model.name).committed() is not None
     except AotiServeError as error:
         raise InvalidConfig(detail=f"{path}: model '{model.name}': {error}") from error
 

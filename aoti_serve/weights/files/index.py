@@ -1,17 +1,21 @@
-"""The index of a safetensors file, read from its header alone: where in the file each tensor lies."""
+"""The header of a safetensors file, read and written: where each tensor lies in the file.
+
+https://github.com/huggingface/safetensors#format
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
 from aoti_serve.errors import DigestMismatch, UnreadableWeights, WeightsTooLarge
-from aoti_serve.signature.tensors import BY_SAFETENSORS, Span
+from aoti_serve.signature.tensors import BY_SAFETENSORS, DTYPES, Shaped, Span
 
 MAX_NAME = 1024  # it stands in errors and receipts
 FORMAT_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
@@ -55,6 +59,28 @@ def file_digest(path: Path, expected: str | None = None) -> str:
     if expected is not None and expected.lower() != digest:
         raise DigestMismatch(got=digest, expected=expected)
     return digest
+
+
+def file_order(tensors: Mapping[str, Shaped | Span]) -> list[str]:
+    """The names in the order of their bytes: the widest dtypes first, so that every tensor is aligned to its own."""
+    width = {name: DTYPES[tensor.dtype].itemsize if tensor.dtype in DTYPES else 1 for name, tensor in tensors.items()}
+    return sorted(tensors, key=lambda name: (-width[name], name))
+
+
+def header_of(tensors: Mapping[str, Span]) -> bytes:
+    """All bytes before the first tensor's, padded so that the tensors begin at a multiple of 8.
+
+    Of the spans only their lengths count; a dtype that is none of ours keeps its own name.
+    """
+    entries, end = {}, 0
+    for name in file_order(tensors):
+        span = tensors[name]
+        begin, end = end, end + span.end - span.begin
+        code = DTYPES[span.dtype].safetensors if span.dtype in DTYPES else span.dtype
+        entries[name] = {"dtype": code, "shape": list(span.shape), "data_offsets": [begin, end]}
+    content = json.dumps(entries, separators=(",", ":")).encode()
+    content += b" " * (-len(content) % 8)
+    return len(content).to_bytes(8, "little") + content
 
 
 def _header_length(prefix: bytes, nbytes: int, limit: int | None) -> int:

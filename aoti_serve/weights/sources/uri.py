@@ -93,6 +93,8 @@ def _segments(parts: SplitResult, uri: str) -> list[str]:
         plain = _plain(raw)
         if HIDDEN.search(plain):
             raise SourceRefused(uri=shown_uri(uri), reason="a slash, backslash or control is hidden in it")
+        if plain.startswith("..") and plain != "..":  # `..;x` leads up on servers that cut at the semicolon
+            raise SourceRefused(uri=shown_uri(uri), reason="a part of its path begins with two dots")
         if plain == "..":
             del kept[-1:]
         elif plain != ".":

@@ -14,9 +14,11 @@ from typing import BinaryIO
 
 from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.files.index import file_digest
+from aoti_serve.weights.store.reserve import Reserve
 
 LOCK_WAIT_S = 60.0
 LOCK_POLL_S = 0.02
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Disk:
@@ -25,10 +27,13 @@ class Disk:
     Raises OSError as it comes, and StoreFailed where there is more to say.
     """
 
+    writes_late = False  # a write that has failed here is not done later
+
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
         self.shown = str(self.root)
         self.incoming = self.root / "incoming"
+        self._reserve = Reserve(self.root / "RESERVE")
 
     def prepare(self) -> None:
         """Make its folders; a root that is made here is its user's only."""
@@ -74,25 +79,35 @@ class Disk:
             scratch.unlink(missing_ok=True)
             raise
 
-    def write_term(self, term: int) -> None:
-        """A full disk must not keep a coordinator from coming back: if there is no room, it is replaced in place."""
-        content = f"{term:020d}".encode()  # all of one length: a single write of a few bytes is made, or not
+    def write_vital(self, name: str, content: bytes) -> None:
+        """As `write`, of a record of at most a block: if the disk is full, the reserve is given back for it."""
         try:
-            self.write("TERM", content)
+            self.write(name, content)
+        except OSError as error:
+            if error.errno not in DISK_FULL or not self._reserve.give_back():
+                raise
+            self.write(name, content)
+        self._reserve.take()
+
+    def write_term(self, content: bytes) -> None:
+        """Replace TERM, in place if nothing else is left: a full disk must not keep a coordinator from coming back."""
+        try:
+            self.write_vital("TERM", content)
         except OSError as error:
             path = self.root / "TERM"
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.exists():
+            if error.errno not in DISK_FULL or not path.exists():
                 raise
             with path.open("r+b", buffering=0) as file:
-                file.write(content)
+                file.write(content)  # of the same length: a single write of a few bytes is made, or not
                 os.fsync(file.fileno())
 
     def sync(self, folder: str) -> None:
         _sync_folder(self.root / folder)
 
-    def numbers(self) -> list[int]:
-        """All that are taken."""
-        return [int(path.name) for path in (self.root / "versions").iterdir() if path.name.isdecimal()]
+    def numbers(self, having: str = ".") -> list[int]:
+        """The numbers that are taken; with `having`, those of versions with a file of that name."""
+        folders = (path for path in (self.root / "versions").iterdir() if path.name.isdecimal())
+        return [int(path.name) for path in folders if (path / having).exists()]
 
     def take(self, number: int) -> None:
         """An empty folder is enough: it stays when the version goes, so that its number is not given out again."""
@@ -118,6 +133,10 @@ class Disk:
 
     def open(self, name: str) -> BinaryIO:
         return (self.root / name).open("rb")
+
+    def erase(self, name: str) -> None:
+        """Remove a file, if there is one."""
+        (self.root / name).unlink(missing_ok=True)
 
     def clear(self, number: int) -> None:
         """Remove a version's files; its number stays taken."""

@@ -27,6 +27,8 @@ class Remote:
     Files come and go through a private folder on this host. Raises StoreFailed, whatever the other side raises.
     """
 
+    writes_late = True  # a put that has failed here may still be under way
+
     def __init__(self, root: UPath, uri: str) -> None:
         """`uri` is how the root was written; UPath may write it in another way."""
         self.root = root
@@ -58,17 +60,20 @@ class Remote:
         with self._asking():
             self._files.pipe_file(self._path(name), content)
 
-    def write_term(self, term: int) -> None:
-        self.write("TERM", str(term).encode())
+    def write_vital(self, name: str, content: bytes) -> None:
+        self.write(name, content)
+
+    def write_term(self, content: bytes) -> None:
+        self.write("TERM", content)
 
     def sync(self, folder: str) -> None:
         """A put that has returned is durable."""
 
-    def numbers(self) -> list[int]:
+    def numbers(self, having: str | None = None) -> list[int]:
         with self._asking():
             self._files.invalidate_cache()
-            folders = {path.rstrip("/").split("/")[-2] for path in self._files.find(self._path("versions"))}
-        return [int(name) for name in folders if name.isdecimal()]
+            found = [path.rstrip("/").split("/")[-2:] for path in self._files.find(self._path("versions"))]
+        return list({int(number) for number, name in found if number.isdecimal() and having in (None, name)})
 
     def take(self, number: int) -> None:
         """There are no folders to take: an object says it, and stays when the version goes."""
@@ -104,21 +109,22 @@ class Remote:
         with self._asking():
             return cast(BinaryIO, self._files.open(self._path(name), "rb", cache_type="none"))
 
+    def erase(self, name: str) -> None:
+        """Remove an object, if there is one."""
+        with self._asking(), suppress(FileNotFoundError):
+            self._files.rm_file(self._path(name))
+
     def clear(self, number: int) -> None:
         """Remove a version's files; its number stays taken."""
-        self._remove(number, "version.json")  # without it, the rest is a leftover
-        self._remove(number, "weights.safetensors")
+        for name in ("version.json", "weights.safetensors", "staged"):  # without the first, the rest is a leftover
+            self.erase(f"versions/{number}/{name}")
 
     def forget(self, number: int) -> None:
         """Remove a version and its number."""
         self.clear(number)
-        self._remove(number, "taken")
+        self.erase(f"versions/{number}/taken")
         with suppress(Exception):  # there is a folder only where there are folders
             self._files.rmdir(self._path(f"versions/{number}"))
-
-    def _remove(self, number: int, name: str) -> None:
-        with self._asking(), suppress(FileNotFoundError):
-            self._files.rm_file(self._path(f"versions/{number}/{name}"))
 
     def _path(self, name: str) -> str:
         return f"{self._base}/{name}"

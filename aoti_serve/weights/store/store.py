@@ -1,10 +1,12 @@
 """The versions of one model on disk. `CURRENT` names the committed one; its atomic rename is the commit point.
 
 <root>/CURRENT                          {"epoch", "version", "previous"}
-<root>/TERM                             how many coordinators have opened the store
+<root>/TERM                             see `term`
+<root>/RESERVE                          see `reserve`
 <root>/LOCK                             held by whoever changes one of the above
 <root>/versions/<n>/weights.safetensors
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
+<root>/versions/<n>/staged              there until the version is committed; one that never was is no way back
 <root>/incoming/                        uploads on their way
 <root>/audit.jsonl                      see `audit`
 """
@@ -13,73 +15,56 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 from uuid import uuid4
 
-from pydantic import ValidationError
 from upath import UPath
 
-from aoti_serve.errors import DigestMismatch, StoreFailed, Superseded, UnknownWeightsVersion
-from aoti_serve.signature.tensors import Span
-from aoti_serve.weights.files.index import index_in
+from aoti_serve.errors import CommitUnknown, DigestMismatch, StoreFailed, Superseded
+from aoti_serve.weights.store.catalog import record_name, staged_name, weights_name
 from aoti_serve.weights.store.disk import Disk
-from aoti_serve.weights.store.place import storage_at
+from aoti_serve.weights.store.leader import StoreLeader, read_or
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
+READ_BACK_S = 30.0
+READ_BACK_POLL_S = 0.5
 
 
-class Store:
-    """Runs in the coordinator, the only writer; in any of its threads. A crash at any moment leaves old or new, whole.
-
-    Opening it takes the next `term`; from then on no Store that was opened before can commit, publish or remove
-    anything, also if its process was stopped halfway through and goes on hours later: the term is compared and
-    `CURRENT` renamed under one lock, which the kernel takes from the dead.
-
-    `root` may be a URI of whatever fsspec writes. There is no lock there: the term is compared right before the one put
-    that commits. A coordinator that is stopped between the two, followed, and continued, still makes that put. Its
-    follower goes on with what it knows, and its next commit puts things right; a restart before that finds the late
-    put. It removes nothing, and damages no version. None of this can happen in a folder.
+class Store(StoreLeader):
+    """The writer of a store. Runs in the coordinator, in any of its threads. A crash at any moment leaves old or new,
+    whole. Once another Store was opened, this one can commit, publish and remove nothing; see `leader`.
 
     Raises StoreFailed when the place cannot be written or read (full disk, read-only, damaged, no credentials).
     """
 
-    def __init__(self, root: str | Path | UPath, model: str, keep_versions: int) -> None:
-        self.model = model
+    def __init__(self, root: str | Path | UPath, model: str, keep_versions: int, *, repair: bool = False) -> None:
+        """`repair`: open it also if CURRENT or TERM is damaged. Then nobody knows how far they had come, and counting
+        goes on from the seconds since 1970, which no count of commits reaches.
+        """
+        super().__init__(root, model)
         self._keep = keep_versions
-        self._place = storage_at(root)
-        self.root = self._place.shown
+        self._doubtful: set[int] = set()
         self.audit_path = self._place.root / "audit.jsonl" if isinstance(self._place, Disk) else None
         with self._guarded():
             self._place.prepare()
         with self._alone():
-            self.term = (self._last_term() or 0) + 1
-            self._place.write_term(self.term)
-            self._place.sync(".")
-            self._known = self.committed()
+            self._take_term(repair)
+            lost = Committed(epoch=int(time.time()), version=BUILT_IN)
+            self._known = read_or(self.committed, lost if repair else None)
             self._clean()
 
-    def check_term(self) -> None:
-        """Raise Superseded if another Store was opened on this root since."""
-        newest = self._last_term()
-        if newest is None or newest < self.term:
-            raise StoreFailed(path=self.root, detail="its TERM is gone: somebody has emptied it; restart the server")
-        if newest > self.term:
-            raise Superseded(model=self.model, term=self.term, newer=newest)
-
-    def committed(self) -> Committed | None:
-        """What was committed last; None in a new store."""
-        with self._guarded():
-            content = self._place.read("CURRENT")
-            return None if content is None else Committed.model_validate_json(content)
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last commit; 0 in a new store."""
+        return self._known.epoch if self._known else 0
 
     def commit(self, version: Version, epoch: int, previous: Version | None) -> Committed:
         """The commit point: before the rename the old version is committed, after it the new one.
 
-        Raises Superseded or StoreFailed; then nothing is committed.
+        Raises Superseded or StoreFailed, and then nothing is committed; or CommitUnknown, and then the caller must end:
+        it may not go on as if it were, nor as if it were not. The next Store that is opened reads what stands.
         """
         committed = Committed(epoch=epoch, version=version, previous=previous)
         with self._alone():
@@ -92,6 +77,7 @@ class Store:
                 self._place.sync(".")
             try:
                 self.check_term()
+                self._place.erase(staged_name(version.number))
                 self._retire()
             except Exception as error:
                 logger.warning(f"{self.root}: old versions could not be removed: {error!r}")
@@ -109,16 +95,27 @@ class Store:
             path.unlink()
 
     def add(
-        self, source: Path, label: str, digest: str | None = None, *, parent: int | None = None, strict: bool = True
+        self,
+        source: Path,
+        label: str,
+        digest: str | None = None,
+        *,
+        parent: int | None = None,
+        strict: bool = True,
+        answers: Version | None = None,
     ) -> Version:
         """Store a checked file as the next version, not yet committed; moves it if it is an upload, else copies it.
 
+        If it has the bytes of the version that `answers`, and is as strict, that one is returned, and nothing stored.
         Raises DigestMismatch, Superseded or StoreFailed; then nothing of it is left.
         """
         number = self._take()
         try:
             version = self._filled(number, source, digest)
             version = version.model_copy(update={"label": label, "parent": parent, "strict": strict})
+            if answers is not None and (answers.digest, answers.strict) == (version.digest, version.strict):
+                self._place.forget(number)
+                return answers
             self._publish(version)
         except BaseException:
             with suppress(OSError, StoreFailed):
@@ -126,42 +123,22 @@ class Store:
             raise
         return version
 
+    def confirm(self, version: Version) -> None:
+        """Let a version that was added be listed, and be a way back, although it was never committed."""
+        with self._alone():
+            self.check_term()
+            self._place.erase(staged_name(version.number))
+
     def remove(self, version: Version) -> None:
         """Forget a version; its number is never given out again.
 
-        What is committed, or was before that, stays; and so does everything once another Store was opened.
+        What is committed, or was before that, stays; so does a version whose failed commit may still be written late,
+        and everything once another Store was opened.
         """
         with suppress(StoreFailed, Superseded), self._alone():
             self.check_term()
-            if version.number not in self._held():
+            if version.number not in self._held() | self._doubtful:
                 self._place.clear(version.number)
-
-    def versions(self) -> list[Version]:
-        """All whole versions, oldest first."""
-        with self._guarded():
-            records = [self._place.read(_record(number)) for number in sorted(self._place.numbers())]
-            return [Version.model_validate_json(record) for record in records if record is not None]
-
-    def version(self, number: int) -> Version:
-        """Raises UnknownWeightsVersion if it is not stored."""
-        known = {version.number: version for version in self.versions()}
-        if number not in known:
-            raise UnknownWeightsVersion(model=self.model, version=number, known=sorted(known))
-        return known[number]
-
-    def file(self, version: Version) -> Path | UPath:
-        """The version's safetensors file, for other processes on this node to open; a UPath if it is remote."""
-        return self._place.root / _weights(version.number)
-
-    def open(self, version: Version) -> BinaryIO:
-        """The version's safetensors file from its first byte; read much at a time."""
-        with self._guarded():
-            return self._place.open(_weights(version.number))
-
-    def index(self, version: Version) -> dict[str, Span]:
-        """Where the tensors lie in it."""
-        with self.open(version) as file, self._guarded():
-            return index_in(file, version.nbytes)
 
     def _take(self) -> int:
         with self._alone():
@@ -172,90 +149,81 @@ class Store:
         return number
 
     def _filled(self, number: int, source: Path, expected: str | None) -> Version:
-        name = _weights(number)
+        name = weights_name(number)
         with self._guarded():
             digest = self._place.bring(source, name)
             nbytes = self._place.size(name)
         if expected is not None and expected.lower() != digest:
             raise DigestMismatch(got=digest, expected=expected)
         version = Version(number=number, digest=digest, created=time.time(), nbytes=nbytes)
-        return version.model_copy(update={"tensors": len(self.index(version))})
+        return version.model_copy(update={"tensors": len(self._read_header(version))})
 
     def _publish(self, version: Version) -> None:
         with self._alone():
             self.check_term()  # whoever followed has cleaned up; the file may be gone
-            self._place.write(_record(version.number), version.model_dump_json(indent=1).encode())
+            self._place.write(staged_name(version.number), b"")
+            self._place.write(record_name(version.number), version.model_dump_json(indent=1).encode())
             self._place.sync(f"versions/{version.number}")
             self._place.sync("versions")
 
     def _check_follows(self, committed: Committed) -> None:
-        number, epoch = committed.version.number, self._known.epoch if self._known else 0
-        if committed.epoch != epoch + 1:
-            raise StoreFailed(path=self.root, detail=f"epoch {committed.epoch} does not follow epoch {epoch}")
-        if number != BUILT_IN.number and self._place.read(_record(number)) is None:
+        number = committed.version.number
+        if committed.epoch != self.epoch + 1:
+            raise StoreFailed(path=self.root, detail=f"epoch {committed.epoch} does not follow epoch {self.epoch}")
+        if number != BUILT_IN.number and self._place.read(record_name(number)) is None:
             raise StoreFailed(path=self.root, detail=f"version {number} is not stored")
 
     def _name_current(self, committed: Committed) -> None:
         try:
-            self._place.write("CURRENT", committed.model_dump_json(indent=1).encode())
-        except (OSError, StoreFailed):
-            with suppress(StoreFailed):  # a reply may be lost after the deed
-                if self.committed() == committed:
-                    return
-            raise
+            self._place.write_vital("CURRENT", committed.model_dump_json(indent=1).encode())
+        except (OSError, StoreFailed) as failure:
+            if self._read_after(failure, committed) != committed:
+                if self._place.writes_late:
+                    self._doubtful.add(committed.version.number)
+                raise
+
+    def _read_after(self, failure: Exception, committed: Committed) -> Committed | None:
+        """Read CURRENT after a failed write, whose reply may have been lost after the deed. Ask until there is an
+        answer, since no answer is no failure; raise CommitUnknown if there is none in time.
+        """
+        deadline = time.monotonic() + READ_BACK_S
+        while True:
+            try:
+                return self.committed()
+            except StoreFailed as error:
+                if time.monotonic() >= deadline:
+                    detail = f"writing CURRENT: {failure}; reading it: {error}"
+                    raise CommitUnknown(path=self.root, epoch=committed.epoch, detail=detail) from failure
+            time.sleep(READ_BACK_POLL_S)
 
     def _retire(self) -> None:
         """Drop the oldest versions beyond `keep_versions`, never the committed one or the one before it."""
-        whole = [version.number for version in self.versions()]
-        held = {*self._held(), *whole[-self._keep :]}
+        held = {*self._held(), *self.numbers()[-self._keep :]}
         for number in self._place.numbers():
             if number not in held and number < max(held):
                 with suppress(OSError, StoreFailed):
                     self._place.forget(number)
 
     def _held(self) -> set[int]:
-        """What is committed, and what was before that."""
-        found = [committed for committed in (self._known, self.committed()) if committed is not None]
-        versions = [version for committed in found for version in (committed.version, committed.previous)]
-        return {version.number for version in versions if version is not None}
+        """The numbers of what is committed, and of what was before that."""
+        return _named_in(self._known) | _named_in(self.committed())
 
     def _clean(self) -> None:
-        """Remove what those who came before have left unfinished."""
+        """Remove what earlier Stores have left unfinished."""
         for path in self._place.incoming.iterdir():
             self.discard(path)
+        for number in _named_in(self._known):  # it was committed, and the mark outlived the process
+            self._place.erase(staged_name(number))
         numbers = self._place.numbers()
         newest = max(numbers, default=0)
         for number in numbers:
-            if self._place.read(_record(number)) is None:
+            if self._place.read(record_name(number)) is None:
                 with suppress(OSError):  # a predecessor that is still alive may be at work in there
                     (self._place.clear if number == newest else self._place.forget)(number)
         if self.term > 1:
             self._place.burn(newest + 1)
 
-    def _last_term(self) -> int | None:
-        with self._guarded():
-            content = self._place.read("TERM")
-        try:
-            return None if content is None else int(content)
-        except ValueError as error:
-            raise StoreFailed(path=self.root, detail=f"its TERM is damaged: {content!r}") from error
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with self._guarded(), self._place.alone():
-            yield
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValidationError) as error:
-            raise StoreFailed(path=self.root, detail=str(error)) from error
-
-
-def _weights(number: int) -> str:
-    return f"versions/{number}/weights.safetensors"
-
-
-def _record(number: int) -> str:
-    return f"versions/{number}/version.json"
+def _named_in(committed: Committed | None) -> set[int]:
+    versions = (committed.version, committed.previous) if committed else ()
+    return {version.number for version in versions if version is not None}

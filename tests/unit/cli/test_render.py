@@ -239,3 +239,9 @@ def test_an_answer_of_another_kind_of_server_is_an_error_in_one_line() -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(ServerRefused, match="answers otherwise"):
         versions_of({"not": "a list"})
+
+
+def test_a_swap_to_the_bytes_that_answer_says_that_nothing_was_staged() -> None:
+    text = drawn(swap_view(weights_status(unchanged=True), 1.5))
+    assert "answers with these bytes already: version" in text
+    assert "nothing was staged" in text

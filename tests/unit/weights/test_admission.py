@@ -82,6 +82,48 @@ def test_a_partial_file_becomes_a_whole_version_on_its_base(store: Store, tmp_pa
     assert stored["flags"].tolist() == [True, False]
 
 
+def test_the_bytes_that_answer_already_make_no_new_version(store: Store, tmp_path: Path) -> None:
+    """A client that repeats its swap after a timeout keeps its way back."""
+    answers = first(store, tmp_path)
+    again = admission(store, tmp_path).of_file(upload(store), SwapOptions(label="again"), answers)
+    assert again == answers
+    assert store.versions() == [answers]
+    assert [path.name for path in (tmp_path / "store" / "versions").iterdir()] == ["1"]
+    assert list((tmp_path / "store" / "incoming").iterdir()) == []
+
+
+def test_a_partial_file_that_changes_nothing_makes_no_new_version(store: Store, tmp_path: Path) -> None:
+    base = first(store, tmp_path)
+    whole = admission(store, tmp_path).of_file(
+        only(store, bias=np.full(3, 7, np.float32)), SwapOptions(partial=True, base_version=1), base
+    )
+    store.commit(whole, 2, base)
+    order = SwapOptions(partial=True, base_version=whole.number)
+    assert admission(store, tmp_path).of_file(only(store, bias=np.full(3, 7, np.float32)), order, whole) == whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "strict"),
+    [
+        pytest.param({"bias": np.zeros(3, np.float32)}, True, id="other-bytes"),
+        pytest.param({}, False, id="less-strict"),
+    ],
+)
+def test_anything_else_makes_a_new_version(
+    store: Store, tmp_path: Path, changes: dict[str, np.ndarray], strict: bool
+) -> None:
+    answers = first(store, tmp_path)
+    made = admission(store, tmp_path).of_file(upload(store, **changes), SwapOptions(strict=strict), answers)
+    assert (made.number, made.strict) == (2, strict)
+
+
+def test_the_bytes_of_an_older_version_make_a_new_one(store: Store, tmp_path: Path) -> None:
+    older = first(store, tmp_path)
+    answers = admission(store, tmp_path).of_file(upload(store, bias=np.zeros(3, np.float32)), SwapOptions(), older)
+    store.commit(answers, 2, older)
+    assert admission(store, tmp_path).of_file(upload(store), SwapOptions(), answers).number == 3
+
+
 @pytest.mark.parametrize(
     ("made", "order", "error"),
     [

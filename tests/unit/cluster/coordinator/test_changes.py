@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
+import os
 import threading
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,11 +18,14 @@ from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.membership.live_actors import LiveActors
 from aoti_serve.cluster.membership.registry import Registry
-from aoti_serve.errors import Unavailable
+from aoti_serve.cluster.status import WeightsStatus
+from aoti_serve.errors import CommitUnknown, StoreFailed, Unavailable, UploadFailed
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
+from tests.unit.cluster.membership.members import Cluster
+from tests.unit.weights.store.crasher import content
 
 
 class SlowLog(AuditLog):
@@ -33,6 +42,104 @@ class SlowLog(AuditLog):
 
 async def newest() -> None:
     """No other coordinator has followed."""
+
+
+@asynccontextmanager
+async def changing(tmp_path: Path) -> AsyncIterator[tuple[Changes, Store, Registry]]:
+    """Changes of a store, with one replica."""
+    cluster, store = Cluster(), Store(tmp_path / "store", "m", 4)
+    registry = await cluster.start(Committed(epoch=0, version=BUILT_IN))
+    try:
+        await cluster.add("r0", runners=1)
+        yield Changes("m", store, registry, AuditLog(store.audit_path)), store, registry
+    finally:
+        await cluster.close()
+
+
+def audited(store: Store) -> list[dict[str, Any]]:
+    assert store.audit_path is not None
+    return [json.loads(line) for line in store.audit_path.read_text().splitlines()]
+
+
+class Ended(BaseException):
+    """In the place of the end of the process."""
+
+
+async def test_a_commit_of_which_nobody_can_tell_ends_the_process_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members keep what they have staged, and the store what was added: the next coordinator reads what stands."""
+    (tmp_path / "file").write_bytes(content(1))
+    found = list[object]()
+
+    def no_answer(*_: object) -> None:
+        raise CommitUnknown(path="here", epoch=1, detail="the store does not answer")
+
+    async with changing(tmp_path) as (changes, store, registry):
+
+        def end(status: int) -> None:
+            target = registry.table.target
+            assert target.staging is not None
+            found.extend([status, target.committed.epoch, store.file(target.staging.version).exists()])
+            found.extend(line["outcome"] for line in audited(store))
+            raise Ended
+
+        monkeypatch.setattr(store, "commit", no_answer)
+        monkeypatch.setattr(os, "_exit", end)
+        with pytest.raises(Ended):
+            await changes.swap(Attempt("swap", "me"), lambda _: store.add(tmp_path / "file", ""), wait=True)
+    assert found == [1, 0, True, "begun", "unknown"]
+
+
+async def test_the_same_bytes_again_change_nothing_and_keep_the_way_back(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content(1))
+    (tmp_path / "more").write_bytes(content(2))
+    async with changing(tmp_path) as (changes, store, registry):
+
+        def swap(name: str) -> Awaitable[WeightsStatus]:
+            def admit(current: Version) -> Version:
+                return store.add(tmp_path / name, name, answers=current)
+
+            return changes.swap(Attempt("swap", "me", name), admit, wait=True)
+
+        assert [(await swap(name)).unchanged for name in ("file", "more")] == [False, False]
+        before = changes.status()
+        after = await swap("more")
+        assert (after.unchanged, changes.status().unchanged) == (True, False)
+        assert (after.current, after.previous, after.epoch) == (before.current, before.previous, before.epoch)
+        assert after.last is not None
+        assert (after.last.outcome, after.last.version, after.last.error) == ("unchanged", 2, None)
+        assert [line["outcome"] for line in audited(store)][-2:] == ["begun", "unchanged"]
+        assert registry.table.target.staging is None
+        assert (await changes.rollback(Attempt("rollback", "me"), None, wait=True)).current.number == 1
+
+
+async def test_an_upload_that_fails_is_in_the_audit_log_and_in_the_status(tmp_path: Path) -> None:
+    async with changing(tmp_path) as (changes, store, _):
+        attempt = Attempt("swap", "me", "step 7", "upload")
+        await changes.note_failed(attempt, UploadFailed(detail="ClientDisconnect"))
+        last = changes.status().last
+    assert last is not None
+    assert (last.id, last.outcome) == (attempt.id, "failed")
+    assert last.error == "the upload was not finished, nothing has changed: ClientDisconnect"
+    [line] = audited(store)
+    assert {"who": "me", "label": "step 7", "source": "upload", "outcome": "failed"}.items() <= line.items()
+    assert line["error"].startswith("UploadFailed: ")
+
+
+async def test_where_the_audit_log_cannot_be_written_the_status_and_the_log_have_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry(1, Committed(epoch=0, version=BUILT_IN), SwapDeadlines(), LiveActors("app", ()), newest)
+    log = AuditLog(tmp_path / "gone" / "audit.jsonl")
+    changes = Changes("m", Store(tmp_path / "store", "m", 2), registry, log)
+    with caplog.at_level(logging.WARNING, "aoti_serve.audit"):
+        await changes.note_failed(Attempt("swap", "me"), StoreFailed(path="store", detail="No space left on device"))
+    last = changes.status().last
+    assert last is not None
+    assert last.error is not None
+    assert "No space left" in last.error
+    assert '"error": "StoreFailed: ' in caplog.text
 
 
 def admitted(current: Version) -> Version:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.transfer.uploads import IDLE_UPLOAD_S, Uploads
 from aoti_serve.errors import Unavailable
 from aoti_serve.weights.store.store import Store
@@ -26,11 +27,12 @@ def after(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_that_grows_stays_and_one_that_does_not_is_dropped(
     uploads: Uploads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (idle, left), (busy, grows) = uploads.open(), uploads.open()
-    uploads.drop_idle()
+    attempt = Attempt("swap", "somebody who goes")
+    (idle, left), (busy, grows) = uploads.open(attempt), uploads.open(Attempt("swap", "me"))
+    assert uploads.drop_idle() == []
     after(IDLE_UPLOAD_S + 1, monkeypatch)
     grows.write_bytes(b"more")
-    uploads.drop_idle()
+    assert uploads.drop_idle() == [attempt]
     assert uploads.take(busy) == grows
     assert not left.exists()
     with pytest.raises(Unavailable, match="lost"):
@@ -38,7 +40,21 @@ def test_one_that_grows_stays_and_one_that_does_not_is_dropped(
 
 
 def test_a_file_server_with_a_slow_clock_drops_nothing(uploads: Uploads) -> None:
-    upload, path = uploads.open()
+    upload, path = uploads.open(Attempt("swap", "me"))
     os.utime(path, (0, 0))
     uploads.drop_idle()
     assert uploads.take(upload) == path
+
+
+def test_one_that_is_dropped_names_its_attempt_once(uploads: Uploads) -> None:
+    attempt = Attempt("swap", "me")
+    upload, path = uploads.open(attempt)
+    assert [uploads.drop(upload), uploads.drop(upload)] == [attempt, None]
+    assert not path.exists()
+
+
+def test_one_that_was_taken_is_no_longer_dropped(uploads: Uploads) -> None:
+    upload, _ = uploads.open(Attempt("swap", "me"))
+    path = uploads.take(upload)
+    assert uploads.drop(upload) is None
+    assert path.exists()

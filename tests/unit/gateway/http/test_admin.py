@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from hashlib import sha256
+
 import pytest
 from pydantic import ValidationError
 
@@ -42,6 +45,16 @@ def test_anything_else_is_unauthorized(header: str | None, reason: str) -> None:
     with pytest.raises(Unauthorized, match=reason) as caught:
         Guard(token_digest("s3cret")).check(header)
     assert "s3cret" not in str(caught.value)
+
+
+def test_what_the_audit_log_says_of_a_token_cannot_be_tried_by_who_reads_the_log() -> None:
+    """It is the same in all gateways of an application, and another in each application."""
+    digests = [token_digest("weak"), token_digest("weak")]
+    names = [Guard(digest).holder for digest in digests]
+    assert names == [Guard(digest).holder for digest in digests]
+    assert names[0] != names[1]
+    assert all(re.fullmatch("token [0-9a-f]{8}", name) for name in names)
+    assert sha256(b"weak").hexdigest()[:8] not in "".join(names)
 
 
 @pytest.mark.parametrize("header", [pytest.param(None, id="nothing"), pytest.param("Bearer x", id="a-token")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -252,7 +253,13 @@ def test_first_weights_are_asked_for_until_something_is_committed(here: Path) ->
         check_config(read(content))
 
 
-def test_a_damaged_store_is_named(here: Path) -> None:
-    (here / "s").mkdir()
-    (here / "s" / "CURRENT").write_text('{"epo')
-    assert f"model 'a': weights store {here / 's'}" in refused(valid(package="apart.pt2", store="s"))
+@pytest.mark.parametrize("name", ["CURRENT", "versions/1/weights.safetensors"])
+def test_a_damaged_store_is_named_also_where_its_weights_would_do(here: Path, name: str) -> None:
+    content = valid(package="apart.pt2", store="s", weights="fits.safetensors")
+    store = Store(here / "s", "a", 8)
+    store.commit(store.add(here / "fits.safetensors", "first"), 1, None)
+    check_config(read(content))
+    os.truncate(here / "s" / name, 20)
+    text = refused(content)
+    assert f"model 'a': weights store {here / 's'}: {name} is damaged: " in text
+    assert "aoti-serve store check" in text

@@ -73,6 +73,8 @@ def test_what_lies_under_a_root_is_asked_for_in_plain_words(uri: str, address: s
         pytest.param("https://host/models\\..\\w", id="backslash"),
         pytest.param("https://host/models/a%00b", id="encoded-zero"),
         pytest.param("https://host/models/..;/w%0a", id="encoded-newline"),
+        pytest.param("https://host/models/..;/w", id="dots-with-a-parameter"),
+        pytest.param("https://host/models/%2e.%3Bx=1/w", id="encoded-dots-with-a-parameter"),
         pytest.param("https://ho\tst/models/w", id="tab"),
         pytest.param("https://host/models/a b", id="blank"),
         pytest.param("https://h\u00f6st/models/w", id="foreign-letter"),

@@ -17,8 +17,9 @@ from tests.unit.weights.store import crasher as store_crasher
 from tests.unit.weights.store import elsewhere
 from tests.unit.weights.store.crasher import content, place
 
+NAMES = {"CURRENT", "TERM", "LOCK", "RESERVE", "versions", "incoming"}
 FILES = {"version.json", "weights.safetensors"}
-MARKED = FILES | {"taken"}
+WHOLE = [FILES, FILES | {"taken"}, FILES | {"staged"}, FILES | {"staged", "taken"}]
 
 
 def prepare(folder: Path, scheme: str) -> None:
@@ -49,7 +50,7 @@ def assert_tidy(folder: Path, incoming: Path) -> None:
     versions = sorted((folder / "versions").iterdir(), key=lambda path: int(path.name))
     for path in versions:
         names = {file.name for file in path.iterdir()}
-        assert names in (FILES, MARKED, set(), {"taken"}), names
+        assert names in (*WHOLE, set(), {"taken"}), names
     assert list(incoming.iterdir()) == []
 
 
@@ -69,7 +70,7 @@ def check(folder: Path, scheme: str) -> int:
     store.commit(version, committed.epoch + 1, committed.version)
     assert_whole(store)
     assert len(store.versions()) <= 3, "two are kept, and one that was added may not have been committed"
-    assert {path.name for path in folder.iterdir()} <= {"CURRENT", "TERM", "LOCK", "versions", "incoming"}
+    assert {path.name for path in folder.iterdir()} <= NAMES
     return committed.version.number
 
 

@@ -10,14 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from aoti_serve.errors import StoreFailed, Superseded
-from aoti_serve.weights.store import disk
+from aoti_serve.weights.store import disk, remote
 from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.store.term import Term
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 from tests.unit.weights.store import elsewhere
 
@@ -53,6 +55,66 @@ def test_the_newest_passes_the_check_and_the_others_do_not(root: str) -> None:
         older.check_term()
 
 
+@pytest.fixture
+def at_the_same_moment(root: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Store]]:
+    """Have a second Store opened, where no lock holds it off, when the first one has read TERM and is to write it."""
+
+    def arrange(when: str) -> list[Store]:
+        opened = list[Store]()
+
+        def racing(kind: type[disk.Disk] | type[remote.Remote]) -> None:
+            write = kind.write_term
+
+            def wrapped(place: Any, content: bytes) -> None:
+                monkeypatch.setattr(kind, "write_term", write)
+                if when == "before":
+                    opened.append(Store(root, "m", 2))
+                write(place, content)
+                if when == "after":
+                    other = Term.after(Term(Term.parse(content).number - 1))
+                    write(place, other.content)
+
+            monkeypatch.setattr(kind, "write_term", wrapped)
+
+        monkeypatch.setattr(disk.Disk, "alone", unlocked)
+        monkeypatch.setattr(remote.Remote, "alone", unlocked)
+        racing(disk.Disk)
+        racing(remote.Remote)
+        return opened
+
+    return arrange
+
+
+def test_of_two_that_open_at_the_same_moment_the_one_that_wrote_last_leads(
+    root: str, source: Path, at_the_same_moment: Callable[[str], list[Store]]
+) -> None:
+    opened = at_the_same_moment("before")
+    last = Store(root, "m", 2)
+    [first] = opened
+    assert first.term == last.term == 1
+    last.check_term()
+    with pytest.raises(Superseded, match="coordinator 1 of its store was followed by another one of that number"):
+        first.check_term()
+    with pytest.raises(Superseded):
+        committing(first, source, "lost")
+    assert committing(last, source, "kept") == Store(root, "m", 2).committed()
+
+
+def test_one_whose_term_is_overwritten_as_it_opens_does_not_open(
+    root: str, at_the_same_moment: Callable[[str], list[Store]]
+) -> None:
+    at_the_same_moment("after")
+    with pytest.raises(Superseded):
+        Store(root, "m", 2)
+
+
+@pytest.mark.parametrize("written", [b"4", b"00000000000000000004"])
+def test_a_term_of_an_earlier_release_is_read(root: str, tmp_path: Path, written: bytes) -> None:
+    Store(root, "m", 2)
+    (tmp_path / "store" / "TERM").write_bytes(written)
+    assert Store(root, "m", 2).term == 5
+
+
 def test_one_that_was_followed_cannot_commit(root: str, source: Path) -> None:
     older = Store(root, "m", 2)
     committing(older, source, "first")
@@ -77,6 +139,7 @@ def test_one_that_was_followed_removes_nothing(root: str, source: Path) -> None:
     """What it has added may have been committed by its follower, as a rollback to a stored version."""
     older = Store(root, "m", 2)
     version = older.add(source, "added")
+    older.confirm(version)
     newer = Store(root, "m", 2)
     newer.commit(newer.version(version.number), 1, None)
     older.remove(version)
@@ -116,9 +179,10 @@ def test_a_store_that_was_emptied_is_not_taken_for_ones_own(root: str, tmp_path:
         store.commit(BUILT_IN, 1, None)
 
 
-def test_a_damaged_term_is_store_failed(root: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [b"one", b"", b"\xff", b"3 abc", b"3 " + 32 * b"/"])
+def test_a_damaged_term_is_store_failed(root: str, tmp_path: Path, damaged: bytes) -> None:
     Store(root, "m", 2)
-    (tmp_path / "store" / "TERM").write_bytes(b"one")
+    (tmp_path / "store" / "TERM").write_bytes(damaged)
     with pytest.raises(StoreFailed, match="TERM is damaged"):
         Store(root, "m", 2)
 
@@ -133,6 +197,7 @@ def test_two_never_give_out_one_number(root: str, source: Path, monkeypatch: pyt
         if store is older and not newer:
             newer.append(Store(root, "m", 2))
             taken.append(newer[0].add(source, "newer"))
+            newer[0].confirm(taken[0])
 
     monkeypatch.setattr(disk.Disk, "alone", unlocked)
     monkeypatch.setattr(Store, "check_term", stopped)
@@ -147,7 +212,7 @@ def test_two_never_give_out_one_number(root: str, source: Path, monkeypatch: pyt
         assert file.read() == source.read_bytes()
 
 
-def unlocked(_: disk.Disk) -> Unlocked:
+def unlocked(_: object) -> Unlocked:
     return Unlocked()
 
 
@@ -202,7 +267,7 @@ def test_one_that_is_stopped_before_its_commit_and_wakes_after_its_follower_comm
     os.kill(child, signal.SIGCONT)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 11
     assert newer.committed() == committed
-    assert [version.label for version in newer.versions()][-2:] == ["second", "third"]
+    assert [version.label for version in newer.versions()] == ["first", "third"]
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -252,7 +317,13 @@ def test_the_lock_of_one_that_was_killed_is_free(tmp_path: Path, children: list[
 
 def test_threads_of_one_store_do_not_get_in_each_others_way(root: str, source: Path) -> None:
     store, versions = Store(root, "m", 100), list[Version]()
-    threads = [threading.Thread(target=lambda: versions.append(store.add(source, ""))) for _ in range(8)]
+
+    def add() -> None:
+        version = store.add(source, "")
+        store.confirm(version)
+        versions.append(version)
+
+    threads = [threading.Thread(target=add) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -15,6 +15,7 @@ import pytest
 
 from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.sources.source import fetch_to
+from aoti_serve.weights.store.reserve import RESERVE_BYTES
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Version
 from tests.unit.weights.store.crasher import content
@@ -114,19 +115,55 @@ def test_an_add_onto_a_full_disk_is_store_failed(small_disk: Path, monkeypatch: 
     assert_only(small_disk, version)
 
 
-def test_a_commit_onto_a_full_disk_is_store_failed_and_can_be_made_once_there_is_room(small_disk: Path) -> None:
-    store, version = committed_in(small_disk)
+def two_versions(folder: Path) -> tuple[Store, Version, Version]:
+    """A store in which the second version answers, and the first one is the way back."""
+    store, first = committed_in(folder)
     upload = store.incoming()
     upload.write_bytes(content(2))
     second = store.add(upload, "second")
+    store.commit(second, 2, first)
+    return store, first, second
+
+
+def test_a_rollback_on_a_full_disk_is_made_as_often_as_it_is_asked_for(small_disk: Path) -> None:
+    store, first, second = two_versions(small_disk)
     fill(small_disk)
+    for epoch in range(3, 9, 2):
+        store.commit(first, epoch, second)
+        store.commit(second, epoch + 1, first)
+    again = Store(small_disk / "store", "m", 2)
+    assert again.committed() == store.committed()
+    assert again.commit(first, 9, second).version == first
+
+
+def test_the_reserve_is_taken_again_when_there_is_room(small_disk: Path) -> None:
+    store, first, second = two_versions(small_disk)
+    reserve = small_disk / "store" / "RESERVE"
+    assert reserve.stat().st_size == RESERVE_BYTES
+    fill(small_disk)
+    reserve.unlink()
+    with (small_disk / "more").open("wb", buffering=0) as file:
+        file.write(bytes(RESERVE_BYTES))
     with pytest.raises(StoreFailed, match="No space left"):
-        store.commit(second, 2, version)
+        store.commit(first, 3, second)
     committed = store.committed()
     assert committed is not None
-    assert committed.version == version
+    assert committed.version == second
+    assert not reserve.exists()
     (small_disk / "filling").unlink()
-    assert store.commit(second, 2, version).version == second
+    assert store.commit(first, 3, second).version == first
+    assert reserve.stat().st_size == RESERVE_BYTES
+
+
+def test_a_coordinator_comes_back_on_a_full_disk_without_a_reserve(small_disk: Path) -> None:
+    store, _, second = two_versions(small_disk)
+    (small_disk / "store" / "RESERVE").unlink()
+    fill(small_disk)
+    again = Store(small_disk / "store", "m", 2)
+    assert again.term == store.term + 1
+    committed = again.committed()
+    assert committed is not None
+    assert committed.version == second
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

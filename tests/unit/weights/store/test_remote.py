@@ -14,8 +14,9 @@ import pytest
 from safetensors.numpy import save_file
 from upath import UPath
 
-from aoti_serve.errors import DigestMismatch, StoreFailed, UnreadableWeights
+from aoti_serve.errors import CommitUnknown, DigestMismatch, StoreFailed, UnreadableWeights
 from aoti_serve.weights.files.index import read_index
+from aoti_serve.weights.store import store as store_module
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import BUILT_IN, Version
 from tests.unit.weights.store.elsewhere import Elsewhere, uri_of
@@ -56,6 +57,7 @@ def test_a_version_is_the_file_that_was_added(uri: str, tmp_path: Path) -> None:
     version = store.add(source, "first", parent=0, strict=False)
     assert (version.number, version.label, version.parent, version.strict, version.tensors) == (1, "first", 0, False, 2)
     assert source.is_file()
+    store.confirm(version)
     again = Store(uri, "m", 2)
     assert again.versions() == [version]
     assert again.index(version) == read_index(source)
@@ -155,6 +157,88 @@ def test_a_put_whose_answer_is_lost_is_a_commit(tmp_path: Path, monkeypatch: pyt
     assert store.commit(second, 2, first) == store.committed()
 
 
+class Outage:
+    """The put of CURRENT comes to an exception, and so do the next `reads` reads of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, done: bool, reads: int) -> None:
+        self._put, self._get = Elsewhere.pipe_file, Elsewhere.cat_file
+        self._done, self.left = done, 0
+        self._reads = reads
+        outage = self
+
+        def put(files: Elsewhere, path: str, value: bytes) -> None:
+            outage.put(files, path, value)
+
+        def get(files: Elsewhere, path: str) -> bytes:
+            return outage.get(files, path)
+
+        monkeypatch.setattr(Elsewhere, "pipe_file", put)
+        monkeypatch.setattr(Elsewhere, "cat_file", get)
+        monkeypatch.setattr(store_module, "READ_BACK_POLL_S", 0.0)
+
+    def put(self, files: Elsewhere, path: str, value: bytes) -> None:
+        if path.endswith("CURRENT"):
+            self.left = self._reads
+            if self._done:
+                self._put(files, path, value)
+            raise TimeoutError("no answer to the put")
+        self._put(files, path, value)
+
+    def get(self, files: Elsewhere, path: str) -> bytes:
+        if path.endswith("CURRENT") and self.left:
+            self.left -= 1
+            raise TimeoutError("no answer to the read")
+        content: bytes = self._get(files, path)
+        return content
+
+
+def test_a_commit_is_asked_after_until_there_is_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, [first] = grown(uri_of(tmp_path / "store"), tmp_path, 1)
+    second = store.add(weights(tmp_path, 2), "second")
+    outage = Outage(monkeypatch, done=True, reads=5)
+    assert store.commit(second, 2, first) == store.committed()
+    assert outage.left == 0
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_commit_of_which_nobody_can_tell_is_not_called_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    root = uri_of(tmp_path / "store")
+    store, [first] = grown(root, tmp_path, 1)
+    second = store.add(weights(tmp_path, 2), "second")
+    outage = Outage(monkeypatch, done=done, reads=10**9)
+    monkeypatch.setattr(store_module, "READ_BACK_S", 0.05)
+    with pytest.raises(CommitUnknown, match=r"epoch 2 was committed: writing CURRENT: .*no answer to the put.*read"):
+        store.commit(second, 2, first)
+    outage.left = 0
+    committed = Store(root, "m", 8).committed()
+    assert committed is not None
+    assert committed.version == (second if done else first)
+
+
+def test_a_failed_put_that_lands_later_names_a_whole_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = uri_of(tmp_path / "store")
+    store, [first] = grown(root, tmp_path, 1)
+    second = store.add(weights(tmp_path, 2), "second")
+    put, late = Elsewhere.pipe_file, list[tuple[str, bytes]]()
+
+    def failing(_: Elsewhere, path: str, value: bytes) -> None:
+        late.append((path, value))
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(Elsewhere, "pipe_file", failing)
+    with pytest.raises(StoreFailed, match="no answer"):
+        store.commit(second, 2, first)
+    monkeypatch.setattr(Elsewhere, "pipe_file", put)
+    store.remove(second)
+    Elsewhere().pipe_file(*late[0])
+    again = Store(root, "m", 8)
+    assert again.committed() is not None
+    with again.open(second) as file:
+        assert file.read() == weights(tmp_path, 2).read_bytes()
+
+
 def test_a_late_put_of_one_that_was_followed_removes_nothing_and_is_put_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +255,9 @@ def test_a_late_put_of_one_that_was_followed_removes_nothing_and_is_put_right(
 
     monkeypatch.setattr(Elsewhere, "pipe_file", late)
     older.commit(third, 3, second)
-    assert newer[0].versions() == [first, second, third]
+    assert newer[0].versions() == [first, second]
+    with newer[0].open(third) as file:
+        assert file.read() == weights(tmp_path, 3).read_bytes()
     assert newer[0].commit(second, 4, first) == Store(root, "m", 2).committed()
 
 

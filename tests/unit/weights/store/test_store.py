@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from aoti_serve.errors import DigestMismatch, StoreFailed, UnknownWeightsVersion
 from aoti_serve.weights.files.index import file_digest
+from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import BUILT_IN, Version
 
@@ -124,7 +125,9 @@ def test_a_new_store_has_nothing(tmp_path: Path) -> None:
 
 def test_a_version_is_the_file_that_was_added(tmp_path: Path) -> None:
     source = weights(tmp_path, 1)
-    version = store_in(tmp_path).add(source, "first")
+    store = store_in(tmp_path)
+    version = store.add(source, "first")
+    store.confirm(version)
     assert (version.number, version.label, version.digest) == (1, "first", file_digest(source))
     assert (version.nbytes, version.tensors) == (source.stat().st_size, 1)
     assert store_in(tmp_path).file(version).read_bytes() == source.read_bytes()
@@ -170,6 +173,47 @@ def test_a_version_that_was_only_added_is_not_committed(tmp_path: Path) -> None:
     committed = store_in(tmp_path).committed()
     assert committed is not None
     assert committed.version == first
+
+
+def test_a_version_whose_swap_broke_off_is_no_way_back(tmp_path: Path) -> None:
+    """The process ended between the add and the commit; replicas may have refused it."""
+    store, [first] = grown(tmp_path, 1)
+    second = store.add(weights(tmp_path, 2), "staged")
+    again = store_in(tmp_path)
+    assert again.versions() == [first]
+    with pytest.raises(UnknownWeightsVersion, match=r"version 2 is not stored; there is \[1\]"):
+        again.version(second.number)
+    assert again.add(weights(tmp_path, 3), "next").number > second.number
+
+
+def test_a_commit_that_ends_before_it_has_removed_the_mark_is_a_way_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, [first] = grown(tmp_path, 1)
+    second = store.add(weights(tmp_path, 2), "second")
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "erase", crash)
+        with pytest.raises(Crash):
+            store.commit(second, 2, first)
+    again = store_in(tmp_path)
+    assert again.versions() == [first, second]
+    third = again.add(weights(tmp_path, 3), "third")
+    again.commit(third, 3, second)
+    assert again.versions() == [first, second, third]
+
+
+def test_what_was_never_committed_is_dropped_with_the_others(tmp_path: Path) -> None:
+    store, [first] = grown(tmp_path, 1, keep=2)
+    store.add(weights(tmp_path, 2), "broke off")
+    again = store_in(tmp_path, keep=2)
+    third, fourth = (again.add(weights(tmp_path, value), "") for value in (3, 4))
+    again.commit(third, 2, first)
+    again.commit(fourth, 3, third)
+    assert sorted(path.name for path in (tmp_path / "store" / "versions").iterdir()) == ["3", "4"]
 
 
 def test_the_built_in_weights_can_be_committed_and_have_no_file(tmp_path: Path) -> None:
@@ -232,8 +276,8 @@ def test_leftovers_are_ignored_and_cleaned(tmp_path: Path) -> None:
     assert again.versions() == [first]
     assert list((tmp_path / "store" / "incoming").iterdir()) == []
     second = again.add(weights(tmp_path, 2), "")
-    assert sorted(path.name for path in again.file(second).parent.iterdir()) == ["version.json", "weights.safetensors"]
     again.commit(second, 2, first)
+    assert sorted(path.name for path in again.file(second).parent.iterdir()) == ["version.json", "weights.safetensors"]
     assert_whole(store_in(tmp_path))
 
 
@@ -247,7 +291,7 @@ def test_the_committed_version_and_the_one_before_are_never_dropped(tmp_path: Pa
     store, versions = grown(tmp_path, 4, keep=4)
     store.commit(versions[0], 5, versions[1])
     for value in (5, 6, 7, 8):
-        store.add(weights(tmp_path, value), "staged, never committed")
+        store.confirm(store.add(weights(tmp_path, value), "added, never committed"))
         store.commit(versions[0], value + 1, versions[1])
     assert [version.number for version in store.versions()] == [1, 2, 5, 6, 7, 8]
     assert_whole(store_in(tmp_path, keep=4))
@@ -371,11 +415,14 @@ def test_nothing_is_renamed_before_it_is_on_the_disk_and_no_folder_is_forgotten(
     monkeypatch.setattr(os, "replace", replacing)
     store = store_in(tmp_path)
     store.commit(store.add(weights(tmp_path, 1), ""), 1, None)
-    assert events[-11:] == [
+    assert events[-14:] == [
         ("sync", "store/TERM.tmp"),
         ("rename", "store/TERM"),
+        ("sync", "store/RESERVE"),
         ("sync", "store"),
         ("sync", "store/versions/1/weights.safetensors"),
+        ("sync", "store/versions/1/staged.tmp"),
+        ("rename", "store/versions/1/staged"),
         ("sync", "store/versions/1/version.json.tmp"),
         ("rename", "store/versions/1/version.json"),
         ("sync", "store/versions/1"),

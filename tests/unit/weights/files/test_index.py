@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load
 
 from aoti_serve.signature.tensors import DTYPES, Shaped, Span
-from aoti_serve.weights.files.layout import file_order, header_of
+from aoti_serve.weights.files.index import file_order, header_of
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter("__metadata__".__ne__)
 SHAPES = st.lists(st.integers(0, 4), max_size=3).map(tuple)

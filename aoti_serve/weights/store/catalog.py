@@ -1,0 +1,184 @@
+"""A store as a reader sees it: the commit record, the versions, and their bytes. Reading changes nothing in a store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from upath import UPath
+
+from aoti_serve.errors import StoreDamaged, StoreFailed, UnknownWeightsVersion, UnreadableWeights
+from aoti_serve.signature.tensors import Span
+from aoti_serve.weights.files.index import index_in
+from aoti_serve.weights.sources.uri import scrubbed, shown_uri
+from aoti_serve.weights.store.disk import Disk
+from aoti_serve.weights.store.remote import Remote
+from aoti_serve.weights.store.term import Term
+from aoti_serve.weights.version import Committed, Version
+
+T = TypeVar("T")
+READ_BYTES = 8 * 2**20
+RECORD = "version.json"
+STAGED = "staged"
+
+
+class Catalog:
+    """Reads a store that any process may have open. Runs in any process and thread.
+
+    `root` is a folder, or a URI of whatever fsspec reads. All methods raise StoreFailed if the store
+    cannot be read, and StoreDamaged if what is read is not what was written.
+    """
+
+    def __init__(self, root: str | Path | UPath, model: str = "") -> None:
+        self.model = model
+        self.source = root
+        self._place = _place_of(root)
+        self.root = self._place.shown
+
+    @property
+    def exists(self) -> bool:
+        """Whether a coordinator has ever opened it."""
+        with self._guarded():
+            return self._place.read("TERM") is not None
+
+    @property
+    def owner(self) -> int | None:
+        """The user id that a folder belongs to; None at a URI."""
+        with self._guarded():
+            return self._place.root.stat().st_uid if isinstance(self._place, Disk) else None
+
+    def last_term(self) -> Term | None:
+        """The term of the coordinator that has opened it last; None in a new store."""
+        return self._parsed("TERM", Term.parse)
+
+    def committed(self) -> Committed | None:
+        """The last commit; None in a new store, and where there is no store."""
+        return self._parsed("CURRENT", Committed.model_validate_json)
+
+    def staged(self) -> set[int]:
+        """The numbers of versions that were never committed."""
+        with self._guarded():
+            return set(self._place.numbers(STAGED))
+
+    def numbers(self) -> list[int]:
+        """The numbers of all whole versions, in order; staged ones, too."""
+        with self._guarded():
+            return sorted(self._place.numbers(RECORD))
+
+    def versions(self) -> list[Version]:
+        """All whole versions that may answer, oldest first: not those that were staged and never committed."""
+        staged = self.staged()
+        records = [self.record(number) for number in self.numbers() if number not in staged]
+        return [version for version in records if version is not None]
+
+    def version(self, number: int) -> Version:
+        """One of `versions`. Raises UnknownWeightsVersion if it is none of them."""
+        known = sorted(set(self.numbers()) - self.staged())
+        version = self.record(number) if number in known else None
+        if version is None:
+            raise UnknownWeightsVersion(model=self.model, version=number, known=known)
+        return version
+
+    def record(self, number: int) -> Version | None:
+        """The record of a whole version, staged or not; None if there is none."""
+        return self._parsed(record_name(number), Version.model_validate_json)
+
+    def file(self, version: Version) -> Path | UPath:
+        """The version's safetensors file, for other processes on this node to open; a UPath if it is remote."""
+        return self._place.root / weights_name(version.number)
+
+    def open(self, version: Version) -> BinaryIO:
+        """The version's safetensors file from its first byte; read much at a time."""
+        with self._guarded():
+            return self._place.open(weights_name(version.number))
+
+    def index(self, version: Version) -> dict[str, Span]:
+        """The place of each tensor in the version's file. Raises StoreDamaged if it is not as long as it was."""
+        name = weights_name(version.number)
+        try:
+            with self._guarded():
+                nbytes = self._place.size(name)
+        except StoreFailed as error:
+            raise damaged_version(self.file(version), version, f"it cannot be opened ({error})") from error
+        if nbytes != version.nbytes:
+            raise damaged_version(self.file(version), version, f"it has {nbytes} bytes")
+        try:
+            return self._read_header(version)
+        except UnreadableWeights as error:
+            raise damaged_version(self.file(version), version, str(error)) from error
+
+    def verify(self, version: Version, advance: Callable[[int], None] = lambda nbytes: None) -> Iterator[bytes]:
+        """All bytes of the version's file, a few megabytes at a time; `advance` hears how many. Raises StoreDamaged,
+        at the end at the latest, if they are not those that were stored.
+        """
+        self.index(version)
+        digest = hashlib.sha256()
+        with self.open(version) as file:
+            while piece := self._guarded_read(file):
+                digest.update(piece)
+                advance(len(piece))
+                yield piece
+        if digest.hexdigest() != version.digest:
+            raise damaged_version(self.file(version), version, f"its sha256 is {digest.hexdigest()}")
+
+    def _guarded_read(self, file: BinaryIO) -> bytes:
+        with self._guarded():
+            return file.read(READ_BYTES)
+
+    def _read_header(self, version: Version) -> dict[str, Span]:
+        with self.open(version) as file, self._guarded():
+            return index_in(file, version.nbytes)
+
+    def _parsed(self, name: str, parse: Callable[[bytes], T]) -> T | None:
+        with self._guarded():
+            content = self._place.read(name)
+        try:
+            return None if content is None else parse(content)
+        except ValueError as error:  # as pydantic's, whose text would be of no use
+            detail = f"its {len(content or b'')} bytes are no such record"
+            raise StoreDamaged(path=self.root, file=name, detail=detail) from error
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreFailed(path=self.root, detail=str(error)) from error
+
+
+def weights_name(number: int) -> str:
+    return f"versions/{number}/weights.safetensors"
+
+
+def record_name(number: int) -> str:
+    return f"versions/{number}/{RECORD}"
+
+
+def staged_name(number: int) -> str:
+    """The mark of a version that was not committed yet."""
+    return f"versions/{number}/{STAGED}"
+
+
+def damaged_version(file: Path | UPath, version: Version, found: str) -> StoreDamaged:
+    """The error for a version's file that is not what was stored there."""
+    detail = f"{found}; stored were {version.nbytes} bytes with the sha256 {version.digest}"
+    return StoreDamaged(path=shown_uri(str(file.parents[2])), file=weights_name(version.number), detail=detail)
+
+
+def _place_of(root: str | Path | UPath) -> Disk | Remote:
+    if isinstance(root, Path):
+        return Disk(root)
+    path = _parsed(root) if isinstance(root, str) else root
+    return Disk(Path(path.path)) if path.protocol in ("", "file", "local") else Remote(path, str(root))
+
+
+def _parsed(root: str) -> UPath:
+    try:
+        if "::" in root:
+            raise ValueError("it is a chain of URIs")
+        return UPath(root)
+    except (ValueError, ImportError) as error:
+        raise StoreFailed(path=shown_uri(root), detail=scrubbed(str(error), root)) from None

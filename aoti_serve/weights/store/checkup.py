@@ -1,0 +1,113 @@
+"""A check of all that a store holds: records, headers and digests. It changes nothing, and needs no server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from aoti_serve.errors import StoreDamaged, StoreFailed
+from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.store.catalog import Catalog, record_name
+from aoti_serve.weights.version import BUILT_IN, Committed, Version
+
+T = TypeVar("T")
+
+
+class VersionCheckup(Frozen):
+    """One version. `staged`: it was never committed. `damage` says what is wrong; None if it is whole."""
+
+    number: int
+    label: str = ""
+    digest: str = ""
+    nbytes: int = 0
+    staged: bool = False
+    damage: str | None = None
+
+
+class StoreCheckup(Frozen):
+    """A store: what is committed, if that can be read, its versions, and the `damage` of its own records."""
+
+    store: str
+    term: int | None
+    epoch: int | None
+    current: int | None
+    previous: int | None
+    versions: tuple[VersionCheckup, ...]
+    damage: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        return not self.damage and not any(version.damage for version in self.versions)
+
+
+def total_bytes(catalog: Catalog) -> int:
+    """How many bytes `check_store` will read."""
+    return sum(version.nbytes for number in catalog.numbers() if (version := _record(catalog, number)))
+
+
+def check_store(catalog: Catalog, advance: Callable[[int], None] = lambda nbytes: None) -> StoreCheckup:
+    """Read every byte of a store; `advance` hears how many. Raises StoreFailed if there is no store."""
+    require_store(catalog)
+    damage: list[str] = []
+    term = _noting(damage, catalog.last_term)
+    committed = _noting(damage, catalog.committed)
+    staged = catalog.staged()
+    versions = [_check(catalog, number, number in staged, advance) for number in catalog.numbers()]
+    damage += _dangling(catalog, committed)
+    return StoreCheckup(
+        store=catalog.root,
+        term=term.number if term else None,
+        epoch=committed.epoch if committed else None,
+        current=committed.version.number if committed else None,
+        previous=committed.previous.number if committed and committed.previous else None,
+        versions=tuple(versions),
+        damage=tuple(damage),
+    )
+
+
+def require_store(catalog: Catalog) -> None:
+    if not catalog.exists:
+        detail = "there is no store here; its name is `store` in the configuration, or `<package>.versions`"
+        raise StoreFailed(path=catalog.root, detail=detail)
+
+
+def _noting(damage: list[str], read: Callable[[], T]) -> T | None:
+    try:
+        return read()
+    except StoreDamaged as error:
+        damage.append(f"{error.facts['file']}: {error.facts['detail']}")
+        return None
+
+
+def _check(catalog: Catalog, number: int, staged: bool, advance: Callable[[int], None]) -> VersionCheckup:
+    version = None
+    try:
+        version = catalog.record(number)
+        if version is not None:
+            for _ in catalog.verify(version, advance):
+                pass
+    except StoreDamaged as error:
+        return _checkup(number, version, staged, f"{error.facts['file']}: {error.facts['detail']}")
+    return _checkup(number, version, staged, None)
+
+
+def _checkup(number: int, version: Version | None, staged: bool, damage: str | None) -> VersionCheckup:
+    facts = version.model_dump(include={"label", "digest", "nbytes"}) if version else {}
+    return VersionCheckup(number=number, staged=staged, damage=damage, **facts)
+
+
+def _record(catalog: Catalog, number: int) -> Version | None:
+    try:
+        return catalog.record(number)
+    except StoreDamaged:
+        return None
+
+
+def _dangling(catalog: Catalog, committed: Committed | None) -> list[str]:
+    """What CURRENT names, and is not there or is another one."""
+    named = [committed.version, committed.previous] if committed else []
+    return [
+        f"CURRENT: it names version {version.number}, and {record_name(version.number)} is not that version's"
+        for version in named
+        if version is not None and version.number != BUILT_IN.number and _record(catalog, version.number) != version
+    ]

@@ -1,0 +1,92 @@
+"""`aoti-serve store`, on a real store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from aoti_serve.cli import app
+from aoti_serve.weights.store.store import Store
+from tests.unit.weights.store.crasher import content
+from tests.unit.weights.store.test_checkup import flip, overwrite
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    """Version 2 answers, 1 is the way back."""
+    store, before = Store(tmp_path / "m.versions", "m", 4), None
+    for number in (1, 2):
+        (tmp_path / "file.safetensors").write_bytes(content(number))
+        version = store.add(tmp_path / "file.safetensors", f"step\x1b {number}")
+        store.commit(version, number, before)
+        before = version
+    return store.root
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, ["store", *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_a_check_shows_every_version_and_what_it_is(root: str) -> None:
+    result = run("check", root)
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert [line[:2] for line in lines[2:4]] == [["1", "previous"], ["2", "current"]]
+    assert "epoch 2, term 1" in result.stdout
+    assert "all of it is whole" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_a_check_of_a_damaged_store_exits_with_1_and_names_the_file(root: str) -> None:
+    flip(Path(root) / "versions" / "1" / "weights.safetensors")
+    result = run("check", root)
+    assert result.exit_code == 1
+    assert "damaged: versions/1/weights.safetensors: its sha256 is" in result.stdout
+    assert "set-current" in result.stdout
+    found = json.loads(run("check", root, "--json").stdout)
+    assert (found["whole"], found["current"], found["previous"]) == (False, 2, 1)
+    assert [version["damage"] is None for version in found["versions"]] == [False, True]
+
+
+def test_the_way_out_of_a_damaged_store(root: str) -> None:
+    overwrite(Path(root) / "CURRENT")
+    assert "epoch unknown" in run("check", root).stdout
+    chosen = run("set-current", root, "1")
+    assert "version 1 is committed: epoch" in chosen.stdout
+    assert "nothing is known before it" in chosen.stdout
+    assert run("check", root).exit_code == 0
+
+
+def test_a_version_goes_out_and_comes_in_again(root: str, tmp_path: Path) -> None:
+    target = tmp_path / "out.safetensors"
+    exported = json.loads(run("export", root, "1", "--out", str(target), "--json").stdout)
+    assert target.read_bytes() == content(1)
+    assert json.loads(Path(exported["record"]).read_text()) == exported["version"]
+    imported = run("import", root, str(target))
+    assert f"{target} is version 3 now" in imported.stdout
+    assert "no package was asked" in imported.stdout
+    answer = json.loads(run("import", root, str(target), "--label", "again", "--json").stdout)
+    assert (answer["version"]["label"], answer["checked_against_a_package"]) == ("again", False)
+    committed = json.loads(run("set-current", root, "3", "--json").stdout)
+    assert (committed["epoch"], committed["version"]["number"], committed["previous"]["number"]) == (3, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["check", "nowhere"], "there is no store here", id="no-store"),
+        pytest.param(["set-current", "ROOT", "7"], "version 7 is not stored; there is [1, 2]", id="no-version"),
+        pytest.param(["import", "ROOT", "nofile"], "no file at nofile", id="no-file"),
+        pytest.param(["check", "nowhere://x/y"], "nowhere", id="no-such-scheme"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(root: str, arguments: list[str], says: str) -> None:
+    result = run(*[root if argument == "ROOT" else argument for argument in arguments])
+    assert result.exit_code == 1
+    assert says in result.stderr
+    assert result.stdout == ""
