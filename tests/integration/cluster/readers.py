@@ -61,6 +61,14 @@ class CountingTransfer(TransferActor):
         return os.getpid()
 
 
+class LockstepTransfer(CountingTransfer):
+    """No node may be ahead of another one: all ask for the same chunk."""
+
+    def __init__(self, limit: int, setting: str) -> None:
+        super().__init__(limit, setting)
+        actor.NODE_WINDOW = 1
+
+
 class Reader:
     """A process that reads a version as a replica does; `pause_before` is the chunk at which it waits for `go_on`."""
 
