@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aoti_serve.model.device import CHUNK, CpuDevice, HostBlock
+from aoti_serve.model.device import CHUNK, Device, MemoryBlock
+from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.tensor_memory import bytes_of
 from aoti_serve.model.variants import Variants
 from aoti_serve.signature.constants import ConstantSpec
@@ -27,11 +28,11 @@ class ConstantBuffer:
     `registered` says whether the runtime knows them where they are.
     """
 
-    def __init__(self, constants: Sequence[ConstantSpec], device: CpuDevice) -> None:
+    def __init__(self, constants: Sequence[ConstantSpec], device: Device) -> None:
         self._device = device
         on_device = [spec for spec in constants if not spec.host]
         on_host = [spec for spec in constants if spec.host]
-        self._blocks: list[HostBlock] = []
+        self._blocks: list[MemoryBlock] = []
         self.tensors: dict[str, torch.Tensor] = {}
         for specs, place in ((on_device, device), (on_host, CpuDevice())):
             with torch.inference_mode(False):  # else nobody outside it could refill them
@@ -82,7 +83,7 @@ class Buffers:
     `load` makes a runtime; it is called once more when the runtime has to be thrown away.
     """
 
-    def __init__(self, load: Callable[[], Variants], constants: Sequence[ConstantSpec], device: CpuDevice) -> None:
+    def __init__(self, load: Callable[[], Variants], constants: Sequence[ConstantSpec], device: Device) -> None:
         self._load = load
         self._device = device
         self.runtime = load()

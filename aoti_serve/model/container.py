@@ -23,13 +23,14 @@ from aoti_serve.errors import (
 )
 from aoti_serve.model.arguments import ModelInputs, checked_inputs, named_outputs
 from aoti_serve.model.buffers import Buffers, ConstantBuffer
-from aoti_serve.model.device import device_of
+from aoti_serve.model.device.choice import choose_device, open_device
 from aoti_serve.model.gate import Gate
-from aoti_serve.model.loading import choose_device, load, warn_of_fixed_threads
+from aoti_serve.model.loading import load, warn_of_fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import Variants
 from aoti_serve.model.weights_in.stream import WeightsStream
 from aoti_serve.model.weights_in.tensors import accept_tensors
+from aoti_serve.signature.devices import CPU
 from aoti_serve.signature.tensors import Span
 
 BUILT_IN_VERSION = 0
@@ -73,10 +74,10 @@ class Container:
         self._gate = Gate(self.num_runners)
         self._staging = threading.RLock()
         self.device = choose_device(self.package, device)
-        self._device = device_of(self.device, self.num_runners)
+        self._device = open_device(self.device, self.num_runners)
         self._buffers = Buffers(self._load, self.signature.constants, self._device)
         self._baseline = self.package.baseline()
-        if self.device.type == "cpu":
+        if self.device.type == CPU:
             warn_of_fixed_threads(self.package, self.num_runners, num_threads)
         if self.package.carries_weights:
             self._take_over_built_in()

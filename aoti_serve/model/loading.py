@@ -9,32 +9,16 @@ import torch
 
 from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.aoti import Runtime
-from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
+from aoti_serve.model.aoti.c_abi import NativeContainer
 from aoti_serve.model.aoti.stock import StockContainer
 from aoti_serve.model.archive import preflight
 from aoti_serve.model.archive.library import check_operators, extern_operators, library_of
 from aoti_serve.model.buffers import padded
+from aoti_serve.model.device.choice import host_facts
 from aoti_serve.model.foreign.generated import fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import BatchVariant, Variants
-
-
-def choose_device(package: Package, device: str | None) -> torch.device:
-    """The device to run on: what the package was compiled for, at the index that was asked for.
-
-    Raises IncompatiblePackage if that is another kind of device.
-    """
-    try:
-        chosen = torch.device(device or package.device)
-    except RuntimeError as error:
-        raise IncompatiblePackage(path=package.path, reason=str(error)) from error
-    if chosen.type != package.device:
-        reason = f"compiled for {package.device}, asked to run on {device}"
-        raise IncompatiblePackage(path=package.path, reason=reason)
-    chosen = chosen if chosen.type == "cpu" else torch.device(chosen.type, chosen.index or 0)
-    preflight.check_machine(package.path, package.metadata)
-    preflight.check_device(package.path, package.metadata, _host(), chosen.index or 0)
-    return chosen
+from aoti_serve.signature.devices import CPU
 
 
 def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int | None) -> None:
@@ -56,7 +40,7 @@ def load(package: Package, num_runners: int, device: torch.device, *, single_thr
     package.check_unchanged()
     folders = [(rows, package.extract(model)) for rows, model in package.variants]
     for _, folder in folders:
-        preflight.preflight(package.path, package.metadata, folder, _host(), device.index or 0)
+        preflight.preflight(package.path, package.metadata, folder, host_facts(), device.index or 0)
         check_operators(package.path, folder, _has_operator)
     variants: list[BatchVariant] = []
     try:
@@ -78,7 +62,7 @@ def swappable(library: Path, device: torch.device) -> set[str]:
 
 
 def _name(device: torch.device) -> str:
-    return "cpu" if device.type == "cpu" else f"{device.type}:{device.index or 0}"
+    return CPU if device.type == CPU else f"{device.type}:{device.index or 0}"
 
 
 def _runtime(package: Package, folder: Path, num_runners: int, device: torch.device, single_threaded: bool) -> Runtime:
@@ -115,18 +99,3 @@ def _has_operator(name: str) -> bool:
     """Whether "mylib::op" or "mylib::op.overload" is registered."""
     namespace, _, operator = name.partition("::")
     return hasattr(getattr(torch.ops, namespace), operator.partition(".")[0])
-
-
-def _host() -> preflight.HostFacts:
-    version = torch.version
-    built = f"CUDA {version.cuda}" if version.cuda else f"ROCm {version.hip}" if version.hip else None
-    return preflight.HostFacts(torch.__version__, built, tuple(_capabilities()), has_symbol)
-
-
-def _capabilities() -> list[str]:
-    if not torch.cuda.is_available():
-        return []
-    cards = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    if torch.version.hip:
-        return [card.gcnArchName.split(":")[0] for card in cards]
-    return [f"{card.major}{card.minor}" for card in cards]

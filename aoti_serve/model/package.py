@@ -16,6 +16,7 @@ from aoti_serve.config import DeclaredSignature, ModelConfig
 from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
 from aoti_serve.model.archive import preflight, reading, unpack
 from aoti_serve.signature.constants import ConstantSpec
+from aoti_serve.signature.devices import CPU
 from aoti_serve.signature.signature import Signature
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Package:
     @property
     def device(self) -> str:
         """What it was compiled for: `cpu` or `cuda`."""
-        return self.metadata.get("AOTI_DEVICE_KEY", "cpu")
+        return self.metadata.get("AOTI_DEVICE_KEY", CPU)
 
     @property
     def made_here(self) -> bool:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aoti_serve.model.device import CHUNK, CardBlock, CudaDevice, HostBlock
+from aoti_serve.model.device import CHUNK
+from aoti_serve.model.device.cuda import CardBlock, CudaDevice
 
 
 class FakeStream:
@@ -50,10 +51,10 @@ class FakeCard(CudaDevice):
         self._names = iter([*(f"runner {number}" for number in range(num_runners)), "copies"])
         self._asker: Any = FakeStream("the asker", self.calls)
         super().__init__(0, num_runners)
-        self.torch = torch.device("cpu")
+        self.place = torch.device("cpu")
 
-    def allocate(self, nbytes: int) -> HostBlock:
-        block = CardBlock(nbytes, self.torch)
+    def allocate(self, nbytes: int) -> CardBlock:
+        block = CardBlock(nbytes, self.place)
         self._made.add(block.tensor.untyped_storage()._cdata)
         return block
 

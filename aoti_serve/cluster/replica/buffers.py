@@ -132,7 +132,6 @@ class ReplicaBuffers:
 
 
 def _load(package: Package, num_runners: int) -> Container:
-    device = "cuda:0" if package.device == "cuda" else package.device  # Ray shows each replica only its own card
     cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     threads = max(1, int(cores) // num_runners)  # of each run, so that all runners together have the replica's cores
-    return Container(package, num_runners=num_runners, device=device, num_threads=threads)
+    return Container(package, num_runners=num_runners, num_threads=threads)

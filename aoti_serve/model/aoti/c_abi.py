@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from aoti_serve.errors import IncompatiblePackage, RuntimeFailed
+from aoti_serve.signature.devices import CPU
 
 _PREFIX = "AOTInductorModelContainer"
 _TENSOR_CONSTANT = 3  # constant_type.h: a tensor that forward() makes
@@ -57,7 +58,7 @@ class NativeContainer:
 
     def __init__(self, library: Path, num_runners: int, device: str, *, single_threaded: bool = False) -> None:
         self._run = "RunSingleThreaded" if single_threaded else "Run"
-        self._on_host = device == "cpu"
+        self._on_host = device == CPU
         self._forgotten = False
         with construction:
             self._library = _opened(library)

@@ -16,6 +16,7 @@ import torch
 
 from aoti_serve.errors import RuntimeFailed
 from aoti_serve.model.aoti.c_abi import NativeConstant, construction
+from aoti_serve.signature.devices import CPU
 
 _FOLDED = "_FOLDED_CONST_"
 
@@ -85,7 +86,7 @@ class StockContainer:
 
 def _runner(library: Path, num_runners: int, device: str) -> Any:
     kinds: Any = torch._C._aoti
-    if device == "cpu":
+    if device == CPU:
         return kinds.AOTIModelContainerRunnerCpu(str(library), num_runners)
     return kinds.AOTIModelContainerRunnerCuda(str(library), num_runners, device, str(library.parent))
 

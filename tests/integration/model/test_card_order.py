@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from aoti_serve.model import container as container_module
 from aoti_serve.model.container import Container
-from aoti_serve.model.device import CardBlock
+from aoti_serve.model.device.cuda import CardBlock
 from aoti_serve.model.variants import Variants
 from aoti_serve.weights.files.index import read_index
 from tests.integration.fake_card import FakeCard
@@ -36,7 +36,7 @@ class OnFake(NamedTuple):
 @pytest.fixture
 def on_fake(mixed: Compiled, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnFake]:
     card = FakeCard(RUNNERS)
-    monkeypatch.setattr(container_module, "device_of", lambda device, num_runners: card)
+    monkeypatch.setattr(container_module, "open_device", lambda device, num_runners: card)
     for name in ("run", "stage", "swap", "free_inactive"):
         noted(monkeypatch, name, card.calls)
     with Container(mixed.package, num_runners=RUNNERS) as container:
@@ -202,3 +202,11 @@ def test_a_partial_stage_copies_the_rest_on_the_card(on_fake: OnFake, mixed: Com
         sum(" on copies" in call and "event" in call and not call.startswith("wait") for call in on_fake.calls),
     )
     assert (copies, through_host) == (len(mixed.package.constants), 1)
+
+
+def test_a_thread_runs_on_the_stream_that_it_had_before(on_fake: OnFake, mixed: Compiled) -> None:
+    swap(on_fake, mixed.weights())
+    on_fake.calls.clear()
+    for _ in range(3):
+        on_fake.container.run(mixed.inputs)
+    assert [call for call in on_fake.calls if call.startswith("on runner")] == ["on runner 0"] * 3

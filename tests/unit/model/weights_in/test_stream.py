@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from aoti_serve.errors import ConstantIsBaked, DigestMismatch, TiedTensorsDiffer, UnfitTensor, UnreadableWeights
 from aoti_serve.model import buffers
 from aoti_serve.model.buffers import ConstantBuffer
-from aoti_serve.model.device import CpuDevice
+from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.tensor_memory import bytes_of
 from aoti_serve.model.weights_in import stream as filling
 from aoti_serve.model.weights_in.stream import Bytes, WeightsStream
