@@ -29,6 +29,7 @@ AotiServeError                      500
 │   ├── UnknownWeightsVersion       404
 │   ├── SourceRefused               403  a URI outside the allowed roots
 │   ├── StoreFailed                 507  the versions could not be written or read
+│   ├── NotEnoughMemory             507  a replica has no room to stage; nothing has changed
 │   └── WeightsMissing              503  a package without weights was asked to run
 ├── PackageError
 │   ├── UnreadablePackage, UnknownSignature, IncompatiblePackage, BakedConstants
@@ -127,6 +128,7 @@ from aoti_serve.errors.weights import (
     DigestMismatch,
     InvalidWeights,
     MissingTensor,
+    NotEnoughMemory,
     NothingStaged,
     NothingToRollBack,
     NotSettled,
@@ -179,6 +181,7 @@ __all__ = [
     "MissingInput",
     "MissingOperators",
     "MissingTensor",
+    "NotEnoughMemory",
     "NotSettled",
     "NothingStaged",
     "NothingToRollBack",

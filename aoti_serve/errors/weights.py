@@ -171,5 +171,16 @@ class StoreFailed(WeightsError, status=507, text="weights store {path}: {detail}
     """The folder of versions could not be written or read; what was committed stays whole."""
 
 
+class NotEnoughMemory(
+    WeightsError,
+    status=507,
+    text=(
+        "not enough memory on {place}: the weights need {needed} bytes more, and {spare} to spare; {available} are "
+        "available. Nothing has changed; free memory there, raise its limit, or place fewer replicas on it"
+    ),
+):
+    """The inactive buffer does not fit into the memory that is left."""
+
+
 class WeightsMissing(WeightsError, status=503, text="no weights have been loaded yet: stage and commit some first"):
     """The package carries no weights and none have been committed yet."""

@@ -47,6 +47,12 @@ class ConstantBuffer:
         """What it holds now, in bytes."""
         return sum(block.held for block in self._blocks)
 
+    def check_memory(self, beside: int) -> None:
+        """Raise NotEnoughMemory if there is no room for all of it, and for `beside` bytes more on the device."""
+        on_device, on_host = self._blocks
+        on_device.check(beside)
+        on_host.check()
+
     def allocate(self) -> None:
         moved = [block.hold() for block in self._blocks]
         self.registered = self.registered and not any(moved)
@@ -112,6 +118,10 @@ class Buffers:
         except BaseException:
             self.free_inactive()
             raise
+
+    def check_memory(self) -> None:
+        """Raise NotEnoughMemory if the inactive buffer, and what folding makes of it, would not fit."""
+        self.inactive.check_memory(beside=self.runtime.folded_nbytes)
 
     def publish(self) -> None:
         """Let the runtime see what was written, and fold it. If this raises, `rebuild` before the next run."""

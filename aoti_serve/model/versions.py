@@ -57,7 +57,11 @@ class ResidentVersions:
 
     @contextmanager
     def staging(self, number: int | None) -> Iterator[ConstantBuffer]:
-        """The inactive buffer, to be given every constant; it holds a staged version if that succeeds."""
+        """The inactive buffer, to be given every constant; it holds a staged version if that succeeds.
+
+        Raises NotEnoughMemory before anything has changed.
+        """
+        self._buffers.check_memory()
         self.previous = self.staged = None
         with self._buffers.refilled() as buffer:
             yield buffer

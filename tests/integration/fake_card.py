@@ -41,6 +41,15 @@ class FakeEvent:
         self._calls.append(f"wait for event {self.number} on {self.stream}")
 
 
+class FakeBlock(CardBlock):
+    """A card's block in the host's memory, on a card that has `room` bytes left."""
+
+    room = 2**30
+
+    def _available(self) -> int:
+        return self.room
+
+
 class FakeCard(CudaDevice):
     """The product's own order of calls, over streams and events that only take notes in `calls`."""
 
@@ -54,7 +63,7 @@ class FakeCard(CudaDevice):
         self.place = torch.device("cpu")
 
     def allocate(self, nbytes: int) -> CardBlock:
-        block = CardBlock(nbytes, self.place)
+        block = FakeBlock(nbytes, self.place)
         self._made.add(block.tensor.untyped_storage()._cdata)
         return block
 

@@ -15,6 +15,7 @@ class Runtime(Protocol):
     """
 
     folds: bool
+    folded_nbytes: int
 
     def run(self, inputs: Iterable[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]: ...
 

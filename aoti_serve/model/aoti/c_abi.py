@@ -71,6 +71,7 @@ class NativeContainer:
         self.constants = [self._constant(index) for index in range(self._size("GetNumConstants"))]
         self._names = {constant.fqn: constant.name.encode() for constant in self.constants if not constant.folded}
         self.folds = any(constant.folded for constant in self.constants)
+        self.folded_nbytes = sum(constant.nbytes or 0 for constant in self.constants if constant.folded)
         # Folding in the inactive buffer overwrites what is staged of this kind with what is active (model_container.h)
         self._copies_lifted = any(constant.kind == _TENSOR_CONSTANT for constant in self.constants)
 

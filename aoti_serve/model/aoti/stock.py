@@ -27,9 +27,10 @@ class StockContainer:
     `device` is "cpu" or "cuda:<index>". Its operators' modules must have been imported.
     """
 
-    # This runner tells neither.
+    # This runner tells none of these.
     num_inputs: int | None = None
     num_outputs: int | None = None
+    folded_nbytes = 0
 
     def __init__(self, library: Path, num_runners: int, device: str) -> None:
         with construction, _said("create"):

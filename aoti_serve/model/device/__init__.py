@@ -19,10 +19,14 @@ class MemoryBlock(Protocol):
     tensor: torch.Tensor
     held: int
 
+    def check(self, beside: int = 0) -> None:
+        """Raise NotEnoughMemory if there is no room for what `hold` would take and `beside` bytes more."""
+        ...
+
     def hold(self) -> bool:
         """Have the memory; returns whether it is at another address than before.
 
-        Raises NotEnoughMemory; what was taken until then stays held until `free`.
+        Raises NotEnoughMemory; what was taken until then is there until `free`.
         """
         ...
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from mmap import MADV_DONTNEED, MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from mmap import MADV_DONTNEED, MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, PAGESIZE, mmap
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from aoti_serve.model.device import CHUNK
+from aoti_serve.model.device.host_memory import available_memory, check_memory
 from aoti_serve.signature.devices import CPU
 
 
@@ -27,8 +29,17 @@ class HostBlock:
         self.tensor = torch.frombuffer(self._pages, dtype=torch.uint8)[:nbytes]
         self.held = 0
 
+    def check(self, beside: int = 0) -> None:
+        if needed := self._nbytes - self.held + beside:
+            check_memory("the host", needed, available_memory())
+
     def hold(self) -> bool:
-        self.held = self._nbytes
+        """Step by step: several replicas of one machine may be taking memory at the same time."""
+        for start in range(self.held, self._nbytes, CHUNK):
+            self.check()
+            step = self.tensor[start : start + CHUNK]
+            step[::PAGESIZE].zero_()  # pages are the process's from the first write on
+            self.held += len(step)
         return False
 
     def free(self) -> None:

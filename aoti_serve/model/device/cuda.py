@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from aoti_serve.model.device import CHUNK
 from aoti_serve.model.device.cpu import copy_to_host
+from aoti_serve.model.device.host_memory import check_memory
 from aoti_serve.signature.devices import CUDA
 
 
@@ -28,9 +29,14 @@ class CardBlock:
         self.tensor = torch.empty(nbytes, dtype=torch.uint8, device=device)
         self.held = nbytes
 
+    def check(self, beside: int = 0) -> None:
+        if needed := self._nbytes - self.held + beside:
+            check_memory(str(self.tensor.device), needed, self._available())
+
     def hold(self) -> bool:
         moves = self.held < self._nbytes
         if moves:  # torch moves a card's memory even to the size that it has
+            self.check()
             self.tensor.untyped_storage().resize_(self._nbytes)
             self.held = self._nbytes
         return moves
@@ -38,6 +44,12 @@ class CardBlock:
     def free(self) -> None:
         self.tensor.untyped_storage().resize_(0)
         self.held = 0
+
+    def _available(self) -> int:
+        """What no process holds, and what torch's allocator holds here and nothing uses."""
+        device = self.tensor.device
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 class StreamPool:

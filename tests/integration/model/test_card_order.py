@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from aoti_serve.errors import NotEnoughMemory
 from aoti_serve.model import container as container_module
 from aoti_serve.model.container import Container
 from aoti_serve.model.device.cuda import CardBlock
 from aoti_serve.model.variants import Variants
 from aoti_serve.weights.files.index import read_index
-from tests.integration.fake_card import FakeCard
+from tests.integration.fake_card import FakeBlock, FakeCard
 from tests.integration.models import Compiled
 
 RUNNERS = 2
@@ -210,3 +211,16 @@ def test_a_thread_runs_on_the_stream_that_it_had_before(on_fake: OnFake, mixed: 
     for _ in range(3):
         on_fake.container.run(mixed.inputs)
     assert [call for call in on_fake.calls if call.startswith("on runner")] == ["on runner 0"] * 3
+
+
+def test_a_card_without_room_refuses_before_anything_changes(
+    on_fake: OnFake, mixed: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swap(on_fake, mixed.weights())
+    on_fake.calls.clear()
+    with monkeypatch.context() as full:
+        full.setattr(FakeBlock, "room", 10)
+        with pytest.raises(NotEnoughMemory, match="10 are available"):
+            on_fake.container.stage(mixed.weights())
+    assert not on_fake.calls
+    swap(on_fake, mixed.weights())
