@@ -17,7 +17,8 @@ AotiServeError                      500
 │   │   ├── UnknownTensor
 │   │   │   └── UnknownOrBakedTensor  or compiled in; this package does not tell
 │   │   ├── MissingTensor, WrongTensorDtype, WrongTensorShape, UnfitTensor
-│   │   └── TiedTensorsDiffer, ConstantIsBaked
+│   │   ├── TiedTensorsDiffer, ConstantIsBaked
+│   │   └── WeightsDoNotRun              tried before they are committed, they fail
 │   ├── SwapInProgress              409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
 │   ├── BadIndexInWeights               500
@@ -145,6 +146,7 @@ from aoti_serve.errors.weights import (
     UnknownWeightsVersion,
     UnreadableWeights,
     VersionTaken,
+    WeightsDoNotRun,
     WeightsError,
     WeightsMissing,
     WeightsTooLarge,
@@ -224,6 +226,7 @@ __all__ = [
     "UnsupportedModule",
     "VersionTaken",
     "VersionsDiffer",
+    "WeightsDoNotRun",
     "WeightsError",
     "WeightsMissing",
     "WeightsTooLarge",

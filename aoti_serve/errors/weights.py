@@ -72,6 +72,10 @@ class ConstantIsBaked(
     """The weights would change what only the compiler could change."""
 
 
+class WeightsDoNotRun(InvalidWeights, text="the package does not run with these weights: {detail}"):
+    """The staged weights failed on an input that the active ones answer."""
+
+
 class SwapInProgress(
     WeightsError, status=409, text="model '{model}': a swap is in progress (phase {phase}); try again when it has ended"
 ):

@@ -47,6 +47,11 @@ class ConstantBuffer:
         """What it holds now, in bytes."""
         return sum(block.held for block in self._blocks)
 
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where its memory lies now; whoever was told of these needs not be told again."""
+        return tuple(block.tensor.data_ptr() for block in self._blocks)
+
     def check_memory(self, beside: int) -> None:
         """Raise NotEnoughMemory if there is no room for all of it, and for `beside` bytes more on the device."""
         on_device, on_host = self._blocks
@@ -120,8 +125,11 @@ class Buffers:
             raise
 
     def check_memory(self) -> None:
-        """Raise NotEnoughMemory if the inactive buffer, and what folding makes of it, would not fit."""
-        self.inactive.check_memory(beside=self.runtime.folded_nbytes)
+        """Raise NotEnoughMemory if the inactive buffer, and what folding makes of it, would not fit.
+
+        Folding is done twice: for the answers, and for the trial.
+        """
+        self.inactive.check_memory(beside=2 * self.runtime.folded_nbytes)
 
     def publish(self) -> None:
         """Let the runtime see what was written, and fold it. If this raises, `rebuild` before the next run."""

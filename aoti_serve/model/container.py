@@ -14,22 +14,21 @@ from numpy.typing import NDArray
 from aoti_serve.errors import (
     InvalidConfig,
     InvalidInputData,
+    NothingStaged,
     WeightsMissing,
 )
 from aoti_serve.model.arguments import ModelInputs, checked_inputs, named_outputs
 from aoti_serve.model.buffers import Buffers
 from aoti_serve.model.device.choice import choose_device, open_device
 from aoti_serve.model.gate import Gate
-from aoti_serve.model.loading import load, warn_of_fixed_threads
+from aoti_serve.model.loading import load, set_threads, warn_of_fixed_threads
 from aoti_serve.model.package import Package
+from aoti_serve.model.trial import TrialRuntime, check_run
 from aoti_serve.model.variants import Variants
 from aoti_serve.model.versions import ResidentVersions
 from aoti_serve.model.weights_in.stream import WeightsStream
 from aoti_serve.model.weights_in.tensors import accept_tensors
-from aoti_serve.signature.devices import CPU
 from aoti_serve.signature.tensors import Span
-
-_thread = threading.local()
 
 
 class Container:
@@ -65,11 +64,11 @@ class Container:
         self._staging = threading.RLock()
         self.device = choose_device(self.package, device)
         self._device = open_device(self.device, self.num_runners)
-        self._buffers = Buffers(self._load, self.signature.constants, self._device)
+        self._buffers = Buffers(lambda: self._load(self.num_runners), self.signature.constants, self._device)
         self._versions = ResidentVersions(self._buffers, self._gate)
+        self._trial = TrialRuntime(lambda: self._load(1), self._device, self.signature)
         self._baseline = self.package.baseline()
-        if self.device.type == CPU:
-            warn_of_fixed_threads(self.package, self.num_runners, num_threads)
+        warn_of_fixed_threads(self.package, self.num_runners, num_threads)
         if self.package.carries_weights:
             self._take_over_built_in()
 
@@ -172,6 +171,24 @@ class Container:
                 filling.fill(buffer, pieces, self._baseline)
                 filling.check(strict=strict)
 
+    def try_staged(self) -> None:
+        """Run the staged version once, on made-up inputs, while the active one goes on answering.
+
+        Raises UnfitTensor or WeightsDoNotRun if these weights cannot answer, and what loading a second runtime may
+        raise; nothing is staged then any more.
+        """
+        with self._staging:
+            self._versions.check_open()
+            if self.staged is None:
+                raise NothingStaged()
+            try:
+                set_threads(self.num_threads)
+                active = None if self.version is None else self._infer
+                check_run(self.signature, self._trial.over(self._buffers.inactive), active)
+            except BaseException:
+                self._versions.release()
+                raise
+
     def commit(self) -> None:
         """Make the staged version the active one; the one before stays resident for `rollback`."""
         with self._staging:
@@ -200,6 +217,7 @@ class Container:
     def close(self) -> None:
         """Let runs in flight end, then give back all memory; later calls raise ContainerClosed. May be repeated."""
         with self._staging:
+            self._trial.close()
             self._versions.close()
 
     def __enter__(self) -> Container:
@@ -208,8 +226,8 @@ class Container:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _load(self) -> Variants:
-        return load(self.package, self.num_runners, self.device, single_threaded=self.run_single_threaded)
+    def _load(self, num_runners: int) -> Variants:
+        return load(self.package, num_runners, self.device, single_threaded=self.run_single_threaded)
 
     def _take_over_built_in(self) -> None:
         built_in = self._versions.take_over_built_in()
@@ -221,9 +239,7 @@ class Container:
             self._versions.check_open()
             if self.version is None:
                 raise WeightsMissing()
-            if self.num_threads and getattr(_thread, "count", None) != self.num_threads:
-                torch.set_num_threads(self.num_threads)  # OpenMP counts per thread
-                _thread.count = self.num_threads
+            set_threads(self.num_threads)
             version = self.version
             with self._device.runner() as stream:
                 ordered[:] = [self._device.take(tensor) for tensor in ordered]

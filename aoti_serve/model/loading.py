@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from pathlib import Path
 
@@ -20,9 +21,13 @@ from aoti_serve.model.package import Package
 from aoti_serve.model.variants import BatchVariant, Variants
 from aoti_serve.signature.devices import CPU
 
+_thread = threading.local()
+
 
 def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int | None) -> None:
-    """Say so if the code was compiled for another number of threads than each run is meant to have."""
+    """Warn if code for the CPU was compiled for another number of threads than each run is meant to have."""
+    if package.device != CPU:
+        return
     fixed = fixed_threads(package.path, package.model_name)
     wanted = num_threads or torch.get_num_threads()
     if fixed is not None and fixed != wanted:
@@ -32,6 +37,13 @@ def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int |
             "compile it with cpp.dynamic_threads, as `aoti-serve package` does",
             stacklevel=3,
         )
+
+
+def set_threads(count: int | None) -> None:
+    """Let the runs of the calling thread have so many intra-op threads; None leaves them as they are."""
+    if count and getattr(_thread, "count", None) != count:
+        torch.set_num_threads(count)  # OpenMP counts per thread
+        _thread.count = count
 
 
 def load(package: Package, num_runners: int, device: torch.device, *, single_threaded: bool = False) -> Variants:

@@ -55,6 +55,10 @@ class Variants:
         for variant in self._variants:
             variant.runtime.stage(tensors, moved)
 
+    def refold(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        for variant in self._variants:
+            variant.runtime.refold(tensors)
+
     def swap(self) -> None:
         for variant in self._variants:
             variant.runtime.swap()

@@ -113,6 +113,11 @@ class NativeContainer:
             self.fold(inactive=True)
         self._forgotten = False
 
+    def refold(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Compute anew what folding makes of `tensors`, which the active buffer was told of and which were refilled."""
+        if self.folds or self._copies_lifted:
+            self.fold(inactive=False)
+
     def fold(self, inactive: bool) -> None:
         """Compute what the compiler derived from constants; else the first run would, under the exclusive lock."""
         self._call("RunConstantFolding", ctypes.c_bool(inactive), None, None)

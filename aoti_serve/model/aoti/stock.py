@@ -66,10 +66,13 @@ class StockContainer:
         A package that folds is told again at every refill, for only then does its first run after the swap fold anew.
         """
         if moved or self.folds or self._forgotten:
-            named = {self._names[fqn]: tensor for fqn, tensor in tensors.items()}
-            with _said("update_constant_buffer"):
-                self._runner.update_constant_buffer(named, True, False, True)
+            self._tell(tensors, inactive=True)
             self._forgotten = False
+
+    def refold(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Have the next run fold `tensors` anew, which the active buffer was told of and which were refilled."""
+        if self.folds:
+            self._tell(tensors, inactive=False)
 
     def swap(self) -> None:
         self._runner.swap_constant_buffer()
@@ -83,6 +86,11 @@ class StockContainer:
     def delete(self) -> None:
         """Give back everything but the library's own pages; no other method may be called afterwards."""
         self._runner = None
+
+    def _tell(self, tensors: Mapping[str, torch.Tensor], inactive: bool) -> None:
+        named = {self._names[fqn]: tensor for fqn, tensor in tensors.items()}
+        with _said("update_constant_buffer"):
+            self._runner.update_constant_buffer(named, inactive, False, True)
 
 
 def _runner(library: Path, num_runners: int, device: str) -> Any:

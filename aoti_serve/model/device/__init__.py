@@ -46,6 +46,10 @@ class Device(Protocol):
         """The stream of a free runner (None on a CPU), for the length of a run; at the end its outputs can be read."""
         ...
 
+    def trial(self) -> AbstractContextManager[int | None]:
+        """As `runner`, after the last copies and in no runner's place; one at a time."""
+        ...
+
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
         """An input on this device, for the run that is about to begin."""
         ...

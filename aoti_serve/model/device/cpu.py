@@ -59,6 +59,9 @@ class CpuDevice:
     def runner(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def trial(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.place)
 

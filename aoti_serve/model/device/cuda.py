@@ -108,6 +108,11 @@ class CudaDevice:
         finally:
             self._runners.give_back(stream)
 
+    @contextmanager
+    def trial(self) -> Iterator[int | None]:
+        with self._running(self._copies):
+            yield self._copies.cuda_stream
+
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._holds(tensor):
             tensor.record_stream(self._current())  # else its memory is another's once the asker lets go of it

@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from aoti_serve.errors import NotEnoughMemory
 from aoti_serve.model import container as container_module
 from aoti_serve.model.container import Container
-from aoti_serve.model.device.cuda import CardBlock
 from aoti_serve.model.variants import Variants
 from aoti_serve.weights.files.index import read_index
 from tests.integration.fake_card import FakeBlock, FakeCard
@@ -113,7 +112,7 @@ def test_bytes_reach_the_card_as_they_arrive(on_fake: OnFake, mixed: Compiled, s
 
 def test_memory_moves_only_when_it_was_given_back() -> None:
     """The runtime reads where it was told to: nothing tells it of memory that did not say that it moves."""
-    block = CardBlock(1000, torch.device("cpu"))
+    block = FakeBlock(1000, torch.device("cpu"))
     place = block.tensor.data_ptr()
     assert not block.hold()
     assert block.tensor.data_ptr() == place
@@ -224,3 +223,16 @@ def test_a_card_without_room_refuses_before_anything_changes(
             on_fake.container.stage(mixed.weights())
     assert not on_fake.calls
     swap(on_fake, mixed.weights())
+
+
+def test_a_trial_runs_on_the_stream_of_the_copies_after_they_have_arrived(on_fake: OnFake, mixed: Compiled) -> None:
+    swap(on_fake, mixed.weights())
+    for _ in range(2):
+        on_fake.container.stage(mixed.weights())
+        on_fake.calls.clear()
+        on_fake.container.try_staged()
+        told, run = on_fake.calls.index("runtime.stage"), on_fake.calls.index("runtime.run")
+        assert told < run
+        assert on_fake.calls[run - 2 : run] == ["copies waits for the asker", "on copies"]
+        assert on_fake.calls[run + 1 :] == ["copies synchronized"]
+        on_fake.container.commit()
