@@ -96,7 +96,7 @@ def test_a_trial_runs_with_the_staged_weights(mixed: Compiled, seen: Seen) -> No
         check_trials(container, mixed.weights(), seen)
 
 
-@pytest.mark.parametrize("name", ["folded", "plain", "lifted"])
+@pytest.mark.parametrize("name", ["folded", "lifted"])
 def test_a_trial_of_a_package_made_elsewhere_folds_for_itself(lab: Lab, seen: Seen, name: str) -> None:
     made = {"_tensor_constant0": torch.arange(1.0, 17.0)}
     values = foreign.seeded(foreign.Lifted).state_dict() | made if name == "lifted" else foreign.weights()
