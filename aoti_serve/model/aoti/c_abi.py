@@ -66,9 +66,13 @@ class NativeContainer:
             folder = str(library.parent).encode()
             runners = ctypes.c_size_t(num_runners)
             self._call("CreateWithDevice", ctypes.byref(self._handle), runners, device.encode(), folder, handle=False)
-        self.num_outputs = self._size("GetNumOutputs")
-        self.num_inputs = self._size("GetNumInputs")
-        self.constants = [self._constant(index) for index in range(self._size("GetNumConstants"))]
+        try:
+            self.num_outputs = self._size("GetNumOutputs")
+            self.num_inputs = self._size("GetNumInputs")
+            self.constants = [self._constant(index) for index in range(self._size("GetNumConstants"))]
+        except BaseException:
+            self.delete()
+            raise
         self._names = {constant.fqn: constant.name.encode() for constant in self.constants if not constant.folded}
         self.folds = any(constant.folded for constant in self.constants)
         self.folded_nbytes = sum(constant.nbytes or 0 for constant in self.constants if constant.folded)
@@ -88,7 +92,12 @@ class NativeContainer:
         stolen = (ctypes.c_void_p * len(handles))(*handles)
         outputs = (ctypes.c_void_p * self.num_outputs)()
         sizes = ctypes.c_size_t(len(handles)), ctypes.c_size_t(self.num_outputs)
-        self._call(self._run, stolen, sizes[0], outputs, sizes[1], ctypes.c_void_p(stream), None)
+        try:
+            self._call(self._run, stolen, sizes[0], outputs, sizes[1], ctypes.c_void_p(stream), None)
+        except BaseException:
+            # It leaves null where it took a handle (steal_from_raw_handles_to_raii_handles); the others are ours still.
+            _adopt(handle for handle in (*stolen, *outputs) if handle)
+            raise
         adopted = iter(_adopt(handle for handle in outputs if handle))
         return [next(adopted) if handle else None for handle in outputs]
 
@@ -216,6 +225,7 @@ def _aliased(handles: Iterable[int]) -> list[int]:
     for handle in handles:
         alias = ctypes.c_void_p()
         if _torch.aoti_torch_new_tensor_handle(ctypes.c_void_p(handle), ctypes.byref(alias)):
+            _adopt(made)
             raise RuntimeFailed(call="aoti_torch_new_tensor_handle", detail="no new handle")
         assert alias.value is not None
         made.append(alias.value)
