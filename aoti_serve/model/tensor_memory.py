@@ -1,4 +1,4 @@
-"""Whether a tensor's values can be read: what has to be known before its memory is handed to native code."""
+"""Tensors as memory: whether one can be read by native code, what its bytes are, and which are one in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each tensor of an exported program depends on, and what it is a view of."""
+"""The dataflow of an exported program: what each tensor depends on, and what it is a view of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a signature says of constants, corrected by what the compiled library really lets be changed."""
+"""Corrects what a signature says of constants by what the compiled library really lets be changed."""
 
 from __future__ import annotations
 
