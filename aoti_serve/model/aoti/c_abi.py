@@ -221,7 +221,7 @@ def _adopt(handles: Iterable[int]) -> list[torch.Tensor]:
 
 def _aliased(handles: Iterable[int]) -> list[int]:
     """New handles to the tensors of borrowed ones (aoti_torch_new_tensor_handle)."""
-    made = []
+    made: list[int] = []
     for handle in handles:
         alias = ctypes.c_void_p()
         if _torch.aoti_torch_new_tensor_handle(ctypes.c_void_p(handle), ctypes.byref(alias)):
