@@ -28,6 +28,7 @@ from aoti_serve.errors import InvalidConfig
 from aoti_serve.gateway.deployment import Gateway, ModelBinding
 from aoti_serve.gateway.http.admin import token_digest
 from aoti_serve.model.package import Package, configured_package
+from aoti_serve.signature.devices import CUDA
 from aoti_serve.token import read_token
 
 Config = TypeVar("Config", ModelConfig, GatewayConfig)
@@ -112,7 +113,7 @@ def _unscaled(config: Config) -> Config:
 
 
 def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:
-    on_gpu = package.device == "cuda"
+    on_gpu = package.device == CUDA
     full = config.num_runners * config.batching.max_batch_size
     return {
         "name": replicas_of(config.name),

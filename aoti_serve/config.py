@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, PositiveInt, StringConstraints, Tag, model_validator
 
+from aoti_serve.signature.devices import DeviceKind
 from aoti_serve.signature.tensors import Frozen, TensorSpec
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -150,7 +151,7 @@ class ModelConfig(Frozen):
     previous: Literal["keep", "release"] = "keep"
     stage_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     commit_timeout_s: float = Field(default=30.0, ge=3, allow_inf_nan=False)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto"] | DeviceKind = "auto"
     num_runners: PositiveInt = 1
     replicas: ReplicaCount = 1
     batching: BatchingConfig = BatchingConfig()

@@ -17,7 +17,8 @@ AotiServeError                      500
 │   │   ├── UnknownTensor
 │   │   │   └── UnknownOrBakedTensor  or compiled in; this package does not tell
 │   │   ├── MissingTensor, WrongTensorDtype, WrongTensorShape, UnfitTensor
-│   │   └── TiedTensorsDiffer, ConstantIsBaked
+│   │   ├── TiedTensorsDiffer, ConstantIsBaked
+│   │   └── WeightsDoNotRun              tried before they are committed, they fail
 │   ├── UploadFailed                400  the bytes have not all arrived
 │   ├── SwapInProgress              409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
@@ -32,6 +33,7 @@ AotiServeError                      500
 │   ├── StoreFailed                 507  the versions could not be written or read
 │   │   └── StoreDamaged                 a file in the store is not what was written there
 │   ├── CommitUnknown               503  the store did not answer; the next coordinator reads what stands
+│   ├── NotEnoughMemory             507  a replica has no room to stage; nothing has changed
 │   └── WeightsMissing              503  a package without weights was asked to run
 ├── PackageError
 │   ├── UnreadablePackage, UnknownSignature, IncompatiblePackage, BakedConstants

@@ -111,6 +111,12 @@ class UploadFailed(WeightsError, status=400, text="the upload was not finished, 
     detail: str
 
 
+class WeightsDoNotRun(InvalidWeights, text="the package does not run with these weights: {detail}"):
+    """The staged weights failed on an input that the active ones answer."""
+
+    detail: str
+
+
 class SwapInProgress(
     WeightsError, status=409, text="model '{model}': a swap is in progress (phase {phase}); try again when it has ended"
 ):
@@ -280,6 +286,22 @@ class CommitUnknown(
     path: Path | str
     epoch: int
     detail: str
+
+
+class NotEnoughMemory(
+    WeightsError,
+    status=507,
+    text=(
+        "not enough memory on {place}: the weights need {needed} bytes more, and {spare} to spare; {available} are "
+        "available. Nothing has changed; free memory there, raise its limit, or place fewer replicas on it"
+    ),
+):
+    """The inactive buffer does not fit into the memory that is left."""
+
+    place: str
+    needed: int
+    spare: int
+    available: int
 
 
 class WeightsMissing(WeightsError, status=503, text="no weights have been loaded yet: stage and commit some first"):

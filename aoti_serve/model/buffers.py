@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aoti_serve.model.device import CHUNK, CpuDevice, HostBlock
+from aoti_serve.model.device import CHUNK, Device, MemoryBlock
+from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.tensor_memory import bytes_of
 from aoti_serve.model.variants import Variants
 from aoti_serve.signature.constants import ConstantSpec
@@ -27,11 +28,11 @@ class ConstantBuffer:
     `registered` says whether the runtime knows them where they are.
     """
 
-    def __init__(self, constants: Sequence[ConstantSpec], device: CpuDevice) -> None:
+    def __init__(self, constants: Sequence[ConstantSpec], device: Device) -> None:
         self._device = device
         on_device = [spec for spec in constants if not spec.host]
         on_host = [spec for spec in constants if spec.host]
-        self._blocks: list[HostBlock] = []
+        self._blocks: list[MemoryBlock] = []
         self.tensors: dict[str, torch.Tensor] = {}
         for specs, place in ((on_device, device), (on_host, CpuDevice())):
             with torch.inference_mode(False):  # else nobody outside it could refill them
@@ -45,6 +46,17 @@ class ConstantBuffer:
     def nbytes(self) -> int:
         """What it holds now, in bytes."""
         return sum(block.held for block in self._blocks)
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where its memory lies now; whoever was told of these needs not be told again."""
+        return tuple(block.tensor.data_ptr() for block in self._blocks)
+
+    def check_memory(self, beside: int) -> None:
+        """Raise NotEnoughMemory if there is no room for all of it, and for `beside` bytes more on the device."""
+        on_device, on_host = self._blocks
+        on_device.check(beside)
+        on_host.check()
 
     def allocate(self) -> None:
         moved = [block.hold() for block in self._blocks]
@@ -82,7 +94,7 @@ class Buffers:
     `load` makes a runtime; it is called once more when the runtime has to be thrown away.
     """
 
-    def __init__(self, load: Callable[[], Variants], constants: Sequence[ConstantSpec], device: CpuDevice) -> None:
+    def __init__(self, load: Callable[[], Variants], constants: Sequence[ConstantSpec], device: Device) -> None:
         self._load = load
         self._device = device
         self.runtime = load()
@@ -111,6 +123,13 @@ class Buffers:
         except BaseException:
             self.free_inactive()
             raise
+
+    def check_memory(self) -> None:
+        """Raise NotEnoughMemory if the inactive buffer, and what folding makes of it, would not fit.
+
+        Folding is done twice: for the answers, and for the trial.
+        """
+        self.inactive.check_memory(beside=2 * self.runtime.folded_nbytes)
 
     def publish(self) -> None:
         """Let the runtime see what was written, and fold it. If this raises, `rebuild` before the next run."""

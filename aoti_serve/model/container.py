@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,27 +12,23 @@ import torch
 from numpy.typing import NDArray
 
 from aoti_serve.errors import (
-    ContainerClosed,
     InvalidConfig,
     InvalidInputData,
     NothingStaged,
-    NothingToRollBack,
-    VersionTaken,
     WeightsMissing,
 )
 from aoti_serve.model.arguments import ModelInputs, checked_inputs, named_outputs
-from aoti_serve.model.buffers import Buffers, ConstantBuffer
-from aoti_serve.model.device import device_of
+from aoti_serve.model.buffers import Buffers
+from aoti_serve.model.device.choice import choose_device, open_device
 from aoti_serve.model.gate import Gate
-from aoti_serve.model.loading import choose_device, load, warn_of_fixed_threads
+from aoti_serve.model.loading import load, set_threads, warn_of_fixed_threads
 from aoti_serve.model.package import Package
+from aoti_serve.model.trial import TrialRuntime, check_run
 from aoti_serve.model.variants import Variants
+from aoti_serve.model.versions import ResidentVersions
 from aoti_serve.model.weights_in.stream import WeightsStream
 from aoti_serve.model.weights_in.tensors import accept_tensors
 from aoti_serve.signature.tensors import Span
-
-BUILT_IN_VERSION = 0
-_thread = threading.local()
 
 
 class Container:
@@ -65,21 +60,36 @@ class Container:
         self.num_runners = 1 if run_single_threaded else num_runners
         self.num_threads = num_threads
         self.run_single_threaded = run_single_threaded
-        self.closed = False
-        self.version: int | None = None
-        self.previous: int | None = None
-        self.staged: int | None = None
-        self._highest = BUILT_IN_VERSION
         self._gate = Gate(self.num_runners)
         self._staging = threading.RLock()
         self.device = choose_device(self.package, device)
-        self._device = device_of(self.device, self.num_runners)
-        self._buffers = Buffers(self._load, self.signature.constants, self._device)
+        self._device = open_device(self.device, self.num_runners)
+        self._buffers = Buffers(lambda: self._load(self.num_runners), self.signature.constants, self._device)
+        self._versions = ResidentVersions(self._buffers, self._gate)
+        self._trial = TrialRuntime(lambda: self._load(1), self._device, self.signature)
         self._baseline = self.package.baseline()
-        if self.device.type == "cpu":
-            warn_of_fixed_threads(self.package, self.num_runners, num_threads)
+        warn_of_fixed_threads(self.package, self.num_runners, num_threads)
         if self.package.carries_weights:
             self._take_over_built_in()
+
+    @property
+    def version(self) -> int | None:
+        """The version that answers."""
+        return self._versions.active
+
+    @property
+    def previous(self) -> int | None:
+        """The version that `rollback` goes back to."""
+        return self._versions.previous
+
+    @property
+    def staged(self) -> int | None:
+        """The version that `commit` makes the active one."""
+        return self._versions.staged
+
+    @property
+    def closed(self) -> bool:
+        return self._versions.closed
 
     @property
     def nbytes(self) -> int:
@@ -128,13 +138,13 @@ class Container:
         buffer, the previous version or an earlier stage, is gone as soon as a byte moves.
         """
         with self._staging:
-            self._check_open()
+            self._versions.check_open()
             if partial and self.version is None:
                 raise WeightsMissing()
-            self._check_free(version)
+            self._versions.check_free(version)
             rest = self._buffers.active.tensors if partial else self._baseline
             values = accept_tensors(weights, self.signature, rest, partial=partial, strict=strict)
-            with self._staged_as(version) as buffer:
+            with self._versions.staging(version) as buffer:
                 buffer.fill(values)
 
     def stage_bytes(
@@ -154,49 +164,61 @@ class Container:
         not fit; what was resident in the inactive buffer is gone then, and what answers is untouched.
         """
         with self._staging:
-            self._check_open()
-            self._check_free(version)
+            self._versions.check_open()
+            self._versions.check_free(version)
             filling = WeightsStream(index, self.signature)
-            with self._staged_as(version) as buffer:
+            with self._versions.staging(version) as buffer:
                 filling.fill(buffer, pieces, self._baseline)
                 filling.check(strict=strict)
+
+    def try_staged(self) -> None:
+        """Run the staged version once, on made-up inputs, while the active one goes on answering.
+
+        Raises UnfitTensor or WeightsDoNotRun if these weights cannot answer, and what loading a second runtime may
+        raise; nothing is staged then any more.
+        """
+        with self._staging:
+            self._versions.check_open()
+            if self.staged is None:
+                raise NothingStaged()
+            try:
+                set_threads(self.num_threads)
+                active = None if self.version is None else self._infer
+                check_run(self.signature, self._trial.over(self._buffers.inactive), active)
+            except BaseException:
+                self._versions.release()
+                raise
 
     def commit(self) -> None:
         """Make the staged version the active one; the one before stays resident for `rollback`."""
         with self._staging:
-            self._check_open()
-            if self.staged is None:
-                raise NothingStaged()
-            self._flip(self.staged)
+            self._versions.check_open()
+            self._versions.commit()
 
     def rollback(self) -> None:
         """Make the resident previous version the active one again; moves no data."""
         with self._staging:
-            self._check_open()
-            if self.previous is None:
-                raise NothingToRollBack(model=self.package.path.name)
-            self._flip(self.previous)
+            self._versions.check_open()
+            self._versions.rollback(self.package.path.name)
 
     def abort(self) -> None:
         """Throw away what is staged, if anything is."""
         with self._staging:
-            self._check_open()
+            self._versions.check_open()
             if self.staged is not None:
                 self.release()
 
     def release(self) -> None:
         """Give back the memory of the inactive buffer: of the previous version, or of what is staged."""
         with self._staging:
-            self._check_open()
-            self.previous = self.staged = None
-            self._buffers.free_inactive()
+            self._versions.check_open()
+            self._versions.release()
 
     def close(self) -> None:
         """Let runs in flight end, then give back all memory; later calls raise ContainerClosed. May be repeated."""
-        with self._staging, self._gate.closed():
-            if not self.closed:
-                self.closed = True
-                self._buffers.close()
+        with self._staging:
+            self._trial.close()
+            self._versions.close()
 
     def __enter__(self) -> Container:
         return self
@@ -204,79 +226,20 @@ class Container:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _load(self) -> Variants:
-        return load(self.package, self.num_runners, self.device, single_threaded=self.run_single_threaded)
+    def _load(self, num_runners: int) -> Variants:
+        return load(self.package, num_runners, self.device, single_threaded=self.run_single_threaded)
 
     def _take_over_built_in(self) -> None:
+        built_in = self._versions.take_over_built_in()
         carried = [spec.name for spec in self.signature.constants if spec.carried]
-        try:
-            built_in = self._buffers.adopt_built_in()
-            self._buffers.free_inactive()
-        except BaseException:
-            self.close()
-            raise
         self._baseline = {name: built_in[name].clone() for name in carried} | self._baseline
-        self.version = BUILT_IN_VERSION
-
-    @contextmanager
-    def _staged_as(self, version: int | None) -> Iterator[ConstantBuffer]:
-        """The inactive buffer, to be given every constant, and staged if that succeeds."""
-        self.previous = self.staged = None
-        with self._buffers.refilled() as buffer:
-            yield buffer
-        if self._buffers.runtime.folds:
-            # A fold that fails leaves a runner on the staged weights: nobody may run from then until the rebuild.
-            with self._gate.closed():
-                self._publish(nullcontext)
-        else:
-            self._publish(self._gate.closed)
-        self.staged = self._highest + 1 if version is None else version
-        self._highest = max(self._highest, self.staged)
-
-    def _publish(self, paused: Callable[[], AbstractContextManager[None]]) -> None:
-        try:
-            self._buffers.publish()
-        except BaseException:
-            with paused():
-                self._rebuild(self._buffers.active)
-            raise
-
-    def _flip(self, version: int) -> None:
-        with self._gate.closed():
-            answering, before = self.version, self._buffers.active
-            try:
-                self._buffers.flip()
-                self.version, self.previous, self.staged = version, answering, None
-            except BaseException:
-                self.version, self.previous, self.staged = answering, None, None
-                self._rebuild(before)
-                raise
-
-    def _rebuild(self, active: ConstantBuffer) -> None:
-        """Go on answering from `active` with a runtime loaded anew, or not at all; nobody may be running."""
-        try:
-            self._buffers.rebuild(active, answers=self.version is not None)
-        except BaseException:
-            self.closed = True
-            self._buffers.free()
-            raise
-
-    def _check_free(self, version: int | None) -> None:
-        if version is not None and (version < BUILT_IN_VERSION or version == self.version):
-            raise VersionTaken(version=version)
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ContainerClosed()
 
     def _infer(self, ordered: list[torch.Tensor]) -> tuple[int, dict[str, torch.Tensor]]:
         with self._gate.admitted():
-            self._check_open()
+            self._versions.check_open()
             if self.version is None:
                 raise WeightsMissing()
-            if self.num_threads and getattr(_thread, "count", None) != self.num_threads:
-                torch.set_num_threads(self.num_threads)  # OpenMP counts per thread
-                _thread.count = self.num_threads
+            set_threads(self.num_threads)
             version = self.version
             with self._device.runner() as stream:
                 ordered[:] = [self._device.take(tensor) for tensor in ordered]

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from torch.export.pt2_archive._package import package_pt2
 
 from aoti_serve.errors import BakedConstants, MissingTensor, UnsupportedModule
 from aoti_serve.model.archive.preflight import TORCH_KEY
@@ -24,6 +23,7 @@ from aoti_serve.model.program.narrowing import narrow
 from aoti_serve.model.program.reconcile import passing_over, reconcile
 from aoti_serve.model.program.sizes import check_rows_are_independent, resized_signature, served_signature
 from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.torch_private import compile_files, write_archive
 
 
 class _Compiled(NamedTuple):
@@ -109,10 +109,8 @@ def _compiled(program: Program) -> _Compiled:
     exported = program.exported
     example = exported.example_inputs
     assert example is not None  # torch.export keeps them
-    module, options = exported.module(check_guards=False), dict(_OPTIONS)
-    compiled = torch_message("compile", lambda: torch._inductor.aot_compile(module, *example, options=options))
-    assert isinstance(compiled, list)  # with aot_inductor.package
-    files = [file for file in compiled if isinstance(file, str)]
+    module = exported.module(check_guards=False)
+    files = torch_message("compile", lambda: compile_files(module, example, _OPTIONS))
     library = next(Path(file) for file in files if file.endswith("wrapper.so"))
     signature = reconcile(program.signature, program.values, swappable(library, program.device))
     return _Compiled(files, passing_over(signature, program.unread()) if signature.baked else signature)
@@ -142,7 +140,7 @@ def _write(target: Path, files: dict[int, list[str]], signature: Signature, valu
         scratch, weights = Path(folder, target.name), Path(folder, "weights.safetensors")
         for compiled in files.values():
             _add_metadata(compiled, metadata)
-        package_pt2(scratch, aoti_files={model: [*files[size]] for model, size in models.items()})
+        write_archive(scratch, {model: files[size] for model, size in models.items()})
         if 0 in files and (problem := narrow(signature.inputs, GeneratedCode(scratch, "model").inputs or ())):
             raise UnsupportedModule(detail=f"the compiler fixed what should vary: {problem}")
         _save({spec.name: values[spec.name] for spec in signature.constants if spec.carried}, weights)

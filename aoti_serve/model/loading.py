@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from pathlib import Path
 
@@ -9,36 +10,24 @@ import torch
 
 from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.aoti import Runtime
-from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
+from aoti_serve.model.aoti.c_abi import NativeContainer
 from aoti_serve.model.aoti.stock import StockContainer
 from aoti_serve.model.archive import preflight
 from aoti_serve.model.archive.library import check_operators, extern_operators, library_of
 from aoti_serve.model.buffers import padded
+from aoti_serve.model.device.choice import host_facts
 from aoti_serve.model.foreign.generated import fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import BatchVariant, Variants
+from aoti_serve.signature.devices import CPU
 
-
-def choose_device(package: Package, device: str | None) -> torch.device:
-    """The device to run on: what the package was compiled for, at the index that was asked for.
-
-    Raises IncompatiblePackage if that is another kind of device.
-    """
-    try:
-        chosen = torch.device(device or package.device)
-    except RuntimeError as error:
-        raise IncompatiblePackage(path=package.path, reason=str(error)) from error
-    if chosen.type != package.device:
-        reason = f"compiled for {package.device}, asked to run on {device}"
-        raise IncompatiblePackage(path=package.path, reason=reason)
-    chosen = chosen if chosen.type == "cpu" else torch.device(chosen.type, chosen.index or 0)
-    preflight.check_machine(package.path, package.metadata)
-    preflight.check_device(package.path, package.metadata, _host(), chosen.index or 0)
-    return chosen
+_thread = threading.local()
 
 
 def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int | None) -> None:
-    """Say so if the code was compiled for another number of threads than each run is meant to have."""
+    """Warn if code for the CPU was compiled for another number of threads than each run is meant to have."""
+    if package.device != CPU:
+        return
     fixed = fixed_threads(package.path, package.model_name)
     wanted = num_threads or torch.get_num_threads()
     if fixed is not None and fixed != wanted:
@@ -50,13 +39,20 @@ def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int |
         )
 
 
+def set_threads(count: int | None) -> None:
+    """Let the runs of the calling thread have so many intra-op threads; None leaves them as they are."""
+    if count and getattr(_thread, "count", None) != count:
+        torch.set_num_threads(count)  # OpenMP counts per thread
+        _thread.count = count
+
+
 def load(package: Package, num_runners: int, device: torch.device, *, single_threaded: bool = False) -> Variants:
     """All variants of the package, loaded. Raises a PackageError, before any native code runs if it can be known."""
     package.import_operators()
     package.check_unchanged()
     folders = [(rows, package.extract(model)) for rows, model in package.variants]
     for _, folder in folders:
-        preflight.preflight(package.path, package.metadata, folder, _host(), device.index or 0)
+        preflight.preflight(package.path, package.metadata, folder, host_facts(), device.index or 0)
         check_operators(package.path, folder, _has_operator)
     variants: list[BatchVariant] = []
     try:
@@ -78,7 +74,7 @@ def swappable(library: Path, device: torch.device) -> set[str]:
 
 
 def _name(device: torch.device) -> str:
-    return "cpu" if device.type == "cpu" else f"{device.type}:{device.index or 0}"
+    return CPU if device.type == CPU else f"{device.type}:{device.index or 0}"
 
 
 def _runtime(package: Package, folder: Path, num_runners: int, device: torch.device, single_threaded: bool) -> Runtime:
@@ -115,18 +111,3 @@ def _has_operator(name: str) -> bool:
     """Whether "mylib::op" or "mylib::op.overload" is registered."""
     namespace, _, operator = name.partition("::")
     return hasattr(getattr(torch.ops, namespace), operator.partition(".")[0])
-
-
-def _host() -> preflight.HostFacts:
-    version = torch.version
-    built = f"CUDA {version.cuda}" if version.cuda else f"ROCm {version.hip}" if version.hip else None
-    return preflight.HostFacts(torch.__version__, built, tuple(_capabilities()), has_symbol)
-
-
-def _capabilities() -> list[str]:
-    if not torch.cuda.is_available():
-        return []
-    cards = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    if torch.version.hip:
-        return [card.gcnArchName.split(":")[0] for card in cards]
-    return [f"{card.major}{card.minor}" for card in cards]

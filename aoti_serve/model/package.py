@@ -16,6 +16,7 @@ from aoti_serve.config import DeclaredSignature, ModelConfig
 from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
 from aoti_serve.model.archive import preflight, reading, unpack
 from aoti_serve.signature.constants import ConstantSpec
+from aoti_serve.signature.devices import CPU
 from aoti_serve.signature.signature import Signature
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ class Package:
     """A package on disk. Opening it runs no native code.
 
     `metadata` is the compiler's (AOTI_DEVICE_KEY, AOTI_MACHINE, ...) and ours; `model_name` one of the models in the
-    archive; `operators` the Python modules that define its custom operators, imported when it is loaded. `signature`
-    is the one that export wrote; for packages made elsewhere see `elsewhere`.
+    archive; `operators` the Python modules that define its custom operators, imported when it is loaded; `pinned`
+    whether the configuration demands its sha256. `signature` is the one that export wrote; for packages made elsewhere
+    see `foreign`.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Package:
         self.model_name = model_name
         self.metadata = metadata
         self.operators = tuple(operators)
+        self.pinned = False
         self._declared = declared
 
     @classmethod
@@ -106,7 +109,7 @@ class Package:
     @property
     def device(self) -> str:
         """What it was compiled for: `cpu` or `cuda`."""
-        return self.metadata.get("AOTI_DEVICE_KEY", "cpu")
+        return self.metadata.get("AOTI_DEVICE_KEY", CPU)
 
     @property
     def made_here(self) -> bool:
@@ -141,7 +144,7 @@ class Package:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        path = unpack.extract(self.path, self.digest) / BASELINE
+        path = self._unpacked() / BASELINE
         try:
             found = load_file(path) if path.exists() else {}
         except SafetensorError as error:
@@ -167,7 +170,10 @@ class Package:
 
     def extract(self, model_name: str | None = None) -> Path:
         """The folder with the library of one of its models, unpacked once per node."""
-        return unpack.extract(self.path, self.digest) / reading.MODELS / (model_name or self.model_name)
+        return self._unpacked() / reading.MODELS / (model_name or self.model_name)
+
+    def _unpacked(self) -> Path:
+        return unpack.extract(self.path, self.digest, verify=self.pinned)
 
     def _check_variants(self, names: Sequence[str], chosen: bool) -> None:
         missing = [name for name in self._sizes if name not in names]
@@ -190,6 +196,7 @@ def configured_package(config: ModelConfig) -> Package:
     package = Package.open(config.package, config.model_name, signature=config.signature, operators=config.operators)
     # Known from here on, also where replicas load it: the file may be replaced in the meantime.
     package.digest  # noqa: B018
+    package.pinned = config.sha256 is not None
     if config.sha256 and config.sha256.lower() != package.digest:
         raise IncompatiblePackage(path=package.path, reason=f"its sha256 is {package.digest}, not {config.sha256}")
     package.signature  # noqa: B018 - refused here, where the user reads it, if there is none

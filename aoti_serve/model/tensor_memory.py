@@ -1,14 +1,16 @@
-"""Whether a tensor's values can be read: what has to be known before its memory is handed to native code."""
+"""Tensors as memory: whether one can be read by native code, what its bytes are, and which are one in memory."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.parameter import is_lazy
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from aoti_serve.signature.tensors import DTYPES, Shaped
+from aoti_serve.signature.torch_private import is_traceable_wrapper_subclass
 
 _DTYPE_NAMES = {getattr(torch, name): name for name in DTYPES}
 _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
@@ -40,6 +42,12 @@ def memory_key(tensor: torch.Tensor) -> object:
 def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
     """The memory of a contiguous tensor, as a vector of bytes."""
     return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)  # a single element may have any stride
+
+
+def content_of(tensor: torch.Tensor) -> NDArray[np.uint8]:
+    """The bytes of any readable tensor as a file holds them: row-major, on the host."""
+    content: NDArray[np.uint8] = bytes_of(tensor.detach().cpu().contiguous().resolve_neg()).numpy()
+    return content
 
 
 def shaped_as(tensor: torch.Tensor) -> Shaped:

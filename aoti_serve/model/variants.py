@@ -32,6 +32,11 @@ class Variants:
         """Whether staging computes something from the weights, which may fail."""
         return any(variant.runtime.folds for variant in self._variants)
 
+    @property
+    def folded_nbytes(self) -> int:
+        """What folding adds to a buffer: each library makes its own."""
+        return sum(variant.runtime.folded_nbytes for variant in self._variants)
+
     def run(self, inputs: list[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
         """Takes the tensors out of the list: the runtime owns them then, and frees them as soon as it can."""
         rows = inputs[0].shape[0] if inputs[0].ndim else 0
@@ -49,6 +54,10 @@ class Variants:
     def stage(self, tensors: Mapping[str, torch.Tensor], moved: bool) -> None:
         for variant in self._variants:
             variant.runtime.stage(tensors, moved)
+
+    def refold(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        for variant in self._variants:
+            variant.runtime.refold(tensors)
 
     def swap(self) -> None:
         for variant in self._variants:

@@ -30,11 +30,10 @@ class CallSpec(Frozen):
 
     def flattened(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The tensors of a call, by flat name. Raises InvalidInputData if it is nested in another way."""
-        from torch.export._tree_utils import reorder_kwargs
-        from torch.utils import _pytree as pytree
+        from aoti_serve.signature.torch_private import ordered_kwargs, pytree
 
         try:
-            leaves, found = pytree.tree_flatten((args, reorder_kwargs(dict(kwargs), self._treespec)))
+            leaves, found = pytree.tree_flatten((args, ordered_kwargs(kwargs, self._treespec)))
         except ValueError as error:
             raise InvalidInputData(name="arguments", detail=str(error)) from error
         if found != self._treespec:
@@ -48,7 +47,7 @@ class CallSpec(Frozen):
 
     def nested(self, tensors: Mapping[str, Any]) -> Any:
         """The module's own result, from its tensors by flat name."""
-        from torch.utils import _pytree as pytree
+        from aoti_serve.signature.torch_private import pytree
 
         leaves = enumerate(self.leaves)
         values = [self.fixed.get(index) if name is None else tensors[name] for index, name in leaves]
@@ -56,7 +55,7 @@ class CallSpec(Frozen):
 
     @cached_property
     def _treespec(self) -> Any:
-        from torch.utils import _pytree as pytree
+        from aoti_serve.signature.torch_private import pytree
 
         return pytree.treespec_loads(self.spec)
 
@@ -68,7 +67,7 @@ def key_name(key: Any) -> str:
 
 def triton_path(path: tuple[Any, ...], roots: Sequence[str]) -> str:
     """`ARGS[0]['age']` or `KWARGS['x']` with `CALL` for roots, `RESULT[0]` with `RESULT`."""
-    from torch.utils import _pytree as pytree
+    from aoti_serve.signature.torch_private import pytree
 
     if len(roots) == 1:
         return f"{roots[0]}{pytree.keystr(path) or '[0]'}"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 
 from aoti_serve.errors import MissingTensor, UnknownOrBakedTensor, UnknownTensor, WrongTensorDtype, WrongTensorShape
-from aoti_serve.signature.tensors import DTYPES, Frozen, Shaped
+from aoti_serve.signature.tensors import DTYPES, Frozen, Shaped, Span
 
 
 class ConstantSpec(Frozen):
@@ -52,7 +52,7 @@ class Constants(Frozen):
     baked: tuple[BakedConstant, ...] = ()
     baked_known: bool = True
 
-    def check_weights(self, found: Mapping[str, Shaped], *, partial: bool = False) -> None:
+    def check_weights(self, found: Mapping[str, Shaped | Span], *, partial: bool = False) -> None:
         """Raise an InvalidWeights that names the first tensor that does not fit.
 
         With `partial` any constant may be missing; else only those that the package carries itself.
@@ -82,7 +82,7 @@ def _prefix_hint(found: Iterable[str], known: Collection[str]) -> str:
     return ""
 
 
-def _check(name: str, tensor: Shaped, spec: ConstantSpec | BakedConstant) -> None:
+def _check(name: str, tensor: Shaped | Span, spec: ConstantSpec | BakedConstant) -> None:
     if tensor.dtype != spec.dtype:
         raise WrongTensorDtype(name=name, got=tensor.dtype, expected=spec.dtype)
     if tensor.shape != spec.shape:

@@ -79,6 +79,20 @@ class Signature(Constants):
         inputs = tuple(spec.model_copy(update={"shape": (unbounded, *spec.shape[1:])}) for spec in self.inputs)
         return self.model_copy(update={"inputs": inputs})
 
+    @property
+    def smallest_inputs(self) -> dict[str, Shaped]:
+        """By name the smallest inputs that go together, with one element in each dimension that may have one."""
+        values: dict[str, int] = {}
+        for dim in (dim for spec in self.inputs for dim in spec.shape if isinstance(dim, Dim)):
+            values[dim.symbol] = max(dim.least_value, values.get(dim.symbol, 0))
+        return {
+            spec.name: Shaped(
+                spec.dtype,
+                tuple(dim if isinstance(dim, int) else dim.size_at(values[dim.symbol]) for dim in spec.shape),
+            )
+            for spec in self.inputs
+        }
+
     def by_input(self, tensors: Mapping[str, T]) -> dict[str, T]:
         """`tensors` under the inputs' own names; Triton's (`INPUT__0`, `ARGS[0]`, `KWARGS['x']`) are understood.
 

@@ -87,6 +87,15 @@ class Dim(Frozen):
         plus = f"{self.offset:+}" if self.offset else ""
         return f"{times}{self.symbol}{plus}={self.min}..{top}"
 
+    @property
+    def least_value(self) -> int:
+        """The symbol's least value with which the dimension is not empty, or as large as it may be."""
+        size = max(self.min, 1 if self.max is None else min(self.max, 1))
+        return -((self.offset - size) // self.factor)
+
+    def size_at(self, value: int) -> int:
+        return self.factor * value + self.offset
+
     def value_at(self, size: int) -> int | None:
         """The symbol's value if the dimension is `size`; None if it is none of the dimension's sizes."""
         value, rest = divmod(size - self.offset, self.factor)

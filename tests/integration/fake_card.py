@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aoti_serve.model.device import CHUNK, CardBlock, CudaDevice, HostBlock
+from aoti_serve.model.device import CHUNK
+from aoti_serve.model.device.cuda import CardBlock, CudaDevice
 
 
 class FakeStream:
@@ -40,6 +41,15 @@ class FakeEvent:
         self._calls.append(f"wait for event {self.number} on {self.stream}")
 
 
+class FakeBlock(CardBlock):
+    """A card's block in the host's memory, on a card that has `room` bytes left."""
+
+    room = 2**30
+
+    def _available(self) -> int:
+        return self.room
+
+
 class FakeCard(CudaDevice):
     """The product's own order of calls, over streams and events that only take notes in `calls`."""
 
@@ -50,10 +60,10 @@ class FakeCard(CudaDevice):
         self._names = iter([*(f"runner {number}" for number in range(num_runners)), "copies"])
         self._asker: Any = FakeStream("the asker", self.calls)
         super().__init__(0, num_runners)
-        self.torch = torch.device("cpu")
+        self.place = torch.device("cpu")
 
-    def allocate(self, nbytes: int) -> HostBlock:
-        block = CardBlock(nbytes, self.torch)
+    def allocate(self, nbytes: int) -> CardBlock:
+        block = FakeBlock(nbytes, self.place)
         self._made.add(block.tensor.untyped_storage()._cdata)
         return block
 

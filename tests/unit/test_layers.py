@@ -38,6 +38,7 @@ FACADE = "the package root"
 COMMAND_LINE = {"cli", "launcher"}  # which talk to gateways over HTTP and Ray, as everybody else does
 RAY_UNITS = {"cluster", "gateway", "app", "launcher"}
 NATIVE = "model/aoti/"
+TORCH_PRIVATE = "signature/torch_private.py"
 MAX_LINES = 300
 EVERYWHERE = {"logger", "T"}  # a logger and a type variable of a module's own
 MAX_MODULES = 12
@@ -95,17 +96,18 @@ def foreign(module: str, source: str) -> list[str]:
             or (top == "ctypes" and not module.startswith(NATIVE))
         ):
             found.append(name)
-    return found + ([] if module.startswith(NATIVE) else torch_internals(module, source))
+    return found + ([] if module.startswith((NATIVE, TORCH_PRIVATE)) else torch_internals(module, source))
 
 
 def torch_internals(module: str, source: str) -> list[str]:
-    imports = [name for name in imported(module, source) if name == "torch._C" or name.startswith("torch._C.")]
-    uses = [
-        ast.unparse(node)
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch._C"
-    ]
-    return imports + uses
+    """What it uses of torch that torch's authors call private."""
+    uses = [ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    return [name for name in [*imported(module, source), *uses] if is_private_torch(name)]
+
+
+def is_private_torch(name: str) -> bool:
+    top, *parts = name.split(".")
+    return top == "torch" and any(part.startswith("_") and not part.endswith("__") for part in parts)
 
 
 MODULES = [pytest.param(name, id=name.removesuffix(".py")) for name in modules()]
@@ -208,7 +210,10 @@ def test_the_check_sees_an_import_that_does_not_go_down(module: str, source: str
         pytest.param("model/container.py", "import ctypes", id="ctypes"),
         pytest.param("model/container.py", "from torch import _C", id="torch-c-from"),
         pytest.param("model/container.py", "from torch._C import _aoti", id="torch-c-module"),
-        pytest.param("model/container.py", "import torch\nx = torch._C._aoti", id="torch-c-attribute"),
+        pytest.param("model/container.py", "import torch\nx = torch._C", id="torch-c-attribute"),
+        pytest.param("model/export.py", "import torch\ntorch._inductor", id="torch-inductor"),
+        pytest.param("model/export.py", "from torch.utils import _pytree as pytree", id="torch-pytree"),
+        pytest.param("model/export.py", "from torch.export._tree_utils import reorder_kwargs", id="torch-export"),
     ],
 )
 def test_the_check_sees_a_library_out_of_its_layer(module: str, source: str) -> None:
@@ -221,6 +226,8 @@ def test_the_check_sees_a_library_out_of_its_layer(module: str, source: str) -> 
         pytest.param("app.py", "from aoti_serve.gateway.deployment import Gateway", id="app-everything"),
         pytest.param("gateway/http/app.py", "from aoti_serve import __version__", id="version"),
         pytest.param("gateway/http/app.py", "import fastapi, ray", id="gateway-libraries"),
+        pytest.param("model/export.py", "import torch\nx = torch.__version__, torch.export.export", id="torch-public"),
+        pytest.param("signature/torch_private.py", "from torch.utils import _pytree as pytree", id="torch-private"),
         pytest.param("model/aoti/c_abi.py", "import ctypes, torch\nx = torch._C._aoti", id="native"),
         pytest.param("model/gate.py", "from aoti_serve.model import package", id="same-unit"),
     ],

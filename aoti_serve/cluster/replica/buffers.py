@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +17,7 @@ from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.cluster.transfer.download import ChunkReader
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
+from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Version
 
@@ -63,9 +64,7 @@ class ReplicaBuffers:
         reader = self._reader = ChunkReader(self._replica, version)
         try:
             index = await reader.open(result_of(self._coordinator.source.remote(version), SOURCE_S))
-            self._staged_in = await self._timed(
-                lambda: self.container.stage_bytes(index, reader, version.number, strict=version.strict)
-            )
+            self._staged_in = await self._timed(lambda: self._fill(version, index, reader))
         finally:
             self._reader = None
         self._received = version.nbytes
@@ -108,6 +107,11 @@ class ReplicaBuffers:
             commit_milliseconds=round(self._committed_in * 1e3, 3),
         )
 
+    def _fill(self, version: Version, index: Mapping[str, Span], reader: ChunkReader) -> None:
+        """Stage, and try: no version is committed that no replica has run."""
+        self.container.stage_bytes(index, reader, version.number, strict=version.strict)
+        self.container.try_staged()
+
     def _holds(self, version: Version) -> bool:
         return version.number in self._numbers() and self._digests.get(version.number) == version.digest
 
@@ -132,7 +136,6 @@ class ReplicaBuffers:
 
 
 def _load(package: Package, num_runners: int) -> Container:
-    device = "cuda:0" if package.device == "cuda" else package.device  # Ray shows each replica only its own card
     cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     threads = max(1, int(cores) // num_runners)  # of each run, so that all runners together have the replica's cores
-    return Container(package, num_runners=num_runners, device=device, num_threads=threads)
+    return Container(package, num_runners=num_runners, num_threads=threads)

@@ -9,6 +9,7 @@ from aoti_serve.cluster.names import replicas_of
 from aoti_serve.config import ModelConfig
 from aoti_serve.launcher.configuration.config_file import ConfigFile
 from aoti_serve.model.package import Package
+from aoti_serve.signature.devices import CUDA
 
 UNITS = {"CPU": "CPU cores", "GPU": "GPUs"}
 
@@ -43,4 +44,4 @@ def _of_one(model: ModelConfig, package: Package, options: Mapping[str, Any]) ->
     chosen = options.get("ray_actor_options")
     if isinstance(chosen, dict):
         return {"CPU": float(chosen.get("num_cpus", 1)), "GPU": float(chosen.get("num_gpus", 0))}
-    return {"CPU": 1.0, "GPU": 1.0} if package.device == "cuda" else {"CPU": float(model.num_runners)}
+    return {"CPU": 1.0, "GPU": 1.0} if package.device == CUDA else {"CPU": float(model.num_runners)}

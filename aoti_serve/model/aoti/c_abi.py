@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from aoti_serve.errors import IncompatiblePackage, RuntimeFailed
+from aoti_serve.signature.devices import CPU
 
 _PREFIX = "AOTInductorModelContainer"
 _TENSOR_CONSTANT = 3  # constant_type.h: a tensor that forward() makes
@@ -57,7 +58,7 @@ class NativeContainer:
 
     def __init__(self, library: Path, num_runners: int, device: str, *, single_threaded: bool = False) -> None:
         self._run = "RunSingleThreaded" if single_threaded else "Run"
-        self._on_host = device == "cpu"
+        self._on_host = device == CPU
         self._forgotten = False
         with construction:
             self._library = _opened(library)
@@ -65,11 +66,16 @@ class NativeContainer:
             folder = str(library.parent).encode()
             runners = ctypes.c_size_t(num_runners)
             self._call("CreateWithDevice", ctypes.byref(self._handle), runners, device.encode(), folder, handle=False)
-        self.num_outputs = self._size("GetNumOutputs")
-        self.num_inputs = self._size("GetNumInputs")
-        self.constants = [self._constant(index) for index in range(self._size("GetNumConstants"))]
+        try:
+            self.num_outputs = self._size("GetNumOutputs")
+            self.num_inputs = self._size("GetNumInputs")
+            self.constants = [self._constant(index) for index in range(self._size("GetNumConstants"))]
+        except BaseException:
+            self.delete()
+            raise
         self._names = {constant.fqn: constant.name.encode() for constant in self.constants if not constant.folded}
         self.folds = any(constant.folded for constant in self.constants)
+        self.folded_nbytes = sum(constant.nbytes or 0 for constant in self.constants if constant.folded)
         # Folding in the inactive buffer overwrites what is staged of this kind with what is active (model_container.h)
         self._copies_lifted = any(constant.kind == _TENSOR_CONSTANT for constant in self.constants)
 
@@ -86,7 +92,12 @@ class NativeContainer:
         stolen = (ctypes.c_void_p * len(handles))(*handles)
         outputs = (ctypes.c_void_p * self.num_outputs)()
         sizes = ctypes.c_size_t(len(handles)), ctypes.c_size_t(self.num_outputs)
-        self._call(self._run, stolen, sizes[0], outputs, sizes[1], ctypes.c_void_p(stream), None)
+        try:
+            self._call(self._run, stolen, sizes[0], outputs, sizes[1], ctypes.c_void_p(stream), None)
+        except BaseException:
+            # It leaves null where it took a handle (steal_from_raw_handles_to_raii_handles); the others are ours still.
+            _adopt(handle for handle in (*stolen, *outputs) if handle)
+            raise
         adopted = iter(_adopt(handle for handle in outputs if handle))
         return [next(adopted) if handle else None for handle in outputs]
 
@@ -110,6 +121,11 @@ class NativeContainer:
         if not self._copies_lifted and (moved or self.folds or self._forgotten):
             self.fold(inactive=True)
         self._forgotten = False
+
+    def refold(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Compute anew what folding makes of `tensors`, which the active buffer was told of and which were refilled."""
+        if self.folds or self._copies_lifted:
+            self.fold(inactive=False)
 
     def fold(self, inactive: bool) -> None:
         """Compute what the compiler derived from constants; else the first run would, under the exclusive lock."""
@@ -205,10 +221,11 @@ def _adopt(handles: Iterable[int]) -> list[torch.Tensor]:
 
 def _aliased(handles: Iterable[int]) -> list[int]:
     """New handles to the tensors of borrowed ones (aoti_torch_new_tensor_handle)."""
-    made = []
+    made: list[int] = []
     for handle in handles:
         alias = ctypes.c_void_p()
         if _torch.aoti_torch_new_tensor_handle(ctypes.c_void_p(handle), ctypes.byref(alias)):
+            _adopt(made)
             raise RuntimeFailed(call="aoti_torch_new_tensor_handle", detail="no new handle")
         assert alias.value is not None
         made.append(alias.value)

@@ -16,6 +16,7 @@ import torch
 
 from aoti_serve.errors import RuntimeFailed
 from aoti_serve.model.aoti.c_abi import NativeConstant, construction
+from aoti_serve.signature.devices import CPU
 
 _FOLDED = "_FOLDED_CONST_"
 
@@ -26,9 +27,10 @@ class StockContainer:
     `device` is "cpu" or "cuda:<index>". Its operators' modules must have been imported.
     """
 
-    # This runner tells neither.
+    # This runner tells none of these.
     num_inputs: int | None = None
     num_outputs: int | None = None
+    folded_nbytes = 0
 
     def __init__(self, library: Path, num_runners: int, device: str) -> None:
         with construction, _said("create"):
@@ -64,10 +66,13 @@ class StockContainer:
         A package that folds is told again at every refill, for only then does its first run after the swap fold anew.
         """
         if moved or self.folds or self._forgotten:
-            named = {self._names[fqn]: tensor for fqn, tensor in tensors.items()}
-            with _said("update_constant_buffer"):
-                self._runner.update_constant_buffer(named, True, False, True)
+            self._tell(tensors, inactive=True)
             self._forgotten = False
+
+    def refold(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Have the next run fold `tensors` anew, which the active buffer was told of and which were refilled."""
+        if self.folds:
+            self._tell(tensors, inactive=False)
 
     def swap(self) -> None:
         self._runner.swap_constant_buffer()
@@ -82,10 +87,15 @@ class StockContainer:
         """Give back everything but the library's own pages; no other method may be called afterwards."""
         self._runner = None
 
+    def _tell(self, tensors: Mapping[str, torch.Tensor], inactive: bool) -> None:
+        named = {self._names[fqn]: tensor for fqn, tensor in tensors.items()}
+        with _said("update_constant_buffer"):
+            self._runner.update_constant_buffer(named, inactive, False, True)
+
 
 def _runner(library: Path, num_runners: int, device: str) -> Any:
     kinds: Any = torch._C._aoti
-    if device == "cpu":
+    if device == CPU:
         return kinds.AOTIModelContainerRunnerCpu(str(library), num_runners)
     return kinds.AOTIModelContainerRunnerCuda(str(library), num_runners, device, str(library.parent))
 

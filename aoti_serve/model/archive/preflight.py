@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.archive.library import check_library
+from aoti_serve.signature.devices import CPU, DEVICE_KINDS
 
 TORCH_KEY = "aoti_serve.torch"
 _DEVICE_KEY = "AOTI_DEVICE_KEY"
@@ -64,7 +65,7 @@ def check_machine(path: Path, metadata: Mapping[str, str]) -> None:
         built = metadata.get(key, here)
         if built != here:
             raise IncompatiblePackage(path=path, reason=f"compiled for {built}, this machine is {here}")
-    if metadata.get(_DEVICE_KEY, "cpu") == "cpu":
+    if metadata.get(_DEVICE_KEY, CPU) == CPU:
         missing = _required_cpu_flags(metadata.get("AOTI_CPU_ISA", "")) - _cpu_flags()
         if missing:
             raise IncompatiblePackage(path=path, reason=f"this CPU lacks {', '.join(sorted(missing))}")
@@ -72,8 +73,8 @@ def check_machine(path: Path, metadata: Mapping[str, str]) -> None:
 
 def check_device(path: Path, metadata: Mapping[str, str], host: HostFacts, index: int = 0) -> None:
     """Refuse what was compiled for a device that torch does not support here, or that is not visible."""
-    device = metadata.get(_DEVICE_KEY, "cpu")
-    if device != "cpu" and (problem := _device_problem(device, host, index)):
+    device = metadata.get(_DEVICE_KEY, CPU)
+    if device != CPU and (problem := _device_problem(device, host, index)):
         raise IncompatiblePackage(path=path, reason=f"compiled for {device}, {problem}")
 
 
@@ -84,7 +85,7 @@ def check_kernels(path: Path, metadata: Mapping[str, str], folder: Path, host: H
     compiles for later cards, and the libraries' own kernels (cuBLAS) are none of the package's.
     """
     built = metadata.get("AOTI_COMPUTE_CAPABILITY", "")
-    if metadata.get(_DEVICE_KEY, "cpu") == "cpu" or not built:
+    if metadata.get(_DEVICE_KEY, CPU) == CPU or not built:
         return
     bound = any(next(folder.glob(pattern), None) for pattern in ("*.cubin", "*.hsaco"))
     if bound and not _fits(built, host.cards[index]):
@@ -106,8 +107,8 @@ def _cpu_flags() -> set[str]:
 
 
 def _device_problem(device: str, host: HostFacts, index: int) -> str | None:
-    if device != "cuda":
-        return "only cpu and cuda are served"
+    if device not in DEVICE_KINDS:
+        return f"only {' and '.join(DEVICE_KINDS)} are served"
     if host.accelerator is None:
         return f"the torch installed here ({host.torch}) has no CUDA"
     if not host.cards:

@@ -1,4 +1,4 @@
-"""Unpacking a `.pt2` archive once per node, into a cache that all of this user's processes share."""
+"""Unpacking a `.pt2` archive once per node, into a cache that all processes of this user share, and only they."""
 
 from __future__ import annotations
 
@@ -25,32 +25,45 @@ _SCRATCH = ".unpack-"
 _KEPT_SECONDS = 30 * 24 * 3600
 _LONGEST_WAIT_SECONDS = 600
 _in_use: dict[Path, int] = {}
+_verified: set[Path] = set()
+
+
+class _File(Frozen):
+    """An unpacked file: its bytes, and their sha256 in hex."""
+
+    size: int
+    sha256: str
 
 
 class _Stamp(Frozen):
-    """What an unpacked entry holds, written last: the archive's top folder, and each file's size."""
+    """What an unpacked entry holds, written last: the archive's top folder, and its files by name."""
 
     root: str
-    files: dict[str, int]
+    files: dict[str, _File]
 
 
-def extract(path: Path, digest: str) -> Path:
+def extract(path: Path, digest: str, *, verify: bool = False) -> Path:
     """The unpacked archive's top folder, in this node's cache under `digest`, the sha256 of the file.
 
     Runs in any process: the first unpacks under a lock, the others wait and take what is there. Unpacking for each
-    loader again is what dominates load time in the stock one (upstream #169154, #194163). Raises UnreadablePackage if
-    the archive is damaged or not to be trusted, or if the cache cannot hold it.
+    loader again is what dominates load time in the stock one (upstream #169154, #194163). With `verify` the content of
+    the files is compared as well, once in each process; files that have changed are unpacked again. Raises
+    UnreadablePackage if the archive is damaged or not to be trusted, or if the cache cannot hold it or is not private.
     """
     cache = cache_folder()
     entry = cache / digest
     with _writing(path, cache):
-        cache.mkdir(parents=True, exist_ok=True)
+        cache.parent.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (cache.parent, cache):
+            _make_private(path, folder)
         with FileLock(cache.with_suffix(".lock"), timeout=_LONGEST_WAIT_SECONDS):
-            stamp = _intact(entry)
+            stamp = _intact(entry, verify and entry not in _verified)
             if stamp is None:
                 _clean(cache, digest)
                 stamp = _unpack(path, digest, entry)
             _mark_used(entry)
+            if verify:
+                _verified.add(entry)
     return entry / stamp.root
 
 
@@ -67,6 +80,17 @@ def _writing(path: Path, cache: Path) -> Iterator[None]:
     except OSError as error:
         detail = f"cannot be unpacked into {cache}: {error} (XDG_CACHE_HOME chooses another place)"
         raise UnreadablePackage(path=path, detail=detail) from error
+
+
+def _make_private(path: Path, folder: Path) -> None:
+    """Have the folder for this user alone: what lies in it is loaded as code."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        detail = f"its cache {folder} is a link, or others can write to it; remove it (XDG_CACHE_HOME chooses another)"
+        raise UnreadablePackage(path=path, detail=detail)
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
 
 
 def _unpack(path: Path, digest: str, entry: Path) -> _Stamp:
@@ -96,26 +120,35 @@ def _check_digest(path: Path, packed: zipfile.ZipFile, digest: str) -> None:
         raise UnreadablePackage(path=path, detail=f"its sha256 is {found}, not {digest}: it has changed meanwhile")
 
 
-def _write(path: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> int:
+def _write(path: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> _File:
     target = folder / info.filename
     target.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
+    written, digest = 0, hashlib.sha256()
     with target.open("xb") as file:
         for piece in reading.member_chunks(path, packed, info):
             written += file.write(piece)
+            digest.update(piece)
     # zipfile gives no more than the directory says, which is what was checked; but it may give less.
     if written != info.file_size:
         raise UnreadablePackage(path=path, detail=f"{info.filename} has {written} bytes, not {info.file_size}")
-    return written
+    return _File(size=written, sha256=digest.hexdigest())
 
 
-def _intact(entry: Path) -> _Stamp | None:
-    """The entry's stamp, if each file is there in its size and no other is."""
+def _intact(entry: Path, verify: bool) -> _Stamp | None:
+    """The entry's stamp, if each file is there in its size and no other is; with `verify` also in its content."""
     try:
         stamp = _Stamp.model_validate_json((entry / _STAMP).read_bytes())
-        return stamp if dict(_sizes(entry)) == stamp.files else None
+        whole = dict(_sizes(entry)) == {name: file.size for name, file in stamp.files.items()}
+        if whole and verify:
+            whole = all(_sha256(entry / name) == file.sha256 for name, file in stamp.files.items())
+        return stamp if whole else None
     except (OSError, ValueError):
         return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sizes(entry: Path) -> Iterator[tuple[str, int]]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from torch.utils import _pytree as pytree
 
 from aoti_serve.config import DeclaredSignature
 from aoti_serve.errors import IncompatiblePackage
@@ -15,6 +14,7 @@ from aoti_serve.model.foreign.generated import GeneratedCode
 from aoti_serve.signature.call_spec import CALL, RESULT, CallSpec, key_name, triton_path
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import TensorSpec
+from aoti_serve.signature.torch_private import pytree
 
 _KeyPath = tuple[Any, ...]
 _UNKNOWN = "?"

@@ -15,6 +15,7 @@ from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
 from aoti_serve.model.archive import reading
 from aoti_serve.model.buffers import padded
 from aoti_serve.signature.constants import ConstantSpec
+from aoti_serve.signature.devices import CPU, CUDA
 from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
 
 _BASE = re.compile(r"AOTInductorModelBase\((\d+),\s*(\d+),\s*\d+,\s*device_str,[^;{]*?(true|false)\)")
@@ -39,7 +40,7 @@ class GeneratedCode:
             raise UnreadablePackage(path=path, detail=f"the generated code of '{model}' is of an unknown kind")
         self.num_inputs, self.num_outputs = int(base[1]), int(base[2])
         self.carries_weights = base[3] == "true"
-        self._on_card = "= cached_torch_device_type_cuda;" in self._code
+        self._on_card = f"= cached_torch_device_type_{CUDA};" in self._code
 
     def call_spec(self, side: str) -> str:
         """torch's serialised TreeSpec of the arguments (`side` is "in") or of the result ("out")."""
@@ -89,7 +90,7 @@ class GeneratedCode:
             shape=_numbers(fact["shape"]),
             stride=_numbers(fact["stride"]),
             carried=self.carries_weights and (name in carried or fact["type"].endswith("TensorConstant)")),
-            host=self._on_card and fact["device_type"].endswith("_cpu"),
+            host=self._on_card and fact["device_type"].endswith(f"_{CPU}"),
         )
         if fact["offset"] != "0" or padded(int(fact["data_size"])) != padded(spec.nbytes):
             reason = f"its constant '{name}' is a view of another tensor; make it .contiguous() before the export"

@@ -1,4 +1,4 @@
-"""What each tensor of an exported program depends on, and what it is a view of."""
+"""The dataflow of an exported program: what each tensor depends on, and what it is a view of."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
-from torch.utils import _pytree as pytree
+
+from aoti_serve.signature.torch_private import is_higher_order, operator_name, operator_schema, pytree
 
 SHAPE_ONLY = {"sym_size", "sym_numel", "sym_stride", "zeros_like", "ones_like", "full_like", "empty_like"}
 SHAPE_ONLY |= {"new_zeros", "new_ones", "new_full", "new_empty"}
@@ -60,9 +60,10 @@ class Flow:
 
 def op_name(node: Node) -> str:
     """The operator's name, the same for all overloads and for the in-place variant; empty for what is not torch's."""
-    if isinstance(node.target, torch._ops.HigherOrderOperator):
-        return str(node.target._name)
-    space, _, name = str(getattr(node.target, "_name", "")).partition("::")
+    name = operator_name(node.target)
+    if is_higher_order(node.target):
+        return name
+    space, _, name = name.partition("::")
     return name.partition(".")[0].removesuffix("_") if space == "aten" else ""
 
 
@@ -91,7 +92,7 @@ def _aliased(node: Node) -> tuple[list[Node], list[Node]]:
 
 
 def _schema(node: Node) -> Any:
-    return getattr(node.target, "_schema", None)
+    return operator_schema(node.target)
 
 
 def _nodes(values: Iterable[Any]) -> list[Node]:

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
-from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import UnsupportedModule
 from aoti_serve.signature.call_spec import CALL, RESULT, CallSpec, key_name, triton_path
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import IndexGuard, Signature
 from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
+from aoti_serve.signature.torch_private import pytree
 
 _CONSTANT_KINDS = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
-from torch.export.pt2_archive._package import PT2ArchiveReader, _load_exported_programs
-from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import ExportFailed, UnsupportedModule
 from aoti_serve.model.program.dataflow import SHAPE_ONLY, op_name
@@ -19,6 +17,7 @@ from aoti_serve.model.program.guards import guard_indices
 from aoti_serve.model.program.scalars import move_scalars
 from aoti_serve.model.tensor_memory import memory_key
 from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.torch_private import changes_arguments, pytree, read_program
 
 T = TypeVar("T")
 ExampleInputs = tuple[Any, ...] | Mapping[str, Any]
@@ -81,8 +80,7 @@ def program_of(
 
 def stored_program(path: Path, model: str) -> Program:
     """The exported program that a package made elsewhere holds beside its library (torch.export.pt2_archive)."""
-    with PT2ArchiveReader(str(path)) as reader:
-        exported = _load_exported_programs(reader, [f"models/{model}.json"], None)[model]
+    exported = read_program(path, model)
     return Program(exported, describe(exported))
 
 
@@ -140,7 +138,7 @@ class Written(NamedTuple):
 
 
 def written_inputs(program: ExportedProgram) -> Written:
-    if not any(_writes(node) for node in program.graph.nodes):
+    if not any(changes_arguments(node.target) for node in program.graph.nodes):
         return Written([], [])
     signature = torch_message("export", lambda: program.run_decompositions({})).graph_signature
     buffers, inputs = signature.buffers_to_mutate.values(), signature.user_inputs_to_mutate.values()
@@ -159,7 +157,3 @@ def _write_to_copies(program: ExportedProgram, written: Written) -> None:
                 node.replace_all_uses_with(copy, delete_user_cb=lambda user, copy=copy: user is not copy)
                 copy.meta["val"] = node.meta["val"].clone()
     program.graph_module.recompile()
-
-
-def _writes(node: torch.fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable

@@ -12,15 +12,14 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, OutputSpec, TensorArgument
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
-from torch.utils import _pytree as pytree
 
 from aoti_serve.model.program.dataflow import Flow, argument_index, argument_named, op_name
 from aoti_serve.signature.signature import IndexGuard
+from aoti_serve.signature.torch_private import detect_fake_mode, pytree
 
 aten = torch.ops.aten
 

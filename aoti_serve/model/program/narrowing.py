@@ -1,4 +1,4 @@
-"""Whether compiled code takes all that a signature admits: the compiler may fix a dimension without a word.
+"""The check that compiled code takes all that a signature admits: the compiler may fix a dimension without a word.
 
 What it was compiled for is in the checks of inputs that it generates (upstream #150364, #151582).
 """

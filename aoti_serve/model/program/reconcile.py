@@ -1,13 +1,13 @@
-"""What a signature says of constants, corrected by what the compiled library really lets be changed."""
+"""Corrects what a signature says of constants by what the compiled library really lets be changed."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 
 import torch
 
-from aoti_serve.model.tensor_memory import memory_key
-from aoti_serve.model.weights_in.tensors import tensor_digest
+from aoti_serve.model.tensor_memory import content_of, memory_key
 from aoti_serve.signature.constants import BakedConstant
 from aoti_serve.signature.signature import Signature
 
@@ -50,4 +50,5 @@ def passing_over(signature: Signature, unread: Collection[str]) -> Signature:
 
 def _baked(name: str, value: torch.Tensor) -> BakedConstant:
     dtype = str(value.dtype).removeprefix("torch.")
-    return BakedConstant(name=name, dtype=dtype, shape=tuple(value.shape), digest=tensor_digest(value))
+    digest = hashlib.sha256(content_of(value).data).hexdigest()
+    return BakedConstant(name=name, dtype=dtype, shape=tuple(value.shape), digest=digest)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from aoti_serve.errors import UnsupportedModule
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
+from aoti_serve.signature.torch_private import pytree
 
 
 def resized_signature(inputs: Any, size: int) -> Any:

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from aoti_serve.errors import NotEnoughMemory
 from aoti_serve.model import container as container_module
 from aoti_serve.model.container import Container
-from aoti_serve.model.device import CardBlock
 from aoti_serve.model.variants import Variants
 from aoti_serve.weights.files.index import read_index
-from tests.integration.fake_card import FakeCard
+from tests.integration.fake_card import FakeBlock, FakeCard
 from tests.integration.models import Compiled
 
 RUNNERS = 2
@@ -36,7 +36,7 @@ class OnFake(NamedTuple):
 @pytest.fixture
 def on_fake(mixed: Compiled, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnFake]:
     card = FakeCard(RUNNERS)
-    monkeypatch.setattr(container_module, "device_of", lambda device, num_runners: card)
+    monkeypatch.setattr(container_module, "open_device", lambda device, num_runners: card)
     for name in ("run", "stage", "swap", "free_inactive"):
         noted(monkeypatch, name, card.calls)
     with Container(mixed.package, num_runners=RUNNERS) as container:
@@ -112,7 +112,7 @@ def test_bytes_reach_the_card_as_they_arrive(on_fake: OnFake, mixed: Compiled, s
 
 def test_memory_moves_only_when_it_was_given_back() -> None:
     """The runtime reads where it was told to: nothing tells it of memory that did not say that it moves."""
-    block = CardBlock(1000, torch.device("cpu"))
+    block = FakeBlock(1000, torch.device("cpu"))
     place = block.tensor.data_ptr()
     assert not block.hold()
     assert block.tensor.data_ptr() == place
@@ -202,3 +202,37 @@ def test_a_partial_stage_copies_the_rest_on_the_card(on_fake: OnFake, mixed: Com
         sum(" on copies" in call and "event" in call and not call.startswith("wait") for call in on_fake.calls),
     )
     assert (copies, through_host) == (len(mixed.package.constants), 1)
+
+
+def test_a_thread_runs_on_the_stream_that_it_had_before(on_fake: OnFake, mixed: Compiled) -> None:
+    swap(on_fake, mixed.weights())
+    on_fake.calls.clear()
+    for _ in range(3):
+        on_fake.container.run(mixed.inputs)
+    assert [call for call in on_fake.calls if call.startswith("on runner")] == ["on runner 0"] * 3
+
+
+def test_a_card_without_room_refuses_before_anything_changes(
+    on_fake: OnFake, mixed: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swap(on_fake, mixed.weights())
+    on_fake.calls.clear()
+    with monkeypatch.context() as full:
+        full.setattr(FakeBlock, "room", 10)
+        with pytest.raises(NotEnoughMemory, match="10 are available"):
+            on_fake.container.stage(mixed.weights())
+    assert not on_fake.calls
+    swap(on_fake, mixed.weights())
+
+
+def test_a_trial_runs_on_the_stream_of_the_copies_after_they_have_arrived(on_fake: OnFake, mixed: Compiled) -> None:
+    swap(on_fake, mixed.weights())
+    for _ in range(2):
+        on_fake.container.stage(mixed.weights())
+        on_fake.calls.clear()
+        on_fake.container.try_staged()
+        told, run = on_fake.calls.index("runtime.stage"), on_fake.calls.index("runtime.run")
+        assert told < run
+        assert on_fake.calls[run - 2 : run] == ["copies waits for the asker", "on copies"]
+        assert on_fake.calls[run + 1 :] == ["copies synchronized"]
+        on_fake.container.commit()

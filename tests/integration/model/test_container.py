@@ -7,20 +7,24 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from aoti_serve.errors import (
     ContainerClosed,
     IncompatiblePackage,
     InvalidInput,
     InvalidWeights,
+    NotEnoughMemory,
     NothingStaged,
     NothingToRollBack,
     WeightsMissing,
 )
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import SIGNATURE_KEY, Package
+from aoti_serve.weights.files.index import read_index
 from tests.integration.models import Compiled
 
 Weights = dict[str, torch.Tensor]
@@ -274,3 +278,35 @@ def test_a_package_is_unpacked_once_for_all_containers(mixed: Compiled) -> None:
     shutil.rmtree(folder.parents[3])
     with Container(mixed.package) as container:
         assert container.signature == mixed.package.signature
+
+
+@pytest.mark.parametrize("way", ["tensors", "bytes"])
+def test_weights_that_do_not_fit_into_memory_change_nothing(
+    mixed: Compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(mixed.weights(), path)
+
+    def stage(container: Container) -> None:
+        if way == "tensors":
+            container.stage(mixed.weights())
+        else:
+            container.stage_bytes(read_index(path), [np.fromfile(path, np.uint8)])
+
+    with Container(mixed.package) as container:
+        stage(container)
+        container.commit()
+        want = container.run(mixed.inputs)["logits"]
+        with monkeypatch.context() as full:
+            full.setattr("aoti_serve.model.device.cpu.available_memory", lambda: 100)
+            with pytest.raises(NotEnoughMemory, match="100 are available") as caught:
+                stage(container)
+        assert caught.value.http_status == 507
+        assert (container.version, container.previous, container.staged) == (1, None, None)
+        assert container.nbytes == container._buffers.active.nbytes
+        stage(container)
+        container.commit()
+        with monkeypatch.context() as full:
+            full.setattr("aoti_serve.model.device.cpu.available_memory", lambda: 0)
+            stage(container)  # into the memory of the previous version
+        assert torch.equal(container.run(mixed.inputs)["logits"], want)

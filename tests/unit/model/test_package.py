@@ -325,3 +325,16 @@ def test_a_configuration_without_the_signature_that_is_needed_is_refused(tmp_pat
 def test_weights_that_are_apart_may_be_in_the_store_already(tmp_path: Path) -> None:
     facts = metadata(**{WEIGHTS_KEY: WEIGHTS_APART})
     assert not configured(tmp_path, facts).carries_weights
+
+
+def test_where_the_configuration_says_the_sha256_the_unpacked_files_are_held_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    package = configured(tmp_path)
+    folder = package.extract()
+    changed = next(path for path in folder.iterdir() if path.stat().st_size)
+    content = changed.read_bytes()
+    changed.write_bytes(bytes(len(content)))
+    configured(tmp_path, None, sha256=package.digest).extract()
+    assert changed.read_bytes() == content

@@ -387,3 +387,52 @@ def running(program: str, path: Path) -> Iterator[subprocess.Popen[str]]:
 def line(worker: subprocess.Popen[str]) -> str:
     assert worker.stdout is not None
     return worker.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("name", ["aoti-serve", "aoti-serve/packages"])
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o720])
+def test_a_cache_that_others_can_write_to_is_refused(tmp_path: Path, name: str, mode: int) -> None:
+    """They could have put code there, under the digest of a package that is to be loaded."""
+    folder = tmp_path / "cache" / name
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    with pytest.raises(UnreadablePackage, match=f"{folder} is a link, or others can write to it; remove it"):
+        extracted(written(tmp_path / "model.pt2"))
+
+
+@pytest.mark.parametrize("name", ["aoti-serve", "aoti-serve/packages"])
+def test_a_cache_that_is_a_link_is_refused(tmp_path: Path, name: str) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "cache" / name
+    elsewhere.mkdir(mode=0o700)
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(elsewhere)
+    with pytest.raises(UnreadablePackage, match="is a link"):
+        extracted(written(tmp_path / "model.pt2"))
+    assert not any(elsewhere.iterdir())
+
+
+def test_the_cache_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(UnreadablePackage, match="others can write to it"):
+        extracted(written(tmp_path / "model.pt2"))
+
+
+def test_the_cache_is_private_from_the_first_moment_on_and_made_so_if_others_could_read_it(
+    tmp_path: Path, cache: Path
+) -> None:
+    path = written(tmp_path / "model.pt2")
+    for _ in range(2):
+        extracted(path)
+        for folder in (cache.parent, cache):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            folder.chmod(0o755)
+
+
+def test_a_changed_file_of_the_same_size_is_found_where_the_package_is_pinned(tmp_path: Path) -> None:
+    path = written(tmp_path / "model.pt2")
+    library = extracted(path) / LIBRARY.removeprefix(ROOT)
+    library.write_bytes(b"\x7fELF evil")
+    unpack.extract(path, digest(path))
+    assert library.read_bytes() == b"\x7fELF evil"  # it costs as much as reading the package
+    unpack.extract(path, digest(path), verify=True)
+    assert library.read_bytes() == MEMBERS[LIBRARY]

@@ -1,0 +1,73 @@
+"""All that is borrowed from torch's private parts, but for the native runtime (model/aoti). Read in torch 2.13; a test
+fails when one of them changes.
+
+What only an export needs is imported in the functions: a replica does not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch._guards import detect_fake_mode  # the mode that a program's example values belong to
+from torch._ops import HigherOrderOperator, OpOverload  # what a graph's nodes call
+from torch.utils import _pytree as pytree  # nested arguments, and the TreeSpecs that packages hold
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass  # a tensor that is made of others
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+    from torch.fx import GraphModule
+
+__all__ = ["detect_fake_mode", "is_traceable_wrapper_subclass", "pytree"]
+
+
+def operator_name(target: object) -> str:
+    """A graph target's full name, "aten::add.Tensor" or "cond" for example; empty for what is no operator."""
+    return str(getattr(target, "_name", ""))
+
+
+def is_higher_order(target: object) -> bool:
+    """Whether it is an operator over graphs, as `cond` is."""
+    return isinstance(target, HigherOrderOperator)
+
+
+def operator_schema(target: object) -> Any:
+    """A graph target's arguments and results, with what they alias; None for what is no operator."""
+    return getattr(target, "_schema", None)
+
+
+def changes_arguments(target: object) -> bool:
+    return isinstance(target, OpOverload) and bool(target._schema.is_mutable)
+
+
+def ordered_kwargs(kwargs: Mapping[str, Any], spec: Any) -> dict[str, Any]:
+    """Keyword arguments in the order of the TreeSpec of a call."""
+    from torch.export._tree_utils import reorder_kwargs
+
+    return dict(reorder_kwargs(dict(kwargs), spec))
+
+
+def compile_files(module: GraphModule, example: tuple[Any, Any], options: Mapping[str, Any]) -> list[str]:
+    """Compile an exported module with `aot_inductor.package`; returns the files that were written."""
+    import torch._inductor
+
+    compiled = torch._inductor.aot_compile(module, *example, options=dict(options))
+    assert isinstance(compiled, list)
+    return [file for file in compiled if isinstance(file, str)]
+
+
+def write_archive(path: Path, files: Mapping[str, Sequence[str]]) -> None:
+    """Pack the compiled files of models, by model name, into a `.pt2` archive."""
+    from torch.export.pt2_archive._package import package_pt2
+
+    package_pt2(path, aoti_files={model: [*names] for model, names in files.items()})
+
+
+def read_program(path: Path, model: str) -> ExportedProgram:
+    """The exported program that an archive holds under a model's name."""
+    from torch.export.pt2_archive._package import PT2ArchiveReader, _load_exported_programs
+
+    with PT2ArchiveReader(str(path)) as reader:
+        program: ExportedProgram = _load_exported_programs(reader, [f"models/{model}.json"], None)[model]
+    return program
