@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from tests.e2e import labour
-from tests.e2e.labour import INFER, ask, asked, assert_doubled, infer, outputs_of, posted, row
+from tests.e2e.draining import assert_answers_what_is_in_flight
+from tests.e2e.labour import INFER, ask, asked, assert_doubled, infer, noted, outputs_of, posted, row
 from tests.e2e.served import Server, serving
-from tests.e2e.toil import NOTES
 from tests.e2e.wire import Wire, head, until
 
 MAX_BODY = 20 * 2**20
@@ -34,12 +34,6 @@ def served(labour_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     config = labour.write_config(labour_dir, folder, {"max_body_bytes": MAX_BODY}, batching=batching)
     with labour.at_work(folder), serving(config) as server:
         yield server
-
-
-def notes(server: Server) -> list[float]:
-    """The rows that were run."""
-    path = server.store.parent / NOTES
-    return [float(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def names(response: httpx.Response) -> set[str]:
@@ -179,7 +173,7 @@ def test_a_deadline_that_passes_while_a_request_waits_is_a_504_and_costs_no_run(
     body, fields = ask(row(tag + 1), **request_part)
     with ThreadPoolExecutor(1) as others:
         first = others.submit(infer, served, tag, 3.0)
-        until(lambda: tag in notes(served))
+        until(lambda: tag in noted(served))
         with Wire(served.port) as wire:
             wire.send(posted(body, fields | headers) + body)
             late = wire.answer()
@@ -189,7 +183,7 @@ def test_a_deadline_that_passes_while_a_request_waits_is_a_504_and_costs_no_run(
             wire.send(asked(tag + 2))
             assert wire.answer().status == 200
         assert_doubled(first.result(), tag)
-    assert tag + 1 not in notes(served)
+    assert tag + 1 not in noted(served)
 
 
 @pytest.mark.parametrize(("request_part", "headers"), DEADLINES)
@@ -217,32 +211,32 @@ def test_a_deadline_that_passes_while_a_request_is_read_is_a_504_as_well(served:
 def test_a_client_that_goes_while_its_request_waits_costs_no_run(served: Server) -> None:
     with ThreadPoolExecutor(1) as others, ExitStack() as gone:
         first = others.submit(infer, served, 20.0, 1.0)
-        until(lambda: 20.0 in notes(served))
+        until(lambda: 20.0 in noted(served))
         for tag in (21.0, 22.0, 23.0):
             gone.enter_context(Wire(served.port)).send(asked(tag, 1.0))
         assert served.http.get("/v2/health/live").status_code == 200
         gone.close()
         assert_doubled(first.result(), 20.0)
     assert_doubled(infer(served, 24.0), 24.0)
-    assert not {21.0, 22.0, 23.0} & set(notes(served))
+    assert not {21.0, 22.0, 23.0} & set(noted(served))
 
 
 def test_a_client_that_goes_while_its_request_runs_harms_nobody(served: Server) -> None:
     with Wire(served.port) as wire:
         wire.send(asked(30.0, 0.5))
-        until(lambda: 30.0 in notes(served))
+        until(lambda: 30.0 in noted(served))
     for tag in (31.0, 32.0):
         assert_doubled(infer(served, tag), tag)
-    assert notes(served).count(30.0) == 1
+    assert noted(served).count(30.0) == 1
 
 
 def test_a_client_that_goes_takes_no_run_of_others_with_it(served: Server) -> None:
     two_rows, fields = ask(np.repeat(row(33.0), 2, 0), 0.5)
     with ThreadPoolExecutor(1) as others, Wire(served.port) as wire:
         wire.send(posted(two_rows, fields) + two_rows)
-        until(lambda: 33.0 in notes(served))
+        until(lambda: 33.0 in noted(served))
         other = others.submit(infer, served, 34.0)
-        until(lambda: notes(served).count(33.0) == 2)  # by now the other's run is at the replica's door
+        until(lambda: noted(served).count(33.0) == 2)  # by now the other's run is at the replica's door
         wire.close()
         assert_doubled(other.result(), 34.0)
 
@@ -251,7 +245,7 @@ def test_a_client_that_goes_in_the_middle_of_its_body_harms_nobody(served: Serve
     with Wire(served.port) as wire:
         wire.send(asked(40.0)[:-8])
     assert_doubled(infer(served, 41.0), 41.0)
-    assert 40.0 not in notes(served)
+    assert 40.0 not in noted(served)
 
 
 # Connections
@@ -337,7 +331,7 @@ def test_a_client_that_does_not_read_holds_up_nobody(served: Server) -> None:
     body, fields = ask(wide, 0.0, "doubled")
     with Wire(served.port) as wire:
         wire.send(posted(body, fields) + body)
-        until(lambda: 71.0 in notes(served))
+        until(lambda: 71.0 in noted(served))
         for tag in range(10):
             assert_doubled(infer(served, tag), tag)
         answer = wire.answer()
@@ -368,6 +362,10 @@ def test_health_follows_the_replica(served: Server) -> None:
     until(lambda: health(served) == [200, 503, 503])
     until(lambda: processes(served, "labour-replica") not in ([], [replica]) and health(served) == [200, 200, 200])
     assert_doubled(infer(served, 80.0), 80.0)
+
+
+def test_what_is_in_flight_at_sigterm_is_answered(served: Server) -> None:
+    assert_answers_what_is_in_flight(served)
 
 
 def processes(server: Server, deployment: str) -> list[psutil.Process]:

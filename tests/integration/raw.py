@@ -1,15 +1,16 @@
 """What the bare runtime does, without any of our checks: programs that would take the tests' process with them.
 
-`python raw.py FOLDER` compiles the foreign packages, runs each program in a process of its own, forked so that torch
-is imported once, and writes what became of it to FOLDER/rows.json: how it ended, and what it said.
+`python -m tests.integration.raw FOLDER [NAME ...]` runs each program, or those that are named, on the foreign packages
+in the folder: in a process of its own, forked so that torch is imported once. It writes what became of each to
+FOLDER/rows.json: how it ended, and what it said.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from aoti_serve.errors import AotiServeError
 from aoti_serve.model.aoti.c_abi import NativeContainer
@@ -54,17 +56,22 @@ class Lab(NamedTuple):
         return self.folder / f"{name}.pt2"
 
 
-@functools.cache
-def lab(base: Path) -> Lab:
-    """All packages compiled, all programs run; once per run of the tests."""
-    folder = base / "raw"
-    folder.mkdir()
-    quiet = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": "1"}
+def lab(packages: Path, run_folder: Path) -> Lab:
+    """All programs run on copies of the packages, once per run of the tests."""
+    folder = run_folder / "raw"
+    with FileLock(run_folder / "raw.lock"):
+        if not (folder / "rows.json").exists():
+            shutil.copytree(packages, folder, dirs_exist_ok=True)
+            run_all(folder)
+    rows = json.loads((folder / "rows.json").read_text())
+    return Lab(folder, {name: Ending(*ending) for name, ending in rows.items()})
+
+
+def run_all(folder: Path) -> None:
+    quiet = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-m", "tests.integration.raw", str(folder)]
     done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((folder / "rows.json").read_text())
-    return Lab(folder, {name: Ending(*ending) for name, ending in rows.items()})
 
 
 class Raw(NativeContainer):
@@ -387,8 +394,6 @@ def other_strides_than_the_example(folder: Path) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if not (folder / "two.pt2").exists():
-        foreign.compile_all(folder)
     only = sys.argv[2:]
     endings = {name: _ending(name, program, folder) for name, program in ROWS.items() if not only or name in only}
     (folder / "rows.json").write_text(json.dumps(endings))

@@ -85,8 +85,8 @@ def grown_by(program: str, package: Package, swaps: int = 0) -> int:
     return int(done.stdout)
 
 
-# glibc keeps a few freed blocks of this size. A leak of one swap in a hundred is ten blocks after 1,000 swaps; after 200
-# eight are a leak of one swap in 25.
+# glibc keeps a few freed blocks of this size. A leak of one swap in a hundred is ten blocks after 1,000 swaps; one swap
+# in 25 is eight after 200.
 TOLERATED = 4 * WIDTH * WIDTH * 4
 SWAPS = pytest.mark.parametrize("swaps", [200, pytest.param(1000, marks=pytest.mark.long)])
 
