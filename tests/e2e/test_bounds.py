@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from aoti_serve.cluster.transfer.actor import TransferActor
 from tests.e2e import labour
 from tests.e2e.draining import assert_cuts_off_a_long_run
 from tests.e2e.labour import INFER, ask, assert_doubled, infer, noted, posted, row
@@ -137,7 +138,7 @@ def half_sent(server: Server, count: int) -> Iterator[None]:
 
 def test_an_upload_that_nobody_takes_waits_at_its_client(served: Server) -> None:
     """And not in the gateway's memory; it goes on when somebody does."""
-    (gateway,), (transfer,) = processes(served, "gateway"), processes(served, "ray::TransferActor")
+    (gateway,), (transfer,) = processes(served, "gateway"), processes(served, f"ray::{TransferActor.__name__}")
     body = bytes(UPLOAD)
     fields = served.admin | {"Content-Type": "application/octet-stream", "Content-Length": UPLOAD}
     with Wire(served.port) as wire:

@@ -30,7 +30,7 @@ JSON = {"Content-Type": "application/json"}
 def served(labour_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One replica, one runner, one row per run."""
     folder = tmp_path_factory.mktemp("conformance")
-    batching = {"max_batch_size": 1, "max_queued_rows": MAX_QUEUED}
+    batching = {"max_batch_size": 1, "max_queued_rows": MAX_QUEUED, "max_queue_wait_ms": None}
     config = labour.write_config(labour_dir, folder, {"max_body_bytes": MAX_BODY}, batching=batching)
     with labour.at_work(folder), serving(config) as server:
         yield server
