@@ -21,9 +21,8 @@ from aoti_serve.errors import IndexOutOfRange, InvalidInput, InvalidWeights, Uns
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
-from tests.integration import architectures, architectures_ops
 from tests.integration.architectures import ALL_DTYPES, ARCHITECTURES, Architecture, name_of, values
-from tests.package_cache import PackageCache
+from tests.package_cache import ROOT, PackageCache
 
 # torch.export's own, of each nn.GRU
 pytestmark = pytest.mark.filterwarnings(r"ignore:The tensor attributes? self\.gru\._flat_weights:UserWarning")
@@ -52,7 +51,7 @@ with Container(Package.open(sys.argv[1], operators=("architectures_ops",))) as c
 def made(package_cache: PackageCache) -> Made:
     """A module by the name of its architecture, and its package; compiled once."""
     done: dict[str, tuple[nn.Module, Package]] = {}
-    sources = [Path(source.__file__) for source in (architectures, architectures_ops)]
+    sources = [Path(__file__), *(ROOT / "tests" / "integration").glob("architectures*.py")]
 
     def make(name: str) -> tuple[nn.Module, Package]:
         if name not in done:
@@ -63,7 +62,7 @@ def made(package_cache: PackageCache) -> Made:
             def compile_to(folder: Path) -> None:
                 export_package(module, of.example, folder / "model.pt2", dynamic_shapes=of.shapes)
 
-            folder = package_cache.entry(name, compile_to, Path(__file__), *sources)
+            folder = package_cache.entry(name, compile_to, *sources)
             done[name] = module, Package.open(folder / "model.pt2", operators=of.operators)
         return done[name]
 
