@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
-from tests.e2e.served import Eager, Server
+from tests.e2e.served import START_S, Eager, Server
 from tests.e2e.wire import until
 
 Images = NDArray[np.float32]
@@ -130,7 +130,7 @@ def test_prometheus_sees_the_version_and_the_swaps(server: Server, eager: Eager)
         tagged = [line for line in lines if all(f'{tag}="{value}"' in line for tag, value in tags.items())]
         return {float(line.rpartition(" ")[2]) for line in tagged}
 
-    until(lambda: shown("aoti_serve_weights_version", model="digits") == {number})
+    until(lambda: shown("aoti_serve_weights_version", model="digits") == {number}, START_S)
     assert shown("aoti_serve_replicas", model="digits") == {2}
     assert shown("aoti_serve_swaps_total", model="digits", action="swap", outcome="committed")
     assert shown("aoti_serve_swap_phase_seconds_count", model="digits", phase="staging")

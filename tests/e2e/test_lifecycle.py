@@ -100,7 +100,7 @@ def test_ctrl_c_on_the_way_up_is_answered_at_once_and_leaves_nothing(digits_dir:
     config = write_config(tmp_path, digits_dir)
     launched = Launched([str(BIN / "aoti-serve"), "up", str(config), "--port", str(free_port())], ROOT, {})
     try:
-        until(lambda: starts_ray(launched))
+        until(lambda: starts_ray(launched), START_S)
         interrupt = partial(launched.process.send_signal, signal.SIGINT)
         launched.assert_leaves_nothing(interrupt, 128 + signal.SIGINT, timeout=20)
         assert "stopping, before it was ready" in launched.output

@@ -201,7 +201,7 @@ def test_a_killed_coordinator_comes_back_with_what_was_committed(server: Server,
         assert server.infer(images[:1])[0] == before["current"]["number"]
         return server.http.get("/v2/models/digits/weights", headers=server.admin).status_code == 200
 
-    until(is_back)
+    until(is_back, START_S)
     assert server.status()["current"] == before["current"]
     response = server.swap(eager.files["v2"])
     assert response.status_code == 200
