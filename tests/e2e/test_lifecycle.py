@@ -323,7 +323,7 @@ def test_plain_serve_run_takes_the_same_configuration(tmp_path: Path, images: ND
     try:
         server = Server(launched, port)
         with server.http:
-            until(lambda: is_ready(server), START_S)
+            until(lambda: is_ready(server), 2 * START_S)
             assert server.infer(images[:2])[0] == 1
             swapped = server.swap((ROOT / "var" / "digits" / "v2.safetensors").read_bytes())
             assert swapped.json()["current"]["number"] == 2
