@@ -1,4 +1,4 @@
-"""What every layer of tests shares: a home of its own, and the digits package, compiled once per run."""
+"""What all tests share: a home of its own, and packages that are compiled once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.package_cache import ROOT, PackageCache
+
 TOKEN = "the-token-of-the-tests"
 
 
@@ -27,9 +28,26 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package_cache(request: pytest.FixtureRequest) -> PackageCache:
+    cache = request.config.cache
+    assert cache is not None
+    return PackageCache(cache.mkdir("packages"))
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def digits_dir(package_cache: PackageCache) -> Path:
     """A folder with digits.pt2, v1.safetensors and v2.safetensors, made as a user makes them."""
-    folder = tmp_path_factory.mktemp("digits")
-    command = [sys.executable, "-W", "ignore", str(ROOT / "scripts" / "digits.py"), "--out", str(folder)]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder
+    script = ROOT / "scripts" / "digits.py"
+
+    def make(folder: Path) -> None:
+        command = [sys.executable, "-W", "ignore", str(script), "--out", str(folder)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    return package_cache.entry("digits", make, script)

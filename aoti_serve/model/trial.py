@@ -87,7 +87,7 @@ def check_run(signature: Signature, staged: Run, active: Run | None) -> None:
     if active is None:
         logger.warning("the staged weights were run, but on no made-up input without an error: %s", failure)
     elif _failure(signature, active) is None:
-        raise WeightsDoNotRun(detail=failure) from failure
+        raise WeightsDoNotRun(detail=str(failure)) from failure
 
 
 def _failure(signature: Signature, run: Run) -> RuntimeFailed | None:

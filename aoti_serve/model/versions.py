@@ -42,7 +42,7 @@ class ResidentVersions:
     def check_free(self, number: int | None) -> None:
         """Raise VersionTaken for the number that answers, and for one that is none."""
         if number is not None and (number < BUILT_IN_VERSION or number == self.active):
-            raise VersionTaken(version=number, active=self.active)
+            raise VersionTaken(version=number)
 
     def take_over_built_in(self) -> dict[str, torch.Tensor]:
         """Answer from the weights in the library; returns them, valid until the next step."""

@@ -118,9 +118,9 @@ def found(lab: Lab, fault: Fault) -> Finding:
     return finding
 
 
-def _in_each_phase(kind: str, done: str) -> list[Fault]:
+def _in_each_phase(kind: kills.Kind, done: str) -> list[Fault]:
     return [Fault(f"{kind}-{phase}", f"{done} in {phase}", _killed(kind, phase)) for phase in PHASES]
 
 
-def _killed(kind: str, phase: str) -> Callable[[Lab], object]:
+def _killed(kind: kills.Kind, phase: str) -> Callable[[Lab], object]:
     return partial(kills.process_in, kind=kind, phase=phase)

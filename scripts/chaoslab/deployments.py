@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 
-from chaoslab.kills import pids_of
+from chaoslab.kills import Kind, pids_of
 from chaoslab.lab import Lab
 
 
@@ -48,4 +48,5 @@ def _gateways(lab: Lab, count: int) -> bool:
 
 
 def _processes(lab: Lab) -> set[int]:
-    return {pid for kind in ("replica", "gateway", "coordinator") for pid in pids_of(lab, kind)}
+    kinds: tuple[Kind, ...] = ("replica", "gateway", "coordinator")
+    return {pid for kind in kinds for pid in pids_of(lab, kind)}

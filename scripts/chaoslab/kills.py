@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 from chaoslab.lab import START_S, Lab, Lost
 from chaoslab.model import NAME
 from chaoslab.moments import COMMITTING, STAGING, in_commit, kill, reach, struck_in, swap_held
 
-TITLES = {
+Kind = Literal["coordinator", "transfer", "controller", "gateway", "replica"]
+TITLES: dict[Kind, str] = {
     "coordinator": f"{NAME}-coordinator",
     "transfer": "ray::TransferActor",
     "controller": "ServeController",
@@ -17,11 +19,11 @@ TITLES = {
 }
 
 
-def pids_of(lab: Lab, kind: str) -> list[int]:
+def pids_of(lab: Lab, kind: Kind) -> list[int]:
     return [process.pid for process in lab.nodes.titled(TITLES[kind])]
 
 
-def one(lab: Lab, kind: str) -> int:
+def one(lab: Lab, kind: Kind) -> int:
     """One of its processes, as soon as there is any: it may just be on its way."""
     lab.wait_until(lambda: bool(pids_of(lab, kind)), kind, START_S)
     return lab.rng.choice(pids_of(lab, kind))
@@ -43,7 +45,7 @@ def replica_in_commit(lab: Lab) -> None:
         raise Lost(f"the swap was past its commit point, and ended so: {lab.notes[-1]}")
 
 
-def process_in(lab: Lab, kind: str, phase: str) -> None:
+def process_in(lab: Lab, kind: Kind, phase: str) -> None:
     struck_in(lab, phase, partial(kill, one(lab, kind)))
 
 

@@ -8,18 +8,18 @@ from contextlib import suppress
 
 import psutil
 
-from chaoslab.kills import one
+from chaoslab.kills import Kind, one
 from chaoslab.lab import Lab
 from chaoslab.moments import kill, thaw
 
-KINDS = ("replica", "coordinator", "gateway", "controller", "transfer")
+KINDS: tuple[Kind, ...] = ("replica", "coordinator", "gateway", "controller", "transfer")
 LONGEST_STOP_S = 8.0
 
 
 def strikes(lab: Lab, count: int) -> None:
     """Each kills or stops some process; the next one comes when everybody has committed something again."""
     clock = threading.Event()
-    acts: list[Callable[[Lab, str, threading.Event], None]] = [_killed, _stopped]
+    acts: list[Callable[[Lab, Kind, threading.Event], None]] = [_killed, _stopped]
     with lab.traffic.cuts_expected(), lab.swapping():
         for _ in range(count):
             clock.wait(lab.rng.uniform(0.0, 2.0))
@@ -30,11 +30,11 @@ def strikes(lab: Lab, count: int) -> None:
             lab.settle_while_swapping(1)
 
 
-def _killed(lab: Lab, kind: str, clock: threading.Event) -> None:
+def _killed(lab: Lab, kind: Kind, clock: threading.Event) -> None:
     kill(one(lab, kind))
 
 
-def _stopped(lab: Lab, kind: str, clock: threading.Event) -> None:
+def _stopped(lab: Lab, kind: Kind, clock: threading.Event) -> None:
     process = psutil.Process(one(lab, kind))
     with suppress(psutil.NoSuchProcess):
         process.suspend()

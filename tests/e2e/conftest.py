@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.e2e import labour
+from tests.e2e import labour, toil
 from tests.e2e.served import Eager, Server, serving, write_config
+from tests.package_cache import PackageCache
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +37,6 @@ def eager(digits_dir: Path) -> Eager:
 
 
 @pytest.fixture(scope="session")
-def labour_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labour_dir(package_cache: PackageCache) -> Path:
     """A folder with labour.pt2 and its weights."""
-    folder = tmp_path_factory.mktemp("labour")
-    labour.make_package(folder)
-    return folder
+    return package_cache.entry("labour", labour.make_package, Path(labour.__file__), Path(toil.__file__))

@@ -120,3 +120,9 @@ def asked(tag: float, seconds: float = 0.0) -> bytes:
 
 def posted(body: bytes, fields: dict[str, str], **more: object) -> bytes:
     return head("POST", INFER, {"Content-Length": len(body)} | fields | more)
+
+
+def noted(server: Server) -> list[float]:
+    """The tags of the rows that were run."""
+    path = server.store.parent / NOTES
+    return [float(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "the-token-of-the-tests"
+PROGRAM = str(Path(sys.executable).parent / "aoti-serve")
 START_S = 120
 
 
@@ -34,6 +35,12 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def listening(pids: set[int] | None = None) -> set[int]:
+    """The ports that these processes, or any, listen on."""
+    found = [entry for entry in psutil.net_connections("tcp") if entry.status == psutil.CONN_LISTEN]
+    return {int(getattr(entry.laddr, "port", 0)) for entry in found if pids is None or entry.pid in pids}
 
 
 def write_config(folder: Path, digits: Path, **model: Any) -> Path:
@@ -76,6 +83,19 @@ class Launched:
     def family(self) -> list[psutil.Process]:
         own = psutil.Process(self.process.pid)
         return [own, *own.children(recursive=True)]
+
+    def listening(self) -> set[int]:
+        """The ports that its processes listen on."""
+        return listening({process.pid for process in self.family()})
+
+    def assert_leaves_nothing(self, send: Callable[[], object], status: int = 0, timeout: float = 60) -> None:
+        """`send` a signal. The command ends with this status; no process and no port of it is left."""
+        family, ports = self.family(), self.listening()
+        send()
+        assert self.process.wait(timeout) == status, self.output
+        assert psutil.wait_procs(family, timeout=5)[1] == []
+        assert not ports & listening()
+        assert "Traceback" not in self.output
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send the signal and wait; the exit status. Kills whatever it leaves behind."""
@@ -161,11 +181,14 @@ def _unlike(content: bytes) -> bytes:
 
 
 @contextmanager
-def serving(config: Path, *options: str, wait: bool = True) -> Iterator[Server]:
-    """`aoti-serve up` on a free port, ready unless nobody shall `wait`; taken down after."""
+def serving(config: Path, *options: str, wait: bool = True, **process: Any) -> Iterator[Server]:
+    """`aoti-serve up` on a free port; ready, unless `wait` is false; taken down at the end.
+
+    `process` goes to subprocess.Popen.
+    """
     port = free_port()
-    program = str(Path(sys.executable).parent / "aoti-serve")
-    launched = Launched([program, "up", str(config), "--port", str(port), *options], ROOT, {"COLUMNS": "200"})
+    command = [PROGRAM, "up", str(config), "--port", str(port), *options]
+    launched = Launched(command, ROOT, {"COLUMNS": "200"}, **process)
     try:
         if wait:
             launched.wait_for("ready")

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
-from tests.e2e.served import Eager, Server
-from tests.e2e.wire import Wire
+from tests.e2e.served import START_S, Eager, Server
+from tests.e2e.wire import Wire, until
 
 Images = NDArray[np.float32]
 
@@ -109,8 +109,7 @@ def test_every_attempt_is_in_the_audit_log(server: Server, eager: Eager) -> None
     server.swap(b"nonsense", label="broken")
     server.http.post("/v2/models/digits/weights", content=b"", headers={"Authorization": "Bearer wrong"})
     refused = server.store / "refused.jsonl"
-    while not lines_of(refused):
-        pass
+    until(lambda: bool(lines_of(refused)))
     assert "127.0.0.1" in lines_of(refused)[-1]["who"]
     _, committed, begun, failed = lines_of(server.store / "audit.jsonl")[-4:]
     assert (begun["outcome"], begun["id"]) == ("begun", failed["id"])
@@ -148,8 +147,7 @@ def test_prometheus_sees_the_version_and_the_swaps(server: Server, eager: Eager)
         tagged = [line for line in lines if all(f'{tag}="{value}"' in line for tag, value in tags.items())]
         return {float(line.rpartition(" ")[2]) for line in tagged}
 
-    while shown("aoti_serve_weights_version", model="digits") != {number}:
-        pass
+    until(lambda: shown("aoti_serve_weights_version", model="digits") == {number}, START_S)
     assert shown("aoti_serve_replicas", model="digits") == {2}
     assert shown("aoti_serve_swaps_total", model="digits", action="swap", outcome="committed")
     assert shown("aoti_serve_swap_phase_seconds_count", model="digits", phase="staging")

@@ -1,6 +1,7 @@
 """Faults on a cluster of four Ray nodes under traffic: the short form of scripts/chaos. Every answer is checked.
 
-After each of them everybody must serve one version, whole, which is the committed one; and swaps must work.
+After each fault all replicas must serve one version, whole, which is the committed one; and swaps must work. One fault
+of each kind runs always. The others, which wait for many processes to start, are `long`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from chaoslab.moments import COMMITTING, STAGING
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    """Three replicas, two gateways, three clients that never stop asking."""
-    with compiled(megabytes=4) as package, laboratory(package) as running:
+    """Three replicas, two gateways, two clients that never stop asking."""
+    with compiled(megabytes=4) as package, laboratory(package, clients=2) as running:
         yield running
 
 
@@ -31,10 +32,11 @@ def survived(lab: Lab, cause: Callable[[Lab], object]) -> Finding:
     return finding
 
 
-def test_fifty_swaps_back_to_back_lose_nothing_and_mix_nothing(lab: Lab) -> None:
-    finding = survived(lab, partial(endurance.swaps, count=50))
-    assert finding.outcomes == {"committed": 51}
-    assert len(finding.counts.versions) > 30
+@pytest.mark.parametrize("count", [20, pytest.param(50, marks=pytest.mark.long)])
+def test_swaps_back_to_back_lose_nothing_and_mix_nothing(lab: Lab, count: int) -> None:
+    finding = survived(lab, partial(endurance.swaps, count=count))
+    assert finding.outcomes == {"committed": count + 1}
+    assert len(finding.counts.versions) > count * 3 // 5
 
 
 def test_weights_are_not_committed_if_a_replica_dies_in_stage(lab: Lab) -> None:
@@ -65,6 +67,7 @@ def test_a_gateway_that_dies_costs_only_the_connections_it_held(lab: Lab) -> Non
     survived(lab, kills.gateway)
 
 
+@pytest.mark.long
 def test_a_node_that_dies_with_the_coordinator_on_it_costs_nothing_else(lab: Lab) -> None:
     survived(lab, kills.node)
 
@@ -80,10 +83,12 @@ def test_what_cannot_be_read_or_written_changes_nothing(lab: Lab, cause: Callabl
     assert survived(lab, cause).outcomes["committed"] == 1
 
 
+@pytest.mark.long
 def test_gateways_that_go_answer_what_they_have_and_cut_nobody(lab: Lab) -> None:
     survived(lab, partial(deployments.scale_gateways, counts=(1, 2)))
 
 
+@pytest.mark.long
 def test_a_configuration_that_replaces_every_process_cuts_nobody(lab: Lab) -> None:
     survived(lab, deployments.redeploy)
 

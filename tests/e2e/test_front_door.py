@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,10 +17,9 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from tests.e2e.served import ROOT, TOKEN, Eager, Launched, binary_request, free_port, json_request, logits_of
+from tests.e2e.served import PROGRAM, ROOT, TOKEN, Eager, Launched, binary_request, free_port, json_request, logits_of
 from tests.e2e.wire import until
 
-PROGRAM = str(Path(sys.executable).parent / "aoti-serve")
 CONNECTIONS = 24
 MANY = 2000
 Images = NDArray[np.float32]

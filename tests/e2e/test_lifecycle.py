@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +22,10 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from tests.e2e.served import ROOT, Eager, Launched, Server, free_port, serving, write_config
+from tests.e2e.served import ROOT, START_S, Eager, Launched, Server, free_port, serving, write_config
+from tests.e2e.wire import until
 
 BIN = Path(sys.executable).parent
-
-
-def listening(pids: set[int] | None = None) -> set[int]:
-    """The ports that these processes, or any, listen on."""
-    found = [entry for entry in psutil.net_connections("tcp") if entry.status == psutil.CONN_LISTEN]
-    return {int(getattr(entry.laddr, "port", 0)) for entry in found if pids is None or entry.pid in pids}
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_scripts_serve_leaves_no_process_and_no_port(number: int) -> None:
-    port, others = free_port(), listening()
-    launched = Launched([str(ROOT / "scripts" / "serve"), "--port", str(port)], ROOT, {})
-    try:
-        launched.wait_for("aoti-serve status", timeout=280)  # on a fresh clone it makes the demo first
-        assert f"curl -s http://127.0.0.1:{port}/v2/models/digits/infer" in launched.output
-        family = launched.family()
-        ports = listening({process.pid for process in family})
-        names = {process.name() for process in family}
-        assert port in ports
-        assert {"raylet", "gcs_server"} <= names
-        assert launched.process.poll() is None
-        launched.process.send_signal(number)
-        assert launched.process.wait(60) == 0, launched.output
-        assert psutil.wait_procs(family, timeout=5)[1] == []
-        assert not (ports - others) & listening()
-        assert "Traceback" not in launched.output
-    finally:
-        launched.stop()
 
 
 def test_up_lists_what_listens_and_prints_commands_that_work(server: Server) -> None:
@@ -77,58 +51,66 @@ def test_a_cluster_that_is_not_there_is_told_at_once(digits_dir: Path, tmp_path:
         assert (done.returncode, done.stderr) == (1, f"error: nothing listens at {nobody}\n")
 
 
-def test_a_signal_to_the_whole_process_group_leaves_nothing_either(digits_dir: Path, tmp_path: Path) -> None:
-    """What supervisors and `timeout` send: Ray's head dies at the same moment as we are told to stop."""
-    command = [str(BIN / "aoti-serve"), "up", str(write_config(tmp_path, digits_dir)), "--port", str(free_port())]
-    launched = Launched(command, ROOT, {}, start_new_session=True)
-    try:
-        launched.wait_for("aoti-serve status")
-        family = launched.family()
-        os.killpg(launched.process.pid, signal.SIGTERM)
-        launched.process.wait(40)
-        assert psutil.wait_procs(family, timeout=5)[1] == []
-    finally:
-        launched.stop()
-
-
-@pytest.mark.timeout(600)
-def test_two_servers_that_start_at_once_keep_apart_and_down_ends_the_one_that_is_meant(
-    digits_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """A replica that dies meanwhile is told in its own terminal, and so is its successor."""
+@pytest.fixture(scope="module")
+def two(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
+    """Servers `a` and `b`, started at once. `b` leads a process group, as under a supervisor."""
     configs = [write_config(tmp_path_factory.mktemp(name), digits_dir, name=name, replicas=1) for name in ("a", "b")]
-    with serving(configs[0], wait=False) as a, serving(configs[1], wait=False) as b:
-        for server, name in ((a, "a"), (b, "b")):
+    with serving(configs[0], wait=False) as a, serving(configs[1], wait=False, start_new_session=True) as b:
+        for server in (a, b):
             server.launched.wait_for("aoti-serve status", timeout=280)  # they share the cores
-            assert server.http.get("/v2/models").json() == {"models": [name]}
-        assert "Ray clusters run on this machine" in ended("down").stderr
-        (replica,) = [process for process in b.launched.family() if "default:b-replica" in "".join(process.cmdline())]
-        replica.kill()
-        b.launched.wait_for("gone; 0 of 1 run")
-        b.launched.wait_for("b-replica: 1 of 1 run again")
-        family = a.launched.family()
-        address = re.findall(r"RAY_ADDRESS=(\S+)", a.launched.output)[0]
+        yield a, b
+
+
+def test_two_servers_that_start_at_once_keep_apart(two: tuple[Server, Server]) -> None:
+    for server, name in zip(two, ("a", "b"), strict=True):
+        assert server.http.get("/v2/models").json() == {"models": [name]}
+
+
+def test_a_replica_that_dies_is_told_in_its_own_terminal_and_so_is_its_successor(two: tuple[Server, Server]) -> None:
+    launched = two[1].launched
+    (replica,) = [process for process in launched.family() if "default:b-replica" in "".join(process.cmdline())]
+    replica.kill()
+    launched.wait_for("gone; 0 of 1 run")
+    launched.wait_for("b-replica: 1 of 1 run again")
+
+
+def test_down_ends_the_server_that_is_meant(two: tuple[Server, Server]) -> None:
+    a, b = two
+    assert "Ray clusters run on this machine" in ended("down").stderr
+    address = re.findall(r"RAY_ADDRESS=(\S+)", a.launched.output)[0]
+
+    def down() -> None:
         done = ended("down", "--address", address)
         assert (done.returncode, done.stderr) == (0, "")
-        assert a.launched.process.wait(60) == 0, a.launched.output
-        assert psutil.wait_procs(family, timeout=5)[1] == []
-        assert b.http.get("/v2/models").json() == {"models": ["b"]}
+
+    a.launched.assert_leaves_nothing(down)
+    assert b.http.get("/v2/models").json() == {"models": ["b"]}
+
+
+def test_a_signal_to_the_whole_process_group_leaves_nothing_either(two: tuple[Server, Server]) -> None:
+    """What supervisors and `timeout` send: Ray's head dies at the same moment as we are told to stop."""
+    launched = two[1].launched
+    family = launched.family()
+    os.killpg(launched.process.pid, signal.SIGTERM)
+    launched.process.wait(40)
+    assert psutil.wait_procs(family, timeout=5)[1] == []
 
 
 def test_ctrl_c_on_the_way_up_is_answered_at_once_and_leaves_nothing(digits_dir: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, digits_dir)
     launched = Launched([str(BIN / "aoti-serve"), "up", str(config), "--port", str(free_port())], ROOT, {})
     try:
-        while not any(process.name() == "raylet" for process in launched.family()):
-            assert launched.process.poll() is None, launched.output
-        family = launched.family()
-        launched.process.send_signal(signal.SIGINT)
-        assert launched.process.wait(20) == 128 + signal.SIGINT
+        until(lambda: starts_ray(launched), START_S)
+        interrupt = partial(launched.process.send_signal, signal.SIGINT)
+        launched.assert_leaves_nothing(interrupt, 128 + signal.SIGINT, timeout=20)
         assert "stopping, before it was ready" in launched.output
-        assert psutil.wait_procs(family, timeout=5)[1] == []
-        assert "Traceback" not in launched.output
     finally:
         launched.stop()
+
+
+def starts_ray(launched: Launched) -> bool:
+    assert launched.process.poll() is None, launched.output
+    return any(process.name() == "raylet" for process in launched.family())
 
 
 def test_a_taken_port_is_named(digits_dir: Path, tmp_path: Path) -> None:
@@ -161,8 +143,13 @@ def test_a_wrong_configuration_is_named(digits_dir: Path, tmp_path: Path, change
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_what_could_never_be_placed_is_not_waited_for(digits_dir: Path, tmp_path: Path) -> None:
-    done = ended("up", str(write_config(tmp_path, digits_dir, num_runners=9999)), "--port", str(free_port()))
+def test_what_could_never_be_placed_is_not_waited_for(server: Server, digits_dir: Path, tmp_path: Path) -> None:
+    (address,) = set(re.findall(r"RAY_ADDRESS=(\S+)", server.launched.output))
+    config = write_config(tmp_path, digits_dir, num_runners=9999)
+    content = yaml.safe_load(config.read_text())
+    content["applications"][0] |= {"name": "huge", "route_prefix": "/huge"}
+    config.write_text(yaml.safe_dump(content))
+    done = ended("up", str(config), "--address", address, "--port", str(free_port()))
     assert done.returncode == 1
     assert re.search(r"error: the models take 19998 CPU cores, and Ray has \d+ .* could never start\n$", done.stderr)
     assert "Traceback" not in done.stderr
@@ -187,6 +174,7 @@ def test_what_was_committed_survives_the_whole_cluster(
         assert status["previous"]["number"] == 1
         assert server.rollback().json()["current"]["number"] == 1
         np.testing.assert_allclose(server.infer(images[:4])[1], eager.logits("v1", images[:4]), atol=1e-4)
+        server.launched.assert_leaves_nothing(partial(server.launched.process.send_signal, signal.SIGINT))
 
 
 TRAINER = """
@@ -309,12 +297,11 @@ def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def wait_ready(server: Server) -> None:
-    while server.launched.process.poll() is None:
-        with suppress(httpx.TransportError):
-            if server.http.get("/v2/health/ready").status_code == 200:
-                return
-    raise AssertionError(server.launched.output)
+def is_ready(server: Server) -> bool:
+    assert server.launched.process.poll() is None, server.launched.output
+    with suppress(httpx.TransportError):
+        return server.http.get("/v2/health/ready").status_code == 200
+    return False
 
 
 @contextmanager
@@ -345,7 +332,7 @@ def test_plain_serve_run_takes_the_same_configuration(tmp_path: Path, images: ND
     try:
         server = Server(launched, port)
         with server.http:
-            wait_ready(server)
+            until(lambda: is_ready(server), 2 * START_S)
             assert server.infer(images[:2])[0] == 1
             swapped = server.swap((ROOT / "var" / "digits" / "v2.safetensors").read_bytes())
             assert swapped.json()["current"]["number"] == 2

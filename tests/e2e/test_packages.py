@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -17,6 +19,7 @@ from torch import nn
 from aoti_serve.model.export import export_package
 from tests.e2e import doubling
 from tests.e2e.served import Server, serving
+from tests.package_cache import PackageCache
 
 WORDS = 50
 
@@ -52,30 +55,43 @@ def modules() -> dict[str, nn.Module]:
 
 
 @pytest.fixture(scope="module")
-def both(modules: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def both(
+    modules: dict[str, nn.Module], package_cache: PackageCache, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """`words`, exported here, and `doubled`, packaged by plain torch with its weights inside."""
-    folder = tmp_path_factory.mktemp("packages")
+    sources = [Path(__file__), Path(doubling.__file__)]
+    packages = package_cache.entry("packages", partial(compile_to, modules), *sources)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+        with serving(written(packages, tmp_path_factory.mktemp("packages"))) as server:
+            yield server
+
+
+def compile_to(modules: dict[str, nn.Module], folder: Path) -> None:
     batch = torch.export.Dim("batch", min=1, max=64)
     ids = torch.zeros(2, 3, dtype=torch.int64)
     export_package(modules["words"], {"ids": ids}, folder / "words.pt2", dynamic_shapes={"ids": {0: batch}})
     program = torch.export.export(modules["doubled"], (torch.zeros(2, 3),), dynamic_shapes=({0: batch},))
     keep = {"always_keep_tensor_constants": True, "cpp.dynamic_threads": True}
     torch._inductor.aoti_compile_and_package(program, package_path=str(folder / "doubled.pt2"), inductor_configs=keep)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        with serving(written(folder)) as server:
-            yield server
 
 
-def written(folder: Path) -> Path:
+def written(packages: Path, folder: Path) -> Path:
     signature = {
         "inputs": [{"name": "x", "dtype": "FP32", "shape": ["batch=1..64", 3]}],
         "outputs": [{"name": "y", "dtype": "FP32", "shape": ["batch=1..64", 2]}],
     }
-    models = [
-        {"name": "words", "package": str(folder / "words.pt2"), "weights": str(folder / "words.safetensors")},
-        {"name": "doubled", "package": str(folder / "doubled.pt2"), "signature": signature, "operators": ["doubling"]},
+    models: list[dict[str, Any]] = [
+        {"name": "words", "package": str(packages / "words.pt2"), "weights": str(packages / "words.safetensors")},
+        {
+            "name": "doubled",
+            "package": str(packages / "doubled.pt2"),
+            "signature": signature,
+            "operators": ["doubling"],
+        },
     ]
+    for model in models:
+        model["store"] = str(folder / f"{model['name']}-versions")
     application = {"name": "default", "route_prefix": "/", "import_path": "aoti_serve.app:build"}
     path = folder / "both.yaml"
     path.write_text(yaml.safe_dump({"applications": [application | {"args": {"models": models}}]}))

@@ -4,39 +4,65 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
-from pathlib import Path
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 
 from tests.e2e.served import ROOT, Launched, free_port
 
+SERVE = "scripts/serve"
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.strip().splitlines()]
 # Run by other tests: this very run, and test_lifecycle.py.
 ELSEWHERE = {"scripts/test", ".venv/bin/serve run configs/model.yaml", ".venv/bin/aoti-serve up configs/model.yaml"}
 
 
-def test_every_command_works_in_the_order_of_the_page(tmp_path: Path) -> None:
-    first, *rest = [command for command in COMMANDS if command not in ELSEWHERE]
-    assert first == "scripts/serve"
-    assert len(rest) == 8
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    versions = ROOT / "var" / "digits" / "versions"
-    kept = tmp_path / "versions"
+class Demo(NamedTuple):
+    launched: Launched
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """`scripts/serve`, with no versions stored; on a fresh clone it makes the demo first."""
+    port, versions, kept = (
+        free_port(),
+        ROOT / "var" / "digits" / "versions",
+        tmp_path_factory.mktemp("kept") / "versions",
+    )
     if versions.exists():
-        versions.rename(kept)
-    launched = Launched([str(ROOT / first), "--port", str(port)], ROOT, {})
+        shutil.move(versions, kept)
+    launched = Launched([str(ROOT / SERVE), "--port", str(port)], ROOT, {})
     try:
         launched.wait_for("aoti-serve status", timeout=280)
-        for command in rest:
-            run(command.replace("http://127.0.0.1:8000", url), url)
+        yield Demo(launched, port)
     finally:
         launched.stop()
-        subprocess.run(["rm", "-rf", str(versions)], check=True)
+        shutil.rmtree(versions, ignore_errors=True)
         if kept.exists():
-            kept.rename(versions)
+            shutil.move(kept, versions)
+
+
+def test_every_command_works_in_the_order_of_the_page(demo: Demo) -> None:
+    first, *rest = [command for command in COMMANDS if command not in ELSEWHERE]
+    assert first == SERVE
+    assert len(rest) == 8
+    for command in rest:
+        run(command.replace("http://127.0.0.1:8000", demo.url), demo.url)
+
+
+def test_scripts_serve_leaves_no_process_and_no_port(demo: Demo) -> None:
+    assert f"curl -s {demo.url}/v2/models/digits/infer" in demo.launched.output
+    assert {"raylet", "gcs_server"} <= {process.name() for process in demo.launched.family()}
+    assert demo.port in demo.launched.listening()
+    demo.launched.assert_leaves_nothing(demo.launched.process.terminate)
 
 
 def run(command: str, url: str) -> None:

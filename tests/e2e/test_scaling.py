@@ -10,8 +10,10 @@ from threading import Event
 
 import httpx
 import psutil
+import pytest
 
 from tests.e2e import labour
+from tests.e2e.draining import assert_cuts_off_a_long_run
 from tests.e2e.labour import INFER, ask, assert_doubled, row
 from tests.e2e.served import START_S, Server, serving
 from tests.e2e.wire import until
@@ -20,21 +22,32 @@ CLIENTS = 8
 SOON = {"min": 1, "max": 2, "upscale_delay_s": 1, "downscale_delay_s": 3}
 
 
-def test_replicas_and_gateways_follow_the_load_and_lose_nothing(labour_dir: Path, tmp_path: Path) -> None:
-    """Eight clients, then one, of a replica that takes one row at a time; three rows in hand are enough for each."""
+@pytest.fixture(scope="module")
+def served(labour_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Up to two replicas, each of which takes one row at a time and should have three in hand; up to two gateways."""
+    folder = tmp_path_factory.mktemp("scaling")
     config = labour.write_config(
         labour_dir,
-        tmp_path,
+        folder,
         {"replicas": SOON | {"target_ongoing_requests": 4}},
         replicas=SOON | {"target_ongoing_requests": 3},
         batching={"max_batch_size": 1, "max_queue_wait_ms": None},
     )
-    with labour.at_work(tmp_path), serving(config) as server:
-        assert counts(server) == (1, 1)
-        with asking(server, 1):
-            with asking(server, CLIENTS - 1):
-                until(lambda: counts(server) == (2, 2), START_S)
-            until(lambda: counts(server) == (1, 1), START_S)
+    with labour.at_work(folder), serving(config, "--drain-seconds", "1") as server:
+        yield server
+
+
+def test_replicas_and_gateways_follow_the_load_and_lose_nothing(served: Server) -> None:
+    """Eight clients, then one."""
+    assert counts(served) == (1, 1)
+    with asking(served, 1):
+        with asking(served, CLIENTS - 1):
+            until(lambda: counts(served) == (2, 2), START_S)
+        until(lambda: counts(served) == (1, 1), START_S)
+
+
+def test_it_ends_when_the_time_to_drain_is_over(served: Server) -> None:
+    assert_cuts_off_a_long_run(served, signals=1, says="1 s are over")
 
 
 def counts(server: Server) -> tuple[int, int]:

@@ -5,7 +5,6 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
-from tests.e2e.served import Eager, Server, binary_request, logits_of
+from tests.e2e.served import PROGRAM, START_S, Eager, Server, binary_request, logits_of
+from tests.e2e.wire import until
 
 Images = NDArray[np.float32]
-PROGRAM = str(Path(sys.executable).parent / "aoti-serve")
 
 
 def test_fifty_swaps_under_traffic_lose_nothing_and_mix_nothing(server: Server, eager: Eager, images: Images) -> None:
@@ -178,14 +177,16 @@ def test_a_killed_replica_fails_no_request_and_its_successor_is_current(
     killed = before["replicas"][0]
     os.kill(killed["pid"], signal.SIGKILL)
     want = eager.logits("v2", images[:4])
-    while True:
+
+    def is_replaced() -> bool:
         version, logits = server.infer(images[:4], binary=True)
         assert version == before["current"]["number"]
         np.testing.assert_allclose(logits, want, atol=1e-4)
-        now = server.status()["replicas"]
-        if len(now) == 2 and killed["replica"] not in {receipt["replica"] for receipt in now}:
-            break
-    assert {receipt["version"] for receipt in now} == {before["current"]["number"]}
+        names = {receipt["replica"] for receipt in server.status()["replicas"]}
+        return len(names) == 2 and killed["replica"] not in names
+
+    until(is_replaced, START_S)
+    assert {receipt["version"] for receipt in server.status()["replicas"]} == {before["current"]["number"]}
     assert server.swap(eager.files["v1"]).status_code == 200
 
 
@@ -195,8 +196,12 @@ def test_a_killed_coordinator_comes_back_with_what_was_committed(server: Server,
         process for process in server.launched.family() if "digits-coordinator" in " ".join(process.cmdline())
     ]
     coordinator.kill()
-    while server.http.get("/v2/models/digits/weights", headers=server.admin).status_code != 200:
+
+    def is_back() -> bool:
         assert server.infer(images[:1])[0] == before["current"]["number"]
+        return server.http.get("/v2/models/digits/weights", headers=server.admin).status_code == 200
+
+    until(is_back, START_S)
     assert server.status()["current"] == before["current"]
     response = server.swap(eager.files["v2"])
     assert response.status_code == 200

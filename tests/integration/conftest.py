@@ -1,8 +1,9 @@
-"""Small packages, compiled once per run."""
+"""Small packages, compiled once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,21 +11,24 @@ import torch
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
-from tests.integration import foreign, raw
+from tests.integration import foreign, models, raw
 from tests.integration.models import Compiled, Mixed
 from tests.integration.raw import Lab
+from tests.package_cache import PackageCache
 
 
 @pytest.fixture(scope="session")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+def mixed(package_cache: PackageCache) -> Compiled:
     torch.manual_seed(0)
-    batch = torch.export.Dim("batch", min=1, max=64)
     module = Mixed().eval()
     inputs = {"x": torch.randn(4, 16), "ids": torch.randint(0, 9, (4, 3))}
-    path = tmp_path_factory.mktemp("mixed") / "mixed.pt2"
-    return Compiled(
-        module, export_package(module, inputs, path, dynamic_shapes={"x": {0: batch}, "ids": {0: batch}}), inputs
-    )
+
+    def make(folder: Path) -> None:
+        batch = torch.export.Dim("batch", min=1, max=64)
+        export_package(module, inputs, folder / "mixed.pt2", dynamic_shapes={"x": {0: batch}, "ids": {0: batch}})
+
+    folder = package_cache.entry("mixed", make, Path(models.__file__), Path(__file__))
+    return Compiled(module, Package.open(folder / "mixed.pt2"), inputs)
 
 
 @pytest.fixture
@@ -37,9 +41,9 @@ def container(mixed: Compiled) -> Iterator[Container]:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def lab(package_cache: PackageCache, run_folder: Path) -> Lab:
     """What the bare runtime does, each in a process of its own."""
-    return raw.lab(tmp_path_factory.getbasetemp())
+    return raw.lab(package_cache.entry("foreign", foreign.compile_apart, Path(foreign.__file__)), run_folder)
 
 
 @pytest.fixture

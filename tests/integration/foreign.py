@@ -1,8 +1,13 @@
-"""Packages that torch made without us, compiled once per run by a child process, two at a time."""
+"""Packages that torch makes without us.
+
+`python -m tests.integration.foreign FOLDER` compiles them, two at a time.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +143,14 @@ MADE: dict[str, tuple[Callable[[], ExportedProgram], dict[str, Any]]] = {
 }
 
 
+def compile_apart(folder: Path) -> None:
+    """`compile_all` in a process of its own, which may fork."""
+    quiet = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-m", "tests.integration.foreign", str(folder)]
+    done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def compile_all(folder: Path) -> None:
     """`<name>.pt2` as torch makes it, `<name>_known.pt2` with the exported program, `two.pt2` with two models."""
     children = [_forked(folder, list(MADE)[start::2]) for start in range(2)]
@@ -186,3 +199,6 @@ ONE = DeclaredSignature.model_validate(
         "outputs": [{"name": "output", "dtype": "float32", "shape": [4, 16]}],
     }
 )
+
+if __name__ == "__main__":
+    compile_all(Path(sys.argv[1]))

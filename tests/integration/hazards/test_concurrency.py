@@ -24,11 +24,6 @@ Tensors = list[torch.Tensor | None]
 LONG = 1 << 17
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return raw.lab(tmp_path_factory.getbasetemp())
-
-
 @pytest.fixture
 def folded(lab: Lab) -> Iterator[Container]:
     with Container(Package.open(lab.package("folded"), signature=foreign.NET), num_runners=4) as made:

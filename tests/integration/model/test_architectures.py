@@ -22,6 +22,7 @@ from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
 from tests.integration.architectures import ALL_DTYPES, ARCHITECTURES, Architecture, name_of, values
+from tests.package_cache import ROOT, PackageCache
 
 # torch.export's own, of each nn.GRU
 pytestmark = pytest.mark.filterwarnings(r"ignore:The tensor attributes? self\.gru\._flat_weights:UserWarning")
@@ -47,18 +48,22 @@ with Container(Package.open(sys.argv[1], operators=("architectures_ops",))) as c
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(package_cache: PackageCache) -> Made:
     """A module by the name of its architecture, and its package; compiled once."""
     done: dict[str, tuple[nn.Module, Package]] = {}
+    sources = [Path(__file__), *(ROOT / "tests" / "integration").glob("architectures*.py")]
 
     def make(name: str) -> tuple[nn.Module, Package]:
         if name not in done:
             torch.manual_seed(0)
             of = ARCHITECTURES[name]
             module = of.make().eval()
-            path = tmp_path_factory.mktemp(name) / f"{name}.pt2"
-            export_package(module, of.example, path, dynamic_shapes=of.shapes)
-            done[name] = module, Package.open(path, operators=of.operators)
+
+            def compile_to(folder: Path) -> None:
+                export_package(module, of.example, folder / "model.pt2", dynamic_shapes=of.shapes)
+
+            folder = package_cache.entry(name, compile_to, *sources)
+            done[name] = module, Package.open(folder / "model.pt2", operators=of.operators)
         return done[name]
 
     return make

@@ -38,8 +38,8 @@ Weights = dict[str, torch.Tensor]
 Question = dict[str, torch.Tensor]
 Op = tuple[str, int]
 
-STEPS, EXAMPLES = 500, 20  # 10,000 by the driver alone; what the askers do meanwhile comes on top
-RACE_STEPS, RACE_EXAMPLES = 150, 6  # of each of two stagers
+STEPS = 500  # of the driver alone, in each example; what the askers do meanwhile comes on top
+RACE_STEPS = 150  # of each of two stagers, in each example
 ASKERS, RUNNERS = 4, 2
 WORDS, WIDTH = 11, 8
 TIED = {"last.weight": "table.weight"}
@@ -535,13 +535,27 @@ def once_each(examples: int) -> settings:
     )
 
 
-@once_each(EXAMPLES)
-@given(ops=st.lists(OP, min_size=STEPS, max_size=STEPS))
-def test_a_container_does_what_eager_pytorch_does(subject: Subject, ops: list[Op]) -> None:
+def examples(short: int, long: int) -> pytest.MarkDecorator:
+    """So many sequences always, and so many by night."""
+    return pytest.mark.parametrize("count", [short, pytest.param(long, marks=pytest.mark.long)])
+
+
+@examples(4, 20)
+def test_a_container_does_what_eager_pytorch_does(subject: Subject, count: int) -> None:
     """One thread changes the weights in every way there is, four ask; every answer is the one of the version it names.
 
     A failure's notes hold the last steps.
     """
+
+    @once_each(count)
+    @given(ops=st.lists(OP, min_size=STEPS, max_size=STEPS))
+    def every_answer_is_right(ops: list[Op]) -> None:
+        change_while_others_ask(subject, ops)
+
+    every_answer_is_right()
+
+
+def change_while_others_ask(subject: Subject, ops: list[Op]) -> None:
     oracle = Oracle(subject)
     session = Session(subject)
     trace: deque[Op] = deque(maxlen=30)
@@ -603,9 +617,17 @@ RACE = st.tuples(
 RACES = st.lists(RACE, min_size=RACE_STEPS, max_size=RACE_STEPS)
 
 
-@once_each(RACE_EXAMPLES)
-@given(one=RACES, other=RACES)
-def test_two_stagers_at_once_never_mix_their_weights(subject: Subject, one: list[Op], other: list[Op]) -> None:
+@examples(2, 6)
+def test_two_stagers_at_once_never_mix_their_weights(subject: Subject, count: int) -> None:
+    @once_each(count)
+    @given(one=RACES, other=RACES)
+    def no_answer_is_mixed(one: list[Op], other: list[Op]) -> None:
+        stage_from_two_threads(subject, one, other)
+
+    no_answer_is_mixed()
+
+
+def stage_from_two_threads(subject: Subject, one: list[Op], other: list[Op]) -> None:
     oracle, session = Oracle(subject), Session(subject)
     with session.container as container:
         stagers = [Stager(container, oracle, ops, session.answers) for ops in (one, other)]

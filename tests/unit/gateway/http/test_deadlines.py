@@ -1,0 +1,42 @@
+"""The time that a client gives its request: it counts while the request waits and while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.unit.gateway.http.gateway import Gateway, assert_error, rows_of
+
+SHORT_S = 0.2
+WAYS = [
+    pytest.param({"parameters": {"timeout": int(SHORT_S * 1e6)}}, {}, id="parameter"),
+    pytest.param({}, {"X-Request-Timeout-Seconds": str(SHORT_S)}, id="header"),
+]
+
+
+@pytest.mark.parametrize(("request_part", "headers"), WAYS)
+async def test_a_deadline_that_passes_while_a_request_waits_is_a_504_and_costs_no_run(
+    gateway: Gateway, request_part: dict[str, Any], headers: dict[str, str]
+) -> None:
+    gateway.runner.may_run.clear()
+    first = asyncio.create_task(gateway.infer(1.0))
+    await gateway.runner.has_begun(1.0)
+    waiting = asyncio.create_task(gateway.infer(2.0))  # it may be on its way to the replica already
+    assert_error(await gateway.infer(3.0, headers=headers, **request_part), 504)
+    assert not first.done()
+    gateway.runner.may_run.set()
+    assert [rows_of(await task)[0, 0] for task in (first, waiting)] == [2, 4]
+    assert rows_of(await gateway.infer(4.0))[0, 0] == 8
+    assert gateway.runner.begun == [1, 2, 4]
+
+
+@pytest.mark.parametrize(("request_part", "headers"), WAYS)
+async def test_a_deadline_that_passes_during_the_run_is_a_504_and_harms_nobody(
+    gateway: Gateway, request_part: dict[str, Any], headers: dict[str, str]
+) -> None:
+    gateway.runner.may_run.clear()
+    assert_error(await gateway.infer(1.0, headers=headers, **request_part), 504)
+    gateway.runner.may_run.set()
+    assert rows_of(await gateway.infer(2.0))[0, 0] == 4

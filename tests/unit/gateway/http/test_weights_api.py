@@ -1,0 +1,84 @@
+"""The weights API: who may use it, what the coordinator is asked, and what a client is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aoti_serve.cluster.status import WeightsStatus
+from aoti_serve.errors import SwapInProgress
+from aoti_serve.weights.version import Version
+from tests.unit.gateway.http.gateway import NAME, TOKEN, VERSION, WEIGHTS, Gateway, assert_error
+
+ADMIN = {"Authorization": f"Bearer {TOKEN}"}
+STATUS = WeightsStatus(
+    model=NAME,
+    revision=1,
+    epoch=1,
+    settled=True,
+    current=Version(number=VERSION),
+    previous=None,
+    replicas=(),
+    swap=None,
+    last=None,
+)
+
+
+def methods(gateway: Gateway) -> set[str]:
+    return {method for method, *_ in gateway.coordinator.calls}
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic abc"}, {"Authorization": TOKEN}]
+)
+async def test_without_the_right_token_the_coordinator_is_asked_nothing(
+    gateway: Gateway, headers: dict[str, str]
+) -> None:
+    asked = [("GET", ""), ("GET", "/versions"), ("GET", "/events"), ("POST", ""), ("POST", "/rollback")]
+    for method, path in asked:
+        response = await gateway.client.request(method, WEIGHTS + path, headers=headers)
+        assert TOKEN not in assert_error(response, 401)
+    assert methods(gateway) <= {"refused"}
+
+
+async def test_a_status_is_what_the_coordinator_says(gateway: Gateway) -> None:
+    gateway.coordinator.answers["status"] = STATUS
+    response = await gateway.client.get(WEIGHTS, headers=ADMIN)
+    assert (response.status_code, WeightsStatus.model_validate_json(response.content)) == (200, STATUS)
+
+
+@pytest.mark.parametrize(("wait", "status"), [("true", 200), ("false", 202)])
+async def test_a_change_that_has_only_begun_is_a_202(gateway: Gateway, wait: str, status: int) -> None:
+    gateway.coordinator.answers |= {"rollback": STATUS, "swap_uri": STATUS}
+    for path, body in (("/rollback", {"version": 3}), ("", {"uri": "v2.safetensors", "label": "new"})):
+        response = await gateway.client.post(WEIGHTS + path, json=body, headers=ADMIN, params={"wait": wait})
+        assert response.status_code == status, response.text
+    rollback, swap = gateway.coordinator.calls
+    assert (rollback[:2], rollback[-1]) == (("rollback", 3), wait == "true")
+    assert (swap[:2], swap[2].label, swap[-1]) == (("swap_uri", "v2.safetensors"), "new", wait == "true")
+
+
+async def test_an_error_of_the_coordinator_arrives_as_itself(gateway: Gateway) -> None:
+    gateway.coordinator.answers["rollback"] = error = SwapInProgress(model=NAME, phase="staging")
+    response = await gateway.client.post(f"{WEIGHTS}/rollback", headers=ADMIN)
+    assert assert_error(response, 409) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("path", "request_part", "says"),
+    [
+        pytest.param("", {"content": b"bytes"}, "Content-Type", id="no kind"),
+        pytest.param("", {"json": {"uri": "v2", "url": "misspelt"}}, "url", id="misspelt"),
+        pytest.param("", {"json": {"label": "no uri"}}, "uri", id="no uri"),
+        pytest.param("", {"json": {"uri": "v2", "label": "\x1b[2J"}}, "label", id="control characters"),
+        pytest.param("/rollback", {"json": {"version": "one"}}, "version", id="no number"),
+        pytest.param("/rollback", {"content": b"{"}, "JSON", id="no JSON"),
+    ],
+)
+async def test_what_is_no_order_is_a_400_and_changes_nothing(
+    gateway: Gateway, path: str, request_part: dict[str, Any], says: str
+) -> None:
+    response = await gateway.client.post(WEIGHTS + path, headers=ADMIN, **request_part)
+    assert says in assert_error(response, 400)
+    assert methods(gateway) <= {"refused"}
