@@ -17,8 +17,10 @@ torch.library.define("aoti_serve_e2e::toil", "(Tensor x, Tensor seconds) -> Tens
 
 @torch.library.impl("aoti_serve_e2e::toil", "CPU")
 def _toil(x: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
-    with Path(os.environ[NOTES]).open("a") as notes:
-        notes.writelines(f"{float(row)}\n" for row in x[:, 0])
+    lines = [f"{float(row)}\n" for row in x[:, 0] if row]  # zeros are the trial of staged weights
+    if lines:
+        with Path(os.environ[NOTES]).open("a") as notes:
+            notes.writelines(lines)
     if x.isnan().any():
         raise ValueError("not a number")
     time.sleep(float(seconds.max()))
