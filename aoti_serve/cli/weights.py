@@ -17,8 +17,7 @@ from pydantic import ValidationError
 
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, served_models
 from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
-from aoti_serve.cli.interruption import fate_of_change
-from aoti_serve.cli.live import ProgressBars, Screen, StatusEvent, watch
+from aoti_serve.cli.live import ProgressBars, Screen, StatusEvent, fate_of_change, watch
 from aoti_serve.cli.render import spaced, status_view, story_view, swap_view, versions_view
 from aoti_serve.cli.responses import safe, status_of, story_of, versions_of
 from aoti_serve.config import problems

@@ -1,4 +1,4 @@
-"""Errors of weights: files, tensors, swaps, versions."""
+"""Errors of swaps, versions and stores of weights."""
 
 from __future__ import annotations
 
@@ -12,107 +12,8 @@ class WeightsError(AotiServeError):
     """Something about weights; the version that answered before goes on answering."""
 
 
-class InvalidWeights(WeightsError, status=400):
-    """The weights do not fit the package; nothing has changed."""
-
-
-class UnreadableWeights(InvalidWeights, text="the weights cannot be read: {detail}"):
-    """No file, not a safetensors file, or a damaged one."""
-
-    detail: str
-
-
-class DigestMismatch(InvalidWeights, text="the weights have sha256 {got}, expected {expected}"):
-    """The bytes are not the ones that were promised."""
-
-    got: str
-    expected: str
-
-
-class WeightsTooLarge(InvalidWeights, status=413, text="the weights have more than {limit} {unit} ({setting})"):
-    """The file, its header, or its number of tensors is larger than the configuration allows."""
-
-    limit: int
-    unit: str
-    setting: str
-
-
-class MissingTensor(InvalidWeights, text="tensor '{name}': missing from the weights"):
-    """A constant of the package is not among the weights."""
-
-    name: str
-
-
-class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no such constant{hint}"):
-    """The weights hold a tensor that the package does not have. `hint` says what may be the reason, if it is known."""
-
-    name: str
-    hint: str = ""
-
-
-class UnknownOrBakedTensor(
-    UnknownTensor,
-    text=(
-        "tensor '{name}': the package has no such constant{hint}; its code does not say what was compiled in, and if "
-        "this was, it cannot be changed. Package the model with `aoti-serve package`, or compile it with "
-        "always_keep_tensor_constants; under `signature: unused:` it would be passed over, and its old value stay"
-    ),
-):
-    """The same of a package made elsewhere, where nobody can tell what the compiler fixed."""
-
-
-class WrongTensorDtype(InvalidWeights, text="tensor '{name}': dtype {got}, the package takes {expected}"):
-    """A tensor's dtype differs from the constant's."""
-
-    name: str
-    got: str
-    expected: str
-
-
-class WrongTensorShape(InvalidWeights, text="tensor '{name}': shape {got}, the package takes {expected}"):
-    """A tensor's shape differs from the constant's."""
-
-    name: str
-    got: Sequence[int]
-    expected: Sequence[int]
-
-
-class UnfitTensor(InvalidWeights, text="tensor '{name}': {detail}"):
-    """A tensor whose values cannot be read: none at all, on the meta device, sparse or quantised."""
-
-    name: str
-    detail: str
-
-
-class TiedTensorsDiffer(
-    InvalidWeights, text="tensor '{name}': the package ties it to '{tied}', but their values differ"
-):
-    """Two names of one constant were given different values."""
-
-    name: str
-    tied: str
-
-
-class ConstantIsBaked(
-    InvalidWeights,
-    text=(
-        "tensor '{name}': its value is compiled into the package and differs from this one; "
-        "export the model anew, or pass strict=False to go on with the compiled value"
-    ),
-):
-    """The weights would change what only the compiler could change."""
-
-    name: str
-
-
 class UploadFailed(WeightsError, status=400, text="the upload was not finished, nothing has changed: {detail}"):
     """Not all bytes have arrived: the client went, was too slow or sent too much, or the disk is full."""
-
-    detail: str
-
-
-class WeightsDoNotRun(InvalidWeights, text="the package does not run with these weights: {detail}"):
-    """The staged weights failed on an input that the active ones answer."""
 
     detail: str
 
