@@ -38,7 +38,7 @@ def test_an_error_arrives_as_itself_and_one_that_is_none_of_ours_by_its_name() -
 
     ours, theirs = arrived(UnknownTensor(name="w")), arrived(ZeroDivisionError("by nothing"))
     assert isinstance(ours, UnknownTensor)
-    assert ours.facts == {"name": "w"}
+    assert ours.facts["name"] == "w"
     assert isinstance(theirs, ReplicaFailed)
     assert str(theirs).count("ZeroDivisionError") == 1
 
