@@ -1,4 +1,4 @@
-"""A store's place on a local disk."""
+"""The files of a store in a folder."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Disk:
-    """Every write is fsynced and renamed: a crash leaves old or new, whole. Names are relative to the root.
+    """Reads and writes the files of one folder. Every write is fsynced and renamed: a crash leaves old or new, whole.
 
-    Raises OSError as it comes, and StoreFailed where there is more to say.
+    Names are relative to the root. Raises OSError as it comes, and StoreFailed where there is more to say.
     """
 
     writes_late = False  # a write that has failed here is not done later
@@ -36,7 +36,7 @@ class Disk:
         self._reserve = Reserve(self.root / "RESERVE")
 
     def prepare(self) -> None:
-        """Make its folders; a root that is made here is its user's only."""
+        """Make the folders. A root that is made here is open to its user only."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in ("versions", "incoming"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
@@ -45,12 +45,12 @@ class Disk:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else is in here at the same time, in whichever process; the kernel lets go for one that has died."""
+        """Hold the lock of the store against all processes; the kernel takes it from one that has died."""
         path = self.root / "LOCK"
         # Its own flock, since filelock falls back to one that outlives its holder.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            with suppress(OSError):  # older ones could be read, and who can read it can hold it
+            with suppress(OSError):  # of older stores: a process that can read the file can hold the lock
                 os.fchmod(descriptor, 0o600)
             _lock(descriptor, path)
             yield
@@ -110,14 +110,14 @@ class Disk:
         return [int(path.name) for path in folders if (path / having).exists()]
 
     def take(self, number: int) -> None:
-        """An empty folder is enough: it stays when the version goes, so that its number is not given out again."""
+        """Claim a number by an empty folder, which stays when the version goes: no number is given out twice."""
         (self.root / "versions" / str(number)).mkdir()
 
     def burn(self, number: int) -> None:
-        """Here nobody who was followed can take a number any more."""
+        """Do nothing: the lock keeps a Store that was followed from taking a number."""
 
     def bring(self, source: Path, name: str) -> str:
-        """Store a file, an upload by moving it; the sha256 of what then lies there."""
+        """Store a file, an upload by moving it; returns the sha256 of what then lies there."""
         target = self.root / name
         if source.parent == self.incoming:
             source.rename(target)

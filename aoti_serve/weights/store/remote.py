@@ -1,4 +1,4 @@
-"""A store's place elsewhere: whatever fsspec reads and writes."""
+"""The objects of a store at a URI, by way of fsspec."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aoti_serve.weights.store.disk import check_room
 
 
 class Remote:
-    """The same as `Disk`, over objects: a small put is one step there, and other processes cannot be locked out.
+    """Does the same as `Disk` with objects. A small put is one step there, and other processes cannot be locked out.
 
     Files come and go through a private folder on this host. Raises StoreFailed, whatever the other side raises.
     """
@@ -45,7 +45,7 @@ class Remote:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Only this process' threads can be kept out."""
+        """Hold a lock against the threads of this process; others cannot be kept out."""
         with self._lock:
             yield
 
@@ -76,17 +76,19 @@ class Remote:
         return list({int(number) for number, name in found if number.isdecimal() and having in (None, name)})
 
     def take(self, number: int) -> None:
-        """There are no folders to take: an object says it, and stays when the version goes."""
+        """Claim a number by an object, which stays when the version goes."""
         with self._asking():
             self._files.makedirs(self._path(f"versions/{number}"), exist_ok=True)
             self._files.pipe_file(self._path(f"versions/{number}/taken"), b"")
 
     def burn(self, number: int) -> None:
-        """Nobody shall use it: one who has looked before we opened, and is about to take it, would share it with us."""
+        """Claim the number, and never use it: a Store that was followed may have listed the numbers before this one was
+        opened, and be about to take the same.
+        """
         self.take(number)
 
     def bring(self, source: Path, name: str) -> str:
-        """Store a file, by way of a copy that nobody else can change; the sha256 of what was sent."""
+        """Store a file, by way of a copy that no other process changes; returns the sha256 of what was sent."""
         sent = source
         if source.parent != self.incoming:
             check_room(source.stat().st_size, self.incoming)
@@ -131,7 +133,7 @@ class Remote:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """Backends raise what they like: no credentials, no network, no such bucket, or that a package is missing."""
+        """Turn whatever a backend raises into StoreFailed: no credentials, no network, no bucket, a missing package."""
         try:
             yield
         except Exception as error:
@@ -140,7 +142,7 @@ class Remote:
 
 
 def _spool(uri: str) -> Path:
-    """A private folder on this host for one store. Always the same, so that whoever comes next can clean it."""
+    """A private folder on this host for one store. It is always the same, so that the next Store can clean it."""
     parent = Path(os.environ.get("XDG_CACHE_HOME") or tempfile.gettempdir())
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
     folder = parent / f"aoti-serve-{os.getuid()}" / name

@@ -3,7 +3,7 @@
 <root>/CURRENT                          {"epoch", "version", "previous"}
 <root>/TERM                             see `term`
 <root>/RESERVE                          see `reserve`
-<root>/LOCK                             held by whoever changes one of the above
+<root>/LOCK                             held while one of the above is changed
 <root>/versions/<n>/weights.safetensors
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
 <root>/versions/<n>/staged              there until the version is committed; one that never was is no way back
@@ -84,7 +84,7 @@ class Store(StoreLeader):
         return committed
 
     def incoming(self) -> Path:
-        """A new, empty place for an upload, on a local disk."""
+        """Make an empty file for an upload, on a local disk."""
         path = self._place.incoming / uuid4().hex
         with self._guarded():
             path.touch(mode=0o600)
@@ -142,7 +142,7 @@ class Store(StoreLeader):
 
     def _take(self) -> int:
         with self._alone():
-            # In this order: whoever opens the store in between burns the number that is about to be taken.
+            # In this order: a Store that is opened in between burns the number that is about to be taken.
             number = max(self._place.numbers(), default=0) + 1
             self.check_term()
             self._place.take(number)
@@ -160,7 +160,7 @@ class Store(StoreLeader):
 
     def _publish(self, version: Version) -> None:
         with self._alone():
-            self.check_term()  # whoever followed has cleaned up; the file may be gone
+            self.check_term()  # a Store that followed has cleaned up; the file may be gone
             self._place.write(staged_name(version.number), b"")
             self._place.write(record_name(version.number), version.model_dump_json(indent=1).encode())
             self._place.sync(f"versions/{version.number}")

@@ -181,7 +181,7 @@ def test_a_version_whose_swap_broke_off_is_no_way_back(tmp_path: Path) -> None:
     second = store.add(weights(tmp_path, 2), "staged")
     again = store_in(tmp_path)
     assert again.versions() == [first]
-    with pytest.raises(UnknownWeightsVersion, match=r"version 2 is not stored; there is \[1\]"):
+    with pytest.raises(UnknownWeightsVersion, match=r"version 2 is not stored; available: \[1\]"):
         again.version(second.number)
     assert again.add(weights(tmp_path, 3), "next").number > second.number
 

@@ -80,7 +80,7 @@ def test_a_version_goes_out_and_comes_in_again(root: str, tmp_path: Path) -> Non
     ("arguments", "says"),
     [
         pytest.param(["check", "nowhere"], "there is no store here", id="no-store"),
-        pytest.param(["set-current", "ROOT", "7"], "version 7 is not stored; there is [1, 2]", id="no-version"),
+        pytest.param(["set-current", "ROOT", "7"], "version 7 is not stored; available: [1, 2]", id="no-version"),
         pytest.param(["import", "ROOT", "nofile"], "no file at nofile", id="no-file"),
         pytest.param(["check", "nowhere://x/y"], "nowhere", id="no-such-scheme"),
     ],
