@@ -78,5 +78,6 @@ from aoti_serve.errors.base import *
 from aoti_serve.errors.package import *
 from aoti_serve.errors.request import *
 from aoti_serve.errors.server import *
+from aoti_serve.errors.store import *
 from aoti_serve.errors.tensors import *
 from aoti_serve.errors.weights import *
