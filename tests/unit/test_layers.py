@@ -39,7 +39,7 @@ COMMAND_LINE = {"cli", "launcher"}  # which talk to gateways over HTTP and Ray, 
 RAY_UNITS = {"cluster", "gateway", "app", "launcher"}
 NATIVE = "model/aoti/"
 TORCH_PRIVATE = "signature/torch_private.py"
-MAX_LINES = 300
+MAX_LINES = 250
 EVERYWHERE = {"logger", "T"}  # a logger and a type variable of a module's own
 MAX_MODULES = 12
 

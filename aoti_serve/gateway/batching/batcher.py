@@ -39,7 +39,6 @@ gone, leaves the queue and is not run again, and a run that no request waits for
 **Failures.** A batch that fails runs again in halves, on the same runner, until only the guilty request fails. If the
 replica has died, its requests run again alone, one after the other: over the guilty one a second replica dies, and no
 third (PoisonRequest). If the server cannot answer (Unavailable) all of them fail at once.
-
 How many batches may be under way follows `runners`, up and down, at any moment.
 """
 

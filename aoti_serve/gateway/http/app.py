@@ -1,40 +1,33 @@
-"""The routes of the Open Inference Protocol V2 and of the weights API. They only translate and call.
+"""The app of one gateway: the routes of the Open Inference Protocol V2, which only translate and call.
 
 HTTP form: kserve/open-inference-protocol, inference_rest.md; binary data: Triton's extension_binary_data.md.
 """
 
 # No postponed annotations here: FastAPI could not resolve the ones that name a local guard.
 import logging
-from collections.abc import AsyncIterator, Callable
-from typing import Annotated, TypeVar
 
-import orjson
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from aoti_serve import __version__
-from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, rechunk
 from aoti_serve.config import GatewayConfig, problems
-from aoti_serve.errors import AotiServeError, BodyTooLarge, InvalidBody, shortened
-from aoti_serve.gateway.data_plane import DataPlane, ServedModel
-from aoti_serve.gateway.http.admin import Guard, RollbackBody, SwapBody
-from aoti_serve.gateway.http.bodies import BodyLimits, ReadingBudget, Share, read_body, stream_body
+from aoti_serve.errors import AotiServeError, InvalidBody, shortened
+from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.http.admin import Guard
+from aoti_serve.gateway.http.bodies import ReadingBudget
 from aoti_serve.gateway.http.inference import PATHS, Inference, route_of
 from aoti_serve.gateway.http.request_id import REQUEST_ID, RequestIdMiddleware
 from aoti_serve.gateway.http.responses import error_reply, error_response, internal_error, json_response
+from aoti_serve.gateway.http.weights import weights_routes
 from aoti_serve.protocol.messages import server_metadata
-from aoti_serve.weights.swap_options import SwapOptions
 
 logger = logging.getLogger("ray.serve")
-JsonBody = TypeVar("JsonBody", bound=BaseModel)
 
 
 class App(FastAPI):
@@ -69,7 +62,7 @@ def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
         app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
     for routes in (_health(plane), _models(plane)):
         app.include_router(_with_heads(routes))
-    app.include_router(_weights(plane, guard, config, budget), prefix="/v2/models/{name}/weights")
+    app.include_router(weights_routes(plane, guard, config, budget), prefix="/v2/models/{name}/weights")
     app.add_exception_handler(AotiServeError, _answer_error)
     app.add_exception_handler(Exception, _answer_defect)
     app.add_exception_handler(HTTPException, _answer_unrouted)
@@ -125,112 +118,6 @@ def _models(plane: DataPlane) -> APIRouter:
         return json_response({"name": name, "ready": served.ready}, 200 if served.ready else 503)
 
     return routes
-
-
-def _weights(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: ReadingBudget) -> APIRouter:
-    uploads = BodyLimits(config.max_weights_bytes, "gateway.max_weights_bytes")
-    json = BodyLimits(config.max_json_bytes, "gateway.max_json_bytes")
-
-    async def read(request: Request) -> bytes:
-        with Share(budget) as share:
-            return bytes(await read_body(request.receive, _headers(request), json, share))
-
-    async def admit(request: Request, name: str) -> ServedModel:
-        try:
-            guard.check(request.headers.get("authorization"))
-        except AotiServeError as error:
-            plane.note_refused(name, f"{request.method} {request.url.path}", _address(request), str(error))
-            raise
-        return plane.model(name)
-
-    def who(request: Request) -> str:
-        return f"{guard.holder} from {_address(request)}"
-
-    Admin = Annotated[ServedModel, Depends(admit)]
-    Who = Annotated[str, Depends(who)]
-    routes = APIRouter(tags=["weights"])
-
-    @routes.get("")
-    async def status(served: Admin) -> Response:
-        return json_response(await served.weights.status())
-
-    @routes.get("/versions")
-    async def versions(served: Admin) -> Response:
-        return json_response([version.model_dump() for version in await served.weights.versions()])
-
-    @routes.get("/story")
-    async def story(served: Admin) -> Response:
-        return json_response([event.model_dump() for event in await served.weights.story()])
-
-    @routes.get("/events")
-    async def events(served: Admin) -> Response:
-        return StreamingResponse(_events(plane, served), media_type="text/event-stream")
-
-    @routes.post("")
-    async def swap(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
-        try:
-            return _change_response(await run_swap(request, served, who, wait), wait)
-        except (InvalidBody, BodyTooLarge) as error:  # the coordinator audits everything else, but has not seen this
-            plane.note_refused(served.name, "swap", who, str(error))
-            raise
-
-    @routes.post("/rollback")
-    async def rollback(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
-        wanted = _parsed(RollbackBody, await read(request) or b"{}")
-        return _change_response(await served.weights.rollback(wanted.version, who, wait), wait)
-
-    async def run_swap(request: Request, served: ServedModel, who: str, wait: bool) -> WeightsStatus:
-        if request.headers.get("content-type", "").startswith("application/octet-stream"):
-            asked = {name: value for name, value in request.query_params.items() if name != "wait"}
-            order = _checked(lambda: SwapOptions.model_validate(asked))
-            body = stream_body(request.receive, _headers(request), uploads)
-            return await served.weights.swap_bytes(rechunk(body, UPLOAD_CHUNK_BYTES), order, who, wait)
-        if not request.headers.get("content-type", "").startswith("application/json"):
-            kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
-            raise InvalidBody(detail=f"the Content-Type must be {kinds}")
-        wanted = _parsed(SwapBody, await read(request))
-        return await served.weights.swap_uri(wanted.uri, wanted.order, who, wait)
-
-    return routes
-
-
-def _headers(request: Request) -> dict[bytes, bytes]:
-    return dict(request.scope["headers"])
-
-
-def _address(request: Request) -> str:
-    """The address of the client, and the one that a proxy says it asks for."""
-    connected = request.client.host if request.client else "unknown"
-    forwarded = request.headers.get("x-forwarded-for")
-    return f"{connected} for {forwarded}" if forwarded else connected
-
-
-def _change_response(status: WeightsStatus, wait: bool) -> Response:
-    """The response to a change: 200 if it has ended, 202 if it has only begun."""
-    return json_response(status, 200 if wait else 202)
-
-
-async def _events(plane: DataPlane, served: ServedModel) -> AsyncIterator[bytes]:
-    """Server-sent events: the status now and at every change, until this gateway stops."""
-    seen = -1
-    while plane.door.open:
-        status = await served.weights.status(seen)
-        if status.revision != seen:
-            yield b"event: weights\ndata: " + orjson.dumps(status.model_dump()) + b"\n\n"
-        else:
-            yield b": nothing new\n\n"  # shows that both ends are alive
-        seen = status.revision
-
-
-def _parsed(kind: type[JsonBody], body: bytes) -> JsonBody:
-    return _checked(lambda: kind.model_validate_json(body))
-
-
-def _checked(read: Callable[[], JsonBody]) -> JsonBody:
-    try:
-        return read()
-    except ValidationError as error:
-        raise InvalidBody(detail=problems(error.errors())) from error
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:

@@ -1,0 +1,129 @@
+"""The routes of the weights API. They check the token, translate, and call the coordinator."""
+
+# No postponed annotations here: FastAPI could not resolve the ones that name a local guard.
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, TypeVar
+
+import orjson
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response, StreamingResponse
+
+from aoti_serve.cluster.status import WeightsStatus
+from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, rechunk
+from aoti_serve.config import GatewayConfig, problems
+from aoti_serve.errors import AotiServeError, BodyTooLarge, InvalidBody
+from aoti_serve.gateway.data_plane import DataPlane, ServedModel
+from aoti_serve.gateway.http.admin import Guard, RollbackBody, SwapBody
+from aoti_serve.gateway.http.bodies import BodyLimits, ReadingBudget, Share, read_body, stream_body
+from aoti_serve.gateway.http.responses import json_response
+from aoti_serve.weights.swap_options import SwapOptions
+
+JsonBody = TypeVar("JsonBody", bound=BaseModel)
+
+
+def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: ReadingBudget) -> APIRouter:
+    """All of them; the prefix is `/v2/models/{name}/weights`."""
+    uploads = BodyLimits(config.max_weights_bytes, "gateway.max_weights_bytes")
+    json = BodyLimits(config.max_json_bytes, "gateway.max_json_bytes")
+
+    async def read(request: Request) -> bytes:
+        with Share(budget) as share:
+            return bytes(await read_body(request.receive, _headers(request), json, share))
+
+    async def admit(request: Request, name: str) -> ServedModel:
+        try:
+            guard.check(request.headers.get("authorization"))
+        except AotiServeError as error:
+            plane.note_refused(name, f"{request.method} {request.url.path}", _address(request), str(error))
+            raise
+        return plane.model(name)
+
+    def who(request: Request) -> str:
+        return f"{guard.holder} from {_address(request)}"
+
+    Admin = Annotated[ServedModel, Depends(admit)]
+    Who = Annotated[str, Depends(who)]
+    routes = APIRouter(tags=["weights"])
+
+    @routes.get("")
+    async def status(served: Admin) -> Response:
+        return json_response(await served.weights.status())
+
+    @routes.get("/versions")
+    async def versions(served: Admin) -> Response:
+        return json_response([version.model_dump() for version in await served.weights.versions()])
+
+    @routes.get("/story")
+    async def story(served: Admin) -> Response:
+        return json_response([event.model_dump() for event in await served.weights.story()])
+
+    @routes.get("/events")
+    async def events(served: Admin) -> Response:
+        return StreamingResponse(_events(plane, served), media_type="text/event-stream")
+
+    @routes.post("")
+    async def swap(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
+        try:
+            return _change_response(await run_swap(request, served, who, wait), wait)
+        except (InvalidBody, BodyTooLarge) as error:  # the coordinator audits everything else, but has not seen this
+            plane.note_refused(served.name, "swap", who, str(error))
+            raise
+
+    @routes.post("/rollback")
+    async def rollback(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
+        wanted = _parsed(RollbackBody, await read(request) or b"{}")
+        return _change_response(await served.weights.rollback(wanted.version, who, wait), wait)
+
+    async def run_swap(request: Request, served: ServedModel, who: str, wait: bool) -> WeightsStatus:
+        if request.headers.get("content-type", "").startswith("application/octet-stream"):
+            asked = {name: value for name, value in request.query_params.items() if name != "wait"}
+            order = _checked(lambda: SwapOptions.model_validate(asked))
+            body = stream_body(request.receive, _headers(request), uploads)
+            return await served.weights.swap_bytes(rechunk(body, UPLOAD_CHUNK_BYTES), order, who, wait)
+        if not request.headers.get("content-type", "").startswith("application/json"):
+            kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
+            raise InvalidBody(detail=f"the Content-Type must be {kinds}")
+        wanted = _parsed(SwapBody, await read(request))
+        return await served.weights.swap_uri(wanted.uri, wanted.order, who, wait)
+
+    return routes
+
+
+def _headers(request: Request) -> dict[bytes, bytes]:
+    return dict(request.scope["headers"])
+
+
+def _address(request: Request) -> str:
+    """The address of the client, and the one that a proxy says it asks for."""
+    connected = request.client.host if request.client else "unknown"
+    forwarded = request.headers.get("x-forwarded-for")
+    return f"{connected} for {forwarded}" if forwarded else connected
+
+
+def _change_response(status: WeightsStatus, wait: bool) -> Response:
+    """The response to a change: 200 if it has ended, 202 if it has only begun."""
+    return json_response(status, 200 if wait else 202)
+
+
+async def _events(plane: DataPlane, served: ServedModel) -> AsyncIterator[bytes]:
+    """Server-sent events: the status now and at every change, until this gateway stops."""
+    seen = -1
+    while plane.door.open:
+        status = await served.weights.status(seen)
+        if status.revision != seen:
+            yield b"event: weights\ndata: " + orjson.dumps(status.model_dump()) + b"\n\n"
+        else:
+            yield b": nothing new\n\n"  # shows that both ends are alive
+        seen = status.revision
+
+
+def _parsed(kind: type[JsonBody], body: bytes) -> JsonBody:
+    return _checked(lambda: kind.model_validate_json(body))
+
+
+def _checked(read: Callable[[], JsonBody]) -> JsonBody:
+    try:
+        return read()
+    except ValidationError as error:
+        raise InvalidBody(detail=problems(error.errors())) from error
