@@ -15,7 +15,7 @@ from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.membership.finder import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
-from aoti_serve.errors import ReplicaBehind, UnknownModel, UnknownVersion
+from aoti_serve.errors import ReplicaBehind, TryAgain, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batching.batcher import Answered, Arrays, Batcher
 from aoti_serve.gateway.drain import InFlight
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
@@ -26,6 +26,7 @@ from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.swap.fence import Fence
 from aoti_serve.weights.swap.target import Report, Target
 
+JOIN_S = 30.0  # for all models of a gateway
 TRIES = 5  # tries: replicas that are behind the fence, one after the other
 
 
@@ -95,6 +96,8 @@ class ServedModel:
         self, plan: CheckedRequest, arrays: Arrays, version: str | None = None, timeout: float | None = None
     ) -> InferResponse:
         """Run the rows of a checked request in some batch. Returns the outputs and the version that computed them."""
+        if not self.membership.joined:
+            raise TryAgain(detail=f"this gateway has not reached the coordinator of model '{self.name}' yet")
         self.check_version(version)
         ordered = [arrays[index] for index in plan.order]
         rows = await self._batcher.submit(ordered, priority=plan.head.priority, timeout=timeout)
@@ -138,16 +141,34 @@ class DataPlane:
     def __init__(self, models: Sequence[ServedModel]) -> None:
         self.door = InFlight()
         self._models = {model.name: model for model in models}
+        self._joining: list[asyncio.Task[None]] = []
         self._noting: asyncio.Task[None] | None = None
         self._noted, self._refused = 0.0, 0
 
     async def join(self) -> None:
-        """Join the clusters of all models at once: a model that cannot be joined yet does not delay the others."""
-        await asyncio.gather(*[model.membership.join() for model in self._models.values()])
+        """Join the clusters of all models at once.
+
+        Returns when all have joined. After `JOIN_S` one is enough: a model whose coordinator cannot start must not keep
+        a gateway from the others. It goes on joining, and its requests get a 503 meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+        joining = [loop.create_task(model.membership.join()) for model in self._models.values()]
+        await asyncio.wait(joining, timeout=JOIN_S)
+        if not any(task.done() for task in joining):
+            await asyncio.wait(joining, return_when=asyncio.FIRST_COMPLETED)
+        self._joining = joining
+        self._check_joining()
 
     def check_health(self) -> None:
+        self._check_joining()
         for model in self._models.values():
             model.check_health()
+
+    def _check_joining(self) -> None:
+        """Raise what has ended a join, if anything has."""
+        for task in self._joining:
+            if task.done():
+                task.result()
 
     def drain(self) -> None:
         """Refuse new requests; those that are inside are answered."""

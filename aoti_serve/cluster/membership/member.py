@@ -89,6 +89,7 @@ class Membership:
         self._line = finder.line(self)
         self._news = asyncio.Event()
         self.pauses = PauseDetector(self._news.set, clock)
+        self.joined = False
         self._new = False  # a connection over which nothing was reported yet
         self._addresses: dict[str, Address] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -107,6 +108,7 @@ class Membership:
                 await self._reconcile(target)
             elif self._session.join():
                 break
+        self.joined = True
         self._news.set()
         self._tasks.append(loop.create_task(self._follow()))
 

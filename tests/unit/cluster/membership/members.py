@@ -125,6 +125,7 @@ class Process:
         self.withdrawn: list[Target] = []
         self.fence = Fence()
         self.broken: AotiServeError | None = None
+        self.lost, self.tries = False, 0
         self._cluster = cluster
         self.membership = Membership(self, self)
 
@@ -142,6 +143,9 @@ class Process:
         return replace(report, runners=self.runners, address=address)
 
     async def reconcile(self, target: Target) -> None:
+        self.tries += 1
+        if self.lost:
+            raise TryAgain(detail="the one that has the bytes is gone")
         self.fence.follow(target)
 
     def withdraw(self, target: Target) -> None:

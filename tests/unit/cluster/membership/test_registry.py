@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from aoti_serve.cluster.membership.member import announce_loading
+from aoti_serve.cluster.membership.pauses import boottime
 from aoti_serve.errors import StageFailed, UnknownTensor
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.swap.target import Report, Target
-from tests.unit.cluster.membership.members import NEXT, Process, a_cluster, is_settled
+from tests.unit.cluster.membership.members import NEXT, PATIENCE_S, Process, a_cluster, is_settled
 
 
 async def test_members_join_and_follow_a_swap() -> None:
@@ -122,6 +123,22 @@ async def test_a_stage_that_is_withdrawn_is_told_to_the_member_at_once() -> None
         swap = await cluster.swap()
         assert isinstance(swap.error, StageFailed)
         assert isinstance(swap.error.facts["cause"], UnknownTensor)
+
+
+async def test_what_was_asked_is_not_known_before_it_was_done() -> None:
+    """A member that has woken up, and cannot do yet what the target asks for, goes on holding its answers back."""
+    async with a_cluster() as cluster:
+        member = cluster.members["g0"]
+        await member.membership.current()
+        member.lost = True
+        member.membership.pauses.woke = boottime()
+        member.membership.pauses._fresh.clear()
+        member.membership._news.set()
+        await cluster.until(lambda: member.tries > 1)
+        assert not member.membership.pauses.fresh
+        member.lost = False
+        async with asyncio.timeout(PATIENCE_S):
+            await member.membership.current()
 
 
 def _report(reports: list[Report], member: str) -> Report:

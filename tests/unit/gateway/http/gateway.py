@@ -116,6 +116,7 @@ async def running(config: GatewayConfig, batching: BatchingConfig) -> AsyncItera
     served = ServedModel("gateway", NODE, model, SIGNATURE, handle, config)
     served.membership.pauses = PauseDetector(lambda: None, clock=lambda: 0.0)  # nobody stops this process
     served.membership.pauses.learn(0.0)
+    served.membership.joined = True
     await served.reconcile(Target(1, 1, Committed(epoch=1, version=Version(number=VERSION))))
     link = LinkServer(runner)
     await link.open()

@@ -1,0 +1,70 @@
+"""A gateway of several models joins all of them, and serves those that it can."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from ray.serve.handle import DeploymentHandle
+
+from aoti_serve.config import GatewayConfig, ModelConfig
+from aoti_serve.errors import TryAgain
+from aoti_serve.gateway import data_plane
+from aoti_serve.gateway.data_plane import DataPlane, ServedModel
+from aoti_serve.signature.signature import Signature
+from tests.unit.gateway.http.gateway import NODE, SIGNATURE, Coordinator
+
+
+def served(name: str, monkeypatch: pytest.MonkeyPatch, joined: asyncio.Event) -> ServedModel:
+    """A model whose coordinator lets the gateway join when the event is set."""
+    config = ModelConfig.model_validate({"name": name, "package": "m.pt2"})
+    signature: Signature = SIGNATURE
+    handle = cast(DeploymentHandle[Any], Coordinator())
+    made = ServedModel("gateway", NODE, config, signature, handle, GatewayConfig())
+
+    async def join() -> None:
+        await joined.wait()
+        made.membership.joined = True
+
+    monkeypatch.setattr(made.membership, "join", join)
+    return made
+
+
+async def test_a_model_that_cannot_be_joined_keeps_no_gateway_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_plane, "JOIN_S", 0.01)
+    good, bad = asyncio.Event(), asyncio.Event()
+    models = [served("good", monkeypatch, good), served("bad", monkeypatch, bad)]
+    plane = DataPlane(models)
+    joining = asyncio.create_task(plane.join())
+    await asyncio.wait([joining], timeout=0.1)
+    assert not joining.done(), "one has to be there"
+    good.set()
+    await joining
+    plane.check_health()
+    with pytest.raises(TryAgain, match="'bad'"):
+        await plane.model("bad").infer(cast(Any, None), [])
+    bad.set()
+    await asyncio.wait(plane._joining)
+    assert plane.model("bad").membership.joined
+    plane.close()
+
+
+async def test_a_join_that_fails_is_told_to_the_health_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_plane, "JOIN_S", 0.01)
+    good, bad = asyncio.Event(), asyncio.Event()
+    models = [served("good", monkeypatch, good), served("bad", monkeypatch, bad)]
+
+    async def fail() -> None:
+        await bad.wait()
+        raise RuntimeError("it cannot hold what is committed")
+
+    monkeypatch.setattr(models[1].membership, "join", fail)
+    plane = DataPlane(models)
+    good.set()
+    await plane.join()
+    bad.set()
+    await asyncio.wait(plane._joining)
+    with pytest.raises(RuntimeError, match="cannot hold"):
+        plane.check_health()
+    plane.close()
