@@ -76,6 +76,7 @@ def test_a_node_asks_for_each_chunk_once_for_all_its_replicas(
     version = stored[1]
     readers = {f"{node}-{turn}": reader_on(node) for node in nodes for turn in range(3)}
     transfer: Any = source.transfer
+    got([reader.__ray_ready__.remote() for reader in readers.values()])  # one that starts late would read again
     got([transfer.reader_of.remote(node, name) for node in nodes for name in readers if node in name])
     calls = [reader.read.remote(source, name, version) for name, reader in readers.items()]
     assert got(calls) == [version.nbytes] * len(readers)

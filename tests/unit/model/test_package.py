@@ -82,7 +82,7 @@ def archive_of(facts: dict[str, dict[str, str]]) -> dict[str, bytes]:
 def written(path: Path, files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in files.items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content, compression)
     return path
 
 
