@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
 
-def live_actors() -> list[dict[str, Any]]:
-    """The actors whose processes run. Raises if the control store cannot be asked now.
+def actors_in(state: str) -> list[dict[str, Any]]:
+    """The actors in a state, as "ALIVE": their processes run. Raises if the control store cannot be asked now.
 
-    Public lists, as `list_named_actors`, do not tell those that only wait for a place.
+    Public lists, as `list_named_actors`, do not tell those that only wait for a place, nor of those that have ended.
     """
     from ray._private.state import actors
 
-    return list(actors(actor_state_name="ALIVE").values())
+    return list(actors(actor_state_name=state).values())
 
 
 def over_grpc(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:

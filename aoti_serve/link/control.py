@@ -5,14 +5,20 @@ What reports and targets say is the business of those who use this; here they ar
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from aoti_serve.address import Address
-from aoti_serve.errors import LinkBroken
+from aoti_serve.errors import AotiServeError, LinkBroken
 from aoti_serve.link.connection import CallingEnd, ListeningEnd, connect_end
 from aoti_serve.link.frames import Frame, Kind, header
 from aoti_serve.link.listener import LinkListener
+
+CONTROL_BEAT_S = 3.0
+SILENT_BEATS = 6  # of a member's own, each of 1.5 to 3 s, without a word of the coordinator
+MOST_WAITING = 16 * 2**20  # bytes that a member has not read yet
+CUT_S = 1.0  # for the last word to leave
 
 Take = Callable[[Kind, int, memoryview], None]
 
@@ -30,7 +36,7 @@ class ControlHandler(Protocol):
         """A heartbeat."""
 
     def ended(self, end: ControlEnd) -> None:
-        """The connection is over."""
+        """The connection is over; `cut` if one of both sides has ended it, while its process goes on."""
 
 
 class ControlServer(LinkListener["ControlEnd"]):
@@ -44,11 +50,16 @@ class ControlServer(LinkListener["ControlEnd"]):
         return ControlEnd(self)
 
     async def tick(self) -> None:
-        """Members beat; a coordinator that is stopped pushes nothing, and nothing else depends on that."""
+        """Beat: a member that hears nothing looks for another coordinator."""
+        while True:
+            await asyncio.sleep(CONTROL_BEAT_S)
+            self.send(self.ends, header(Kind.BEAT))
 
     def send_to(self, ends: Iterable[ControlEnd], kind: Kind, message: bytes) -> None:
         """The same message to many, written down once."""
-        frame = header(kind, length=len(message), total=len(message)) + message
+        self.send(ends, header(kind, length=len(message), total=len(message)) + message)
+
+    def send(self, ends: Iterable[ControlEnd], frame: bytes) -> None:
         for end in list(ends):
             end.push(frame)
 
@@ -59,6 +70,7 @@ class ControlEnd(ListeningEnd):
     def __init__(self, server: ControlServer) -> None:
         super().__init__(server.key)
         self.heard = 0.0
+        self.cut = False
         self._server = server
 
     def welcome(self) -> None:
@@ -71,10 +83,14 @@ class ControlEnd(ListeningEnd):
 
     def push(self, frame: bytes) -> None:
         """Not into the memory of this process, if the member has stopped reading: it asks when it goes on."""
-        if self.outgoing.full:
+        if self.transport.get_write_buffer_size() > MOST_WAITING:
             self.abort(LinkBroken(detail=f"member {self.name} does not read"))
         elif not self.closed.done():
             self.transport.write(frame)
+
+    def abort(self, error: AotiServeError | None = None) -> None:
+        self.cut = True
+        super().abort(error)
 
     def deliver(self, frame: Frame) -> None:
         match frame.kind:
@@ -82,6 +98,8 @@ class ControlEnd(ListeningEnd):
                 self._server.handler.reported(self, frame.call, frame.message)
             case Kind.BEAT:
                 self._server.handler.beaten(self)
+            case Kind.LEFT:
+                self.cut = True
             case _:
                 raise LinkBroken(detail=f"a member sends {frame.kind.name}")
 
@@ -97,16 +115,37 @@ class ControlLink(CallingEnd):
     def __init__(self, key: bytes, member: str, take: Take) -> None:
         super().__init__(key, member)
         self._take = take
+        self._silent = 0
 
     def report(self, message: bytes, call: int = 0) -> None:
         if not self.closed.done():
             self.outgoing.send(Kind.REPORT, call, [message])
 
     def beat(self) -> None:
-        if not self.closed.done() and not self.outgoing.full:
+        """Let the coordinator know that this process lives; end the connection if nothing of it was heard for long.
+
+        Beats are counted, not seconds: a process that was stopped must not take that for the silence of others.
+        """
+        self._silent += 1
+        if self._silent > SILENT_BEATS:
+            self.cut()
+        elif not self.closed.done() and not self.outgoing.full:
             self.outgoing.signal(Kind.BEAT)
 
+    def cut(self) -> None:
+        """End the connection, and say that this process goes on."""
+        if not self.closed.done():
+            self.outgoing.signal(Kind.LEFT)
+            self.transport.close()
+            asyncio.get_running_loop().call_later(CUT_S, self.transport.abort)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._silent = 0
+        super().buffer_updated(nbytes)
+
     def deliver(self, frame: Frame) -> None:
+        if frame.kind is Kind.BEAT:
+            return
         if frame.kind not in (Kind.TARGET, Kind.ROUTE):
             raise LinkBroken(detail=f"a coordinator sends {frame.kind.name}")
         self._take(frame.kind, frame.call, frame.message)

@@ -14,8 +14,8 @@ between: nothing large holds up anything small. `busy` counts the batches that a
 
     gateway to replica      BATCH  MORE  CANCEL (its answer is not wanted any more)  LEFT (there will be no more)
     replica to gateway      ANSWER  FAILURE  MORE  BEAT (I am not stopped)  LEAVING (send no more)
-    member to coordinator   REPORT  MORE  BEAT
-    coordinator to member   TARGET  ROUTE  MORE
+    member to coordinator   REPORT  MORE  BEAT  LEFT (I end this connection, and live on)
+    coordinator to member   TARGET  ROUTE  MORE  BEAT
 
 Where `call` is not 0 a REPORT is a question, and the TARGET with the same number is its answer.
 

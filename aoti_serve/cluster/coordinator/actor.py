@@ -62,7 +62,7 @@ class Coordinator:
         first = await asyncio.to_thread(self._first, model, signature, carries_weights)
         deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
         live = LiveActors(serve.get_replica_context().app_name, members)
-        self._registry = Registry(self._store.term, first, deadlines, live, self._check_term)
+        self._registry = Registry(self._store.term, first, deadlines, live, self._require_term)
         await self._registry.open()
         self._status_took = 0.0  # seconds
         self._uploads = Uploads(self._store)
@@ -71,7 +71,7 @@ class Coordinator:
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         self._changes = Changes(model.name, self._store, self._registry, audit)
         loop = asyncio.get_running_loop()
-        work = self._registry.run(), self._keep_house(), self._follow_bytes()
+        work = self._registry.run(), self._registry.liveness.run(), self._keep_house(), self._follow_bytes()
         self._tasks = [loop.create_task(each) for each in work]
 
     async def address(self, asking: str) -> Address:
@@ -162,9 +162,13 @@ class Coordinator:
 
     async def _check_term(self) -> None:
         try:
-            await asyncio.to_thread(self._store.check_term)
+            await self._require_term()
         except StoreFailed as error:  # members must not die with the disk
             logger.warning(str(error))
+
+    async def _require_term(self) -> None:
+        """Raises Superseded if a newer coordinator has followed, and StoreFailed if that cannot be told."""
+        await asyncio.to_thread(self._store.check_term)
 
     async def _keep_house(self) -> None:
         while True:

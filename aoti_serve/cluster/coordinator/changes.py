@@ -205,5 +205,5 @@ class Changes:
     def _why_unsettled(self, swap: Swap) -> str:
         if swap.error is not None:
             return f"a newer coordinator completes it ({swap.error})"
-        ending = ", ".join(sorted(self._registry.table.ending))
+        ending = ", ".join(sorted(self._registry.table.ending.keys() | swap.waiting))
         return f"it cannot be confirmed that {ending} has ended, and may answer with the version before"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from asyncio import Future
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -76,9 +77,11 @@ class CoordinatorLine:
     async def run(self) -> None:
         pause = FIRST_RETRY_S
         while True:
+            started = time.monotonic()
             try:
                 await self._stay()
-                pause = FIRST_RETRY_S
+                if time.monotonic() - started > LONGEST_RETRY_S:
+                    pause = FIRST_RETRY_S
             except self._lost as error:
                 if pause == FIRST_RETRY_S:
                     logger.warning(f"no connection to the coordinator, trying until there is: {error!r}")
@@ -98,7 +101,7 @@ class CoordinatorLine:
                     return sent, await self._question(sent)
             except (LinkBroken, TimeoutError):
                 if self._link is not None:
-                    self._link.abort()
+                    self._link.cut()
                 await asyncio.sleep(FIRST_RETRY_S * random.uniform(0.5, 1.5))
 
     async def _stay(self) -> None:
@@ -113,7 +116,7 @@ class CoordinatorLine:
         finally:
             self._link = None
             self._connected.clear()
-            link.abort()
+            link.cut()
             self._break()
 
     async def _question(self, report: Report) -> Target:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 
-from aoti_serve.cluster.ray_private import live_actors
+from aoti_serve.cluster.ray_private import actors_in
 
 PREFIX = "SERVE_REPLICA::"
 NAMESPACE = "serve"
+KILL_S = 10.0  # a node that hears of it ends a process within 5 s
 
 
 class LiveActors:
@@ -24,32 +25,48 @@ class LiveActors:
 
     def __init__(self, application: str, deployments: Iterable[str]) -> None:
         self._prefixes = tuple(f"{PREFIX}{application}#{deployment}#" for deployment in deployments)
-        self._nodes: dict[str, str] = {}  # where each one was seen last
 
-    def alive(self) -> set[str]:
-        """The replicas whose processes run, by their unique ids; those that only wait for a place are not among them.
+    def alive(self) -> dict[str, str]:
+        """The replicas whose processes run, by their unique ids, and on which node; none that waits for a place.
 
         Raises if the control store cannot be asked now.
         """
-        found = {
-            actor["Name"].rpartition("#")[2]: actor["Address"]["NodeID"]
-            for actor in live_actors()
-            if actor["Name"].startswith(self._prefixes)
+        return {_member(actor): actor["Address"]["NodeID"] for actor in self._ours("ALIVE")}
+
+    def doubtful(self, seconds: float) -> dict[str, float]:
+        """Those that the cluster has taken for dead lately, and that may live: how many seconds ago that was.
+
+        It could not reach their node then, or has told it just now to end them.
+        """
+        nodes, now = _reachable_nodes(), time.time()
+        ages = {_member(actor): (now - actor["EndTime"] / 1e3, actor) for actor in self._ours("DEAD")}
+        return {
+            member: max(0.0, age)
+            for member, (age, actor) in ages.items()
+            if age < (KILL_S if actor["Address"]["NodeID"] in nodes else seconds)
         }
-        self._nodes |= found
-        return set(found)
 
-    def unreachable(self, members: Iterable[str]) -> set[str]:
-        """Those of the members whose nodes the cluster cannot reach: it takes them for dead, and they may live."""
-        nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        return {member for member in members if member in self._nodes and self._nodes[member] not in nodes}
+    def unreachable(self, members: Mapping[str, str]) -> set[str]:
+        """Those of the members, each on the node that is named, whose node the cluster cannot reach."""
+        nodes = _reachable_nodes()
+        return {member for member, node in members.items() if node and node not in nodes}
 
-    def processes(self, members: Iterable[str]) -> dict[str, ActorHandle[Any]]:
-        """Handles of those of the members that are alive, by unique id."""
-        alive = {actor["Name"].rpartition("#")[2]: actor["Name"] for actor in live_actors()}
-        names = {member: alive[member] for member in members if alive.get(member, "").startswith(self._prefixes)}
-        found = {}
-        for member, name in names.items():
-            with suppress(ValueError):  # it has just ended
-                found[member] = ray.get_actor(name, NAMESPACE)
-        return found
+    def kill(self, members: Iterable[str]) -> None:
+        """End the processes of these members; those that have ended are none any more."""
+        names = {_member(actor): actor["Name"] for actor in self._ours("ALIVE")}
+        for member in members:
+            if member in names:
+                with suppress(ValueError):  # it has just ended
+                    ray.kill(ray.get_actor(names[member], NAMESPACE))
+
+    def _ours(self, state: str) -> list[dict[str, Any]]:
+        return [actor for actor in actors_in(state) if actor["Name"].startswith(self._prefixes)]
+
+
+def _member(actor: Mapping[str, Any]) -> str:
+    name: str = actor["Name"]
+    return name.rpartition("#")[2]
+
+
+def _reachable_nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-import ray
-
 from aoti_serve.address import Address
 from aoti_serve.cluster.membership.live_actors import LiveActors
+from aoti_serve.cluster.membership.liveness import Liveness
 from aoti_serve.cluster.membership.wire import report_of, reroute_bytes, target_bytes
-from aoti_serve.errors import Superseded
+from aoti_serve.errors import StoreFailed, Superseded
 from aoti_serve.link.control import ControlEnd, ControlServer
 from aoti_serve.link.frames import Kind
 from aoti_serve.weights.swap.coordination import Coordination
@@ -28,7 +27,6 @@ from aoti_serve.weights.version import Committed, Version
 
 logger = logging.getLogger("ray.serve")
 SILENT_S = 4 * HEARTBEAT_S
-LONGEST_LOOK_S = 4.0  # between two looks at the cluster's books, while members are away
 CommitVersion = Callable[[Version], Awaitable[Committed]]
 
 
@@ -48,7 +46,7 @@ class Registry:
     ) -> None:
         self.rules = Coordination(term, committed, deadlines, time.monotonic)
         self.revision = 0
-        self._live = live
+        self.liveness = Liveness(self.rules, live, self._silent, self._carry_out)
         self._check_term = check_term
         self._server = ControlServer(self)
         self._ends: dict[str, ControlEnd] = {}
@@ -59,8 +57,8 @@ class Registry:
         self._work: set[asyncio.Task[None]] = set()
         self._store: CommitVersion | None = None
         self._over: asyncio.Event = asyncio.Event()
-        self._newest: asyncio.Task[None] | None = None
-        self._looks = self._look_in = 0.0
+        self._last_look: asyncio.Task[None] | None = None
+        self._next_look: asyncio.Task[None] | None = None
 
     @property
     def table(self) -> MemberTable:
@@ -69,7 +67,7 @@ class Registry:
     async def open(self) -> None:
         """Listen for members, and look for those that the cluster knows already."""
         await self._server.open()
-        self.rules.expect(await asyncio.to_thread(self._live.alive))
+        await self.liveness.begin()
 
     async def address(self, node: str, host: str, asking: str) -> Address:
         """Where this listens on `node`, whose address is `host`, for a member on the node `asking`."""
@@ -82,7 +80,6 @@ class Registry:
         """Let the rules look at the clock; for ever, as a task."""
         while True:
             await asyncio.sleep(TICK_S)
-            await self._look_for_the_dead()
             self.rules.tick()
             self._carry_out()
 
@@ -134,8 +131,7 @@ class Registry:
         self._gateways.discard(end)
         if self._ends.get(end.name) is end:
             del self._ends[end.name]
-            self._look_in = 0.0
-            self.rules.disconnect(end.name)
+            self.rules.disconnect(end.name, cut=end.cut)
             self._carry_out()
 
     def close(self) -> None:
@@ -151,19 +147,28 @@ class Registry:
         self._carry_out()
 
     async def _answer(self, end: ControlEnd, call: int) -> None:
-        """Only while no newer coordinator has followed; one look into the store serves all that ask meanwhile."""
-        if self._newest is None or self._newest.done():
-            self._newest = asyncio.get_running_loop().create_task(self._is_newest())
+        """Only after a look at the store that began after the question; one serves all that have asked before it."""
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().create_task(self._look_at_term(self._last_look))
         try:
-            await asyncio.shield(self._newest)
+            await asyncio.shield(self._next_look)
         except Superseded as error:
             end.abort(error)
+        except StoreFailed as error:  # none can tell whether this is the newest: the member asks again
+            logger.warning(str(error))
         else:
             end.answer(call, Kind.TARGET, target_bytes(self.table.target))
 
-    async def _is_newest(self) -> None:
-        await asyncio.sleep(0)  # questions that have arrived together are asked once
+    async def _look_at_term(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        self._last_look, self._next_look = self._next_look, None
         await self._check_term()
+
+    def _silent(self) -> set[str]:
+        """Connected, and not heard of: stopped, cut off, or on a machine that has lost its power."""
+        oldest = time.monotonic() - SILENT_S
+        return {name for name, end in self._ends.items() if end.heard < oldest}
 
     def _carry_out(self) -> None:
         orders = self.rules.orders()
@@ -203,35 +208,9 @@ class Registry:
     async def _expel(self, members: tuple[str, ...]) -> None:
         try:
             await self._check_term()
-            for process in (await asyncio.to_thread(self._live.processes, members)).values():
-                ray.kill(process)
-            self.rules.killed(members)
+            await self.liveness.kill(members)
         except Superseded as error:
             self.rules.superseded(error)
-        except Exception as error:  # the control store is away: they are behind still, and expelled once more
+        except Exception as error:  # the store or the control store is away: the rules give the order again
             logger.warning(f"{', '.join(members)} cannot be ended now: {error!r}")
         self._carry_out()
-
-    async def _look_for_the_dead(self) -> None:
-        """While members are away: at once, then less and less often."""
-        self._looks += TICK_S
-        suspects = self.rules.suspects | self._silent()
-        if not suspects or self._looks < self._look_in:
-            return
-        self._looks, self._look_in = 0.0, min(max(2 * self._look_in, TICK_S), LONGEST_LOOK_S)
-        try:
-            alive, unreachable = await asyncio.to_thread(self._ask_the_cluster, suspects)
-        except Exception as error:  # the control store is away: members that were alive still count
-            logger.warning(f"the cluster's books cannot be read now: {error!r}")
-        else:
-            self.rules.keep(alive, suspects & (self.rules.suspects | self._silent()), unreachable)
-            self._carry_out()
-
-    def _ask_the_cluster(self, suspects: set[str]) -> tuple[set[str], set[str]]:
-        alive = self._live.alive()
-        return alive, self._live.unreachable(suspects - alive) if suspects - alive else set()
-
-    def _silent(self) -> set[str]:
-        """Connected, and not heard of: stopped, cut off, or on a machine that has lost its power."""
-        oldest = time.monotonic() - SILENT_S
-        return {name for name, end in self._ends.items() if end.heard < oldest}

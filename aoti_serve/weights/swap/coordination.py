@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from aoti_serve.errors import AotiServeError
 from aoti_serve.weights.swap.members import MemberTable
@@ -67,9 +67,10 @@ class Coordination:
         self.table.connect(member)
         self.story.tell("connected", member)
 
-    def disconnect(self, member: str) -> None:
-        self.table.disconnect(member)
-        self.story.tell("connection ended", member)
+    def disconnect(self, member: str, *, cut: bool = False) -> None:
+        """Its connection has ended; `cut` by one of both sides, or by itself."""
+        self.table.disconnect(member, cut=cut)
+        self.story.tell("connection cut" if cut else "connection ended", member)
         if self.swap is not None:
             self.swap.look()
 
@@ -104,7 +105,25 @@ class Coordination:
         self.swap.refused(error)
 
     def killed(self, members: Iterable[str]) -> None:
-        self.table.killed(members)
+        self.table.killed(members, self._clock())
+
+    def doubt(self, members: Mapping[str, float]) -> None:
+        """The cluster has taken these for dead, so many seconds ago; they may live, as it cannot reach their nodes."""
+        for member, seconds in members.items():
+            self.table.doubt(member, self._clock() - seconds)
+            self.story.tell("may live: its node cannot be reached", member)
+
+    def killed_before(self, seconds: float) -> set[str]:
+        """Those whose end is not certain, and that were killed so many seconds ago."""
+        return self.table.killed_before(self._clock() - seconds)
+
+    def confirm(self, members: Iterable[str]) -> None:
+        """It is certain that these have ended."""
+        for member in members:
+            self.table.end(member)
+            self.story.tell("its end is certain", member)
+        if self.swap is not None:
+            self.swap.look()
 
     def superseded(self, error: AotiServeError) -> None:
         self.story.tell(f"superseded: {error}")
@@ -115,6 +134,8 @@ class Coordination:
         """Called every `TICK_S` seconds."""
         now = self._clock()
         self.table.expire(now)
+        if overdue := self.table.overdue(now):
+            self._orders.append(Expel(overdue))
         if self.swap is not None:
             self.swap.tick(now - self._ticked, now - self._heard)
         else:

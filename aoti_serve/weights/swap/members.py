@@ -14,6 +14,7 @@ UNHEARD = -1  # the turn of a report that a member has not made
 # An expelled process that was not seen to end counts as ended after so long. Ray's node kills it within 5 s of hearing;
 # a node that cannot hear ends itself and its processes after 60 s (gcs_rpc_server_reconnect_timeout_s).
 ENDED_S = 120.0
+KILL_AGAIN_S = 5.0  # after an order to end a process was given in vain
 
 
 class MemberTable:
@@ -35,6 +36,7 @@ class MemberTable:
         self.addresses: dict[str, Address] = {}
         self.rerouted: set[str] = set()
         self._killed: set[str] = set()
+        self._cut: set[str] = set()  # whose connection has ended, while its process may go on
         self._reports: dict[str, Report] = {}
         self._nodes: Counter[str] = Counter()
 
@@ -54,13 +56,19 @@ class MemberTable:
 
     def connect(self, member: str) -> None:
         self.away.discard(member)
+        self._cut.discard(member)
 
-    def disconnect(self, member: str) -> None:
-        """Its connection has ended. If its process was killed before, that is its end."""
+    def disconnect(self, member: str, *, cut: bool = False) -> None:
+        """Its connection has ended. If its process was killed before, that is its end.
+
+        Not if one of both sides has `cut` the connection: that says nothing of the process.
+        """
         if member in self._reports:
             self.away.add(member)
-        if member in self._killed:
-            self._end(member)
+        if cut:
+            self._cut.add(member)
+        elif member in self._killed:
+            self.end(member)
 
     def hear(self, report: Report) -> bool:
         """Take a report, unless a later one of this member has come; returns whether it says anything new."""
@@ -68,7 +76,7 @@ class MemberTable:
         if before is not None and report.turn <= before.turn:
             return False
         self.heard.add(report.member)
-        self._end(report.member)  # expelled, but the word has not reached it: a member again
+        self.end(report.member)  # expelled, but the word has not reached it: a member again
         self._put(report)
         return before != report
 
@@ -100,6 +108,7 @@ class MemberTable:
         self.heard.discard(member)
         self.away.discard(member)
         self.behind.discard(member)
+        self._cut.discard(member)
         self._route(member, None)
         if report is not None:
             self._count(report.node, -1)
@@ -109,14 +118,18 @@ class MemberTable:
         """Its process has ended, says the cluster; returns whether it was there.
 
         Of a node that it cannot reach the cluster only believes that. Then the end is certain if there was a connection
-        to the process, and that has ended as well.
+        to the process, and that has ended by itself.
         """
-        certain = not unreachable or (member in self.heard and member in self.away)
+        certain = not unreachable or (member in self.heard and member in self.away and member not in self._cut)
         found = self.remove(member)
         if found and not certain:
-            self.ending[member] = now
-            self._killed.add(member)
+            self.doubt(member, now)
         return found
+
+    def doubt(self, member: str, since: float) -> None:
+        """The cluster takes it for dead since then, and it may live."""
+        self.ending[member] = since
+        self._killed.add(member)
 
     def expel(self, members: Iterable[str], now: float) -> None:
         """These are no members any more; whether they have ended is not known yet."""
@@ -124,16 +137,34 @@ class MemberTable:
             self.remove(member)
             self.ending[member] = now
 
-    def killed(self, members: Iterable[str]) -> None:
+    def killed(self, members: Iterable[str], now: float) -> None:
         """Ray was told to end these: from now on the end of a connection is the end of its process."""
-        self._killed.update(member for member in members if member in self.ending)
+        for member in members:
+            if member in self.ending:
+                self.doubt(member, now)
+
+    def overdue(self, now: float) -> tuple[str, ...]:
+        """Those that were to be ended, and have not been for a while; each is named once in `KILL_AGAIN_S`."""
+        late = [
+            member
+            for member, since in self.ending.items()
+            if member not in self._killed and now - since >= KILL_AGAIN_S
+        ]
+        for member in late:
+            self.ending[member] = now
+        return tuple(sorted(late))
 
     def expire(self, now: float) -> None:
-        """Count those as ended that were expelled long ago."""
-        for member in [member for member, since in self.ending.items() if now - since >= ENDED_S]:
-            self._end(member)
+        """Count those as ended that were killed long ago."""
+        for member in [member for member in self._killed if now - self.ending[member] >= ENDED_S]:
+            self.end(member)
 
-    def _end(self, member: str) -> None:
+    def killed_before(self, now: float) -> set[str]:
+        """Those that are ending, and were killed before this time."""
+        return {member for member in self._killed if self.ending[member] <= now}
+
+    def end(self, member: str) -> None:
+        """It is certain now that it has ended, or that it is a member again."""
         self.ending.pop(member, None)
         self._killed.discard(member)
 

@@ -37,7 +37,7 @@ class SwapDeadlines:
     stage: float = 300.0
     abort: float = 30.0
     commit: float = 30.0
-    confirm: float = 10.0
+    confirm: float = 15.0
 
 
 class Swap:
@@ -86,6 +86,11 @@ class Swap:
     @property
     def ended(self) -> bool:
         return self.state in ENDS
+
+    @property
+    def waiting(self) -> set[str]:
+        """The members that this phase still waits for."""
+        return set(self._tally.waiting)
 
     @property
     def phase(self) -> Phase:

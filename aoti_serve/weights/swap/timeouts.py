@@ -6,25 +6,30 @@ from aoti_serve.weights.swap.members import MemberTable
 
 HEARTBEAT_S = 3.0  # a member lets the coordinator know so often that it lives
 TICK_S = 0.5  # the rules look at the clock so often
+MOST = 4
 MEMBER_SILENCE_S = 2 * HEARTBEAT_S + TICK_S
-UNHEARD_S = 15.0  # a member may still be on its way to this coordinator for so long
+DEAD_S = 4 * HEARTBEAT_S  # of silence, after which a member looks for another coordinator
+UNHEARD_S = 60.0  # a member may be on its way from the coordinator before to this one
 
 
 class TimeAllowance:
     """What is left of the time that members have together.
 
     Time in which this process was stopped does not count. Nor does time in which no member at all was heard: then it
-    may be this coordinator that is cut off.
+    may be this coordinator that is cut off. But that is not for ever: after `MOST` times the seconds it is over.
     """
 
     def __init__(self, seconds: float) -> None:
         self.left = seconds
+        self._most = MOST * seconds
 
     def spend(self, seconds: float, silence: float) -> bool:
         """Time has passed; a member was last heard `silence` seconds ago. Returns whether the allowance is used up."""
+        passed = min(seconds, 2 * TICK_S)
+        self._most -= passed
         if silence < MEMBER_SILENCE_S:
-            self.left -= min(seconds, 2 * TICK_S)
-        return self.left <= 0
+            self.left -= passed
+        return min(self.left, self._most) <= 0
 
 
 class LagDetector:

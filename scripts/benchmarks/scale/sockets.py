@@ -57,8 +57,11 @@ class NoRay(LiveActors):
     def __init__(self) -> None:
         super().__init__("app", ())
 
-    def alive(self) -> set[str]:
-        return set()
+    def alive(self) -> dict[str, str]:
+        return {}
+
+    def doubtful(self, seconds: float) -> dict[str, float]:
+        return {}
 
 
 def coordinate(orders: Connection, term: int) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
 
 from aoti_serve.address import Address
 from aoti_serve.cluster.membership.line import CoordinatorLine, Listens
@@ -32,16 +31,24 @@ class PlayedRay(LiveActors):
     def __init__(self) -> None:
         super().__init__("app", ())
         self.living: set[str] = set()
+        self.dead_lately: dict[str, float] = {}
+        self.kills: list[set[str]] = []
+        self.away = False
         self.looks = 0
 
-    def alive(self) -> set[str]:
+    def alive(self) -> dict[str, str]:
         self.looks += 1
-        return set(self.living)
+        return dict.fromkeys(self.living, NODE)
 
-    def processes(self, members: Iterable[str]) -> dict[str, Any]:
-        return {}
+    def doubtful(self, seconds: float) -> dict[str, float]:
+        return dict(self.dead_lately)
 
-    def unreachable(self, members: object) -> set[str]:
+    def kill(self, members: Iterable[str]) -> None:
+        self.kills.append(set(members))
+        if self.away:
+            raise RuntimeError("the control store does not answer")
+
+    def unreachable(self, members: Mapping[str, str]) -> set[str]:
         return set()
 
 
@@ -71,14 +78,15 @@ class Cluster:
         made = Registry(term, committed, deadlines or SwapDeadlines(), self.ray, check_term)
         await made.open()
         self.newest = made
-        self._running.append(asyncio.create_task(made.run()))
+        self._running = [asyncio.create_task(made.run()), asyncio.create_task(made.liveness.run())]
         return made
 
     async def stop(self) -> None:
         """The coordinator's process ends."""
         self.registry.close()
         self.newest = None
-        self._running.pop().cancel()
+        for task in self._running:
+            task.cancel()
 
     async def add(self, name: str, runners: int = 0) -> Process:
         made = Process(name, runners, self)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from aoti_serve.cluster.membership.member import announce_loading
 from aoti_serve.cluster.membership.pauses import boottime
-from aoti_serve.errors import StageFailed, UnknownTensor
+from aoti_serve.errors import StageFailed, StoreFailed, UnknownTensor
+from aoti_serve.weights.swap import members
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.swap.target import Report, Target
@@ -79,7 +82,7 @@ async def test_a_coordinator_that_was_followed_admits_none() -> None:
         newcomer = Process("new", 1, cluster)
         joining = asyncio.create_task(newcomer.membership.join())
         story = cluster.registry.rules.story
-        await cluster.until(lambda: ("new", "connection ended") in [(e.member, e.event) for e in story.events()])
+        await cluster.until(lambda: ("new", "connection cut") in [(e.member, e.event) for e in story.events()])
         assert not joining.done()
         joining.cancel()
         newcomer.membership.close()
@@ -91,6 +94,46 @@ async def test_a_coordinator_that_was_followed_expels_none() -> None:
         registry = cluster.registry
         registry.table.hear(Report("r0", turn=10**6, epoch=3))
         await cluster.until(lambda: any("superseded" in event.event for event in registry.rules.story.events()))
+
+
+async def test_an_order_to_end_a_process_that_fails_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "KILL_AGAIN_S", 0.5)
+    async with a_cluster(deadlines=SwapDeadlines(commit=0.5)) as cluster:
+        cluster.ray.away = True
+        cluster.members["r0"].membership.close()
+        await cluster.until(lambda: "r0" in cluster.registry.table.away)
+        cluster.registry.table.hear(Report("r0", turn=10**6, epoch=3))
+        await cluster.until(lambda: len(cluster.ray.kills) > 1)
+        assert cluster.ray.kills == [{"r0"}] * len(cluster.ray.kills)
+
+
+async def test_a_coordinator_that_starts_knows_of_those_that_may_live() -> None:
+    async with a_cluster() as cluster:
+        await cluster.stop()
+        cluster.ray.dead_lately = {"g9": 60.0}
+        await cluster.start()
+        await cluster.until(lambda: not cluster.registry.table.behind)
+        swap = await cluster.swap()
+        assert swap.state is State.UNSETTLED
+        cluster.ray.dead_lately = {}
+        await cluster.until(lambda: cluster.registry.rules.settled)
+
+
+async def test_a_coordinator_that_cannot_read_its_store_confirms_none() -> None:
+    async with a_cluster() as cluster:
+        registry = cluster.registry
+        registry._check_term = unreadable
+        newcomer = Process("new", 1, cluster)
+        joining = asyncio.create_task(newcomer.membership.join())
+        await cluster.until(lambda: "new" in registry.table.heard)
+        await asyncio.wait([joining], timeout=0.2)
+        assert not joining.done()
+        joining.cancel()
+        newcomer.membership.close()
+
+
+async def unreadable() -> None:
+    raise StoreFailed(path="/store", detail="it is gone")
 
 
 async def test_one_that_loads_is_known_and_not_waited_for() -> None:

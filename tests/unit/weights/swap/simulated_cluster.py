@@ -30,6 +30,7 @@ from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Rerout
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Phase, Swap, SwapDeadlines
 from aoti_serve.weights.swap.target import Receipt, Report, Target
+from aoti_serve.weights.swap.timeouts import DEAD_S
 from aoti_serve.weights.version import Committed, Version
 
 GARBAGE = Version(number=-1, digest="half written")
@@ -384,10 +385,12 @@ class Coordinator:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.alive = True
+        self.alive, self.died = True, 0.0
         self.term = world.store.open()
         self.rules = Coordination(self.term, world.store.committed, DEADLINES, lambda: world.now)
-        self.rules.expect(member.name for member in world.members.values() if member.alive)
+        believed_dead = {member.name: member for member in world.live if member.doomed}
+        self.rules.expect(member.name for member in world.live if not member.doomed)
+        self.rules.doubt({name: world.now - (member.cut_since or world.now) for name, member in believed_dead.items()})
         self._heard: list[Report] = []
         self.writing = Gate()
         self.commit_error: Exception | None = None
@@ -472,11 +475,15 @@ class Coordinator:
             self.carry_out()
 
     def crash(self) -> None:
-        self.alive = False
-        self.writing.open(Gone())
+        self.vanish()
         for member in self.world.members.values():
             if self._connected(member):
                 member.line.cut()
+
+    def vanish(self) -> None:
+        """Its machine has lost its power: no member's connection ends by that."""
+        self.alive, self.died = False, self.world.now
+        self.writing.open(Gone())
         if self.task is not None and not self.task.done():
             self.task.set_exception(Gone())
 
@@ -642,6 +649,8 @@ class World:
         if wire is None:
             return
         member.line.cut()
+        if not wire.at.alive:
+            return
         if member.cut:
             self._unseen.append((wire.at, member))
         else:
@@ -670,7 +679,9 @@ class World:
         wire = member.line.wire
         if member.cut:
             return False
-        return self._reachable() is not None if wire is None else bool(wire.up or wire.down)
+        if wire is None:
+            return self._reachable() is not None
+        return wire.at.alive and bool(wire.up or wire.down)
 
     def step(self, member: Member, at: Coordinator | None = None) -> None:
         """The next small thing that happens to it: a write ends, it connects, a word of it or to it arrives."""
@@ -767,8 +778,11 @@ class World:
         """Half a second, in which nothing else happens than what time brings."""
         self.now += TICK
         for member in self.live:
+            wire = member.line.wire
             if not member.paused:
                 member.membership.pauses.look()
+                if wire is not None and not wire.at.alive and self.now - wire.at.died >= DEAD_S:
+                    member.line.cut()
             islanded = member.cut_since is not None and self.now - member.cut_since >= ISLAND_S
             if islanded or (member.doomed and not member.cut):
                 self.kill(member)

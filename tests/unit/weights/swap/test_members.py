@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from aoti_serve.address import Address
-from aoti_serve.weights.swap.members import ENDED_S, MemberTable
+from aoti_serve.weights.swap.members import ENDED_S, KILL_AGAIN_S, MemberTable
 from aoti_serve.weights.swap.target import Report, Staging
-from aoti_serve.weights.swap.timeouts import MEMBER_SILENCE_S, TICK_S, UNHEARD_S, LagDetector, TimeAllowance
+from aoti_serve.weights.swap.timeouts import MEMBER_SILENCE_S, MOST, TICK_S, UNHEARD_S, LagDetector, TimeAllowance
 from aoti_serve.weights.version import Committed, Version
 from tests.unit.weights.swap.simulated_cluster import receipt
 
@@ -88,7 +88,7 @@ def test_a_connection_that_ends_after_the_kill_is_the_end_of_the_process() -> No
     table = table_of(Report("r1", turn=1, epoch=4), Report("r2", turn=1, epoch=4))
     table.expel(["r1", "r2"], now=0.0)
     table.disconnect("r1")
-    table.killed(["r1", "r2"])
+    table.killed(["r1", "r2"], now=0.0)
     assert set(table.ending) == {"r1", "r2"}, "the connection of the first may have ended for any reason"
     table.disconnect("r2")
     assert set(table.ending) == {"r1"}
@@ -96,6 +96,28 @@ def test_a_connection_that_ends_after_the_kill_is_the_end_of_the_process() -> No
     assert set(table.ending) == {"r1"}
     table.expire(ENDED_S)
     assert not table.ending
+
+
+def test_a_connection_that_was_cut_says_nothing_of_the_process() -> None:
+    table = table_of(Report("r1", turn=1, epoch=4), Report("r2", turn=1, epoch=5))
+    table.expel(["r1"], now=0.0)
+    table.killed(["r1"], now=0.0)
+    table.disconnect("r1", cut=True)
+    assert set(table.ending) == {"r1"}
+    table.disconnect("r2", cut=True)
+    table.lose("r2", 0.0, unreachable=True)
+    assert set(table.ending) == {"r1", "r2"}
+
+
+def test_an_order_to_end_a_process_is_given_again_until_it_was_carried_out() -> None:
+    table = table_of(Report("r1", turn=1, epoch=4))
+    table.expel(["r1"], now=0.0)
+    assert [table.overdue(now) for now in (1.0, KILL_AGAIN_S, KILL_AGAIN_S + 1)] == [(), ("r1",), ()]
+    table.expire(10 * ENDED_S)
+    assert set(table.ending) == {"r1"}, "it was never killed"
+    table.killed(["r1"], now=7.0)
+    assert table.overdue(100.0) == ()
+    assert (table.killed_before(6.0), table.killed_before(7.0)) == (set(), {"r1"})
 
 
 def test_one_that_was_expelled_and_speaks_is_a_member_again() -> None:
@@ -186,3 +208,5 @@ def test_time_counts_only_while_a_member_is_heard_and_this_process_runs() -> Non
     allowance.spend(3600.0, silence=0.0)
     assert allowance.left == 10.0 - 2 * TICK_S, "this process was stopped"
     assert TimeAllowance(0.5).spend(0.5, silence=0.0)
+    allowance = TimeAllowance(1.0)
+    assert [allowance.spend(1.0, silence=1e6) for _ in range(MOST)] == [False] * (MOST - 1) + [True], "not for ever"
