@@ -10,7 +10,7 @@ class Address:
     """A replica's end of the link, as the coordinator passes it on.
 
     `path` is a Unix socket, for gateways on the same `node`; `tcp`, a host and a port, is for those on others, None
-    while there are none. Whoever connects proves that it knows `key`, which only Ray carries. `runners` may run at
+    while there are none. The end that connects proves that it knows `key`. `runners` may run at
     once.
     """
 

@@ -50,7 +50,7 @@ AotiServeError                      500
 │   ├── VersionsDiffer                   a request in pieces was overtaken by one swap after the other
 │   ├── ReplicaBehind                    a replica has not reached the fence in time
 │   ├── ReplicaDied
-│   ├── LinkBroken, LinkRefused          between a gateway and a replica
+│   ├── LinkBroken, LinkRefused          between processes of the server
 │   └── ContainerClosed
 ├── DeadlineExceeded                504  the request's own timeout
 ├── PoisonRequest                   500  two replicas died over it

@@ -104,13 +104,13 @@ class ReplicaDied(Unavailable, text="model '{model}': the replica died during th
     model: str
 
 
-class LinkBroken(Unavailable, text="the link to a replica is broken: {detail}"):
+class LinkBroken(Unavailable, text="a link is broken: {detail}"):
     """What came over a link is nothing that the other end would send, or it has stopped."""
 
     detail: str
 
 
-class LinkRefused(Unavailable, text="no link to a replica: {detail}"):
+class LinkRefused(Unavailable, text="no link: {detail}"):
     """The other end of a link does not belong to this application, or speaks another version of it."""
 
     detail: str

@@ -1,4 +1,4 @@
-"""Who may use a link: both ends show that they know the replica's key, which only Ray has carried.
+"""Who may use a link: both ends show that they know the key of the one that listens.
 
     replica -> gateway   greeting: the link's name and version, a challenge
     gateway -> replica   greeting, the gateway's name, HMAC-SHA256(key, "gateway" + both greetings + name)

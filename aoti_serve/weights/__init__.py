@@ -1,1 +1,1 @@
-"""Weights as data: files, their versions on disk, and the swap as a pure state machine. No Ray, no torch."""
+"""Weights as data: files, their versions in a store, and the swap as a pure state machine. No Ray, no torch."""

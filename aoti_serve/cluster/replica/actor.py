@@ -29,7 +29,7 @@ from aoti_serve.weights.swap.follower import Follower
 from aoti_serve.weights.swap.target import NO_EPOCH, Receipt, Report, Target
 
 FENCE_WAIT_S = 5.0
-LEAVE_S = 40.0  # gateways finish what they have in hand, see LIFECYCLE in aoti_serve.app
+LEAVE_S = 40.0  # gateways finish what they have in hand, see REPLICA_LEAVES_S in aoti_serve.app
 # A runner that begins or ends a run waits so long for the GIL while the event loop is busy; 5 ms unless Python is told.
 SWITCH_INTERVAL_S = 0.05e-3
 
@@ -165,7 +165,7 @@ class ReplicaActor:
         self._replica.check_health()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """For Serve, see `by_rows`."""
+        """For Serve, see `by_load`."""
         return {METRIC: self._replica.loads.rows}
 
     async def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""The versions of one model on disk. `CURRENT` names the committed one; its atomic rename is the commit point.
+"""The versions of one model, in a folder or at a URI. `CURRENT` names the committed one; replacing it is the commit.
 
 <root>/CURRENT                          {"epoch", "version", "previous"}
 <root>/TERM                             see `term`
