@@ -143,13 +143,8 @@ def test_a_wrong_configuration_is_named(digits_dir: Path, tmp_path: Path, change
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_what_could_never_be_placed_is_not_waited_for(server: Server, digits_dir: Path, tmp_path: Path) -> None:
-    (address,) = set(re.findall(r"RAY_ADDRESS=(\S+)", server.launched.output))
-    config = write_config(tmp_path, digits_dir, num_runners=9999)
-    content = yaml.safe_load(config.read_text())
-    content["applications"][0] |= {"name": "huge", "route_prefix": "/huge"}
-    config.write_text(yaml.safe_dump(content))
-    done = ended("up", str(config), "--address", address, "--port", str(free_port()))
+def test_what_could_never_be_placed_is_not_waited_for(digits_dir: Path, tmp_path: Path) -> None:
+    done = ended("up", str(write_config(tmp_path, digits_dir, num_runners=9999)), "--port", str(free_port()))
     assert done.returncode == 1
     assert re.search(r"error: the models take 19998 CPU cores, and Ray has \d+ .* could never start\n$", done.stderr)
     assert "Traceback" not in done.stderr
