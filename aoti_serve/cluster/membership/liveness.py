@@ -62,7 +62,7 @@ class Liveness:
         gone = {member: self._node_of(member) for member in suspects - alive.keys()}
         self._nodes = alive
         unreachable = await asyncio.to_thread(self._live.unreachable, gone) if gone else set()
-        self._rules.keep(set(alive), suspects & self._suspects(), unreachable)
+        self._rules.remove_ended(set(alive), suspects & self._suspects(), unreachable)
         if killed:
             doubtful: Mapping[str, float] = await asyncio.to_thread(self._live.doubtful, ENDED_S)
             self._rules.confirm(killed - doubtful.keys() - alive.keys())

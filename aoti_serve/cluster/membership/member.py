@@ -90,6 +90,7 @@ class Membership:
         self._news = asyncio.Event()
         self.pauses = PauseDetector(self._news.set, clock)
         self.joined = False
+        self._lost = False
         self._new = False  # a connection over which nothing was reported yet
         self._addresses: dict[str, Address] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -103,7 +104,7 @@ class Membership:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(work) for work in (self._line.run(), self.pauses.tick())]
         while True:
-            report, target = await self._line.ask(self._report)
+            report, target = await self._ask()
             if not report.follows(target):
                 await self._reconcile(target)
             elif self._session.join():
@@ -158,6 +159,16 @@ class Membership:
         self._addresses |= {address.replica: address for address in added}
         self._participant.route(tuple(self._addresses.values()))
 
+    async def _ask(self) -> tuple[Report, Target]:
+        """A question; raises instead what ends the line, if anything does."""
+        asking = asyncio.get_running_loop().create_task(self._line.ask(self._report))
+        try:
+            await asyncio.wait([asking, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            self.check()
+            return await asking
+        finally:
+            asking.cancel()
+
     async def _follow(self) -> None:
         """One target after the other; over a new connection, and after a pause, by a question."""
         while True:
@@ -177,10 +188,13 @@ class Membership:
         except Exception as error:
             if not self._finder.is_lost(error):
                 raise
-            logger.warning(f"the coordinator that has the bytes is gone, trying until there is another: {error!r}")
+            if not self._lost:
+                logger.warning(f"the coordinator that has the bytes is gone, trying until there is another: {error!r}")
+            self._lost = True
             await asyncio.sleep(RETRY_S)
             self._news.set()  # the next coordinator has them, too
             return False
+        self._lost = False
         self._session.follow(target, self._participant.report())
         return True
 

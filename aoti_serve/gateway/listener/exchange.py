@@ -75,7 +75,7 @@ class Exchange(RequestResponseCycle):
                 raise
 
     def take(self, piece: bytes) -> int:
-        """Take a piece of the body. `cost` is what is held in memory for the application now, in bytes."""
+        """Take a piece of the body; returns what is held in memory for the application now, in bytes."""
         self._pieces.append(piece)
         self._held += len(piece) + OBJECT_BYTES
         self.message_event.set()

@@ -88,7 +88,7 @@ class Coordination:
             self.swap.hear(report)
         return True
 
-    def keep(self, alive: set[str], known: Iterable[str], unreachable: Collection[str] = ()) -> None:
+    def remove_ended(self, alive: set[str], known: Iterable[str], unreachable: Collection[str] = ()) -> None:
         """The cluster says that of the `known` only the `alive` run; the nodes of the `unreachable` it cannot reach."""
         for member in set(known) - alive:
             if self.table.lose(member, self._clock(), unreachable=member in unreachable):

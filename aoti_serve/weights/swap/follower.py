@@ -37,7 +37,7 @@ class Follower:
         self.failed: str | None = None
         self.error: BaseException | None = None
         self.staging: str | None = None  # the swap that is being staged
-        self._left = False  # whether something may be staged, of whichever swap
+        self._may_hold_more = False  # whether something may be staged, of whichever swap
 
     async def follow(self, target: Target) -> None:
         """Commit what is committed, stage what is staged, throw away what is neither.
@@ -62,7 +62,7 @@ class Follower:
 
     async def _stage(self, swap: str, version: Version) -> None:
         self.staged = self.failed = self.error = None
-        self._left, self.staging = True, swap
+        self._may_hold_more, self.staging = True, swap
         try:
             await self._buffers.stage(version)
         except Exception as error:  # whatever it is, the coordinator must hear it, and the old version goes on
@@ -74,6 +74,6 @@ class Follower:
 
     async def _unstage(self) -> None:
         self.staged = self.failed = self.error = None
-        if self._left:
+        if self._may_hold_more:
             await self._buffers.abort()
-            self._left = False
+            self._may_hold_more = False

@@ -178,7 +178,7 @@ class Swap:
 
     def _next(self) -> Cause | None:
         match self.state:
-            case State.STAGING if not self._tally.waiting and self._tried():
+            case State.STAGING if not self._tally.waiting and self._has_replica_or_aborts():
                 return Cause.ALL_STAGED
             case State.FOLLOWING if not self._tally.waiting:
                 return Cause.ALL_FOLLOW
@@ -190,7 +190,7 @@ class Swap:
                 return Cause.ALL_FREED
         return None
 
-    def _tried(self) -> bool:
+    def _has_replica_or_aborts(self) -> bool:
         """At least one live replica has staged it; else the swap aborts here."""
         if self._without_replicas or any(self._live_replicas()):
             return True

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from aoti_serve.address import Address
 from aoti_serve.cluster.membership.member import announce_loading
 from aoti_serve.cluster.membership.pauses import boottime
 from aoti_serve.errors import StageFailed, StoreFailed, UnknownTensor
@@ -142,6 +143,19 @@ async def test_one_that_loads_is_known_and_not_waited_for() -> None:
         async with announce_loading(loading):
             await cluster.until(lambda: "new" in cluster.registry.table.heard)
             assert is_settled(await cluster.swap())
+
+
+async def test_a_defect_of_the_line_ends_a_join() -> None:
+    class Astray(Process):
+        async def _find(self) -> Address:
+            raise ZeroDivisionError("a defect")
+
+    async with a_cluster() as cluster:
+        newcomer = Astray("new", 1, cluster)
+        with pytest.raises(ZeroDivisionError):
+            async with asyncio.timeout(PATIENCE_S):
+                await newcomer.membership.join()
+        newcomer.membership.close()
 
 
 async def test_one_that_leaves_says_so() -> None:

@@ -471,7 +471,7 @@ class Coordinator:
             member.doomed = member.doomed or member.cut
         alive = {member.name for member in self.world.live if not member.cut}
         if self.alive:
-            self.rules.keep(alive, [report.member for report in self.reports], self.world.unreachable)
+            self.rules.remove_ended(alive, [report.member for report in self.reports], self.world.unreachable)
             self.carry_out()
 
     def crash(self) -> None:
