@@ -315,12 +315,16 @@ def ray_cluster(*options: str) -> Iterator[str]:
             shutil.rmtree(folder)
 
 
-def test_plain_serve_run_takes_the_same_configuration(tmp_path: Path, images: NDArray[np.float32]) -> None:
-    """configs/model.yaml as it stands, but for a free port and a store of its own."""
+def test_plain_serve_run_takes_the_same_configuration(
+    digits_dir: Path, tmp_path: Path, images: NDArray[np.float32]
+) -> None:
+    """configs/model.yaml as it stands, but for a free port, a store of its own, and where the demo lies."""
     content = yaml.safe_load((ROOT / "configs" / "model.yaml").read_text())
     port = free_port()
     content["applications"][0]["args"]["gateway"]["http_port"] = port
-    content["applications"][0]["args"]["models"][0]["store"] = str(tmp_path / "versions")
+    files = {"package": "digits.pt2", "weights": "v1.safetensors"}
+    own = {key: str(digits_dir / name) for key, name in files.items()}
+    content["applications"][0]["args"]["models"][0] |= own | {"store": str(tmp_path / "versions")}
     config = tmp_path / "model.yaml"
     config.write_text(yaml.safe_dump(content))
     launched = Launched([str(BIN / "serve"), "run", str(config)], ROOT, {"RAY_ADDRESS": "local"})
@@ -329,7 +333,7 @@ def test_plain_serve_run_takes_the_same_configuration(tmp_path: Path, images: ND
         with server.http:
             until(lambda: is_ready(server), 2 * START_S)
             assert server.infer(images[:2])[0] == 1
-            swapped = server.swap((ROOT / "var" / "digits" / "v2.safetensors").read_bytes())
+            swapped = server.swap((digits_dir / "v2.safetensors").read_bytes())
             assert swapped.json()["current"]["number"] == 2
             assert json.loads(server.http.get("/v2").content)["name"] == "aoti-serve"
     finally:
