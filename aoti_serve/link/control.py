@@ -15,8 +15,7 @@ from aoti_serve.link.connection import CallingEnd, ListeningEnd, connect_end
 from aoti_serve.link.frames import Frame, Kind, header
 from aoti_serve.link.listener import LinkListener
 
-CONTROL_BEAT_S = 3.0
-SILENT_BEATS = 6  # of a member's own, each of 1.5 to 3 s, without a word of the coordinator
+SILENT_BEATS = 4  # without a word of the coordinator, a member ends the connection
 MOST_WAITING = 16 * 2**20  # bytes that a member has not read yet
 CUT_S = 1.0  # for the last word to leave
 
@@ -42,17 +41,21 @@ class ControlHandler(Protocol):
 class ControlServer(LinkListener["ControlEnd"]):
     """The coordinator's end of all its members' connections. Lives in its event loop."""
 
-    def __init__(self, handler: ControlHandler) -> None:
+    def __init__(self, handler: ControlHandler, beat_s: float) -> None:
         super().__init__()
         self.handler = handler
+        self._beat_s = beat_s
 
     def end(self) -> ControlEnd:
         return ControlEnd(self)
 
     async def tick(self) -> None:
-        """Beat: a member that hears nothing looks for another coordinator."""
+        """Beat; members answer at once. So the answers come together, and wake this process a few times, not for each.
+
+        A member that hears no beat looks for another coordinator.
+        """
         while True:
-            await asyncio.sleep(CONTROL_BEAT_S)
+            await asyncio.sleep(self._beat_s)
             self.send(self.ends, header(Kind.BEAT))
 
     def send_to(self, ends: Iterable[ControlEnd], kind: Kind, message: bytes) -> None:
@@ -121,16 +124,14 @@ class ControlLink(CallingEnd):
         if not self.closed.done():
             self.outgoing.send(Kind.REPORT, call, [message])
 
-    def beat(self) -> None:
-        """Let the coordinator know that this process lives; end the connection if nothing of it was heard for long.
+    def tick(self) -> None:
+        """The time between two beats has passed. Ends a connection of whose other end nothing was heard for long.
 
-        Beats are counted, not seconds: a process that was stopped must not take that for the silence of others.
+        Ticks are counted, not seconds: a process that was stopped must not take that for the silence of others.
         """
         self._silent += 1
         if self._silent > SILENT_BEATS:
             self.cut()
-        elif not self.closed.done() and not self.outgoing.full:
-            self.outgoing.signal(Kind.BEAT)
 
     def cut(self) -> None:
         """End the connection, and say that this process goes on."""
@@ -145,6 +146,7 @@ class ControlLink(CallingEnd):
 
     def deliver(self, frame: Frame) -> None:
         if frame.kind is Kind.BEAT:
+            self.outgoing.signal(Kind.BEAT)
             return
         if frame.kind not in (Kind.TARGET, Kind.ROUTE):
             raise LinkBroken(detail=f"a coordinator sends {frame.kind.name}")

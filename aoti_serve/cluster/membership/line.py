@@ -111,8 +111,8 @@ class CoordinatorLine:
         self._listener.connected()
         try:
             while not link.closed.done():
-                await asyncio.wait([link.closed], timeout=HEARTBEAT_S * random.uniform(0.5, 1.0))
-                link.beat()
+                await asyncio.wait([link.closed], timeout=HEARTBEAT_S)
+                link.tick()
         finally:
             self._link = None
             self._connected.clear()

@@ -48,7 +48,7 @@ class Registry:
         self.revision = 0
         self.liveness = Liveness(self.rules, live, self._silent, self._carry_out)
         self._check_term = check_term
-        self._server = ControlServer(self)
+        self._server = ControlServer(self, HEARTBEAT_S)
         self._ends: dict[str, ControlEnd] = {}
         self._gateways: set[ControlEnd] = set()
         self._tcp: tuple[str, int] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aoti_serve.weights.swap.members import MemberTable
 
-HEARTBEAT_S = 3.0  # a member lets the coordinator know so often that it lives
+HEARTBEAT_S = 6.0  # the coordinator asks all members so often whether they live, and they answer at once
 TICK_S = 0.5  # the rules look at the clock so often
 MOST = 4
 MEMBER_SILENCE_S = 2 * HEARTBEAT_S + TICK_S
