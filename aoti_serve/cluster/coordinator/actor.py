@@ -39,7 +39,7 @@ STATUS_POLL_S = 2.0
 WATCHING = 9  # of ten parts of its time, a coordinator that is watched has for other things
 HOUSEKEEPING_S = 2.0
 PROGRESS_S = 0.1
-FREIGHT_S = 10.0
+TRANSFER_ANSWER_S = 10.0
 
 
 class Coordinator:
@@ -66,7 +66,7 @@ class Coordinator:
         await self._registry.open()
         self._status_took = 0.0  # seconds
         self._uploads = Uploads(self._store)
-        self._freight = TransferActor.here(limits.max_weights_bytes, "gateway.max_weights_bytes")
+        self._transfer = TransferActor.here(limits.max_weights_bytes, "gateway.max_weights_bytes")
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         self._changes = Changes(model.name, self._store, self._registry, audit)
@@ -82,7 +82,7 @@ class Coordinator:
 
     async def source(self, version: Version) -> ChunkSource:
         """For replicas: where the bytes of a version come from."""
-        return ChunkSource(self._freight, self._store.file(version))
+        return ChunkSource(self._transfer, self._store.file(version))
 
     async def open_upload(self, order: SwapOptions, who: str) -> tuple[str, ChunkSource]:
         """A new upload: its id, for `swap_upload`, and where to append the bytes of a safetensors file."""
@@ -92,7 +92,7 @@ class Coordinator:
         except StoreFailed as error:
             await self._changes.note_failed(attempt, error)
             raise
-        return upload, ChunkSource(self._freight, path)
+        return upload, ChunkSource(self._transfer, path)
 
     async def drop_upload(self, upload: str, why: str) -> None:
         """Throw away an upload that has failed, and record that."""
@@ -175,14 +175,14 @@ class Coordinator:
             await asyncio.sleep(HOUSEKEEPING_S)
             for attempt in await asyncio.to_thread(self._uploads.drop_idle):
                 await self._changes.note_failed(attempt, UploadFailed(detail="nothing has come for too long"))
-            await self._look_after_freight()
+            await self._look_after_transfer()
             self._changes.measure()
 
-    async def _look_after_freight(self) -> None:
+    async def _look_after_transfer(self) -> None:
         try:
-            await result_of(self._freight.close_idle.remote(), FREIGHT_S)
+            await result_of(self._transfer.close_idle.remote(), TRANSFER_ANSWER_S)
         except Unavailable:
-            ray.kill(self._freight, no_restart=False)  # stopped: Ray starts another only for one that is dead
+            ray.kill(self._transfer, no_restart=False)  # stopped: Ray starts another only for one that is dead
         except RayError:
             pass  # being started again
 
@@ -191,7 +191,7 @@ class Coordinator:
             await asyncio.sleep(PROGRESS_S)
             if version := self._changes.moving:
                 with suppress(RayError, Unavailable):  # it only shows
-                    read = result_of(self._freight.read.remote(self._store.file(version)), FREIGHT_S)
+                    read = result_of(self._transfer.read.remote(self._store.file(version)), TRANSFER_ANSWER_S)
                     await self._changes.arrived(await read)
 
     def _first(self, model: ModelConfig, signature: Signature, carries_weights: bool) -> Committed:

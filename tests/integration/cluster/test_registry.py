@@ -95,10 +95,7 @@ async def test_one_that_is_expelled_is_killed_and_the_swap_waits_for_its_end(rep
     async with asyncio.timeout(PATIENCE_S):
         while not registry.table.heard:
             await registry.changed(0.1)
-        registry.table.hear(Report("r1", turn=2, epoch=5, staged=swap.id))
-        swap.look()
-        swap.hear(Report("r1", turn=2, epoch=5, staged=swap.id))
-        registry.rules.tick()
+        registry.rules.hear(Report("r1", turn=2, epoch=5, staged=swap.id))
         await registry.finish()
         await died(replica)
     assert swap.state is State.SETTLED
