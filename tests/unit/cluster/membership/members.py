@@ -130,7 +130,6 @@ class Process:
         self.member = member
         self.runners = runners
         self.addresses: tuple[Address, ...] = ()
-        self.withdrawn: list[Target] = []
         self.fence = Fence()
         self.broken: AotiServeError | None = None
         self.lost, self.tries = False, 0
@@ -157,7 +156,7 @@ class Process:
         self.fence.follow(target)
 
     def withdraw(self, target: Target) -> None:
-        self.withdrawn.append(target)
+        """Nothing here takes long."""
 
     def route(self, addresses: tuple[Address, ...]) -> None:
         self.addresses = addresses

@@ -167,10 +167,18 @@ async def test_one_that_leaves_says_so() -> None:
 async def test_a_stage_that_is_withdrawn_is_told_to_the_member_at_once() -> None:
     """Also while it reconciles: over its connection targets come at any time."""
 
+    withdrawn = asyncio.Event()
+
     class Busy(Process):
+        def withdraw(self, target: Target) -> None:
+            if target.staging is None:
+                withdrawn.set()
+            else:
+                withdrawn.clear()
+
         async def reconcile(self, target: Target) -> None:
-            while target.staging is not None and not any(seen.at > target.at for seen in self.withdrawn):
-                await asyncio.sleep(0.01)
+            if target.staging is not None:
+                await withdrawn.wait()
             await super().reconcile(target)
 
     async with a_cluster() as cluster:
