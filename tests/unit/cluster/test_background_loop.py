@@ -43,6 +43,8 @@ def test_work_is_cancelled_if_its_caller_is_interrupted() -> None:
     async def endless() -> None:
         while sys._current_frames()[caller].f_code.co_name != "wait":
             await asyncio.sleep(0)
+        for _ in range(100):  # a signal that comes before its thread sleeps would be seen only after it has woken up
+            await asyncio.sleep(0)
         signal.pthread_kill(caller, signal.SIGINT)
         try:
             await asyncio.Event().wait()
