@@ -97,13 +97,13 @@ class Launched:
         assert not ports & listening()
         assert "Traceback" not in self.output
 
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send the signal and wait; the exit status. Kills whatever it leaves behind."""
+    def stop(self, number: int = signal.SIGTERM, patience: float = 60) -> int:
+        """Send the signal and wait for so many seconds; the exit status. Kills whatever it leaves behind."""
         family = self.family() if self.process.poll() is None else []
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(60)
+            return self.process.wait(patience)
         finally:
             for process in family:
                 if process.is_running():

@@ -338,4 +338,4 @@ def test_plain_serve_run_takes_the_same_configuration(
             assert json.loads(server.http.get("/v2").content)["name"] == "aoti-serve"
     finally:
         with suppress(subprocess.TimeoutExpired):  # Ray's command now and then does not end, and is killed
-            launched.stop(signal.SIGINT)
+            launched.stop(signal.SIGINT, patience=10)
