@@ -16,10 +16,11 @@ from aoti_serve.cluster.membership.finder import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, TryAgain, UnknownModel, UnknownVersion
-from aoti_serve.gateway.batching.batcher import Answered, Arrays, Batcher
+from aoti_serve.gateway.batching.batcher import Batcher
+from aoti_serve.gateway.batching.work_item import Arrays
 from aoti_serve.gateway.drain import InFlight
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
-from aoti_serve.link.messages import BatchMessage
+from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.pool import Pool
 from aoti_serve.protocol.messages import InferResponse, model_metadata
 from aoti_serve.signature.signature import Signature
@@ -117,7 +118,7 @@ class ServedModel:
         """The rows in hand, for each replica."""
         return self._batcher.rows * self._num_runners / max(self._batcher.runners, self._num_runners)
 
-    async def _run(self, arrays: Arrays, timeout: float | None) -> Answered:
+    async def _run(self, arrays: Arrays, timeout: float | None) -> AnswerMessage:
         """Run a batch on any replica, and return an answer that is not older than the last swap that has returned.
 
         A replica, or this gateway, may have been suspended before that swap, removed by it, and resumed after it.

@@ -29,7 +29,7 @@ from aoti_serve.errors import (
     WrongInputLength,
 )
 from aoti_serve.protocol.elements import array_from_json, shown_value
-from aoti_serve.protocol.messages import InputHead, RequestHead
+from aoti_serve.protocol.messages import LEAST_URGENT, InputHead, RequestHead
 from aoti_serve.signature.tensors import BY_OIP, DTYPES, DType
 
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
@@ -37,7 +37,6 @@ MAX_RANK = 32
 MAX_ELEMENTS = 2**48
 MAX_EMPTY = 2**24  # the product of an empty tensor's other sizes: no byte is sent for them
 MAX_DIGITS = 18
-LEAST_URGENT = 9
 
 
 def head_length(body: bytes | bytearray | memoryview, header_length: str | None) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aoti_serve.signature.tensors import DTYPES, TensorSpec
 
 PROTOCOL_EXTENSIONS = ("binary_tensor_data", "weights")
+LEAST_URGENT = 9  # levels of priority go from 1 to this
 
 
 class InputHead(NamedTuple):

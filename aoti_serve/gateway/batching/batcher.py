@@ -58,20 +58,11 @@ from aoti_serve.gateway.batching.deadlines import DeadlineQueue
 from aoti_serve.gateway.batching.failures import Failures
 from aoti_serve.gateway.batching.hold import Hold
 from aoti_serve.gateway.batching.throughput import Measures
-from aoti_serve.gateway.batching.work_item import (
-    DEFAULT_PRIORITY,
-    LEAST_URGENT,
-    MOST_URGENT,
-    Answered,
-    Arrays,
-    Rows,
-    Split,
-    WorkItem,
-    shape_of,
-)
+from aoti_serve.gateway.batching.work_item import Arrays, Rows, Split, WorkItem, shape_of
+from aoti_serve.link.messages import AnswerMessage
+from aoti_serve.protocol.messages import LEAST_URGENT
 
-__all__ = ["DEFAULT_PRIORITY", "LEAST_URGENT", "MOST_URGENT", "Answered", "Arrays", "Batcher", "Rows", "RunBatch"]
-
+DEFAULT_PRIORITY = 5  # Triton's, for a request that names none, or 0
 TURN = 2  # batches
 
 
@@ -207,7 +198,7 @@ class Batcher:
         batch.task = loop.create_task(batch.answer(self._run, monotonic()), context=Context())
         batch.task.add_done_callback(partial(self._on_end, batch))
 
-    def _on_end(self, batch: Batch, task: asyncio.Task[Answered]) -> None:
+    def _on_end(self, batch: Batch, task: asyncio.Task[AnswerMessage]) -> None:
         """Give the runner its next batch, then deliver the answer: delivery keeps the event loop busy for a while."""
         batch.task = None
         pieces, answer = batch.pieces, self._answer(batch, task, monotonic())
@@ -220,7 +211,7 @@ class Batcher:
         if answer is not None:
             self._hand_out(pieces, answer)
 
-    def _answer(self, batch: Batch, task: asyncio.Task[Answered], now: float) -> Answered | None:
+    def _answer(self, batch: Batch, task: asyncio.Task[AnswerMessage], now: float) -> AnswerMessage | None:
         """The answer of the run; None if it failed. Then it is settled what runs again."""
         if task.cancelled():
             self._failures.fail(batch.pieces, TryAgain(detail=f"model '{self._model}': the run was cancelled"))
@@ -238,7 +229,7 @@ class Batcher:
         self._measures.learn(batch, now, self._backlog.rows + self._running - batch.rows)
         return answer
 
-    def _hand_out(self, pieces: list[WorkItem], answer: Answered) -> None:
+    def _hand_out(self, pieces: list[WorkItem], answer: AnswerMessage) -> None:
         try:
             late = deliver(pieces, answer)
         except Exception as error:

@@ -54,8 +54,8 @@ class Failures:
             if each.queue:
                 self._backlog.withdraw(each)
                 each.arrays = []  # the heap may hold the piece for a while
-            elif each.batch:
-                each.batch.cancel_if_unwanted()
+            elif each.unwanted:
+                each.unwanted()
         if piece.split:
             self._backlog.drop(piece.split)
 
