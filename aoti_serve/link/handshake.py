@@ -1,11 +1,11 @@
-"""Who may use a link: both ends show that they know the key of the one that listens.
+"""The handshake of a link: both ends show that they know the key of the one that listens.
 
     replica -> gateway   greeting: the link's name and version, a challenge
     gateway -> replica   greeting, the gateway's name, HMAC-SHA256(key, "gateway" + both greetings + name)
     replica -> gateway   HMAC-SHA256(key, "replica" + both greetings)
 
-Each end has a challenge of its own, so nothing that was overheard can be used again. What follows is neither encrypted
-nor signed: between nodes it is as safe as the network.
+Each end has a challenge of its own, so nothing that was overheard can be used again. The frames behind it are neither
+encrypted nor signed: between nodes they are as safe as the network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ INTRODUCTION = Struct(f"<{GREETING.size}s{NAME}s{PROOF}s")
 
 
 def key() -> bytes:
-    """A new replica's."""
+    """A new replica's key."""
     return os.urandom(32)
 
 
@@ -50,13 +50,13 @@ def read_introduction(key: bytes, ours: bytes, answer: bytes) -> tuple[str, byte
 
 
 def check_confirmation(key: bytes, theirs: bytes, ours: bytes, proof: bytes) -> None:
-    """Raises LinkRefused if who answered the introduction is not the replica."""
+    """Check the answer to the introduction. Raises LinkRefused if it is not the replica's."""
     if not hmac.compare_digest(proof, _proof(key, b"replica", ours[: GREETING.size], theirs)):
         raise LinkRefused(detail="a replica does not know its own key")
 
 
 def check_greeting(theirs: bytes) -> None:
-    """Raises LinkRefused if the other end speaks something else."""
+    """Check the start of the other end. Raises LinkRefused if it speaks something else."""
     magic, version, _ = GREETING.unpack(theirs)
     if magic != MAGIC:
         raise LinkRefused(detail="the other end is no aoti-serve link")

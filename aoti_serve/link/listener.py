@@ -1,4 +1,4 @@
-"""Where a process listens for links: a Unix socket in a private folder, and a TCP port for other nodes."""
+"""Listens for links: on a Unix socket in a private folder, and on a TCP port for other nodes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ End = TypeVar("End", bound=ListeningEnd)
 
 
 class LinkListener(ABC, Generic[End]):
-    """Lives in an event loop. `key` is what a caller must know, `ends` are the connections that are established."""
+    """Lives in an event loop. A caller must know `key`. `ends` are the established connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, beat_s: float) -> None:
         self.key = key()
         self.ends: set[End] = set()
+        self._beat_s = beat_s
         self._folder = socket_folder()  # no other user can even connect
         self._listeners: list[asyncio.Server] = []
         self._ticking: Task[None] | None = None
@@ -37,11 +38,14 @@ class LinkListener(ABC, Generic[End]):
 
     @abstractmethod
     def end(self) -> End:
-        """For a new connection."""
+        """The protocol of a new connection."""
 
-    @abstractmethod
     async def tick(self) -> None:
-        """Runs as a task while this listens."""
+        """Send beats on all connections. Runs as a task while this listens."""
+        while True:
+            await asyncio.sleep(self._beat_s)
+            for end in list(self.ends):
+                end.beat()
 
     async def open(self) -> None:
         """Listen for callers on this node."""

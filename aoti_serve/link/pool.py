@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 
 from aoti_serve.address import Address
 from aoti_serve.errors import LinkRefused
-from aoti_serve.link.client import Link, connect_link
+from aoti_serve.link.client import Link
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.server import BEAT_S
 
@@ -29,6 +29,7 @@ class Pool:
     """
 
     def __init__(self, model: str, gateway: str, node: str, changed: Callable[[], None]) -> None:
+        self.runners = 0
         self._model = model
         self._gateway = gateway
         self._node = node
@@ -37,13 +38,8 @@ class Pool:
         self._links: dict[str, Link] = {}
         self._keepers: dict[str, Task[None]] = {}
         self._usable = asyncio.Event()
-        self._runners = 0
         self._draining = False
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
-
-    @property
-    def runners(self) -> int:
-        return self._runners
 
     def follow(self, addresses: Collection[Address]) -> None:
         """Have links to these, and to no others once theirs have ended."""
@@ -87,7 +83,7 @@ class Pool:
         pause = FIRST_S
         while (address := self._addresses.get(replica)) is not None:
             try:
-                self._links[replica] = link = await connect_link(self._model, address, self._gateway, self._node)
+                self._links[replica] = link = await Link(self._model, address, self._gateway).connect(self._node)
             except (OSError, LinkRefused) as error:
                 if pause == LONGEST_S:  # not for one that has just died
                     logger.warning(f"no link to replica {replica}: {error}")
@@ -124,6 +120,6 @@ class Pool:
         runners = sum(link.address.runners for link in self._willing())
         if runners:
             self._usable.set()
-        if runners != self._runners:
-            self._runners = runners
+        if runners != self.runners:
+            self.runners = runners
             self._changed()
