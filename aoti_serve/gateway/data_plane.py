@@ -18,7 +18,7 @@ from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, TryAgain, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays
-from aoti_serve.gateway.drain import InFlight
+from aoti_serve.gateway.in_flight import InFlight
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.pool import Pool

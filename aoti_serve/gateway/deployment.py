@@ -14,7 +14,7 @@ from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
 from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.app import build_app
-from aoti_serve.gateway.listener import Listener
+from aoti_serve.gateway.listener.server import Listener
 from aoti_serve.signature.signature import Signature
 
 # Requests in flight are young objects, and many: at Python's 700 the collector looks at them again and again.

@@ -19,7 +19,7 @@ from link_ends import NODES, echoed, replica
 from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.gateway.listener import Listener
+from aoti_serve.gateway.listener.server import Listener
 from aoti_serve.link.client import Link
 
 SECONDS, BATCHES = 2.0, 1000

@@ -20,11 +20,11 @@ from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidBody, shortened
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.admin import Guard
-from aoti_serve.gateway.http.bodies import ReadingBudget
 from aoti_serve.gateway.http.inference import PATHS, Inference, route_of
 from aoti_serve.gateway.http.request_id import REQUEST_ID, RequestIdMiddleware
 from aoti_serve.gateway.http.responses import error_reply, error_response, internal_error, json_response
 from aoti_serve.gateway.http.weights import weights_routes
+from aoti_serve.gateway.in_flight import ReadingBudget
 from aoti_serve.protocol.messages import server_metadata
 
 logger = logging.getLogger("ray.serve")

@@ -15,8 +15,9 @@ from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, BodyTooLarge, InvalidBody
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
 from aoti_serve.gateway.http.admin import Guard, RollbackBody, SwapBody
-from aoti_serve.gateway.http.bodies import BodyLimits, ReadingBudget, Share, read_body, stream_body
+from aoti_serve.gateway.http.bodies import BodyLimits, read_body, stream_body
 from aoti_serve.gateway.http.responses import json_response
+from aoti_serve.gateway.in_flight import ReadingBudget, Share
 from aoti_serve.weights.swap_options import SwapOptions
 
 JsonBody = TypeVar("JsonBody", bound=BaseModel)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
 from collections.abc import Callable
 
 import httptools
@@ -15,7 +17,6 @@ from aoti_serve.gateway.listener.exchange import Exchange
 from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter, RequestMeter
 from aoti_serve.gateway.listener.refusals import HEAD_LATE, TOO_MANY_AT_ONCE, TOO_MANY_CONNECTIONS, Refusal, Refused
 from aoti_serve.gateway.listener.scope import complete_scope, refusal_for
-from aoti_serve.gateway.listener.transport import unread_bytes
 from aoti_serve.gateway.listener.upgrade import parser_after_upgrade
 
 # Reading stops while the application leaves more than this of a body.
@@ -242,5 +243,7 @@ class ClientConnection(HttpToolsProtocol):
     def end_if_quiet(self, now: float, seconds: float) -> None:
         """End the connection if no request has begun for `seconds`, and none waits in the socket."""
         idle = not self.transport.is_closing() and self.linger is None and self.answering is None and not self._in_head
-        if idle and now - self._since >= seconds and not unread_bytes(self.transport):
-            self._end()
+        if idle and now - self._since >= seconds:
+            unread = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+            if not any(unread):
+                self._end()

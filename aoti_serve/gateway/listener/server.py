@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,11 +14,11 @@ from typing import Any, cast
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 
-from aoti_serve.config import GatewayConfig
+from aoti_serve.config import GatewayConfig, Tls
+from aoti_serve.errors import BadCertificate
 from aoti_serve.gateway.listener.acceptor import Acceptor
 from aoti_serve.gateway.listener.connection import ClientConnection, Shared
 from aoti_serve.gateway.listener.port import bind
-from aoti_serve.gateway.listener.tls import tls_context
 
 logger = logging.getLogger(__name__)
 
@@ -156,3 +157,15 @@ class Listener:
 
 def _seconds_left(deadline: float) -> float:
     return deadline - asyncio.get_running_loop().time()
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """The TLS context of an HTTP/1.1 server. Raises BadCertificate if the files cannot be read or do not match."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        # OpenSSL would ask for a password at the terminal of a process that has none.
+        context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        raise BadCertificate(certificate=tls.certificate, key=tls.key, detail=str(error)) from None
+    return context

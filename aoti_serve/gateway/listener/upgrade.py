@@ -6,48 +6,29 @@ knows only of the body, takes over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 FRAMING = (b"content-length", b"transfer-encoding")
-
-
-class _AfterHead:
-    """Passes the parser's callbacks on, once the head that stands in for the real one has been read."""
-
-    def __init__(self, connection: HttpToolsProtocol) -> None:
-        self._connection = connection
-        self.live = False
-        self.on_body = connection.on_body
-        self.on_message_complete = connection.on_message_complete
-
-    def on_message_begin(self) -> None:
-        if self.live:
-            self._connection.on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        if self.live:
-            self._connection.on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.live:
-            self._connection.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if self.live:
-            self._connection.on_headers_complete()
-        self.live = True
+OF_THE_HEAD = ("on_message_begin", "on_url", "on_header", "on_headers_complete")
 
 
 def parser_after_upgrade(
     connection: HttpToolsProtocol, headers: Iterable[tuple[bytes, bytes]]
 ) -> httptools.HttpRequestParser:
     """A parser that continues behind the head with these headers, first with its body."""
-    callbacks = _AfterHead(connection)
-    parser = httptools.HttpRequestParser(callbacks)
-    connection.parser = parser
+    head_is_read = False
+
+    def after_head(callback: Callable[..., None]) -> Callable[..., None]:
+        return lambda *arguments: callback(*arguments) if head_is_read else None
+
+    callbacks = {name: after_head(getattr(connection, name)) for name in OF_THE_HEAD}
+    callbacks |= {"on_body": connection.on_body, "on_message_complete": connection.on_message_complete}
+    parser = connection.parser = httptools.HttpRequestParser(SimpleNamespace(**callbacks))
     lines = [b"%b: %b\r\n" % (name, value) for name, value in headers if name in FRAMING]
     parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *lines, b"\r\n"]))
+    head_is_read = True
     return parser
