@@ -55,15 +55,16 @@ class Batch:
             latest = max(latest, piece.deadline)
         return latest - now
 
-    def check(self, answer: AnswerMessage) -> None:
-        """Raise RuntimeFailed unless every output has one row for each row of the inputs."""
+    def wrong_rows(self, answer: AnswerMessage) -> RuntimeFailed | None:
+        """The error of an answer in which an output has not one row for each row of the inputs."""
         if len(self.pieces) == 1 and self.pieces[0].split is None:
-            return
+            return None
         rows = sum(piece.rows for piece in self.pieces)
         for index, array in enumerate(answer.outputs):
             if array.shape[:1] != (rows,):
                 detail = f"output {index} of a batch of {rows} rows has the shape {list(array.shape)}"
-                raise RuntimeFailed(call="run", detail=detail)
+                return RuntimeFailed(call="run", detail=detail)
+        return None
 
     def halve(self) -> None:
         """Run each half again, the first half first."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 
-QUICKER, SLOWER = 0.3, 0.1  # the weights of the latest: what disturbs a run only ever makes it longer
+QUICKER, SLOWER = 0.3, 0.1  # the weights of the latest run: a disturbance only ever makes a run longer
 COST_PAUSE = 4.0  # times the usual
 
 
 class Cost:
     """Seconds from leaving for a free runner to the answer, averaged over recent batches of about that size.
 
-    Up to 8 rows each number is a size, beyond there are four between one power of two and the next. Between sizes that
-    have been seen costs are interpolated. Beyond them a guess is such that acting on it shows the truth: a larger batch
-    costs no more than the largest seen, so that rows are held once to see it, and a smaller one no more than its part
-    of the smallest, so that it leaves and is seen. More rows never cost less. What takes much longer than usual counts
-    as `COST_PAUSE` times the usual.
+    Up to 8 rows each number is a size; above, there are four sizes between one power of two and the next. Between sizes
+    that have been seen, costs are interpolated. Beyond them a guess is such that acting on it shows the truth: a larger
+    batch costs no more than the largest seen, so that rows are held once to see it, and a smaller one no more than its
+    part of the smallest, so that it leaves and is seen. More rows never cost less. A run that takes much longer than
+    usual counts as `COST_PAUSE` times the usual.
     """
 
     def __init__(self) -> None:

@@ -17,9 +17,8 @@ class Failures:
 
     def handle(self, batch: Batch, error: BaseException) -> None:
         """Handle the error of a run. The batch keeps what must run again; the other requests fail."""
-        if isinstance(
-            error, ReplicaDied
-        ):  # in company any request may be at fault; a second death alone is this request's fault
+        if isinstance(error, ReplicaDied):
+            # In company any request may be at fault; a second death alone is this request's fault.
             if batch.pieces[0].died:
                 self.fail(batch.pieces, PoisonRequest(model=self._model).with_traceback(error.__traceback__))
             else:

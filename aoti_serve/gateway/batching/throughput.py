@@ -15,11 +15,11 @@ class Throughput:
     """Rows per second and runner, averaged over recent batches, the latest weighing most.
 
     By Little's law: if a batch was answered after D seconds, and L batches were under way all the while, then one was
-    answered every D / L seconds, and each of R runners took R * D / L for one. This holds however long batches lie at
-    the replicas' doors, and when several gateways share the replicas. Means of rows and of seconds are kept apart, so
-    that small batches weigh no more than they should; and what takes much longer than usual counts as
-    `THROUGHPUT_PAUSE` times the usual, so that a pause (a swap, a replica that died) does not pass for a slow model,
-    while a model that has become slow is believed in after a few batches.
+    answered every D / L seconds, and each of R runners took R * D / L for one. This holds however long batches wait in
+    the replicas, and when several gateways share the replicas. Means of rows and of seconds are kept apart, so that
+    small batches weigh no more than they should. A batch that takes much longer than usual counts as
+    `THROUGHPUT_PAUSE` times the usual: a pause (a swap, a replica that died) is no slow model, and a model that has
+    become slow shows after a few batches.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Throughput:
         self._seconds = 0.0
 
     def note(self, rows: int, runner_seconds: float) -> None:
-        """Take in a batch of `rows` and its share of a runner's time. Only for batches behind which others waited."""
+        """Note a batch of `rows` and its share of a runner's time. Only for batches behind which others waited."""
         if self._batches:
             runner_seconds = min(runner_seconds, THROUGHPUT_PAUSE * self._seconds)
         self._batches += 1
@@ -53,10 +53,9 @@ class Measures:
         self._holds = holds
 
     def learn(self, batch: Batch, now: float, others: int) -> None:
-        """Take in an answered batch, while `others` rows of other requests are in hand.
+        """Note an answered batch, while `others` rows of other requests are in hand.
 
-        Its clients may ask again. That matters only if others are there, and if a hold saves more than thinking of it
-        costs.
+        The return of its clients matters only if others are there, and if a hold saves more than the estimate costs.
         """
         seconds = now - batch.left
         if batch.prompt:
