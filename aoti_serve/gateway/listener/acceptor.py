@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import Any
 
 from aoti_serve.gateway.listener.connection import ClientConnection
 from aoti_serve.gateway.listener.port import BoundPort, refuse_handshakes
@@ -38,9 +39,9 @@ class Acceptor:
         self._bound = bound
         self._connection = connection
         self._room = room
-        times = {"ssl_handshake_timeout": handshake_s, "ssl_shutdown_timeout": TLS_END_S}
-        self._handshake = {} if tls is None else times
-        self._tls = tls
+        self._tls: dict[str, Any] = {}
+        if tls is not None:
+            self._tls = {"ssl": tls, "ssl_handshake_timeout": handshake_s, "ssl_shutdown_timeout": TLS_END_S}
         self._loop = asyncio.get_running_loop()
         self.handshaking: set[asyncio.Task[None]] = set()
 
@@ -78,7 +79,7 @@ class Acceptor:
 
     async def _connect(self, sock: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._connection, sock, ssl=self._tls, **self._handshake)
+            await self._loop.connect_accepted_socket(self._connection, sock, **self._tls)
         except (OSError, ssl.SSLError) as error:  # it has gone, or does not speak TLS, or not in time
             logger.debug("no handshake: %s", error)
 

@@ -176,7 +176,7 @@ class ClientConnection(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Refuse what has arrived last, since it cannot be read. Answers to earlier requests are still given."""
+        """Refuse the last request, since it cannot be read. Earlier requests are still answered."""
         broken = self.cycle if self.cycle and self.cycle.more_body and not self._in_head else None
         if self.answering is None:
             self._end(refusal)
@@ -213,7 +213,7 @@ class ClientConnection(HttpToolsProtocol):
     # The sweep
 
     def look(self, now: float, elapsed: float) -> None:
-        """End what takes too long. `elapsed` is the time in seconds since the last call."""
+        """End the connection if it takes too long. `elapsed` is the time in seconds since the last call."""
         left = self.transport.get_write_buffer_size()
         if self._taken.stuck_for(left, elapsed) >= self._limits.write_timeout_s:
             self.transport.abort()

@@ -21,11 +21,9 @@ from aoti_serve.gateway.listener.refusals import FAILED
 
 # Below this copying the body behind its head is quicker than a system call over two buffers.
 JOINED_BYTES = 64 * 2**10
-# What a piece costs beside its bytes, so that a body of one-byte chunks does not cost forty times as much.
+# The memory of a piece beside its bytes: a body of one-byte chunks takes forty times its size.
 OBJECT_BYTES = 64
-# Headers of an answer that say how it is sent: the application may ask for an end, or say how long its body is.
-HOP_BY_HOP = frozenset({b"transfer-encoding", b"connection"})
-OF_THE_SERVER = HOP_BY_HOP | {b"content-length"}
+HOP_BY_HOP = (b"transfer-encoding", b"connection")  # headers of an answer that the server writes itself
 
 
 class Exchange(RequestResponseCycle):
@@ -134,8 +132,11 @@ class Exchange(RequestResponseCycle):
         lines = [STATUS_LINE[status]]
         for name, value in headers:
             lowered = name.lower()
-            if lowered in OF_THE_SERVER:
-                self._note(lowered, value)
+            if lowered == b"content-length":
+                self.expected_content_length = int(value)
+                self.chunked_encoding = False
+            elif lowered == b"connection" and b"close" in value.lower():
+                self.keep_alive = False
             if lowered not in HOP_BY_HOP:
                 lines.append(b"%b: %b\r\n" % (lowered, value))
         if self.chunked_encoding is None and not self._bodiless:
@@ -148,14 +149,6 @@ class Exchange(RequestResponseCycle):
         if not head.count(b"\r") == head.count(b"\n") == len(lines) or b"\0" in head:
             raise RuntimeError("a header of the answer has a control character")
         return head
-
-    def _note(self, name: bytes, value: bytes) -> None:
-        """Note what a header of the answer says about its transfer."""
-        if name == b"content-length":
-            self.expected_content_length = int(value)
-            self.chunked_encoding = False
-        elif name == b"connection" and b"close" in value.lower():
-            self.keep_alive = False
 
     def _chunked_or_until_the_end(self) -> list[bytes]:
         if self.scope["http_version"] == "1.0":

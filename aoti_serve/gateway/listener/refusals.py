@@ -1,4 +1,4 @@
-"""The answers that the listener gives without the application: complete responses, made once."""
+"""Answers of the listener itself, without the application: complete responses, made once."""
 
 from __future__ import annotations
 

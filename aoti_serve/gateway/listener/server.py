@@ -23,13 +23,10 @@ from aoti_serve.gateway.listener.port import bind
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 1.0
-# The least time in which clients and load balancers see that this server is about to stop.
-NOTICE_S = 1.0
-# A connection on which nothing has begun for so long is closed on the way out.
-QUIET_S = 1.0
+NOTICE_S = 1.0  # the least time in which clients and load balancers see that this server is about to stop
+QUIET_S = 1.0  # on the way out a connection is closed if nothing has begun on it for so long
 LOOK_S = 0.1
-# Connections beyond `max_connections` that are told so; those beyond these are closed without a word.
-SURPLUS = 128
+SURPLUS = 128  # connections beyond `max_connections` that get a 503; further ones are closed without an answer
 
 
 class Listener:
@@ -96,7 +93,7 @@ class Listener:
             self.sweep()
 
     def sweep(self) -> None:
-        """End what takes too long. Runs by itself every second."""
+        """End connections that take too long. Runs every second."""
         now = self._clock()
         elapsed, self._swept = now - self._swept, now
         for connection in list(self._shared.connections):
@@ -110,16 +107,16 @@ class Listener:
         self._shared.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
 
     async def close(self, seconds: float) -> None:
-        """Close without losing a request. After `seconds`, what is still in flight is cut.
+        """Close without losing a request. After `seconds`, requests that are still in flight are cut.
 
-        Every answer is now the last one of its connection; the 503 for new requests is the application's part. The port
-        stays open until all in flight is answered. Then the kernel takes no new connections, those that it has taken
-        are accepted, and the port is closed. Idle connections are closed when nothing has come for a moment.
+        Every answer is now the last one of its connection; the application answers new requests with 503. The port
+        stays open until all requests in flight are answered. Then the kernel takes no new connections, those that it
+        has taken are accepted, and the port is closed. Idle connections are closed when nothing has come for a moment.
 
-        What remains: a client that sends its next request at the very moment in which its idle connection is closed
-        finds it closed, as with any HTTP server, and tries again. A client that connects in the last milliseconds tries
-        again after a second, by TCP itself. Where the kernel has no socket filters, a connection in those milliseconds
-        may meet a reset, unless `net.ipv4.tcp_migrate_req` is 1 and another gateway has the port.
+        A client whose next request meets the close of its idle connection finds it closed, as with any HTTP server, and
+        tries again. A client that connects in the last milliseconds tries again after a second, by TCP itself. Where
+        the kernel has no socket filters, a connection in those milliseconds may meet a reset, unless
+        `net.ipv4.tcp_migrate_req` is 1 and another gateway has the port.
         """
         if self._address is None:
             return
@@ -134,7 +131,7 @@ class Listener:
         self._cut()
 
     async def _await_answers(self, deadline: float) -> None:
-        """Wait until all requests in flight are answered, and for `NOTICE_S` at the least."""
+        """Wait until all requests in flight are answered, and for `NOTICE_S` at least."""
         notice = asyncio.create_task(asyncio.sleep(NOTICE_S))
         await asyncio.wait({notice, *self._shared.tasks}, timeout=max(0.0, _seconds_left(deadline)))
         notice.cancel()
