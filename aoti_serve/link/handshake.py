@@ -17,7 +17,7 @@ from struct import Struct
 from aoti_serve.errors import LinkRefused
 
 MAGIC = b"aoti-link"
-VERSION = 1
+VERSION = 2
 CHALLENGE = PROOF = 32
 NAME = 128
 GREETING = Struct(f"<9sH{CHALLENGE}s")
