@@ -56,7 +56,7 @@ from aoti_serve.gateway.batching.batch import Batch, RunBatch, deliver
 from aoti_serve.gateway.batching.deadlines import DeadlineQueue
 from aoti_serve.gateway.batching.failures import Failures
 from aoti_serve.gateway.batching.hold import Hold
-from aoti_serve.gateway.batching.throughput import Measures
+from aoti_serve.gateway.batching.measures import Measures
 from aoti_serve.gateway.batching.work_item import Arrays, Rows, Split, WorkItem, shape_of
 from aoti_serve.link.messages import AnswerMessage
 from aoti_serve.protocol.messages import LEAST_URGENT
@@ -144,10 +144,7 @@ class Batcher:
             split = Split(piece, self._model, self._largest, self._smallest)
             self._backlog.enter_split(split, piece.rank)
             return split.pieces[0]
-        if self._returns.out:
-            self._returns.came(rows, now)
-        else:
-            self._returns.strangers += rows
+        self._returns.came(rows, now)
         self._backlog.enter(piece)
         return piece
 
@@ -157,9 +154,7 @@ class Batcher:
         while backlog.rows and self._under_way < (2 * self._runners if backlog.ample else self._runners):
             loop = asyncio.get_running_loop()
             now, before = monotonic(), backlog.rows
-            if (self._returns.out or self._hold.plan) and self._hold.lasts(
-                self._runners - self._under_way, now, self._deadlines.next, loop
-            ):
+            if self._hold.lasts(self._runners - self._under_way, now, self._deadlines.next, loop):
                 return
             pieces = backlog.take(now)
             if pieces:

@@ -14,13 +14,30 @@ from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, rechunk
 from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, BodyTooLarge, InvalidBody
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
-from aoti_serve.gateway.http.admin import Guard, RollbackBody, SwapBody
+from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.bodies import BodyLimits, read_body, stream_body
 from aoti_serve.gateway.http.responses import json_response
 from aoti_serve.gateway.in_flight import ReadingBudget, Share
-from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.swap_options import SwapOptions, Uri, VersionNumber
 
 JsonBody = TypeVar("JsonBody", bound=BaseModel)
+
+
+class SwapBody(SwapOptions):
+    """`POST /v2/models/{m}/weights` as JSON: a file under one of the model's `weights_roots`."""
+
+    uri: Uri
+
+    @property
+    def order(self) -> SwapOptions:
+        return SwapOptions(**self.model_dump(exclude={"uri"}))
+
+
+class RollbackBody(Frozen):
+    """`POST /v2/models/{m}/weights/rollback`: the previous version if none is named."""
+
+    version: VersionNumber | None = None
 
 
 def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: ReadingBudget) -> APIRouter:

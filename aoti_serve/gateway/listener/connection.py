@@ -17,7 +17,7 @@ from aoti_serve.gateway.listener.exchange import Exchange
 from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter, RequestMeter
 from aoti_serve.gateway.listener.refusals import HEAD_LATE, TOO_MANY_AT_ONCE, TOO_MANY_CONNECTIONS, Refusal, Refused
 from aoti_serve.gateway.listener.scope import complete_scope, refusal_for
-from aoti_serve.gateway.listener.upgrade import parser_after_upgrade
+from aoti_serve.gateway.listener.upgrade import read_after_upgrade
 
 # Reading stops while the application leaves more than this of a body.
 HELD_BYTES = 64 * 2**10
@@ -56,7 +56,6 @@ class ClientConnection(HttpToolsProtocol):
         self._surplus = surplus
         self._meter = RequestMeter(config)
         self._taken = AnswerMeter()
-        self._awaits_first = True
         self._said_something = False
         self._in_head = self._fresh = False
         self._since = clock()
@@ -103,7 +102,7 @@ class ClientConnection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self.parser = parser_after_upgrade(self, self.scope["headers"])
+            read_after_upgrade(self, self.scope["headers"])
             self._feed(data[upgrade.args[0] :])
             return
         self._meter.feed(0 if self._fresh else len(data) - self._body_of_feed, self._body_of_feed)
@@ -113,7 +112,6 @@ class ClientConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._meter.begin()
-        self._awaits_first = False
         self._in_head = self._fresh = True
         self._body_of_feed = 0
         self._since = self._clock()
@@ -228,7 +226,7 @@ class ClientConnection(HttpToolsProtocol):
             self._refuse(refusal)
 
     def _look_at_head(self, seconds: float) -> None:
-        if self._in_head or self._awaits_first:
+        if self._in_head or self.scope is None:  # none before the first request
             if seconds > self._limits.header_timeout_s:
                 self._end(HEAD_LATE if self._said_something else None)
         elif seconds > self._limits.idle_timeout_s:

@@ -16,10 +16,8 @@ FRAMING = (b"content-length", b"transfer-encoding")
 OF_THE_HEAD = ("on_message_begin", "on_url", "on_header", "on_headers_complete")
 
 
-def parser_after_upgrade(
-    connection: HttpToolsProtocol, headers: Iterable[tuple[bytes, bytes]]
-) -> httptools.HttpRequestParser:
-    """A parser that continues behind the head with these headers, first with its body."""
+def read_after_upgrade(connection: HttpToolsProtocol, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Give the connection a parser that continues behind the head with these headers, first with its body."""
     head_is_read = False
 
     def after_head(callback: Callable[..., None]) -> Callable[..., None]:
@@ -27,8 +25,7 @@ def parser_after_upgrade(
 
     callbacks = {name: after_head(getattr(connection, name)) for name in OF_THE_HEAD}
     callbacks |= {"on_body": connection.on_body, "on_message_complete": connection.on_message_complete}
-    parser = connection.parser = httptools.HttpRequestParser(SimpleNamespace(**callbacks))
+    connection.parser = httptools.HttpRequestParser(SimpleNamespace(**callbacks))
     lines = [b"%b: %b\r\n" % (name, value) for name, value in headers if name in FRAMING]
-    parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *lines, b"\r\n"]))
+    connection.parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *lines, b"\r\n"]))
     head_is_read = True
-    return parser
