@@ -8,8 +8,8 @@ from itertools import count
 
 from aoti_serve.address import Address
 from aoti_serve.errors import LinkBroken, ReplicaDied
-from aoti_serve.link.connection import CallingEnd
 from aoti_serve.link.frames import Frame, Kind
+from aoti_serve.link.handshake import CallingEnd
 from aoti_serve.link.messages import AnswerMessage, BatchMessage, answer_of, batch_bytes, failure_of
 
 # Ticks without a frame of the replica, which beats once a tick. Beyond QUIET it gets no new batch, at STOPPED it counts

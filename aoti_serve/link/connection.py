@@ -1,7 +1,4 @@
-"""One connection, at either end: the handshake, then frames.
-
-`CallingEnd` connects and introduces itself, `ListeningEnd` greets whoever connects.
-"""
+"""One connection, as both ends see it: some bytes of a handshake, then frames."""
 
 from __future__ import annotations
 
@@ -9,20 +6,10 @@ import asyncio
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Self, cast
+from typing import cast
 
-from aoti_serve.address import Address
 from aoti_serve.errors import AotiServeError, LinkRefused
 from aoti_serve.link.frames import PART, Frame
-from aoti_serve.link.handshake import (
-    GREETING,
-    INTRODUCTION,
-    PROOF,
-    check_confirmation,
-    greeting,
-    introduction,
-    read_introduction,
-)
 from aoti_serve.link.incoming import Incoming
 from aoti_serve.link.outgoing import Outgoing
 
@@ -114,78 +101,6 @@ class LinkConnection(asyncio.BufferedProtocol, ABC):
 
     def _late(self) -> None:
         self.abort(LinkRefused(detail=f"the other end has not introduced itself within {LINK_HANDSHAKE_S:g} s"))
-
-
-class CallingEnd(LinkConnection):
-    """The end that connects to `address`: it names itself, and shows that it knows the other end's key.
-
-    `silent` counts the ticks since anything has arrived. They are ticks and not seconds: a process that was stopped
-    itself must not take that for the silence of others.
-    """
-
-    def __init__(self, address: Address, name: str) -> None:
-        super().__init__()
-        self.address = address
-        self.silent = 0
-        self._name = name
-
-    async def connect(self, node: str) -> Self:
-        """Connect from a process on `node`. Raises OSError or LinkRefused."""
-        loop = asyncio.get_running_loop()
-        if self.address.node == node or self.address.tcp is None:
-            await loop.create_unix_connection(lambda: self, self.address.path)
-        else:
-            await loop.create_connection(lambda: self, *self.address.tcp)
-        try:
-            await self.established
-        except BaseException:
-            self.abort()
-            raise
-        return self
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.silent = 0
-        super().buffer_updated(nbytes)
-
-    def begin(self) -> None:
-        self.expect(GREETING.size, self._greet)
-
-    def _greet(self, theirs: bytes) -> None:
-        mine = introduction(self.address.key, self._name, theirs)
-        self.transport.write(mine)
-        self.expect(PROOF, lambda proof: self._confirm(theirs, mine, proof))
-
-    def _confirm(self, theirs: bytes, mine: bytes, proof: bytes) -> None:
-        check_confirmation(self.address.key, theirs, mine, proof)
-        self.establish()
-
-
-class ListeningEnd(LinkConnection):
-    """The end that was connected to. `name` is that of the other end, once it is established."""
-
-    def __init__(self, key: bytes) -> None:
-        super().__init__()
-        self.name = ""
-        self._key = key
-
-    @abstractmethod
-    def beat(self) -> None:
-        """Show that this process is not stopped."""
-
-    @abstractmethod
-    def welcome(self) -> None:
-        """Take the other end in. Called once it has introduced itself."""
-
-    def begin(self) -> None:
-        mine = greeting()
-        self.transport.write(mine)
-        self.expect(INTRODUCTION.size, lambda answer: self._introduce(mine, answer))
-
-    def _introduce(self, mine: bytes, answer: bytes) -> None:
-        self.name, proof = read_introduction(self._key, mine, answer)
-        self.transport.write(proof)
-        self.establish()
-        self.welcome()
 
 
 def _widen(sock: socket.socket) -> None:

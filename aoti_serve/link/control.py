@@ -11,8 +11,8 @@ from typing import Protocol
 
 from aoti_serve.address import Address
 from aoti_serve.errors import AotiServeError, LinkBroken
-from aoti_serve.link.connection import CallingEnd, ListeningEnd
 from aoti_serve.link.frames import Frame, Kind, header
+from aoti_serve.link.handshake import CallingEnd, ListeningEnd
 from aoti_serve.link.listener import LinkListener
 
 SILENT_BEATS = 4  # without a word of the coordinator, a member ends the connection

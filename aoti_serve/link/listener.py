@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import socket
 import tempfile
@@ -12,8 +13,7 @@ from asyncio import Task
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from aoti_serve.link.connection import ListeningEnd
-from aoti_serve.link.handshake import key
+from aoti_serve.link.handshake import ListeningEnd
 
 PREFIX, SOCKET = "aoti-link-", "link"
 STARTING_S = 60.0  # between its socket's file and its first connection a replica looks like a dead one
@@ -25,7 +25,7 @@ class LinkListener(ABC, Generic[End]):
     """Lives in an event loop. A caller must know `key`. `ends` are the established connections."""
 
     def __init__(self, beat_s: float) -> None:
-        self.key = key()
+        self.key = secrets.token_bytes(32)
         self.ends: set[End] = set()
         self._beat_s = beat_s
         self._folder = socket_folder()  # no other user can even connect

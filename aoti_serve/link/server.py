@@ -7,8 +7,8 @@ from asyncio import Task
 from collections.abc import Awaitable, Callable
 
 from aoti_serve.errors import LinkBroken
-from aoti_serve.link.connection import ListeningEnd
 from aoti_serve.link.frames import Frame, Kind
+from aoti_serve.link.handshake import ListeningEnd
 from aoti_serve.link.listener import LinkListener
 from aoti_serve.link.messages import AnswerMessage, BatchMessage, answer_bytes, batch_of, failure_bytes
 
