@@ -75,7 +75,7 @@ class ServedModel:
         """Nothing to withdraw: nothing here takes long."""
 
     def route(self, addresses: tuple[Address, ...]) -> None:
-        """Have links to these replicas."""
+        """Keep links to these replicas."""
         self._pool.follow(addresses)
 
     def check_health(self) -> None:
@@ -169,7 +169,7 @@ class DataPlane:
                 task.result()
 
     def drain(self) -> None:
-        """Refuse new requests; those that are inside are answered."""
+        """Refuse new requests. Those in flight are answered."""
         self.door.open = False
         for model in self._models.values():
             model.drain()

@@ -69,7 +69,7 @@ class Gateway:
         return self._plane.door.inside
 
     async def __del__(self) -> None:
-        """End in peace. Serve awaits this when it stops the gateway."""
+        """Answer the requests in flight, then close. Serve awaits this when it stops the gateway."""
         self._plane.drain()
         if self._listener is not None:
             await self._listener.close(DRAIN_S)

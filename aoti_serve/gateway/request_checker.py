@@ -30,7 +30,7 @@ class CheckedRequest(NamedTuple):
 
 
 class RequestChecker:
-    """Checks heads for one model. Most heads of a client are the same bytes; those are read and checked once."""
+    """Checks heads for one model. Equal heads, as a client sends them, are read and checked once."""
 
     def __init__(self, signature: Signature, limits: GatewayConfig) -> None:
         self._accepts = signature.for_any_batch

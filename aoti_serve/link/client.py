@@ -18,7 +18,7 @@ QUIET, STOPPED = 4, 20
 
 
 class Link(CallingEnd):
-    """Batches go, answers come, many at a time. Lives in the gateway's event loop.
+    """Sends batches and takes answers, many at a time. Lives in the gateway's event loop.
 
     `leaving` counts the ticks since the replica wanted to go; it still answers until it is let go.
     """
@@ -39,7 +39,7 @@ class Link(CallingEnd):
 
     @property
     def load(self) -> float:
-        """Batches in hand over there for each runner."""
+        """The batches that the replica has in hand for each runner."""
         return (len(self._calls) + self._others) / self.address.runners
 
     async def ask(self, batch: BatchMessage) -> AnswerMessage:

@@ -20,7 +20,7 @@ Step = Callable[[bytes], None]
 
 
 class LinkConnection(asyncio.BufferedProtocol, ABC):
-    """Runs in an event loop. `established` is done once the handshake is, `closed` once all is over."""
+    """Runs in an event loop. `established` is done when the handshake is, `closed` when the connection is over."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -55,7 +55,7 @@ class LinkConnection(asyncio.BufferedProtocol, ABC):
             self.established.set_result(None)
 
     def abort(self, error: AotiServeError | None = None) -> None:
-        """End it at once; `error` is why."""
+        """End the connection at once, because of `error`."""
         self._error = self._error or error
         self.transport.abort()
 

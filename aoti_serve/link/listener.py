@@ -72,7 +72,7 @@ class LinkListener(ABC, Generic[End]):
 
 
 def socket_folder() -> Path:
-    """A new folder that only this user may enter. Those of this user in which nobody listens any more are removed."""
+    """A new folder that only this user may enter. Folders of this user in which no process listens are removed."""
     made = Path(tempfile.mkdtemp(prefix=PREFIX))
     for folder in made.parent.glob(f"{PREFIX}*"):
         if _abandoned(folder):

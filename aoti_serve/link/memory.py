@@ -1,4 +1,4 @@
-"""Memory for what arrives. A large piece that nobody holds any more is used again.
+"""Memory for bytes that arrive. A large piece is used again when nothing refers to it any more.
 
 Fresh memory costs a page fault for every 4 KB of it: 64 MB of it take as long as they take over the link.
 """
@@ -16,7 +16,7 @@ KEPT_BYTES = 2**28
 
 
 class Memory:
-    """One for all that a process receives. Used in its event loop. Keeps at most `KEPT_BYTES` that nobody uses."""
+    """The memory for all that a process receives, in its event loop. Keeps at most `KEPT_BYTES` that are not in use."""
 
     def __init__(self) -> None:
         self._kept: list[NDArray[np.uint8]] = []

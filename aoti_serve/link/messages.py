@@ -45,7 +45,7 @@ class BatchMessage(NamedTuple):
 
 
 class AnswerMessage(NamedTuple):
-    """One run's outputs in the signature's order, the version that computed them, and since which epoch it answers."""
+    """The outputs of a run in the signature's order, the version that computed them, and the epoch since which it answers."""
 
     version: int
     epoch: int
@@ -73,14 +73,14 @@ def answer_of(message: memoryview) -> AnswerMessage:
 
 
 def failure_bytes(error: BaseException) -> bytes:
-    """An error of ours by its name and facts; any other by its own name and words."""
+    """An error of ours by its name and facts; any other by its name and text."""
     if isinstance(error, AotiServeError):
         return orjson.dumps({"error": type(error).__name__, "facts": error.facts}, default=str)
     return orjson.dumps({"raised": type(error).__name__, "detail": str(error)}, default=str)
 
 
 def failure_of(message: memoryview) -> AotiServeError:
-    """The error again; ReplicaFailed for one that is none of ours."""
+    """The error; ReplicaFailed for one that is none of ours."""
     found = orjson.loads(message)
     kind = getattr(aoti_serve.errors, found.get("error", ""), None)
     if isinstance(kind, type) and issubclass(kind, AotiServeError):

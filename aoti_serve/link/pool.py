@@ -16,9 +16,9 @@ from aoti_serve.link.server import BEAT_S
 
 logger = logging.getLogger("ray.serve")
 FIRST_S, LONGEST_S = 0.05, 2.0  # between two tries to connect
-# Ticks that the last replica of all is still used after it has said that it leaves: Serve, which ends an application's
-# gateways at the same time, may not have told this one yet.
-POOL_PATIENCE = 8
+# Ticks for which the last replica of all is still used after it has said that it leaves: Serve ends an application's
+# gateways at the same time, and may not have told this one yet.
+LEAVING_TICKS = 8
 
 
 class Pool:
@@ -42,14 +42,14 @@ class Pool:
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
 
     def follow(self, addresses: Collection[Address]) -> None:
-        """Have links to these, and to no others once theirs have ended."""
+        """Keep links to these addresses, and to no others once theirs have ended."""
         self._addresses = {address.replica: address for address in addresses if address.reached_from(self._node)}
         loop = asyncio.get_running_loop()
         for replica in self._addresses.keys() - self._keepers.keys():
             self._keepers[replica] = loop.create_task(self._keep(replica))
 
     async def ask(self, batch: BatchMessage) -> AnswerMessage:
-        """Have it run by the replica that has the least to do. Waits while there is none.
+        """Have the batch run by the replica that has the least to do. Waits while there is no replica.
 
         Raises what the replica has raised, and ReplicaDied if it has ended, or was stopped, before it has answered.
         """
@@ -59,7 +59,7 @@ class Pool:
         return await link.ask(batch)
 
     def drain(self) -> None:
-        """Use replicas that want to leave as long as there are batches: no more will come than are in hand now."""
+        """Use also replicas that want to leave, for the requests in hand: no new ones come."""
         self._draining = True
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class Pool:
         return min(links, key=lambda link: (link.load, random.random()))
 
     def _willing(self) -> list[Link]:
-        """Those that can be sent a batch now; the leaving ones only while there are no others."""
+        """The links that can take a batch now; the leaving ones only while there are no others."""
         usable = [link for link in self._links.values() if link.usable]
         return [link for link in usable if not link.leaving] or usable
 
@@ -103,17 +103,17 @@ class Pool:
             self.pass_time()
 
     def pass_time(self) -> None:
-        """A tick has passed."""
+        """Count a tick."""
         for link in list(self._links.values()):
             link.tick()
         self._let_go()
         self._look()
 
     def _let_go(self) -> None:
-        """Let replicas leave that others can stand in for, and all after a while, unless this gateway leaves, too."""
+        """Let replicas leave while there are others, and all after a while, unless this gateway leaves, too."""
         willing = self._willing()
         for link in self._links.values():
-            if link.leaving and (link not in willing or (link.leaving > POOL_PATIENCE and not self._draining)):
+            if link.leaving and (link not in willing or (link.leaving > LEAVING_TICKS and not self._draining)):
                 link.let_go()
 
     def _look(self) -> None:

@@ -103,7 +103,7 @@ def _check_size(message: bytes, limits: GatewayConfig) -> None:
 
 
 def _entries(message: dict[str, Any], what: str, limits: GatewayConfig) -> list[dict[str, Any]]:
-    """The inputs, or the outputs that are asked for; too many are refused before any of them is looked at."""
+    """The inputs, or the wanted outputs. Too many are refused before any of them is read."""
     entries: list[Any] = _typed(message.get(what), list, f"'{what}'")
     if len(entries) > limits.max_request_tensors:
         raise TooManyTensors(got=len(entries), what=what, limit=limits.max_request_tensors)

@@ -47,7 +47,7 @@ def shown_value(value: Any) -> str:
 
 
 def _flat(name: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:
-    """`data` as it is if nothing in it is a list; else unnested level by level, each as long as `shape` says.
+    """`data` unnested level by level, each level as long as `shape` says.
 
     No deeper than that, and not by numpy: it would turn true into 1, large integers into floats, strings into arrays
     of their longest, and unequal nesting into more than was sent.

@@ -13,7 +13,7 @@ MB = 2**20
 
 
 class AdmissionControl:
-    """Decides whether a request may wait, by the measured throughput and by what waits already."""
+    """Decides whether a request may wait, by the measured throughput and by the rows that wait already."""
 
     def __init__(self, model: str, config: BatchingConfig, largest: int, backlog: Backlog, pace: Throughput) -> None:
         self._model = model

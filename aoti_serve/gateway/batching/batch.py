@@ -39,14 +39,14 @@ class Batch:
 
     @property
     def wanted(self) -> int:
-        """The rows of requests that still wait for this answer."""
+        """The rows of whole requests that still wait for this answer."""
         return sum([piece.rows for piece in self.pieces if piece.split is None and not piece.future.done()])
 
     async def answer(self, run: RunBatch, now: float) -> AnswerMessage:
-        """Run once. The arrays are joined here, so that arrays that cannot be joined fail this batch only."""
-        return await run(_joined([piece.arrays for piece in self.pieces]), self._patience(now))
+        """Run once. The arrays are joined here: if that fails, only this batch fails."""
+        return await run(_joined([piece.arrays for piece in self.pieces]), self._longest_timeout(now))
 
-    def _patience(self, now: float) -> float | None:
+    def _longest_timeout(self, now: float) -> float | None:
         """The longest time in seconds that one of its requests still has; None if one has no deadline."""
         latest = now
         for piece in self.pieces:
@@ -80,7 +80,7 @@ class Batch:
         self._again += [[piece] for piece in reversed(alone)]
 
     def advance(self) -> bool:
-        """Go on to the next part that must run again and is still wanted. Returns false if none is left."""
+        """Turn to the next part that must run again and is still wanted. Returns false if none is left."""
         self.pieces = []
         self.prompt, self.share = False, 0.0  # what runs again says nothing of the pace
         while self._again and not self.pieces:

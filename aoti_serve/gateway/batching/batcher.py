@@ -144,7 +144,7 @@ class Batcher:
             split = Split(piece, self._model, self._largest, self._smallest)
             self._backlog.enter_split(split, piece.rank)
             return split.pieces[0]
-        self._returns.came(rows, now)
+        self._returns.note_arrived(rows, now)
         self._backlog.enter(piece)
         return piece
 
@@ -171,7 +171,7 @@ class Batcher:
                 return
 
     def _follow(self, pieces: list[WorkItem], now: float) -> None:
-        """Enter the next piece of each large request of which a piece has left, behind what came before its turn."""
+        """Enter the next piece of each large request of which a piece has left, at its turn."""
         for piece in pieces:
             if piece.split:
                 turn = TURN * self._measures.seconds(piece.rows, self._runners)

@@ -48,7 +48,7 @@ class Failures:
         return DeadlineExceeded(model=self._model, timeout=timeout)
 
     def withdraw(self, piece: WorkItem) -> None:
-        """Withdraw a request that no caller waits for: spend nothing more on it."""
+        """Withdraw a request that no caller waits for."""
         for each in piece.family:
             if each.queue:
                 self._backlog.withdraw(each)

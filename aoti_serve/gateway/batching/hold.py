@@ -12,11 +12,11 @@ from aoti_serve.gateway.batching.backlog import Backlog
 from aoti_serve.gateway.batching.measures import Cost
 from aoti_serve.gateway.batching.returns import Expected, Returns
 
-WORTH = 0.95  # of the time without it: less is within what is measured wrongly
-HOLD_PATIENCE = 4.0  # times what is expected
-HOLD_TICK_S = 1e-3  # uvloop's timers go off by so much earlier or later
+WORTH = 0.95  # of the time without a hold: a smaller gain may be an error of measurement
+LONGEST_HOLD = 4.0  # times the expected
+HOLD_TICK_S = 1e-3  # uvloop's timers fire by so much earlier or later
 STAKE = 0.02  # of the time that batches take may be lost
-SAVED = 4.0  # batches' time is the most that may be lost at once
+SAVED = 4.0  # batches: their time is the most that may be lost at once
 LOOK = 64  # occasions
 
 
@@ -33,8 +33,8 @@ class HoldPlan(NamedTuple):
     run: float
 
 
-def apart(waiting: int, company: int, everybody: int, cost: Cost) -> float:
-    """The time that is saved if `company` of the expected rows run with the waiting ones, and not all of them after."""
+def time_saved(waiting: int, company: int, everybody: int, cost: Cost) -> float:
+    """The seconds saved if `company` of the expected rows run with the waiting ones, and not all of them after."""
     together = cost.seconds(waiting + company) + cost.seconds(everybody - company)
     return cost.seconds(waiting) + cost.seconds(everybody) - together
 
@@ -52,10 +52,10 @@ def plan_hold(waiting: int, largest: int, everybody: int, expected: Sequence[Exp
     best = None
     for back, seconds, again in expected:
         company = min(back, largest - waiting)
-        saved = apart(waiting, company, everybody, cost)
+        saved = time_saved(waiting, company, everybody, cost)
         if saved - max(seconds, again) > most:
             most = saved - max(seconds, again)
-            limit = min(saved, max(HOLD_PATIENCE * seconds, HOLD_TICK_S))
+            limit = min(saved, max(LONGEST_HOLD * seconds, HOLD_TICK_S))
             best = HoldPlan(waiting, everybody, waiting + company, limit, cost.seconds(waiting + company))
     return best
 
@@ -106,7 +106,7 @@ class Hold:
         company = min(max(0, self._backlog.rows - plan.waiting), plan.everybody)
         # If clients have gone instead of coming back, nothing ends the hold in time.
         lasted = min(now - self._began, plan.seconds + 2 * HOLD_TICK_S)
-        self._account += apart(plan.waiting, company, plan.everybody, self._cost) - lasted
+        self._account += time_saved(plan.waiting, company, plan.everybody, self._cost) - lasted
 
     def _begins(self, rows: int, now: float, deadline: float, loop: AbstractEventLoop) -> bool:
         found = plan_hold(rows, self._largest, self._returns.out, self._returns.expected(rows, now), self._cost)

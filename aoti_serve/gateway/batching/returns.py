@@ -59,7 +59,7 @@ class Returns:
             self.out += rows
             self.strangers = 0
 
-    def came(self, rows: int, now: float) -> None:
+    def note_arrived(self, rows: int, now: float) -> None:
         """Note that these rows have arrived."""
         while rows and self._open:
             lap = self._open[0]

@@ -149,13 +149,13 @@ def _timeout_of(headers: Headers, parameter: float | None) -> float | None:
     return seconds if parameter is None else min(seconds, parameter)
 
 
-def _remaining(patience: float | None, arrived: float, model: str) -> float | None:
-    """The seconds that are left of the client's timeout, now that the body was read. Raises DeadlineExceeded."""
-    if patience is None:
+def _remaining(timeout: float | None, arrived: float, model: str) -> float | None:
+    """The rest of the client's timeout in seconds, after the body was read. Raises DeadlineExceeded."""
+    if timeout is None:
         return None
-    left = patience - (time.monotonic() - arrived)
+    left = timeout - (time.monotonic() - arrived)
     if left <= 0:
-        raise DeadlineExceeded(model=model, timeout=patience)
+        raise DeadlineExceeded(model=model, timeout=timeout)
     return left
 
 

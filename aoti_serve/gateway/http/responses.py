@@ -17,7 +17,7 @@ def json_response(value: Any, status: int = 200) -> Response:
 
 
 def error_reply(text: str, status: int) -> Response:
-    """An error in the protocol's form, a kilobyte at most."""
+    """An error in the form of the protocol, a kilobyte at most."""
     return json_response({"error": shortened(text)}, status)
 
 

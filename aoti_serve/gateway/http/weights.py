@@ -41,7 +41,7 @@ class RollbackBody(Frozen):
 
 
 def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: ReadingBudget) -> APIRouter:
-    """All of them; the prefix is `/v2/models/{name}/weights`."""
+    """All routes of the weights API; their prefix is `/v2/models/{name}/weights`."""
     uploads = BodyLimits(config.max_weights_bytes, "gateway.max_weights_bytes")
     json = BodyLimits(config.max_json_bytes, "gateway.max_json_bytes")
 
@@ -113,7 +113,7 @@ def _headers(request: Request) -> dict[bytes, bytes]:
 
 
 def _address(request: Request) -> str:
-    """The address of the client, and the one that a proxy says it asks for."""
+    """The address of the client, and the one for which a proxy asks."""
     connected = request.client.host if request.client else "unknown"
     forwarded = request.headers.get("x-forwarded-for")
     return f"{connected} for {forwarded}" if forwarded else connected

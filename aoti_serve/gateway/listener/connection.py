@@ -63,7 +63,7 @@ class ClientConnection(HttpToolsProtocol):
         self._body_of_feed = 0
 
     def shutdown(self) -> None:
-        """From now on every answer is the last one, except one whose head has gone out and promises more."""
+        """Make every answer the last one from now on, except one whose head has gone out and promises more."""
         for exchange in filter(None, [self.answering, *(cycle for cycle, _ in self.pipeline)]):
             if not exchange.response_started:
                 exchange.keep_alive = False

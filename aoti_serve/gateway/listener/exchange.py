@@ -73,14 +73,14 @@ class Exchange(RequestResponseCycle):
                 raise
 
     def take(self, piece: bytes) -> int:
-        """Take a piece of the body; returns what is held in memory for the application now, in bytes."""
+        """Take a piece of the body. Returns the bytes of memory that the application has not taken yet."""
         self._pieces.append(piece)
         self._held += len(piece) + OBJECT_BYTES
         self.message_event.set()
         return self._held
 
     def disconnect(self) -> None:
-        """The client has gone: cancel the application."""
+        """Cancel the application, since the client has gone."""
         self.disconnected = True
         self.message_event.set()
         if self._work is not None and not self._reads and not self.more_body:
@@ -118,8 +118,6 @@ class Exchange(RequestResponseCycle):
             self._continue(cast("HTTPResponseBodyEvent", message))
 
     def _start(self, message: HTTPResponseStartEvent) -> None:
-        if message["type"] != "http.response.start":
-            raise RuntimeError(f"{message['type']} before http.response.start")
         self.waiting_for_100_continue = False
         if self.more_body:
             self.keep_alive = False
@@ -139,8 +137,11 @@ class Exchange(RequestResponseCycle):
                 self.keep_alive = False
             if lowered not in HOP_BY_HOP:
                 lines.append(b"%b: %b\r\n" % (lowered, value))
-        if self.chunked_encoding is None and not self._bodiless:
-            lines += self._chunked_or_until_the_end()
+        if self.chunked_encoding is None and not self._bodiless and self.scope["http_version"] == "1.0":
+            self.keep_alive = False  # the end of the connection is that of the body
+        elif self.chunked_encoding is None and not self._bodiless:
+            self.chunked_encoding = True
+            lines.append(b"transfer-encoding: chunked\r\n")
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
@@ -150,16 +151,7 @@ class Exchange(RequestResponseCycle):
             raise RuntimeError("a header of the answer has a control character")
         return head
 
-    def _chunked_or_until_the_end(self) -> list[bytes]:
-        if self.scope["http_version"] == "1.0":
-            self.keep_alive = False
-            return []
-        self.chunked_encoding = True
-        return [b"transfer-encoding: chunked\r\n"]
-
     def _continue(self, message: HTTPResponseBodyEvent) -> None:
-        if message["type"] != "http.response.body":
-            raise RuntimeError(f"{message['type']} within the answer's body")
         body, more = message.get("body", b""), message.get("more_body", False)
         if self._bodiless:
             self.expected_content_length, body = 0, b""

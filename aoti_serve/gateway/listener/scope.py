@@ -25,7 +25,7 @@ ASGI_EXTENSIONS: dict[str, dict[object, object]] = {VIEWS: {}}
 
 
 def complete_scope(scope: HTTPScope, parser: httptools.HttpRequestParser, target: bytes) -> None:
-    """Add what the complete head tells. Raises Refused."""
+    """Add the facts of the complete head. Raises Refused."""
     version = parser.get_http_version()
     if version not in ("1.1", "1.0"):
         raise Refused(BAD_VERSION)

@@ -18,7 +18,7 @@ from aoti_serve.errors import LinkRefused, ReplicaBehind, ReplicaDied, ReplicaFa
 from aoti_serve.link import connection, handshake
 from aoti_serve.link.client import QUIET, STOPPED, Link
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
-from aoti_serve.link.pool import POOL_PATIENCE, Pool
+from aoti_serve.link.pool import LEAVING_TICKS, Pool
 from aoti_serve.link.server import BatchHandler, LinkServer
 
 NODE, ELSEWHERE = "node", "another node"
@@ -323,7 +323,7 @@ async def test_a_gateway_that_drains_keeps_the_last_replica() -> None:
         pool.drain()
         left = asyncio.create_task(server.leave(10))
         await until(lambda: link.leaving > 0)
-        for _ in range(2 * POOL_PATIENCE):
+        for _ in range(2 * LEAVING_TICKS):
             await pool.ask(rows(1))
             pool.pass_time()
         assert pool.runners == 1
