@@ -45,7 +45,7 @@ class BatchMessage(NamedTuple):
 
 
 class AnswerMessage(NamedTuple):
-    """The outputs of a run in the signature's order, the version that computed them, and the epoch since which it answers."""
+    """The outputs of a run in the signature's order, their version, and the epoch since which it answers."""
 
     version: int
     epoch: int
