@@ -40,9 +40,10 @@ class WorkItem:
     """Rows that stay together, in the gateway's event loop.
 
     `future` is the request's, one for all its pieces. It is done when the pieces are not needed any more: answered,
-    failed, expired, or the caller has gone. A lower `rank` goes first, and of equal ones the lower `number`. `follows`
-    is true for all pieces of a request but the first. `queue` is where it waits. `unwanted` tells the batch in which it
-    runs that no caller waits for it any more. `died` says that a replica has died with it. Times are the loop's.
+    failed, expired, or the caller has gone. A lower `rank` goes first, and of equal ones the lower `number`. `start`
+    is the place of its first row in its request, `version` that of its answer. `queue` is where it waits. `unwanted`
+    tells the batch in which it runs that no caller waits for it any more. `died` says that a replica has died with it.
+    Times are the loop's.
     """
 
     arrays: Arrays
@@ -55,7 +56,8 @@ class WorkItem:
     deadline: float | None
     future: Future[Rows]
     split: Split | None = None
-    follows: bool = False
+    start: int = 0
+    version: int = 0
     number: int = field(default_factory=count().__next__)
     queue: object | None = None
     unwanted: Callable[[], None] | None = None
@@ -63,8 +65,8 @@ class WorkItem:
 
     @property
     def counted(self) -> int:
-        """Its rows for the limit on waiting rows: those without rows need a limit, too."""
-        return 0 if self.follows else self.rows or 1
+        """Its rows for the limit on waiting rows. Of a large request only the first piece counts."""
+        return 0 if self.start else self.rows or 1
 
     @property
     def family(self) -> list[WorkItem]:
@@ -101,8 +103,6 @@ class Split:
         self.rest = sum([place.stop - place.start for place in places])
         self._waits_for = len(places)
         self._following: Iterator[WorkItem] = map(self._make_piece, places)
-        self._place_of: dict[WorkItem, slice] = {}
-        self._versions: dict[WorkItem, int] = {}
         self._outputs: Arrays = []
         self._newest = (-1, -1)  # epoch and version: numbers of versions fall again in a rollback, epochs never do
         self._rounds = 0
@@ -119,22 +119,21 @@ class Split:
         whole, rows = self._whole, place.stop - place.start
         arrays = [array[place] for array in whole.arrays]
         facts = whole.level, whole.arrival, whole.rank, whole.deadline, whole.future
-        piece = WorkItem(arrays, whole.shape, rows, rows * self.row_bytes, *facts, self, follows=bool(self.pieces))
+        piece = WorkItem(arrays, whole.shape, rows, rows * self.row_bytes, *facts, self, place.start)
         self.pieces.append(piece)
-        self._place_of[piece] = place
         return piece
 
     def place(self, piece: WorkItem, answer: AnswerMessage, rows: Rows) -> bool:
         """Store the rows of a piece; the last piece answers the request. Returns true if pieces must run again."""
-        self._versions[piece] = rows.version
-        self._keep(self._place_of[piece], rows.outputs)
+        piece.version = rows.version
+        self._keep(slice(piece.start, piece.start + piece.rows), rows.outputs)
         self._newest = max(self._newest, (answer.epoch, answer.version))
         self._waits_for -= 1
         return not self._waits_for and self._complete()
 
     def _complete(self) -> bool:
         future, version = self._whole.future, self._newest[1]
-        late = [piece for piece in self.pieces if self._versions[piece] != version]
+        late = [piece for piece in self.pieces if piece.version != version]
         if late and self._rounds < ROUNDS:
             self._run_again(late)
             return True
@@ -158,7 +157,6 @@ class Split:
         self._whole.arrays = []
         self._following = iter(())
         self.pieces = []
-        self._place_of, self._versions = {}, {}
         self._outputs = []
         self.rest = 0
 

@@ -70,11 +70,11 @@ def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig, budget
 
     @routes.get("/versions")
     async def versions(served: Admin) -> Response:
-        return json_response([version.model_dump() for version in await served.weights.versions()])
+        return json_response(await served.weights.versions())
 
     @routes.get("/story")
     async def story(served: Admin) -> Response:
-        return json_response([event.model_dump() for event in await served.weights.story()])
+        return json_response(await served.weights.story())
 
     @routes.get("/events")
     async def events(served: Admin) -> Response:
