@@ -17,7 +17,7 @@ from aoti_serve.gateway.http.app import build_app
 from aoti_serve.gateway.listener.server import Listener
 from aoti_serve.signature.signature import Signature
 
-# Requests in flight are young objects, and many: at Python's 700 the collector looks at them again and again.
+# Requests in flight are many young objects: at Python's 700 the collector looks at them again and again.
 YOUNG_OBJECTS = 10_000
 DRAIN_S = 30.0
 

@@ -15,7 +15,7 @@ from aoti_serve.link.frames import Frame, Kind, header
 from aoti_serve.link.handshake import CallingEnd, ListeningEnd
 from aoti_serve.link.listener import LinkListener
 
-SILENT_BEATS = 4  # without a word of the coordinator, a member ends the connection
+SILENT_BEATS = 4  # without a frame of the coordinator, a member ends the connection
 MOST_WAITING = 16 * 2**20  # bytes that a member has not read yet
 CUT_S = 1.0  # for the last frame to leave
 

@@ -113,7 +113,7 @@ def greeting() -> bytes:
 
 
 def check_greeting(theirs: bytes) -> None:
-    """Check the start of the other end. Raises LinkRefused if it speaks something else."""
+    """Check the greeting of the other end. Raises LinkRefused if it is none of this version."""
     magic, version, _ = GREETING.unpack(theirs)
     if magic != MAGIC:
         raise LinkRefused(detail="the other end is no aoti-serve link")

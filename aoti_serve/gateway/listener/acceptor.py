@@ -15,14 +15,10 @@ from aoti_serve.gateway.listener.port import BoundPort, refuse_handshakes
 
 logger = logging.getLogger(__name__)
 
-# Connections accepted before the loop turns to what has been accepted.
-ACCEPTS_AT_ONCE = 64
-# Handshakes that have begun somewhere in a network are complete after this, or hardly ever.
-TLS_HANDSHAKE_S = 0.05
-# How long TLS waits for the client's close_notify.
-TLS_END_S = 2.0
-# While no descriptors are left, seconds between two tries to accept.
-EXHAUSTED_S = 1.0
+ACCEPTS_AT_ONCE = 64  # connections, before the loop turns to those that have been accepted
+TCP_HANDSHAKE_S = 0.05  # a handshake that has begun somewhere in a network is complete after this, or hardly ever
+TLS_END_S = 2.0  # how long TLS waits for the client's close_notify
+EXHAUSTED_S = 1.0  # between two tries to accept while no descriptors are left
 
 
 class Acceptor:
@@ -89,7 +85,7 @@ class Acceptor:
         for bound in going:
             refuse_handshakes(bound.socket)
         if not all(ip_address(bound.socket.getsockname()[0]).is_loopback for bound in going):
-            await asyncio.sleep(TLS_HANDSHAKE_S)
+            await asyncio.sleep(TCP_HANDSHAKE_S)
         for bound in going:
             self._loop.remove_reader(bound.socket)
             while self._accept(bound.socket):

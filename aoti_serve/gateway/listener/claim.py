@@ -19,8 +19,7 @@ from filelock import FileLock, Timeout
 
 from aoti_serve.errors import StartFailed
 
-# Binding takes microseconds; only a process that was suspended in it makes others wait.
-BINDING_S = 10.0
+BINDING_S = 10.0  # it takes microseconds; only a process that was suspended in it makes others wait
 CLAIM_POLL_S = 0.01
 
 

@@ -19,8 +19,7 @@ from aoti_serve.gateway.listener.refusals import HEAD_LATE, TOO_MANY_AT_ONCE, TO
 from aoti_serve.gateway.listener.scope import complete_scope, refusal_for
 from aoti_serve.gateway.listener.upgrade import read_after_upgrade
 
-# Reading stops while the application leaves more than this of a body.
-HELD_BYTES = 64 * 2**10
+HELD_BYTES = 64 * 2**10  # reading stops while the application leaves more than this of a body
 MAX_PIPELINED = 64
 
 
@@ -32,7 +31,6 @@ class Shared(ServerState):
     def __init__(self) -> None:
         super().__init__()
         self.leaving = False
-        self.emptied = asyncio.Event()
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -80,8 +78,6 @@ class ClientConnection(HttpToolsProtocol):
         if self.answering is not None:
             self.answering.disconnect()
         self.pipeline.clear()
-        if not self.shared.connections:
-            self.shared.emptied.set()
 
     def data_received(self, data: bytes) -> None:
         if self.linger is not None and self.linger.take(len(data)):

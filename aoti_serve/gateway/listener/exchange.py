@@ -19,10 +19,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from aoti_serve.gateway.listener.refusals import FAILED
 
-# Below this copying the body behind its head is quicker than a system call over two buffers.
-JOINED_BYTES = 64 * 2**10
-# The memory of a piece beside its bytes: a body of one-byte chunks takes forty times its size.
-OBJECT_BYTES = 64
+JOINED_BYTES = (
+    64 * 2**10
+)  # up to this a copy of the body behind its head is quicker than a system call over two buffers
+OBJECT_BYTES = 64  # the memory of a piece beside its bytes: a body of one-byte chunks takes forty times its size
 HOP_BY_HOP = (b"transfer-encoding", b"connection")  # headers of an answer that the server writes itself
 
 
@@ -101,8 +101,7 @@ class Exchange(RequestResponseCycle):
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
         pieces, self._pieces, self._held = self._pieces, [], 0
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
+        return {"type": "http.request", "body": b"".join(pieces), "more_body": self.more_body}
 
     async def send(self, message: ASGISendEvent) -> None:
         """Send an event of the application. Waits while the client does not read."""

@@ -16,12 +16,11 @@ from aoti_serve.gateway.listener.refusals import (
     Refused,
 )
 
-# A client that writes its whole body before it reads must get its answer; one that never ends is not read for ever.
+# A client that writes its whole body before it reads must get its answer; an endless body is not read for ever.
 LINGER_BYTES = 256 * 2**20
 LINGER_S = 30.0
 LINGER_QUIET_S = 2.0
-# Of chunks that hold one byte each the framing is five or six times the body.
-FRAMING_PER_BODY_BYTE = 8
+FRAMING_PER_BODY_BYTE = 8  # in chunks of one byte each the framing is five or six times the body
 
 
 class RequestMeter:

@@ -7,7 +7,6 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from email.utils import formatdate
 from typing import Any, cast
 
@@ -141,9 +140,7 @@ class Listener:
         while (self._shared.connections or self._acceptor.handshaking) and _seconds_left(deadline) > 0:
             for connection in list(self._shared.connections):
                 connection.end_if_quiet(self._clock(), QUIET_S)
-            self._shared.emptied.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._shared.emptied.wait(), timeout=LOOK_S)
+            await asyncio.sleep(LOOK_S)
 
     def _cut(self) -> None:
         for connection in list(self._shared.connections):
