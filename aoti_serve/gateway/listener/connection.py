@@ -16,8 +16,7 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.listener.exchange import Exchange
 from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter, RequestMeter
 from aoti_serve.gateway.listener.refusals import HEAD_LATE, TOO_MANY_AT_ONCE, TOO_MANY_CONNECTIONS, Refusal, Refused
-from aoti_serve.gateway.listener.scope import complete_scope, refusal_for
-from aoti_serve.gateway.listener.upgrade import read_after_upgrade
+from aoti_serve.gateway.listener.scope import complete_scope, read_after_upgrade, refusal_for
 
 HELD_BYTES = 64 * 2**10  # reading stops while the application leaves more than this of a body
 MAX_PIPELINED = 64
