@@ -16,10 +16,11 @@ from aoti_serve.cluster.membership.finder import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, TryAgain, UnknownModel, UnknownVersion
-from aoti_serve.gateway.batching.batcher import Answered, Arrays, Batcher
-from aoti_serve.gateway.drain import InFlight
+from aoti_serve.gateway.batching.batcher import Batcher
+from aoti_serve.gateway.batching.work_item import Arrays
+from aoti_serve.gateway.in_flight import InFlight
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
-from aoti_serve.link.messages import BatchMessage
+from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.pool import Pool
 from aoti_serve.protocol.messages import InferResponse, model_metadata
 from aoti_serve.signature.signature import Signature
@@ -27,7 +28,7 @@ from aoti_serve.weights.swap.fence import Fence
 from aoti_serve.weights.swap.target import Report, Target
 
 JOIN_S = 30.0  # for all models of a gateway
-TRIES = 5  # tries: replicas that are behind the fence, one after the other
+TRIES = 5  # replicas that are behind the fence, one after the other
 
 
 class ServedModel:
@@ -71,17 +72,17 @@ class ServedModel:
         self.version = target.committed.version.number
 
     def withdraw(self, target: Target) -> None:
-        """Nothing here takes long."""
+        """Nothing to withdraw: nothing here takes long."""
 
     def route(self, addresses: tuple[Address, ...]) -> None:
-        """Have links to these replicas."""
+        """Keep links to these replicas."""
         self._pool.follow(addresses)
 
     def check_health(self) -> None:
         self.membership.check()
 
     def drain(self) -> None:
-        """Nothing new comes any more: use replicas that are about to leave until all requests in hand are answered."""
+        """Use also replicas that are about to leave, for the requests in hand: no new ones come."""
         self._pool.drain()
 
     def close(self) -> None:
@@ -113,18 +114,15 @@ class ServedModel:
     def _count_runners(self) -> None:
         self._batcher.runners = self._pool.runners
 
-    def _share(self) -> float:
-        """The rows in hand, for each replica."""
-        return self._batcher.rows * self._num_runners / max(self._batcher.runners, self._num_runners)
-
-    async def _run(self, arrays: Arrays, timeout: float | None) -> Answered:
+    async def _run(self, arrays: Arrays, timeout: float | None) -> AnswerMessage:
         """Run a batch on any replica, and return an answer that is not older than the last swap that has returned.
 
         A replica, or this gateway, may have been suspended before that swap, removed by it, and resumed after it.
         """
         for _ in range(TRIES):
+            share = self._batcher.rows * self._num_runners / max(self._batcher.runners, self._num_runners)
             try:
-                answer = await self._pool.ask(BatchMessage(arrays, self._fence.epoch, timeout, self._share()))
+                answer = await self._pool.ask(BatchMessage(arrays, self._fence.epoch, timeout, share))
             except ReplicaBehind as error:
                 behind = error
             else:
@@ -165,13 +163,13 @@ class DataPlane:
             model.check_health()
 
     def _check_joining(self) -> None:
-        """Raise what has ended a join, if anything has."""
+        """Raise the error of a join that has failed."""
         for task in self._joining:
             if task.done():
                 task.result()
 
     def drain(self) -> None:
-        """Refuse new requests; those that are inside are answered."""
+        """Refuse new requests. Those in flight are answered."""
         self.door.open = False
         for model in self._models.values():
             model.drain()
@@ -179,10 +177,6 @@ class DataPlane:
     def close(self) -> None:
         for model in self._models.values():
             model.close()
-
-    @property
-    def ready(self) -> bool:
-        return self.reason_not_ready is None
 
     @property
     def reason_not_ready(self) -> str | None:
@@ -201,7 +195,7 @@ class DataPlane:
         return self._models[name]
 
     def note_refused(self, name: str, action: str, address: str, reason: str) -> None:
-        """Have a refused attempt audited, without waiting. One line a second at most, so that a flood costs little."""
+        """Audit a refused attempt, in the background. One line a second at most, so that a flood costs little."""
         served, now = self._models.get(name), time.monotonic()
         self._refused += 1
         if served is not None and now - self._noted >= 1.0 and (self._noting is None or self._noting.done()):

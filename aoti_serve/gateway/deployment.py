@@ -14,10 +14,10 @@ from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
 from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.app import build_app
-from aoti_serve.gateway.listener import Listener
+from aoti_serve.gateway.listener.server import Listener
 from aoti_serve.signature.signature import Signature
 
-# Requests in flight are young objects, and many: at Python's 700 the collector looks at them again and again.
+# Requests in flight are many young objects: at Python's 700 the collector looks at them again and again.
 YOUNG_OBJECTS = 10_000
 DRAIN_S = 30.0
 
@@ -69,7 +69,7 @@ class Gateway:
         return self._plane.door.inside
 
     async def __del__(self) -> None:
-        """End in peace. Serve awaits this when it stops the gateway."""
+        """Answer the requests in flight, then close. Serve awaits this when it stops the gateway."""
         self._plane.drain()
         if self._listener is not None:
             await self._listener.close(DRAIN_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -14,13 +15,13 @@ from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Shaped, TensorSpec
 
 MANY_HEADS = 512
-LARGE_HEAD = 4096  # bytes: with its data in JSON it would not come again
+LARGE_HEAD = 4096  # bytes: a larger one has its data in JSON, and does not come again
 
 
 class CheckedRequest(NamedTuple):
-    """A checked head. `order` is the place of each of the signature's inputs in it.
+    """A checked head. `order` holds the place in it of each of the signature's inputs.
 
-    `outputs` are the places of the wanted outputs in the signature, in order.
+    `outputs` holds the wanted outputs in their order, each with its place in the signature.
     """
 
     head: RequestHead
@@ -29,7 +30,7 @@ class CheckedRequest(NamedTuple):
 
 
 class RequestChecker:
-    """Checks heads for one model. Most heads of a client are the same bytes; those are read and checked once."""
+    """Checks heads for one model. Equal heads, as a client sends them, are read and checked once."""
 
     def __init__(self, signature: Signature, limits: GatewayConfig) -> None:
         self._accepts = signature.for_any_batch
@@ -49,7 +50,10 @@ class RequestChecker:
         signature.check_inputs(shapes)
         if self._batches:
             self._check_rows(list(shapes.values()))
-        wanted = _once([signature.output_named(name) for name in head.outputs or []])
+        wanted = [signature.output_named(name) for name in head.outputs or []]
+        for name, number in Counter(wanted).items():
+            if number > 1:
+                raise RepeatedOutput(name=name)
         binary = frozenset(signature.output_named(name) for name in head.binary)
         places = {spec.name: (index, spec) for index, spec in enumerate(signature.outputs)}
         order = tuple(inputs[spec.name] for spec in signature.inputs)
@@ -62,12 +66,3 @@ class RequestChecker:
             raise TooManyRows(rows=rows, limit=limit)
         if rows and all(0 in tensor.shape for tensor in tensors):
             raise EmptyRows(rows=rows)
-
-
-def _once(outputs: list[str]) -> list[str]:
-    seen: set[str] = set()
-    for name in outputs:
-        if name in seen:
-            raise RepeatedOutput(name=name)
-        seen.add(name)
-    return outputs

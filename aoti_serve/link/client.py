@@ -8,46 +8,44 @@ from itertools import count
 
 from aoti_serve.address import Address
 from aoti_serve.errors import LinkBroken, ReplicaDied
-from aoti_serve.link.connection import CallingEnd, connect_end
 from aoti_serve.link.frames import Frame, Kind
+from aoti_serve.link.handshake import CallingEnd
 from aoti_serve.link.messages import AnswerMessage, BatchMessage, answer_of, batch_bytes, failure_of
 
-# Ticks without a word of the replica, which beats once a tick: then it gets no new batch, or is given up for dead.
+# Ticks without a frame of the replica, which beats once a tick. Beyond QUIET it gets no new batch, at STOPPED it counts
+# as dead.
 QUIET, STOPPED = 4, 20
 
 
 class Link(CallingEnd):
-    """Batches go, answers come, many at a time. Lives in the gateway's event loop.
+    """Sends batches and takes answers, many at a time. Lives in the gateway's event loop.
 
-    `leaving` counts the ticks since the replica wanted to go; it still answers until it is let go. Silence is counted
-    in ticks, not in seconds: a gateway that was stopped itself must not take that for the silence of others.
+    `leaving` counts the ticks since the replica wanted to go; it still answers until it is let go.
     """
 
     def __init__(self, model: str, address: Address, gateway: str) -> None:
-        super().__init__(address.key, gateway)
-        self.address = address
+        super().__init__(address, gateway)
         self.leaving = 0
         self._gone = False
         self._model = model
         self._calls: dict[int, Future[AnswerMessage]] = {}
         self._numbers = count(1)
-        self._silent = 0
         self._others = 0  # batches of other gateways, as far as the replica has told
 
     @property
     def usable(self) -> bool:
         """Whether a batch may be sent now."""
-        return self._silent < QUIET and not self._gone and not self.closed.done()
+        return self.silent < QUIET and not self._gone and not self.closed.done()
 
     @property
     def load(self) -> float:
-        """Batches in hand over there for each runner."""
+        """The batches that the replica has in hand for each runner."""
         return (len(self._calls) + self._others) / self.address.runners
 
     async def ask(self, batch: BatchMessage) -> AnswerMessage:
         """Have a batch run. Raises what the replica has raised, and ReplicaDied if the link ends before the answer.
 
-        The batch's arrays must not change before it has been answered. Whoever is cancelled tells the replica so.
+        The batch's arrays must not change before it has been answered. A cancelled call is cancelled in the replica.
         """
         call = next(self._numbers)
         answer: Future[AnswerMessage] = asyncio.get_running_loop().create_future()
@@ -64,10 +62,10 @@ class Link(CallingEnd):
             self._calls.pop(call, None)
 
     def tick(self) -> None:
-        """Time has passed. Ends a link whose replica is stopped."""
-        self._silent += 1
+        """Count a tick. Ends a link whose replica is stopped."""
+        self.silent += 1
         self.leaving += self.leaving > 0
-        if self._silent >= STOPPED:
+        if self.silent >= STOPPED:
             self.abort(LinkBroken(detail=f"replica {self.address.replica} has stopped"))
 
     def let_go(self) -> None:
@@ -89,10 +87,6 @@ class Link(CallingEnd):
             case _:
                 raise LinkBroken(detail=f"a replica sends {frame.kind.name}")
 
-    def buffer_updated(self, nbytes: int) -> None:
-        self._silent = 0
-        super().buffer_updated(nbytes)
-
     def end(self) -> None:
         calls, self._calls = self._calls, {}
         for answer in calls.values():
@@ -106,8 +100,3 @@ class Link(CallingEnd):
             answer.set_result(answer_of(frame.message))
         else:
             answer.set_exception(failure_of(frame.message))
-
-
-async def connect_link(model: str, address: Address, gateway: str, node: str) -> Link:
-    """A link to the replica at `address`, from a gateway on `node`. Raises OSError or LinkRefused."""
-    return await connect_end(lambda: Link(model, address, gateway), address, node)

@@ -1,7 +1,4 @@
-"""One connection, at either end: the handshake, then frames.
-
-`CallingEnd` connects and introduces itself, `ListeningEnd` greets whoever connects.
-"""
+"""One connection, as both ends see it: some bytes of a handshake, then frames."""
 
 from __future__ import annotations
 
@@ -9,20 +6,10 @@ import asyncio
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import cast
 
-from aoti_serve.address import Address
 from aoti_serve.errors import AotiServeError, LinkRefused
 from aoti_serve.link.frames import PART, Frame
-from aoti_serve.link.handshake import (
-    GREETING,
-    INTRODUCTION,
-    PROOF,
-    check_confirmation,
-    greeting,
-    introduction,
-    read_introduction,
-)
 from aoti_serve.link.incoming import Incoming
 from aoti_serve.link.outgoing import Outgoing
 
@@ -33,7 +20,7 @@ Step = Callable[[bytes], None]
 
 
 class LinkConnection(asyncio.BufferedProtocol, ABC):
-    """Runs in an event loop. `established` is done once the handshake is, `closed` once all is over."""
+    """Runs in an event loop. `established` is done when the handshake is, `closed` when the connection is over."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -41,12 +28,12 @@ class LinkConnection(asyncio.BufferedProtocol, ABC):
         self.closed: asyncio.Future[None] = loop.create_future()
         self._incoming = Incoming(self.deliver)
         self._hello, self._filled = bytearray(), 0
-        self._step: Step = self._not_yet
+        self._step: Step
         self._error: AotiServeError | None = None
 
     @abstractmethod
     def begin(self) -> None:
-        """The connection is made: start the handshake."""
+        """Start the handshake. Called when the connection is made."""
 
     @abstractmethod
     def deliver(self, frame: Frame) -> None:
@@ -54,21 +41,21 @@ class LinkConnection(asyncio.BufferedProtocol, ABC):
 
     @abstractmethod
     def end(self) -> None:
-        """The connection is over."""
+        """Give up what waits for this connection. Called when it is over."""
 
     def expect(self, nbytes: int, step: Step) -> None:
-        """Go on with `step` once so many bytes of the handshake have arrived."""
+        """Call `step` with the next `nbytes` bytes of the handshake."""
         self._hello, self._filled, self._step = bytearray(nbytes), 0, step
 
     def establish(self) -> None:
-        """The handshake is over: frames from now on."""
+        """End the handshake; frames follow."""
         self._timer.cancel()
         self._hello = bytearray()
         if not self.established.done():
             self.established.set_result(None)
 
     def abort(self, error: AotiServeError | None = None) -> None:
-        """End it at once; `error` is why."""
+        """End the connection at once, because of `error`."""
         self._error = self._error or error
         self.transport.abort()
 
@@ -76,7 +63,7 @@ class LinkConnection(asyncio.BufferedProtocol, ABC):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self.outgoing = Outgoing(self.transport)
         self.transport.set_write_buffer_limits(PART)
-        _widened(transport.get_extra_info("socket"))
+        _widen(transport.get_extra_info("socket"))
         self._timer = asyncio.get_running_loop().call_later(LINK_HANDSHAKE_S, self._late)
         self.begin()
 
@@ -84,7 +71,7 @@ class LinkConnection(asyncio.BufferedProtocol, ABC):
         self._timer.cancel()
         if not self.established.done():
             self.established.set_exception(self._error or LinkRefused(detail="the other end has hung up"))
-            self.established.exception()  # perhaps nobody waits for it any more
+            self.established.exception()  # asyncio logs an exception that nobody has looked at
         self.end()
         if not self.closed.done():
             self.closed.set_result(None)
@@ -115,76 +102,8 @@ class LinkConnection(asyncio.BufferedProtocol, ABC):
     def _late(self) -> None:
         self.abort(LinkRefused(detail=f"the other end has not introduced itself within {LINK_HANDSHAKE_S:g} s"))
 
-    def _not_yet(self, _: bytes) -> None:
-        raise LinkRefused(detail="the other end speaks before it is asked")
 
-
-T = TypeVar("T", bound=LinkConnection)
-
-
-class CallingEnd(LinkConnection):
-    """The end that connects: it names itself, and shows that it knows the other end's key."""
-
-    def __init__(self, key: bytes, name: str) -> None:
-        super().__init__()
-        self._key = key
-        self._name = name
-
-    def begin(self) -> None:
-        self.expect(GREETING.size, self._greet)
-
-    def _greet(self, theirs: bytes) -> None:
-        mine = introduction(self._key, self._name, theirs)
-        self.transport.write(mine)
-        self.expect(PROOF, lambda proof: self._confirm(theirs, mine, proof))
-
-    def _confirm(self, theirs: bytes, mine: bytes, proof: bytes) -> None:
-        check_confirmation(self._key, theirs, mine, proof)
-        self.establish()
-
-
-class ListeningEnd(LinkConnection):
-    """The end that was connected to. `name` is that of the other end, once it is established."""
-
-    def __init__(self, key: bytes) -> None:
-        super().__init__()
-        self.name = ""
-        self._key = key
-
-    @abstractmethod
-    def welcome(self) -> None:
-        """The other end has introduced itself."""
-
-    def begin(self) -> None:
-        mine = greeting()
-        self.transport.write(mine)
-        self.expect(INTRODUCTION.size, lambda answer: self._introduce(mine, answer))
-
-    def _introduce(self, mine: bytes, answer: bytes) -> None:
-        self.name, proof = read_introduction(self._key, mine, answer)
-        self.transport.write(proof)
-        self.establish()
-        self.welcome()
-
-
-async def connect_end(end: Callable[[], T], address: Address, node: str) -> T:
-    """Connect a new end to `address`, from a process on `node`. Raises OSError or LinkRefused."""
-    loop = asyncio.get_running_loop()
-    if address.node == node or address.tcp is None:
-        _, made = await loop.create_unix_connection(end, address.path)
-    else:
-        _, made = await loop.create_connection(end, *address.tcp)
-    try:
-        await made.established
-    except BaseException as error:
-        made.abort(error if isinstance(error, AotiServeError) else None)
-        raise
-    return made
-
-
-def _widened(sock: socket.socket | None) -> None:
-    if sock is None:
-        return
+def _widen(sock: socket.socket) -> None:
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
     if sock.family != socket.AF_UNIX:

@@ -1,6 +1,6 @@
 """The link between a coordinator and its members: reports go up, targets and routes come down, heartbeats both ways.
 
-What reports and targets say is the business of those who use this; here they are bytes.
+Reports, targets and routes are bytes here; `cluster/membership/wire` reads them.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Protocol
 
 from aoti_serve.address import Address
 from aoti_serve.errors import AotiServeError, LinkBroken
-from aoti_serve.link.connection import CallingEnd, ListeningEnd, connect_end
 from aoti_serve.link.frames import Frame, Kind, header
+from aoti_serve.link.handshake import CallingEnd, ListeningEnd
 from aoti_serve.link.listener import LinkListener
 
-SILENT_BEATS = 4  # without a word of the coordinator, a member ends the connection
+SILENT_BEATS = 4  # without a frame of the coordinator, a member ends the connection
 MOST_WAITING = 16 * 2**20  # bytes that a member has not read yet
-CUT_S = 1.0  # for the last word to leave
+CUT_S = 1.0  # for the last frame to leave
 
 Take = Callable[[Kind, int, memoryview], None]
 
 
 class ControlHandler(Protocol):
-    """What a coordinator does with what its members say. Called in its event loop."""
+    """The coordinator, as far as its members' connections call it, in its event loop."""
 
     def opened(self, end: ControlEnd) -> None:
         """A member has connected."""
@@ -35,40 +35,35 @@ class ControlHandler(Protocol):
         """A heartbeat."""
 
     def ended(self, end: ControlEnd) -> None:
-        """The connection is over; `cut` if one of both sides has ended it, while its process goes on."""
+        """The connection is over. `end.cut` is true if one side has ended it, and both processes go on."""
 
 
 class ControlServer(LinkListener["ControlEnd"]):
-    """The coordinator's end of all its members' connections. Lives in its event loop."""
+    """The coordinator's end of all its members' connections. Lives in its event loop.
+
+    Members answer each beat at once, so that all answers come together and wake this process a few times only. A member
+    that hears no beat looks for another coordinator.
+    """
 
     def __init__(self, handler: ControlHandler, beat_s: float) -> None:
-        super().__init__()
+        super().__init__(beat_s)
         self.handler = handler
-        self._beat_s = beat_s
 
     def end(self) -> ControlEnd:
         return ControlEnd(self)
 
-    async def tick(self) -> None:
-        """Beat; members answer at once. So the answers come together, and wake this process a few times, not for each.
-
-        A member that hears no beat looks for another coordinator.
-        """
-        while True:
-            await asyncio.sleep(self._beat_s)
-            self.send(self.ends, header(Kind.BEAT))
-
     def send_to(self, ends: Iterable[ControlEnd], kind: Kind, message: bytes) -> None:
-        """The same message to many, written down once."""
-        self.send(ends, header(kind, length=len(message), total=len(message)) + message)
-
-    def send(self, ends: Iterable[ControlEnd], frame: bytes) -> None:
+        """Send the same message to many members. Its frame is made once."""
+        frame = header(kind, length=len(message), total=len(message)) + message
         for end in list(ends):
             end.push(frame)
 
 
 class ControlEnd(ListeningEnd):
-    """One member's connection, as the coordinator sees it. `heard` is for its handler: when there was a word of it."""
+    """The coordinator's end of the connection of one member.
+
+    The handler notes in `heard` when something last came from the member.
+    """
 
     def __init__(self, server: ControlServer) -> None:
         super().__init__(server.key)
@@ -84,8 +79,11 @@ class ControlEnd(ListeningEnd):
         if not self.closed.done():
             self.outgoing.send(kind, call, [message])
 
+    def beat(self) -> None:
+        self.push(header(Kind.BEAT))
+
     def push(self, frame: bytes) -> None:
-        """Not into the memory of this process, if the member has stopped reading: it asks when it goes on."""
+        """Send a frame. A member that has stopped reading is cut off, and asks when it goes on."""
         if self.transport.get_write_buffer_size() > MOST_WAITING:
             self.abort(LinkBroken(detail=f"member {self.name} does not read"))
         elif not self.closed.done():
@@ -115,22 +113,18 @@ class ControlEnd(ListeningEnd):
 class ControlLink(CallingEnd):
     """A member's end. `take` gets each TARGET and ROUTE that arrives, with the number of the question it answers."""
 
-    def __init__(self, key: bytes, member: str, take: Take) -> None:
-        super().__init__(key, member)
+    def __init__(self, address: Address, member: str, take: Take) -> None:
+        super().__init__(address, member)
         self._take = take
-        self._silent = 0
 
     def report(self, message: bytes, call: int = 0) -> None:
         if not self.closed.done():
             self.outgoing.send(Kind.REPORT, call, [message])
 
     def tick(self) -> None:
-        """The time between two beats has passed. Ends a connection of whose other end nothing was heard for long.
-
-        Ticks are counted, not seconds: a process that was stopped must not take that for the silence of others.
-        """
-        self._silent += 1
-        if self._silent > SILENT_BEATS:
+        """Count the time between two beats. Ends a connection on which nothing has come for `SILENT_BEATS` of them."""
+        self.silent += 1
+        if self.silent > SILENT_BEATS:
             self.cut()
 
     def cut(self) -> None:
@@ -139,10 +133,6 @@ class ControlLink(CallingEnd):
             self.outgoing.signal(Kind.LEFT)
             self.transport.close()
             asyncio.get_running_loop().call_later(CUT_S, self.transport.abort)
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._silent = 0
-        super().buffer_updated(nbytes)
 
     def deliver(self, frame: Frame) -> None:
         if frame.kind is Kind.BEAT:
@@ -153,9 +143,4 @@ class ControlLink(CallingEnd):
         self._take(frame.kind, frame.call, frame.message)
 
     def end(self) -> None:
-        """Those who wait for answers look at `closed`."""
-
-
-async def connect_control(address: Address, member: str, node: str, take: Take) -> ControlLink:
-    """A member's connection to the coordinator at `address`. Raises OSError or LinkRefused."""
-    return await connect_end(lambda: ControlLink(address.key, member, take), address, node)
+        """Nothing: a member that waits for an answer looks at `closed`."""

@@ -53,7 +53,7 @@ KINDS = {int(kind): kind for kind in Kind}
 
 
 class Frame(NamedTuple):
-    """A frame, its message complete: `message` is writable and belongs to whoever takes it."""
+    """A frame with its complete message, which is writable and belongs to the code that takes it."""
 
     kind: Kind
     call: int

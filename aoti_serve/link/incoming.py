@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from aoti_serve.errors import LinkBroken
 from aoti_serve.link.frames import FRAME_HEADER, KINDS, MOST_BYTES, PART, WITH_MESSAGE, Frame, Kind
@@ -12,20 +13,18 @@ SCRATCH = 16 * 2**10
 NO_BYTES = memoryview(b"")
 
 
+@dataclass(slots=True)
 class Message:
-    """One that arrives, in the memory in which it stays."""
+    """A message of which parts have arrived, in the memory in which it stays."""
 
-    __slots__ = ("busy", "filled", "kind", "view")
-
-    def __init__(self, kind: Kind, busy: int, total: int) -> None:
-        self.kind = kind
-        self.busy = busy
-        self.filled = 0
-        self.view = MEMORY.take(total)
+    kind: Kind
+    busy: int
+    view: memoryview
+    filled: int = 0
 
 
 class Incoming:
-    """Sans I/O: hands out where to receive, takes what was received, delivers frames. Lives at both ends.
+    """Turns received bytes into frames, without I/O of its own. Lives at both ends.
 
     Small frames are many to a read, and are copied out of the scratch memory; a large part is received in place.
     """
@@ -38,14 +37,14 @@ class Incoming:
         self._call, self._left = 0, 0  # which message is received in place, and how much of its part is to come
 
     def buffer(self) -> memoryview:
-        """Where to receive next."""
+        """The memory for the next bytes."""
         if self._left:
             message = self._messages[self._call]
             return message.view[message.filled : message.filled + self._left]
         return self._scratch[self._end :]
 
     def received(self, nbytes: int) -> None:
-        """So much is in the buffer now. Raises LinkBroken for what no peer of ours would send."""
+        """Take `nbytes` that are in the buffer. Raises LinkBroken for bytes that no process of ours would send."""
         if self._left:
             self._left -= nbytes
             self._fill(self._call, nbytes)
@@ -57,11 +56,11 @@ class Incoming:
         self._start, self._end = 0, self._end - self._start
 
     def drop(self, call: int) -> None:
-        """Forget a message of which the rest will not come."""
+        """Forget a message whose rest will not come."""
         self._messages.pop(call, None)
 
     def _frame(self) -> None:
-        """Take the header at the start of the scratch memory, and what is there of its part."""
+        """Take the header at the start of the scratch memory, and the bytes of its part that are there."""
         length, code, busy, call, total = FRAME_HEADER.unpack_from(self._scratch, self._start)
         self._start += FRAME_HEADER.size
         kind = KINDS.get(code)
@@ -84,7 +83,7 @@ class Incoming:
     def _begin(self, kind: Kind, call: int, busy: int, length: int, total: int) -> None:
         if call in self._messages or not length <= total <= MOST_BYTES:
             raise LinkBroken(detail=f"call {call} begins with {length} of {total} bytes")
-        self._messages[call] = Message(kind, busy, total)
+        self._messages[call] = Message(kind, busy, MEMORY.take(total))
 
     def _fill(self, call: int, nbytes: int) -> None:
         message = self._messages[call]

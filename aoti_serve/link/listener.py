@@ -1,8 +1,9 @@
-"""Where a process listens for links: a Unix socket in a private folder, and a TCP port for other nodes."""
+"""Listens for links: on a Unix socket in a private folder, and on a TCP port for other nodes."""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import socket
 import tempfile
@@ -12,8 +13,7 @@ from asyncio import Task
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from aoti_serve.link.connection import ListeningEnd
-from aoti_serve.link.handshake import key
+from aoti_serve.link.handshake import ListeningEnd
 
 PREFIX, SOCKET = "aoti-link-", "link"
 STARTING_S = 60.0  # between its socket's file and its first connection a replica looks like a dead one
@@ -22,11 +22,12 @@ End = TypeVar("End", bound=ListeningEnd)
 
 
 class LinkListener(ABC, Generic[End]):
-    """Lives in an event loop. `key` is what a caller must know, `ends` are the connections that are established."""
+    """Lives in an event loop. A caller must know `key`. `ends` are the established connections."""
 
-    def __init__(self) -> None:
-        self.key = key()
+    def __init__(self, beat_s: float) -> None:
+        self.key = secrets.token_bytes(32)
         self.ends: set[End] = set()
+        self._beat_s = beat_s
         self._folder = socket_folder()  # no other user can even connect
         self._listeners: list[asyncio.Server] = []
         self._ticking: Task[None] | None = None
@@ -37,11 +38,14 @@ class LinkListener(ABC, Generic[End]):
 
     @abstractmethod
     def end(self) -> End:
-        """For a new connection."""
+        """The protocol of a new connection."""
 
-    @abstractmethod
     async def tick(self) -> None:
-        """Runs as a task while this listens."""
+        """Send beats on all connections. Runs as a task while this listens."""
+        while True:
+            await asyncio.sleep(self._beat_s)
+            for end in list(self.ends):
+                end.beat()
 
     async def open(self) -> None:
         """Listen for callers on this node."""
@@ -68,7 +72,7 @@ class LinkListener(ABC, Generic[End]):
 
 
 def socket_folder() -> Path:
-    """A new folder that only this user may enter. Those of this user in which nobody listens any more are removed."""
+    """A new folder that only this user may enter. Folders of this user in which no process listens are removed."""
     made = Path(tempfile.mkdtemp(prefix=PREFIX))
     for folder in made.parent.glob(f"{PREFIX}*"):
         if _abandoned(folder):

@@ -1,17 +1,16 @@
-"""Batches, answers and failures as bytes: a few numbers, a table of tensors, and the tensors as they are in memory.
+"""Batches, answers and failures as bytes: a head in JSON, and the tensors as they are in memory.
 
-    batch    fence i64 | timeout f64, in seconds, nan for none | rows in hand f64 | size of the table u32 | table
-    answer   version i64 | epoch i64 | size of the table u32 | table
-    table    for each tensor: dtype (numpy's three letters), rank u8, sizes u64
+    message  size of the head u32 | head | tensors
+    batch    [fence, timeout in seconds or null, rows in hand, tensors]
+    answer   [version, epoch, tensors]
 
-Behind the table, from the next multiple of 64 bytes, come the tensors, each at such a multiple. A failure is JSON.
+The head says of each tensor its numpy dtype and its shape. Behind the head, from the next multiple of 64 bytes, come
+the tensors, each at such a multiple. A failure is JSON only.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
 from typing import Any, NamedTuple
@@ -26,14 +25,11 @@ from aoti_serve.link.memory import MEMORY_ALIGNMENT
 from aoti_serve.link.outgoing import ByteBuffer
 from aoti_serve.signature.tensors import DTYPES
 
-BATCH = Struct("<qddI")
-ANSWER = Struct("<qqI")
+HEAD_SIZE = Struct("<I")
 PADDING = bytes(MEMORY_ALIGNMENT)
-KNOWN = {np.dtype(dtype.numpy).str.encode(): np.dtype(dtype.numpy) for dtype in DTYPES.values()}
-MANY_ARRAYS = 1024
+KNOWN_DTYPES = {np.dtype(dtype.numpy).str: np.dtype(dtype.numpy) for dtype in DTYPES.values()}
 
 BatchArrays = Sequence[NDArray[Any]]
-Specs = tuple[tuple[np.dtype[Any], tuple[int, ...]], ...]
 
 
 class BatchMessage(NamedTuple):
@@ -49,7 +45,7 @@ class BatchMessage(NamedTuple):
 
 
 class AnswerMessage(NamedTuple):
-    """One run's outputs in the signature's order, the version that computed them, and since which epoch it answers."""
+    """The outputs of a run in the signature's order, their version, and the epoch since which it answers."""
 
     version: int
     epoch: int
@@ -57,37 +53,34 @@ class AnswerMessage(NamedTuple):
 
 
 def batch_bytes(batch: BatchMessage) -> list[ByteBuffer]:
-    table = _table(batch.arrays)
-    timeout = math.nan if batch.timeout is None else batch.timeout
-    return _message(BATCH.pack(batch.fence, timeout, batch.rows, len(table)) + table, batch.arrays)
+    return _message([batch.fence, batch.timeout, batch.rows], batch.arrays)
 
 
 def batch_of(message: memoryview) -> BatchMessage:
     """Its arrays are views of the message. Raises LinkBroken."""
-    fence, timeout, rows, size = _unpacked(BATCH, message)
-    return BatchMessage(_arrays(message, BATCH.size, size), fence, None if math.isnan(timeout) else timeout, rows)
+    (fence, timeout, rows), arrays = _read(message, 3)
+    return BatchMessage(arrays, fence, timeout, rows)
 
 
 def answer_bytes(answer: AnswerMessage) -> list[ByteBuffer]:
-    table = _table(answer.outputs)
-    return _message(ANSWER.pack(answer.version, answer.epoch, len(table)) + table, answer.outputs)
+    return _message([answer.version, answer.epoch], answer.outputs)
 
 
 def answer_of(message: memoryview) -> AnswerMessage:
     """Its outputs are views of the message. Raises LinkBroken."""
-    version, epoch, size = _unpacked(ANSWER, message)
-    return AnswerMessage(version, epoch, _arrays(message, ANSWER.size, size))
+    (version, epoch), outputs = _read(message, 2)
+    return AnswerMessage(version, epoch, outputs)
 
 
 def failure_bytes(error: BaseException) -> bytes:
-    """An error of ours by its name and facts; any other by its own name and words."""
+    """An error of ours by its name and facts; any other by its name and text."""
     if isinstance(error, AotiServeError):
         return orjson.dumps({"error": type(error).__name__, "facts": error.facts}, default=str)
     return orjson.dumps({"raised": type(error).__name__, "detail": str(error)}, default=str)
 
 
 def failure_of(message: memoryview) -> AotiServeError:
-    """The error again; ReplicaFailed for one that is none of ours."""
+    """The error; ReplicaFailed for one that is none of ours."""
     found = orjson.loads(message)
     kind = getattr(aoti_serve.errors, found.get("error", ""), None)
     if isinstance(kind, type) and issubclass(kind, AotiServeError):
@@ -95,7 +88,9 @@ def failure_of(message: memoryview) -> AotiServeError:
     return ReplicaFailed(raised=found.get("raised") or found.get("error"), detail=found.get("detail", ""))
 
 
-def _message(head: bytes, arrays: BatchArrays) -> list[ByteBuffer]:
+def _message(facts: list[Any], arrays: BatchArrays) -> list[ByteBuffer]:
+    head = orjson.dumps([*facts, [(array.dtype.str, array.shape) for array in arrays]])
+    head = HEAD_SIZE.pack(len(head)) + head
     buffers: list[ByteBuffer] = [head + PADDING[: -len(head) % MEMORY_ALIGNMENT]]
     for array in arrays:
         if array.nbytes:
@@ -105,40 +100,18 @@ def _message(head: bytes, arrays: BatchArrays) -> list[ByteBuffer]:
     return buffers
 
 
-def _table(arrays: BatchArrays) -> bytes:
-    return _encoded(tuple([(array.dtype, array.shape) for array in arrays]))
-
-
-@lru_cache(MANY_ARRAYS)
-def _encoded(specs: Specs) -> bytes:
-    return b"".join(
-        dtype.str.encode() + bytes([len(shape)]) + Struct(f"<{len(shape)}Q").pack(*shape) for dtype, shape in specs
-    )
-
-
-@lru_cache(MANY_ARRAYS)
-def _decoded(table: bytes) -> Specs:
-    specs, at = [], 0
-    while at < len(table):
-        dtype, rank = KNOWN[table[at : at + 3]], table[at + 3]
-        specs.append((dtype, Struct(f"<{rank}Q").unpack_from(table, at + 4)))
-        at += 4 + 8 * rank
-    return tuple(specs)
-
-
-def _arrays(message: memoryview, start: int, size: int) -> list[NDArray[Any]]:
-    arrays, at = [], start + size
+def _read(message: memoryview, number: int) -> tuple[list[Any], list[NDArray[Any]]]:
+    """The facts of a head, of which there are `number`, and the arrays."""
+    arrays: list[NDArray[Any]] = []
     try:
-        for dtype, shape in _decoded(bytes(message[start:at])):
+        at = HEAD_SIZE.size + HEAD_SIZE.unpack_from(message)[0]
+        *facts, tensors = orjson.loads(message[HEAD_SIZE.size : at])
+        for dtype, shape in tensors:
             at += -at % MEMORY_ALIGNMENT
-            arrays.append(np.ndarray(shape, dtype, message, at))
+            arrays.append(np.ndarray(shape, KNOWN_DTYPES[dtype], message, at))
             at += arrays[-1].nbytes
-    except (KeyError, IndexError, ValueError, TypeError, OverflowError, StructError) as error:
-        raise LinkBroken(detail=f"a table of tensors that says {error!r}") from error
-    return arrays
-
-
-def _unpacked(form: Struct, message: memoryview) -> tuple[Any, ...]:
-    if len(message) < form.size:
-        raise LinkBroken(detail=f"a message of {len(message)} bytes")
-    return form.unpack_from(message)
+    except (KeyError, ValueError, TypeError, OverflowError, StructError) as error:
+        raise LinkBroken(detail=f"a message that says {error!r}") from error
+    if len(facts) != number:
+        raise LinkBroken(detail=f"a message of {len(facts)} facts")
+    return facts, arrays

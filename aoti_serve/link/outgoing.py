@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from asyncio import WriteTransport
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from aoti_serve.link.frames import PART, Kind, header
 
@@ -12,33 +12,25 @@ JOINED_FRAME_BYTES = 16 * 2**10  # below this one copy costs less than several b
 ByteBuffer = bytes | memoryview
 
 
-class Transport(Protocol):
-    """What is used of asyncio's."""
-
-    def write(self, data: ByteBuffer) -> None: ...
-
-    def writelines(self, list_of_data: list[ByteBuffer]) -> None: ...
-
-
 class Outgoing:
     """Writes frames while the transport takes them. Lives at both ends, in the event loop.
 
-    What is at most a part goes at once. Larger messages take turns, part by part, and wait while the transport is full;
-    the memory that they name must stay as it is until they have gone. `full` says that the transport takes no more now.
+    A message of at most a part goes at once. Larger messages take turns, part by part, and wait while the transport is
+    `full`; their buffers must not change until they have gone.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: WriteTransport) -> None:
         self._transport = transport
         self.full = False
         self._waiting: dict[int, Iterator[list[ByteBuffer]]] = {}
         self._turns: deque[int] = deque()
 
     def signal(self, kind: Kind, call: int = 0, busy: int = 0) -> None:
-        """A frame without a message."""
+        """Send a frame without a message."""
         self._transport.write(header(kind, call, busy=busy))
 
     def send(self, kind: Kind, call: int, message: Sequence[ByteBuffer], busy: int = 0) -> None:
-        """A message, given as the buffers of which it is made."""
+        """Send a message, given as the buffers of which it is made."""
         total = sum(map(len, message))
         head = header(kind, call, length=min(total, PART), total=total, busy=busy)
         if total <= JOINED_FRAME_BYTES:
@@ -51,7 +43,7 @@ class Outgoing:
             self._pump()
 
     def cancel(self, call: int) -> None:
-        """Send no more of this message, if it is still on its way."""
+        """Send no more of this message, if parts of it still wait."""
         self._waiting.pop(call, None)
 
     def pause(self) -> None:

@@ -10,15 +10,15 @@ from collections.abc import Callable, Collection
 
 from aoti_serve.address import Address
 from aoti_serve.errors import LinkRefused
-from aoti_serve.link.client import Link, connect_link
+from aoti_serve.link.client import Link
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.server import BEAT_S
 
 logger = logging.getLogger("ray.serve")
 FIRST_S, LONGEST_S = 0.05, 2.0  # between two tries to connect
-# Ticks that the last replica of all is still used after it has said that it leaves: Serve, which ends an application's
-# gateways at the same time, may not have told this one yet.
-POOL_PATIENCE = 8
+# Ticks for which the last replica of all is still used after it has said that it leaves: Serve ends an application's
+# gateways at the same time, and may not have told this one yet.
+LEAVING_TICKS = 8
 
 
 class Pool:
@@ -29,6 +29,7 @@ class Pool:
     """
 
     def __init__(self, model: str, gateway: str, node: str, changed: Callable[[], None]) -> None:
+        self.runners = 0
         self._model = model
         self._gateway = gateway
         self._node = node
@@ -37,23 +38,18 @@ class Pool:
         self._links: dict[str, Link] = {}
         self._keepers: dict[str, Task[None]] = {}
         self._usable = asyncio.Event()
-        self._runners = 0
         self._draining = False
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
 
-    @property
-    def runners(self) -> int:
-        return self._runners
-
     def follow(self, addresses: Collection[Address]) -> None:
-        """Have links to these, and to no others once theirs have ended."""
+        """Keep links to these addresses, and to no others once theirs have ended."""
         self._addresses = {address.replica: address for address in addresses if address.reached_from(self._node)}
         loop = asyncio.get_running_loop()
         for replica in self._addresses.keys() - self._keepers.keys():
             self._keepers[replica] = loop.create_task(self._keep(replica))
 
     async def ask(self, batch: BatchMessage) -> AnswerMessage:
-        """Have it run by the replica that has the least to do. Waits while there is none.
+        """Have the batch run by the replica that has the least to do. Waits while there is no replica.
 
         Raises what the replica has raised, and ReplicaDied if it has ended, or was stopped, before it has answered.
         """
@@ -63,7 +59,7 @@ class Pool:
         return await link.ask(batch)
 
     def drain(self) -> None:
-        """Use replicas that want to leave as long as there are batches: no more will come than are in hand now."""
+        """Use also replicas that want to leave, for the requests in hand: no new ones come."""
         self._draining = True
 
     def close(self) -> None:
@@ -79,7 +75,7 @@ class Pool:
         return min(links, key=lambda link: (link.load, random.random()))
 
     def _willing(self) -> list[Link]:
-        """Those that can be sent a batch now; the leaving ones only while there are no others."""
+        """The links that can take a batch now; the leaving ones only while there are no others."""
         usable = [link for link in self._links.values() if link.usable]
         return [link for link in usable if not link.leaving] or usable
 
@@ -87,7 +83,7 @@ class Pool:
         pause = FIRST_S
         while (address := self._addresses.get(replica)) is not None:
             try:
-                self._links[replica] = link = await connect_link(self._model, address, self._gateway, self._node)
+                self._links[replica] = link = await Link(self._model, address, self._gateway).connect(self._node)
             except (OSError, LinkRefused) as error:
                 if pause == LONGEST_S:  # not for one that has just died
                     logger.warning(f"no link to replica {replica}: {error}")
@@ -107,23 +103,23 @@ class Pool:
             self.pass_time()
 
     def pass_time(self) -> None:
-        """A tick has passed."""
+        """Count a tick."""
         for link in list(self._links.values()):
             link.tick()
         self._let_go()
         self._look()
 
     def _let_go(self) -> None:
-        """Let replicas leave that others can stand in for, and all after a while, unless this gateway leaves, too."""
+        """Let replicas leave while there are others, and all after a while, unless this gateway leaves, too."""
         willing = self._willing()
         for link in self._links.values():
-            if link.leaving and (link not in willing or (link.leaving > POOL_PATIENCE and not self._draining)):
+            if link.leaving and (link not in willing or (link.leaving > LEAVING_TICKS and not self._draining)):
                 link.let_go()
 
     def _look(self) -> None:
         runners = sum(link.address.runners for link in self._willing())
         if runners:
             self._usable.set()
-        if runners != self._runners:
-            self._runners = runners
+        if runners != self.runners:
+            self.runners = runners
             self._changed()

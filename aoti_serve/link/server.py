@@ -7,8 +7,8 @@ from asyncio import Task
 from collections.abc import Awaitable, Callable
 
 from aoti_serve.errors import LinkBroken
-from aoti_serve.link.connection import ListeningEnd
 from aoti_serve.link.frames import Frame, Kind
+from aoti_serve.link.handshake import ListeningEnd
 from aoti_serve.link.listener import LinkListener
 from aoti_serve.link.messages import AnswerMessage, BatchMessage, answer_bytes, batch_of, failure_bytes
 
@@ -21,62 +21,36 @@ class LinkServer(LinkListener["ReplicaEnd"]):
     """Takes batches from every gateway, and answers. Lives in the replica's event loop.
 
     `run(gateway, batch)` answers a batch of the gateway of that name; it is cancelled when its answer is not wanted any
-    more. `busy` counts the batches in hand.
+    more. `busy` counts the batches in hand, `changed` is set when it falls or a gateway is gone.
     """
 
     def __init__(self, run: BatchHandler) -> None:
-        super().__init__()
+        super().__init__(BEAT_S)
         self.run = run
         self.busy = 0
-        self._leaving = False
-        self._changed = asyncio.Event()
+        self.leaving = False
+        self.changed = asyncio.Event()
 
     def end(self) -> ReplicaEnd:
         return ReplicaEnd(self)
 
-    async def tick(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT_S)
-            for link in self.ends:
-                link.beat()
-
     async def leave(self, seconds: float) -> bool:
-        """Have no new batches sent, and answer what is in hand; returns whether that was done in time."""
-        self._leaving = True
+        """Tell gateways to send no new batches, and answer those in hand. Returns whether that was done in time."""
+        self.leaving = True
         for link in self.ends:
             link.leave()
         try:
             async with asyncio.timeout(seconds):
                 while self.busy or not all(link.left for link in self.ends):
-                    self._changed.clear()
-                    await self._changed.wait()
+                    self.changed.clear()
+                    await self.changed.wait()
         except TimeoutError:
             return False
         return True
 
-    def opened(self, link: ReplicaEnd) -> None:
-        self.ends.add(link)
-        if self._leaving:
-            link.leave()
-
-    def ended(self, link: ReplicaEnd) -> None:
-        self.ends.discard(link)
-        self._changed.set()
-
-    def began(self) -> None:
-        self.busy += 1
-
-    def done(self) -> None:
-        self.busy -= 1
-        self._changed.set()
-
-    def heard(self) -> None:
-        """A gateway has heard that this replica leaves."""
-        self._changed.set()
-
 
 class ReplicaEnd(ListeningEnd):
-    """One gateway's connection, as the replica sees it."""
+    """The replica's end of the connection of one gateway. `left` is true when the gateway sends no more batches."""
 
     def __init__(self, server: LinkServer) -> None:
         super().__init__(server.key)
@@ -85,14 +59,15 @@ class ReplicaEnd(ListeningEnd):
         self._tasks: dict[int, Task[None]] = {}
 
     def welcome(self) -> None:
-        self._server.opened(self)
+        self._server.ends.add(self)
+        if self._server.leaving:
+            self.leave()
 
     def leave(self) -> None:
         self.outgoing.signal(Kind.LEAVING, busy=self._server.busy)
 
     def beat(self) -> None:
-        """Not into the memory of this process, if the gateway has stopped reading."""
-        if not self.outgoing.full:
+        if not self.outgoing.full:  # else beats would fill this process's memory while the gateway does not read
             self.outgoing.signal(Kind.BEAT, busy=self._server.busy)
 
     def deliver(self, frame: Frame) -> None:
@@ -103,24 +78,26 @@ class ReplicaEnd(ListeningEnd):
                 self._cancel(frame.call)
             case Kind.LEFT:
                 self.left = True
-                self._server.heard()
+                self._server.changed.set()
             case _:
                 raise LinkBroken(detail=f"a gateway sends {frame.kind.name}")
 
     def end(self) -> None:
         for task in self._tasks.values():
             task.cancel()
-        self._server.ended(self)
+        self._server.ends.discard(self)
+        self._server.changed.set()
 
     def _take(self, frame: Frame) -> None:
-        self._server.began()
+        self._server.busy += 1
         work = self._answer(frame.call, batch_of(frame.message))
         self._tasks[frame.call] = task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(lambda _: self._done(frame.call))
 
     def _done(self, call: int) -> None:
         del self._tasks[call]
-        self._server.done()
+        self._server.busy -= 1
+        self._server.changed.set()
 
     def _cancel(self, call: int) -> None:
         self._incoming.drop(call)

@@ -1,18 +1,19 @@
 """V2 request bodies, JSON and binary, to arrays. Binary tensors are views of the body.
 
-A body is a head, which is JSON, and perhaps binary data behind it. A head says all that has to be checked, but for the
-bytes themselves; so who gets the same head again and again need not read it again.
+A body is a head, which is JSON, and perhaps binary data behind it. A head holds all that is checked, except the bytes
+themselves; so a head that comes again and again is read once.
 
-orjson holds the GIL until all of a head is read, and with it whatever else its process does. 8 MB of `[]` are 2.8
-million lists: 0.5 s and 190 MB. So the values are counted first: within the default limits the worst head that was
-found (580 lists, each nested 900 deep) takes 0.05 s and 32 MB, and up to 0.1 s more where the garbage collector comes
-in between; half a million numbers take 0.03 s, and to count 8 MB 0.02 s.
+orjson holds the GIL until all of a head is read, and nothing else in its process runs. 8 MB of `[]` are 2.8 million
+lists: 0.5 s and 190 MB. So the values are counted first: within the default limits the worst head that was found (580
+lists, each nested 900 deep) takes 0.05 s and 32 MB, and up to 0.1 s more if the garbage collector runs meanwhile; half
+a million numbers take 0.03 s, and the count of 8 MB takes 0.02 s.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,11 @@ from aoti_serve.errors import (
     InvalidBody,
     InvalidInputData,
     JsonTooLarge,
-    RepeatedOutput,
     TooManyTensors,
     WrongInputLength,
 )
 from aoti_serve.protocol.elements import array_from_json, shown_value
-from aoti_serve.protocol.messages import InputHead, RequestHead
+from aoti_serve.protocol.messages import LEAST_URGENT, InputHead, RequestHead
 from aoti_serve.signature.tensors import BY_OIP, DTYPES, DType
 
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
@@ -37,29 +37,25 @@ MAX_RANK = 32
 MAX_ELEMENTS = 2**48
 MAX_EMPTY = 2**24  # the product of an empty tensor's other sizes: no byte is sent for them
 MAX_DIGITS = 18
-LEAST_URGENT = 9
 
 
 def head_length(body: bytes | bytearray | memoryview, header_length: str | None) -> int:
-    """How many bytes of the body are JSON. Raises InvalidBody."""
+    """The number of bytes of the body that are JSON. Raises InvalidBody."""
     if header_length is None:
         return len(body)
     if not header_length.isdecimal() or len(header_length) > MAX_DIGITS or int(header_length) > len(body):
-        detail = (
-            f"Inference-Header-Content-Length {shown_value(header_length)} is not a length within {len(body)} bytes"
-        )
-        raise InvalidBody(detail=detail)
+        detail = f"{shown_value(header_length)} is not a length within {len(body)} bytes"
+        raise InvalidBody(detail=f"Inference-Header-Content-Length {detail}")
     if int(header_length) == 0:
-        raise InvalidBody(
-            detail="Inference-Header-Content-Length 0: raw binary requests without JSON are not supported"
-        )
+        detail = "raw binary requests without JSON are not supported"
+        raise InvalidBody(detail=f"Inference-Header-Content-Length 0: {detail}")
     return int(header_length)
 
 
 def decode_head(message: bytes, limits: GatewayConfig) -> RequestHead:
-    """The JSON part. Raises JsonTooLarge before anything is read, an InvalidInput that names the input.
+    """Read the JSON part. Raises JsonTooLarge before anything is read, or an InvalidInput that names the input.
 
-    Fits are checked later, against the signature.
+    Whether it fits a model is checked later, against the signature.
     """
     _check_size(message, limits)
     try:
@@ -68,8 +64,7 @@ def decode_head(message: bytes, limits: GatewayConfig) -> RequestHead:
         raise InvalidBody(detail=f"the body is not JSON: {error}") from error
     found = _typed(found, dict, "the body")
     outputs = [] if found.get("outputs") is None else _entries(found, "outputs", limits)
-    inputs = tuple(_inputs(_entries(found, "inputs", limits)))
-    return _head(found, inputs, _binary_by_name(outputs))
+    return _head(found, tuple(_inputs(_entries(found, "inputs", limits))), outputs)
 
 
 def arrays_of(head: RequestHead, tail: memoryview) -> list[NDArray[Any]]:
@@ -108,36 +103,27 @@ def _check_size(message: bytes, limits: GatewayConfig) -> None:
 
 
 def _entries(message: dict[str, Any], what: str, limits: GatewayConfig) -> list[dict[str, Any]]:
-    """The inputs, or the outputs that are asked for; too many are refused before any of them is looked at."""
+    """The inputs, or the wanted outputs. Too many are refused before any of them is read."""
     entries: list[Any] = _typed(message.get(what), list, f"'{what}'")
     if len(entries) > limits.max_request_tensors:
         raise TooManyTensors(got=len(entries), what=what, limit=limits.max_request_tensors)
     return [_typed(entry, dict, f"an entry of '{what}'") for entry in entries]
 
 
-def _head(message: dict[str, Any], inputs: tuple[InputHead, ...], outputs: dict[str, bool]) -> RequestHead:
+def _head(message: dict[str, Any], inputs: tuple[InputHead, ...], outputs: list[dict[str, Any]]) -> RequestHead:
+    names: list[str] = [_typed(entry.get("name"), str, "an output's 'name'") for entry in outputs]
+    flags = [_flag(_parameters(entry), "binary_data") for entry in outputs]
     identity, parameters = message.get("id"), _parameters(message)
     timeout = _count(parameters, "timeout", "a whole number of microseconds")
     return RequestHead(
         id=None if identity is None else _typed(identity, str, "'id'"),
         inputs=inputs,
-        outputs=list(outputs) or None,
-        binary=[name for name, binary in outputs.items() if binary],
+        outputs=names or None,
+        binary=list(compress(names, flags)),
         binary_default=_flag(parameters, "binary_data_output"),
         priority=_count(parameters, "priority", f"a level from 1, the most urgent, to {LEAST_URGENT}", LEAST_URGENT),
         timeout=timeout / 1e6 if timeout else None,
     )
-
-
-def _binary_by_name(outputs: list[dict[str, Any]]) -> dict[str, bool]:
-    """Whether each output is asked for as binary data, in the order that was asked."""
-    flags: dict[str, bool] = {}
-    for entry in outputs:
-        name: str = _typed(entry.get("name"), str, "an output's 'name'")
-        if name in flags:
-            raise RepeatedOutput(name=name)
-        flags[name] = _flag(_parameters(entry), "binary_data")
-    return flags
 
 
 def _inputs(entries: list[dict[str, Any]]) -> Iterator[InputHead]:

@@ -28,8 +28,7 @@ def array_from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[
     if not set(map(type, values)) <= accepted:
         wrong = next(value for value in values if type(value) not in accepted)
         raise InvalidInputData(name=name, detail=f"'data' holds {shown_value(wrong)}, which is not {dtype.oip}")
-    if len(values) != math.prod(shape):
-        expected = math.prod(shape)
+    if len(values) != (expected := math.prod(shape)):
         raise WrongInputLength(name=name, got=len(values), unit="elements", shape=list(shape), expected=expected)
     try:
         with np.errstate(over="raise"):
@@ -48,10 +47,10 @@ def shown_value(value: Any) -> str:
 
 
 def _flat(name: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:
-    """`data` as it is if nothing in it is a list; else unnested level by level, each as long as `shape` says.
+    """`data` unnested level by level, each level as long as `shape` says.
 
     No deeper than that, and not by numpy: it would turn true into 1, large integers into floats, strings into arrays
-    of their longest, and what is nested unequally into more than was sent.
+    of their longest, and unequal nesting into more than was sent.
     """
     values, depth = data, 0
     while list in (kinds := set(map(type, values))):

@@ -1,8 +1,8 @@
 """V2 responses to bytes, JSON and binary.
 
-orjson holds the GIL while it writes: 16 million floats, 64 MB, take it 0.5 s. So what is large is written `STEP`
-numbers at a time, 2 ms each, and stays in pieces: to join 170 MB of text holds the GIL for another 0.1 s. Large binary
-data is not copied at all.
+orjson holds the GIL while it writes: 16 million floats, 64 MB, take it 0.5 s. So a large output is written `STEP`
+numbers at a time, 2 ms each, and stays in pieces: a join of 170 MB of text holds the GIL for another 0.1 s. Large
+binary data is not copied at all.
 """
 
 from __future__ import annotations
@@ -40,11 +40,7 @@ def encode_response(response: InferResponse, asked: RequestHead) -> Encoded:
     large: list[Iterator[bytes]] = []
     tails: list[memoryview] = []
     for spec, array in response.outputs:
-        entry: dict[str, Any] = {
-            "name": spec.name,
-            "datatype": DTYPES[spec.dtype].oip,
-            "shape": list(array.shape),
-        }
+        entry: dict[str, Any] = {"name": spec.name, "datatype": DTYPES[spec.dtype].oip, "shape": list(array.shape)}
         if asked.wants_binary(spec.name):
             entry["parameters"] = {"binary_data_size": array.nbytes}
             tails.append(_flat(array).view(np.uint8).data)
@@ -67,7 +63,7 @@ def encode_response(response: InferResponse, asked: RequestHead) -> Encoded:
 
 
 def takes_long(response: InferResponse, asked: RequestHead) -> bool:
-    """Whether to encode it would hold up an event loop: it has more than `STEP` elements to be written as JSON."""
+    """Whether the encoding would block an event loop: more than `STEP` elements are written as JSON."""
     return sum([array.size for spec, array in response.outputs if not asked.wants_binary(spec.name)]) > STEP
 
 

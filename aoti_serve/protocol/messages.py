@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from aoti_serve.signature.tensors import DTYPES, TensorSpec
 
-PROTOCOL_EXTENSIONS = ("binary_tensor_data", "weights")
+LEAST_URGENT = 9  # levels of priority go from 1 to this
 
 
 class InputHead(NamedTuple):
-    """What a request says of an input: its data is `array`, or the next `nbytes` behind the JSON part.
+    """The head of one input: its data is `array`, or the next `nbytes` behind the JSON part.
 
     `dtype` is a torch name, `array` has `shape`; raw types are held as unsigned integers.
     """
@@ -28,10 +28,10 @@ class InputHead(NamedTuple):
 
 @dataclass(frozen=True)
 class RequestHead:
-    """The JSON part of a request, by which binary data may be followed.
+    """The JSON part of a request; binary data may follow it.
 
-    `outputs` is what was asked for, None for all; `binary` names the outputs to be answered as binary data. `priority`
-    is 0 if none was asked for, `timeout` in seconds.
+    `outputs` names the wanted outputs, None stands for all; `binary` names those that are answered as binary data.
+    `priority` is 0 if none was asked for. `timeout` is in seconds.
     """
 
     id: str | None
@@ -57,7 +57,7 @@ class InferResponse:
 
 
 def server_metadata(version: str) -> dict[str, object]:
-    return {"name": "aoti-serve", "version": version, "extensions": list(PROTOCOL_EXTENSIONS)}
+    return {"name": "aoti-serve", "version": version, "extensions": ["binary_tensor_data", "weights"]}
 
 
 def model_metadata(

@@ -17,7 +17,7 @@ import uvloop
 from numpy.typing import NDArray
 
 from aoti_serve.address import Address
-from aoti_serve.link.client import Link, connect_link
+from aoti_serve.link.client import Link
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.server import LinkServer
 
@@ -57,7 +57,7 @@ class Cost(NamedTuple):
 
 
 async def measured(address: Address, node: str, rounds: int) -> Cost:
-    link = await connect_link("mlp", address, "gateway", node)
+    link = await Link("mlp", address, "gateway").connect(node)
     trips = await echoed(link, SMALL, rounds)
     few = max(rounds // 100, 5)
     there = await times(link, np.ones(LARGE, np.uint8), Wanted.TAKE, few)

@@ -19,8 +19,8 @@ from link_ends import NODES, echoed, replica
 from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.gateway.listener import Listener
-from aoti_serve.link.client import connect_link
+from aoti_serve.gateway.listener.server import Listener
+from aoti_serve.link.client import Link
 
 SECONDS, BATCHES = 2.0, 1000
 CLOSE_S = 5.0
@@ -45,7 +45,7 @@ def linked(rows: int, rounds: int) -> Linked:
     with replica("uvloop") as address:
 
         async def trips() -> list[Linked]:
-            link = await connect_link("mlp", address, "gateway", NODES["Unix"])
+            link = await Link("mlp", address, "gateway").connect(NODES["Unix"])
             found = [await echoed(link, 4096 * rows, BATCHES) for _ in range(rounds)]
             link.transport.close()
             await link.closed

@@ -191,7 +191,7 @@ def test_every_module_has_a_layer(module: str) -> None:
         pytest.param("cli/server.py", "from aoti_serve.gateway.http.admin import Guard", id="cli-gateway"),
         pytest.param("cli/server.py", "from aoti_serve.app import build", id="cli-app"),
         pytest.param("launcher/server.py", "from aoti_serve.cli.console import out", id="launcher-cli"),
-        pytest.param("launcher/server.py", "from aoti_serve.gateway.drain import Door", id="launcher-gateway"),
+        pytest.param("launcher/server.py", "from aoti_serve.gateway.in_flight import InFlight", id="launcher-gateway"),
         pytest.param("gateway/http/app.py", "from aoti_serve.app import build", id="gateway-app"),
     ],
 )

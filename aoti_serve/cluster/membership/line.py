@@ -14,7 +14,7 @@ from typing import Protocol
 from aoti_serve.address import Address
 from aoti_serve.cluster.membership.wire import report_bytes, reroute_of, target_of
 from aoti_serve.errors import LinkBroken
-from aoti_serve.link.control import ControlLink, connect_control
+from aoti_serve.link.control import ControlLink
 from aoti_serve.link.frames import Kind
 from aoti_serve.weights.swap.target import Report, Target
 from aoti_serve.weights.swap.timeouts import HEARTBEAT_S
@@ -106,7 +106,8 @@ class CoordinatorLine:
 
     async def _stay(self) -> None:
         """Connect, and stay connected until the connection ends."""
-        self._link = link = await connect_control(await self._find(), self._member, self._node, self._take)
+        link = await ControlLink(await self._find(), self._member, self._take).connect(self._node)
+        self._link = link
         self._connected.set()
         self._listener.connected()
         try:

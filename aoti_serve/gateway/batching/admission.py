@@ -7,13 +7,13 @@ import math
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import QueueFull
 from aoti_serve.gateway.batching.backlog import Backlog
-from aoti_serve.gateway.batching.throughput import Throughput
+from aoti_serve.gateway.batching.measures import Throughput
 
 MB = 2**20
 
 
 class AdmissionControl:
-    """Decides whether a request may wait, by the measured throughput and by what waits already."""
+    """Decides whether a request may wait, by the measured throughput and by the rows that wait already."""
 
     def __init__(self, model: str, config: BatchingConfig, largest: int, backlog: Backlog, pace: Throughput) -> None:
         self._model = model
@@ -21,7 +21,7 @@ class AdmissionControl:
         self._largest = largest
         self._backlog = backlog
         self._pace = pace
-        self._patience = math.inf if config.max_queue_wait_ms is None else config.max_queue_wait_ms / 1e3
+        self._longest_wait = math.inf if config.max_queue_wait_ms is None else config.max_queue_wait_ms / 1e3
 
     def check(self, rows: int, nbytes: int, level: int, runners: int) -> None:
         """Raise QueueFull if a request of this size and level of priority may not wait behind those before it."""
@@ -37,14 +37,13 @@ class AdmissionControl:
 
     def _check_wait(self, before: int, runners: int) -> None:
         pace = self._pace.rows_per_second(runners)
-        if pace is None or before <= max(runners * self._largest, pace * self._patience):
+        if pace is None or before <= max(runners * self._largest, pace * self._longest_wait):
             return
-        waiting, limit = (f"{1e3 * seconds:.3g} ms" for seconds in (before / pace, self._patience))
+        waiting, limit = (f"{1e3 * seconds:.3g} ms" for seconds in (before / pace, self._longest_wait))
         raise self._full(waiting, limit, "max_queue_wait_ms", runners)
 
     def _full(self, waiting: str, limit: str, setting: str, runners: int) -> QueueFull:
         pace = self._pace.rows_per_second(runners)
         retry_after = math.ceil(self._backlog.rows / pace) if pace else 1
-        return QueueFull(
-            model=self._model, waiting=waiting, limit=limit, setting=setting, retry_after=max(1, retry_after)
-        )
+        facts = {"waiting": waiting, "limit": limit, "setting": setting}
+        return QueueFull(model=self._model, retry_after=max(1, retry_after), **facts)

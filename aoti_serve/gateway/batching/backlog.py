@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from aoti_serve.gateway.batching.work_item import LEAST_URGENT, Shape, Split, WorkItem
+from aoti_serve.gateway.batching.work_item import Shape, Split, WorkItem
+from aoti_serve.protocol.messages import LEAST_URGENT
 
 Entry = tuple[float, int, WorkItem]  # by rank, then by number
 FEW_ENTRIES = 64  # entries that are not worth a clean-up
 MANY_WAITING = 64  # requests: to read and to answer them takes about as long as to run them
 
 
+@dataclass(slots=True)
 class ShapeQueue:
     """The waiting pieces of one shape, as a heap. A piece that leaves out of turn stays in it until it is skipped.
 
     `rows` and `live` count the pieces that still wait; `since` is the arrival of the first of them.
     """
 
-    __slots__ = ("heap", "live", "rows", "since")
-
-    def __init__(self, since: float) -> None:
-        self.heap: list[Entry] = []
-        self.rows = 0
-        self.live = 0
-        self.since = since
+    since: float
+    heap: list[Entry] = field(default_factory=list)
+    rows: int = 0
+    live: int = 0
 
     def tidy(self) -> None:
         """Drop withdrawn entries from the front; rebuild the heap once they outnumber the live ones."""
@@ -76,15 +76,7 @@ class Backlog:
         heappush(queue.heap, (piece.rank, piece.number, piece))
         piece.queue = queue
         queue.since = min(queue.since, piece.arrival)
-        rows = piece.rows or 1
-        was_ample = self._ample(queue)
-        queue.live += 1
-        queue.rows += rows
-        self.ample += not was_ample and self._ample(queue)
-        self.rows += rows
-        self.nbytes += piece.nbytes
-        self._rows_at[piece.level] += rows
-        self._counted_at[piece.level] += piece.counted
+        self._count(queue, [piece], 1)
 
     def enter_split(self, split: Split, rank: float) -> None:
         """Enter the first piece of a request that is larger than a batch, or that must run again in parts."""
@@ -144,7 +136,7 @@ class Backlog:
         queues: Any = self._queues.values()
         if self._delay:
             queues = [queue for queue in queues if queue.rows >= self._largest or queue.since + self._delay <= now]
-        return min(queues, key=_first, default=None)
+        return min(queues, key=lambda queue: queue.heap[0], default=None)
 
     def _fill(self, queue: ShapeQueue) -> list[WorkItem]:
         heap = queue.heap
@@ -164,27 +156,25 @@ class Backlog:
         return queue.rows > self._half or queue.live > MANY_WAITING
 
     def _leave(self, queue: ShapeQueue, pieces: list[WorkItem]) -> None:
-        was_ample = self._ample(queue)
-        left = nbytes = 0
+        self._count(queue, pieces, -1)
         for piece in pieces:
-            rows = piece.rows or 1
-            left += rows
-            nbytes += piece.nbytes
-            self._rows_at[piece.level] -= rows
-            self._counted_at[piece.level] -= piece.counted
             piece.queue = None
-        queue.live -= len(pieces)
-        queue.rows -= left
-        self.ample -= was_ample and not self._ample(queue)
-        self.rows -= left
-        self.nbytes -= nbytes
+
+    def _count(self, queue: ShapeQueue, pieces: list[WorkItem], sign: int) -> None:
+        """Count pieces that enter (`sign` 1) or leave (-1)."""
+        was_ample = self._ample(queue)
+        for piece in pieces:
+            rows = sign * (piece.rows or 1)
+            queue.live += sign
+            queue.rows += rows
+            self.rows += rows
+            self.nbytes += sign * piece.nbytes
+            self._rows_at[piece.level] += rows
+            self._counted_at[piece.level] += sign * piece.counted
+        self.ample += self._ample(queue) - was_ample
 
     def _close(self, queue: ShapeQueue, shape: Shape) -> None:
         if queue.live:
             queue.tidy()
         else:
             del self._queues[shape]
-
-
-def _first(queue: ShapeQueue) -> Entry:
-    return queue.heap[0]

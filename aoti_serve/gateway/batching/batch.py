@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from asyncio import Task
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from aoti_serve.errors import RuntimeFailed
-from aoti_serve.gateway.batching.work_item import Answered, Arrays, Rows, WorkItem
+from aoti_serve.gateway.batching.work_item import Arrays, Rows, WorkItem
+from aoti_serve.link.messages import AnswerMessage
 
-RunBatch = Callable[[Arrays, float | None], Coroutine[Any, Any, Answered]]
+RunBatch = Callable[[Arrays, float | None], Coroutine[Any, Any, AnswerMessage]]
 
 
+@dataclass(slots=True)
 class Batch:
     """The work for which one runner is held: `pieces` run together; if that fails, parts of them run again.
 
@@ -22,29 +25,28 @@ class Batch:
     under way; 0 if it is not to be measured.
     """
 
-    __slots__ = ("_again", "left", "pieces", "prompt", "rows", "share", "task")
+    pieces: list[WorkItem]
+    left: float
+    rows: int
+    prompt: bool
+    share: float
+    task: Task[AnswerMessage] | None = None
+    _again: list[list[WorkItem]] = field(default_factory=list)
 
-    def __init__(self, pieces: list[WorkItem], left: float, rows: int, prompt: bool, share: float) -> None:
-        self.pieces = pieces
-        self.left = left
-        self.rows = rows
-        self.prompt = prompt
-        self.share = share
-        self.task: Task[Answered] | None = None
-        self._again: list[list[WorkItem]] = []
-        for piece in pieces:
-            piece.batch = self
+    def __post_init__(self) -> None:
+        for piece in self.pieces:
+            piece.unwanted = self.cancel_if_unwanted
 
     @property
     def wanted(self) -> int:
-        """The rows of requests that still wait for this answer."""
+        """The rows of whole requests that still wait for this answer."""
         return sum([piece.rows for piece in self.pieces if piece.split is None and not piece.future.done()])
 
-    async def answer(self, run: RunBatch, now: float) -> Answered:
-        """Run once. The arrays are joined here, so that arrays that cannot be joined fail this batch only."""
-        return await run(_joined([piece.arrays for piece in self.pieces]), self._patience(now))
+    async def answer(self, run: RunBatch, now: float) -> AnswerMessage:
+        """Run once. The arrays are joined here: if that fails, only this batch fails."""
+        return await run(_joined([piece.arrays for piece in self.pieces]), self._longest_timeout(now))
 
-    def _patience(self, now: float) -> float | None:
+    def _longest_timeout(self, now: float) -> float | None:
         """The longest time in seconds that one of its requests still has; None if one has no deadline."""
         latest = now
         for piece in self.pieces:
@@ -53,15 +55,16 @@ class Batch:
             latest = max(latest, piece.deadline)
         return latest - now
 
-    def check(self, answer: Answered) -> None:
-        """Raise RuntimeFailed unless every output has one row for each row of the inputs."""
+    def wrong_rows(self, answer: AnswerMessage) -> RuntimeFailed | None:
+        """The error of an answer in which an output has not one row for each row of the inputs."""
         if len(self.pieces) == 1 and self.pieces[0].split is None:
-            return
+            return None
         rows = sum(piece.rows for piece in self.pieces)
         for index, array in enumerate(answer.outputs):
             if array.shape[:1] != (rows,):
                 detail = f"output {index} of a batch of {rows} rows has the shape {list(array.shape)}"
-                raise RuntimeFailed(call="run", detail=detail)
+                return RuntimeFailed(call="run", detail=detail)
+        return None
 
     def halve(self) -> None:
         """Run each half again, the first half first."""
@@ -73,11 +76,11 @@ class Batch:
         alone = [*self.pieces, *others]
         for piece in alone:
             piece.died = True
-            piece.batch = self
+            piece.unwanted = self.cancel_if_unwanted
         self._again += [[piece] for piece in reversed(alone)]
 
     def advance(self) -> bool:
-        """Go on to the next part that must run again and is still wanted. Returns false if none is left."""
+        """Turn to the next part that must run again and is still wanted. Returns false if none is left."""
         self.pieces = []
         self.prompt, self.share = False, 0.0  # what runs again says nothing of the pace
         while self._again and not self.pieces:
@@ -90,7 +93,7 @@ class Batch:
             self.task.cancel()
 
 
-def deliver(pieces: list[WorkItem], answer: Answered) -> list[WorkItem]:
+def deliver(pieces: list[WorkItem], answer: AnswerMessage) -> list[WorkItem]:
     """Give every request its rows. Returns the pieces of requests of which some pieces must run again."""
     version, outputs, late = answer.version, answer.outputs, list[WorkItem]()
     start = 0

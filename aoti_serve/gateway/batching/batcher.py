@@ -1,8 +1,8 @@
 """Requests share runs. This is the whole policy, in the order in which a request meets it.
 
-**Admission.** What may not wait is refused at once (QueueFull, 503, with the seconds after which to come again): beyond
-`max_queued_rows`, of which a request larger than a batch takes one batch, or `max_queued_bytes`, and if the rows that
-go before it would not leave within `max_queue_wait_ms` at the pace that is measured while all runners are busy. So an
+**Admission.** A request that may not wait is refused at once (QueueFull, 503, with the seconds after which to come
+again): beyond `max_queued_rows`, of which a request larger than a batch takes one batch, or `max_queued_bytes`, and if
+the rows before it would not leave within `max_queue_wait_ms` at the pace measured while all runners are busy. So an
 overload costs the clients that send too much, and not all clients their latency. A full batch for each runner may
 always wait, however slow the model is; while the pace is not known, or there is no runner, only the first two limits
 hold. When nothing waits, any request is let in.
@@ -13,33 +13,32 @@ that came later. For admission only rows of the same or of more urgent levels co
 full of others.
 
 **Leaving.** While a runner is free, rows leave at once: one client pays no delay. While all are busy rows gather, and
-the next free runner takes up to `max_batch_size` of them: many clients fill the batches by themselves. It is rows that
-count, not requests, and only equal trailing shapes go together. With `max_queue_delay_ms` rows wait so long for company
-even while a runner is free. While more than half a batch waits, or more than 64 requests, as many more batches as there
-are runners leave ahead, so that a runner finds the next at its door: the way may take longer than the run. Less than
-that gathers, which is worth more than the gap. The order is kept: what leaves is the batch whose first row goes first.
+the next free runner takes up to `max_batch_size` of them: many clients fill the batches by themselves. Rows count, not
+requests, and only equal trailing shapes go together. With `max_queue_delay_ms` rows wait so long for company even while
+a runner is free. While more than half a batch waits, or more than 64 requests, as many more batches as there are
+runners leave ahead, so that a runner finds the next one in its replica: the way may take longer than the run. Fewer
+rows gather, which is worth more than the gap. The batch whose first row goes first leaves first.
 
 **Holding.** A few clients that send one request after the other fall into two groups that run by turns, at twice the
 cost of a run. So the last free runner waits for those that were just answered if all of them are served sooner that
-way, by what batches of those sizes have cost and by how soon callers have come back. Their rows end the hold, and a
-timer if they do not come; it is never longer than what it may save, nor lets a deadline pass, and is given up when
-another runner is free or another shape comes. There is none if clients come that no answer has brought: then saved time
-helps no client. What wrong estimates cost is at most a 50th of the time, beyond what right ones have saved.
+way, by the measured costs of batches of those sizes and times in which clients have come back. Their rows end the hold,
+and a timer if they do not come; it is never longer than what it may save, nor lets a deadline pass, and is given up
+when another runner is free or another shape comes. There is none if clients come that no answer has brought: then saved
+time helps no client. Wrong estimates cost at most a 50th of the time, beyond what right ones have saved.
 
 **Large requests.** More rows than a batch holds are cut into nearly equal pieces, which run like other requests and
-share batches with them, and are rejoined in order. They take turns: a piece enters the queue when the one before has
-left, as if it had come two batches' time after it, so that every other batch is for the small requests that have come
-meanwhile; if it falls behind, it goes before requests that come up to one `priority_ageing_ms` later, and no more. One
-answer is of one version: if a swap came in between, the pieces that older weights answered run again. No piece is below
-the model's smallest batch; where there is no other way the last two overlap.
+share batches with them, and are joined again in order. They take turns: a piece enters the queue when the one before
+has left, as if it had come two batches' time after it, so that every other batch is for the small requests that have
+come meanwhile; if it falls behind, it goes before requests that come up to one `priority_ageing_ms` later, and no more.
+One answer is of one version: if a swap came in between, the pieces that older weights answered run again. No piece is
+below the model's smallest batch; where there is no other way the last two overlap.
 
-**Giving up.** A request whose `timeout` passes gets DeadlineExceeded then, wherever it is; it, and one whose caller has
-gone, leaves the queue and is not run again, and a run that no request waits for any more is cancelled.
+**Giving up.** A request whose `timeout` passes gets DeadlineExceeded then, wherever it is. It leaves the queue and is
+not run again, as a request whose caller has gone; a run that no request waits for any more is cancelled.
 
 **Failures.** A batch that fails runs again in halves, on the same runner, until only the guilty request fails. If the
 replica has died, its requests run again alone, one after the other: over the guilty one a second replica dies, and no
 third (PoisonRequest). If the server cannot answer (Unavailable) all of them fail at once.
-How many batches may be under way follows `runners`, up and down, at any moment.
 """
 
 from __future__ import annotations
@@ -57,21 +56,12 @@ from aoti_serve.gateway.batching.batch import Batch, RunBatch, deliver
 from aoti_serve.gateway.batching.deadlines import DeadlineQueue
 from aoti_serve.gateway.batching.failures import Failures
 from aoti_serve.gateway.batching.hold import Hold
-from aoti_serve.gateway.batching.throughput import Measures
-from aoti_serve.gateway.batching.work_item import (
-    DEFAULT_PRIORITY,
-    LEAST_URGENT,
-    MOST_URGENT,
-    Answered,
-    Arrays,
-    Rows,
-    Split,
-    WorkItem,
-    shape_of,
-)
+from aoti_serve.gateway.batching.measures import Measures
+from aoti_serve.gateway.batching.work_item import Arrays, Rows, Split, WorkItem, shape_of
+from aoti_serve.link.messages import AnswerMessage
+from aoti_serve.protocol.messages import LEAST_URGENT
 
-__all__ = ["DEFAULT_PRIORITY", "LEAST_URGENT", "MOST_URGENT", "Answered", "Arrays", "Batcher", "Rows", "RunBatch"]
-
+DEFAULT_PRIORITY = 5  # Triton's, for a request that names none, or 0
 TURN = 2  # batches
 
 
@@ -108,7 +98,6 @@ class Batcher:
 
     @runners.setter
     def runners(self, count: int) -> None:
-        """The number of batches that may be running; as many again may have left ahead of them."""
         self._runners = count
         self._pump()
 
@@ -155,10 +144,7 @@ class Batcher:
             split = Split(piece, self._model, self._largest, self._smallest)
             self._backlog.enter_split(split, piece.rank)
             return split.pieces[0]
-        if self._returns.out:
-            self._returns.came(rows, now)
-        else:
-            self._returns.strangers += rows
+        self._returns.note_arrived(rows, now)
         self._backlog.enter(piece)
         return piece
 
@@ -168,9 +154,7 @@ class Batcher:
         while backlog.rows and self._under_way < (2 * self._runners if backlog.ample else self._runners):
             loop = asyncio.get_running_loop()
             now, before = monotonic(), backlog.rows
-            if (self._returns.out or self._hold.plan) and self._hold.lasts(
-                self._runners - self._under_way, now, self._deadlines.next, loop
-            ):
+            if self._hold.lasts(self._runners - self._under_way, now, self._deadlines.next, loop):
                 return
             pieces = backlog.take(now)
             if pieces:
@@ -182,21 +166,17 @@ class Batcher:
                 share = self._runners / self._under_way if backlog.rows and self._under_way >= self._runners else 0.0
                 self._send(Batch(pieces, now, rows, self._under_way <= self._runners, share), loop)
             elif backlog.rows:
-                self._wake_at(backlog.due(), loop)
+                if self._alarm is None:
+                    self._alarm = loop.call_at(backlog.due(), self._on_alarm)
                 return
 
     def _follow(self, pieces: list[WorkItem], now: float) -> None:
-        """Enter the next piece of each large request of which a piece has left, behind what came before its turn."""
+        """Enter the next piece of each large request of which a piece has left, at its turn."""
         for piece in pieces:
             if piece.split:
                 turn = TURN * self._measures.seconds(piece.rows, self._runners)
                 latest = now + (piece.level - 1) * self._ageing  # as if it had come by a level's worth earlier
                 self._backlog.follow(piece.split, max(piece.rank + turn, latest))
-
-    def _wake_at(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Pump again at this time, when rows have waited for company long enough. Rows that come later wait longer."""
-        if self._alarm is None:
-            self._alarm = loop.call_at(when, self._on_alarm)
 
     def _on_alarm(self) -> None:
         self._alarm = None
@@ -207,7 +187,7 @@ class Batcher:
         batch.task = loop.create_task(batch.answer(self._run, monotonic()), context=Context())
         batch.task.add_done_callback(partial(self._on_end, batch))
 
-    def _on_end(self, batch: Batch, task: asyncio.Task[Answered]) -> None:
+    def _on_end(self, batch: Batch, task: asyncio.Task[AnswerMessage]) -> None:
         """Give the runner its next batch, then deliver the answer: delivery keeps the event loop busy for a while."""
         batch.task = None
         pieces, answer = batch.pieces, self._answer(batch, task, monotonic())
@@ -220,25 +200,20 @@ class Batcher:
         if answer is not None:
             self._hand_out(pieces, answer)
 
-    def _answer(self, batch: Batch, task: asyncio.Task[Answered], now: float) -> Answered | None:
-        """The answer of the run; None if it failed. Then it is settled what runs again."""
+    def _answer(self, batch: Batch, task: asyncio.Task[AnswerMessage], now: float) -> AnswerMessage | None:
+        """The answer of the run; None if it failed. Then the batch knows what runs again."""
         if task.cancelled():
-            self._failures.fail(batch.pieces, TryAgain(detail=f"model '{self._model}': the run was cancelled"))
-            return None
-        failure = task.exception()
+            failure: BaseException | None = TryAgain(detail=f"model '{self._model}': the run was cancelled")
+        else:
+            failure = task.exception() or batch.wrong_rows(task.result())
         if failure is not None:
             self._failures.handle(batch, failure)
             return None
         answer = task.result()
-        try:
-            batch.check(answer)
-        except Exception as error:
-            self._failures.handle(batch, error)
-            return None
         self._measures.learn(batch, now, self._backlog.rows + self._running - batch.rows)
         return answer
 
-    def _hand_out(self, pieces: list[WorkItem], answer: Answered) -> None:
+    def _hand_out(self, pieces: list[WorkItem], answer: AnswerMessage) -> None:
         try:
             late = deliver(pieces, answer)
         except Exception as error:

@@ -14,7 +14,7 @@ DEADLINE_TICK_S = 0.5e-3  # uvloop rounds to milliseconds: what is so near is du
 
 
 class DeadlineQueue:
-    """Calls `expire` for each piece that is still here at its deadline, in the gateway's event loop.
+    """Calls `expire` for each piece that has no answer at its deadline, in the gateway's event loop.
 
     The timer is set for the earliest deadline. That piece may be gone when the timer fires, which is then set for the
     next one. The heap holds numbers, not pieces, so that an answered request is not kept in memory.

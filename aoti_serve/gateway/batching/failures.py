@@ -17,9 +17,8 @@ class Failures:
 
     def handle(self, batch: Batch, error: BaseException) -> None:
         """Handle the error of a run. The batch keeps what must run again; the other requests fail."""
-        if isinstance(
-            error, ReplicaDied
-        ):  # in company any request may be at fault; a second death alone is this request's fault
+        if isinstance(error, ReplicaDied):
+            # In company any request may be at fault; a second death alone is this request's fault.
             if batch.pieces[0].died:
                 self.fail(batch.pieces, PoisonRequest(model=self._model).with_traceback(error.__traceback__))
             else:
@@ -49,13 +48,13 @@ class Failures:
         return DeadlineExceeded(model=self._model, timeout=timeout)
 
     def withdraw(self, piece: WorkItem) -> None:
-        """Withdraw a request that no caller waits for: spend nothing more on it."""
+        """Withdraw a request that no caller waits for."""
         for each in piece.family:
             if each.queue:
                 self._backlog.withdraw(each)
                 each.arrays = []  # the heap may hold the piece for a while
-            elif each.batch:
-                each.batch.cancel_if_unwanted()
+            elif each.unwanted:
+                each.unwanted()
         if piece.split:
             self._backlog.drop(piece.split)
 

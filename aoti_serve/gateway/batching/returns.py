@@ -1,29 +1,30 @@
-"""The time after which answered clients ask again."""
+"""Estimates of when answered clients ask again."""
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import NamedTuple
 
 RECENT_LAPS = 16  # batches
 FEW_LAPS = 0.05  # of all rows
 
 
+@dataclass(slots=True)
 class Lap:
-    """Rows that were answered together, and how many have come back since then, until `end`.
+    """Rows that were answered together. `back` counts those that have come back since then, until `end`.
 
-    `strangers` came before them, when no return was expected.
+    `first` and `latest` are the times of the first and the latest return. `strangers` counts the rows that came when no
+    return was expected, before these were answered.
     """
 
-    __slots__ = ("answered", "back", "end", "first", "latest", "rows", "strangers")
-
-    def __init__(self, rows: int, answered: float, end: float, strangers: int) -> None:
-        self.rows = rows
-        self.answered = answered
-        self.end = end
-        self.strangers = strangers
-        self.back = 0
-        self.first = self.latest = answered
+    rows: int
+    answered: float
+    end: float
+    strangers: int
+    back: int = 0
+    first: float = 0.0
+    latest: float = 0.0
 
 
 class Expected(NamedTuple):
@@ -39,8 +40,8 @@ class Returns:
 
     Each row that arrives counts as the return of the row that was answered first. The estimate comes from the last
     `RECENT_LAPS` batches: the time until the first of their rows was back, the time between further rows, and the share
-    of rows that came at all within the time that the batch had taken. `out` counts rows that may still come;
-    `strangers` those that came when none was expected, since the last answer.
+    of rows that came at all within the time that the batch had taken. `out` counts rows that may still come back;
+    `strangers` counts rows that came when no return was expected, since the last answer.
     """
 
     def __init__(self) -> None:
@@ -58,7 +59,8 @@ class Returns:
             self.out += rows
             self.strangers = 0
 
-    def came(self, rows: int, now: float) -> None:
+    def note_arrived(self, rows: int, now: float) -> None:
+        """Note that these rows have arrived."""
         while rows and self._open:
             lap = self._open[0]
             if lap.end > now:
@@ -75,7 +77,7 @@ class Returns:
         self.strangers += rows
 
     def expected(self, waiting: int, now: float) -> list[Expected]:
-        """The rows that are still to come back, batch by batch, with those of the batches before it, and how soon.
+        """The rows that should still come back: for each batch its own and those of the batches before it.
 
         Empty if more than a few strangers come: saved time helps all clients only in a closed loop.
         """
@@ -97,7 +99,7 @@ class Returns:
         return found
 
     def forget(self) -> None:
-        """Give up rows that are not back by now."""
+        """Expect no row any more."""
         while self._open:
             self._close()
 

@@ -6,49 +6,26 @@ A large request is cut into pieces, which run in any order and are joined again.
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aoti_serve.errors import RuntimeFailed, VersionsDiffer
-from aoti_serve.gateway.batching.cuts import Cut, Cuts
+from aoti_serve.link.messages import AnswerMessage
 
 Arrays = list[NDArray[Any]]
 Shape = tuple[tuple[int, ...], ...]
 
-# Triton's: a request that says nothing, or 0, has the default.
-MOST_URGENT, DEFAULT_PRIORITY, LEAST_URGENT = 1, 5, 9
-
 ROUNDS = 5  # swaps that may come in between, one after the other
-
-_numbers = count()
 
 
 def shape_of(arrays: Arrays) -> Shape:
     """The shapes of one row of each array."""
     return (arrays[0].shape[1:],) if len(arrays) == 1 else tuple([array.shape[1:] for array in arrays])
-
-
-class Answered(Protocol):
-    """The result of a run: outputs in order, the version that computed them, and the epoch since which it answers."""
-
-    @property
-    def version(self) -> int: ...
-
-    @property
-    def epoch(self) -> int: ...
-
-    @property
-    def outputs(self) -> Arrays: ...
-
-
-class Cancellable(Protocol):
-    """The batch in which a piece leaves, as far as the piece uses it."""
-
-    def cancel_if_unwanted(self) -> None: ...
 
 
 class Rows(NamedTuple):
@@ -58,66 +35,56 @@ class Rows(NamedTuple):
     outputs: Arrays
 
 
+@dataclass(slots=True, eq=False)
 class WorkItem:
     """Rows that stay together, in the gateway's event loop.
 
     `future` is the request's, one for all its pieces. It is done when the pieces are not needed any more: answered,
-    failed, expired, or the caller has gone. A lower `rank` goes first, and of equal ones the lower `number`. `queue`
-    and `batch` say where it is. `died` says that a replica has died with it. `counted` is its number of rows for the
-    limit on waiting rows. Times are the loop's.
+    failed, expired, or the caller has gone. A lower `rank` goes first, and of equal ones the lower `number`. `start`
+    is the place of its first row in its request, `version` that of its answer. `queue` is where it waits. `unwanted`
+    tells the batch in which it runs that no caller waits for it any more. `died` says that a replica has died with it.
+    Times are the loop's.
     """
 
-    __slots__ = (
-        "arrays",
-        "arrival",
-        "batch",
-        "counted",
-        "deadline",
-        "died",
-        "future",
-        "level",
-        "nbytes",
-        "number",
-        "queue",
-        "rank",
-        "rows",
-        "shape",
-        "split",
-    )
+    arrays: Arrays
+    shape: Shape
+    rows: int
+    nbytes: int
+    level: int
+    arrival: float
+    rank: float
+    deadline: float | None
+    future: Future[Rows]
+    split: Split | None = None
+    start: int = 0
+    version: int = 0
+    number: int = field(default_factory=count().__next__)
+    queue: object | None = None
+    unwanted: Callable[[], None] | None = None
+    died: bool = False
 
-    def __init__(
-        self,
-        arrays: Arrays,
-        shape: Shape,
-        rows: int,
-        nbytes: int,
-        level: int,
-        arrival: float,
-        rank: float,
-        deadline: float | None,
-        future: Future[Rows],
-        split: Split | None = None,
-    ) -> None:
-        self.arrays = arrays
-        self.shape = shape
-        self.rows = rows
-        self.counted = rows or 1  # so that there is an end to those without rows
-        self.nbytes = nbytes
-        self.level = level
-        self.arrival = arrival
-        self.rank = rank
-        self.number = next(_numbers)
-        self.deadline = deadline
-        self.future = future
-        self.split = split
-        self.queue: object | None = None
-        self.batch: Cancellable | None = None
-        self.died = False
+    @property
+    def counted(self) -> int:
+        """Its rows for the limit on waiting rows. Of a large request only the first piece counts."""
+        return 0 if self.start else self.rows or 1
 
     @property
     def family(self) -> list[WorkItem]:
         """All pieces of its request."""
         return self.split.pieces if self.split else [self]
+
+
+def cuts(rows: int, largest: int, smallest: int) -> list[slice]:
+    """The fewest pieces of at most `largest` rows, of nearly equal size.
+
+    If equal pieces would be below `smallest`, they have that size and the last one overlaps the one before. Then some
+    rows are computed twice, but every model takes the pieces.
+    """
+    number = -(-rows // largest)
+    if rows // number >= smallest:
+        return [slice(rows * index // number, rows * (index + 1) // number) for index in range(number)]
+    starts = [min(index * smallest, rows - smallest) for index in range(number)]
+    return [slice(start, start + smallest) for start in starts]
 
 
 class Split:
@@ -132,12 +99,10 @@ class Split:
         self.row_bytes = whole.nbytes // whole.rows
         self._whole = whole
         self._model = model
-        self._cuts = Cuts(whole.rows, largest, smallest)
-        self.rest = self._cuts.total
-        self._waits_for = self._cuts.count
-        self._following: Iterator[WorkItem] = (self._make_piece(index) for index in range(self._waits_for))
-        self._cut_of: dict[WorkItem, Cut] = {}
-        self._versions: dict[WorkItem, int] = {}
+        places = cuts(whole.rows, largest, smallest)
+        self.rest = sum([place.stop - place.start for place in places])
+        self._waits_for = len(places)
+        self._following: Iterator[WorkItem] = map(self._make_piece, places)
         self._outputs: Arrays = []
         self._newest = (-1, -1)  # epoch and version: numbers of versions fall again in a rollback, epochs never do
         self._rounds = 0
@@ -150,39 +115,33 @@ class Split:
             self.rest -= piece.rows
         return piece
 
-    def _make_piece(self, index: int) -> WorkItem:
-        whole, cut = self._whole, self._cuts.cut(index)
-        arrays = [array[cut.start : cut.stop] for array in whole.arrays]
-        rows = cut.stop - cut.start
+    def _make_piece(self, place: slice) -> WorkItem:
+        whole, rows = self._whole, place.stop - place.start
+        arrays = [array[place] for array in whole.arrays]
         facts = whole.level, whole.arrival, whole.rank, whole.deadline, whole.future
-        piece = WorkItem(arrays, whole.shape, rows, rows * self.row_bytes, *facts, self)
-        if index:
-            piece.counted = 0  # the first one counts for all of them
+        piece = WorkItem(arrays, whole.shape, rows, rows * self.row_bytes, *facts, self, place.start)
         self.pieces.append(piece)
-        self._cut_of[piece] = cut
         return piece
 
-    def place(self, piece: WorkItem, answer: Answered, rows: Rows) -> bool:
+    def place(self, piece: WorkItem, answer: AnswerMessage, rows: Rows) -> bool:
         """Store the rows of a piece; the last piece answers the request. Returns true if pieces must run again."""
-        self._versions[piece] = rows.version
-        self._keep(self._cut_of[piece], rows.outputs)
-        if answer.epoch >= self._newest[0]:
-            self._newest = (answer.epoch, answer.version)
+        piece.version = rows.version
+        self._keep(slice(piece.start, piece.start + piece.rows), rows.outputs)
+        self._newest = max(self._newest, (answer.epoch, answer.version))
         self._waits_for -= 1
         return not self._waits_for and self._complete()
 
     def _complete(self) -> bool:
         future, version = self._whole.future, self._newest[1]
-        late = [piece for piece in self.pieces if self._versions[piece] != version]
-        if not late:
-            future.set_result(Rows(version, self._outputs))
-            self.dissolve()
-        elif self._rounds == ROUNDS:
-            future.set_exception(VersionsDiffer(model=self._model, rounds=self._rounds))
-            self.dissolve()
-        else:
+        late = [piece for piece in self.pieces if piece.version != version]
+        if late and self._rounds < ROUNDS:
             self._run_again(late)
             return True
+        if late:
+            future.set_exception(VersionsDiffer(model=self._model, rounds=self._rounds))
+        else:
+            future.set_result(Rows(version, self._outputs))
+        self.dissolve()
         return False
 
     def _run_again(self, late: list[WorkItem]) -> None:
@@ -198,19 +157,16 @@ class Split:
         self._whole.arrays = []
         self._following = iter(())
         self.pieces = []
-        self._cut_of, self._versions = {}, {}
         self._outputs = []
         self.rest = 0
 
-    def _keep(self, cut: Cut, outputs: Arrays) -> None:
+    def _keep(self, place: slice, outputs: Arrays) -> None:
         """Copy the rows of a piece to their place, while other pieces run."""
         if not self._outputs:
             rows = self._whole.rows
             self._outputs = [np.empty((rows, *array.shape[1:]), array.dtype) for array in outputs]
         for whole, array in zip(self._outputs, outputs, strict=True):
             if array.shape[1:] != whole.shape[1:]:
-                shapes = [list(each.shape[1:]) for each in (whole, array)]
-                raise RuntimeFailed(
-                    call="run", detail=f"rows of one request have the shapes {shapes[0]} and {shapes[1]}"
-                )
-            whole[cut.start : cut.stop] = array
+                shapes = f"{list(whole.shape[1:])} and {list(array.shape[1:])}"
+                raise RuntimeFailed(call="run", detail=f"rows of one request have the shapes {shapes}")
+            whole[place] = array

@@ -1,4 +1,4 @@
-"""The guard of the weights API, and its request bodies."""
+"""The guard of the weights API."""
 
 from __future__ import annotations
 
@@ -7,24 +7,6 @@ import secrets
 from hashlib import sha256
 
 from aoti_serve.errors import AdminClosed, Unauthorized
-from aoti_serve.signature.tensors import Frozen
-from aoti_serve.weights.swap_options import SwapOptions, Uri, VersionNumber
-
-
-class SwapBody(SwapOptions):
-    """`POST /v2/models/{m}/weights` as JSON: a file under one of the model's `weights_roots`."""
-
-    uri: Uri
-
-    @property
-    def order(self) -> SwapOptions:
-        return SwapOptions(**self.model_dump(exclude={"uri"}))
-
-
-class RollbackBody(Frozen):
-    """`POST /v2/models/{m}/weights/rollback`: the previous version if none is named."""
-
-    version: VersionNumber | None = None
 
 
 class Guard:

@@ -8,7 +8,6 @@ import logging
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -20,14 +19,15 @@ from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidBody, shortened
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.admin import Guard
-from aoti_serve.gateway.http.bodies import ReadingBudget
 from aoti_serve.gateway.http.inference import PATHS, Inference, route_of
 from aoti_serve.gateway.http.request_id import REQUEST_ID, RequestIdMiddleware
 from aoti_serve.gateway.http.responses import error_reply, error_response, internal_error, json_response
 from aoti_serve.gateway.http.weights import weights_routes
+from aoti_serve.gateway.in_flight import ReadingBudget
 from aoti_serve.protocol.messages import server_metadata
 
 logger = logging.getLogger("ray.serve")
+READ = ["GET", "HEAD"]  # load balancers ask with HEAD
 
 
 class App(FastAPI):
@@ -60,37 +60,26 @@ def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
     app.identified = RequestIdMiddleware(app.dispatch, access_log=config.access_log)
     for path in PATHS:  # first: Serve looks up the route of each request for its metrics
         app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
-    for routes in (_health(plane), _models(plane)):
-        app.include_router(_with_heads(routes))
+    app.include_router(_health(plane))
+    app.include_router(_models(plane))
     app.include_router(weights_routes(plane, guard, config, budget), prefix="/v2/models/{name}/weights")
-    app.add_exception_handler(AotiServeError, _answer_error)
-    app.add_exception_handler(Exception, _answer_defect)
-    app.add_exception_handler(HTTPException, _answer_unrouted)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    _add_error_handlers(app)
     return app
-
-
-def _with_heads(routes: APIRouter) -> APIRouter:
-    """Answer HEAD wherever GET is answered, since load balancers ask so."""
-    for route in routes.routes:
-        assert isinstance(route, APIRoute)
-        route.methods = {*(route.methods or ()), "HEAD"}
-    return routes
 
 
 def _health(plane: DataPlane) -> APIRouter:
     routes = APIRouter(tags=["server"])
 
-    @routes.get("/v2")
+    @routes.api_route("/v2", methods=READ)
     async def server() -> Response:
         return json_response(server_metadata(__version__))
 
-    @routes.get("/v2/health/live")
+    @routes.api_route("/v2/health/live", methods=READ)
     async def live() -> Response:
         return json_response({"live": True})
 
-    @routes.get("/ready")
-    @routes.get("/v2/health/ready")
+    @routes.api_route("/ready", methods=READ)
+    @routes.api_route("/v2/health/ready", methods=READ)
     async def ready() -> Response:
         reason = plane.reason_not_ready
         return json_response({"ready": False, "reason": reason} if reason else {"ready": True}, 503 if reason else 200)
@@ -101,17 +90,17 @@ def _health(plane: DataPlane) -> APIRouter:
 def _models(plane: DataPlane) -> APIRouter:
     routes = APIRouter(tags=["models"])
 
-    @routes.get("/v2/models")
+    @routes.api_route("/v2/models", methods=READ)
     async def models() -> Response:
         return json_response({"models": plane.names})
 
-    @routes.get("/v2/models/{name}")
-    @routes.get("/v2/models/{name}/versions/{version}")
+    @routes.api_route("/v2/models/{name}", methods=READ)
+    @routes.api_route("/v2/models/{name}/versions/{version}", methods=READ)
     async def model(name: str, version: str | None = None) -> Response:
         return json_response(plane.model(name).metadata(version))
 
-    @routes.get("/v2/models/{name}/ready")
-    @routes.get("/v2/models/{name}/versions/{version}/ready")
+    @routes.api_route("/v2/models/{name}/ready", methods=READ)
+    @routes.api_route("/v2/models/{name}/versions/{version}/ready", methods=READ)
     async def model_ready(name: str, version: str | None = None) -> Response:
         served = plane.model(name)
         served.check_version(version)
@@ -120,20 +109,19 @@ def _models(plane: DataPlane) -> APIRouter:
     return routes
 
 
-async def _answer_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, AotiServeError)
-    return error_response(error)
+def _add_error_handlers(app: App) -> None:
+    @app.exception_handler(AotiServeError)
+    async def answer_error(_: Request, error: AotiServeError) -> Response:
+        return error_response(error)
 
+    @app.exception_handler(Exception)
+    async def answer_defect(_: Request, error: Exception) -> Response:
+        return internal_error(error)  # Starlette raises it again, and it is logged
 
-async def _answer_defect(_: Request, error: Exception) -> Response:
-    return internal_error(error)  # Starlette raises it again, and it is logged
+    @app.exception_handler(HTTPException)
+    async def answer_unrouted(request: Request, error: HTTPException) -> Response:
+        return error_reply(f"{request.method} {shortened(request.url.path, 512)}: {error.detail}", error.status_code)
 
-
-async def _answer_unrouted(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return error_reply(f"{request.method} {shortened(request.url.path, 512)}: {error.detail}", error.status_code)
-
-
-async def _answer_invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return error_response(InvalidBody(detail=problems(error.errors())))
+    @app.exception_handler(RequestValidationError)
+    async def answer_invalid(_: Request, error: RequestValidationError) -> Response:
+        return error_response(InvalidBody(detail=problems(error.errors())))

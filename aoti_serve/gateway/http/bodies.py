@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
 from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from aoti_serve.errors import BodyTooLarge, InvalidBody, ReadingTooMuch
+from aoti_serve.errors import BodyTooLarge, InvalidBody
+from aoti_serve.gateway.in_flight import SMALL, Share
 from aoti_serve.link.memory import MEMORY
 from aoti_serve.protocol.elements import shown_value
 
 MAX_LENGTH_DIGITS = 18  # of a 64-bit length; Python refuses to read numbers of thousands of digits
-SMALL = 64 * 2**10
-RETRY_AFTER_S = 1
 
 Headers = Mapping[bytes, bytes]
 BodyStream = bytes | bytearray | memoryview
@@ -33,48 +31,6 @@ class BodyLimits(NamedTuple):
             raise self.error(limit=self.limit, setting=self.setting)
 
 
-class ReadingBudget:
-    """The bytes of bodies that one gateway may hold at once, counted from before they are read until they are answered.
-
-    Bodies of up to `SMALL` bytes do not count: there are no more of them than connections. So a client with large
-    bodies, which may come slowly, cannot have small requests refused. Used in the gateway's event loop.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.held = 0
-        self._limit = limit
-
-    def take(self, size: int) -> None:
-        """Take `size` bytes. Raises ReadingTooMuch."""
-        if self.held + size > self._limit:
-            raise ReadingTooMuch(held=self.held, limit=self._limit, retry_after=RETRY_AFTER_S)
-        self.held += size
-
-
-class Share:
-    """The part of the budget that one request holds, until its block ends."""
-
-    __slots__ = ("_budget", "_size")
-
-    def __init__(self, budget: ReadingBudget) -> None:
-        self._budget = budget
-        self._size = 0
-
-    def __enter__(self) -> Share:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._budget.held -= self._size
-
-    def grow(self, size: int) -> None:
-        """Hold at least `size` bytes in all. Raises ReadingTooMuch."""
-        if size > SMALL and size > self._size:
-            self._budget.take(size - self._size)
-            self._size = size
-
-
 async def read_body(receive: Receive, headers: Headers, bound: BodyLimits, share: Share) -> BodyStream:
     """Read the whole body. Its announced length is checked, and taken from the budget, before anything is read.
 
@@ -85,13 +41,15 @@ async def read_body(receive: Receive, headers: Headers, bound: BodyLimits, share
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         whole: bytes = message.get("body", b"")
-        _check(len(whole), bound, share)
+        bound.check(len(whole))
+        share.grow(len(whole))
         return whole
     if announced > SMALL:
         return await _fill(MEMORY.take(announced), _pieces(receive, message))
     body = bytearray()  # writable: a tensor that is a view of it need not be copied to be run
     async for piece in _pieces(receive, message):
-        _check(len(body) + len(piece), bound, share)
+        bound.check(len(body) + len(piece))
+        share.grow(len(body) + len(piece))
         body += piece
     return body
 
@@ -110,7 +68,7 @@ async def _fill(body: memoryview, pieces: AsyncIterator[bytes]) -> memoryview:
 
 
 async def stream_body(receive: Receive, headers: Headers, bound: BodyLimits) -> AsyncIterator[bytes]:
-    """The body, piece by piece. A length that is announced as too large is refused at once, else when it is exceeded.
+    """Read the body piece by piece. Raises the error of `bound`, at once if the announced length is beyond it.
 
     Only one piece is held at a time, so nothing is taken from the budget. Raises InvalidBody for a compressed body.
     """
@@ -147,8 +105,3 @@ def _announced(headers: Headers, bound: BodyLimits) -> int:
     length = int(digits) if len(digits) <= MAX_LENGTH_DIGITS else bound.limit + 1
     bound.check(length)
     return length
-
-
-def _check(size: int, bound: BodyLimits, share: Share) -> None:
-    bound.check(size)
-    share.grow(size)

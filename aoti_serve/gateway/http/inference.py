@@ -5,11 +5,14 @@ A plain ASGI application: FastAPI, which routes everything else, costs more than
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -17,10 +20,10 @@ from starlette.types import Receive, Scope, Send
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, DeadlineExceeded, InvalidBody, JsonTooLarge, Unavailable
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
-from aoti_serve.gateway.http.bodies import BodyLimits, Headers, ReadingBudget, Share, read_body
-from aoti_serve.gateway.http.offload import Offload
+from aoti_serve.gateway.http.bodies import BodyLimits, Headers, read_body
 from aoti_serve.gateway.http.request_id import REQUEST_ID
 from aoti_serve.gateway.http.responses import error_response, internal_error
+from aoti_serve.gateway.in_flight import ReadingBudget, Share
 from aoti_serve.gateway.listener.scope import VIEWS
 from aoti_serve.gateway.request_checker import CheckedRequest
 from aoti_serve.protocol.decode import arrays_of, head_length
@@ -31,6 +34,8 @@ logger = logging.getLogger("ray.serve")
 HEADER_LENGTH = b"inference-header-content-length"
 TIMEOUT = b"x-request-timeout-seconds"
 PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
+Result = TypeVar("Result")
+LONGEST_REST_S = 0.2
 LARGE_JSON = 256 * 2**10  # bytes: read in a thread
 
 
@@ -39,6 +44,28 @@ class Route(NamedTuple):
 
     name: str
     version: str | None
+
+
+class Offload:
+    """Runs work that would block the event loop in one thread; several threads would only compete for the GIL.
+
+    Work may hold the GIL for long. So after each work the thread rests for as long as it took, which leaves half of the
+    time to the event loop. A caller that is cancelled while it waits for its turn costs nothing.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="offload")
+        self._turn = asyncio.Lock()
+
+    async def run(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """Run `work` in the thread. Raises what `work` raises."""
+        loop = asyncio.get_running_loop()
+        await self._turn.acquire()
+        began = loop.time()
+        try:
+            return await loop.run_in_executor(self._thread, work, *arguments)
+        finally:
+            loop.call_later(min(loop.time() - began, LONGEST_REST_S), self._turn.release)
 
 
 class Inference:
@@ -122,13 +149,13 @@ def _timeout_of(headers: Headers, parameter: float | None) -> float | None:
     return seconds if parameter is None else min(seconds, parameter)
 
 
-def _remaining(patience: float | None, arrived: float, model: str) -> float | None:
-    """The seconds that are left of the client's timeout, now that the body was read. Raises DeadlineExceeded."""
-    if patience is None:
+def _remaining(timeout: float | None, arrived: float, model: str) -> float | None:
+    """The rest of the client's timeout in seconds, after the body was read. Raises DeadlineExceeded."""
+    if timeout is None:
         return None
-    left = patience - (time.monotonic() - arrived)
+    left = timeout - (time.monotonic() - arrived)
     if left <= 0:
-        raise DeadlineExceeded(model=model, timeout=patience)
+        raise DeadlineExceeded(model=model, timeout=timeout)
     return left
 
 

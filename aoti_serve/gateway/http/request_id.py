@@ -17,10 +17,13 @@ _sound = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 
 
 class RequestIdMiddleware:
-    """An ASGI application that adds the request's id to each response."""
+    """An ASGI application that adds the request's id to each response, and writes the access log."""
 
     def __init__(self, app: ASGIApp, *, access_log: bool) -> None:
-        self._app = _Logged(app) if access_log else app
+        self._app = app
+        self._access_log = access_log
+        if access_log:
+            _open(access)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -28,38 +31,20 @@ class RequestIdMiddleware:
             return
         identity = _identity(scope["headers"])
         scope[REQUEST_ID] = identity.decode()
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID_HEADER, identity)]
-            await send(message)
-
-        await self._app(scope, receive, answer)
-
-
-class _Logged:
-    """An ASGI application that writes a line to the access log for each request."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        _open(access)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         began, status = time.monotonic(), 0
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID_HEADER, identity)]
             await send(message)
 
         try:
             await self._app(scope, receive, answer)
         finally:
-            _note(scope, status, time.monotonic() - began)
+            if self._access_log:
+                _note(scope, status, time.monotonic() - began)
 
 
 def _identity(headers: list[tuple[bytes, bytes]]) -> bytes:

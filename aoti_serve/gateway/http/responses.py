@@ -12,12 +12,11 @@ from aoti_serve.errors import AotiServeError, Stopping, shortened
 
 
 def json_response(value: Any, status: int = 200) -> Response:
-    content = orjson.dumps(value.model_dump() if isinstance(value, BaseModel) else value)
-    return Response(content, status, media_type="application/json")
+    return Response(orjson.dumps(value, default=BaseModel.model_dump), status, media_type="application/json")
 
 
 def error_reply(text: str, status: int) -> Response:
-    """An error in the protocol's form, a kilobyte at most."""
+    """An error in the form of the protocol, a kilobyte at most."""
     return json_response({"error": shortened(text)}, status)
 
 

@@ -14,16 +14,34 @@ from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, rechunk
 from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, BodyTooLarge, InvalidBody
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
-from aoti_serve.gateway.http.admin import Guard, RollbackBody, SwapBody
-from aoti_serve.gateway.http.bodies import BodyLimits, ReadingBudget, Share, read_body, stream_body
+from aoti_serve.gateway.http.admin import Guard
+from aoti_serve.gateway.http.bodies import BodyLimits, read_body, stream_body
 from aoti_serve.gateway.http.responses import json_response
-from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.gateway.in_flight import ReadingBudget, Share
+from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.swap_options import SwapOptions, Uri, VersionNumber
 
 JsonBody = TypeVar("JsonBody", bound=BaseModel)
 
 
+class SwapBody(SwapOptions):
+    """`POST /v2/models/{m}/weights` as JSON: a file under one of the model's `weights_roots`."""
+
+    uri: Uri
+
+    @property
+    def order(self) -> SwapOptions:
+        return SwapOptions(**self.model_dump(exclude={"uri"}))
+
+
+class RollbackBody(Frozen):
+    """`POST /v2/models/{m}/weights/rollback`: the previous version if none is named."""
+
+    version: VersionNumber | None = None
+
+
 def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: ReadingBudget) -> APIRouter:
-    """All of them; the prefix is `/v2/models/{name}/weights`."""
+    """All routes of the weights API; their prefix is `/v2/models/{name}/weights`."""
     uploads = BodyLimits(config.max_weights_bytes, "gateway.max_weights_bytes")
     json = BodyLimits(config.max_json_bytes, "gateway.max_json_bytes")
 
@@ -52,11 +70,11 @@ def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig, budget
 
     @routes.get("/versions")
     async def versions(served: Admin) -> Response:
-        return json_response([version.model_dump() for version in await served.weights.versions()])
+        return json_response(await served.weights.versions())
 
     @routes.get("/story")
     async def story(served: Admin) -> Response:
-        return json_response([event.model_dump() for event in await served.weights.story()])
+        return json_response(await served.weights.story())
 
     @routes.get("/events")
     async def events(served: Admin) -> Response:
@@ -95,7 +113,7 @@ def _headers(request: Request) -> dict[bytes, bytes]:
 
 
 def _address(request: Request) -> str:
-    """The address of the client, and the one that a proxy says it asks for."""
+    """The address of the client, and the one for which a proxy asks."""
     connected = request.client.host if request.client else "unknown"
     forwarded = request.headers.get("x-forwarded-for")
     return f"{connected} for {forwarded}" if forwarded else connected

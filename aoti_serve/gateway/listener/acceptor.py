@@ -8,20 +8,17 @@ import socket
 import ssl
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import Any
 
 from aoti_serve.gateway.listener.connection import ClientConnection
 from aoti_serve.gateway.listener.port import BoundPort, refuse_handshakes
 
 logger = logging.getLogger(__name__)
 
-# Connections accepted before the loop turns to what has been accepted.
-ACCEPTS_AT_ONCE = 64
-# Handshakes that have begun somewhere in a network are complete after this, or hardly ever.
-TLS_HANDSHAKE_S = 0.05
-# How long TLS waits for the client's close_notify.
-TLS_END_S = 2.0
-# While no descriptors are left, seconds between two tries to accept.
-EXHAUSTED_S = 1.0
+ACCEPTS_AT_ONCE = 64  # connections, before the loop turns to those that have been accepted
+TCP_HANDSHAKE_S = 0.05  # a handshake that has begun somewhere in a network is complete after this, or hardly ever
+TLS_END_S = 2.0  # how long TLS waits for the client's close_notify
+EXHAUSTED_S = 1.0  # between two tries to accept while no descriptors are left
 
 
 class Acceptor:
@@ -38,9 +35,9 @@ class Acceptor:
         self._bound = bound
         self._connection = connection
         self._room = room
-        times = {"ssl_handshake_timeout": handshake_s, "ssl_shutdown_timeout": TLS_END_S}
-        self._handshake = {} if tls is None else times
-        self._tls = tls
+        self._tls: dict[str, Any] = {}
+        if tls is not None:
+            self._tls = {"ssl": tls, "ssl_handshake_timeout": handshake_s, "ssl_shutdown_timeout": TLS_END_S}
         self._loop = asyncio.get_running_loop()
         self.handshaking: set[asyncio.Task[None]] = set()
 
@@ -78,7 +75,7 @@ class Acceptor:
 
     async def _connect(self, sock: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._connection, sock, ssl=self._tls, **self._handshake)
+            await self._loop.connect_accepted_socket(self._connection, sock, **self._tls)
         except (OSError, ssl.SSLError) as error:  # it has gone, or does not speak TLS, or not in time
             logger.debug("no handshake: %s", error)
 
@@ -88,7 +85,7 @@ class Acceptor:
         for bound in going:
             refuse_handshakes(bound.socket)
         if not all(ip_address(bound.socket.getsockname()[0]).is_loopback for bound in going):
-            await asyncio.sleep(TLS_HANDSHAKE_S)
+            await asyncio.sleep(TCP_HANDSHAKE_S)
         for bound in going:
             self._loop.remove_reader(bound.socket)
             while self._accept(bound.socket):

@@ -19,8 +19,7 @@ from filelock import FileLock, Timeout
 
 from aoti_serve.errors import StartFailed
 
-# Binding takes microseconds; only a process that was suspended in it makes others wait.
-BINDING_S = 10.0
+BINDING_S = 10.0  # it takes microseconds; only a process that was suspended in it makes others wait
 CLAIM_POLL_S = 0.01
 
 
@@ -29,14 +28,10 @@ class PortClaim:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        self.first = self._lock(fcntl.LOCK_EX)
-
-    def _lock(self, kind: int) -> bool:
-        try:
-            fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        self.first = False
+        with suppress(BlockingIOError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.first = True
 
     @property
     def owner(self) -> str:
@@ -48,7 +43,7 @@ class PortClaim:
         if self.first:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, owner.encode(), 0)
-        self._lock(fcntl.LOCK_SH)
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def release(self) -> None:
         """Give up the claim. May be called again."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
 from collections.abc import Callable
 
 import httptools
@@ -14,12 +16,9 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.listener.exchange import Exchange
 from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter, RequestMeter
 from aoti_serve.gateway.listener.refusals import HEAD_LATE, TOO_MANY_AT_ONCE, TOO_MANY_CONNECTIONS, Refusal, Refused
-from aoti_serve.gateway.listener.scope import complete_scope, refusal_for
-from aoti_serve.gateway.listener.transport import unread_bytes
-from aoti_serve.gateway.listener.upgrade import parser_after_upgrade
+from aoti_serve.gateway.listener.scope import complete_scope, read_after_upgrade, refusal_for
 
-# Reading stops while the application leaves more than this of a body.
-HELD_BYTES = 64 * 2**10
+HELD_BYTES = 64 * 2**10  # reading stops while the application leaves more than this of a body
 MAX_PIPELINED = 64
 
 
@@ -31,7 +30,6 @@ class Shared(ServerState):
     def __init__(self) -> None:
         super().__init__()
         self.leaving = False
-        self.emptied = asyncio.Event()
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -55,7 +53,6 @@ class ClientConnection(HttpToolsProtocol):
         self._surplus = surplus
         self._meter = RequestMeter(config)
         self._taken = AnswerMeter()
-        self._awaits_first = True
         self._said_something = False
         self._in_head = self._fresh = False
         self._since = clock()
@@ -63,7 +60,7 @@ class ClientConnection(HttpToolsProtocol):
         self._body_of_feed = 0
 
     def shutdown(self) -> None:
-        """From now on every answer is the last one, except one whose head has gone out and promises more."""
+        """Make every answer the last one from now on, except one whose head has gone out and promises more."""
         for exchange in filter(None, [self.answering, *(cycle for cycle, _ in self.pipeline)]):
             if not exchange.response_started:
                 exchange.keep_alive = False
@@ -80,8 +77,6 @@ class ClientConnection(HttpToolsProtocol):
         if self.answering is not None:
             self.answering.disconnect()
         self.pipeline.clear()
-        if not self.shared.connections:
-            self.shared.emptied.set()
 
     def data_received(self, data: bytes) -> None:
         if self.linger is not None and self.linger.take(len(data)):
@@ -102,7 +97,7 @@ class ClientConnection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self.parser = parser_after_upgrade(self, self.scope["headers"])
+            read_after_upgrade(self, self.scope["headers"])
             self._feed(data[upgrade.args[0] :])
             return
         self._meter.feed(0 if self._fresh else len(data) - self._body_of_feed, self._body_of_feed)
@@ -112,7 +107,6 @@ class ClientConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._meter.begin()
-        self._awaits_first = False
         self._in_head = self._fresh = True
         self._body_of_feed = 0
         self._since = self._clock()
@@ -175,7 +169,7 @@ class ClientConnection(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Refuse what has arrived last, since it cannot be read. Answers to earlier requests are still given."""
+        """Refuse the last request, since it cannot be read. Earlier requests are still answered."""
         broken = self.cycle if self.cycle and self.cycle.more_body and not self._in_head else None
         if self.answering is None:
             self._end(refusal)
@@ -212,7 +206,7 @@ class ClientConnection(HttpToolsProtocol):
     # The sweep
 
     def look(self, now: float, elapsed: float) -> None:
-        """End what takes too long. `elapsed` is the time in seconds since the last call."""
+        """End the connection if it takes too long. `elapsed` is the time in seconds since the last call."""
         left = self.transport.get_write_buffer_size()
         if self._taken.stuck_for(left, elapsed) >= self._limits.write_timeout_s:
             self.transport.abort()
@@ -227,7 +221,7 @@ class ClientConnection(HttpToolsProtocol):
             self._refuse(refusal)
 
     def _look_at_head(self, seconds: float) -> None:
-        if self._in_head or self._awaits_first:
+        if self._in_head or self.scope is None:  # none before the first request
             if seconds > self._limits.header_timeout_s:
                 self._end(HEAD_LATE if self._said_something else None)
         elif seconds > self._limits.idle_timeout_s:
@@ -242,5 +236,7 @@ class ClientConnection(HttpToolsProtocol):
     def end_if_quiet(self, now: float, seconds: float) -> None:
         """End the connection if no request has begun for `seconds`, and none waits in the socket."""
         idle = not self.transport.is_closing() and self.linger is None and self.answering is None and not self._in_head
-        if idle and now - self._since >= seconds and not unread_bytes(self.transport):
-            self._end()
+        if idle and now - self._since >= seconds:
+            unread = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+            if not any(unread):
+                self._end()

@@ -19,13 +19,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from aoti_serve.gateway.listener.refusals import FAILED
 
-# Below this copying the body behind its head is quicker than a system call over two buffers.
-JOINED_BYTES = 64 * 2**10
-# What a piece costs beside its bytes, so that a body of one-byte chunks does not cost forty times as much.
-OBJECT_BYTES = 64
-# Headers of an answer that say how it is sent: the application may ask for an end, or say how long its body is.
-HOP_BY_HOP = frozenset({b"transfer-encoding", b"connection"})
-OF_THE_SERVER = HOP_BY_HOP | {b"content-length"}
+JOINED_BYTES = (
+    64 * 2**10
+)  # up to this a copy of the body behind its head is quicker than a system call over two buffers
+OBJECT_BYTES = 64  # the memory of a piece beside its bytes: a body of one-byte chunks takes forty times its size
+HOP_BY_HOP = (b"transfer-encoding", b"connection")  # headers of an answer that the server writes itself
 
 
 class Exchange(RequestResponseCycle):
@@ -75,14 +73,14 @@ class Exchange(RequestResponseCycle):
                 raise
 
     def take(self, piece: bytes) -> int:
-        """Take a piece of the body; returns what is held in memory for the application now, in bytes."""
+        """Take a piece of the body. Returns the bytes of memory that the application has not taken yet."""
         self._pieces.append(piece)
         self._held += len(piece) + OBJECT_BYTES
         self.message_event.set()
         return self._held
 
     def disconnect(self) -> None:
-        """The client has gone: cancel the application."""
+        """Cancel the application, since the client has gone."""
         self.disconnected = True
         self.message_event.set()
         if self._work is not None and not self._reads and not self.more_body:
@@ -103,8 +101,7 @@ class Exchange(RequestResponseCycle):
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
         pieces, self._pieces, self._held = self._pieces, [], 0
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
+        return {"type": "http.request", "body": b"".join(pieces), "more_body": self.more_body}
 
     async def send(self, message: ASGISendEvent) -> None:
         """Send an event of the application. Waits while the client does not read."""
@@ -120,8 +117,6 @@ class Exchange(RequestResponseCycle):
             self._continue(cast("HTTPResponseBodyEvent", message))
 
     def _start(self, message: HTTPResponseStartEvent) -> None:
-        if message["type"] != "http.response.start":
-            raise RuntimeError(f"{message['type']} before http.response.start")
         self.waiting_for_100_continue = False
         if self.more_body:
             self.keep_alive = False
@@ -134,12 +129,18 @@ class Exchange(RequestResponseCycle):
         lines = [STATUS_LINE[status]]
         for name, value in headers:
             lowered = name.lower()
-            if lowered in OF_THE_SERVER:
-                self._note(lowered, value)
+            if lowered == b"content-length":
+                self.expected_content_length = int(value)
+                self.chunked_encoding = False
+            elif lowered == b"connection" and b"close" in value.lower():
+                self.keep_alive = False
             if lowered not in HOP_BY_HOP:
                 lines.append(b"%b: %b\r\n" % (lowered, value))
-        if self.chunked_encoding is None and not self._bodiless:
-            lines += self._chunked_or_until_the_end()
+        if self.chunked_encoding is None and not self._bodiless and self.scope["http_version"] == "1.0":
+            self.keep_alive = False  # the end of the connection is that of the body
+        elif self.chunked_encoding is None and not self._bodiless:
+            self.chunked_encoding = True
+            lines.append(b"transfer-encoding: chunked\r\n")
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
@@ -149,24 +150,7 @@ class Exchange(RequestResponseCycle):
             raise RuntimeError("a header of the answer has a control character")
         return head
 
-    def _note(self, name: bytes, value: bytes) -> None:
-        """Note what a header of the answer says about its transfer."""
-        if name == b"content-length":
-            self.expected_content_length = int(value)
-            self.chunked_encoding = False
-        elif name == b"connection" and b"close" in value.lower():
-            self.keep_alive = False
-
-    def _chunked_or_until_the_end(self) -> list[bytes]:
-        if self.scope["http_version"] == "1.0":
-            self.keep_alive = False
-            return []
-        self.chunked_encoding = True
-        return [b"transfer-encoding: chunked\r\n"]
-
     def _continue(self, message: HTTPResponseBodyEvent) -> None:
-        if message["type"] != "http.response.body":
-            raise RuntimeError(f"{message['type']} within the answer's body")
         body, more = message.get("body", b""), message.get("more_body", False)
         if self._bodiless:
             self.expected_content_length, body = 0, b""

@@ -1,8 +1,9 @@
-"""Limits of a connection: how much a client may send, and how fast. Pure: counts in, a refusal out."""
+"""Limits of a connection: how much a client may send, and how fast. Without I/O and clocks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.listener.refusals import (
@@ -15,18 +16,15 @@ from aoti_serve.gateway.listener.refusals import (
     Refused,
 )
 
-# A client that writes its whole body before it reads must get its answer; one that never ends is not read for ever.
+# A client that writes its whole body before it reads must get its answer; an endless body is not read for ever.
 LINGER_BYTES = 256 * 2**20
 LINGER_S = 30.0
 LINGER_QUIET_S = 2.0
-# Of chunks that hold one byte each the framing is five or six times the body.
-FRAMING_PER_BODY_BYTE = 8
+FRAMING_PER_BODY_BYTE = 8  # in chunks of one byte each the framing is five or six times the body
 
 
 class RequestMeter:
     """Counts the bytes and headers of one request. Its methods raise Refused beyond a limit."""
-
-    __slots__ = ("_body", "_config", "_framing", "_headers", "_waited_s")
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
@@ -38,7 +36,7 @@ class RequestMeter:
         self._waited_s = 0.0
 
     def head(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Note that the head is complete."""
+        """Check a complete head."""
         self._headers = len(headers)
         if len(target) > self._config.max_header_bytes:
             raise Refused(TARGET_TOO_LONG)
@@ -64,20 +62,18 @@ class RequestMeter:
             raise Refused(FRAMING_TOO_LARGE if self._body else HEAD_TOO_LARGE)
 
     def add_wait(self, seconds: float) -> Refusal | None:
-        """Add time in which only the client kept us waiting for its body. Returns a refusal if the body is too slow."""
+        """Add time in which the client alone held its body back. Returns a refusal if the body is too slow."""
         self._waited_s += seconds
         late = self._waited_s > self._config.body_timeout_s + self._body / self._config.min_body_bytes_per_s
         return BODY_LATE if late else None
 
 
+@dataclass(slots=True)
 class AnswerMeter:
     """Measures whether a client reads its answer."""
 
-    __slots__ = ("_left", "_stuck_s")
-
-    def __init__(self) -> None:
-        self._left = 0
-        self._stuck_s = 0.0
+    _left: int = 0
+    _stuck_s: float = 0.0
 
     def stuck_for(self, left: int, seconds: float) -> float:
         """The seconds for which nothing was read. `left` bytes are left, `seconds` after the last call."""
@@ -86,14 +82,14 @@ class AnswerMeter:
         return self._stuck_s
 
 
+@dataclass(slots=True)
 class LingerMeter:
-    """Limits what is still read, and thrown away, from a client that has its last answer."""
+    """Limits the bytes that are still read, and thrown away, from a client that has its last answer."""
 
-    __slots__ = ("_bytes", "_quiet_s", "_seconds", "_since_look")
-
-    def __init__(self) -> None:
-        self._bytes = self._since_look = 0
-        self._seconds = self._quiet_s = 0.0
+    _bytes: int = 0
+    _since_look: int = 0
+    _seconds: float = 0.0
+    _quiet_s: float = 0.0
 
     def take(self, length: int) -> bool:
         """Count bytes that were thrown away. Returns true if there were too many."""

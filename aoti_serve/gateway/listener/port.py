@@ -36,9 +36,8 @@ def bind(host: str, port: int, owner: str) -> list[BoundPort]:
         for family, address in addresses(host, port):
             other = other_claims(folder, address, owner)
             if other is not None:
-                raise PortTaken(
-                    port=port, host=host, holder=f"the application {other} of yours ({listening_sockets(port)})"
-                )
+                holder = f"the application {other} of yours ({listening_sockets(port)})"
+                raise PortTaken(port=port, host=host, holder=holder)
             claim = PortClaim(folder / f"{address}.claim")
             undo.callback(claim.release)
             if claim.first:
@@ -100,7 +99,6 @@ def refuse_handshakes(listening: socket.socket) -> None:
     """
     program = [(0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFF)]
     code = array.array("B", b"".join(struct.pack("=HBBI", *step) for step in program))
+    filter_ = struct.pack("@HP", len(program), code.buffer_info()[0])
     with suppress(OSError):  # a sandbox without filters: then a connection may meet a reset, in a few microseconds
-        listening.setsockopt(
-            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program), code.buffer_info()[0])
-        )
+        listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)

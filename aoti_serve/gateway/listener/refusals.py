@@ -1,4 +1,4 @@
-"""The answers that the listener gives without the application: complete responses, made once."""
+"""Answers of the listener itself, without the application: complete responses, made once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Refusal:
 
 
 class Refused(Exception):
-    """Raised in the parser's callbacks: the parser stops, and the client gets the refusal."""
+    """Raised in the parser's callbacks. The parser stops, and the client gets the refusal."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal)

@@ -1,13 +1,15 @@
-"""The ASGI scope of a parsed request; and the refusal of a request that cannot be parsed."""
+"""The ASGI scope of a parsed request, the refusal of one that cannot be parsed, and requests that offer an upgrade."""
 
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from types import SimpleNamespace
 
 import httptools
 from uvicorn._types import HTTPScope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from aoti_serve.gateway.listener.refusals import (
     BAD_HOST,
@@ -22,10 +24,12 @@ from aoti_serve.gateway.listener.refusals import (
 # An ASGI extension of ours: a body may be a memoryview, which is written from where it lies.
 VIEWS = "aoti_serve.views"
 ASGI_EXTENSIONS: dict[str, dict[object, object]] = {VIEWS: {}}
+FRAMING = (b"content-length", b"transfer-encoding")
+OF_THE_HEAD = ("on_message_begin", "on_url", "on_header", "on_headers_complete")
 
 
 def complete_scope(scope: HTTPScope, parser: httptools.HttpRequestParser, target: bytes) -> None:
-    """Add what the complete head tells. Raises Refused."""
+    """Add the facts of the complete head. Raises Refused."""
     version = parser.get_http_version()
     if version not in ("1.1", "1.0"):
         raise Refused(BAD_VERSION)
@@ -60,3 +64,22 @@ def refusal_for(error: httptools.HttpParserError) -> Refusal:
     if isinstance(cause, httptools.HttpParserInvalidURLError):
         return BAD_TARGET
     return BAD_REQUEST if cause else Refusal(HTTPStatus.BAD_REQUEST, f"{BAD_REQUEST.text}: {error}")
+
+
+def read_after_upgrade(connection: HttpToolsProtocol, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Continue behind a head that offers another protocol (`Upgrade: h2c`, as Java's client does) in HTTP/1.1.
+
+    llhttp takes everything behind such a head for the other protocol, so the body would be lost. The connection gets a
+    second parser, which knows only the framing of the body.
+    """
+    head_is_read = False
+
+    def after_head(callback: Callable[..., None]) -> Callable[..., None]:
+        return lambda *arguments: callback(*arguments) if head_is_read else None
+
+    callbacks = {name: after_head(getattr(connection, name)) for name in OF_THE_HEAD}
+    callbacks |= {"on_body": connection.on_body, "on_message_complete": connection.on_message_complete}
+    connection.parser = httptools.HttpRequestParser(SimpleNamespace(**callbacks))
+    lines = [b"%b: %b\r\n" % (name, value) for name, value in headers if name in FRAMING]
+    connection.parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *lines, b"\r\n"]))
+    head_is_read = True

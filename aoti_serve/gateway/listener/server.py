@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from email.utils import formatdate
 from typing import Any, cast
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 
-from aoti_serve.config import GatewayConfig
+from aoti_serve.config import GatewayConfig, Tls
+from aoti_serve.errors import BadCertificate
 from aoti_serve.gateway.listener.acceptor import Acceptor
 from aoti_serve.gateway.listener.connection import ClientConnection, Shared
 from aoti_serve.gateway.listener.port import bind
-from aoti_serve.gateway.listener.tls import tls_context
 
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 1.0
-# The least time in which clients and load balancers see that this server is about to stop.
-NOTICE_S = 1.0
-# A connection on which nothing has begun for so long is closed on the way out.
-QUIET_S = 1.0
+NOTICE_S = 1.0  # the least time in which clients and load balancers see that this server is about to stop
+QUIET_S = 1.0  # on the way out a connection is closed if nothing has begun on it for so long
 LOOK_S = 0.1
-# Connections beyond `max_connections` that are told so; those beyond these are closed without a word.
-SURPLUS = 128
+SURPLUS = 128  # connections beyond `max_connections` that get a 503; further ones are closed without an answer
 
 
 class Listener:
@@ -95,7 +92,7 @@ class Listener:
             self.sweep()
 
     def sweep(self) -> None:
-        """End what takes too long. Runs by itself every second."""
+        """End connections that take too long. Runs every second."""
         now = self._clock()
         elapsed, self._swept = now - self._swept, now
         for connection in list(self._shared.connections):
@@ -109,16 +106,16 @@ class Listener:
         self._shared.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
 
     async def close(self, seconds: float) -> None:
-        """Close without losing a request. After `seconds`, what is still in flight is cut.
+        """Close without losing a request. After `seconds`, requests that are still in flight are cut.
 
-        Every answer is now the last one of its connection; the 503 for new requests is the application's part. The port
-        stays open until all in flight is answered. Then the kernel takes no new connections, those that it has taken
-        are accepted, and the port is closed. Idle connections are closed when nothing has come for a moment.
+        Every answer is now the last one of its connection; the application answers new requests with 503. The port
+        stays open until all requests in flight are answered. Then the kernel takes no new connections, those that it
+        has taken are accepted, and the port is closed. Idle connections are closed when nothing has come for a moment.
 
-        What remains: a client that sends its next request at the very moment in which its idle connection is closed
-        finds it closed, as with any HTTP server, and tries again. A client that connects in the last milliseconds tries
-        again after a second, by TCP itself. Where the kernel has no socket filters, a connection in those milliseconds
-        may meet a reset, unless `net.ipv4.tcp_migrate_req` is 1 and another gateway has the port.
+        A client whose next request meets the close of its idle connection finds it closed, as with any HTTP server, and
+        tries again. A client that connects in the last milliseconds tries again after a second, by TCP itself. Where
+        the kernel has no socket filters, a connection in those milliseconds may meet a reset, unless
+        `net.ipv4.tcp_migrate_req` is 1 and another gateway has the port.
         """
         if self._address is None:
             return
@@ -133,7 +130,7 @@ class Listener:
         self._cut()
 
     async def _await_answers(self, deadline: float) -> None:
-        """Wait until all requests in flight are answered, and for `NOTICE_S` at the least."""
+        """Wait until all requests in flight are answered, and for `NOTICE_S` at least."""
         notice = asyncio.create_task(asyncio.sleep(NOTICE_S))
         await asyncio.wait({notice, *self._shared.tasks}, timeout=max(0.0, _seconds_left(deadline)))
         notice.cancel()
@@ -143,9 +140,7 @@ class Listener:
         while (self._shared.connections or self._acceptor.handshaking) and _seconds_left(deadline) > 0:
             for connection in list(self._shared.connections):
                 connection.end_if_quiet(self._clock(), QUIET_S)
-            self._shared.emptied.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._shared.emptied.wait(), timeout=LOOK_S)
+            await asyncio.sleep(LOOK_S)
 
     def _cut(self) -> None:
         for connection in list(self._shared.connections):
@@ -156,3 +151,15 @@ class Listener:
 
 def _seconds_left(deadline: float) -> float:
     return deadline - asyncio.get_running_loop().time()
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """The TLS context of an HTTP/1.1 server. Raises BadCertificate if the files cannot be read or do not match."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        # OpenSSL would ask for a password at the terminal of a process that has none.
+        context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        raise BadCertificate(certificate=tls.certificate, key=tls.key, detail=str(error)) from None
+    return context

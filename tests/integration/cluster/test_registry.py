@@ -16,7 +16,7 @@ from aoti_serve.cluster.membership.live_actors import NAMESPACE, LiveActors
 from aoti_serve.cluster.membership.registry import Registry
 from aoti_serve.cluster.membership.wire import report_bytes
 from aoti_serve.errors import Superseded
-from aoti_serve.link.control import ControlLink, connect_control
+from aoti_serve.link.control import ControlLink
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.swap.target import Report
@@ -37,7 +37,7 @@ class Process:
         self.link: ControlLink | None = None
 
     async def connect(self, address: Any, report: Report) -> None:
-        self.link = await connect_control(address, report.member, address.node, lambda *_: None)
+        self.link = await ControlLink(address, report.member, lambda *_: None).connect(address.node)
         self.link.report(report_bytes(report))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from asyncio import WriteTransport
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -34,17 +35,18 @@ DTYPES = ("<f4", "<f8", "<f2", "|u1", "|i1", "|b1", "<i8", "<i4", "<u2")
 CALL = 7
 
 
-class Wire:
+class Wire(WriteTransport):
     """What a transport was told to write."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.written = bytearray()
         self.writes: list[int] = []
 
-    def write(self, data: ByteBuffer) -> None:
+    def write(self, data: Any) -> None:
         self.writelines([data])
 
-    def writelines(self, list_of_data: list[ByteBuffer]) -> None:
+    def writelines(self, list_of_data: Any) -> None:
         joined = b"".join(list_of_data)
         self.written += joined
         self.writes.append(len(joined))
@@ -185,7 +187,7 @@ class PausingWire(Wire):
         self.outgoing = Outgoing(self)
         self._parts = parts
 
-    def writelines(self, list_of_data: list[ByteBuffer]) -> None:
+    def writelines(self, list_of_data: Any) -> None:
         super().writelines(list_of_data)
         self._parts -= 1
         if self._parts == 0:

@@ -16,9 +16,9 @@ import pytest
 from aoti_serve.address import Address
 from aoti_serve.errors import LinkRefused, ReplicaBehind, ReplicaDied, ReplicaFailed
 from aoti_serve.link import connection, handshake
-from aoti_serve.link.client import QUIET, STOPPED, Link, connect_link
+from aoti_serve.link.client import QUIET, STOPPED, Link
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
-from aoti_serve.link.pool import POOL_PATIENCE, Pool
+from aoti_serve.link.pool import LEAVING_TICKS, Pool
 from aoti_serve.link.server import BatchHandler, LinkServer
 
 NODE, ELSEWHERE = "node", "another node"
@@ -72,7 +72,7 @@ async def served(
 
 @asynccontextmanager
 async def linked(address: Address, node: str = NODE) -> AsyncIterator[Link]:
-    link = await connect_link("m", address, "g1", node)
+    link = await Link("m", address, "g1").connect(node)
     try:
         yield link
     finally:
@@ -135,7 +135,7 @@ async def test_a_defect_of_the_replica_comes_back_as_one() -> None:
 async def test_whoever_does_not_know_the_key_is_refused() -> None:
     async with served() as (_, address):
         with pytest.raises(LinkRefused):
-            await connect_link("m", replace(address, key=bytes(32)), "g1", NODE)
+            await Link("m", replace(address, key=bytes(32)), "g1").connect(NODE)
 
 
 async def test_a_replica_that_does_not_know_its_key_is_refused(tmp_path: Path) -> None:
@@ -151,15 +151,14 @@ async def test_a_replica_that_does_not_know_its_key_is_refused(tmp_path: Path) -
     path = str(tmp_path / "link")
     async with await asyncio.start_unix_server(impostor, path):
         with pytest.raises(LinkRefused, match="own key"):
-            await connect_link("m", Address("r1", NODE, path, 1, bytes(32)), "g1", NODE)
+            await Link("m", Address("r1", NODE, path, 1, bytes(32)), "g1").connect(NODE)
 
 
 async def test_another_version_of_the_link_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     async with served() as (_, address):
         monkeypatch.setattr(handshake, "greeting", lambda: handshake.GREETING.pack(handshake.MAGIC, 99, bytes(32)))
-        monkeypatch.setattr("aoti_serve.link.connection.greeting", handshake.greeting)
-        with pytest.raises(LinkRefused, match="version 99 of the link, this one 1"):
-            await connect_link("m", address, "g1", NODE)
+        with pytest.raises(LinkRefused, match="version 99 of the link, this one 2"):
+            await Link("m", address, "g1").connect(NODE)
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", bytes(1000)])
@@ -324,7 +323,7 @@ async def test_a_gateway_that_drains_keeps_the_last_replica() -> None:
         pool.drain()
         left = asyncio.create_task(server.leave(10))
         await until(lambda: link.leaving > 0)
-        for _ in range(2 * POOL_PATIENCE):
+        for _ in range(2 * LEAVING_TICKS):
             await pool.ask(rows(1))
             pool.pass_time()
         assert pool.runners == 1

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import ReplicaDied
-from aoti_serve.gateway.batching.batcher import Arrays, Batcher, Rows
+from aoti_serve.gateway.batching.batcher import Batcher
+from aoti_serve.gateway.batching.work_item import Arrays, Rows
+from aoti_serve.link.messages import AnswerMessage
 from tests.unit.clock import now
 
 AN_HOUR_MS = 3_600_000.0
-
-
-class Answer(NamedTuple):
-    version: int
-    epoch: int
-    outputs: Arrays
 
 
 class Replica:
@@ -59,7 +55,7 @@ class Replica:
         for _ in range(runs):
             self._turns.release()
 
-    async def run(self, arrays: Arrays, timeout: float | None) -> Answer:
+    async def run(self, arrays: Arrays, timeout: float | None) -> AnswerMessage:
         number = len(self.batches)
         self.batches.append(arrays)
         self.timeouts.append(timeout)
@@ -77,7 +73,7 @@ class Replica:
             raise ReplicaDied(model="m")
         if self.refused & values:
             raise ValueError("one of these rows is guilty")
-        return Answer(version, epoch, [array * 2 for array in arrays])
+        return AnswerMessage(version, epoch, [array * 2 for array in arrays])
 
     async def _take_runner(self) -> None:
         async with self._free:

@@ -13,9 +13,10 @@ import pytest
 
 from aoti_serve.errors import DeadlineExceeded, VersionsDiffer
 from aoti_serve.gateway.batching.backlog import MANY_WAITING
-from aoti_serve.gateway.batching.batcher import Arrays
+from aoti_serve.gateway.batching.work_item import Arrays
+from aoti_serve.link.messages import AnswerMessage
 from tests.unit.clock import in_simulated_time, settled
-from tests.unit.gateway.batching.lab import AN_HOUR_MS, Answer, Replica, batcher, rows_of, submitted, values_of
+from tests.unit.gateway.batching.lab import AN_HOUR_MS, Replica, batcher, rows_of, submitted, values_of
 
 
 @in_simulated_time
@@ -342,7 +343,7 @@ class Swapped(Replica):
         super().__init__(version=1)
         self.swaps = swaps
 
-    async def run(self, arrays: Arrays, timeout: float | None) -> Answer:
+    async def run(self, arrays: Arrays, timeout: float | None) -> AnswerMessage:
         if len(self.batches) in self.swaps:
             self.epoch, self.version = self.swaps[len(self.batches)]
         return await super().run(arrays, timeout)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from aoti_serve.errors import DeadlineExceeded, PoisonRequest, ReplicaBehind, ReplicaDied, RuntimeFailed, Unavailable
-from aoti_serve.gateway.batching.batcher import Arrays, Rows
+from aoti_serve.gateway.batching.work_item import Arrays, Rows
+from aoti_serve.link.messages import AnswerMessage
 from tests.unit.clock import in_simulated_time, settled
-from tests.unit.gateway.batching.lab import Answer, Replica, batcher, outcomes, rows_of, submitted, values_of
+from tests.unit.gateway.batching.lab import Replica, batcher, outcomes, rows_of, submitted, values_of
 
 
 @in_simulated_time
@@ -169,7 +170,7 @@ class Timed(Replica):
         super().__init__(runners=99, version=1)
         self.each = seconds
 
-    async def run(self, arrays: Arrays, timeout: float | None) -> Answer:
+    async def run(self, arrays: Arrays, timeout: float | None) -> AnswerMessage:
         self.seconds = self.each[len(self.batches)]
         return await super().run(arrays, timeout)
 
@@ -202,7 +203,7 @@ async def test_a_piece_that_fails_fails_its_request_and_the_others_leave_the_que
 class Odd(Replica):
     """Its output has one row, whatever it gets."""
 
-    async def run(self, arrays: Arrays, timeout: float | None) -> Answer:
+    async def run(self, arrays: Arrays, timeout: float | None) -> AnswerMessage:
         answer = await super().run(arrays, timeout)
         return answer._replace(outputs=[array[:1] for array in answer.outputs])
 

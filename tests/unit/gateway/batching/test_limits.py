@@ -14,9 +14,11 @@ import pytest
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import DeadlineExceeded, QueueFull
-from aoti_serve.gateway.batching.batcher import Arrays, Batcher, Rows
+from aoti_serve.gateway.batching.batcher import Batcher
+from aoti_serve.gateway.batching.work_item import Arrays, Rows
+from aoti_serve.link.messages import AnswerMessage
 from tests.unit.clock import in_simulated_time, now, settled
-from tests.unit.gateway.batching.lab import Answer, Replica, batcher, outcomes, rows_of, submitted, values_of
+from tests.unit.gateway.batching.lab import Replica, batcher, outcomes, rows_of, submitted, values_of
 
 REQUEST = ContextVar("REQUEST", default="nobody's")
 
@@ -268,7 +270,7 @@ class Uneven(Replica):
         super().__init__(runners=runners, version=1)
         self.random = np.random.default_rng(1)
 
-    async def run(self, arrays: Arrays, timeout: float | None) -> Answer:
+    async def run(self, arrays: Arrays, timeout: float | None) -> AnswerMessage:
         self.seconds = SERVICE_S * self.random.uniform(0.5, 1.5)
         return await super().run(arrays, timeout)
 
@@ -370,7 +372,7 @@ async def test_a_run_belongs_to_none_of_its_requests() -> None:
     seen: list[str] = []
     replica = Replica(held=True)
 
-    async def run(arrays: Arrays, timeout: float | None) -> Answer:
+    async def run(arrays: Arrays, timeout: float | None) -> AnswerMessage:
         seen.append(REQUEST.get())
         return await replica.run(arrays, timeout)
 
@@ -441,8 +443,8 @@ def no_collector() -> Iterator[None]:
 async def test_memory_is_free_when_the_answer_is_out(rows: int) -> None:
     """And not when the garbage collector comes by: these are most of a gateway's bytes."""
 
-    async def run(arrays: Arrays, timeout: float | None) -> Answer:
-        return Answer(1, 1, [array * 2 for array in arrays])
+    async def run(arrays: Arrays, timeout: float | None) -> AnswerMessage:
+        return AnswerMessage(1, 1, [array * 2 for array in arrays])
 
     queue = Batcher("m", BatchingConfig(max_batch_size=2), run, batches=True)
     queue.runners = 1

@@ -17,11 +17,11 @@ from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import DeadlineExceeded, PoisonRequest, QueueFull, ReplicaDied, TryAgain
 from aoti_serve.gateway.batching import deadlines
 from aoti_serve.gateway.batching.backlog import MANY_WAITING
-from aoti_serve.gateway.batching.batcher import DEFAULT_PRIORITY, Arrays, Batcher, Rows
+from aoti_serve.gateway.batching.batcher import DEFAULT_PRIORITY, Batcher
 from aoti_serve.gateway.batching.hold import HOLD_TICK_S
-from aoti_serve.gateway.batching.work_item import WorkItem
+from aoti_serve.gateway.batching.work_item import Arrays, Rows, WorkItem
+from aoti_serve.link.messages import AnswerMessage
 from tests.unit.clock import SimulatedLoop, now, simulated
-from tests.unit.gateway.batching.lab import Answer
 
 MS = 1e-3
 AGEING_MS = 10.0
@@ -134,7 +134,7 @@ class World:
             await asyncio.sleep(gap * MS)
             self.version += 1
 
-    async def run(self, arrays: Arrays, timeout: float | None) -> Answer:
+    async def run(self, arrays: Arrays, timeout: float | None) -> AnswerMessage:
         number, version, values = self.runs, self.version, arrays[0][:, 0]
         requests = [self.requests[index] for index in dict.fromkeys((values // LARGEST_REQUEST).tolist())]
         self.runs += 1
@@ -148,7 +148,7 @@ class World:
             self.fail(number, requests)
         finally:
             self.running -= 1
-        return Answer(version, version, [arrays[0] * 2, np.full(len(values), version)])
+        return AnswerMessage(version, version, [arrays[0] * 2, np.full(len(values), version)])
 
     def fail(self, number: int, requests: list[Request]) -> None:
         kinds = {request.kind for request in requests} | {self.errors.get(number, "plain")}

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.gateway.batching.batcher import Arrays, Batcher
+from aoti_serve.gateway.batching.batcher import Batcher
+from aoti_serve.gateway.batching.work_item import Arrays
+from aoti_serve.link.messages import AnswerMessage
 from tests.unit.clock import now
-from tests.unit.gateway.batching.lab import Answer, rows_of
+from tests.unit.gateway.batching.lab import rows_of
 
 MS = 1e-3
 
@@ -36,13 +38,13 @@ class Model:
         sizes, costs = zip(*self.cost, strict=True)
         return float(np.interp(rows, sizes, costs)) * MS * self._random.uniform(1, 1 + self.noise)
 
-    async def run(self, arrays: Arrays, timeout: float | None) -> Answer:
+    async def run(self, arrays: Arrays, timeout: float | None) -> AnswerMessage:
         rows = len(arrays[0])
         self.batches.append(rows)
         self.begun.append(now())
         async with self._free:
             await asyncio.sleep(self.seconds(rows))
-        return Answer(1, 1, arrays)
+        return AnswerMessage(1, 1, arrays)
 
     def batcher(self, *, never_holds: bool = False, **config: Any) -> Batcher:
         made = Batcher("m", BatchingConfig(**config), self.run, batches=True)

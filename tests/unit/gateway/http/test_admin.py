@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from aoti_serve.errors import AdminClosed, Unauthorized
-from aoti_serve.gateway.http.admin import Guard, RollbackBody, SwapBody, token_digest
+from aoti_serve.gateway.http.admin import Guard, token_digest
+from aoti_serve.gateway.http.weights import RollbackBody, SwapBody
 
 DIGEST = "ab" * 32
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import UnknownModel
 from aoti_serve.gateway.data_plane import DataPlane
-from aoti_serve.gateway.drain import InFlight
 from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.app import build_app
+from aoti_serve.gateway.in_flight import InFlight
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.protocol.messages import InferResponse
 from aoti_serve.signature.signature import Signature

@@ -11,7 +11,7 @@ import pytest
 
 from aoti_serve.config import Tls
 from aoti_serve.errors import BadCertificate
-from aoti_serve.gateway.listener.tls import tls_context
+from aoti_serve.gateway.listener.server import tls_context
 from tests.unit.gateway.listener.wired import LARGE, echo, refuse, wired
 
 

@@ -14,7 +14,7 @@ import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.gateway.listener import Listener
+from aoti_serve.gateway.listener.server import Listener
 
 T = TypeVar("T")
 HOST = "127.0.0.1"

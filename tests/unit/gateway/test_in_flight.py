@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aoti_serve.errors import Stopping
-from aoti_serve.gateway.drain import InFlight
+from aoti_serve.gateway.in_flight import InFlight
 
 
 def test_it_counts_who_is_inside_also_when_they_fail() -> None:

@@ -1,0 +1,65 @@
+"""The requests in flight: their number, the bytes of their bodies, and the end of admission when the server stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aoti_serve.errors import ReadingTooMuch, Stopping
+
+SMALL = 64 * 2**10
+RETRY_AFTER_S = 1
+
+
+@dataclass
+class InFlight:
+    """Counts requests in flight, and refuses new ones once it is closed. One per gateway, used in its event loop."""
+
+    inside: int = 0
+    open: bool = True
+
+    def __enter__(self) -> None:
+        """Count one more. Raises Stopping once it is closed."""
+        if not self.open:
+            raise Stopping()
+        self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.inside -= 1
+
+
+@dataclass
+class ReadingBudget:
+    """The bytes of bodies that one gateway may hold at once, counted from before they are read until they are answered.
+
+    Bodies of up to `SMALL` bytes do not count: there are no more of them than connections. So a client with large
+    bodies, which may come slowly, cannot have small requests refused. Used in the gateway's event loop.
+    """
+
+    limit: int
+    held: int = 0
+
+
+class Share:
+    """The part of the budget that one request holds, until its block ends."""
+
+    __slots__ = ("_budget", "_size")
+
+    def __init__(self, budget: ReadingBudget) -> None:
+        self._budget = budget
+        self._size = 0
+
+    def __enter__(self) -> Share:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.held -= self._size
+
+    def grow(self, size: int) -> None:
+        """Hold at least `size` bytes in all. Raises ReadingTooMuch."""
+        budget, more = self._budget, size - self._size
+        if size <= SMALL or more <= 0:
+            return
+        if budget.held + more > budget.limit:
+            raise ReadingTooMuch(held=budget.held, limit=budget.limit, retry_after=RETRY_AFTER_S)
+        budget.held += more
+        self._size = size
