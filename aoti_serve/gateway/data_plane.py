@@ -47,7 +47,7 @@ class ServedModel:
         self.signature = signature
         self.weights = CoordinatorClient(config.name, coordinator)
         self.version = 0
-        self.plan = RequestChecker(signature, limits).plan
+        self.checker = RequestChecker(signature, limits)
         self._gateway = gateway
         self._node = node
         self._num_runners = config.num_runners
@@ -94,18 +94,18 @@ class ServedModel:
             raise UnknownVersion(name=self.name, version=version, current=self.version)
 
     async def infer(
-        self, plan: CheckedRequest, arrays: Arrays, version: str | None = None, timeout: float | None = None
+        self, request: CheckedRequest, arrays: Arrays, version: str | None = None, timeout: float | None = None
     ) -> InferResponse:
         """Run the rows of a checked request in some batch. Returns the outputs and the version that computed them."""
         if not self.membership.joined:
             raise TryAgain(detail=f"this gateway has not reached the coordinator of model '{self.name}' yet")
         self.check_version(version)
-        ordered = [arrays[index] for index in plan.order]
-        rows = await self._batcher.submit(ordered, priority=plan.head.priority, timeout=timeout)
+        ordered = [arrays[index] for index in request.order]
+        rows = await self._batcher.submit(ordered, priority=request.head.priority, timeout=timeout)
         if version is not None and version != str(rows.version):  # a swap was committed during the run
             raise UnknownVersion(name=self.name, version=version, current=rows.version)
-        outputs = [(spec, rows.outputs[index]) for index, spec in plan.outputs]
-        return InferResponse(self.name, rows.version, plan.head.id, outputs)
+        outputs = [(spec, rows.outputs[index]) for index, spec in request.outputs]
+        return InferResponse(self.name, rows.version, request.head.id, outputs)
 
     def metadata(self, version: str | None) -> dict[str, object]:
         self.check_version(version)

@@ -30,34 +30,41 @@ class CheckedRequest(NamedTuple):
 
 
 class RequestChecker:
-    """Checks heads for one model. Equal heads, as a client sends them, are read and checked once."""
+    """Checks heads for one model. `read` also reads those of HTTP, of which most are the same bytes again."""
 
     def __init__(self, signature: Signature, limits: GatewayConfig) -> None:
         self._accepts = signature.for_any_batch
         self._batches = signature.batch is not None
         self._limits = limits
-        self._known = lru_cache(MANY_HEADS)(self._plan)
+        self._read_once = lru_cache(MANY_HEADS)(self._read)
 
-    def plan(self, head: bytes) -> CheckedRequest:
-        """The checked request. Raises an InvalidInput that names the input or the output, or JsonTooLarge."""
-        return self._known(head) if len(head) <= LARGE_HEAD else self._plan(head)
+    def read(self, message: bytes) -> CheckedRequest:
+        """The request whose head is this JSON. Raises JsonTooLarge, or what `decode_head` and `check` raise."""
+        return self._read_once(message) if len(message) <= LARGE_HEAD else self._read(message)
 
-    def _plan(self, message: bytes) -> CheckedRequest:
-        head = decode_head(message, self._limits)
+    def check(self, head: RequestHead) -> CheckedRequest:
+        """The request of this head, from any protocol. Raises an InvalidInput that names the input or the output."""
         signature = self._accepts
         inputs = signature.by_input({tensor.name: index for index, tensor in enumerate(head.inputs)})
         shapes = {name: Shaped(head.inputs[index].dtype, head.inputs[index].shape) for name, index in inputs.items()}
         signature.check_inputs(shapes)
         if self._batches:
             self._check_rows(list(shapes.values()))
-        wanted = [signature.output_named(name) for name in head.outputs or []]
-        for name, number in Counter(wanted).items():
+        wanted = self._outputs(head)
+        binary = frozenset(signature.output_named(name) for name in head.binary)
+        order = tuple(inputs[spec.name] for spec in signature.inputs)
+        return CheckedRequest(replace(head, binary=binary), order, wanted)
+
+    def _read(self, message: bytes) -> CheckedRequest:
+        return self.check(decode_head(message, self._limits))
+
+    def _outputs(self, head: RequestHead) -> tuple[tuple[int, TensorSpec], ...]:
+        names = [self._accepts.output_named(name) for name in head.outputs or []]
+        for name, number in Counter(names).items():
             if number > 1:
                 raise RepeatedOutput(name=name)
-        binary = frozenset(signature.output_named(name) for name in head.binary)
-        places = {spec.name: (index, spec) for index, spec in enumerate(signature.outputs)}
-        order = tuple(inputs[spec.name] for spec in signature.inputs)
-        return CheckedRequest(replace(head, binary=binary), order, tuple(places[name] for name in wanted or places))
+        places = {spec.name: (index, spec) for index, spec in enumerate(self._accepts.outputs)}
+        return tuple(places[name] for name in names or places)
 
     def _check_rows(self, tensors: list[Shaped]) -> None:
         """Refuse too many rows: each costs work, also those for which the client sent no bytes."""

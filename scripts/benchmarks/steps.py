@@ -79,15 +79,15 @@ def measured(container: Container, rounds: int, folder: Path) -> dict[str, float
 
 
 def decoded(container: Container, row: Row, rounds: int) -> dict[str, float]:
-    planner, tail = RequestChecker(container.signature, GatewayConfig()), memoryview(row.tobytes())
+    checker, tail = RequestChecker(container.signature, GatewayConfig()), memoryview(row.tobytes())
     binary, inline = head_of(row, binary=True), head_of(row, binary=False)
-    plan = planner.plan(binary)
+    plan = checker.read(binary)
     return {
-        "head, seen before": best(lambda: planner.plan(binary), rounds),
-        "head, new": best(lambda: RequestChecker(container.signature, GatewayConfig()).plan(binary), rounds),
+        "head, seen before": best(lambda: checker.read(binary), rounds),
+        "head, new": best(lambda: RequestChecker(container.signature, GatewayConfig()).read(binary), rounds),
         "binary input to array": best(lambda: arrays_of(plan.head, tail), rounds),
         "JSON request to array": best(
-            lambda: RequestChecker(container.signature, GatewayConfig()).plan(inline), rounds
+            lambda: RequestChecker(container.signature, GatewayConfig()).read(inline), rounds
         ),
     }
 
@@ -101,8 +101,8 @@ def run(container: Container, rounds: int) -> dict[str, float]:
 
 
 def answered(container: Container, row: Row, rounds: int) -> dict[str, float]:
-    planner = RequestChecker(container.signature, GatewayConfig())
-    plan, as_json = (planner.plan(head_of(row, binary=binary)) for binary in (True, False))
+    checker = RequestChecker(container.signature, GatewayConfig())
+    plan, as_json = (checker.read(head_of(row, binary=binary)) for binary in (True, False))
     return {
         "answer, binary": best(lambda: encoded(plan, row), rounds),
         "answer, JSON": best(lambda: encoded(as_json, row), rounds),

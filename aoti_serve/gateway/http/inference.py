@@ -19,13 +19,13 @@ from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, DeadlineExceeded, InvalidBody, JsonTooLarge, Unavailable
-from aoti_serve.gateway.data_plane import DataPlane, ServedModel
+from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.bodies import BodyLimits, Headers, read_body
 from aoti_serve.gateway.http.request_id import REQUEST_ID
 from aoti_serve.gateway.http.responses import error_response, internal_error
 from aoti_serve.gateway.in_flight import ReadingBudget, Share
 from aoti_serve.gateway.listener.scope import VIEWS
-from aoti_serve.gateway.request_checker import CheckedRequest
+from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.protocol.decode import arrays_of, head_length
 from aoti_serve.protocol.elements import shown_value
 from aoti_serve.protocol.encode import Encoded, encode_response, takes_long
@@ -108,16 +108,16 @@ class Inference:
         length = headers.get(HEADER_LENGTH)
         body = await read_body(receive, headers, self._json if length is None else self._body, share)
         split = head_length(body, None if length is None else length.decode("latin-1"))
-        plan = await self._plan(served, bytes(body[:split]))
-        arrays = arrays_of(plan.head, memoryview(body)[split:])
-        left = _remaining(_timeout_of(headers, plan.head.timeout), arrived, asked.name)
-        response = await served.infer(plan, arrays, asked.version, left)
-        if takes_long(response, plan.head):
-            return await self._offload.run(encode_response, response, plan.head)
-        return encode_response(response, plan.head)
+        request = await self._read(served.checker, bytes(body[:split]))
+        arrays = arrays_of(request.head, memoryview(body)[split:])
+        left = _remaining(_timeout_of(headers, request.head.timeout), arrived, asked.name)
+        response = await served.infer(request, arrays, asked.version, left)
+        if takes_long(response, request.head):
+            return await self._offload.run(encode_response, response, request.head)
+        return encode_response(response, request.head)
 
-    async def _plan(self, served: ServedModel, head: bytes) -> CheckedRequest:
-        return served.plan(head) if len(head) <= LARGE_JSON else await self._offload.run(served.plan, head)
+    async def _read(self, checker: RequestChecker, head: bytes) -> CheckedRequest:
+        return checker.read(head) if len(head) <= LARGE_JSON else await self._offload.run(checker.read, head)
 
 
 def route_of(scope: Scope) -> Route | None:

@@ -39,7 +39,7 @@ SIGNATURE = Signature(
 )
 
 
-def planner_of(signature: Signature, **limits: int) -> RequestChecker:
+def checker_of(signature: Signature, **limits: int) -> RequestChecker:
     return RequestChecker(signature, GatewayConfig.model_validate(limits))
 
 
@@ -58,29 +58,29 @@ def n(rows: int = 2, **changes: Any) -> dict[str, Any]:
 
 
 def test_inputs_are_found_in_the_signatures_order_whatever_the_clients() -> None:
-    assert planner_of(SIGNATURE).plan(head(n(), x())).order == (1, 0)
-    assert planner_of(SIGNATURE).plan(head(n(name="INPUT__1"), x(name="INPUT__0"))).order == (1, 0)
+    assert checker_of(SIGNATURE).read(head(n(), x())).order == (1, 0)
+    assert checker_of(SIGNATURE).read(head(n(name="INPUT__1"), x(name="INPUT__0"))).order == (1, 0)
 
 
 def test_outputs_are_those_that_were_asked_for_in_that_order() -> None:
     asked = [{"name": "OUTPUT__1", "parameters": {"binary_data": True}}, {"name": "y"}]
-    plan = planner_of(SIGNATURE).plan(head(x(), n(), outputs=asked))
-    assert [(place, spec.name) for place, spec in plan.outputs] == [(1, "z"), (0, "y")]
-    assert [plan.head.wants_binary(spec.name) for _, spec in plan.outputs] == [True, False]
-    assert [place for place, _ in planner_of(SIGNATURE).plan(head(x(), n())).outputs] == [0, 1]
+    checked = checker_of(SIGNATURE).read(head(x(), n(), outputs=asked))
+    assert [(place, spec.name) for place, spec in checked.outputs] == [(1, "z"), (0, "y")]
+    assert [checked.head.wants_binary(spec.name) for _, spec in checked.outputs] == [True, False]
+    assert [place for place, _ in checker_of(SIGNATURE).read(head(x(), n())).outputs] == [0, 1]
 
 
 def test_the_same_head_is_read_once() -> None:
-    planner = planner_of(SIGNATURE)
-    assert planner.plan(head(x(), n())) is planner.plan(head(x(), n()))
-    assert planner.plan(head(x(), n(), id="a")).head.id == "a"
-    assert planner.plan(head(x(), n(), id="b")).head.id == "b"
+    checker = checker_of(SIGNATURE)
+    assert checker.read(head(x(), n())) is checker.read(head(x(), n()))
+    assert checker.read(head(x(), n(), id="a")).head.id == "a"
+    assert checker.read(head(x(), n(), id="b")).head.id == "b"
 
 
 def test_a_large_head_is_not_kept() -> None:
-    planner = planner_of(SIGNATURE)
+    checker = checker_of(SIGNATURE)
     large = head(x(), n(), id="x" * 5000)
-    assert planner.plan(large) is not planner.plan(large)
+    assert checker.read(large) is not checker.read(large)
 
 
 @pytest.mark.parametrize(
@@ -96,30 +96,30 @@ def test_a_large_head_is_not_kept() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_each_time(message: bytes, error: type[Exception]) -> None:
-    planner = planner_of(SIGNATURE)
+    checker = checker_of(SIGNATURE)
     for _ in range(2):
         with pytest.raises(error):
-            planner.plan(message)
+            checker.read(message)
 
 
 def test_more_rows_than_the_model_takes_are_no_error_here() -> None:
     """The batcher splits them."""
-    assert planner_of(SIGNATURE).plan(head(x(100), n(100))).head.inputs[0].shape == (100, 2)
+    assert checker_of(SIGNATURE).read(head(x(100), n(100))).head.inputs[0].shape == (100, 2)
 
 
 def test_an_output_is_answered_once_and_an_empty_list_means_all() -> None:
-    plan = planner_of(SIGNATURE).plan(head(x(), n(), outputs=[]))
-    assert [place for place, _ in plan.outputs] == [0, 1]
+    checked = checker_of(SIGNATURE).read(head(x(), n(), outputs=[]))
+    assert [place for place, _ in checked.outputs] == [0, 1]
     asked = [{"name": "z", "parameters": {"binary_data": True}}, {"name": "z"}]
     with pytest.raises(RepeatedOutput, match=r"^output 'z': asked for twice$"):
-        planner_of(SIGNATURE).plan(head(x(), n(), outputs=asked))
+        checker_of(SIGNATURE).read(head(x(), n(), outputs=asked))
 
 
 def test_a_request_has_a_largest_number_of_rows() -> None:
-    planner = planner_of(SIGNATURE, max_request_rows=100)
-    assert planner.plan(head(x(100), n(100))).order == (0, 1)
+    checker = checker_of(SIGNATURE, max_request_rows=100)
+    assert checker.read(head(x(100), n(100))).order == (0, 1)
     with pytest.raises(TooManyRows, match=r"^101 rows, the limit is 100 \(gateway.max_request_rows\)$"):
-        planner.plan(head(x(101), n(101)))
+        checker.read(head(x(101), n(101)))
 
 
 TOKENS = TensorSpec(name="tokens", dtype="int64", shape=(BATCH, Dim(symbol="length")))
@@ -143,13 +143,13 @@ def empty(*shape: int, name: str = "tokens") -> dict[str, Any]:
 def test_rows_without_bytes_are_refused(shape: list[int], error: type[Exception]) -> None:
     """A client that sends no byte for a row could send any number of them."""
     with pytest.raises(error):
-        planner_of(TEXTS).plan(head(empty(*shape)))
+        checker_of(TEXTS).read(head(empty(*shape)))
 
 
 def test_an_input_may_be_empty_if_its_rows_have_bytes_elsewhere() -> None:
     both = Signature(inputs=(TOKENS, LABELS), outputs=(LABELS,), constants=())
     labels = {"name": "labels", "datatype": "INT64", "shape": [2], "data": [1, 2]}
-    assert planner_of(both).plan(head(empty(2, 0), labels)).order == (0, 1)
+    assert checker_of(both).read(head(empty(2, 0), labels)).order == (0, 1)
 
 
 def test_no_rows_are_no_error_where_the_model_takes_none() -> None:
@@ -159,7 +159,7 @@ def test_no_rows_are_no_error_where_the_model_takes_none() -> None:
         outputs=(TensorSpec(name="labels", dtype="int64", shape=(batch,)),),
         constants=(),
     )
-    assert planner_of(none).plan(head(empty(0, 3))).order == (0,)
+    assert checker_of(none).read(head(empty(0, 3))).order == (0,)
 
 
 NAMES = st.sampled_from(["x", "n", "INPUT__0", "INPUT__1", "y", "z", "OUTPUT__0", "x" * 3000, ""])
@@ -186,14 +186,14 @@ REQUEST = {
 
 @settings(deadline=None, max_examples=500)
 @given(request=st.fixed_dictionaries({}, optional=REQUEST) | JSON)
-def test_any_json_is_a_plan_or_is_refused_in_few_words(request: Any) -> None:
+def test_any_json_is_a_request_or_is_refused_in_few_words(request: Any) -> None:
     try:
-        plan = planner_of(SIGNATURE).plan(json.dumps(request).encode())
+        checked = checker_of(SIGNATURE).read(json.dumps(request).encode())
     except AotiServeError as error:
         refused = error
     else:
-        assert sorted(plan.order) == [0, 1]
-        assert len({place for place, _ in plan.outputs}) == len(plan.outputs)
+        assert sorted(checked.order) == [0, 1]
+        assert len({place for place, _ in checked.outputs}) == len(checked.outputs)
         return
     assert refused.http_status == 400
     assert len(str(refused).encode()) <= 1024

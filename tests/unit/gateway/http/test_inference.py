@@ -32,31 +32,39 @@ SIGNATURE = Signature(inputs=(X,), outputs=(Y,), constants=())
 INFER = "/v2/models/m/infer"
 
 
+class NotingChecker(RequestChecker):
+    """Notes the threads that it reads in."""
+
+    def __init__(self, signature: Signature, limits: GatewayConfig) -> None:
+        super().__init__(signature, limits)
+        self.threads: list[str] = []
+
+    def read(self, message: bytes) -> CheckedRequest:
+        self.threads.append(threading.current_thread().name)
+        return super().read(message)
+
+
 class Echo:
     """A model that answers what it is sent, once it may."""
 
     def __init__(self, config: GatewayConfig) -> None:
         self.patience: list[float | None] = []
         self.arrived: asyncio.Queue[None] = asyncio.Queue()
-        self.threads: list[str] = []
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         self.fails: Exception | None = None
-        self._planner = RequestChecker(SIGNATURE, config)
-
-    def plan(self, head: bytes) -> CheckedRequest:
-        self.threads.append(threading.current_thread().name)
-        return self._planner.plan(head)
+        self.checker = NotingChecker(SIGNATURE, config)
+        self.threads = self.checker.threads
 
     async def infer(
-        self, plan: CheckedRequest, arrays: list[NDArray[Any]], _: str | None, left: float | None
+        self, request: CheckedRequest, arrays: list[NDArray[Any]], _: str | None, left: float | None
     ) -> InferResponse:
         self.patience.append(left)
         self.arrived.put_nowait(None)
         await self.goes_on.wait()
         if self.fails:
             raise self.fails
-        return InferResponse("m", 1, plan.head.id, [(Y, arrays[0])])
+        return InferResponse("m", 1, request.head.id, [(Y, arrays[0])])
 
 
 class Plane:
