@@ -19,7 +19,7 @@ from aoti_serve.model.device.choice import host_facts
 from aoti_serve.model.foreign.generated import fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import BatchVariant, Variants
-from aoti_serve.signature.devices import CPU
+from aoti_serve.signature.tensors import CPU
 
 _thread = threading.local()
 

@@ -16,8 +16,8 @@ from aoti_serve.config import DeclaredSignature, ModelConfig
 from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
 from aoti_serve.model.archive import preflight, reading, unpack
 from aoti_serve.signature.constants import ConstantSpec
-from aoti_serve.signature.devices import CPU
 from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import CPU
 
 if TYPE_CHECKING:
     import torch

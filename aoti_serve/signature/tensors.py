@@ -1,4 +1,4 @@
-"""Tensor descriptions: dtypes under all their names, dimensions with ranges.
+"""Tensor descriptions: dtypes under all their names, dimensions with ranges, kinds of devices.
 
 A dtype is called by its torch name ("float32") everywhere inside; the other names exist at the edges only.
 """
@@ -6,9 +6,13 @@ A dtype is called by its torch name ("float32") everywhere inside; the other nam
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, field_validator, model_validator
+
+DeviceKind = Literal["cpu", "cuda"]  # torch's names for what packages are compiled for
+DEVICE_KINDS: Final[tuple[str, ...]] = get_args(DeviceKind)
+CPU, CUDA = DEVICE_KINDS
 
 
 class DType(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from aoti_serve.errors import IncompatiblePackage, RuntimeFailed
-from aoti_serve.signature.devices import CPU
+from aoti_serve.signature.tensors import CPU
 
 _PREFIX = "AOTInductorModelContainer"
 _TENSOR_CONSTANT = 3  # constant_type.h: a tensor that forward() makes

@@ -16,7 +16,7 @@ import torch
 
 from aoti_serve.errors import RuntimeFailed
 from aoti_serve.model.aoti.c_abi import NativeConstant, construction
-from aoti_serve.signature.devices import CPU
+from aoti_serve.signature.tensors import CPU
 
 _FOLDED = "_FOLDED_CONST_"
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.archive.library import check_library
-from aoti_serve.signature.devices import CPU, DEVICE_KINDS
+from aoti_serve.signature.tensors import CPU, DEVICE_KINDS
 
 TORCH_KEY = "aoti_serve.torch"
 _DEVICE_KEY = "AOTI_DEVICE_KEY"

@@ -11,7 +11,7 @@ from aoti_serve.model.device import Device
 from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.device.cuda import CudaDevice, accelerator, visible_cards
 from aoti_serve.model.package import Package
-from aoti_serve.signature.devices import CPU
+from aoti_serve.signature.tensors import CPU
 
 
 def choose_device(package: Package, device: str | None) -> torch.device:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aoti_serve.model.device import CHUNK
 from aoti_serve.model.device.host_memory import available_memory, check_memory
-from aoti_serve.signature.devices import CPU
+from aoti_serve.signature.tensors import CPU
 
 
 class HostBlock:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from aoti_serve.model.device import CHUNK
 from aoti_serve.model.device.cpu import copy_to_host
 from aoti_serve.model.device.host_memory import check_memory
-from aoti_serve.signature.devices import CUDA
+from aoti_serve.signature.tensors import CUDA
 
 
 class CardBlock:

@@ -15,8 +15,7 @@ from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
 from aoti_serve.model.archive import reading
 from aoti_serve.model.buffers import padded
 from aoti_serve.signature.constants import ConstantSpec
-from aoti_serve.signature.devices import CPU, CUDA
-from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
+from aoti_serve.signature.tensors import CPU, CUDA, DTYPES, Dim, TensorSpec
 
 _BASE = re.compile(r"AOTInductorModelBase\((\d+),\s*(\d+),\s*\d+,\s*device_str,[^;{]*?(true|false)\)")
 _FACT = re.compile(r"constants_info_\[(\d+)\]\.(\w+) = (.*);")
