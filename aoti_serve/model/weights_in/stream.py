@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
-from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from aoti_serve.errors import UnfitTensor, UnreadableWeights
 from aoti_serve.model.buffers import ConstantBuffer
+from aoti_serve.model.tensor_memory import bytes_of
 from aoti_serve.model.weights_in.tensors import warn_of_baked
 from aoti_serve.signature.constants import Constants
-from aoti_serve.signature.contents import Bytes, ContentsCheck, Sink
+from aoti_serve.signature.contents import Bytes, ContentsCheck
 from aoti_serve.signature.tensors import DTYPES, Span
 
 
@@ -41,57 +40,47 @@ class WeightsStream:
 
         Raises what `pieces` raises, and UnreadableWeights if those are not the whole file and nothing else.
         """
-        homes = self._contents.homes
-        buffer.fill({spec.name: rest[spec.name] for spec in self._constants.constants if spec.name not in homes})
-        used = {homes[spec.name][0]: spec.name for spec in self._constants.constants if spec.name in homes}
-        copiers = {name: [_copier(buffer, home)] for name, home in used.items()}
-        parts = [
-            _Part(span.begin, span.end, [*copiers.get(name, ()), *self._contents.sinks(name)])
-            for name, span in self._index.items()
-        ]
-        _deal(pieces, parts)
+        names, homes = [spec.name for spec in self._constants.constants], self._contents.homes
+        buffer.fill({name: rest[name] for name in names if name not in homes})
+        copies = {homes[name][0]: _Copy(buffer, name) for name in names if name in homes}
+
+        def take(name: str, chunk: Bytes) -> None:
+            self._contents.take(name, chunk)
+            if name in copies:
+                copies[name].take(chunk)
+
+        _deal(pieces, self._index, take)
 
     def check(self, *, strict: bool) -> None:
         """After the last byte: raise an InvalidWeights that names the tensor if a value is not allowed."""
         warn_of_baked(self._contents.finish(strict=strict))
 
 
-class DirectCopy:
-    """Copies them to where they belong at once."""
+class _Copy:
+    """The copy of one constant's bytes into a buffer, as they arrive."""
 
     def __init__(self, buffer: ConstantBuffer, name: str) -> None:
         self._buffer = buffer
         self._name = name
+        self._target = buffer.tensors[name]
         self._at = 0
+        self._gathered: torch.Tensor | None = None
 
-    def take(self, part: Bytes) -> None:
-        self._buffer.fill_bytes(self._name, self._at, part)
-        self._at += len(part)
+    def take(self, chunk: Bytes) -> None:
+        if self._target.is_contiguous():
+            self._buffer.fill_bytes(self._name, self._at, chunk)
+        else:
+            self._gather(chunk)
+        self._at += len(chunk)
 
-
-class BufferedCopy:
-    """Copies them when all are there: the constant's elements lie in another order than the file's."""
-
-    def __init__(self, buffer: ConstantBuffer, name: str) -> None:
-        self._buffer = buffer
-        self._name = name
-        self._left = buffer.tensors[name].numel() * buffer.tensors[name].element_size()
-        self._scratch: torch.Tensor | None = None
-
-    def take(self, part: Bytes) -> None:
-        if self._scratch is None:
-            self._scratch = torch.empty(self._left, dtype=torch.uint8)
-        at = len(self._scratch) - self._left
-        np.copyto(self._scratch.numpy()[at : at + len(part)], part)
-        self._left -= len(part)
-        if not self._left:
-            target = self._buffer.tensors[self._name]
-            self._buffer.fill({self._name: self._scratch.view(target.dtype).view(target.shape)})
-            self._scratch = None
-
-
-def _copier(buffer: ConstantBuffer, name: str) -> Sink:
-    return (DirectCopy if buffer.tensors[name].is_contiguous() else BufferedCopy)(buffer, name)
+    def _gather(self, chunk: Bytes) -> None:
+        """Copy the constant when all of it is there: its elements lie in another order than the file's."""
+        if self._gathered is None:
+            self._gathered = torch.empty(self._target.shape, dtype=self._target.dtype)
+        bytes_of(self._gathered).numpy()[self._at : self._at + len(chunk)] = chunk
+        if self._at + len(chunk) == self._target.nbytes:
+            self._buffer.fill({self._name: self._gathered})
+            self._gathered = None
 
 
 def _check_index(index: Mapping[str, Span]) -> None:
@@ -109,28 +98,19 @@ def _check_index(index: Mapping[str, Span]) -> None:
             raise UnfitTensor(name=name, detail=f"its bytes are also those of '{before}'")
 
 
-class _Part(NamedTuple):
-    """A tensor's place in the file, and what its bytes are given to."""
-
-    begin: int
-    end: int
-    sinks: Sequence[Sink]
-
-
-def _deal(pieces: Iterable[Bytes], parts: Sequence[_Part]) -> None:
-    """Give each byte to the sinks of its part; what lies between the parts, the header for one, is passed over."""
-    waiting = deque(sorted((part for part in parts if part.begin < part.end), key=lambda part: part.begin))
-    length = max((part.end for part in parts), default=None)
+def _deal(pieces: Iterable[Bytes], index: Mapping[str, Span], take: Callable[[str, Bytes], None]) -> None:
+    """Hand on each byte with its tensor's name; what lies between tensors, the header for one, is passed over."""
+    full = [name for name, span in index.items() if span.begin < span.end]
+    waiting = deque(sorted(full, key=lambda name: index[name].begin))
+    length = max((span.end for span in index.values()), default=None)
     begin = 0
     for piece in pieces:
         end = begin + len(piece)
         if length is not None and end > length:
             raise UnreadableWeights(detail=f"{end} bytes or more have arrived of a file of {length}")
-        while waiting and waiting[0].begin < end:
-            part = waiting[0]
-            for sink in part.sinks:
-                sink.take(piece[max(part.begin - begin, 0) : part.end - begin])
-            if part.end > end:
+        while waiting and (span := index[waiting[0]]).begin < end:
+            take(waiting[0], piece[max(span.begin - begin, 0) : span.end - begin])
+            if span.end > end:
                 break
             waiting.popleft()
         begin = end

@@ -55,8 +55,6 @@ def _check_contents(weights: Mapping[str, torch.Tensor], constants: Constants, s
     one = {(constants.tied.get(name, name), memory_key(tensor)): name for name, tensor in weights.items()}
     contents = ContentsCheck(one.values(), constants)
     for name in one.values():
-        if sinks := contents.sinks(name):
-            content = content_of(weights[name])
-            for sink in sinks:
-                sink.take(content)
+        if contents.reads(name):
+            contents.take(name, content_of(weights[name]))
     warn_of_baked(contents.finish(strict=strict))
