@@ -19,9 +19,8 @@ from aoti_serve.errors import (
 )
 from aoti_serve.model.arguments import ModelInputs, checked_inputs, named_outputs
 from aoti_serve.model.buffers import Buffers
-from aoti_serve.model.device.choice import choose_device, open_device
 from aoti_serve.model.gate import Gate
-from aoti_serve.model.loading import load, set_threads, warn_of_fixed_threads
+from aoti_serve.model.loading import choose_device, load, open_device, set_threads, warn_of_fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.trial import TrialRuntime, check_run
 from aoti_serve.model.variants import Variants

@@ -9,19 +9,44 @@ from pathlib import Path
 import torch
 
 from aoti_serve.errors import IncompatiblePackage
-from aoti_serve.model.aoti import Runtime
-from aoti_serve.model.aoti.c_abi import NativeContainer
+from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
 from aoti_serve.model.aoti.stock import StockContainer
-from aoti_serve.model.archive import preflight
-from aoti_serve.model.archive.library import check_operators, extern_operators, library_of
+from aoti_serve.model.archive.library import check_library, check_operators, extern_operators, library_of
+from aoti_serve.model.archive.preflight import TORCH_KEY, HostFacts, check_device, check_kernels, check_machine
 from aoti_serve.model.buffers import padded
-from aoti_serve.model.device.choice import host_facts
+from aoti_serve.model.device import Device
+from aoti_serve.model.device.cpu import CpuDevice
+from aoti_serve.model.device.cuda import CudaDevice, accelerator, visible_cards
 from aoti_serve.model.foreign.generated import fixed_threads
 from aoti_serve.model.package import Package
-from aoti_serve.model.variants import BatchVariant, Variants
+from aoti_serve.model.variants import BatchVariant, Runtime, Variants
 from aoti_serve.signature.tensors import CPU
 
 _thread = threading.local()
+
+
+def choose_device(package: Package, device: str | None) -> torch.device:
+    """The device to run on: what the package was compiled for, at the index that was asked for.
+
+    Raises IncompatiblePackage if that is another kind of device, or if this machine or its cards cannot run the code.
+    """
+    try:
+        chosen = torch.device(device or package.device)
+    except RuntimeError as error:
+        raise IncompatiblePackage(path=package.path, reason=str(error)) from error
+    if chosen.type != package.device:
+        reason = f"compiled for {package.device}, asked to run on {device}"
+        raise IncompatiblePackage(path=package.path, reason=reason)
+    chosen = chosen if chosen.type == CPU else torch.device(chosen.type, chosen.index or 0)
+    check_machine(package.path, package.metadata)
+    host = HostFacts(torch.__version__, accelerator(), tuple(visible_cards()))
+    check_device(package.path, package.metadata, host, chosen.index or 0)
+    return chosen
+
+
+def open_device(device: torch.device, num_runners: int) -> Device:
+    """Open the device; a card gets as many streams as there are runners."""
+    return CpuDevice() if device.type == CPU else CudaDevice(device.index or 0, num_runners)
 
 
 def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int | None) -> None:
@@ -47,12 +72,18 @@ def set_threads(count: int | None) -> None:
 
 
 def load(package: Package, num_runners: int, device: torch.device, *, single_threaded: bool = False) -> Variants:
-    """All variants of the package, loaded. Raises a PackageError, before any native code runs if it can be known."""
+    """Load all variants of the package for a device that `choose_device` gave.
+
+    Raises a PackageError, before any native code runs if it can be known.
+    """
     package.import_operators()
     package.check_unchanged()
     folders = [(rows, package.extract(model)) for rows, model in package.variants]
     for _, folder in folders:
-        preflight.preflight(package.path, package.metadata, folder, host_facts(), device.index or 0)
+        if device.type != CPU:
+            check_kernels(package.path, package.metadata, folder, visible_cards()[device.index], device.index)
+        built = package.metadata.get(TORCH_KEY, "of unknown version")
+        check_library(package.path, folder, built=built, here=torch.__version__, has_symbol=has_symbol)
         check_operators(package.path, folder, _has_operator)
     variants: list[BatchVariant] = []
     try:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from aoti_serve.config import DeclaredSignature, ModelConfig
 from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
-from aoti_serve.model.archive import preflight, reading, unpack
+from aoti_serve.model.archive import reading, unpack
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import CPU
@@ -163,10 +163,6 @@ class Package:
         written = next(self.extract().glob("*wrapper_metadata.json"))
         if _METADATA_FORM.validate_json(written.read_bytes()) != self.metadata:
             raise IncompatiblePackage(path=self.path, reason="the file was replaced since it was opened; open it again")
-
-    def check_runs_here(self) -> None:
-        """Refuse a package compiled for another system, machine or CPU, before any of its code is loaded."""
-        preflight.check_machine(self.path, self.metadata)
 
     def extract(self, model_name: str | None = None) -> Path:
         """The folder with the library of one of its models, unpacked once per node."""

@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from aoti_serve.model.aoti import Runtime
+from aoti_serve.model.aoti.c_abi import NativeContainer
+from aoti_serve.model.aoti.stock import StockContainer
+
+Runtime = NativeContainer | StockContainer
 
 
 class BatchVariant(NamedTuple):

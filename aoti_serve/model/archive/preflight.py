@@ -1,7 +1,6 @@
 """Checks before any native code of a package is loaded; each problem is one line that says why it will not run here.
 
-What torch would tell (its version, its cards, its symbols) comes in as a `HostFacts`: nothing here imports torch or
-loads a library, so all of it can be said of another machine, too.
+What torch says of this process comes in as `HostFacts`: nothing here imports torch or loads a library.
 """
 
 from __future__ import annotations
@@ -9,12 +8,11 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from aoti_serve.errors import IncompatiblePackage
-from aoti_serve.model.archive.library import check_library
 from aoti_serve.signature.tensors import CPU, DEVICE_KINDS
 
 TORCH_KEY = "aoti_serve.torch"
@@ -37,26 +35,13 @@ _FIRST_EXACT_CAPABILITY = 90
 
 
 class HostFacts(NamedTuple):
-    """What torch says of this process: its version, the accelerator it was built for ("CUDA 12.8") if any, the visible
-    cards' compute capabilities as torch writes them into packages ("90", "gfx90a"), and whether it has a symbol.
+    """What torch says of this process: its version, the accelerator it was built for ("CUDA 12.8") if any, and the
+    visible cards' compute capabilities as torch writes them into packages ("90", "gfx90a").
     """
 
     torch: str
     accelerator: str | None
     cards: tuple[str, ...]
-    has_symbol: Callable[[str], bool]
-
-
-def preflight(path: Path, metadata: Mapping[str, str], folder: Path, host: HostFacts, index: int = 0) -> None:
-    """All checks of an unpacked model for the card `index`; operators apart, whose modules are to be imported first.
-
-    Raises IncompatiblePackage, or UnreadablePackage if there is no usable library in the folder.
-    """
-    check_machine(path, metadata)
-    check_device(path, metadata, host, index)
-    check_kernels(path, metadata, folder, host, index)
-    built = metadata.get(TORCH_KEY, "of unknown version")
-    check_library(path, folder, built=built, here=host.torch, has_symbol=host.has_symbol)
 
 
 def check_machine(path: Path, metadata: Mapping[str, str]) -> None:
@@ -71,25 +56,23 @@ def check_machine(path: Path, metadata: Mapping[str, str]) -> None:
             raise IncompatiblePackage(path=path, reason=f"this CPU lacks {', '.join(sorted(missing))}")
 
 
-def check_device(path: Path, metadata: Mapping[str, str], host: HostFacts, index: int = 0) -> None:
+def check_device(path: Path, metadata: Mapping[str, str], host: HostFacts, index: int) -> None:
     """Refuse what was compiled for a device that torch does not support here, or that is not visible."""
     device = metadata.get(_DEVICE_KEY, CPU)
     if device != CPU and (problem := _device_problem(device, host, index)):
         raise IncompatiblePackage(path=path, reason=f"compiled for {device}, {problem}")
 
 
-def check_kernels(path: Path, metadata: Mapping[str, str], folder: Path, host: HostFacts, index: int = 0) -> None:
-    """Refuse kernels that were compiled for another generation of cards; after `check_device`.
+def check_kernels(path: Path, metadata: Mapping[str, str], folder: Path, card: str, index: int) -> None:
+    """Refuse kernels that were compiled for another generation of cards than card `index`, with capability `card`.
 
     Binaries for one card (*.cubin, *.hsaco) bind a package to it; multi-architecture ones hold code that the driver
     compiles for later cards, and the libraries' own kernels (cuBLAS) are none of the package's.
     """
     built = metadata.get("AOTI_COMPUTE_CAPABILITY", "")
-    if metadata.get(_DEVICE_KEY, CPU) == CPU or not built:
-        return
     bound = any(next(folder.glob(pattern), None) for pattern in ("*.cubin", "*.hsaco"))
-    if bound and not _fits(built, host.cards[index]):
-        reason = f"its kernels are compiled for compute capability {built}, card {index} has {host.cards[index]}"
+    if built and bound and not _fits(built, card):
+        reason = f"its kernels are compiled for compute capability {built}, card {index} has {card}"
         raise IncompatiblePackage(path=path, reason=f"{reason}; compile it on such a card")
 
 

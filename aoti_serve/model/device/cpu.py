@@ -1,4 +1,4 @@
-"""The host as a device: copies are done when the call returns, and a run that has returned reads nothing any more."""
+"""The host as a device, and its memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class HostBlock:
 
 
 class CpuDevice:
-    """The host: everything is immediate, so there is nothing to wait for."""
+    """The host: each copy has arrived when its call returns, so there is nothing to wait for."""
 
     def __init__(self) -> None:
         self.place = torch.device(CPU)
@@ -65,26 +65,17 @@ class CpuDevice:
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.place)
 
-    def give(self, tensors: Iterable[torch.Tensor | None]) -> None:
-        """They are the caller's already."""
-
-    def begin_copies(self) -> None:
-        """Nothing is under way."""
+    def give(self, tensors: Iterable[torch.Tensor | None]) -> None: ...
+    def begin_copies(self) -> None: ...
+    def copied(self) -> None: ...
+    def flipped(self) -> None: ...
+    def settled(self) -> None: ...
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         target.copy_(source)
 
     def copy_bytes(self, target: torch.Tensor, source: NDArray[np.uint8]) -> None:
         copy_to_host(target, source)
-
-    def copied(self) -> None:
-        """Each copy has arrived when its call returns."""
-
-    def flipped(self) -> None:
-        """No run is under way."""
-
-    def settled(self) -> None:
-        """No run is under way."""
 
 
 def copy_to_host(target: torch.Tensor, source: NDArray[np.uint8]) -> None:
