@@ -25,8 +25,7 @@ from aoti_serve.model.package import Package
 from aoti_serve.model.trial import TrialRuntime, check_run
 from aoti_serve.model.variants import Variants
 from aoti_serve.model.versions import ResidentVersions
-from aoti_serve.model.weights_in.stream import WeightsStream
-from aoti_serve.model.weights_in.tensors import accept_tensors
+from aoti_serve.model.weights_in import WeightsStream, accept_tensors
 from aoti_serve.signature.tensors import Span
 
 

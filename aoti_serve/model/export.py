@@ -19,8 +19,7 @@ from aoti_serve.model.foreign.generated import GeneratedCode
 from aoti_serve.model.loading import swappable
 from aoti_serve.model.package import BASELINE, SIGNATURE_KEY, VARIANTS_KEY, WEIGHTS_APART, WEIGHTS_KEY, Package
 from aoti_serve.model.program.exported import ExampleInputs, Program, program_of, torch_message
-from aoti_serve.model.program.narrowing import narrow
-from aoti_serve.model.program.reconcile import passing_over, reconcile
+from aoti_serve.model.program.reconcile import narrow, passing_over, reconcile
 from aoti_serve.model.program.sizes import check_rows_are_independent, resized_signature, served_signature
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import compile_files, write_archive

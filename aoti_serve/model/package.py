@@ -126,9 +126,9 @@ class Package:
         """Whether the library holds built-in weights (version 0), or code only."""
         if self.made_here:
             return self.metadata.get(WEIGHTS_KEY) != WEIGHTS_APART
-        from aoti_serve.model.foreign.signature import carries_weights
+        from aoti_serve.model.foreign.generated import GeneratedCode
 
-        return carries_weights(self.path, self.model_name)
+        return GeneratedCode(self.path, self.model_name).carries_weights
 
     @cached_property
     def digest(self) -> str:

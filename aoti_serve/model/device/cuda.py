@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from aoti_serve.model.device import CHUNK
-from aoti_serve.model.device.cpu import copy_to_host
-from aoti_serve.model.device.host_memory import check_memory
+from aoti_serve.model.device.cpu import check_memory, copy_to_host
 from aoti_serve.signature.tensors import CUDA
 
 

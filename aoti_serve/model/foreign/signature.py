@@ -1,4 +1,4 @@
-"""Packages that export did not make: their signature, from whoever knows it.
+"""Packages that export did not make: their signature, from the exported program or the configuration.
 
 The constants are in the generated code. Names, dtypes and ranges of inputs and outputs are in an exported program in
 the same archive, or nowhere: then the configuration must declare them. Which parameters were compiled in, only the
@@ -7,15 +7,28 @@ exported program tells.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from aoti_serve.config import DeclaredSignature
 from aoti_serve.errors import IncompatiblePackage, UnknownSignature, UnreadablePackage
 from aoti_serve.model.archive import reading
-from aoti_serve.model.foreign.declared import declared_signature, snippet
 from aoti_serve.model.foreign.generated import GeneratedCode
-from aoti_serve.model.program.narrowing import narrow
+from aoti_serve.model.program.reconcile import narrow
+from aoti_serve.signature.call_spec import CALL, RESULT, CallSpec, key_name, triton_path
 from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import TensorSpec
+from aoti_serve.signature.torch_private import pytree
+
+_KeyPath = tuple[Any, ...]
+_UNKNOWN = "?"
+_ABOUT = """\
+# Fill in each '?', and check the ranges. A parameter that is not among the package's constants is refused in weights:
+# it was compiled in, or is not used; nobody can tell which. List it under `unused:` to have it passed over.
+"""
 
 
 def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> Signature:
@@ -32,9 +45,9 @@ def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> 
     if f"models/{model}.json" in reading.members(path, "models/"):
         signature = _stored(path, model, code)
     elif declared is not None:
-        signature = declared_signature(path, declared, code)
+        signature = _declared(path, declared, code)
     else:
-        raise UnknownSignature(path=path, snippet=snippet(code))
+        raise UnknownSignature(path=path, snippet=_snippet(code))
     counts = (len(signature.inputs), len(signature.outputs))
     if counts != (compiled := (code.num_inputs, sum(code.outputs))):
         reason = "its signature has {} inputs and {} outputs, its code {} and {}".format(*counts, *compiled)
@@ -42,11 +55,6 @@ def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> 
     if misfit := narrow(signature.inputs, code.inputs or (), ranges=declared is not None):
         raise IncompatiblePackage(path=path, reason=misfit)
     return signature
-
-
-def carries_weights(path: Path, model: str) -> bool:
-    """Whether the library holds weights."""
-    return GeneratedCode(path, model).carries_weights
 
 
 def _stored(path: Path, model: str, code: GeneratedCode) -> Signature:
@@ -69,3 +77,85 @@ def _stored(path: Path, model: str, code: GeneratedCode) -> Signature:
     signature = program.signature.model_copy(update={"constants": tuple(known)})
     signature = reconcile(signature, program.values, {spec.name for spec in constants})
     return signature.model_copy(update={"constants": constants})
+
+
+def _declared(path: Path, declared: DeclaredSignature, code: GeneratedCode) -> Signature:
+    """The declared inputs and outputs with the constants of the code.
+
+    Raises IncompatiblePackage if it is to carry what it does not.
+    """
+    constants = code.constants(declared.carried)
+    if lost := set(declared.carried) - {spec.name for spec in constants if spec.carried}:
+        raise IncompatiblePackage(path=path, reason=f"it carries no {sorted(lost)}, which the configuration says")
+    names = iter([spec.name for spec in declared.outputs])
+    leaves = [next(names, None) if is_tensor else None for is_tensor in code.outputs]
+    forms = code.inputs or [None] * len(declared.inputs)
+    return Signature(
+        inputs=tuple(
+            spec.model_copy(update={"order": form and form.order})
+            for spec, form in zip(declared.inputs, forms, strict=False)
+        ),
+        outputs=declared.outputs,
+        takes=_tree(code.call_spec("in"), [spec.name for spec in declared.inputs], CALL),
+        gives=_tree(code.call_spec("out"), leaves, RESULT) or _tree(_flat(len(leaves)), leaves, RESULT),
+        constants=constants,
+        unused=declared.unused,
+        baked_known=False,
+    )
+
+
+def _snippet(code: GeneratedCode) -> str:
+    """The lines to add under the model's entry, with '?' for what only its maker knows."""
+    forms = code.inputs or [None] * code.num_inputs
+    names = _names("input", _key_paths(code.call_spec("in")), len(forms))
+    inputs = [_entry(name, form) for name, form in zip(names, forms, strict=True)]
+    names = _names("output", _key_paths(code.call_spec("out")), code.num_outputs)
+    outputs = [_entry(name, None) for name, is_tensor in zip(names, code.outputs, strict=True) if is_tensor]
+    content = {"signature": {"inputs": inputs, "outputs": outputs}}
+    return _ABOUT + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+
+
+def _entry(name: str, form: TensorSpec | None) -> dict[str, Any]:
+    if form is None:
+        return {"name": name, "dtype": _UNKNOWN, "shape": [_UNKNOWN]}
+    sizes = [dim if isinstance(dim, int) else str(dim) for dim in form.shape]
+    return {"name": name, "dtype": form.dtype, "shape": sizes}
+
+
+def _names(kind: str, paths: list[_KeyPath] | None, count: int) -> list[str]:
+    """`<kind>_<n>`, or what dicts and keyword arguments call it."""
+    if paths is None or len(paths) != count:
+        return [f"{kind}_{index}" for index in range(count)]
+    return [_input_name(path) if kind == "input" else _output_name(path, index) for index, path in enumerate(paths)]
+
+
+def _input_name(path: _KeyPath) -> str:
+    keyword, (first, *rest) = path[0].idx == 1, map(key_name, path[1:])
+    return ".".join([first if keyword else f"input_{first}", *rest])
+
+
+def _output_name(path: _KeyPath, index: int) -> str:
+    keys = [key_name(key) for key in path]
+    return f"output_{index}" if all(key.isdigit() for key in keys) else ".".join(keys)
+
+
+def _tree(spec: str, leaves: Sequence[str | None], roots: Sequence[str]) -> CallSpec | None:
+    """The nesting with these names; None if it has other leaves (some are no tensors), or is not known here."""
+    paths = _key_paths(spec)
+    if paths is None or len(paths) != len(leaves):
+        return None
+    named = {name: triton_path(path, roots) for name, path in zip(leaves, paths, strict=True) if name}
+    return CallSpec(spec=spec, leaves=tuple(leaves), paths=named)
+
+
+def _key_paths(spec: str) -> list[_KeyPath] | None:
+    try:
+        tree: Any = pytree.treespec_loads(spec)
+    except Exception:  # a container type of the module's own, whatever it makes torch raise
+        return None
+    return [path for path, _ in pytree.tree_flatten_with_path(pytree.tree_unflatten([0] * tree.num_leaves, tree))[0]]
+
+
+def _flat(count: int) -> str:
+    spec: str = pytree.treespec_dumps(pytree.tree_structure([0] * count))
+    return spec

@@ -1,29 +1,74 @@
-"""A weights file's bytes on their way into a buffer, piece by piece as they arrive: nothing waits for the whole file.
-
-A piece may end anywhere, also inside an element. Its memory is reused as soon as the next one is asked for, so nothing
-here keeps a piece, or a view of one.
-"""
+"""How weights come into a container: as tensors in memory, or as the bytes of a file, as they arrive."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
 
-from aoti_serve.errors import UnfitTensor, UnreadableWeights
+from aoti_serve.errors import ConstantIsBaked, UnfitTensor, UnreadableWeights
 from aoti_serve.model.buffers import ConstantBuffer
-from aoti_serve.model.tensor_memory import bytes_of
-from aoti_serve.model.weights_in.tensors import warn_of_baked
+from aoti_serve.model.tensor_memory import bytes_of, content_of, memory_key, shaped_as, unreadable
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import Bytes, ContentsCheck
-from aoti_serve.signature.tensors import DTYPES, Span
+from aoti_serve.signature.tensors import DTYPES, Shaped, Span
+
+
+def accept_tensors(
+    weights: Mapping[str, torch.Tensor],
+    constants: Constants,
+    rest: Mapping[str, torch.Tensor],
+    *,
+    partial: bool = False,
+    strict: bool = True,
+) -> dict[str, torch.Tensor]:
+    """A value for every constant: from `weights`, and from `rest` where those may leave it out.
+
+    Raises an InvalidWeights that names the tensor. A baked-in constant with another value is an error if `strict`,
+    else a warning.
+    """
+    if not isinstance(weights, Mapping):
+        raise UnreadableWeights(detail=f"a {type(weights).__name__} instead of tensors by name")
+    weights = dict(weights.items())  # some make their tensors anew each time they are asked
+    constants.check_weights({name: _read(name, tensor) for name, tensor in weights.items()}, partial=partial)
+    _check_contents(weights, constants, strict)
+    given = {constants.tied.get(name, name): tensor.detach() for name, tensor in weights.items()}
+    values = {**rest, **given}
+    return {spec.name: values[spec.name] for spec in constants.constants}
+
+
+def warn_of_baked(names: list[str]) -> None:
+    """Warn of constants in the weights whose compiled value stays."""
+    for name in names:
+        warnings.warn(str(ConstantIsBaked(name=name)), stacklevel=4)
+
+
+def _read(name: str, tensor: Any) -> Shaped:
+    if problem := unreadable(tensor):
+        raise UnfitTensor(name=name, detail=problem)
+    return shaped_as(tensor)
+
+
+def _check_contents(weights: Mapping[str, torch.Tensor], constants: Constants, strict: bool) -> None:
+    # A trainer's tied names are one in memory, which need not be read to be known equal.
+    one = {(constants.tied.get(name, name), memory_key(tensor)): name for name, tensor in weights.items()}
+    contents = ContentsCheck(one.values(), constants)
+    for name in one.values():
+        if contents.reads(name):
+            contents.take(name, content_of(weights[name]))
+    warn_of_baked(contents.finish(strict=strict))
 
 
 class WeightsStream:
-    """The way of one weights file's bytes into a constant buffer.
+    """The way of one weights file's bytes into a constant buffer, piece by piece: nothing waits for the whole file.
+
+    A piece may end anywhere, also inside an element. Its memory is reused as soon as the next one is asked for, so
+    nothing here keeps a piece, or a view of one.
 
     Raises an InvalidWeights that names the tensor if `index` does not fit the package, or itself.
     """

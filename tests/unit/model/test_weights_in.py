@@ -18,7 +18,7 @@ from aoti_serve.model import buffers
 from aoti_serve.model.buffers import ConstantBuffer
 from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.tensor_memory import bytes_of
-from aoti_serve.model.weights_in.stream import WeightsStream
+from aoti_serve.model.weights_in import WeightsStream
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
 from aoti_serve.signature.contents import Bytes
 from aoti_serve.signature.tensors import DTYPES, Span
