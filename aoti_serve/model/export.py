@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import save_file
 
-from aoti_serve.errors import BakedConstants, MissingTensor, UnsupportedModule
+from aoti_serve.errors import BakedConstants, UnsupportedModule
 from aoti_serve.model.archive.preflight import TORCH_KEY
 from aoti_serve.model.foreign.generated import GeneratedCode
 from aoti_serve.model.loading import swappable
@@ -72,15 +72,6 @@ def export_package(
     values = next(iter(programs.values())).values
     _write(target, {size: model.files for size, model in compiled.items()}, signature, values)
     return Package.open(target)
-
-
-def save_weights(module: torch.nn.Module, package: Package, path: str | os.PathLike[str]) -> None:
-    """Write the module's parameters and buffers that `package` takes as a safetensors file."""
-    values = dict(module.named_buffers(remove_duplicate=False)) | dict(module.named_parameters(remove_duplicate=False))
-    for spec in package.signature.constants:
-        if spec.name not in values and not spec.carried:
-            raise MissingTensor(name=spec.name)
-    _save({spec.name: values[spec.name] for spec in package.signature.constants if spec.name in values}, Path(path))
 
 
 def _programs(

@@ -14,6 +14,7 @@ from aoti_serve.errors import InvalidInputData
 from aoti_serve.signature.tensors import Frozen
 
 CALL, RESULT = ("ARGS", "KWARGS"), ("RESULT",)
+KeyPath = tuple[Any, ...]
 
 
 class CallSpec(Frozen):
@@ -27,6 +28,21 @@ class CallSpec(Frozen):
     leaves: tuple[str | None, ...]
     fixed: dict[int, bool | int] = {}
     paths: dict[str, str] = {}
+
+    @classmethod
+    def of(
+        cls,
+        spec: Any,
+        leaves: Sequence[str | None],
+        roots: Sequence[str],
+        fixed: Mapping[int, bool | int] | None = None,
+    ) -> CallSpec:
+        """The call spec of a TreeSpec whose leaves have these names; `roots` is `CALL` or `RESULT`."""
+        from aoti_serve.signature.torch_private import pytree
+
+        named = zip(leaves, key_paths(spec), strict=True)
+        paths = {name: _triton_path(path, roots) for name, path in named if name is not None}
+        return cls(spec=pytree.treespec_dumps(spec), leaves=tuple(leaves), paths=paths, fixed=dict(fixed or {}))
 
     def flattened(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The tensors of a call, by flat name. Raises InvalidInputData if it is nested in another way."""
@@ -60,13 +76,26 @@ class CallSpec(Frozen):
         return pytree.treespec_loads(self.spec)
 
 
+def key_paths(spec: Any) -> list[KeyPath]:
+    """The way to each leaf of a TreeSpec."""
+    from aoti_serve.signature.torch_private import pytree
+
+    tree = pytree.tree_unflatten(range(spec.num_leaves), spec)
+    return [path for path, _ in pytree.tree_flatten_with_path(tree)[0]]
+
+
 def key_name(key: Any) -> str:
-    """What a key of torch's key paths is called: a dict's key, an attribute, an index."""
+    """The name of a key in a key path: a dict's key, an attribute, an index."""
     return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", ""))))
 
 
-def triton_path(path: tuple[Any, ...], roots: Sequence[str]) -> str:
-    """`ARGS[0]['age']` or `KWARGS['x']` with `CALL` for roots, `RESULT[0]` with `RESULT`."""
+def output_name(path: KeyPath, unnamed: str) -> str:
+    """`logits` or `z.0`; `unnamed` if nothing but indices leads to the output."""
+    keys = [key_name(key) for key in path]
+    return unnamed if all(key.isdigit() for key in keys) else ".".join(keys)
+
+
+def _triton_path(path: KeyPath, roots: Sequence[str]) -> str:
     from aoti_serve.signature.torch_private import pytree
 
     if len(roots) == 1:

@@ -79,13 +79,6 @@ class NativeContainer:
         # Folding in the inactive buffer overwrites what is staged of this kind with what is active (model_container.h)
         self._copies_lifted = any(constant.kind == _TENSOR_CONSTANT for constant in self.constants)
 
-    @property
-    def call_spec(self) -> tuple[str, str]:
-        """torch's serialised TreeSpecs of the arguments and of the result."""
-        takes, gives = ctypes.c_char_p(), ctypes.c_char_p()
-        self._call("GetCallSpec", ctypes.byref(takes), ctypes.byref(gives))
-        return (takes.value or b"").decode(), (gives.value or b"").decode()
-
     def run(self, inputs: Iterable[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]:
         """Run on a free runner; waits for one. `stream` is a CUDA stream's pointer. None for outputs that are None."""
         handles = _own(inputs)

@@ -44,11 +44,6 @@ class StockContainer:
         """As the library knows them; this runner does not tell their sizes."""
         return [NativeConstant(name, fqn, name.startswith(_FOLDED), None) for fqn, name in self._names.items()]
 
-    @property
-    def call_spec(self) -> tuple[str, str]:
-        takes, gives = self._runner.get_call_spec()
-        return takes, gives
-
     def run(self, inputs: Iterable[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]:
         """Run on the thread's current stream; the GIL is held. None for outputs that are None."""
         with _said("run"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import Symbol, SymbolTableSection
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from aoti_serve.errors import IncompatiblePackage, MissingOperators, UnreadablePackage
 
@@ -22,23 +22,18 @@ _REQUIRED = tuple(
         "RunConstantFolding",
         "FreeInactiveConstantBuffer",
         "SwapConstantBuffer",
-        "GetCallSpec",
     )
 )
 
 
 class _ExternNode(BaseModel):
-    target: str
-
-
-class _ExternEntry(BaseModel):
-    node: _ExternNode
+    target: str = Field(validation_alias=AliasPath("node", "target"))
 
 
 class _ExternNodes(BaseModel):
     """torch._export.serde.schema.ExternKernelNodes, as far as it matters here."""
 
-    nodes: tuple[_ExternEntry, ...]
+    nodes: tuple[_ExternNode, ...]
 
 
 def check_library(path: Path, folder: Path, *, built: str, here: str, has_symbol: Callable[[str], bool]) -> None:
@@ -72,7 +67,7 @@ def extern_operators(path: Path, folder: Path) -> tuple[str, ...]:
         found = _ExternNodes.model_validate_json(listed.read_bytes())
     except (OSError, ValidationError) as error:
         raise UnreadablePackage(path=path, detail=f"{listed.name}: {error}") from error
-    return tuple(sorted({entry.node.target for entry in found.nodes}))
+    return tuple(sorted({node.target for node in found.nodes}))
 
 
 def check_operators(path: Path, folder: Path, has_operator: Callable[[str], bool]) -> None:

@@ -18,12 +18,11 @@ from aoti_serve.errors import IncompatiblePackage, UnknownSignature, UnreadableP
 from aoti_serve.model.archive import reading
 from aoti_serve.model.foreign.generated import GeneratedCode
 from aoti_serve.model.program.reconcile import narrow
-from aoti_serve.signature.call_spec import CALL, RESULT, CallSpec, key_name, triton_path
+from aoti_serve.signature.call_spec import CALL, RESULT, CallSpec, KeyPath, key_name, key_paths, output_name
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import TensorSpec
 from aoti_serve.signature.torch_private import pytree
 
-_KeyPath = tuple[Any, ...]
 _UNKNOWN = "?"
 _ABOUT = """\
 # Fill in each '?', and check the ranges. A parameter that is not among the package's constants is refused in weights:
@@ -96,8 +95,9 @@ def _declared(path: Path, declared: DeclaredSignature, code: GeneratedCode) -> S
             for spec, form in zip(declared.inputs, forms, strict=False)
         ),
         outputs=declared.outputs,
-        takes=_tree(code.call_spec("in"), [spec.name for spec in declared.inputs], CALL),
-        gives=_tree(code.call_spec("out"), leaves, RESULT) or _tree(_flat(len(leaves)), leaves, RESULT),
+        takes=_nested(code.call_spec("in"), [spec.name for spec in declared.inputs], CALL),
+        gives=_nested(code.call_spec("out"), leaves, RESULT)
+        or CallSpec.of(pytree.tree_structure([0] * len(leaves)), leaves, RESULT),
         constants=constants,
         unused=declared.unused,
         baked_known=False,
@@ -107,9 +107,10 @@ def _declared(path: Path, declared: DeclaredSignature, code: GeneratedCode) -> S
 def _snippet(code: GeneratedCode) -> str:
     """The lines to add under the model's entry, with '?' for what only its maker knows."""
     forms = code.inputs or [None] * code.num_inputs
-    names = _names("input", _key_paths(code.call_spec("in")), len(forms))
+    names = [_input_name(index, path) for index, path in enumerate(_paths(code.call_spec("in"), len(forms)))]
     inputs = [_entry(name, form) for name, form in zip(names, forms, strict=True)]
-    names = _names("output", _key_paths(code.call_spec("out")), code.num_outputs)
+    paths = enumerate(_paths(code.call_spec("out"), code.num_outputs))
+    names = [output_name(path, f"output_{index}") for index, path in paths]
     outputs = [_entry(name, None) for name, is_tensor in zip(names, code.outputs, strict=True) if is_tensor]
     content = {"signature": {"inputs": inputs, "outputs": outputs}}
     return _ABOUT + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
@@ -122,40 +123,28 @@ def _entry(name: str, form: TensorSpec | None) -> dict[str, Any]:
     return {"name": name, "dtype": form.dtype, "shape": sizes}
 
 
-def _names(kind: str, paths: list[_KeyPath] | None, count: int) -> list[str]:
-    """`<kind>_<n>`, or what dicts and keyword arguments call it."""
-    if paths is None or len(paths) != count:
-        return [f"{kind}_{index}" for index in range(count)]
-    return [_input_name(path) if kind == "input" else _output_name(path, index) for index, path in enumerate(paths)]
+def _paths(spec: str, count: int) -> list[KeyPath]:
+    """The way to each of `count` leaves; empty ways if the nesting has other leaves, or is not known here."""
+    tree = _tree_spec(spec)
+    return key_paths(tree) if tree and tree.num_leaves == count else [()] * count
 
 
-def _input_name(path: _KeyPath) -> str:
+def _input_name(index: int, path: KeyPath) -> str:
+    """The name that a keyword argument and dicts give, else `input_<n>`."""
+    if not path:
+        return f"input_{index}"
     keyword, (first, *rest) = path[0].idx == 1, map(key_name, path[1:])
     return ".".join([first if keyword else f"input_{first}", *rest])
 
 
-def _output_name(path: _KeyPath, index: int) -> str:
-    keys = [key_name(key) for key in path]
-    return f"output_{index}" if all(key.isdigit() for key in keys) else ".".join(keys)
-
-
-def _tree(spec: str, leaves: Sequence[str | None], roots: Sequence[str]) -> CallSpec | None:
+def _nested(text: str, leaves: Sequence[str | None], roots: Sequence[str]) -> CallSpec | None:
     """The nesting with these names; None if it has other leaves (some are no tensors), or is not known here."""
-    paths = _key_paths(spec)
-    if paths is None or len(paths) != len(leaves):
-        return None
-    named = {name: triton_path(path, roots) for name, path in zip(leaves, paths, strict=True) if name}
-    return CallSpec(spec=spec, leaves=tuple(leaves), paths=named)
+    spec = _tree_spec(text)
+    return CallSpec.of(spec, leaves, roots) if spec and spec.num_leaves == len(leaves) else None
 
 
-def _key_paths(spec: str) -> list[_KeyPath] | None:
+def _tree_spec(text: str) -> Any:
     try:
-        tree: Any = pytree.treespec_loads(spec)
+        return pytree.treespec_loads(text)
     except Exception:  # a container type of the module's own, whatever it makes torch raise
         return None
-    return [path for path, _ in pytree.tree_flatten_with_path(pytree.tree_unflatten([0] * tree.num_leaves, tree))[0]]
-
-
-def _flat(count: int) -> str:
-    spec: str = pytree.treespec_dumps(pytree.tree_structure([0] * count))
-    return spec
