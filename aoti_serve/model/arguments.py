@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
 from aoti_serve.errors import BadIndexInWeights, IndexOutOfRange, InvalidInputData, WrongOutput
-from aoti_serve.model.tensor_memory import shaped_as, unreadable
+from aoti_serve.model.tensor_memory import readable, shaped_as
 from aoti_serve.signature.signature import Signature
-from aoti_serve.signature.tensors import Dim, Shaped, TensorSpec
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 ModelInputs = Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
 
@@ -18,7 +17,7 @@ ModelInputs = Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
 def checked_inputs(inputs: ModelInputs, signature: Signature) -> list[torch.Tensor]:
     """The tensors in the signature's order, as the code reads them. Raises an InvalidInput that names the input."""
     named = signature.by_input(inputs) if isinstance(inputs, Mapping) else _in_order(inputs, signature)
-    signature.check_inputs({name: _read(name, tensor) for name, tensor in named.items()})
+    signature.check_inputs({name: readable(name, tensor, InvalidInputData) for name, tensor in named.items()})
     return [_laid_out(named[spec.name], spec.order) for spec in signature.inputs]
 
 
@@ -62,12 +61,6 @@ def _in_order(inputs: Sequence[torch.Tensor], signature: Signature) -> dict[str,
     if len(inputs) != len(names):
         raise InvalidInputData(name=", ".join(names), detail=f"{len(inputs)} tensors for {len(names)} inputs")
     return dict(zip(names, inputs, strict=True))
-
-
-def _read(name: str, tensor: Any) -> Shaped:
-    if problem := unreadable(tensor):
-        raise InvalidInputData(name=name, detail=problem)
-    return shaped_as(tensor)
 
 
 def _laid_out(tensor: torch.Tensor, order: tuple[int, ...] | None) -> torch.Tensor:

@@ -7,16 +7,15 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
-from typing import Any
 
 import torch
 
 from aoti_serve.errors import ConstantIsBaked, UnfitTensor, UnreadableWeights
 from aoti_serve.model.buffers import ConstantBuffer
-from aoti_serve.model.tensor_memory import bytes_of, content_of, memory_key, shaped_as, unreadable
+from aoti_serve.model.tensor_memory import bytes_of, content_of, memory_key, readable
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import Bytes, ContentsCheck
-from aoti_serve.signature.tensors import DTYPES, Shaped, Span
+from aoti_serve.signature.tensors import DTYPES, Span
 
 
 def accept_tensors(
@@ -35,7 +34,8 @@ def accept_tensors(
     if not isinstance(weights, Mapping):
         raise UnreadableWeights(detail=f"a {type(weights).__name__} instead of tensors by name")
     weights = dict(weights.items())  # some make their tensors anew each time they are asked
-    constants.check_weights({name: _read(name, tensor) for name, tensor in weights.items()}, partial=partial)
+    found = {name: readable(name, tensor, UnfitTensor) for name, tensor in weights.items()}
+    constants.check_weights(found, partial=partial)
     _check_contents(weights, constants, strict)
     given = {constants.tied.get(name, name): tensor.detach() for name, tensor in weights.items()}
     values = {**rest, **given}
@@ -46,12 +46,6 @@ def warn_of_baked(names: list[str]) -> None:
     """Warn of constants in the weights whose compiled value stays."""
     for name in names:
         warnings.warn(str(ConstantIsBaked(name=name)), stacklevel=4)
-
-
-def _read(name: str, tensor: Any) -> Shaped:
-    if problem := unreadable(tensor):
-        raise UnfitTensor(name=name, detail=problem)
-    return shaped_as(tensor)
 
 
 def _check_contents(weights: Mapping[str, torch.Tensor], constants: Constants, strict: bool) -> None:

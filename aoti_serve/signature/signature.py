@@ -58,16 +58,10 @@ class Signature(Constants):
     @property
     def batch(self) -> Dim | None:
         """The dimension that is first in every input and every output, if there is one: the batch dimension."""
-        firsts = [spec.shape[0] if spec.shape else None for spec in (*self.inputs, *self.outputs)]
-        first = firsts[0] if firsts else None
-        if not isinstance(first, Dim) or (first.factor, first.offset) != (1, 0):
-            return None
-        same = (first.symbol, 1, 0)
-        return (
-            first
-            if all(isinstance(dim, Dim) and (dim.symbol, dim.factor, dim.offset) == same for dim in firsts)
-            else None
-        )
+        firsts = [spec.shape[0] if spec.shape else 0 for spec in (*self.inputs, *self.outputs)]
+        dims = [dim for dim in firsts if isinstance(dim, Dim) and (dim.factor, dim.offset) == (1, 0)]
+        led = len(dims) == len(firsts) and len({dim.symbol for dim in dims}) == 1
+        return dims[0] if led else None
 
     @cached_property
     def for_any_batch(self) -> Signature:
