@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aoti_serve.errors import (
-    InvalidConfig,
-    InvalidInputData,
-    NothingStaged,
-    WeightsMissing,
-)
+from aoti_serve.errors import InvalidConfig, InvalidInputData, NothingStaged, WeightsMissing
 from aoti_serve.model.arguments import ModelInputs, checked_inputs, named_outputs
 from aoti_serve.model.buffers import Buffers
 from aoti_serve.model.gate import Gate
@@ -135,8 +131,7 @@ class Container:
         Raises an InvalidWeights that names the tensor, and then nothing has changed. What was resident in the inactive
         buffer, the previous version or an earlier stage, is gone as soon as a byte moves.
         """
-        with self._staging:
-            self._versions.check_open()
+        with self._step():
             if partial and self.version is None:
                 raise WeightsMissing()
             self._versions.check_free(version)
@@ -161,13 +156,12 @@ class Container:
         what `pieces` raises, UnreadableWeights if they are too few or too many, and an InvalidWeights if a value does
         not fit; what was resident in the inactive buffer is gone then, and what answers is untouched.
         """
-        with self._staging:
-            self._versions.check_open()
+        with self._step():
             self._versions.check_free(version)
-            filling = WeightsStream(index, self.signature)
+            stream = WeightsStream(index, self.signature)
             with self._versions.staging(version) as buffer:
-                filling.fill(buffer, pieces, self._baseline)
-                filling.check(strict=strict)
+                stream.fill(buffer, pieces, self._baseline)
+                stream.check(strict=strict)
 
     def try_staged(self) -> None:
         """Run the staged version once, on made-up inputs, while the active one goes on answering.
@@ -175,8 +169,7 @@ class Container:
         Raises UnfitTensor or WeightsDoNotRun if these weights cannot answer, and what loading a second runtime may
         raise; nothing is staged then any more.
         """
-        with self._staging:
-            self._versions.check_open()
+        with self._step():
             if self.staged is None:
                 raise NothingStaged()
             try:
@@ -189,27 +182,23 @@ class Container:
 
     def commit(self) -> None:
         """Make the staged version the active one; the one before stays resident for `rollback`."""
-        with self._staging:
-            self._versions.check_open()
+        with self._step():
             self._versions.commit()
 
     def rollback(self) -> None:
         """Make the resident previous version the active one again; moves no data."""
-        with self._staging:
-            self._versions.check_open()
+        with self._step():
             self._versions.rollback(self.package.path.name)
 
     def abort(self) -> None:
         """Throw away what is staged, if anything is."""
-        with self._staging:
-            self._versions.check_open()
+        with self._step():
             if self.staged is not None:
-                self.release()
+                self._versions.release()
 
     def release(self) -> None:
         """Give back the memory of the inactive buffer: of the previous version, or of what is staged."""
-        with self._staging:
-            self._versions.check_open()
+        with self._step():
             self._versions.release()
 
     def close(self) -> None:
@@ -223,6 +212,13 @@ class Container:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """Hold the weights for one step, of one thread at a time."""
+        with self._staging:
+            self._versions.check_open()
+            yield
 
     def _load(self, num_runners: int) -> Variants:
         return load(self.package, num_runners, self.device, single_threaded=self.run_single_threaded)

@@ -8,8 +8,8 @@ version answering: from the same runtime, or from one that is loaded anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -65,12 +65,7 @@ class ResidentVersions:
         self.previous = self.staged = None
         with self._buffers.refilled() as buffer:
             yield buffer
-        if self._buffers.runtime.folds:
-            # A fold that fails leaves a runner on the staged weights: no run may begin from then until the rebuild.
-            with self._gate.closed():
-                self._publish(nullcontext)
-        else:
-            self._publish(self._gate.closed)
+        self._publish()
         self.staged = self._highest + 1 if number is None else number
         self._highest = max(self._highest, self.staged)
 
@@ -96,13 +91,16 @@ class ResidentVersions:
                 self.closed = True
                 self._buffers.close()
 
-    def _publish(self, paused: Callable[[], AbstractContextManager[None]]) -> None:
-        try:
-            self._buffers.publish()
-        except BaseException:
-            with paused():
-                self._rebuild(self._buffers.active)
-            raise
+    def _publish(self) -> None:
+        # A fold that fails leaves a runner on the staged weights: no run may begin from then until the rebuild.
+        folds = self._buffers.runtime.folds
+        with self._gate.closed() if folds else nullcontext():
+            try:
+                self._buffers.publish()
+            except BaseException:
+                with nullcontext() if folds else self._gate.closed():
+                    self._rebuild(self._buffers.active)
+                raise
 
     def _flip(self, number: int) -> None:
         with self._gate.closed():
