@@ -20,7 +20,7 @@ from aoti_serve.model.loading import swappable
 from aoti_serve.model.package import BASELINE, SIGNATURE_KEY, VARIANTS_KEY, WEIGHTS_APART, WEIGHTS_KEY, Package
 from aoti_serve.model.program.exported import ExampleInputs, Program, program_of, torch_message
 from aoti_serve.model.program.reconcile import narrow, passing_over, reconcile
-from aoti_serve.model.program.sizes import check_rows_are_independent, resized_signature, served_signature
+from aoti_serve.model.program.sizes import check_rows_are_independent, resized_inputs, served_signature
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import compile_files, write_archive
 
@@ -88,9 +88,9 @@ def _programs(
         raise UnsupportedModule(detail=f"batch sizes are 1 or more, not {min(batch_sizes)}")
     if dynamic_shapes is not None:
         raise UnsupportedModule(detail="with batch sizes dynamic_shapes must be None: each size is compiled as static")
-    check_rows_are_independent(module, resized_signature(inputs, max(batch_sizes)))
+    check_rows_are_independent(module, resized_inputs(inputs, max(batch_sizes)))
     return {
-        size: program_of(module, resized_signature(inputs, size), None, forget_mutations=forget_mutations)
+        size: program_of(module, resized_inputs(inputs, size), None, forget_mutations=forget_mutations)
         for size in sorted(set(batch_sizes))
     }
 
@@ -147,6 +147,6 @@ def _add_metadata(files: list[str], metadata: dict[str, str]) -> None:
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    # Tied tensors share a storage, which safetensors refuses to write.
+    # Tied tensors share a storage, and safetensors refuses to write that.
     save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, path)
-    path.chmod(0o644)  # it comes as 0600, and whoever serves it may be another user
+    path.chmod(0o644)  # it comes as 0600, and the server may run as another user

@@ -26,9 +26,9 @@ _thread = threading.local()
 
 
 def choose_device(package: Package, device: str | None) -> torch.device:
-    """The device to run on: what the package was compiled for, at the index that was asked for.
+    """Choose the device to run on: of the kind that the package was compiled for, at the index in `device`.
 
-    Raises IncompatiblePackage if that is another kind of device, or if this machine or its cards cannot run the code.
+    Raises IncompatiblePackage if `device` is of another kind, or if this machine or its cards cannot run the code.
     """
     try:
         chosen = torch.device(device or package.device)
@@ -37,16 +37,16 @@ def choose_device(package: Package, device: str | None) -> torch.device:
     if chosen.type != package.device:
         reason = f"compiled for {package.device}, asked to run on {device}"
         raise IncompatiblePackage(path=package.path, reason=reason)
-    chosen = chosen if chosen.type == CPU else torch.device(chosen.type, chosen.index or 0)
+    chosen = torch.device(CPU) if chosen.type == CPU else torch.device(chosen.type, chosen.index or 0)
     check_machine(package.path, package.metadata)
     host = HostFacts(torch.__version__, accelerator(), tuple(visible_cards()))
-    check_device(package.path, package.metadata, host, chosen.index or 0)
+    check_device(package.path, package.metadata, host, chosen.index)
     return chosen
 
 
 def open_device(device: torch.device, num_runners: int) -> Device:
     """Open the device; a card gets as many streams as there are runners."""
-    return CpuDevice() if device.type == CPU else CudaDevice(device.index or 0, num_runners)
+    return CpuDevice() if device.type == CPU else CudaDevice(device.index, num_runners)
 
 
 def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int | None) -> None:
@@ -65,7 +65,7 @@ def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int |
 
 
 def set_threads(count: int | None) -> None:
-    """Let the runs of the calling thread have so many intra-op threads; None leaves them as they are."""
+    """Give the runs of the calling thread so many intra-op threads; None leaves them as they are."""
     if count and getattr(_thread, "count", None) != count:
         torch.set_num_threads(count)  # OpenMP counts per thread
         _thread.count = count
@@ -96,16 +96,12 @@ def load(package: Package, num_runners: int, device: torch.device, *, single_thr
 
 
 def swappable(library: Path, device: torch.device) -> set[str]:
-    """The constants that a library lets be changed, by FQN. Loads it for that."""
-    native = NativeContainer(library, 1, _name(device))
+    """Load a library to read which of its constants can be changed, by FQN."""
+    native = NativeContainer(library, 1, str(device))
     try:
         return {constant.fqn for constant in native.constants if not constant.folded}
     finally:
         native.delete()
-
-
-def _name(device: torch.device) -> str:
-    return CPU if device.type == CPU else f"{device.type}:{device.index or 0}"
 
 
 def _runtime(package: Package, folder: Path, num_runners: int, device: torch.device, single_threaded: bool) -> Runtime:
@@ -114,12 +110,12 @@ def _runtime(package: Package, folder: Path, num_runners: int, device: torch.dev
         if single_threaded:
             reason = "it has operators that only torch can call, and torch's runner has no single-threaded mode"
             raise IncompatiblePackage(path=package.path, reason=reason)
-        return _checked(package, StockContainer(library, num_runners, _name(device)))
-    return _checked(package, NativeContainer(library, num_runners, _name(device), single_threaded=single_threaded))
+        return _checked(package, StockContainer(library, num_runners, str(device)))
+    return _checked(package, NativeContainer(library, num_runners, str(device), single_threaded=single_threaded))
 
 
 def _checked(package: Package, runtime: NativeContainer | StockContainer) -> Runtime:
-    """A package whose metadata was written for other code would let wrong tensors through to native memory."""
+    """Compare the library with the signature: one for other code would let wrong tensors through to native memory."""
     sizes = {constant.fqn: constant.nbytes for constant in runtime.constants if not constant.folded}
     declared = {spec.name: padded(spec.nbytes) for spec in package.signature.constants}
     # Without a size from torch's own runner; and not padded where all constants are on a card.
@@ -139,6 +135,6 @@ def _checked(package: Package, runtime: NativeContainer | StockContainer) -> Run
 
 
 def _has_operator(name: str) -> bool:
-    """Whether "mylib::op" or "mylib::op.overload" is registered."""
+    """True if "mylib::op" or "mylib::op.overload" is registered."""
     namespace, _, operator = name.partition("::")
     return hasattr(getattr(torch.ops, namespace), operator.partition(".")[0])

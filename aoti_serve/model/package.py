@@ -82,7 +82,7 @@ class Package:
 
     @cached_property
     def signature(self) -> Signature:
-        """Raises UnknownSignature, with the lines to add to the configuration, if nobody knows it."""
+        """Raises UnknownSignature, with the lines to add to the configuration, if nothing tells it."""
         if not self.made_here:
             from aoti_serve.model.foreign.signature import signature_of
 
@@ -108,12 +108,12 @@ class Package:
 
     @property
     def device(self) -> str:
-        """What it was compiled for: `cpu` or `cuda`."""
+        """The kind of device that it was compiled for: `cpu` or `cuda`."""
         return self.metadata.get("AOTI_DEVICE_KEY", CPU)
 
     @property
     def made_here(self) -> bool:
-        """Whether our export wrote it: only then is it known what the compiler fixed."""
+        """True if our export wrote it: only then is it known what the compiler fixed."""
         return SIGNATURE_KEY in self.metadata
 
     @property
@@ -123,7 +123,7 @@ class Package:
 
     @cached_property
     def carries_weights(self) -> bool:
-        """Whether the library holds built-in weights (version 0), or code only."""
+        """True if the library holds built-in weights (version 0), False if code only."""
         if self.made_here:
             return self.metadata.get(WEIGHTS_KEY) != WEIGHTS_APART
         from aoti_serve.model.foreign.generated import GeneratedCode

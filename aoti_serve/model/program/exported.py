@@ -37,7 +37,7 @@ class Program(NamedTuple):
 
     @property
     def device(self) -> torch.device:
-        """Where it runs: on the card, if any of its tensors is there."""
+        """The device that it runs on: the card, if any of its tensors is there."""
         return _device_of(self.exported)
 
     def unread(self) -> set[str]:
@@ -86,7 +86,7 @@ def stored_program(path: Path, model: str) -> Program:
 
 
 def torch_message(phase: str, work: Callable[[], T], hint: str = "") -> T:
-    """What `work` returns; torch raises a dozen kinds of errors, and each becomes an ExportFailed that names it."""
+    """Return what `work` returns. Each of the dozen kinds of errors that torch raises becomes an ExportFailed."""
     try:
         return work()
     except Exception as error:
@@ -154,7 +154,7 @@ def move_scalars(program: ExportedProgram, device: torch.device) -> None:
 
 
 def _copies(node: Node) -> list[Node]:
-    """The node and what is merely another name of its value."""
+    """The node and those that only copy or rename its value."""
     found = [node]
     for each in found:
         found += [user for user in each.users if op_name(user) in _COPIES and user not in found]
@@ -166,7 +166,7 @@ def _device(node: Node) -> torch.device | None:
 
 
 class Written(NamedTuple):
-    """What forward() changes: buffers by FQN, inputs by placeholder."""
+    """The buffers, by FQN, and the inputs, by placeholder, that forward() changes."""
 
     buffers: list[str]
     inputs: list[str]
@@ -181,7 +181,7 @@ def written_inputs(program: ExportedProgram) -> Written:
 
 
 def _write_to_copies(program: ExportedProgram, written: Written) -> None:
-    """Else compiled code would write into the weights that answer (upstream #165444), or into the asker's tensors."""
+    """Let forward() write to copies, not to the weights that answer (upstream #165444) or to the caller's tensors."""
     specs = program.graph_signature.input_specs
     nodes = {node.name: node for node in program.graph.nodes}
     with program.graph.inserting_after(nodes[specs[-1].arg.name]):

@@ -14,10 +14,10 @@ from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
 def reconcile(signature: Signature, values: Mapping[str, torch.Tensor], swappable: Collection[str]) -> Signature:
-    """`signature` with the constants that are `swappable` in the library, and the rest by its fate.
+    """Return `signature` with only those constants that are `swappable` in the library.
 
-    Another name of a swappable tensor is tied to it: the compiler keeps one of several. What is left was compiled in,
-    with the value that it has in `values`.
+    Another name of a swappable tensor becomes tied to it: the compiler keeps one of several. Each constant that is left
+    was compiled in, with the value that it has in `values`, and becomes baked.
     """
     homes = {memory_key(values[name]): name for name in swappable if name in values}
     tied, baked = {}, []
@@ -40,7 +40,7 @@ def reconcile(signature: Signature, values: Mapping[str, torch.Tensor], swappabl
 
 
 def passing_over(signature: Signature, unread: Collection[str]) -> Signature:
-    """`signature` with the baked constants in `unread` as unused: no value of theirs would change an answer."""
+    """Return `signature` with the baked constants in `unread` as unused: none of their values changes an answer."""
     return signature.model_copy(
         update={
             "unused": (*signature.unused, *(spec.name for spec in signature.baked if spec.name in unread)),
@@ -56,12 +56,11 @@ def _baked(name: str, value: torch.Tensor) -> BakedConstant:
 
 
 def narrow(admitted: Sequence[TensorSpec], compiled: Sequence[TensorSpec], *, ranges: bool = False) -> str | None:
-    """The first input of which more is admitted than was compiled, in words; None if there is none.
+    """Describe the first input of which more is admitted than was compiled; None if there is none.
 
-    The compiler may fix a dimension without a word; what it was compiled for is in the checks of inputs that it
-    generates (upstream #150364, #151582).
-    With `ranges` those are held to as well. The compiler narrows them where it only chose the faster of two ways, so
-    they do not count against what torch.export has proved.
+    The compiler may fix a dimension and not say so (upstream #150364, #151582); the checks of inputs that it generates
+    tell. With `ranges` the ranges must agree as well. The compiler narrows them where it only chose the faster of two
+    ways, so they do not count against what torch.export has proved.
     """
     sizes: dict[str, int | str] = {}
     for spec, form in zip(admitted, compiled, strict=False):
@@ -72,7 +71,7 @@ def narrow(admitted: Sequence[TensorSpec], compiled: Sequence[TensorSpec], *, ra
 
 
 def _fits(spec: TensorSpec, compiled: TensorSpec, sizes: dict[str, int | str], ranges: bool) -> bool:
-    """Whether every shape that `spec` admits is one that was compiled; `sizes` are the compiler's symbols so far."""
+    """True if every shape that `spec` admits was compiled; `sizes` are the compiler's symbols so far."""
     return len(spec.shape) == len(compiled.shape) and all(
         _within(dim, wanted, ranges) and _agrees(dim, wanted, sizes)
         for dim, wanted in zip(spec.shape, compiled.shape, strict=True)
@@ -88,7 +87,7 @@ def _within(dim: int | Dim, compiled: int | Dim, ranges: bool) -> bool:
 
 
 def _agrees(dim: int | Dim, compiled: int | Dim, sizes: dict[str, int | str]) -> bool:
-    """Whether dimensions that the compiler holds equal are equal; an expression of its own must be one of ours."""
+    """True if dimensions that the compiler takes for equal are equal; its expressions must be ours as well."""
     if isinstance(compiled, int):
         return True
     derived = isinstance(dim, Dim) and (dim.factor, dim.offset) != (1, 0)
