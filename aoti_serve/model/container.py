@@ -87,31 +87,30 @@ class Container:
 
     @property
     def nbytes(self) -> int:
-        """What its weights occupy now, in bytes: those that answer, and those that are staged or kept."""
+        """The bytes that its weights occupy now: those that answer, and those that are staged or kept."""
         return self._buffers.nbytes
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the module itself: nested arguments in, nested result out."""
+        """Run as the module itself: nested arguments in, nested result out."""
         takes, gives = self.signature.takes, self.signature.gives
         if takes is None or gives is None:
             raise InvalidInputData(name="arguments", detail="the package's call spec is unknown; call run() by name")
         return gives.nested(self.run(takes.flattened(args, kwargs)))
 
     def run(self, inputs: ModelInputs) -> dict[str, torch.Tensor]:
-        """Outputs by name, for inputs by name or in the signature's order. See `infer`."""
+        """Return outputs by name, for inputs by name or in the signature's order. See `infer`."""
         return self.infer(inputs)[1]
 
     def boxed_run(self, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """As `run`, and takes the tensors out of the list, so that the run can free their memory early."""
+        """As `run`, but take the tensors out of the list, so that the run can free their memory early."""
         ordered = checked_inputs(inputs, self.signature)
         inputs.clear()
         return self._infer(ordered)[1]
 
     def infer(self, inputs: ModelInputs) -> tuple[int, dict[str, torch.Tensor]]:
-        """The version that computed, and its outputs.
+        """Return the version that computed, and its outputs.
 
-        Raises an InvalidInput that names the input, WeightsMissing, or ContainerClosed; in each case nobody else's
-        answer has changed.
+        Raises an InvalidInput that names the input, WeightsMissing, or ContainerClosed; no other answer is changed.
         """
         return self._infer(checked_inputs(inputs, self.signature))
 
@@ -125,11 +124,11 @@ class Container:
     ) -> None:
         """Check `weights` in full, then copy them into the inactive buffer and fold there.
 
-        `version` is the number that answers will name after `commit`; one that was never used if left out. With
-        `partial` they are changes to what is active; without `strict` a value that differs from a compiled-in one is a
-        warning.
-        Raises an InvalidWeights that names the tensor, and then nothing has changed. What was resident in the inactive
-        buffer, the previous version or an earlier stage, is gone as soon as a byte moves.
+        `version` is the number that answers will name after `commit`, by default one that was never used. With
+        `partial` they are changes to the active version; without `strict` a value that differs from a compiled-in one
+        is a warning.
+        Raises an InvalidWeights that names the tensor, and then nothing has changed. The previous version, or an
+        earlier stage, is gone as soon as a byte moves.
         """
         with self._step():
             if partial and self.version is None:
@@ -151,10 +150,10 @@ class Container:
         """As `stage`, from the bytes of a safetensors file as they arrive: they are never all in memory.
 
         `index` says where in the file its tensors lie, `pieces` are all of its bytes in order, in arrays of any size;
-        none is kept when the next one is asked for.
+        none is kept when the next one is taken.
         Raises an InvalidWeights that names the tensor if the index does not fit, and then nothing has changed. Raises
-        what `pieces` raises, UnreadableWeights if they are too few or too many, and an InvalidWeights if a value does
-        not fit; what was resident in the inactive buffer is gone then, and what answers is untouched.
+        the errors of `pieces`, UnreadableWeights if they are too few or too many, and an InvalidWeights if a value does
+        not fit; then the inactive buffer is empty, and the active one as it was.
         """
         with self._step():
             self._versions.check_free(version)
@@ -166,8 +165,8 @@ class Container:
     def try_staged(self) -> None:
         """Run the staged version once, on made-up inputs, while the active one goes on answering.
 
-        Raises UnfitTensor or WeightsDoNotRun if these weights cannot answer, and what loading a second runtime may
-        raise; nothing is staged then any more.
+        Raises UnfitTensor or WeightsDoNotRun if these weights cannot answer, and the errors of loading a second
+        runtime; nothing is staged then any more.
         """
         with self._step():
             if self.staged is None:
@@ -191,13 +190,13 @@ class Container:
             self._versions.rollback(self.package.path.name)
 
     def abort(self) -> None:
-        """Throw away what is staged, if anything is."""
+        """Free the staged version, if there is one."""
         with self._step():
             if self.staged is not None:
                 self._versions.release()
 
     def release(self) -> None:
-        """Give back the memory of the inactive buffer: of the previous version, or of what is staged."""
+        """Give back the memory of the inactive buffer: of the previous version, or of the staged one."""
         with self._step():
             self._versions.release()
 

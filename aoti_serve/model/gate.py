@@ -12,8 +12,7 @@ class Gate:
     """A counting semaphore that gives a free slot to the run that waits longest, and that can be closed.
 
     The runtime's own lock lets readers overtake the writer, so a swap under load starves for seconds
-    (upstream #144459). Here closing stops admission first, waits for the runs in flight, and then the pointer is
-    flipped with nobody inside. Thread-safe.
+    (upstream #144459). Here closing stops admission first, then waits for the runs in flight. Thread-safe.
     """
 
     def __init__(self, slots: int) -> None:
@@ -40,7 +39,7 @@ class Gate:
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """Hold the gate closed with nobody inside: for the length of a flip. One closer at a time."""
+        """Hold the gate closed with no run inside: for the length of a flip. One closer at a time."""
         with self._closing:
             try:
                 with self._lock:

@@ -91,7 +91,7 @@ def check_run(signature: Signature, staged: Run, active: Run | None) -> None:
 
 
 def _failure(signature: Signature, run: Run) -> RuntimeFailed | None:
-    """Run on each made-up input until one succeeds; returns the first failure if none does."""
+    """Run on the made-up inputs until one succeeds; returns the first failure if each of them fails."""
     failures = []
     for fill in _FILLS:
         try:

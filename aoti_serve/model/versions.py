@@ -23,7 +23,7 @@ BUILT_IN_VERSION = 0
 class ResidentVersions:
     """`active` answers, `previous` answered before, `staged` waits for its commit; None where there is none.
 
-    One step at a time. Runs pass `gate`; it is closed for a flip, and while a runtime is loaded anew.
+    One step at a time. Runs pass the `gate`, which is closed for a flip and while a runtime is loaded anew.
     """
 
     def __init__(self, buffers: Buffers, gate: Gate) -> None:
@@ -40,7 +40,7 @@ class ResidentVersions:
             raise ContainerClosed()
 
     def check_free(self, number: int | None) -> None:
-        """Raise VersionTaken for the number that answers, and for one that is none."""
+        """Raise VersionTaken for the number that answers, and for a negative one."""
         if number is not None and (number < BUILT_IN_VERSION or number == self.active):
             raise VersionTaken(version=number)
 
@@ -57,7 +57,7 @@ class ResidentVersions:
 
     @contextmanager
     def staging(self, number: int | None) -> Iterator[ConstantBuffer]:
-        """The inactive buffer, to be given every constant; it holds a staged version if that succeeds.
+        """Give the inactive buffer, to be filled; it holds a staged version if that succeeds.
 
         Raises NotEnoughMemory before anything has changed.
         """

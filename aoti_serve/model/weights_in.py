@@ -1,4 +1,4 @@
-"""How weights come into a container: as tensors in memory, or as the bytes of a file, as they arrive."""
+"""Weights on their way into a container: as tensors in memory, or as the bytes of a file, as they arrive."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def accept_tensors(
     partial: bool = False,
     strict: bool = True,
 ) -> dict[str, torch.Tensor]:
-    """A value for every constant: from `weights`, and from `rest` where those may leave it out.
+    """Check weights, and return a value for every constant: from `weights`, else from `rest`.
 
     Raises an InvalidWeights that names the tensor. A baked-in constant with another value is an error if `strict`,
     else a warning.
     """
     if not isinstance(weights, Mapping):
         raise UnreadableWeights(detail=f"a {type(weights).__name__} instead of tensors by name")
-    weights = dict(weights.items())  # some make their tensors anew each time they are asked
+    weights = dict(weights.items())  # some mappings make a new tensor at each access
     found = {name: readable(name, tensor, UnfitTensor) for name, tensor in weights.items()}
     constants.check_weights(found, partial=partial)
     _check_contents(weights, constants, strict)
@@ -61,8 +61,8 @@ def _check_contents(weights: Mapping[str, torch.Tensor], constants: Constants, s
 class WeightsStream:
     """The way of one weights file's bytes into a constant buffer, piece by piece: nothing waits for the whole file.
 
-    A piece may end anywhere, also inside an element. Its memory is reused as soon as the next one is asked for, so
-    nothing here keeps a piece, or a view of one.
+    A piece may end anywhere, also inside an element. Its memory is reused as soon as the next one is taken, so nothing
+    here keeps a piece, or a view of one.
 
     Raises an InvalidWeights that names the tensor if `index` does not fit the package, or itself.
     """
@@ -77,7 +77,7 @@ class WeightsStream:
     def fill(self, buffer: ConstantBuffer, pieces: Iterable[Bytes], rest: Mapping[str, torch.Tensor]) -> None:
         """Copy every constant into `buffer`: from the file, or from `rest` if the file leaves it out.
 
-        Raises what `pieces` raises, and UnreadableWeights if those are not the whole file and nothing else.
+        Raises the errors of `pieces`, and UnreadableWeights if those are not the whole file and nothing else.
         """
         names, homes = [spec.name for spec in self._constants.constants], self._contents.homes
         buffer.fill({name: rest[name] for name in names if name not in homes})
@@ -113,7 +113,7 @@ class _Copy:
         self._at += len(chunk)
 
     def _gather(self, chunk: Bytes) -> None:
-        """Copy the constant when all of it is there: its elements lie in another order than the file's."""
+        """Copy the constant when it is complete: its elements lie in another order than in the file."""
         if self._gathered is None:
             self._gathered = torch.empty(self._target.shape, dtype=self._target.dtype)
         bytes_of(self._gathered).numpy()[self._at : self._at + len(chunk)] = chunk
@@ -138,7 +138,7 @@ def _check_index(index: Mapping[str, Span]) -> None:
 
 
 def _deal(pieces: Iterable[Bytes], index: Mapping[str, Span], take: Callable[[str, Bytes], None]) -> None:
-    """Hand on each byte with its tensor's name; what lies between tensors, the header for one, is passed over."""
+    """Hand on the bytes of each tensor with its name; other bytes, the header's for one, are passed over."""
     full = [name for name, span in index.items() if span.begin < span.end]
     waiting = deque(sorted(full, key=lambda name: index[name].begin))
     length = max((span.end for span in index.values()), default=None)
