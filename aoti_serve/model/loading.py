@@ -12,15 +12,15 @@ from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
 from aoti_serve.model.aoti.stock import StockContainer
 from aoti_serve.model.archive.library import check_library, check_operators, extern_operators, library_of
-from aoti_serve.model.archive.preflight import TORCH_KEY, HostFacts, check_device, check_kernels, check_machine
+from aoti_serve.model.archive.preflight import TORCH_KEY, check_kernels, check_machine
 from aoti_serve.model.buffers import padded
 from aoti_serve.model.device import Device
 from aoti_serve.model.device.cpu import CpuDevice
-from aoti_serve.model.device.cuda import CudaDevice, accelerator, visible_cards
+from aoti_serve.model.device.cuda import CudaDevice, missing_card, visible_cards
 from aoti_serve.model.foreign.generated import fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import BatchVariant, Runtime, Variants
-from aoti_serve.signature.tensors import CPU
+from aoti_serve.signature.tensors import CPU, DEVICE_KINDS
 
 _thread = threading.local()
 
@@ -39,9 +39,15 @@ def choose_device(package: Package, device: str | None) -> torch.device:
         raise IncompatiblePackage(path=package.path, reason=reason)
     chosen = torch.device(CPU) if chosen.type == CPU else torch.device(chosen.type, chosen.index or 0)
     check_machine(package.path, package.metadata)
-    host = HostFacts(torch.__version__, accelerator(), tuple(visible_cards()))
-    check_device(package.path, package.metadata, host, chosen.index)
+    if problem := _device_problem(chosen):
+        raise IncompatiblePackage(path=package.path, reason=f"compiled for {chosen.type}, {problem}")
     return chosen
+
+
+def _device_problem(device: torch.device) -> str | None:
+    if device.type not in DEVICE_KINDS:
+        return f"only {' and '.join(DEVICE_KINDS)} are served"
+    return None if device.type == CPU else missing_card(device.index)
 
 
 def open_device(device: torch.device, num_runners: int) -> Device:

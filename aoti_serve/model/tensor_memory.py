@@ -52,7 +52,7 @@ def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def content_of(tensor: torch.Tensor) -> NDArray[np.uint8]:
-    """Copy the bytes of a readable tensor as a file holds them: row-major, on the host."""
+    """Return the bytes of a readable tensor as a file holds them: row-major, on the host."""
     content: NDArray[np.uint8] = bytes_of(tensor.detach().cpu().contiguous().resolve_neg()).numpy()
     return content
 

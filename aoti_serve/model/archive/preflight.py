@@ -1,7 +1,4 @@
-"""Checks before any native code of a package is loaded; each problem is one line that says why it will not run here.
-
-What torch says of this process comes in as `HostFacts`: nothing here imports torch or loads a library.
-"""
+"""Checks of a package's metadata and kernels, before any native code is loaded. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -10,10 +7,9 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from aoti_serve.errors import IncompatiblePackage
-from aoti_serve.signature.tensors import CPU, DEVICE_KINDS
+from aoti_serve.signature.tensors import CPU
 
 TORCH_KEY = "aoti_serve.torch"
 _DEVICE_KEY = "AOTI_DEVICE_KEY"
@@ -34,16 +30,6 @@ _ISA_FLAGS = {
 _FIRST_EXACT_CAPABILITY = 90
 
 
-class HostFacts(NamedTuple):
-    """What torch says of this process: its version, the accelerator it was built for ("CUDA 12.8") if any, and the
-    visible cards' compute capabilities as torch writes them into packages ("90", "gfx90a").
-    """
-
-    torch: str
-    accelerator: str | None
-    cards: tuple[str, ...]
-
-
 def check_machine(path: Path, metadata: Mapping[str, str]) -> None:
     """Refuse what was compiled for another system, machine or CPU; needs the metadata only."""
     for key, here in (("AOTI_PLATFORM", sys.platform), ("AOTI_MACHINE", platform.machine())):
@@ -54,13 +40,6 @@ def check_machine(path: Path, metadata: Mapping[str, str]) -> None:
         missing = _required_cpu_flags(metadata.get("AOTI_CPU_ISA", "")) - _cpu_flags()
         if missing:
             raise IncompatiblePackage(path=path, reason=f"this CPU lacks {', '.join(sorted(missing))}")
-
-
-def check_device(path: Path, metadata: Mapping[str, str], host: HostFacts, index: int) -> None:
-    """Refuse what was compiled for a device that torch does not support here, or that is not visible."""
-    device = metadata.get(_DEVICE_KEY, CPU)
-    if device != CPU and (problem := _device_problem(device, host, index)):
-        raise IncompatiblePackage(path=path, reason=f"compiled for {device}, {problem}")
 
 
 def check_kernels(path: Path, metadata: Mapping[str, str], folder: Path, card: str, index: int) -> None:
@@ -87,18 +66,6 @@ def _cpu_flags() -> set[str]:
     except OSError:
         found = None
     return set(found[1].split()) if found else _required_cpu_flags(" ".join(_ISA_FLAGS))
-
-
-def _device_problem(device: str, host: HostFacts, index: int) -> str | None:
-    if device not in DEVICE_KINDS:
-        return f"only {' and '.join(DEVICE_KINDS)} are served"
-    if host.accelerator is None:
-        return f"the torch installed here ({host.torch}) has no CUDA"
-    if not host.cards:
-        return f"torch {host.torch} ({host.accelerator}) sees no card (CUDA_VISIBLE_DEVICES, the driver)"
-    if not 0 <= index < len(host.cards):
-        return f"there is no card {index}: torch sees {len(host.cards)}, counted from 0"
-    return None
 
 
 def _fits(built: str, card: str) -> bool:

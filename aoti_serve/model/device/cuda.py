@@ -200,6 +200,18 @@ class CudaDevice:
         return torch.empty(CHUNK, dtype=torch.uint8, pin_memory=True), self._new_event()
 
 
+def missing_card(index: int) -> str | None:
+    """Say why torch cannot use a card here; None if it can."""
+    cards = visible_cards()
+    if accelerator() is None:
+        return f"the torch installed here ({torch.__version__}) has no CUDA"
+    if not cards:
+        return f"torch {torch.__version__} ({accelerator()}) sees no card (CUDA_VISIBLE_DEVICES, the driver)"
+    if not 0 <= index < len(cards):
+        return f"there is no card {index}: torch sees {len(cards)}, counted from 0"
+    return None
+
+
 def accelerator() -> str | None:
     """The toolkit that torch was built with, "CUDA 12.8" for example; None for a torch without one."""
     if torch.version.cuda:
@@ -208,7 +220,7 @@ def accelerator() -> str | None:
 
 
 def visible_cards() -> list[str]:
-    """The compute capability of each visible card, as torch writes it into packages ("90", "gfx90a")."""
+    """The compute capability of each visible card, as torch writes it into packages: "90", "gfx90a"."""
     if not torch.cuda.is_available():
         return []
     cards = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]

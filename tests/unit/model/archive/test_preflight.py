@@ -10,12 +10,8 @@ import pytest
 
 from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.archive import preflight
-from aoti_serve.model.archive.preflight import HostFacts
 
 PACKAGE = Path("/models/demo.pt2")
-TWO_CARDS = HostFacts("2.13.0", "CUDA 12.8", ("80", "90"))
-NO_CARD = TWO_CARDS._replace(cards=())
-CPU_ONLY = TWO_CARDS._replace(torch="2.13.0+cpu", accelerator=None, cards=())
 
 
 @pytest.fixture
@@ -86,26 +82,6 @@ def test_the_cpus_flags_are_read(monkeypatch: pytest.MonkeyPatch, text: str, fla
 def test_a_cpu_that_tells_no_flags_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda _: "cpu : POWER9, altivec supported\n")
     preflight.check_machine(PACKAGE, {"AOTI_CPU_ISA": "AVX512 AVX512_VNNI AMX_TILE"})
-
-
-@pytest.mark.parametrize(
-    ("device", "host", "index", "reason"),
-    [
-        pytest.param("cuda", CPU_ONLY, 0, r"compiled for cuda, the torch installed here \(2.13.0\+cpu\)", id="no-cuda"),
-        pytest.param("cuda", NO_CARD, 0, r"compiled for cuda, torch 2.13.0 \(CUDA 12.8\) sees no card", id="no-card"),
-        pytest.param("cuda", TWO_CARDS, 2, "there is no card 2: torch sees 2", id="index"),
-        pytest.param("cuda", TWO_CARDS, -1, "there is no card -1", id="negative"),
-        pytest.param("xpu", TWO_CARDS, 0, "compiled for xpu, only cpu and cuda are served", id="another-device"),
-    ],
-)
-def test_a_device_that_is_not_here_is_refused(device: str, host: HostFacts, index: int, reason: str) -> None:
-    with pytest.raises(IncompatiblePackage, match=reason):
-        preflight.check_device(PACKAGE, {"AOTI_DEVICE_KEY": device}, host, index)
-
-
-@pytest.mark.parametrize("facts", [{}, {"AOTI_DEVICE_KEY": "cpu"}])
-def test_code_for_the_cpu_needs_no_card(facts: dict[str, str]) -> None:
-    preflight.check_device(PACKAGE, facts, CPU_ONLY, 0)
 
 
 @pytest.mark.parametrize(
