@@ -71,7 +71,7 @@ class Dim(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
-        """`batch`, `batch=1..64` or `batch=1..`, as configurations and messages write it."""
+        """Read `batch`, `batch=1..64` or `batch=1..`, as configurations and messages write it."""
         if not isinstance(value, str):
             return value
         match = re.fullmatch(r"([A-Za-z_]\w*)(?:=(\d+)\.\.(\d*))?", value)
@@ -135,7 +135,7 @@ class TensorSpec(Frozen):
 
 
 class Shaped(NamedTuple):
-    """As much of a tensor as a check needs: a torch dtype name and a shape."""
+    """The form of a tensor: a torch dtype name and a shape."""
 
     dtype: str
     shape: tuple[int, ...]

@@ -37,7 +37,7 @@ class _ExternNodes(BaseModel):
 
 
 def check_library(path: Path, folder: Path, *, built: str, here: str, has_symbol: Callable[[str], bool]) -> None:
-    """Refuse a library for another machine, one that needs what this torch lacks, or lacks what is needed here.
+    """Refuse a library for another machine, with symbols that this torch lacks, or without those needed here.
 
     `built` and `here` are the versions of the torch that compiled it and of this one. Raises UnreadablePackage if there
     is no library, if it is no ELF file, or not AOTInductor's.
@@ -59,7 +59,7 @@ def extern_operators(path: Path, folder: Path) -> tuple[str, ...]:
 
     If there are any, only torch's own runner can run the model. Raises UnreadablePackage if their list is damaged.
     """
-    # Beside the library and named like it is where torch's runner looks for it.
+    # torch's runner looks for it beside the library, under the same name.
     listed = library_of(path, folder).with_suffix(".json")
     if not listed.exists():
         return ()
@@ -71,7 +71,7 @@ def extern_operators(path: Path, folder: Path) -> tuple[str, ...]:
 
 
 def check_operators(path: Path, folder: Path, has_operator: Callable[[str], bool]) -> None:
-    """Raise MissingOperators for those that nobody has registered; without "::" they are torch's own constructs."""
+    """Raise MissingOperators for those that are not registered; without "::" they are torch's own constructs."""
     missing = [name for name in extern_operators(path, folder) if "::" in name and not has_operator(name)]
     if missing:
         raise MissingOperators(path=path, names=missing)
@@ -86,7 +86,7 @@ def library_of(path: Path, folder: Path) -> Path:
 
 
 def _symbols(path: Path, library: Path) -> tuple[set[str], set[str]]:
-    """What the library needs of torch's C shims, and what it exports."""
+    """The names that the library needs of torch's C shims, and those that it exports."""
     try:
         kind, symbols = _read_elf(library)
     except Exception as error:  # pyelftools raises whatever its parsing stumbles over

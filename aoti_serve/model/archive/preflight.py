@@ -31,7 +31,7 @@ _FIRST_EXACT_CAPABILITY = 90
 
 
 def check_machine(path: Path, metadata: Mapping[str, str]) -> None:
-    """Refuse what was compiled for another system, machine or CPU; needs the metadata only."""
+    """Refuse code for another system, machine or CPU."""
     for key, here in (("AOTI_PLATFORM", sys.platform), ("AOTI_MACHINE", platform.machine())):
         built = metadata.get(key, here)
         if built != here:
@@ -60,7 +60,7 @@ def _required_cpu_flags(isa: str) -> set[str]:
 
 
 def _cpu_flags() -> set[str]:
-    """This CPU's flags; where the system does not tell (not Linux, or POWER), all, so that nothing is refused."""
+    """This CPU's flags; all of them where the system does not tell (POWER), so that nothing is refused."""
     try:
         found = re.search(r"^(?:flags|features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M | re.I)
     except OSError:

@@ -82,7 +82,7 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 @contextmanager
 def reading_archive(path: Path) -> Iterator[None]:
-    """What reading a damaged archive raises becomes UnreadablePackage."""
+    """Turn the errors of reading a damaged archive into UnreadablePackage."""
     try:
         yield
     except _DAMAGE as error:
@@ -102,16 +102,16 @@ def models_in(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, str]
 
 
 def member_chunks(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """The member's content; apart from writing, so that a full disk is not taken for a damaged archive."""
+    """Yield the member's content; apart from writing, so that a full disk is not taken for a damaged archive."""
     with reading_archive(path), archive.open(info) as member:
         while piece := member.read(_PIECE):
             yield piece
 
 
 def unpackable(path: Path, archive: zipfile.ZipFile, folder: Path, reserved: str) -> list[zipfile.ZipInfo]:
-    """The files in the archive, if all of it may be unpacked into `folder`; none may have the name that is `reserved`.
+    """List the files in the archive, if all of it may be unpacked into `folder`; none may be called `reserved`.
 
-    Raises UnreadablePackage that says what is wrong with the first that may not be, or with all of them together.
+    Raises UnreadablePackage with the problem of the first file that may not be unpacked, or of all of them together.
     """
     members = archive.infolist()
     problem = next((f"{info.filename!r} {problem}" for info in members if (problem := _problem(info, reserved))), None)

@@ -36,7 +36,7 @@ class _File(Frozen):
 
 
 class _Stamp(Frozen):
-    """What an unpacked entry holds, written last: the archive's top folder, and its files by name."""
+    """The list of an unpacked entry, written last: the archive's top folder, and its files by name."""
 
     root: str
     files: dict[str, _File]
@@ -45,10 +45,10 @@ class _Stamp(Frozen):
 def extract(path: Path, digest: str, *, verify: bool = False) -> Path:
     """The unpacked archive's top folder, in this node's cache under `digest`, the sha256 of the file.
 
-    Runs in any process: the first unpacks under a lock, the others wait and take what is there. Unpacking for each
-    loader again is what dominates load time in the stock one (upstream #169154, #194163). With `verify` the content of
-    the files is compared as well, once in each process; files that have changed are unpacked again. Raises
-    UnreadablePackage if the archive is damaged or not to be trusted, or if the cache cannot hold it or is not private.
+    Runs in any process: the first unpacks under a lock, the others wait and use the result. torch's loader unpacks each
+    time, which takes most of its load time (upstream #169154, #194163). With `verify` the content of the files is
+    compared as well, once in each process; files that have changed are unpacked again. Raises UnreadablePackage if the
+    archive is damaged or not to be trusted, or if the cache cannot hold it or is not private.
     """
     cache = cache_folder()
     entry = cache / digest
@@ -68,7 +68,7 @@ def extract(path: Path, digest: str, *, verify: bool = False) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where this user's packages are unpacked on this node."""
+    """The folder in which this user's packages are unpacked on this node."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "aoti-serve" / "packages"
 
@@ -83,7 +83,7 @@ def _writing(path: Path, cache: Path) -> Iterator[None]:
 
 
 def _make_private(path: Path, folder: Path) -> None:
-    """Have the folder for this user alone: what lies in it is loaded as code."""
+    """Make the folder, for this user alone: its files are loaded as code."""
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
@@ -160,7 +160,7 @@ def _sizes(entry: Path) -> Iterator[tuple[str, int]]:
 
 
 def _clean(cache: Path, keep: str) -> None:
-    """Remove what killed processes left half done, and what nobody has used for long. Only under the lock."""
+    """Remove unfinished entries of killed processes, and entries that were not used for long. Only under the lock."""
     for entry in cache.iterdir():
         if entry.name.startswith(_SCRATCH) or (entry.name != keep and _forgotten(entry)):
             shutil.rmtree(entry, ignore_errors=True)

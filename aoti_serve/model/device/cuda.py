@@ -21,7 +21,7 @@ from aoti_serve.signature.tensors import CUDA
 
 
 class CardBlock:
-    """A block of a card's memory: torch's, whose caching allocator may place it elsewhere each time."""
+    """A block of a card's memory from torch's caching allocator, which may place it elsewhere each time."""
 
     def __init__(self, nbytes: int, device: torch.device) -> None:
         self._nbytes = nbytes
@@ -45,7 +45,7 @@ class CardBlock:
         self.held = 0
 
     def _available(self) -> int:
-        """What no process holds, and what torch's allocator holds here and nothing uses."""
+        """Free memory, with the unused part of torch's allocator in this process."""
         device = self.tensor.device
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
@@ -85,7 +85,7 @@ class StreamPool:
 class CudaDevice:
     """One card.
 
-    The tests marked `gpu` have run on an H200, with torch 2.11; the order of calls is tested on a card that is none.
+    The tests marked `gpu` have run on an H200, with torch 2.11; the order of calls is tested without a card.
     """
 
     def __init__(self, index: int, num_runners: int) -> None:
@@ -114,14 +114,14 @@ class CudaDevice:
 
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._holds(tensor):
-            tensor.record_stream(self._current())  # else its memory is another's once the asker lets go of it
+            tensor.record_stream(self._current())  # else its memory is reused once the caller frees it
             return tensor
         return tensor.to(self.place)
 
     def give(self, tensors: Iterable[torch.Tensor | None]) -> None:
         for tensor in tensors:
             if tensor is not None and self._holds(tensor):
-                tensor.record_stream(self._current())  # else the next run may write it while the asker reads
+                tensor.record_stream(self._current())  # else the next run may write it while the caller reads
 
     def begin_copies(self) -> None:
         self._copies.wait_stream(self._current())  # weights and their new place may still be in use there

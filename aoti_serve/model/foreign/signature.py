@@ -31,7 +31,7 @@ _ABOUT = """\
 
 
 def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> Signature:
-    """The signature from the exported program in the archive, else as declared; constants from the generated code.
+    """Read the signature from the exported program in the archive, else as declared; constants from the code.
 
     Raises UnknownSignature with the lines to add to the configuration if there is neither, and IncompatiblePackage if
     the code was compiled for another signature.
@@ -69,7 +69,7 @@ def _stored(path: Path, model: str, code: GeneratedCode) -> Signature:
     if written := written_inputs(program.exported).buffers:
         reason = f"its forward() changes the buffers {written}, and the code would write into the weights that answer"
         raise IncompatiblePackage(path=path, reason=reason)
-    # The compiler renames what forward() makes to `_tensor_constant<n>`; nobody's weights hold it under either name.
+    # The compiler renames tensors that forward() makes to `_tensor_constant<n>`; weights hold them under neither name.
     made = program.exported.graph_signature.lifted_tensor_constants
     known = [spec for spec in program.signature.constants if spec.name not in made]
     constants = code.constants([spec.name for spec in known if spec.carried])
@@ -105,7 +105,7 @@ def _declared(path: Path, declared: DeclaredSignature, code: GeneratedCode) -> S
 
 
 def _snippet(code: GeneratedCode) -> str:
-    """The lines to add under the model's entry, with '?' for what only its maker knows."""
+    """Write the lines to add under the model's entry, with '?' for the facts that only its maker knows."""
     forms = code.inputs or [None] * code.num_inputs
     names = [_input_name(index, path) for index, path in enumerate(_paths(code.call_spec("in"), len(forms)))]
     inputs = [_entry(name, form) for name, form in zip(names, forms, strict=True)]
@@ -124,7 +124,7 @@ def _entry(name: str, form: TensorSpec | None) -> dict[str, Any]:
 
 
 def _paths(spec: str, count: int) -> list[KeyPath]:
-    """The way to each of `count` leaves; empty ways if the nesting has other leaves, or is not known here."""
+    """The key path of each of `count` leaves; empty ones if the nesting has other leaves, or is not known here."""
     tree = _tree_spec(spec)
     return key_paths(tree) if tree and tree.num_leaves == count else [()] * count
 

@@ -1,4 +1,4 @@
-"""The signature of an exported program: names, dtypes and ranges of what it takes and gives, and what it keeps."""
+"""The signature of an exported program: its constants, and the names, dtypes and ranges of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _CONSTANT_KINDS = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TEN
 
 
 def describe(program: ExportedProgram, guards: Sequence[IndexGuard] = ()) -> Signature:
-    """The program's signature. `guards`' inputs are graph nodes' names here, as `guard_indices` gives them.
+    """Describe a program. The inputs of `guards` are names of graph nodes, as `guard_indices` gives them.
 
-    Raises UnsupportedModule for what cannot be served: no tensor at all, arguments that are numbers, exotic dtypes.
+    Raises UnsupportedModule if it cannot be served: no tensor at all, arguments that are numbers, exotic dtypes.
     """
     nodes = {node.name: node for node in program.graph.nodes}
     taken, given = _input_arguments(program), _output_arguments(program)[: -1 if guards else None]
