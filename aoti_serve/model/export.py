@@ -81,7 +81,7 @@ def _programs(
     batch_sizes: Sequence[int],
     forget_mutations: bool,
 ) -> dict[int, Program]:
-    """The programs to compile by the batch size they are for; 0 for the one that takes what `dynamic_shapes` says."""
+    """Export a program for each batch size; 0 stands for the only one, of the sizes in `dynamic_shapes`."""
     if not batch_sizes:
         return {0: program_of(module, inputs, dynamic_shapes, forget_mutations=forget_mutations)}
     if min(batch_sizes) < 1:

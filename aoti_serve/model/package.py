@@ -71,13 +71,14 @@ class Package:
         of a variant stands for all of them.
         """
         source = Path(path).resolve()
-        name = _chosen(source, reading.names_in_archive(source), model_name)
+        names = reading.names_in_archive(source)
+        name = _chosen(source, names, model_name)
         try:
             metadata = _METADATA_FORM.validate_json(reading.metadata(source, name))
         except ValidationError as error:
             raise UnreadablePackage(path=source, detail=f"its metadata: {error}") from error
         package = cls(source, name, metadata, signature, operators)
-        package._check_variants(reading.names_in_archive(source), chosen=model_name is not None or name == "model")
+        package._check_variants(names, chosen=model_name is not None or name == "model")
         return package
 
     @cached_property

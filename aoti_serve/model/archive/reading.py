@@ -43,18 +43,18 @@ def metadata(path: Path, model: str) -> bytes:
         _, models = models_in(path, archive)
         if model not in models:
             raise UnreadablePackage(path=path, detail=f"it holds no model '{model}'; it holds {', '.join(models)}")
-        return _content(path, archive, models[model], _MOST_READ)
+        return _content(path, archive, models[model])
 
 
-def read(path: Path, name: str, limit: int = _MOST_READ) -> bytes | None:
+def read(path: Path, name: str) -> bytes | None:
     """One member by its name below the archive's top folder ("models/model.json"), None if there is none.
 
-    Raises UnreadablePackage if the archive is damaged or the member is larger than `limit`.
+    Raises UnreadablePackage if the archive is damaged or the member is larger than may be read.
     """
     with open_archive(path) as archive:
         root, _ = models_in(path, archive)
         member = root + name
-        return _content(path, archive, member, limit) if member in archive.NameToInfo else None
+        return _content(path, archive, member) if member in archive.NameToInfo else None
 
 
 def members(path: Path, folder: str) -> tuple[str, ...]:
@@ -121,11 +121,11 @@ def unpackable(path: Path, archive: zipfile.ZipFile, folder: Path, reserved: str
     return [info for info in members if not info.is_dir()]
 
 
-def _content(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+def _content(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     with reading_archive(path), archive.open(name) as member:
-        content = member.read(limit + 1)
-    if len(content) > limit:
-        raise UnreadablePackage(path=path, detail=f"{name} is larger than {limit} bytes")
+        content = member.read(_MOST_READ + 1)
+    if len(content) > _MOST_READ:
+        raise UnreadablePackage(path=path, detail=f"{name} is larger than {_MOST_READ} bytes")
     return content
 
 
