@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aoti_serve.model.device import CHUNK, Device, MemoryBlock
+from aoti_serve.model.device import CHUNK
 from aoti_serve.model.device.cpu import CpuDevice
+from aoti_serve.model.device.cuda import Device, MemoryBlock
 from aoti_serve.model.tensor_memory import bytes_of
 from aoti_serve.model.variants import Variants
 from aoti_serve.signature.constants import ConstantSpec

@@ -14,9 +14,8 @@ from aoti_serve.model.aoti.stock import StockContainer
 from aoti_serve.model.archive.library import check_library, check_operators, extern_operators, library_of
 from aoti_serve.model.archive.preflight import TORCH_KEY, check_kernels, check_machine
 from aoti_serve.model.buffers import padded
-from aoti_serve.model.device import Device
 from aoti_serve.model.device.cpu import CpuDevice
-from aoti_serve.model.device.cuda import CudaDevice, missing_card, visible_cards
+from aoti_serve.model.device.cuda import CudaDevice, Device, missing_card, visible_cards
 from aoti_serve.model.foreign.generated import fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.variants import BatchVariant, Runtime, Variants

@@ -15,7 +15,7 @@ import torch
 from aoti_serve.errors import BadIndexInWeights, IndexOutOfRange, RuntimeFailed, UnfitTensor, WeightsDoNotRun
 from aoti_serve.model.arguments import checked_inputs, named_outputs
 from aoti_serve.model.buffers import ConstantBuffer
-from aoti_serve.model.device import Device
+from aoti_serve.model.device.cuda import Device
 from aoti_serve.model.variants import Variants
 from aoti_serve.signature.signature import Signature
 

@@ -19,9 +19,9 @@ from aoti_serve.signature.tensors import CPU
 
 
 class HostBlock:
-    """A block of host memory in pages of its own, since freed blocks of these sizes would fragment the heap.
+    """Memory for constants: `tensor` is all of it, in bytes; `held` is how many of them are really there.
 
-    Its address never changes.
+    It has pages of its own, since freed blocks of these sizes would fragment the heap. Its address never changes.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -33,11 +33,16 @@ class HostBlock:
         self.held = 0
 
     def check(self, beside: int = 0) -> None:
+        """Raise NotEnoughMemory if there is no room for what `hold` would take and `beside` bytes more."""
         if needed := self._nbytes - self.held + beside:
             check_memory("the host", needed, available_memory())
 
     def hold(self) -> bool:
-        """Step by step: several replicas of one machine may be taking memory at the same time."""
+        """Take the memory; returns whether it is at another address than before.
+
+        Raises NotEnoughMemory; what was taken until then is there until `free`.
+        """
+        # Step by step: several replicas of one machine may be taking memory at the same time.
         for start in range(self.held, self._nbytes, CHUNK):
             self.check()
             step = self.tensor[start : start + CHUNK]
@@ -46,39 +51,53 @@ class HostBlock:
         return False
 
     def free(self) -> None:
+        """Give the memory back; its content is lost."""
         self._pages.madvise(MADV_DONTNEED)
         self.held = 0
 
 
 class CpuDevice:
-    """The host: each copy has arrived when its call returns, so there is nothing to wait for."""
-
-    def __init__(self) -> None:
-        self.place = torch.device(CPU)
+    """The order in which work on constants may be done. On the host each copy has arrived when its call returns, so
+    there is nothing to wait for.
+    """
 
     def allocate(self, nbytes: int) -> HostBlock:
         return HostBlock(nbytes)
 
     def runner(self) -> AbstractContextManager[None]:
+        """Take a free runner's stream (None here) for the length of a run; at the end its outputs can be read."""
         return nullcontext()
 
     def trial(self) -> AbstractContextManager[None]:
+        """As `runner`, after the last copies and in no runner's place; one at a time."""
         return nullcontext()
 
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.place)
+        """Bring an input to this device, for the run that is about to begin."""
+        return tensor.to(CPU)
 
-    def give(self, tensors: Iterable[torch.Tensor | None]) -> None: ...
-    def begin_copies(self) -> None: ...
-    def copied(self) -> None: ...
-    def flipped(self) -> None: ...
-    def settled(self) -> None: ...
+    def give(self, tensors: Iterable[torch.Tensor | None]) -> None:
+        """Hand the outputs of a run that has ended to the caller's stream."""
+
+    def begin_copies(self) -> None:
+        """Prepare for the first `copy` into memory that is there now."""
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        """Begin to copy at most `CHUNK` bytes from anywhere into a constant buffer."""
         target.copy_(source)
 
     def copy_bytes(self, target: torch.Tensor, source: NDArray[np.uint8]) -> None:
+        """As `copy`, from bytes that may be overwritten as soon as this returns."""
         copy_to_host(target, source)
+
+    def copied(self) -> None:
+        """Wait until what `copy` began has arrived: before a fold or a flip reads it."""
+
+    def flipped(self) -> None:
+        """Note that the buffers have been exchanged: runs that began before may still read the old one."""
+
+    def settled(self) -> None:
+        """Wait until no run from before the flip is under way: before the old buffer is written or freed."""
 
 
 def copy_to_host(target: torch.Tensor, source: NDArray[np.uint8]) -> None:

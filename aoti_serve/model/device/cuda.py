@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from aoti_serve.model.device import CHUNK
-from aoti_serve.model.device.cpu import check_memory, copy_to_host
+from aoti_serve.model.device.cpu import CpuDevice, HostBlock, check_memory, copy_to_host
 from aoti_serve.signature.tensors import CUDA
 
 
@@ -198,6 +198,10 @@ class CudaDevice:
 
     def _new_pinned(self) -> tuple[torch.Tensor, torch.cuda.Event]:
         return torch.empty(CHUNK, dtype=torch.uint8, pin_memory=True), self._new_event()
+
+
+MemoryBlock = HostBlock | CardBlock
+Device = CpuDevice | CudaDevice
 
 
 def missing_card(index: int) -> str | None:
