@@ -28,18 +28,11 @@ _in_use: dict[Path, int] = {}
 _verified: set[Path] = set()
 
 
-class _File(Frozen):
-    """An unpacked file: its bytes, and their sha256 in hex."""
-
-    size: int
-    sha256: str
-
-
 class _Stamp(Frozen):
-    """The list of an unpacked entry, written last: the archive's top folder, and its files by name."""
+    """The list of an unpacked entry, written last: the archive's top folder; each file's size, and its sha256 in hex."""
 
     root: str
-    files: dict[str, _File]
+    files: dict[str, tuple[int, str]]
 
 
 def extract(path: Path, digest: str, *, verify: bool = False) -> Path:
@@ -120,7 +113,7 @@ def _check_digest(path: Path, packed: zipfile.ZipFile, digest: str) -> None:
         raise UnreadablePackage(path=path, detail=f"its sha256 is {found}, not {digest}: it has changed meanwhile")
 
 
-def _write(path: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> _File:
+def _write(path: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> tuple[int, str]:
     target = folder / info.filename
     target.parent.mkdir(parents=True, exist_ok=True)
     written, digest = 0, hashlib.sha256()
@@ -131,16 +124,16 @@ def _write(path: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo, folder: P
     # zipfile gives no more than the directory says, which is what was checked; but it may give less.
     if written != info.file_size:
         raise UnreadablePackage(path=path, detail=f"{info.filename} has {written} bytes, not {info.file_size}")
-    return _File(size=written, sha256=digest.hexdigest())
+    return written, digest.hexdigest()
 
 
 def _intact(entry: Path, verify: bool) -> _Stamp | None:
     """The entry's stamp, if each file is there in its size and no other is; with `verify` also in its content."""
     try:
         stamp = _Stamp.model_validate_json((entry / _STAMP).read_bytes())
-        whole = dict(_sizes(entry)) == {name: file.size for name, file in stamp.files.items()}
+        whole = dict(_sizes(entry)) == {name: size for name, (size, _) in stamp.files.items()}
         if whole and verify:
-            whole = all(_sha256(entry / name) == file.sha256 for name, file in stamp.files.items())
+            whole = all(_sha256(entry / name) == digest for name, (_, digest) in stamp.files.items())
         return stamp if whole else None
     except (OSError, ValueError):
         return None

@@ -98,12 +98,12 @@ class GeneratedCode:
 
     def _input(self, name: str, check: str, symbols: Sequence[str]) -> TensorSpec:
         dtype = re.findall(r"aoti_torch_dtype_(\w+)\(\)", check)[0]
-        axes = {int(axis) for axis in re.findall(r"_(?:size|stride)\[(\d+)\]", check)}
+        rank = max((int(axis) for axis in re.findall(r"_(?:size|stride)\[(\d+)\]", check)), default=-1) + 1
         return TensorSpec(
             name=name,
             dtype=self._known(name, dtype),
-            shape=tuple(_dim(check, axis, symbols, f"{name}_{axis}") for axis in range(max(axes, default=-1) + 1)),
-            order=_order(check),
+            shape=tuple(_dim(check, axis, symbols, f"{name}_{axis}") for axis in range(rank)),
+            order=_order(check, rank),
         )
 
     def _known(self, name: str, dtype: str) -> str:
@@ -119,10 +119,9 @@ def fixed_threads(path: Path, model: str) -> int | None:
     return max(counts, default=None)
 
 
-def _order(check: str) -> tuple[int, ...] | None:
+def _order(check: str, rank: int) -> tuple[int, ...] | None:
     """Order dimensions by the strides that are numbers; those that depend on the call are of the slowest dimensions."""
     strides = {int(axis): int(stride) for stride, axis in re.findall(r"\((\d+) != \w+_stride\[(\d+)\]", check)}
-    rank = max((int(axis) for axis in re.findall(r"_(?:size|stride)\[(\d+)\]", check)), default=-1) + 1
     order = sorted(range(rank), key=lambda axis: -strides.get(axis, _UNBOUNDED))
     return tuple(order) if order != sorted(order) else None
 
