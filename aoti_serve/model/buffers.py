@@ -59,10 +59,6 @@ class ConstantBuffer:
         on_device.check(beside)
         on_host.check()
 
-    def allocate(self) -> None:
-        moved = [block.hold() for block in self._blocks]
-        self.registered = self.registered and not any(moved)
-
     def free(self) -> None:
         for block in self._blocks:
             block.free()
@@ -70,7 +66,8 @@ class ConstantBuffer:
     @contextmanager
     def refilled(self) -> Iterator[None]:
         """Take the memory, and wait at the end until all copies of the block have arrived."""
-        self.allocate()
+        moved = [block.hold() for block in self._blocks]
+        self.registered = self.registered and not any(moved)
         self._device.begin_copies()
         yield
         self._device.copied()

@@ -11,8 +11,15 @@ import torch
 from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
 from aoti_serve.model.aoti.stock import StockContainer
-from aoti_serve.model.archive.library import check_library, check_operators, extern_operators, library_of
-from aoti_serve.model.archive.preflight import TORCH_KEY, check_kernels, check_machine
+from aoti_serve.model.archive.preflight import (
+    TORCH_KEY,
+    check_kernels,
+    check_library,
+    check_machine,
+    check_operators,
+    extern_operators,
+    library_of,
+)
 from aoti_serve.model.buffers import padded
 from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.device.cuda import CudaDevice, Device, missing_card, visible_cards

@@ -29,7 +29,7 @@ _verified: set[Path] = set()
 
 
 class _Stamp(Frozen):
-    """The list of an unpacked entry, written last: the archive's top folder; each file's size, and its sha256 in hex."""
+    """The list of an unpacked entry, written last: the archive's top folder, and each file's size and sha256."""
 
     root: str
     files: dict[str, tuple[int, str]]

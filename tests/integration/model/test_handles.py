@@ -15,7 +15,7 @@ import torch
 from aoti_serve.errors import RuntimeFailed
 from aoti_serve.model.aoti import c_abi
 from aoti_serve.model.aoti.c_abi import NativeContainer
-from aoti_serve.model.archive.library import library_of
+from aoti_serve.model.archive.preflight import library_of
 from aoti_serve.model.container import Container
 from tests.integration.models import Compiled
 
