@@ -11,15 +11,7 @@ import torch
 from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
 from aoti_serve.model.aoti.stock import StockContainer
-from aoti_serve.model.archive.preflight import (
-    TORCH_KEY,
-    check_kernels,
-    check_library,
-    check_machine,
-    check_operators,
-    extern_operators,
-    library_of,
-)
+from aoti_serve.model.archive import preflight
 from aoti_serve.model.buffers import padded
 from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.device.cuda import CudaDevice, Device, missing_card, visible_cards
@@ -44,7 +36,7 @@ def choose_device(package: Package, device: str | None) -> torch.device:
         reason = f"compiled for {package.device}, asked to run on {device}"
         raise IncompatiblePackage(path=package.path, reason=reason)
     chosen = torch.device(CPU) if chosen.type == CPU else torch.device(chosen.type, chosen.index or 0)
-    check_machine(package.path, package.metadata)
+    preflight.check_machine(package.path, package.metadata)
     if problem := _device_problem(chosen):
         raise IncompatiblePackage(path=package.path, reason=f"compiled for {chosen.type}, {problem}")
     return chosen
@@ -93,10 +85,10 @@ def load(package: Package, num_runners: int, device: torch.device, *, single_thr
     folders = [(rows, package.extract(model)) for rows, model in package.variants]
     for _, folder in folders:
         if device.type != CPU:
-            check_kernels(package.path, package.metadata, folder, visible_cards()[device.index], device.index)
-        built = package.metadata.get(TORCH_KEY, "of unknown version")
-        check_library(package.path, folder, built=built, here=torch.__version__, has_symbol=has_symbol)
-        check_operators(package.path, folder, _has_operator)
+            preflight.check_kernels(package.path, package.metadata, folder, visible_cards()[device.index], device.index)
+        built = package.metadata.get(preflight.TORCH_KEY, "of unknown version")
+        preflight.check_library(package.path, folder, built=built, here=torch.__version__, has_symbol=has_symbol)
+        preflight.check_operators(package.path, folder, _has_operator)
     variants: list[BatchVariant] = []
     try:
         for rows, folder in folders:
@@ -117,8 +109,8 @@ def swappable(library: Path, device: torch.device) -> set[str]:
 
 
 def _runtime(package: Package, folder: Path, num_runners: int, device: torch.device, single_threaded: bool) -> Runtime:
-    library = library_of(package.path, folder)
-    if extern_operators(package.path, folder):
+    library = preflight.library_of(package.path, folder)
+    if preflight.extern_operators(package.path, folder):
         if single_threaded:
             reason = "it has operators that only torch can call, and torch's runner has no single-threaded mode"
             raise IncompatiblePackage(path=package.path, reason=reason)
