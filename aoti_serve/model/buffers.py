@@ -1,4 +1,4 @@
-"""The weights of a container: two constant buffers, of which one answers and the other is refilled.
+"""A constant buffer: the memory that a runtime is told of. A container has two: one answers, the other is refilled.
 
 Left to itself the runtime copies tensors into memory of its own, once for each variant. Here it is only told where ours
 are, once; a stage is a plain copy between tensors.
@@ -6,7 +6,7 @@ are, once; a stage is a plain copy between tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,7 +17,6 @@ from aoti_serve.model.device import CHUNK
 from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.device.cuda import Device, MemoryBlock
 from aoti_serve.model.tensor_memory import bytes_of
-from aoti_serve.model.variants import Variants
 from aoti_serve.signature.constants import ConstantSpec
 
 BUFFER_ALIGNMENT = 64  # bytes; AOTI_CONST_ALIGNMENT, to which the library's own sizes are padded as well
@@ -84,89 +83,6 @@ class ConstantBuffer:
         for start in range(0, len(source), CHUNK):
             part = source[start : start + CHUNK]
             self._device.copy_bytes(whole[at + start : at + start + len(part)], part)
-
-
-class Buffers:
-    """The runtime and its two buffers, which change together. Not thread-safe: one stage or flip at a time.
-
-    `load` makes a runtime, the first one, and another whenever one must be thrown away.
-    """
-
-    def __init__(self, load: Callable[[], Variants], constants: Sequence[ConstantSpec], device: Device) -> None:
-        self._load = load
-        self._device = device
-        self.runtime = load()
-        self.active, self.inactive = ConstantBuffer(constants, device), ConstantBuffer(constants, device)
-
-    @property
-    def nbytes(self) -> int:
-        return self.active.nbytes + self.inactive.nbytes
-
-    def adopt_built_in(self) -> dict[str, torch.Tensor]:
-        """Move the library's own weights into the active buffer; returns them, valid until the next call here."""
-        built_in = self.runtime.extract()
-        with self.inactive.refilled():
-            self.inactive.fill(built_in)
-        self.publish()
-        self.flip()
-        return dict(self.active.tensors)
-
-    @contextmanager
-    def refilled(self) -> Iterator[ConstantBuffer]:
-        """Give the inactive buffer, to be filled while the active one answers; it is freed if that fails."""
-        try:
-            self._device.settled()
-            with self.inactive.refilled():
-                yield self.inactive
-        except BaseException:
-            self.free_inactive()
-            raise
-
-    def check_memory(self) -> None:
-        """Raise NotEnoughMemory if the inactive buffer, and what folding makes of it, would not fit.
-
-        Folding is done twice: for the answers, and for the trial.
-        """
-        self.inactive.check_memory(beside=2 * self.runtime.folded_nbytes)
-
-    def publish(self) -> None:
-        """Tell the runtime of the refilled buffer, and fold. If this raises, `rebuild` before the next run."""
-        self.runtime.stage(self.inactive.tensors, moved=not self.inactive.registered)
-        self.inactive.registered = True
-
-    def flip(self) -> None:
-        """Exchange the two; no run may be in flight."""
-        self.runtime.swap()
-        self.active, self.inactive = self.inactive, self.active
-        self._device.flipped()
-
-    def free_inactive(self) -> None:
-        self._device.settled()
-        self.runtime.free_inactive()
-        self.inactive.free()
-
-    def rebuild(self, active: ConstantBuffer, answers: bool) -> None:
-        """Load the runtime anew, over `active` if that `answers`; no run may be in flight."""
-        if active is not self.active:
-            self.active, self.inactive = self.inactive, self.active
-        self.runtime.delete()
-        self.runtime = self._load()
-        self.inactive.free()
-        self.active.registered = self.inactive.registered = False
-        if answers:
-            self.active, self.inactive = self.inactive, self.active
-            self.publish()
-            self.flip()
-
-    def close(self) -> None:
-        self._device.settled()
-        self.runtime.delete()
-        self.free()
-
-    def free(self) -> None:
-        """Give back both blocks; the runtime must not run again."""
-        self.active.free()
-        self.inactive.free()
 
 
 def padded(nbytes: int) -> int:

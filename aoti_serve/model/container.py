@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from aoti_serve.errors import InvalidConfig, InvalidInputData, NothingStaged, WeightsMissing
 from aoti_serve.model.arguments import ModelInputs, checked_inputs, named_outputs
-from aoti_serve.model.buffers import Buffers
 from aoti_serve.model.gate import Gate
 from aoti_serve.model.loading import choose_device, load, open_device, set_threads, warn_of_fixed_threads
 from aoti_serve.model.package import Package
@@ -58,8 +57,9 @@ class Container:
         self._staging = threading.RLock()
         self.device = choose_device(self.package, device)
         self._device = open_device(self.device, self.num_runners)
-        self._buffers = Buffers(lambda: self._load(self.num_runners), self.signature.constants, self._device)
-        self._versions = ResidentVersions(self._buffers, self._gate)
+        self._versions = ResidentVersions(
+            lambda: self._load(self.num_runners), self.signature.constants, self._device, self._gate
+        )
         self._trial = TrialRuntime(lambda: self._load(1), self._device, self.signature)
         self._baseline = self.package.baseline()
         warn_of_fixed_threads(self.package, self.num_runners, num_threads)
@@ -69,7 +69,7 @@ class Container:
     @property
     def version(self) -> int | None:
         """The version that answers."""
-        return self._versions.active
+        return self._versions.version
 
     @property
     def previous(self) -> int | None:
@@ -88,7 +88,7 @@ class Container:
     @property
     def nbytes(self) -> int:
         """The bytes that its weights occupy now: those that answer, and those that are staged or kept."""
-        return self._buffers.nbytes
+        return self._versions.nbytes
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run as the module itself: nested arguments in, nested result out."""
@@ -134,7 +134,7 @@ class Container:
             if partial and self.version is None:
                 raise WeightsMissing()
             self._versions.check_free(version)
-            rest = self._buffers.active.tensors if partial else self._baseline
+            rest = self._versions.active.tensors if partial else self._baseline
             values = accept_tensors(weights, self.signature, rest, partial=partial, strict=strict)
             with self._versions.staging(version) as buffer:
                 buffer.fill(values)
@@ -174,7 +174,7 @@ class Container:
             try:
                 set_threads(self.num_threads)
                 active = None if self.version is None else self._infer
-                check_run(self.signature, self._trial.over(self._buffers.inactive), active)
+                check_run(self.signature, self._trial.over(self._versions.inactive), active)
             except BaseException:
                 self._versions.release()
                 raise
@@ -236,6 +236,6 @@ class Container:
             version = self.version
             with self._device.runner() as stream:
                 ordered[:] = [self._device.take(tensor) for tensor in ordered]
-                outputs = self._buffers.runtime.run(ordered, stream)
+                outputs = self._versions.runtime.run(ordered, stream)
             self._device.give(outputs)
             return version, named_outputs(outputs, self.signature)

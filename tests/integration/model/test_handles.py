@@ -34,7 +34,7 @@ def test_a_run_that_fails_before_it_takes_its_inputs_holds_none(
     def refused(self: NativeContainer, name: str, *arguments: Any) -> None:
         raise RuntimeFailed(call=name, detail="Unknown constant state")
 
-    (variant,) = container._buffers.runtime._variants
+    (variant,) = container._versions.runtime._variants
     tensor, memory = watched()
     with monkeypatch.context() as patch:
         patch.setattr(NativeContainer, "_call", refused)
