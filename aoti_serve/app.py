@@ -28,7 +28,7 @@ from aoti_serve.errors import InvalidConfig
 from aoti_serve.gateway.deployment import Gateway, ModelBinding
 from aoti_serve.gateway.http.admin import token_digest
 from aoti_serve.model.package import Package, configured_package
-from aoti_serve.signature.devices import CUDA
+from aoti_serve.signature.tensors import CUDA
 from aoti_serve.token import read_token
 
 Config = TypeVar("Config", ModelConfig, GatewayConfig)

@@ -10,8 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, PositiveInt, StringConstraints, Tag, model_validator
 
-from aoti_serve.signature.devices import DeviceKind
-from aoti_serve.signature.tensors import Frozen, TensorSpec
+from aoti_serve.signature.tensors import DeviceKind, Frozen, TensorSpec
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]

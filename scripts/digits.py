@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torch import nn
 
-from aoti_serve.model.export import export_package, save_weights
+from aoti_serve.model.export import export_package
 
 HELD_OUT = 360
 EPOCHS = 30
@@ -104,9 +105,9 @@ def make(folder: Path, console: Console) -> None:
     for epoch in range(EPOCHS):
         train_epoch(net, optimizer, train)
         if epoch == 0:
-            _save(net, package, folder / "v1.safetensors", held_out, console)
+            _save(net, folder / "v1.safetensors", held_out, console)
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - epoch / EPOCHS)
-    _save(net, package, folder / "v2.safetensors", held_out, console)
+    _save(net, folder / "v2.safetensors", held_out, console)
     _write_example(folder / "digits.example.json", held_out)
 
 
@@ -116,8 +117,8 @@ def _write_example(path: Path, digits: Digits) -> None:
     path.write_text(json.dumps({"id": f"a {digits.labels[0]}", "inputs": [image]}) + "\n")
 
 
-def _save(net: nn.Module, package: Any, path: Path, held_out: Digits, console: Console) -> None:
-    save_weights(net, package, path)
+def _save(net: nn.Module, path: Path, held_out: Digits, console: Console) -> None:
+    save_file(net.state_dict(), path)
     console.print(f"{path.name:15} {accuracy(net, held_out):6.1%} of the {HELD_OUT} held-out images")
 
 

@@ -1,34 +1,33 @@
-"""One call's inputs, checked against the signature and as the compiled code reads them, and its outputs by name."""
+"""The inputs of one call, checked and laid out for the compiled code, and its outputs by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
 from aoti_serve.errors import BadIndexInWeights, IndexOutOfRange, InvalidInputData, WrongOutput
-from aoti_serve.model.tensor_memory import shaped_as, unreadable
+from aoti_serve.model.tensor_memory import readable, shaped_as
 from aoti_serve.signature.signature import Signature
-from aoti_serve.signature.tensors import Dim, Shaped, TensorSpec
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 ModelInputs = Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
 
 
 def checked_inputs(inputs: ModelInputs, signature: Signature) -> list[torch.Tensor]:
-    """The tensors in the signature's order, as the code reads them. Raises an InvalidInput that names the input."""
+    """Check and order the tensors as the code reads them. Raises an InvalidInput that names the input."""
     named = signature.by_input(inputs) if isinstance(inputs, Mapping) else _in_order(inputs, signature)
-    signature.check_inputs({name: _read(name, tensor) for name, tensor in named.items()})
+    signature.check_inputs({name: readable(name, tensor, InvalidInputData) for name, tensor in named.items()})
     return [_laid_out(named[spec.name], spec.order) for spec in signature.inputs]
 
 
 def named_outputs(outputs: list[torch.Tensor | None], signature: Signature) -> dict[str, torch.Tensor]:
-    """What the compiled code returned, by name. Raises IndexOutOfRange, or WrongOutput if it was declared wrongly."""
+    """Name the outputs of the compiled code. Raises IndexOutOfRange, or WrongOutput if it was declared wrongly."""
     if signature.guards:
         _check_guards(outputs.pop(), signature)
     named = zip(signature.output_leaves, outputs, strict=True)
     found = {name: tensor for name, tensor in named if name is not None and tensor is not None}
-    if not signature.baked_known:  # somebody declared it
+    if not signature.baked_known:  # it was declared
         for spec in signature.outputs:
             _check_declared(spec, found[spec.name])
     return found
@@ -39,13 +38,13 @@ def _check_guards(flags: torch.Tensor | None, signature: Signature) -> None:
         return
     guard = signature.guards[int(flags.nonzero()[0])]
     known = {spec.name for spec in signature.inputs}
-    if asked := [name for name in guard.inputs if name in known]:
-        raise IndexOutOfRange(name=", ".join(asked), table=guard.table, low=guard.low, high=guard.high)
+    if sent := [name for name in guard.inputs if name in known]:
+        raise IndexOutOfRange(name=", ".join(sent), table=guard.table, low=guard.low, high=guard.high)
     raise BadIndexInWeights(name=", ".join(guard.inputs), table=guard.table, low=guard.low, high=guard.high)
 
 
 def _check_declared(spec: TensorSpec, tensor: torch.Tensor) -> None:
-    """Nothing in the package tells of its outputs, and who reads the answer believes what was declared."""
+    """Compare an output with its declaration: nothing in the package tells of outputs, and clients rely on it."""
     found = shaped_as(tensor)
     sizes = zip(spec.shape, found.shape, strict=False)
     fits = len(spec.shape) == len(found.shape) and all(isinstance(dim, Dim) or dim == size for dim, size in sizes)
@@ -64,14 +63,8 @@ def _in_order(inputs: Sequence[torch.Tensor], signature: Signature) -> dict[str,
     return dict(zip(names, inputs, strict=True))
 
 
-def _read(name: str, tensor: Any) -> Shaped:
-    if problem := unreadable(tensor):
-        raise InvalidInputData(name=name, detail=problem)
-    return shaped_as(tensor)
-
-
 def _laid_out(tensor: torch.Tensor, order: tuple[int, ...] | None) -> torch.Tensor:
-    """With the strides that the code was compiled for: it trusts them."""
+    """Give the tensor the strides that the code was compiled for: it trusts them."""
     if order is None:
         return tensor.contiguous().resolve_neg()
     back = sorted(range(len(order)), key=order.__getitem__)

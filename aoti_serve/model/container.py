@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aoti_serve.errors import (
-    InvalidConfig,
-    InvalidInputData,
-    NothingStaged,
-    WeightsMissing,
-)
+from aoti_serve.errors import InvalidConfig, InvalidInputData, NothingStaged, WeightsMissing
 from aoti_serve.model.arguments import ModelInputs, checked_inputs, named_outputs
-from aoti_serve.model.buffers import Buffers
-from aoti_serve.model.device.choice import choose_device, open_device
 from aoti_serve.model.gate import Gate
-from aoti_serve.model.loading import load, set_threads, warn_of_fixed_threads
+from aoti_serve.model.loading import choose_device, load, open_device, set_threads, warn_of_fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.trial import TrialRuntime, check_run
 from aoti_serve.model.variants import Variants
 from aoti_serve.model.versions import ResidentVersions
-from aoti_serve.model.weights_in.stream import WeightsStream
-from aoti_serve.model.weights_in.tensors import accept_tensors
+from aoti_serve.model.weights_in import WeightsStream, accept_tensors
 from aoti_serve.signature.tensors import Span
 
 
@@ -64,8 +57,9 @@ class Container:
         self._staging = threading.RLock()
         self.device = choose_device(self.package, device)
         self._device = open_device(self.device, self.num_runners)
-        self._buffers = Buffers(lambda: self._load(self.num_runners), self.signature.constants, self._device)
-        self._versions = ResidentVersions(self._buffers, self._gate)
+        self._versions = ResidentVersions(
+            lambda: self._load(self.num_runners), self.signature.constants, self._device, self._gate
+        )
         self._trial = TrialRuntime(lambda: self._load(1), self._device, self.signature)
         self._baseline = self.package.baseline()
         warn_of_fixed_threads(self.package, self.num_runners, num_threads)
@@ -75,7 +69,7 @@ class Container:
     @property
     def version(self) -> int | None:
         """The version that answers."""
-        return self._versions.active
+        return self._versions.version
 
     @property
     def previous(self) -> int | None:
@@ -93,31 +87,30 @@ class Container:
 
     @property
     def nbytes(self) -> int:
-        """What its weights occupy now, in bytes: those that answer, and those that are staged or kept."""
-        return self._buffers.nbytes
+        """The bytes that its weights occupy now: those that answer, and those that are staged or kept."""
+        return self._versions.nbytes
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the module itself: nested arguments in, nested result out."""
+        """Run as the module itself: nested arguments in, nested result out."""
         takes, gives = self.signature.takes, self.signature.gives
         if takes is None or gives is None:
             raise InvalidInputData(name="arguments", detail="the package's call spec is unknown; call run() by name")
         return gives.nested(self.run(takes.flattened(args, kwargs)))
 
     def run(self, inputs: ModelInputs) -> dict[str, torch.Tensor]:
-        """Outputs by name, for inputs by name or in the signature's order. See `infer`."""
+        """Return outputs by name, for inputs by name or in the signature's order. See `infer`."""
         return self.infer(inputs)[1]
 
     def boxed_run(self, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """As `run`, and takes the tensors out of the list, so that the run can free their memory early."""
+        """As `run`, but take the tensors out of the list, so that the run can free their memory early."""
         ordered = checked_inputs(inputs, self.signature)
         inputs.clear()
         return self._infer(ordered)[1]
 
     def infer(self, inputs: ModelInputs) -> tuple[int, dict[str, torch.Tensor]]:
-        """The version that computed, and its outputs.
+        """Return the version that computed, and its outputs.
 
-        Raises an InvalidInput that names the input, WeightsMissing, or ContainerClosed; in each case nobody else's
-        answer has changed.
+        Raises an InvalidInput that names the input, WeightsMissing, or ContainerClosed; no other answer is changed.
         """
         return self._infer(checked_inputs(inputs, self.signature))
 
@@ -131,18 +124,17 @@ class Container:
     ) -> None:
         """Check `weights` in full, then copy them into the inactive buffer and fold there.
 
-        `version` is the number that answers will name after `commit`; one that was never used if left out. With
-        `partial` they are changes to what is active; without `strict` a value that differs from a compiled-in one is a
-        warning.
-        Raises an InvalidWeights that names the tensor, and then nothing has changed. What was resident in the inactive
-        buffer, the previous version or an earlier stage, is gone as soon as a byte moves.
+        `version` is the number that answers will name after `commit`, by default one that was never used. With
+        `partial` they are changes to the active version; without `strict` a value that differs from a compiled-in one
+        is a warning.
+        Raises an InvalidWeights that names the tensor, and then nothing has changed. The previous version, or an
+        earlier stage, is gone as soon as a byte moves.
         """
-        with self._staging:
-            self._versions.check_open()
+        with self._step():
             if partial and self.version is None:
                 raise WeightsMissing()
             self._versions.check_free(version)
-            rest = self._buffers.active.tensors if partial else self._baseline
+            rest = self._versions.active.tensors if partial else self._baseline
             values = accept_tensors(weights, self.signature, rest, partial=partial, strict=strict)
             with self._versions.staging(version) as buffer:
                 buffer.fill(values)
@@ -158,60 +150,54 @@ class Container:
         """As `stage`, from the bytes of a safetensors file as they arrive: they are never all in memory.
 
         `index` says where in the file its tensors lie, `pieces` are all of its bytes in order, in arrays of any size;
-        none is kept when the next one is asked for.
+        none is kept when the next one is taken.
         Raises an InvalidWeights that names the tensor if the index does not fit, and then nothing has changed. Raises
-        what `pieces` raises, UnreadableWeights if they are too few or too many, and an InvalidWeights if a value does
-        not fit; what was resident in the inactive buffer is gone then, and what answers is untouched.
+        the errors of `pieces`, UnreadableWeights if they are too few or too many, and an InvalidWeights if a value does
+        not fit; then the inactive buffer is empty, and the active one as it was.
         """
-        with self._staging:
-            self._versions.check_open()
+        with self._step():
             self._versions.check_free(version)
-            filling = WeightsStream(index, self.signature)
+            stream = WeightsStream(index, self.signature)
             with self._versions.staging(version) as buffer:
-                filling.fill(buffer, pieces, self._baseline)
-                filling.check(strict=strict)
+                stream.fill(buffer, pieces, self._baseline)
+                stream.check(strict=strict)
 
     def try_staged(self) -> None:
         """Run the staged version once, on made-up inputs, while the active one goes on answering.
 
-        Raises UnfitTensor or WeightsDoNotRun if these weights cannot answer, and what loading a second runtime may
-        raise; nothing is staged then any more.
+        Raises UnfitTensor or WeightsDoNotRun if these weights cannot answer, and the errors of loading a second
+        runtime; nothing is staged then any more.
         """
-        with self._staging:
-            self._versions.check_open()
+        with self._step():
             if self.staged is None:
                 raise NothingStaged()
             try:
                 set_threads(self.num_threads)
                 active = None if self.version is None else self._infer
-                check_run(self.signature, self._trial.over(self._buffers.inactive), active)
+                check_run(self.signature, self._trial.over(self._versions.inactive), active)
             except BaseException:
                 self._versions.release()
                 raise
 
     def commit(self) -> None:
         """Make the staged version the active one; the one before stays resident for `rollback`."""
-        with self._staging:
-            self._versions.check_open()
+        with self._step():
             self._versions.commit()
 
     def rollback(self) -> None:
         """Make the resident previous version the active one again; moves no data."""
-        with self._staging:
-            self._versions.check_open()
+        with self._step():
             self._versions.rollback(self.package.path.name)
 
     def abort(self) -> None:
-        """Throw away what is staged, if anything is."""
-        with self._staging:
-            self._versions.check_open()
+        """Free the staged version, if there is one."""
+        with self._step():
             if self.staged is not None:
-                self.release()
+                self._versions.release()
 
     def release(self) -> None:
-        """Give back the memory of the inactive buffer: of the previous version, or of what is staged."""
-        with self._staging:
-            self._versions.check_open()
+        """Give back the memory of the inactive buffer: of the previous version, or of the staged one."""
+        with self._step():
             self._versions.release()
 
     def close(self) -> None:
@@ -225,6 +211,13 @@ class Container:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """Hold the weights for one step, of one thread at a time."""
+        with self._staging:
+            self._versions.check_open()
+            yield
 
     def _load(self, num_runners: int) -> Variants:
         return load(self.package, num_runners, self.device, single_threaded=self.run_single_threaded)
@@ -243,6 +236,6 @@ class Container:
             version = self.version
             with self._device.runner() as stream:
                 ordered[:] = [self._device.take(tensor) for tensor in ordered]
-                outputs = self._buffers.runtime.run(ordered, stream)
+                outputs = self._versions.runtime.run(ordered, stream)
             self._device.give(outputs)
             return version, named_outputs(outputs, self.signature)

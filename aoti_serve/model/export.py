@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import save_file
 
-from aoti_serve.errors import BakedConstants, MissingTensor, UnsupportedModule
+from aoti_serve.errors import BakedConstants, UnsupportedModule
 from aoti_serve.model.archive.preflight import TORCH_KEY
 from aoti_serve.model.foreign.generated import GeneratedCode
 from aoti_serve.model.loading import swappable
 from aoti_serve.model.package import BASELINE, SIGNATURE_KEY, VARIANTS_KEY, WEIGHTS_APART, WEIGHTS_KEY, Package
 from aoti_serve.model.program.exported import ExampleInputs, Program, program_of, torch_message
-from aoti_serve.model.program.narrowing import narrow
-from aoti_serve.model.program.reconcile import passing_over, reconcile
-from aoti_serve.model.program.sizes import check_rows_are_independent, resized_signature, served_signature
+from aoti_serve.model.program.reconcile import narrow, passing_over, reconcile
+from aoti_serve.model.program.sizes import check_rows_are_independent, resized_inputs, served_signature
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import compile_files, write_archive
 
@@ -75,15 +74,6 @@ def export_package(
     return Package.open(target)
 
 
-def save_weights(module: torch.nn.Module, package: Package, path: str | os.PathLike[str]) -> None:
-    """Write the module's parameters and buffers that `package` takes as a safetensors file."""
-    values = dict(module.named_buffers(remove_duplicate=False)) | dict(module.named_parameters(remove_duplicate=False))
-    for spec in package.signature.constants:
-        if spec.name not in values and not spec.carried:
-            raise MissingTensor(name=spec.name)
-    _save({spec.name: values[spec.name] for spec in package.signature.constants if spec.name in values}, Path(path))
-
-
 def _programs(
     module: torch.nn.Module,
     inputs: ExampleInputs,
@@ -91,16 +81,16 @@ def _programs(
     batch_sizes: Sequence[int],
     forget_mutations: bool,
 ) -> dict[int, Program]:
-    """The programs to compile by the batch size they are for; 0 for the one that takes what `dynamic_shapes` says."""
+    """Export a program for each batch size; 0 stands for the only one, of the sizes in `dynamic_shapes`."""
     if not batch_sizes:
         return {0: program_of(module, inputs, dynamic_shapes, forget_mutations=forget_mutations)}
     if min(batch_sizes) < 1:
         raise UnsupportedModule(detail=f"batch sizes are 1 or more, not {min(batch_sizes)}")
     if dynamic_shapes is not None:
         raise UnsupportedModule(detail="with batch sizes dynamic_shapes must be None: each size is compiled as static")
-    check_rows_are_independent(module, resized_signature(inputs, max(batch_sizes)))
+    check_rows_are_independent(module, resized_inputs(inputs, max(batch_sizes)))
     return {
-        size: program_of(module, resized_signature(inputs, size), None, forget_mutations=forget_mutations)
+        size: program_of(module, resized_inputs(inputs, size), None, forget_mutations=forget_mutations)
         for size in sorted(set(batch_sizes))
     }
 
@@ -157,6 +147,6 @@ def _add_metadata(files: list[str], metadata: dict[str, str]) -> None:
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    # Tied tensors share a storage, which safetensors refuses to write.
+    # Tied tensors share a storage, and safetensors refuses to write that.
     save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, path)
-    path.chmod(0o644)  # it comes as 0600, and whoever serves it may be another user
+    path.chmod(0o644)  # it comes as 0600, and the server may run as another user

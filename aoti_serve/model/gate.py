@@ -9,11 +9,10 @@ from contextlib import contextmanager
 
 
 class Gate:
-    """A counting semaphore that hands a free slot to whoever waits longest, and that can be closed.
+    """A counting semaphore that gives a free slot to the run that waits longest, and that can be closed.
 
     The runtime's own lock lets readers overtake the writer, so a swap under load starves for seconds
-    (upstream #144459). Here closing stops admission first, waits for the runs in flight, and then the pointer is
-    flipped with nobody inside. Thread-safe.
+    (upstream #144459). Here closing stops admission first, then waits for the runs in flight. Thread-safe.
     """
 
     def __init__(self, slots: int) -> None:
@@ -28,15 +27,19 @@ class Gate:
     @contextmanager
     def admitted(self) -> Iterator[None]:
         """Hold a slot: for the length of a run."""
-        self._enter()
+        turn = threading.Event()
+        with self._lock:
+            self._waiting.append(turn)
+            self._admit()
         try:
+            turn.wait()
             yield
         finally:
-            self._leave()
+            self._leave(turn)
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """Hold the gate closed with nobody inside: for the length of a flip. One closer at a time."""
+        """Hold the gate closed with no run inside: for the length of a flip. One closer at a time."""
         with self._closing:
             try:
                 with self._lock:
@@ -44,41 +47,20 @@ class Gate:
                     self._drained.wait_for(lambda: self._free == self._slots)
                 yield
             finally:
-                self._reopen()
+                with self._lock:
+                    self._closed = False
+                    self._admit()
 
-    def _enter(self) -> None:
-        with self._lock:
-            if not self._closed and self._free and not self._waiting:
-                self._free -= 1
-                return
-            turn = threading.Event()
-            self._waiting.append(turn)
-        try:
-            turn.wait()
-        except BaseException:
-            self._give_up(turn)
-            raise
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._free += 1
-            self._admit_next()
-            self._drained.notify_all()
-
-    def _give_up(self, turn: threading.Event) -> None:
-        with self._lock:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-                return
-        self._leave()
-
-    def _reopen(self) -> None:
-        with self._lock:
-            self._closed = False
-            while self._free and self._waiting:
-                self._admit_next()
-
-    def _admit_next(self) -> None:
-        if self._waiting and not self._closed:
+    def _admit(self) -> None:
+        while self._waiting and self._free and not self._closed:
             self._free -= 1
             self._waiting.popleft().set()
+
+    def _leave(self, turn: threading.Event) -> None:
+        with self._lock:
+            if turn.is_set():
+                self._free += 1
+            else:  # interrupted while it waited
+                self._waiting.remove(turn)
+            self._admit()
+            self._drained.notify_all()

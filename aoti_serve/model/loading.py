@@ -9,19 +9,48 @@ from pathlib import Path
 import torch
 
 from aoti_serve.errors import IncompatiblePackage
-from aoti_serve.model.aoti import Runtime
-from aoti_serve.model.aoti.c_abi import NativeContainer
+from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
 from aoti_serve.model.aoti.stock import StockContainer
 from aoti_serve.model.archive import preflight
-from aoti_serve.model.archive.library import check_operators, extern_operators, library_of
 from aoti_serve.model.buffers import padded
-from aoti_serve.model.device.choice import host_facts
+from aoti_serve.model.device.cpu import CpuDevice
+from aoti_serve.model.device.cuda import CudaDevice, Device, missing_card, visible_cards
 from aoti_serve.model.foreign.generated import fixed_threads
 from aoti_serve.model.package import Package
-from aoti_serve.model.variants import BatchVariant, Variants
-from aoti_serve.signature.devices import CPU
+from aoti_serve.model.variants import BatchVariant, Runtime, Variants
+from aoti_serve.signature.tensors import CPU, DEVICE_KINDS
 
 _thread = threading.local()
+
+
+def choose_device(package: Package, device: str | None) -> torch.device:
+    """Choose the device to run on: of the kind that the package was compiled for, at the index in `device`.
+
+    Raises IncompatiblePackage if `device` is of another kind, or if this machine or its cards cannot run the code.
+    """
+    try:
+        chosen = torch.device(device or package.device)
+    except RuntimeError as error:
+        raise IncompatiblePackage(path=package.path, reason=str(error)) from error
+    if chosen.type != package.device:
+        reason = f"compiled for {package.device}, asked to run on {device}"
+        raise IncompatiblePackage(path=package.path, reason=reason)
+    chosen = torch.device(CPU) if chosen.type == CPU else torch.device(chosen.type, chosen.index or 0)
+    preflight.check_machine(package.path, package.metadata)
+    if problem := _device_problem(chosen):
+        raise IncompatiblePackage(path=package.path, reason=f"compiled for {chosen.type}, {problem}")
+    return chosen
+
+
+def _device_problem(device: torch.device) -> str | None:
+    if device.type not in DEVICE_KINDS:
+        return f"only {' and '.join(DEVICE_KINDS)} are served"
+    return None if device.type == CPU else missing_card(device.index)
+
+
+def open_device(device: torch.device, num_runners: int) -> Device:
+    """Open the device; a card gets as many streams as there are runners."""
+    return CpuDevice() if device.type == CPU else CudaDevice(device.index, num_runners)
 
 
 def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int | None) -> None:
@@ -40,20 +69,26 @@ def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int |
 
 
 def set_threads(count: int | None) -> None:
-    """Let the runs of the calling thread have so many intra-op threads; None leaves them as they are."""
+    """Give the runs of the calling thread so many intra-op threads; None leaves them as they are."""
     if count and getattr(_thread, "count", None) != count:
         torch.set_num_threads(count)  # OpenMP counts per thread
         _thread.count = count
 
 
 def load(package: Package, num_runners: int, device: torch.device, *, single_threaded: bool = False) -> Variants:
-    """All variants of the package, loaded. Raises a PackageError, before any native code runs if it can be known."""
+    """Load all variants of the package for a device that `choose_device` gave.
+
+    Raises a PackageError, before any native code runs if it can be known.
+    """
     package.import_operators()
     package.check_unchanged()
     folders = [(rows, package.extract(model)) for rows, model in package.variants]
     for _, folder in folders:
-        preflight.preflight(package.path, package.metadata, folder, host_facts(), device.index or 0)
-        check_operators(package.path, folder, _has_operator)
+        if device.type != CPU:
+            preflight.check_kernels(package.path, package.metadata, folder, visible_cards()[device.index], device.index)
+        built = package.metadata.get(preflight.TORCH_KEY, "of unknown version")
+        preflight.check_library(package.path, folder, built=built, here=torch.__version__, has_symbol=has_symbol)
+        preflight.check_operators(package.path, folder, _has_operator)
     variants: list[BatchVariant] = []
     try:
         for rows, folder in folders:
@@ -65,30 +100,26 @@ def load(package: Package, num_runners: int, device: torch.device, *, single_thr
 
 
 def swappable(library: Path, device: torch.device) -> set[str]:
-    """The constants that a library lets be changed, by FQN. Loads it for that."""
-    native = NativeContainer(library, 1, _name(device))
+    """Load a library to read which of its constants can be changed, by FQN."""
+    native = NativeContainer(library, 1, str(device))
     try:
         return {constant.fqn for constant in native.constants if not constant.folded}
     finally:
         native.delete()
 
 
-def _name(device: torch.device) -> str:
-    return CPU if device.type == CPU else f"{device.type}:{device.index or 0}"
-
-
 def _runtime(package: Package, folder: Path, num_runners: int, device: torch.device, single_threaded: bool) -> Runtime:
-    library = library_of(package.path, folder)
-    if extern_operators(package.path, folder):
+    library = preflight.library_of(package.path, folder)
+    if preflight.extern_operators(package.path, folder):
         if single_threaded:
             reason = "it has operators that only torch can call, and torch's runner has no single-threaded mode"
             raise IncompatiblePackage(path=package.path, reason=reason)
-        return _checked(package, StockContainer(library, num_runners, _name(device)))
-    return _checked(package, NativeContainer(library, num_runners, _name(device), single_threaded=single_threaded))
+        return _checked(package, StockContainer(library, num_runners, str(device)))
+    return _checked(package, NativeContainer(library, num_runners, str(device), single_threaded=single_threaded))
 
 
 def _checked(package: Package, runtime: NativeContainer | StockContainer) -> Runtime:
-    """A package whose metadata was written for other code would let wrong tensors through to native memory."""
+    """Compare the library with the signature: one for other code would let wrong tensors through to native memory."""
     sizes = {constant.fqn: constant.nbytes for constant in runtime.constants if not constant.folded}
     declared = {spec.name: padded(spec.nbytes) for spec in package.signature.constants}
     # Without a size from torch's own runner; and not padded where all constants are on a card.
@@ -108,6 +139,6 @@ def _checked(package: Package, runtime: NativeContainer | StockContainer) -> Run
 
 
 def _has_operator(name: str) -> bool:
-    """Whether "mylib::op" or "mylib::op.overload" is registered."""
+    """True if "mylib::op" or "mylib::op.overload" is registered."""
     namespace, _, operator = name.partition("::")
     return hasattr(getattr(torch.ops, namespace), operator.partition(".")[0])

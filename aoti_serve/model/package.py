@@ -14,10 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from aoti_serve.config import DeclaredSignature, ModelConfig
 from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
-from aoti_serve.model.archive import preflight, reading, unpack
+from aoti_serve.model.archive import reading, unpack
 from aoti_serve.signature.constants import ConstantSpec
-from aoti_serve.signature.devices import CPU
 from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import CPU
 
 if TYPE_CHECKING:
     import torch
@@ -71,18 +71,19 @@ class Package:
         of a variant stands for all of them.
         """
         source = Path(path).resolve()
-        name = _chosen(source, reading.names_in_archive(source), model_name)
+        names = reading.names_in_archive(source)
+        name = _chosen(source, names, model_name)
         try:
             metadata = _METADATA_FORM.validate_json(reading.metadata(source, name))
         except ValidationError as error:
             raise UnreadablePackage(path=source, detail=f"its metadata: {error}") from error
         package = cls(source, name, metadata, signature, operators)
-        package._check_variants(reading.names_in_archive(source), chosen=model_name is not None or name == "model")
+        package._check_variants(names, chosen=model_name is not None or name == "model")
         return package
 
     @cached_property
     def signature(self) -> Signature:
-        """Raises UnknownSignature, with the lines to add to the configuration, if nobody knows it."""
+        """Raises UnknownSignature, with the lines to add to the configuration, if nothing tells it."""
         if not self.made_here:
             from aoti_serve.model.foreign.signature import signature_of
 
@@ -108,12 +109,12 @@ class Package:
 
     @property
     def device(self) -> str:
-        """What it was compiled for: `cpu` or `cuda`."""
+        """The kind of device that it was compiled for: `cpu` or `cuda`."""
         return self.metadata.get("AOTI_DEVICE_KEY", CPU)
 
     @property
     def made_here(self) -> bool:
-        """Whether our export wrote it: only then is it known what the compiler fixed."""
+        """True if our export wrote it: only then is it known what the compiler fixed."""
         return SIGNATURE_KEY in self.metadata
 
     @property
@@ -123,12 +124,12 @@ class Package:
 
     @cached_property
     def carries_weights(self) -> bool:
-        """Whether the library holds built-in weights (version 0), or code only."""
+        """True if the library holds built-in weights (version 0), False if code only."""
         if self.made_here:
             return self.metadata.get(WEIGHTS_KEY) != WEIGHTS_APART
-        from aoti_serve.model.foreign.signature import carries_weights
+        from aoti_serve.model.foreign.generated import GeneratedCode
 
-        return carries_weights(self.path, self.model_name)
+        return GeneratedCode(self.path, self.model_name).carries_weights
 
     @cached_property
     def digest(self) -> str:
@@ -163,10 +164,6 @@ class Package:
         written = next(self.extract().glob("*wrapper_metadata.json"))
         if _METADATA_FORM.validate_json(written.read_bytes()) != self.metadata:
             raise IncompatiblePackage(path=self.path, reason="the file was replaced since it was opened; open it again")
-
-    def check_runs_here(self) -> None:
-        """Refuse a package compiled for another system, machine or CPU, before any of its code is loaded."""
-        preflight.check_machine(self.path, self.metadata)
 
     def extract(self, model_name: str | None = None) -> Path:
         """The folder with the library of one of its models, unpacked once per node."""

@@ -1,4 +1,4 @@
-"""Tensors as memory: whether one can be read by native code, what its bytes are, and which are one in memory."""
+"""Tensors as memory: whether native code can read one, its bytes, and which are one in memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.parameter import is_lazy
 
+from aoti_serve.errors import InvalidInputData, UnfitTensor
 from aoti_serve.signature.tensors import DTYPES, Shaped
 from aoti_serve.signature.torch_private import is_traceable_wrapper_subclass
 
@@ -16,8 +17,14 @@ _DTYPE_NAMES = {getattr(torch, name): name for name in DTYPES}
 _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
-def unreadable(tensor: Any) -> str | None:
-    """Why it cannot be read, in words; None if it can: a dense tensor whose storage holds all its elements."""
+def readable(name: str, tensor: Any, error: type[InvalidInputData | UnfitTensor]) -> Shaped:
+    """Describe a tensor that native code can read: dense, with a storage that holds all its elements; else raise."""
+    if problem := _problem(tensor):
+        raise error(name=name, detail=problem)
+    return shaped_as(tensor)
+
+
+def _problem(tensor: Any) -> str | None:
     if type(tensor) not in _PLAIN:
         if not isinstance(tensor, torch.Tensor):
             return f"a {type(tensor).__name__} instead of a tensor"
@@ -45,7 +52,7 @@ def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def content_of(tensor: torch.Tensor) -> NDArray[np.uint8]:
-    """The bytes of any readable tensor as a file holds them: row-major, on the host."""
+    """Return the bytes of a readable tensor as a file holds them: row-major, on the host."""
     content: NDArray[np.uint8] = bytes_of(tensor.detach().cpu().contiguous().resolve_neg()).numpy()
     return content
 

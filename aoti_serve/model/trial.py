@@ -1,8 +1,8 @@
 """A run of the staged weights before they are committed, while the active ones go on answering.
 
-It runs in a second runtime over the same libraries, with one runner, whose active constant buffer is the container's
-inactive one: no copy of the weights. The inputs are made up from the signature, so a failure that the active version
-shows as well is the inputs' fault.
+The trial runs in a second runtime over the same libraries. It has one runner, and its active constant buffer is the
+container's inactive one: no copy of the weights. The inputs are made up from the signature, so a failure proves
+something only if the active version does not fail on the same inputs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from aoti_serve.errors import BadIndexInWeights, IndexOutOfRange, RuntimeFailed, UnfitTensor, WeightsDoNotRun
 from aoti_serve.model.arguments import checked_inputs, named_outputs
 from aoti_serve.model.buffers import ConstantBuffer
-from aoti_serve.model.device import Device
+from aoti_serve.model.device.cuda import Device
 from aoti_serve.model.variants import Variants
 from aoti_serve.signature.signature import Signature
 
@@ -28,8 +28,8 @@ _FILLS = (0, 1)  # a distribution of zeros has no sum, a matrix of ones no inver
 class TrialRuntime:
     """The second runtime; not thread-safe.
 
-    It is loaded for the first trial and kept, since a runtime holds for ever what it was told of (upstream #194480):
-    this one is told once of each buffer. `load` makes one with one runner.
+    The first trial loads it with `load`, and it is kept. A runtime holds for ever every memory that it was told of
+    (upstream #194480), and this way it is told of each buffer once.
     """
 
     def __init__(self, load: Callable[[], Variants], device: Device, signature: Signature) -> None:
@@ -37,37 +37,37 @@ class TrialRuntime:
         self._device = device
         self._signature = signature
         self._runtime: Variants | None = None
-        self._slots: list[tuple[int, ...] | None] = [None, None]  # what its active and its inactive buffer are told of
+        self._told: list[tuple[int, ...] | None] = [None, None]  # the addresses of its active and its inactive buffer
 
     def over(self, buffer: ConstantBuffer) -> Run:
-        """What runs with the constants in `buffer`, which must not change meanwhile; its inputs as the code reads them.
+        """Return a run with the constants in `buffer`, which must not change meanwhile, on checked inputs.
 
         If this raises, the runtime is thrown away, and the next trial loads another.
         """
         try:
-            runtime = self._told(buffer)
+            runtime = self._runtime = self._runtime or self._load()
+            self._tell(runtime, buffer)
         except BaseException:
             self.close()
             raise
         return lambda inputs: self._run(runtime, inputs)
 
     def close(self) -> None:
-        runtime, self._runtime, self._slots = self._runtime, None, [None, None]
+        runtime, self._runtime, self._told = self._runtime, None, [None, None]
         if runtime is not None:
             runtime.delete()
 
-    def _told(self, buffer: ConstantBuffer) -> Variants:
-        if self._runtime is None:
-            self._runtime = self._load()
-        if self._slots[0] == buffer.addresses:
-            self._runtime.refold(buffer.tensors)
-            return self._runtime
-        self._runtime.stage(buffer.tensors, moved=self._slots[1] != buffer.addresses)
-        self._runtime.swap()
-        self._slots = [buffer.addresses, self._slots[0]]
-        if self._slots[1] is None:
-            self._runtime.free_inactive()  # the weights in its library, if there are any
-        return self._runtime
+    def _tell(self, runtime: Variants, buffer: ConstantBuffer) -> None:
+        """Make `buffer` the runtime's active one."""
+        active, inactive = self._told
+        if active == buffer.addresses:
+            runtime.refold(buffer.tensors)
+            return
+        runtime.stage(buffer.tensors, moved=inactive != buffer.addresses)
+        runtime.swap()
+        self._told = [buffer.addresses, active]
+        if active is None:
+            runtime.free_inactive()  # the weights in its library, if there are any
 
     def _run(self, runtime: Variants, inputs: list[torch.Tensor]) -> None:
         with self._device.trial() as stream:
@@ -78,8 +78,8 @@ class TrialRuntime:
 def check_run(signature: Signature, staged: Run, active: Run | None) -> None:
     """Run `staged` on made-up inputs, the smallest that are legal.
 
-    Raises UnfitTensor for a bad index in the weights, and WeightsDoNotRun if it fails where `active` does not. Without
-    an active version a failure that the operators report tells nothing, and is logged.
+    Raises UnfitTensor for a bad index in the weights, and WeightsDoNotRun if `staged` fails where `active` does not.
+    Without an active version such a failure proves nothing, and is logged.
     """
     failure = _failure(signature, staged)
     if failure is None:
@@ -91,7 +91,7 @@ def check_run(signature: Signature, staged: Run, active: Run | None) -> None:
 
 
 def _failure(signature: Signature, run: Run) -> RuntimeFailed | None:
-    """The first failure, if there is one on each input."""
+    """Run on the made-up inputs until one succeeds; returns the first failure if each of them fails."""
     failures = []
     for fill in _FILLS:
         try:

@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from aoti_serve.model.aoti import Runtime
+from aoti_serve.model.aoti.c_abi import NativeContainer
+from aoti_serve.model.aoti.stock import StockContainer
+
+Runtime = NativeContainer | StockContainer
 
 
 class BatchVariant(NamedTuple):
@@ -18,7 +21,7 @@ class BatchVariant(NamedTuple):
 
 
 class Variants:
-    """All variants as one runtime: a run goes to the smallest that fits, anything about weights goes to all.
+    """All variants as one runtime: a run goes to the smallest that fits, each step of the weights to all.
 
     `guarded`: the last output is the index guards' flags, and has no rows.
     """
@@ -29,16 +32,16 @@ class Variants:
 
     @property
     def folds(self) -> bool:
-        """Whether staging computes something from the weights, which may fail."""
+        """True if staging computes something from the weights, which may fail."""
         return any(variant.runtime.folds for variant in self._variants)
 
     @property
     def folded_nbytes(self) -> int:
-        """What folding adds to a buffer: each library makes its own."""
+        """The bytes that folding adds to a buffer: each library makes its own."""
         return sum(variant.runtime.folded_nbytes for variant in self._variants)
 
     def run(self, inputs: list[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
-        """Takes the tensors out of the list: the runtime owns them then, and frees them as soon as it can."""
+        """Run, and take the tensors out of the list: the runtime owns them then, and frees them as soon as it can."""
         rows = inputs[0].shape[0] if inputs[0].ndim else 0
         variant = next(variant for variant in self._variants if not variant.rows or variant.rows >= rows)
         if not variant.rows or variant.rows == rows:
@@ -78,7 +81,7 @@ def _drained(tensors: list[torch.Tensor]) -> Iterator[torch.Tensor]:
 
 
 def _padded(tensor: torch.Tensor, rows: int) -> torch.Tensor:
-    """With copies of the first row, which is known to be good, below it; zeros if there is none."""
+    """Append copies of the first row, which is known to be good; zeros if there is none."""
     missing = rows - tensor.shape[0]
     row = tensor[:1] if tensor.shape[0] else tensor.new_zeros(1, *tensor.shape[1:])
     return torch.cat([tensor, row.expand(missing, *tensor.shape[1:])])

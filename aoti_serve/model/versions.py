@@ -1,78 +1,102 @@
-"""The weights versions in a container's two buffers, by number, and the steps from one to the next.
+"""The weights versions in a container's two buffers, and the steps from one to the next.
 
     staged --commit--> version --commit or rollback--> previous
 
-The inactive buffer holds the staged version or the previous one, never both. A step that fails leaves the active
-version answering: from the same runtime, or from one that is loaded anew.
+The inactive buffer holds the staged version or the previous one, never both. A step that fails leaves the version that
+answers as it is: in the same runtime, or in one that is loaded anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 
 from aoti_serve.errors import ContainerClosed, NothingStaged, NothingToRollBack, VersionTaken
-from aoti_serve.model.buffers import Buffers, ConstantBuffer
+from aoti_serve.model.buffers import ConstantBuffer
+from aoti_serve.model.device.cuda import Device
 from aoti_serve.model.gate import Gate
+from aoti_serve.model.variants import Variants
+from aoti_serve.signature.constants import ConstantSpec
 
 BUILT_IN_VERSION = 0
 
 
 class ResidentVersions:
-    """`active` answers, `previous` answered before, `staged` waits for its commit; None where there is none.
+    """The runtime, its active and its inactive buffer, and the numbers of the versions in them.
 
-    One step at a time. Runs pass `gate`; it is closed for a flip, and while a runtime is loaded anew.
+    `version` answers, `previous` answered before, `staged` waits for its commit; None where there is none. One step at
+    a time. Runs pass the `gate`, which is closed for a flip and while a runtime is loaded anew. `load` makes the first
+    runtime, and another whenever one must be thrown away.
     """
 
-    def __init__(self, buffers: Buffers, gate: Gate) -> None:
-        self.active: int | None = None
+    def __init__(
+        self, load: Callable[[], Variants], constants: Sequence[ConstantSpec], device: Device, gate: Gate
+    ) -> None:
+        self.version: int | None = None
         self.previous: int | None = None
         self.staged: int | None = None
         self.closed = False
         self._highest = BUILT_IN_VERSION
-        self._buffers = buffers
+        self._load = load
+        self._device = device
         self._gate = gate
+        self.runtime = load()
+        self.active, self.inactive = ConstantBuffer(constants, device), ConstantBuffer(constants, device)
+
+    @property
+    def nbytes(self) -> int:
+        return self.active.nbytes + self.inactive.nbytes
 
     def check_open(self) -> None:
         if self.closed:
             raise ContainerClosed()
 
     def check_free(self, number: int | None) -> None:
-        """Raise VersionTaken for the number that answers, and for one that is none."""
-        if number is not None and (number < BUILT_IN_VERSION or number == self.active):
+        """Raise VersionTaken for the number that answers, and for a negative one."""
+        if number is not None and (number < BUILT_IN_VERSION or number == self.version):
             raise VersionTaken(version=number)
 
     def take_over_built_in(self) -> dict[str, torch.Tensor]:
         """Answer from the weights in the library; returns them, valid until the next step."""
         try:
-            built_in = self._buffers.adopt_built_in()
-            self._buffers.free_inactive()
+            built_in = self.runtime.extract()
+            with self.inactive.refilled():
+                self.inactive.fill(built_in)
+            self.publish()
+            self._exchange()
+            self.release()
         except BaseException:
             self.close()
             raise
-        self.active = BUILT_IN_VERSION
-        return built_in
+        self.version = BUILT_IN_VERSION
+        return self.active.tensors
 
     @contextmanager
     def staging(self, number: int | None) -> Iterator[ConstantBuffer]:
-        """The inactive buffer, to be given every constant; it holds a staged version if that succeeds.
+        """Give the inactive buffer, to be filled while the active one answers; it holds a staged version afterwards.
 
-        Raises NotEnoughMemory before anything has changed.
+        If that fails, it is freed. Raises NotEnoughMemory before anything has changed.
         """
-        self._buffers.check_memory()
+        # Folding is done twice: for the answers, and for the trial.
+        self.inactive.check_memory(beside=2 * self.runtime.folded_nbytes)
         self.previous = self.staged = None
-        with self._buffers.refilled() as buffer:
-            yield buffer
-        if self._buffers.runtime.folds:
-            # A fold that fails leaves a runner on the staged weights: no run may begin from then until the rebuild.
-            with self._gate.closed():
-                self._publish(nullcontext)
-        else:
-            self._publish(self._gate.closed)
+        try:
+            self._device.settled()
+            with self.inactive.refilled():
+                yield self.inactive
+        except BaseException:
+            self.release()
+            raise
+        self._publish_or_rebuild()
         self.staged = self._highest + 1 if number is None else number
         self._highest = max(self._highest, self.staged)
+
+    def publish(self) -> None:
+        """Tell the runtime of the refilled buffer, and fold. If this raises, the runtime must not run again."""
+        self.runtime.stage(self.inactive.tensors, moved=not self.inactive.registered)
+        self.inactive.registered = True
 
     def commit(self) -> None:
         if self.staged is None:
@@ -87,39 +111,64 @@ class ResidentVersions:
     def release(self) -> None:
         """Free the inactive buffer, whatever it holds."""
         self.previous = self.staged = None
-        self._buffers.free_inactive()
+        self._device.settled()
+        self.runtime.free_inactive()
+        self.inactive.free()
 
     def close(self) -> None:
         """Wait for the runs in flight, then free everything."""
         with self._gate.closed():
             if not self.closed:
                 self.closed = True
-                self._buffers.close()
+                self._device.settled()
+                self.runtime.delete()
+                self._free_both()
 
-    def _publish(self, paused: Callable[[], AbstractContextManager[None]]) -> None:
-        try:
-            self._buffers.publish()
-        except BaseException:
-            with paused():
-                self._rebuild(self._buffers.active)
-            raise
+    def _publish_or_rebuild(self) -> None:
+        # A fold that fails leaves a runner on the staged weights: no run may begin from then until the rebuild.
+        folds = self.runtime.folds
+        with self._gate.closed() if folds else nullcontext():
+            try:
+                self.publish()
+            except BaseException:
+                with nullcontext() if folds else self._gate.closed():
+                    self._rebuild(self.active)
+                raise
 
     def _flip(self, number: int) -> None:
         with self._gate.closed():
-            answering, before = self.active, self._buffers.active
+            answering, before = self.version, self.active
             try:
-                self._buffers.flip()
-                self.active, self.previous, self.staged = number, answering, None
+                self._exchange()
+                self.version, self.previous, self.staged = number, answering, None
             except BaseException:
-                self.active, self.previous, self.staged = answering, None, None
+                self.version, self.previous, self.staged = answering, None, None
                 self._rebuild(before)
                 raise
 
-    def _rebuild(self, before: ConstantBuffer) -> None:
-        """Go on answering from `before` with a runtime loaded anew, or close; no run may be in flight."""
+    def _exchange(self) -> None:
+        self.runtime.swap()
+        self.active, self.inactive = self.inactive, self.active
+        self._device.flipped()
+
+    def _rebuild(self, answering: ConstantBuffer) -> None:
+        """Go on answering from this buffer with a runtime loaded anew, or close; no run may be in flight."""
         try:
-            self._buffers.rebuild(before, answers=self.active is not None)
+            if answering is not self.active:
+                self.active, self.inactive = self.inactive, self.active
+            self.runtime.delete()
+            self.runtime = self._load()
+            self.inactive.free()
+            self.active.registered = self.inactive.registered = False
+            if self.version is not None:
+                self.active, self.inactive = self.inactive, self.active
+                self.publish()
+                self._exchange()
         except BaseException:
             self.closed = True
-            self._buffers.free()
+            self._free_both()
             raise
+
+    def _free_both(self) -> None:
+        self.active.free()
+        self.inactive.free()

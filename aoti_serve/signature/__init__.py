@@ -1,1 +1,1 @@
-"""What a model takes, gives and holds: values that every room shares. No torch, no Ray."""
+"""The inputs, outputs and constants of a model: values that every room shares. No torch, no Ray."""

@@ -1,4 +1,4 @@
-"""What a package keeps: its constants, and the check of weights against them."""
+"""The constants of a package, and the check of weights against them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Constants(Frozen):
 
     `constants` can be swapped; `tied` maps further names of one of them to it; `unused` are parameters and buffers of
     the module that the compiled graph does not read (batch norm's counters, for one) and that are passed over; `baked`
-    are compiled in: their values in weights must be the compiled ones. Not `baked_known`: nobody can tell what else is.
+    are compiled in: their values in weights must be the compiled ones. Not `baked_known`: there may be more of them.
     """
 
     constants: tuple[ConstantSpec, ...]
@@ -73,7 +73,7 @@ class Constants(Frozen):
 
 
 def _prefix_hint(found: Iterable[str], known: Collection[str]) -> str:
-    """Says that all names would be known without the prefix that they share, as those of a module inside another."""
+    """Say if all names would be known without the prefix that they share, as those of a module inside another."""
     names = list(found)
     for end in (at for at, letter in enumerate(names[0], 1) if letter == "."):
         prefix = names[0][:end]

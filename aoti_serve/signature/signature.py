@@ -25,10 +25,8 @@ T = TypeVar("T")
 class IndexGuard(Frozen):
     """An index that the compiled code clamps and reports: it comes from `inputs` and must lie in `low`..`high`.
 
-    `inputs` are inputs' names, and constants' where weights hold indices.
-
-    `table` is the FQN of the constant that is indexed, else an input or a graph node. The bounds are inclusive, and
-    None where they depend on the call.
+    `inputs` are names of inputs, and of constants that hold indices. `table` is the FQN of the constant that is
+    indexed, else an input or a graph node. The bounds are inclusive, and None where they depend on the call.
     """
 
     inputs: tuple[str, ...]
@@ -38,10 +36,10 @@ class IndexGuard(Frozen):
 
 
 class Signature(Constants):
-    """What a package takes, gives and keeps.
+    """The inputs, outputs and constants of a package.
 
-    `takes` and `gives` are how the module nests its arguments and its result; None where nobody knows. Each of
-    `guards` has an element in one more output of the compiled code, a bool vector, which is nobody's to see.
+    `takes` and `gives` are how the module nests its arguments and its result; None where that is unknown. Each of
+    `guards` has an element in one more output of the compiled code, a bool vector, which no client sees.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -58,20 +56,14 @@ class Signature(Constants):
     @property
     def batch(self) -> Dim | None:
         """The dimension that is first in every input and every output, if there is one: the batch dimension."""
-        firsts = [spec.shape[0] if spec.shape else None for spec in (*self.inputs, *self.outputs)]
-        first = firsts[0] if firsts else None
-        if not isinstance(first, Dim) or (first.factor, first.offset) != (1, 0):
-            return None
-        same = (first.symbol, 1, 0)
-        return (
-            first
-            if all(isinstance(dim, Dim) and (dim.symbol, dim.factor, dim.offset) == same for dim in firsts)
-            else None
-        )
+        firsts = [spec.shape[0] if spec.shape else 0 for spec in (*self.inputs, *self.outputs)]
+        dims = [dim for dim in firsts if isinstance(dim, Dim) and (dim.factor, dim.offset) == (1, 0)]
+        led = len(dims) == len(firsts) and len({dim.symbol for dim in dims}) == 1
+        return dims[0] if led else None
 
     @cached_property
     def for_any_batch(self) -> Signature:
-        """The same without a largest batch: for who splits larger ones. As it is if it has no batch dimension."""
+        """The same without a largest batch, for callers that split larger ones."""
         batch = self.batch
         if batch is None or batch.max is None:
             return self
@@ -81,7 +73,7 @@ class Signature(Constants):
 
     @property
     def smallest_inputs(self) -> dict[str, Shaped]:
-        """By name the smallest inputs that go together, with one element in each dimension that may have one."""
+        """The smallest inputs that fit each other, by name: one element in each dimension that may have one."""
         values: dict[str, int] = {}
         for dim in (dim for spec in self.inputs for dim in spec.shape if isinstance(dim, Dim)):
             values[dim.symbol] = max(dim.least_value, values.get(dim.symbol, 0))
@@ -94,7 +86,7 @@ class Signature(Constants):
         }
 
     def by_input(self, tensors: Mapping[str, T]) -> dict[str, T]:
-        """`tensors` under the inputs' own names; Triton's (`INPUT__0`, `ARGS[0]`, `KWARGS['x']`) are understood.
+        """Return `tensors` under the inputs' own names, for Triton's (`INPUT__0`, `ARGS[0]`, `KWARGS['x']`) as well.
 
         Raises InvalidInputData if an input is there under two names.
         """
@@ -107,7 +99,7 @@ class Signature(Constants):
         return found
 
     def output_named(self, name: str) -> str:
-        """The output's own name for itself or for Triton's `OUTPUT__0` or `RESULT[0]`. Raises UnknownOutput."""
+        """Return an output's own name, for Triton's `OUTPUT__0` and `RESULT[0]` as well. Raises UnknownOutput."""
         if name not in self._output_names and _plain(name) not in self._output_names:
             raise UnknownOutput(name=name, known=[spec.name for spec in self.outputs])
         return self._output_names.get(name) or self._output_names[_plain(name)]
@@ -148,7 +140,7 @@ def _names(ordinal: str, specs: Iterable[TensorSpec], paths: Mapping[str, str]) 
 
 
 def _plain(name: str) -> str:
-    """A path without its quotes: `KWARGS['x']` and `KWARGS[x]` are one."""
+    """Strip a path of its quotes: `KWARGS['x']` and `KWARGS[x]` are one."""
     return re.sub(r"['\"]", "", name) if "[" in name else name
 
 

@@ -1,4 +1,4 @@
-"""Tensor descriptions: dtypes under all their names, dimensions with ranges.
+"""Tensor descriptions: dtypes under all their names, dimensions with ranges, kinds of devices.
 
 A dtype is called by its torch name ("float32") everywhere inside; the other names exist at the edges only.
 """
@@ -6,9 +6,13 @@ A dtype is called by its torch name ("float32") everywhere inside; the other nam
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, field_validator, model_validator
+
+DeviceKind = Literal["cpu", "cuda"]  # torch's names for what packages are compiled for
+DEVICE_KINDS: Final[tuple[str, ...]] = get_args(DeviceKind)
+CPU, CUDA = DEVICE_KINDS
 
 
 class DType(NamedTuple):
@@ -67,7 +71,7 @@ class Dim(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
-        """`batch`, `batch=1..64` or `batch=1..`, as configurations and messages write it."""
+        """Read `batch`, `batch=1..64` or `batch=1..`, as configurations and messages write it."""
         if not isinstance(value, str):
             return value
         match = re.fullmatch(r"([A-Za-z_]\w*)(?:=(\d+)\.\.(\d*))?", value)
@@ -131,7 +135,7 @@ class TensorSpec(Frozen):
 
 
 class Shaped(NamedTuple):
-    """As much of a tensor as a check needs: a torch dtype name and a shape."""
+    """The form of a tensor: a torch dtype name and a shape."""
 
     dtype: str
     shape: tuple[int, ...]

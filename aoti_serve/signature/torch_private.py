@@ -1,7 +1,7 @@
-"""All that is borrowed from torch's private parts, but for the native runtime (model/aoti). Read in torch 2.13; a test
-fails when one of them changes.
+"""All uses of torch's private parts, but for the native runtime (model/aoti). Read in torch 2.13; a test fails when one
+of them changes.
 
-What only an export needs is imported in the functions: a replica does not wait for it.
+Functions import the parts that only an export needs: a replica does not wait for them.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["detect_fake_mode", "is_traceable_wrapper_subclass", "pytree"]
 
 
 def operator_name(target: object) -> str:
-    """A graph target's full name, "aten::add.Tensor" or "cond" for example; empty for what is no operator."""
+    """A graph target's full name, "aten::add.Tensor" or "cond" for example; empty if it is no operator."""
     return str(getattr(target, "_name", ""))
 
 
 def is_higher_order(target: object) -> bool:
-    """Whether it is an operator over graphs, as `cond` is."""
+    """True for an operator over graphs, such as `cond`."""
     return isinstance(target, HigherOrderOperator)
 
 
 def operator_schema(target: object) -> Any:
-    """A graph target's arguments and results, with what they alias; None for what is no operator."""
+    """A graph target's arguments and results, with their aliases; None if it is no operator."""
     return getattr(target, "_schema", None)
 
 

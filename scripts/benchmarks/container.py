@@ -131,7 +131,7 @@ def overhead(subject: Subject, rounds: int) -> Figures:
     loader = stock_loader(subject, 1)
     model = torch._inductor.aoti_load_package(str(subject.stock))
     with serving(subject, 1) as container:
-        runtime = container._buffers.runtime
+        runtime = container._versions.runtime
         candidates: Candidates = {
             "aoti-serve": lambda: container.run(inputs),
             "  of which the check of the inputs": lambda: checked_inputs(inputs, container.signature),

@@ -42,7 +42,7 @@ def test_the_example_of_a_module_and_its_tests_is_there() -> None:
         ("_replica_options", "aoti_serve/app.py"),
         ("check_weights", "aoti_serve/signature/constants.py"),
         ("_place_of", "aoti_serve/weights/store"),
-        ("open_device", "aoti_serve/model/device"),
+        ("open_device", "aoti_serve/model/loading.py"),
         ("Disk", "aoti_serve/weights/store"),
         ("Remote", "aoti_serve/weights/store"),
         ("InvalidWeights", "aoti_serve/errors"),

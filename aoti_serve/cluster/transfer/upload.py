@@ -79,11 +79,9 @@ def _of_tensors(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryv
 
 
 def _span(name: str, tensor: Any) -> Span:
-    from aoti_serve.model.tensor_memory import shaped_as, unreadable
+    from aoti_serve.model.tensor_memory import readable
 
-    if problem := unreadable(tensor):
-        raise UnfitTensor(name=name, detail=problem)
-    found = shaped_as(tensor)
+    found = readable(name, tensor, UnfitTensor)
     if found.dtype not in DTYPES:
         raise UnfitTensor(name=name, detail=f"dtype {found.dtype} is not one of {', '.join(DTYPES)}")
     return Span(*found, 0, tensor.numel() * tensor.element_size())

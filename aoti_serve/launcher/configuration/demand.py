@@ -9,7 +9,7 @@ from aoti_serve.cluster.names import replicas_of
 from aoti_serve.config import ModelConfig
 from aoti_serve.launcher.configuration.config_file import ConfigFile
 from aoti_serve.model.package import Package
-from aoti_serve.signature.devices import CUDA
+from aoti_serve.signature.tensors import CUDA
 
 UNITS = {"CPU": "CPU cores", "GPU": "GPUs"}
 

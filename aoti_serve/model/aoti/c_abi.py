@@ -1,9 +1,9 @@
 """AOTInductor's C ABI through ctypes: the only unsafe file.
 
 The functions are declared in torch/include/torch/csrc/inductor/aoti_runtime/interface.h; every compiled library
-exports them. ctypes releases the GIL for the length of each call, which is why several runners really run at the same
-time; torch's own Python loader holds it (upstream #197516). Nothing here checks shapes, dtypes or states: that is the
-container's work, and nobody but the container may call this.
+exports them. ctypes releases the GIL for the length of each call, so several runners really run at the same time;
+torch's own Python loader holds it (upstream #197516). Nothing here checks shapes, dtypes or states: the container does,
+and only the container may call this.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from aoti_serve.errors import IncompatiblePackage, RuntimeFailed
-from aoti_serve.signature.devices import CPU
+from aoti_serve.signature.tensors import CPU
 
 _PREFIX = "AOTInductorModelContainer"
 _TENSOR_CONSTANT = 3  # constant_type.h: a tensor that forward() makes
@@ -40,7 +40,7 @@ class _Entry(ctypes.Structure):
 
 
 class NativeConstant(NamedTuple):
-    """A constant as the library knows it: its internal name, its FQN, whether folding makes it, its bytes, its type."""
+    """A constant of a library: its internal name, its FQN, whether folding makes it, its size and its type."""
 
     name: str
     fqn: str
@@ -79,13 +79,6 @@ class NativeContainer:
         # Folding in the inactive buffer overwrites what is staged of this kind with what is active (model_container.h)
         self._copies_lifted = any(constant.kind == _TENSOR_CONSTANT for constant in self.constants)
 
-    @property
-    def call_spec(self) -> tuple[str, str]:
-        """torch's serialised TreeSpecs of the arguments and of the result."""
-        takes, gives = ctypes.c_char_p(), ctypes.c_char_p()
-        self._call("GetCallSpec", ctypes.byref(takes), ctypes.byref(gives))
-        return (takes.value or b"").decode(), (gives.value or b"").decode()
-
     def run(self, inputs: Iterable[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]:
         """Run on a free runner; waits for one. `stream` is a CUDA stream's pointer. None for outputs that are None."""
         handles = _own(inputs)
@@ -110,11 +103,11 @@ class NativeContainer:
         return {entries[index].name.decode(): tensor for index, tensor in enumerate(tensors)}
 
     def stage(self, tensors: Mapping[str, torch.Tensor], moved: bool) -> None:
-        """Take `tensors`, by FQN, for the inactive buffer: the memory itself. Then compute what folding makes of them.
+        """Use the memory of `tensors`, by FQN, as the inactive buffer, and fold them there.
 
         `moved`: the runtime has not been told yet where they are. It keeps a reference to each for ever (upstream
-        #194480), so a tensor is registered once and refilled from then on. If this raises, one runner may be left
-        mapped to the inactive buffer: this container must not run again.
+        #194480), so a tensor is registered once and refilled from then on. If this raises, a runner may be left mapped
+        to the inactive buffer: this container must not run again.
         """
         if moved:
             self._register(tensors)
@@ -123,12 +116,12 @@ class NativeContainer:
         self._forgotten = False
 
     def refold(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Compute anew what folding makes of `tensors`, which the active buffer was told of and which were refilled."""
+        """Fold anew in the active buffer, whose `tensors` were refilled."""
         if self.folds or self._copies_lifted:
             self.fold(inactive=False)
 
     def fold(self, inactive: bool) -> None:
-        """Compute what the compiler derived from constants; else the first run would, under the exclusive lock."""
+        """Compute the tensors that derive from constants; else the first run would, under the exclusive lock."""
         self._call("RunConstantFolding", ctypes.c_bool(inactive), None, None)
 
     def swap(self) -> None:
@@ -138,7 +131,7 @@ class NativeContainer:
             self.fold(inactive=False)
 
     def free_inactive(self) -> None:
-        """Give back what the runtime itself holds in the inactive buffer: built-in weights, folded constants."""
+        """Give back the runtime's own memory in the inactive buffer: built-in weights, folded constants."""
         # It leaves null handles for folded ones, and telling it of memory elsewhere later would follow them.
         if self._on_host or not self.folds:
             self._call("FreeInactiveConstantBuffer")
@@ -187,16 +180,16 @@ class NativeContainer:
 
 
 def _first(message: bytes) -> str:
-    """What it says, without the stack below it, which is full of this machine's paths."""
+    """Cut off the stack below the message, which is full of this machine's paths."""
     return message.decode(errors="replace").partition("\nException raised from")[0]
 
 
 def has_symbol(name: str) -> bool:
-    """Whether this process, torch's libraries in it, offers a symbol that a package's library asks for."""
+    """True if torch's libraries in this process have the symbol."""
     return hasattr(_torch, name)
 
 
-# Through it all the others are found, the card's too; libtorch_cpu.so knows only its own.
+# It leads to all other libraries, the card's too; libtorch_cpu.so has only its own symbols.
 _torch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch.so"))
 
 
@@ -208,19 +201,19 @@ def _opened(library: Path) -> ctypes.CDLL:
 
 
 def _own(tensors: Iterable[torch.Tensor]) -> list[int]:
-    """New AtenTensorHandles; whoever gets them owns them."""
+    """Make AtenTensorHandles, which the caller owns."""
     return [_capsule_pointer(capsule, None) for capsule in _aoti.unsafe_alloc_void_ptrs_from_tensors(list(tensors))]
 
 
 def _adopt(handles: Iterable[int]) -> list[torch.Tensor]:
-    """The tensors behind owned handles; the handles are consumed."""
+    """Turn owned handles into their tensors; the handles are gone then."""
     capsules = [_new_capsule(handle, None, None) for handle in handles]
     adopted: list[torch.Tensor] = _aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules)
     return adopted
 
 
 def _aliased(handles: Iterable[int]) -> list[int]:
-    """New handles to the tensors of borrowed ones (aoti_torch_new_tensor_handle)."""
+    """Make handles, which the caller owns, to the tensors of borrowed ones."""
     made: list[int] = []
     for handle in handles:
         alias = ctypes.c_void_p()

@@ -16,7 +16,7 @@ import torch
 
 from aoti_serve.errors import RuntimeFailed
 from aoti_serve.model.aoti.c_abi import NativeConstant, construction
-from aoti_serve.signature.devices import CPU
+from aoti_serve.signature.tensors import CPU
 
 _FOLDED = "_FOLDED_CONST_"
 
@@ -27,13 +27,13 @@ class StockContainer:
     `device` is "cpu" or "cuda:<index>". Its operators' modules must have been imported.
     """
 
-    # This runner tells none of these.
+    # This runner knows none of these.
     num_inputs: int | None = None
     num_outputs: int | None = None
     folded_nbytes = 0
 
     def __init__(self, library: Path, num_runners: int, device: str) -> None:
-        with construction, _said("create"):
+        with construction, _failing("create"):
             self._runner: Any = _runner(library, num_runners, device)
         self._names = {fqn: name for name, fqn in self._runner.get_constant_names_to_original_fqns().items()}
         self.folds = any(constant.folded for constant in self.constants)
@@ -41,17 +41,12 @@ class StockContainer:
 
     @property
     def constants(self) -> list[NativeConstant]:
-        """As the library knows them; this runner does not tell their sizes."""
+        """The library's constants; this runner does not know their sizes."""
         return [NativeConstant(name, fqn, name.startswith(_FOLDED), None) for fqn, name in self._names.items()]
-
-    @property
-    def call_spec(self) -> tuple[str, str]:
-        takes, gives = self._runner.get_call_spec()
-        return takes, gives
 
     def run(self, inputs: Iterable[torch.Tensor], stream: int | None = None) -> list[torch.Tensor | None]:
         """Run on the thread's current stream; the GIL is held. None for outputs that are None."""
-        with _said("run"):
+        with _failing("run"):
             outputs: list[torch.Tensor | None] = self._runner.run(list(inputs))
         return outputs
 
@@ -61,16 +56,16 @@ class StockContainer:
         return constants
 
     def stage(self, tensors: Mapping[str, torch.Tensor], moved: bool) -> None:
-        """Take `tensors`, by FQN, for the inactive buffer: the memory itself.
+        """Use the memory of `tensors`, by FQN, as the inactive buffer.
 
-        A package that folds is told again at every refill, for only then does its first run after the swap fold anew.
+        A package that folds is told again at every refill: only then does its first run after the swap fold anew.
         """
         if moved or self.folds or self._forgotten:
             self._tell(tensors, inactive=True)
             self._forgotten = False
 
     def refold(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Have the next run fold `tensors` anew, which the active buffer was told of and which were refilled."""
+        """Let the next run fold anew in the active buffer, whose `tensors` were refilled."""
         if self.folds:
             self._tell(tensors, inactive=False)
 
@@ -78,7 +73,7 @@ class StockContainer:
         self._runner.swap_constant_buffer()
 
     def free_inactive(self) -> None:
-        """Give back built-in weights; folded constants stay, for the runtime stumbles over freed ones later."""
+        """Give back built-in weights; folded constants stay, for the runtime fails later over freed ones."""
         if not self.folds:
             self._runner.free_inactive_constant_buffer()
             self._forgotten = True  # that there are any
@@ -89,7 +84,7 @@ class StockContainer:
 
     def _tell(self, tensors: Mapping[str, torch.Tensor], inactive: bool) -> None:
         named = {self._names[fqn]: tensor for fqn, tensor in tensors.items()}
-        with _said("update_constant_buffer"):
+        with _failing("update_constant_buffer"):
             self._runner.update_constant_buffer(named, inactive, False, True)
 
 
@@ -101,8 +96,8 @@ def _runner(library: Path, num_runners: int, device: str) -> Any:
 
 
 @contextmanager
-def _said(call: str) -> Iterator[None]:
-    """What torch raises becomes RuntimeFailed: an operator's own complaint about the values, for one."""
+def _failing(call: str) -> Iterator[None]:
+    """Turn torch's errors, an operator's own about values for one, into RuntimeFailed."""
     try:
         yield
     except RuntimeError as error:

@@ -43,18 +43,18 @@ def metadata(path: Path, model: str) -> bytes:
         _, models = models_in(path, archive)
         if model not in models:
             raise UnreadablePackage(path=path, detail=f"it holds no model '{model}'; it holds {', '.join(models)}")
-        return _content(path, archive, models[model], _MOST_READ)
+        return _content(path, archive, models[model])
 
 
-def read(path: Path, name: str, limit: int = _MOST_READ) -> bytes | None:
+def read(path: Path, name: str) -> bytes | None:
     """One member by its name below the archive's top folder ("models/model.json"), None if there is none.
 
-    Raises UnreadablePackage if the archive is damaged or the member is larger than `limit`.
+    Raises UnreadablePackage if the archive is damaged or the member is larger than may be read.
     """
     with open_archive(path) as archive:
         root, _ = models_in(path, archive)
         member = root + name
-        return _content(path, archive, member, limit) if member in archive.NameToInfo else None
+        return _content(path, archive, member) if member in archive.NameToInfo else None
 
 
 def members(path: Path, folder: str) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 @contextmanager
 def reading_archive(path: Path) -> Iterator[None]:
-    """What reading a damaged archive raises becomes UnreadablePackage."""
+    """Turn the errors of reading a damaged archive into UnreadablePackage."""
     try:
         yield
     except _DAMAGE as error:
@@ -102,16 +102,16 @@ def models_in(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, str]
 
 
 def member_chunks(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """The member's content; apart from writing, so that a full disk is not taken for a damaged archive."""
+    """Yield the member's content; apart from writing, so that a full disk is not taken for a damaged archive."""
     with reading_archive(path), archive.open(info) as member:
         while piece := member.read(_PIECE):
             yield piece
 
 
 def unpackable(path: Path, archive: zipfile.ZipFile, folder: Path, reserved: str) -> list[zipfile.ZipInfo]:
-    """The files in the archive, if all of it may be unpacked into `folder`; none may have the name that is `reserved`.
+    """List the files in the archive, if all of it may be unpacked into `folder`; none may be called `reserved`.
 
-    Raises UnreadablePackage that says what is wrong with the first that may not be, or with all of them together.
+    Raises UnreadablePackage with the problem of the first file that may not be unpacked, or of all of them together.
     """
     members = archive.infolist()
     problem = next((f"{info.filename!r} {problem}" for info in members if (problem := _problem(info, reserved))), None)
@@ -121,11 +121,11 @@ def unpackable(path: Path, archive: zipfile.ZipFile, folder: Path, reserved: str
     return [info for info in members if not info.is_dir()]
 
 
-def _content(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+def _content(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     with reading_archive(path), archive.open(name) as member:
-        content = member.read(limit + 1)
-    if len(content) > limit:
-        raise UnreadablePackage(path=path, detail=f"{name} is larger than {limit} bytes")
+        content = member.read(_MOST_READ + 1)
+    if len(content) > _MOST_READ:
+        raise UnreadablePackage(path=path, detail=f"{name} is larger than {_MOST_READ} bytes")
     return content
 
 

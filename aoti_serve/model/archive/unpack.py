@@ -28,27 +28,20 @@ _in_use: dict[Path, int] = {}
 _verified: set[Path] = set()
 
 
-class _File(Frozen):
-    """An unpacked file: its bytes, and their sha256 in hex."""
-
-    size: int
-    sha256: str
-
-
 class _Stamp(Frozen):
-    """What an unpacked entry holds, written last: the archive's top folder, and its files by name."""
+    """The list of an unpacked entry, written last: the archive's top folder, and each file's size and sha256."""
 
     root: str
-    files: dict[str, _File]
+    files: dict[str, tuple[int, str]]
 
 
 def extract(path: Path, digest: str, *, verify: bool = False) -> Path:
     """The unpacked archive's top folder, in this node's cache under `digest`, the sha256 of the file.
 
-    Runs in any process: the first unpacks under a lock, the others wait and take what is there. Unpacking for each
-    loader again is what dominates load time in the stock one (upstream #169154, #194163). With `verify` the content of
-    the files is compared as well, once in each process; files that have changed are unpacked again. Raises
-    UnreadablePackage if the archive is damaged or not to be trusted, or if the cache cannot hold it or is not private.
+    Runs in any process: the first unpacks under a lock, the others wait and use the result. torch's loader unpacks each
+    time, which takes most of its load time (upstream #169154, #194163). With `verify` the content of the files is
+    compared as well, once in each process; files that have changed are unpacked again. Raises UnreadablePackage if the
+    archive is damaged or not to be trusted, or if the cache cannot hold it or is not private.
     """
     cache = cache_folder()
     entry = cache / digest
@@ -68,7 +61,7 @@ def extract(path: Path, digest: str, *, verify: bool = False) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where this user's packages are unpacked on this node."""
+    """The folder in which this user's packages are unpacked on this node."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "aoti-serve" / "packages"
 
@@ -83,7 +76,7 @@ def _writing(path: Path, cache: Path) -> Iterator[None]:
 
 
 def _make_private(path: Path, folder: Path) -> None:
-    """Have the folder for this user alone: what lies in it is loaded as code."""
+    """Make the folder, for this user alone: its files are loaded as code."""
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
@@ -120,7 +113,7 @@ def _check_digest(path: Path, packed: zipfile.ZipFile, digest: str) -> None:
         raise UnreadablePackage(path=path, detail=f"its sha256 is {found}, not {digest}: it has changed meanwhile")
 
 
-def _write(path: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> _File:
+def _write(path: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> tuple[int, str]:
     target = folder / info.filename
     target.parent.mkdir(parents=True, exist_ok=True)
     written, digest = 0, hashlib.sha256()
@@ -131,16 +124,16 @@ def _write(path: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo, folder: P
     # zipfile gives no more than the directory says, which is what was checked; but it may give less.
     if written != info.file_size:
         raise UnreadablePackage(path=path, detail=f"{info.filename} has {written} bytes, not {info.file_size}")
-    return _File(size=written, sha256=digest.hexdigest())
+    return written, digest.hexdigest()
 
 
 def _intact(entry: Path, verify: bool) -> _Stamp | None:
     """The entry's stamp, if each file is there in its size and no other is; with `verify` also in its content."""
     try:
         stamp = _Stamp.model_validate_json((entry / _STAMP).read_bytes())
-        whole = dict(_sizes(entry)) == {name: file.size for name, file in stamp.files.items()}
+        whole = dict(_sizes(entry)) == {name: size for name, (size, _) in stamp.files.items()}
         if whole and verify:
-            whole = all(_sha256(entry / name) == file.sha256 for name, file in stamp.files.items())
+            whole = all(_sha256(entry / name) == digest for name, (_, digest) in stamp.files.items())
         return stamp if whole else None
     except (OSError, ValueError):
         return None
@@ -160,7 +153,7 @@ def _sizes(entry: Path) -> Iterator[tuple[str, int]]:
 
 
 def _clean(cache: Path, keep: str) -> None:
-    """Remove what killed processes left half done, and what nobody has used for long. Only under the lock."""
+    """Remove unfinished entries of killed processes, and entries that were not used for long. Only under the lock."""
     for entry in cache.iterdir():
         if entry.name.startswith(_SCRATCH) or (entry.name != keep and _forgotten(entry)):
             shutil.rmtree(entry, ignore_errors=True)

@@ -1,24 +1,27 @@
-"""The host as a device: copies are done when the call returns, and a run that has returned reads nothing any more."""
+"""The host as a device, and its memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from mmap import MADV_DONTNEED, MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, PAGESIZE, mmap
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 
+from aoti_serve.errors import NotEnoughMemory
 from aoti_serve.model.device import CHUNK
-from aoti_serve.model.device.host_memory import available_memory, check_memory
-from aoti_serve.signature.devices import CPU
+from aoti_serve.signature.tensors import CPU
 
 
 class HostBlock:
-    """A block of host memory in pages of its own, since freed blocks of these sizes would fragment the heap.
+    """Memory for constants: `tensor` is all of it, in bytes; `held` is how many of them are really there.
 
-    Its address never changes.
+    It has pages of its own, since freed blocks of these sizes would fragment the heap. Its address never changes.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -30,11 +33,16 @@ class HostBlock:
         self.held = 0
 
     def check(self, beside: int = 0) -> None:
+        """Raise NotEnoughMemory if there is no room for what `hold` would take and `beside` bytes more."""
         if needed := self._nbytes - self.held + beside:
             check_memory("the host", needed, available_memory())
 
     def hold(self) -> bool:
-        """Step by step: several replicas of one machine may be taking memory at the same time."""
+        """Take the memory; returns whether it is at another address than before.
+
+        Raises NotEnoughMemory; what was taken until then is there until `free`.
+        """
+        # Step by step: several replicas of one machine may be taking memory at the same time.
         for start in range(self.held, self._nbytes, CHUNK):
             self.check()
             step = self.tensor[start : start + CHUNK]
@@ -43,50 +51,116 @@ class HostBlock:
         return False
 
     def free(self) -> None:
+        """Give the memory back; its content is lost."""
         self._pages.madvise(MADV_DONTNEED)
         self.held = 0
 
 
 class CpuDevice:
-    """The host: everything is immediate, so there is nothing to wait for."""
-
-    def __init__(self) -> None:
-        self.place = torch.device(CPU)
+    """The order in which work on constants may be done. On the host each copy has arrived when its call returns, so
+    there is nothing to wait for.
+    """
 
     def allocate(self, nbytes: int) -> HostBlock:
         return HostBlock(nbytes)
 
     def runner(self) -> AbstractContextManager[None]:
+        """Take a free runner's stream (None here) for the length of a run; at the end its outputs can be read."""
         return nullcontext()
 
     def trial(self) -> AbstractContextManager[None]:
+        """As `runner`, after the last copies and in no runner's place; one at a time."""
         return nullcontext()
 
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.place)
+        """Bring an input to this device, for the run that is about to begin."""
+        return tensor.to(CPU)
 
     def give(self, tensors: Iterable[torch.Tensor | None]) -> None:
-        """They are the caller's already."""
+        """Hand the outputs of a run that has ended to the caller's stream."""
 
     def begin_copies(self) -> None:
-        """Nothing is under way."""
+        """Prepare for the first `copy` into memory that is there now."""
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        """Begin to copy at most `CHUNK` bytes from anywhere into a constant buffer."""
         target.copy_(source)
 
     def copy_bytes(self, target: torch.Tensor, source: NDArray[np.uint8]) -> None:
+        """As `copy`, from bytes that may be overwritten as soon as this returns."""
         copy_to_host(target, source)
 
     def copied(self) -> None:
-        """Each copy has arrived when its call returns."""
+        """Wait until what `copy` began has arrived: before a fold or a flip reads it."""
 
     def flipped(self) -> None:
-        """No run is under way."""
+        """Note that the buffers have been exchanged: runs that began before may still read the old one."""
 
     def settled(self) -> None:
-        """No run is under way."""
+        """Wait until no run from before the flip is under way: before the old buffer is written or freed."""
 
 
 def copy_to_host(target: torch.Tensor, source: NDArray[np.uint8]) -> None:
     """Copy bytes that torch itself would warn of, because it may not write them."""
     np.copyto(target.numpy(), source)
+
+
+class _Files(NamedTuple):
+    """The files of one version of control groups, and the keys in its `memory.stat` for what the kernel can drop."""
+
+    limit: str
+    used: str
+    droppable: tuple[str, ...]
+
+
+_VERSION_1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+_VERSION_2 = _Files("memory.max", "memory.current", ("inactive_file", "active_file"))
+
+
+def check_memory(place: str, needed: int, available: int) -> None:
+    """Raise NotEnoughMemory if weights that need so many bytes more do not fit with some room to spare.
+
+    The room is for the chunks of the file that are under way while it is staged: ten or so, each a sixty-fourth of the
+    file and `CHUNK` at most (docs/memory.md).
+    """
+    spare = min(needed // 5, 10 * CHUNK)
+    if needed + spare > available:
+        raise NotEnoughMemory(place=place, needed=needed, spare=spare, available=available)
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that can still be taken; what the kernel would drop for them, the page cache, counts as available."""
+    return min([psutil.virtual_memory().available, *_left_in_groups(root)])
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """For each control group that this process is in, down from the outermost, what its limit leaves."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    mounted = root / "sys/fs/cgroup"
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if not controllers:
+            yield from _left_on_path(mounted, path, _VERSION_2)
+        elif "memory" in controllers.split(","):
+            yield from _left_on_path(mounted / "memory", path, _VERSION_1)
+
+
+def _left_on_path(mounted: Path, path: str, files: _Files) -> Iterator[int]:
+    """A limit of any folder on the way holds; a container may see its own as the mounted folder."""
+    parts = [part for part in path.split("/") if part]
+    for depth in range(len(parts) + 1):
+        left = _left_in(mounted.joinpath(*parts[:depth]), files)
+        if left is not None:
+            yield left
+
+
+def _left_in(folder: Path, files: _Files) -> int | None:
+    """None without a limit."""
+    try:
+        limit, used = int((folder / files.limit).read_text()), int((folder / files.used).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # "max" is no number
+        return None
+    return max(0, limit - used + sum(int(stat.get(key, 0)) for key in files.droppable))

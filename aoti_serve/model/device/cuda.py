@@ -16,13 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from aoti_serve.model.device import CHUNK
-from aoti_serve.model.device.cpu import copy_to_host
-from aoti_serve.model.device.host_memory import check_memory
-from aoti_serve.signature.devices import CUDA
+from aoti_serve.model.device.cpu import CpuDevice, HostBlock, check_memory, copy_to_host
+from aoti_serve.signature.tensors import CUDA
 
 
 class CardBlock:
-    """A block of a card's memory: torch's, whose caching allocator may place it elsewhere each time."""
+    """A block of a card's memory from torch's caching allocator, which may place it elsewhere each time."""
 
     def __init__(self, nbytes: int, device: torch.device) -> None:
         self._nbytes = nbytes
@@ -46,7 +45,7 @@ class CardBlock:
         self.held = 0
 
     def _available(self) -> int:
-        """What no process holds, and what torch's allocator holds here and nothing uses."""
+        """Free memory, with the unused part of torch's allocator in this process."""
         device = self.tensor.device
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
@@ -86,7 +85,7 @@ class StreamPool:
 class CudaDevice:
     """One card.
 
-    The tests marked `gpu` have run on an H200, with torch 2.11; the order of calls is tested on a card that is none.
+    The tests marked `gpu` have run on an H200, with torch 2.11; the order of calls is tested without a card.
     """
 
     def __init__(self, index: int, num_runners: int) -> None:
@@ -115,14 +114,14 @@ class CudaDevice:
 
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._holds(tensor):
-            tensor.record_stream(self._current())  # else its memory is another's once the asker lets go of it
+            tensor.record_stream(self._current())  # else its memory is reused once the caller frees it
             return tensor
         return tensor.to(self.place)
 
     def give(self, tensors: Iterable[torch.Tensor | None]) -> None:
         for tensor in tensors:
             if tensor is not None and self._holds(tensor):
-                tensor.record_stream(self._current())  # else the next run may write it while the asker reads
+                tensor.record_stream(self._current())  # else the next run may write it while the caller reads
 
     def begin_copies(self) -> None:
         self._copies.wait_stream(self._current())  # weights and their new place may still be in use there
@@ -201,6 +200,22 @@ class CudaDevice:
         return torch.empty(CHUNK, dtype=torch.uint8, pin_memory=True), self._new_event()
 
 
+MemoryBlock = HostBlock | CardBlock
+Device = CpuDevice | CudaDevice
+
+
+def missing_card(index: int) -> str | None:
+    """Say why torch cannot use a card here; None if it can."""
+    cards = visible_cards()
+    if accelerator() is None:
+        return f"the torch installed here ({torch.__version__}) has no CUDA"
+    if not cards:
+        return f"torch {torch.__version__} ({accelerator()}) sees no card (CUDA_VISIBLE_DEVICES, the driver)"
+    if not 0 <= index < len(cards):
+        return f"there is no card {index}: torch sees {len(cards)}, counted from 0"
+    return None
+
+
 def accelerator() -> str | None:
     """The toolkit that torch was built with, "CUDA 12.8" for example; None for a torch without one."""
     if torch.version.cuda:
@@ -209,7 +224,7 @@ def accelerator() -> str | None:
 
 
 def visible_cards() -> list[str]:
-    """The compute capability of each visible card, as torch writes it into packages ("90", "gfx90a")."""
+    """The compute capability of each visible card, as torch writes it into packages: "90", "gfx90a"."""
     if not torch.cuda.is_available():
         return []
     cards = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]

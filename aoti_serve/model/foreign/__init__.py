@@ -1,1 +1,1 @@
-"""Packages that export did not make: what their generated code, their archive or the configuration tells of them."""
+"""Packages that export did not make: the facts in their generated code, their archive and the configuration."""

@@ -1,4 +1,4 @@
-"""The C++ that AOTInductor packs beside each library: nothing else tells what a model takes and keeps.
+"""The C++ that AOTInductor packs beside each library: the only source for the inputs and constants of some packages.
 
 The constructor lists the constants and the call specs. `check_input_<n>`, which the runtime calls only if
 AOTI_RUNTIME_CHECK_INPUTS is set, knows the inputs' dtypes and sizes. Of the outputs the code knows how many there are.
@@ -15,8 +15,7 @@ from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
 from aoti_serve.model.archive import reading
 from aoti_serve.model.buffers import padded
 from aoti_serve.signature.constants import ConstantSpec
-from aoti_serve.signature.devices import CPU, CUDA
-from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
+from aoti_serve.signature.tensors import CPU, CUDA, DTYPES, Dim, TensorSpec
 
 _BASE = re.compile(r"AOTInductorModelBase\((\d+),\s*(\d+),\s*\d+,\s*device_str,[^;{]*?(true|false)\)")
 _FACT = re.compile(r"constants_info_\[(\d+)\]\.(\w+) = (.*);")
@@ -30,7 +29,7 @@ _UNBOUNDED = 2**62
 
 
 class GeneratedCode:
-    """What one model's code says of it. Raises UnreadablePackage if the code is missing or of an unknown kind."""
+    """The facts in one model's code. Raises UnreadablePackage if the code is missing or of an unknown kind."""
 
     def __init__(self, path: Path, model: str) -> None:
         self._path = path
@@ -49,19 +48,19 @@ class GeneratedCode:
 
     @property
     def outputs(self) -> tuple[bool, ...]:
-        """For each output whether it is a tensor; else it is None."""
+        """For each output: True for a tensor, False for None."""
         written = set(re.findall(r"output_handles\[(\d+)\]", self._code[self._code.rfind("::run_impl(") :]))
         return tuple(str(index) in written for index in range(self.num_outputs))
 
     @property
     def folds_with_operators(self) -> bool:
-        """Whether folding calls operators through torch's proxy executor, which is not told of them."""
+        """True if folding calls operators through torch's proxy executor, which does not know them."""
         folding, _, _ = self._code[self._code.find("::_const_run_impl(") :].partition("::run_impl(")
         return "aoti_torch_proxy_executor_call_function" in folding
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...] | None:
-        """The inputs as compiled, called `input_<n>`; None if this code does not tell."""
+        """The inputs as compiled, called `input_<n>`; None if the code has no checks of them."""
         checks, names = _INPUT_CHECK.findall(self._code), _INPUT_NAME.findall(self._code)
         if not len(checks) == len(names) == self.num_inputs:
             return None
@@ -72,7 +71,7 @@ class GeneratedCode:
         return tuple(self._input(f"input_{index}", *form) for index, form in enumerate(zip(checks, named, strict=True)))
 
     def constants(self, carried: Collection[str] = ()) -> tuple[ConstantSpec, ...]:
-        """Those that can be swapped, not those that folding makes of them.
+        """The constants that can be swapped, without those that folding makes of them.
 
         If its library holds weights, the package carries those in `carried` and those that forward() makes.
         """
@@ -99,12 +98,12 @@ class GeneratedCode:
 
     def _input(self, name: str, check: str, symbols: Sequence[str]) -> TensorSpec:
         dtype = re.findall(r"aoti_torch_dtype_(\w+)\(\)", check)[0]
-        axes = {int(axis) for axis in re.findall(r"_(?:size|stride)\[(\d+)\]", check)}
+        rank = max((int(axis) for axis in re.findall(r"_(?:size|stride)\[(\d+)\]", check)), default=-1) + 1
         return TensorSpec(
             name=name,
             dtype=self._known(name, dtype),
-            shape=tuple(_dim(check, axis, symbols, f"{name}_{axis}") for axis in range(max(axes, default=-1) + 1)),
-            order=_order(check),
+            shape=tuple(_dim(check, axis, symbols, f"{name}_{axis}") for axis in range(rank)),
+            order=_order(check, rank),
         )
 
     def _known(self, name: str, dtype: str) -> str:
@@ -120,10 +119,9 @@ def fixed_threads(path: Path, model: str) -> int | None:
     return max(counts, default=None)
 
 
-def _order(check: str) -> tuple[int, ...] | None:
-    """From the strides that are numbers; those that depend on the call are of the slowest dimensions."""
+def _order(check: str, rank: int) -> tuple[int, ...] | None:
+    """Order dimensions by the strides that are numbers; those that depend on the call are of the slowest dimensions."""
     strides = {int(axis): int(stride) for stride, axis in re.findall(r"\((\d+) != \w+_stride\[(\d+)\]", check)}
-    rank = max((int(axis) for axis in re.findall(r"_(?:size|stride)\[(\d+)\]", check)), default=-1) + 1
     order = sorted(range(rank), key=lambda axis: -strides.get(axis, _UNBOUNDED))
     return tuple(order) if order != sorted(order) else None
 

@@ -1,1 +1,1 @@
-"""From a module to what is compiled: the exported program, its description, its guards, and what became of it."""
+"""From a module to an exported program: its description, its guards, and the comparison with the compiled code."""

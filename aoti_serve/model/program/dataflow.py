@@ -17,7 +17,7 @@ SHAPE_ONLY |= {"new_zeros", "new_ones", "new_full", "new_empty"}
 
 
 class Flow:
-    """What each tensor depends on and how often it was written to, kept by the tensor that it is a view of."""
+    """The sources of each tensor, and how often it was written to, kept by the tensor that it is a view of."""
 
     def __init__(self, program: ExportedProgram) -> None:
         specs = program.graph_signature.input_specs
@@ -45,7 +45,7 @@ class Flow:
         self._roots[inner] = self._roots[outer]
 
     def step(self, node: Node) -> None:
-        """Take in one node more; nodes come in the graph's order."""
+        """Add one more node; nodes come in the graph's order."""
         if node in self._roots:
             return
         inputs = {node.name} & set(self._given) if node.op == "placeholder" else set()
@@ -68,14 +68,14 @@ def op_name(node: Node) -> str:
 
 
 def argument_index(node: Node, name: str) -> int:
-    """Where the operator takes the argument of this name, counted from 0."""
-    return [argument.name for argument in _schema(node).arguments].index(name)
+    """The place of the operator's argument of this name, counted from 0."""
+    return [argument.name for argument in operator_schema(node.target).arguments].index(name)
 
 
 def argument_named(node: Node, name: str) -> Any:
     """The argument of this name, however it was passed; its default if it was not."""
     place = argument_index(node, name)
-    default = _schema(node).arguments[place].default_value
+    default = operator_schema(node.target).arguments[place].default_value
     return node.args[place] if place < len(node.args) else node.kwargs.get(name, default)
 
 
@@ -83,16 +83,12 @@ def _aliased(node: Node) -> tuple[list[Node], list[Node]]:
     """The arguments that the node's value may be a view of, and those that it writes to."""
     if node.target is operator.getitem:
         return node.all_input_nodes, []
-    if (schema := _schema(node)) is None:
+    if (schema := operator_schema(node.target)) is None:
         return [], []
     shared = [argument for argument in schema.arguments if argument.alias_info]
     written = _nodes(argument_named(node, argument.name) for argument in shared if argument.alias_info.is_write)
     views = any(value.alias_info for value in schema.returns)
     return _nodes(argument_named(node, argument.name) for argument in shared) if views else [], written
-
-
-def _schema(node: Node) -> Any:
-    return operator_schema(node.target)
 
 
 def _nodes(values: Iterable[Any]) -> list[Node]:

@@ -1,4 +1,4 @@
-"""The signature of an exported program: names, dtypes and ranges of what it takes and gives, and what it keeps."""
+"""The signature of an exported program: its constants, and the names, dtypes and ranges of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
 from aoti_serve.errors import UnsupportedModule
-from aoti_serve.signature.call_spec import CALL, RESULT, CallSpec, key_name, triton_path
+from aoti_serve.signature.call_spec import CALL, RESULT, CallSpec, KeyPath, key_name, key_paths, output_name
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import IndexGuard, Signature
 from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
-from aoti_serve.signature.torch_private import pytree
 
 _CONSTANT_KINDS = {InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR}
 
 
 def describe(program: ExportedProgram, guards: Sequence[IndexGuard] = ()) -> Signature:
-    """The program's signature. `guards`' inputs are graph nodes' names here, as `guard_indices` gives them.
+    """Describe a program. The inputs of `guards` are names of graph nodes, as `guard_indices` gives them.
 
-    Raises UnsupportedModule for what cannot be served: no tensor at all, arguments that are numbers, exotic dtypes.
+    Raises UnsupportedModule if it cannot be served: no tensor at all, arguments that are numbers, exotic dtypes.
     """
     nodes = {node.name: node for node in program.graph.nodes}
     taken, given = _input_arguments(program), _output_arguments(program)[: -1 if guards else None]
@@ -30,8 +29,6 @@ def describe(program: ExportedProgram, guards: Sequence[IndexGuard] = ()) -> Sig
     inputs = {arg.name: name for arg, name in zip(taken, takes.leaves, strict=True) if name}
     if not inputs:
         raise UnsupportedModule(detail="the module takes no tensor, so there is nothing to ask it")
-    if len(set(inputs.values())) < len(inputs):
-        raise UnsupportedModule(detail=f"two inputs would have one name: {list(inputs.values())}")
     dims = _DimReader(program, nodes[next(iter(inputs))])
     outputs = [(name, arg.name) for arg, name in zip(given, gives.leaves, strict=True) if name]
     constants = tuple(_constants(program, nodes))
@@ -62,54 +59,45 @@ def _takes(program: ExportedProgram, arguments: list[Any]) -> CallSpec:
     for arg in arguments:
         if not isinstance(arg, TensorArgument) and not (isinstance(arg, ConstantArgument) and arg.value is None):
             raise UnsupportedModule(detail=f"input {arg}: only tensors can be served")
-    names, paths = [], {}
-    for path, arg in _paths(program.call_spec.in_spec, arguments):
-        name = _input_name(path, arg) if isinstance(arg, TensorArgument) else None
-        names.append(name)
-        if name:
-            paths[name] = triton_path(path, CALL)
-    return CallSpec(spec=pytree.treespec_dumps(program.call_spec.in_spec), leaves=tuple(names), paths=paths)
+    spec = program.call_spec.in_spec
+    placed = zip(key_paths(spec), arguments, strict=True)
+    names = [_input_name(path, arg) if isinstance(arg, TensorArgument) else None for path, arg in placed]
+    _check_distinct("inputs", names)
+    return CallSpec.of(spec, names, CALL)
 
 
 def _gives(program: ExportedProgram, arguments: list[Any], guarded: bool) -> CallSpec:
     spec = program.call_spec.out_spec
     assert spec is not None
     spec = spec.child(0) if guarded else spec  # the other child is the guards' flags
-    names, paths = [], {}
+    names: list[str | None] = []
     fixed: dict[int, bool | int] = {}
-    for index, (path, arg) in enumerate(_paths(spec, arguments)):
-        name = _output_name(path, index, len(arguments)) if isinstance(arg, TensorArgument) else None
-        names.append(name)
-        if name:
-            paths[name] = triton_path(path, RESULT)
-        elif not isinstance(arg, ConstantArgument) or isinstance(arg.value, float | str):  # those do not compile
+    for index, (path, arg) in enumerate(zip(key_paths(spec), arguments, strict=True)):
+        if isinstance(arg, TensorArgument):
+            names.append(output_name(path, "output" if len(arguments) == 1 else f"output_{index}"))
+            continue
+        names.append(None)
+        if not isinstance(arg, ConstantArgument) or isinstance(arg.value, float | str):  # those do not compile
             raise UnsupportedModule(detail=f"output {arg}: only tensors can be served")
-        elif arg.value is not None:
+        if arg.value is not None:
             fixed[index] = arg.value
-    if len(paths) < sum(name is not None for name in names):
-        raise UnsupportedModule(detail=f"two outputs would have one name: {names}")
-    return CallSpec(spec=pytree.treespec_dumps(spec), leaves=tuple(names), paths=paths, fixed=fixed)
+    _check_distinct("outputs", names)
+    return CallSpec.of(spec, names, RESULT, fixed)
 
 
-def _paths(spec: Any, leaves: list[Any]) -> list[tuple[Any, Any]]:
-    # Leaves go through as indices: flattened once more they must stay leaves.
-    numbered = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(len(leaves))), spec))[0]
-    return [(path, leaves[index]) for path, index in numbered]
+def _check_distinct(kind: str, leaves: list[str | None]) -> None:
+    names = [name for name in leaves if name is not None]
+    if len(set(names)) < len(names):
+        raise UnsupportedModule(detail=f"two {kind} would have one name: {names}")
 
 
-def _input_name(path: tuple[Any, ...], arg: Any) -> str:
+def _input_name(path: KeyPath, arg: Any) -> str:
     """`user.age` for the placeholder `user_age` at ARGS[0]['age']: the argument's own name is only in there."""
     keys = [key_name(key) for key in path[2:]]
     tail = "".join(f"_{key}" for key in keys)
     if not keys or not arg.name.endswith(tail):
         return str(arg.name)
     return ".".join([arg.name.removesuffix(tail), *keys])
-
-
-def _output_name(path: tuple[Any, ...], index: int, count: int) -> str:
-    keys = [key_name(key) for key in path]
-    named = any(not key.isdigit() for key in keys)
-    return ".".join(keys) if named else ("output" if count == 1 else f"output_{index}")
 
 
 def _input_spec(dims: _DimReader, name: str, node: torch.fx.Node) -> TensorSpec:

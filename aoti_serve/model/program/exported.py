@@ -9,18 +9,19 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
+from torch.fx import Node
 
 from aoti_serve.errors import ExportFailed, UnsupportedModule
 from aoti_serve.model.program.dataflow import SHAPE_ONLY, op_name
 from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.guards import guard_indices
-from aoti_serve.model.program.scalars import move_scalars
 from aoti_serve.model.tensor_memory import memory_key
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import changes_arguments, pytree, read_program
 
 T = TypeVar("T")
 ExampleInputs = tuple[Any, ...] | Mapping[str, Any]
+_COPIES = {"lift_fresh_copy", "detach", "detach_", "alias", "clone"}
 
 
 class Program(NamedTuple):
@@ -36,7 +37,7 @@ class Program(NamedTuple):
 
     @property
     def device(self) -> torch.device:
-        """Where it runs: on the card, if any of its tensors is there."""
+        """The device that it runs on: the card, if any of its tensors is there."""
         return _device_of(self.exported)
 
     def unread(self) -> set[str]:
@@ -85,7 +86,7 @@ def stored_program(path: Path, model: str) -> Program:
 
 
 def torch_message(phase: str, work: Callable[[], T], hint: str = "") -> T:
-    """What `work` returns; torch raises a dozen kinds of errors, and each becomes an ExportFailed that names it."""
+    """Return what `work` returns. Each of the dozen kinds of errors that torch raises becomes an ExportFailed."""
     try:
         return work()
     except Exception as error:
@@ -130,8 +131,42 @@ def _name_lifted_tensors(program: ExportedProgram) -> None:
             specs[index] = InputSpec(InputKind.BUFFER, spec.arg, spec.target, persistent=False)
 
 
+def move_scalars(program: ExportedProgram, device: torch.device) -> None:
+    """Put each scalar that forward() makes on the host (`x * torch.tensor(3.0)`) where it is computed with.
+
+    torch lets one on the host meet tensors on a card, and the compiler would inline it. But a constant that can be
+    swapped is not inlined, and a kernel that is given the host's memory cannot read it: "Pointer argument cannot be
+    accessed from Triton" (torch 2.11 on an H100).
+    """
+    if device.type == "cpu":
+        return
+    nodes = {node.name: node for node in program.graph.nodes}
+    for spec in program.graph_signature.input_specs:
+        value = program.constants.get(str(spec.target))
+        if not isinstance(value, torch.Tensor) or value.ndim or value.device == device:
+            continue
+        copies = _copies(nodes[spec.arg.name])
+        users = {user for node in copies for user in node.users} - set(copies)
+        if users and all(_device(user) == device for user in users):
+            program.constants[str(spec.target)] = value.to(device)
+            for node in copies:
+                node.meta["val"] = node.meta["val"].to(device)
+
+
+def _copies(node: Node) -> list[Node]:
+    """The node and those that only copy or rename its value."""
+    found = [node]
+    for each in found:
+        found += [user for user in each.users if op_name(user) in _COPIES and user not in found]
+    return found
+
+
+def _device(node: Node) -> torch.device | None:
+    return getattr(node.meta.get("val"), "device", None)
+
+
 class Written(NamedTuple):
-    """What forward() changes: buffers by FQN, inputs by placeholder."""
+    """The buffers, by FQN, and the inputs, by placeholder, that forward() changes."""
 
     buffers: list[str]
     inputs: list[str]
@@ -146,7 +181,7 @@ def written_inputs(program: ExportedProgram) -> Written:
 
 
 def _write_to_copies(program: ExportedProgram, written: Written) -> None:
-    """Else compiled code would write into the weights that answer (upstream #165444), or into the asker's tensors."""
+    """Let forward() write to copies, not to the weights that answer (upstream #165444) or to the caller's tensors."""
     specs = program.graph_signature.input_specs
     nodes = {node.name: node for node in program.graph.nodes}
     with program.graph.inserting_after(nodes[specs[-1].arg.name]):

@@ -1,8 +1,8 @@
-"""Index guards: a bad index in a request becomes a flag to be read, not the end of the process.
+"""Index guards: a bad index in a request becomes a flag, not the end of the process.
 
 Compiled code checks an index inside an OpenMP region, where the throw aborts the process, or on the card, where the
-assert ends its context; an index taken through `.item()` it does not check at all. So whatever index a request can
-choose is clamped before its use, and that it had to be is reported through one more output.
+assert ends its context; it does not check an index taken through `.item()`. So each index that a request can choose is
+clamped before its use, and one more output tells which were out of range.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ aten = torch.ops.aten
 
 
 class _Rule(NamedTuple):
-    """An operator's arguments by name: what is indexed, by what, along which dimension (None: as if it were flat)."""
+    """An operator's arguments by name: the table, the index, the dimension (None: the table is flat)."""
 
     table: str
     by: str
@@ -57,8 +57,8 @@ def guard_indices(program: ExportedProgram) -> tuple[IndexGuard, ...]:
 
     The program then returns `(what it returned, flags)`: a bool vector with an element per guard returned here. When a
     flag is set the rest of the output means nothing. A program without such indices is left as it is. Not guarded:
-    what runs in the branches of control flow (torch.cond and the like), in custom operators, and in losses; numbers
-    taken by `.item()` unless they index directly; indices into an empty dimension, which no clamping can make right.
+    indices in the branches of control flow (torch.cond and the like), in custom operators, and in losses; numbers taken
+    by `.item()` unless they index directly; indices into an empty dimension, which no clamping can make right.
     """
     guarder = _Guarder(program.graph_module, Flow(program))
     guarder.run()

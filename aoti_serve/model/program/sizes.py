@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from aoti_serve.signature.tensors import Dim, TensorSpec
 from aoti_serve.signature.torch_private import pytree
 
 
-def resized_signature(inputs: Any, size: int) -> Any:
-    """The example inputs with `size` rows each, repeated or cut."""
+def resized_inputs(inputs: Any, size: int) -> Any:
+    """Give each example input `size` rows: its own, repeated or cut."""
     return pytree.tree_map_only(torch.Tensor, lambda tensor: _rows(tensor, size), inputs)
 
 
@@ -24,18 +24,16 @@ def check_rows_are_independent(module: torch.nn.Module, inputs: Any) -> None:
     (first, *_) = (leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
     rows = max(1, first.shape[0] - 1)
     fewer_args, fewer_kwargs = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor[:rows], (args, kwargs))
-    filled = pytree.tree_map_only(torch.Tensor, _padded_after(rows), (args, kwargs))
+    more_args, more_kwargs = pytree.tree_map_only(
+        torch.Tensor, lambda tensor: torch.cat([tensor[:rows], *[tensor[:1]] * (rows + 1)]), (args, kwargs)
+    )
     with torch.no_grad():
         alone = pytree.tree_leaves(module(*fewer_args, **fewer_kwargs))
-        beside = pytree.tree_leaves(module(*filled[0], **filled[1]))
+        beside = pytree.tree_leaves(module(*more_args, **more_kwargs))
     for index, (one, other) in enumerate(zip(alone, beside, strict=True)):
         if isinstance(one, torch.Tensor) and not _same_rows(one, other, rows):
             detail = f"output {index} of a batch depends on its other rows, or has none; compile without batch sizes"
             raise UnsupportedModule(detail=detail)
-
-
-def _padded_after(rows: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda tensor: torch.cat([tensor[:rows], *[tensor[:1]] * (rows + 1)])
 
 
 def _same_rows(one: torch.Tensor, other: torch.Tensor, rows: int) -> bool:
@@ -46,7 +44,7 @@ def _same_rows(one: torch.Tensor, other: torch.Tensor, rows: int) -> bool:
 
 
 def served_signature(variants: Mapping[int, Signature]) -> Signature:
-    """What all variants, by their size, take and give together: the first dimension is any size up to the largest.
+    """Make one signature of those of all variants, by size: the first dimension is any size up to the largest.
 
     Raises UnsupportedModule if they differ in anything else.
     """

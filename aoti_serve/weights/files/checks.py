@@ -25,10 +25,9 @@ def check_values(path: Path, index: Mapping[str, Span], constants: Constants, st
     contents = ContentsCheck(index, constants)
     with path.open("rb") as file:
         for name, span in index.items():
-            if sinks := contents.sinks(name):
+            if contents.reads(name):
                 for chunk in file_chunks(file, span):
-                    for sink in sinks:
-                        sink.take(np.frombuffer(chunk, np.uint8))
+                    contents.take(name, np.frombuffer(chunk, np.uint8))
     return contents.finish(strict=strict)
 
 

@@ -43,7 +43,7 @@ def around(
     patch: pytest.MonkeyPatch, container: Container, enter: Callable[[int], Any], leave: Callable[[], Any]
 ) -> None:
     """Call `enter` with the number of rows just before native code runs, and `leave` just after."""
-    runtime = container._buffers.runtime
+    runtime = container._versions.runtime
     native = runtime.run
 
     def run(given: list[torch.Tensor], stream: int | None) -> Tensors:
@@ -115,8 +115,8 @@ def test_a_commit_waits_for_the_runs_in_flight_and_for_no_others(
         at_swaps.append((inside[0], entered[0]))
         native_swap()
 
-    native_swap = folded._buffers.runtime.swap
-    monkeypatch.setattr(folded._buffers.runtime, "swap", swap)
+    native_swap = folded._versions.runtime.swap
+    monkeypatch.setattr(folded._versions.runtime, "swap", swap)
     around(monkeypatch, folded, enter, leave)
     given = inputs(512)
 

@@ -16,7 +16,7 @@ from aoti_serve.errors import (
     UnknownSignature,
     UnreadablePackage,
 )
-from aoti_serve.model.archive.library import extern_operators
+from aoti_serve.model.archive.preflight import extern_operators
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
 from tests.integration import foreign

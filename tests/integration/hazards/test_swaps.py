@@ -96,7 +96,7 @@ def test_nothing_of_what_was_staged_is_kept_and_a_buffer_is_registered_once(
 
 def recorded(container: Container, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the C functions that are called from now on."""
-    (variant,) = container._buffers.runtime._variants
+    (variant,) = container._versions.runtime._variants
     native: Any = variant.runtime
     calls, call = [], native._call
 
@@ -127,7 +127,7 @@ def test_after_a_failed_fold_it_answers_as_before(
     active = update(folded, weights(0.25), version=5)
     if staged:
         folded.stage(weights(0.75))
-    (variant,) = folded._buffers.runtime._variants
+    (variant,) = folded._versions.runtime._variants
     native: Any = variant.runtime
     really_fold = native.fold
 

@@ -87,7 +87,7 @@ def test_run_single_threaded(mixed: Compiled, container: Container) -> None:
 
 def test_num_runners(mixed: Compiled, container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = threading.Barrier(container.num_runners, timeout=30)
-    runtime = container._buffers.runtime
+    runtime = container._versions.runtime
     native_run = runtime.run
 
     def meet_inside(inputs: list[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
@@ -168,7 +168,7 @@ def test_boxed_run(mixed: Compiled, container: Container, monkeypatch: pytest.Mo
 
 def test_stream_handle(mixed: Compiled, container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
     """The runtime is given the stream of the runner that was free; on a CPU there is none."""
-    runtime, streams = container._buffers.runtime, []
+    runtime, streams = container._versions.runtime, []
     native_run = runtime.run
 
     def noted(inputs: list[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:

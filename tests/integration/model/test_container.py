@@ -221,7 +221,7 @@ def test_two_runners_hold_two_runs_at_once(mixed: Compiled, monkeypatch: pytest.
     with Container(mixed.package, num_runners=2) as container:
         container.stage(mixed.weights())
         container.commit()
-        runtime = container._buffers.runtime
+        runtime = container._versions.runtime
         native_run = runtime.run
 
         def meet_inside(inputs: list[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
@@ -303,7 +303,7 @@ def test_weights_that_do_not_fit_into_memory_change_nothing(
                 stage(container)
         assert caught.value.http_status == 507
         assert (container.version, container.previous, container.staged) == (1, None, None)
-        assert container.nbytes == container._buffers.active.nbytes
+        assert container.nbytes == container._versions.active.nbytes
         stage(container)
         container.commit()
         with monkeypatch.context() as full:

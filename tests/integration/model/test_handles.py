@@ -15,7 +15,7 @@ import torch
 from aoti_serve.errors import RuntimeFailed
 from aoti_serve.model.aoti import c_abi
 from aoti_serve.model.aoti.c_abi import NativeContainer
-from aoti_serve.model.archive.library import library_of
+from aoti_serve.model.archive.preflight import library_of
 from aoti_serve.model.container import Container
 from tests.integration.models import Compiled
 
@@ -34,7 +34,7 @@ def test_a_run_that_fails_before_it_takes_its_inputs_holds_none(
     def refused(self: NativeContainer, name: str, *arguments: Any) -> None:
         raise RuntimeFailed(call=name, detail="Unknown constant state")
 
-    (variant,) = container._buffers.runtime._variants
+    (variant,) = container._versions.runtime._variants
     tensor, memory = watched()
     with monkeypatch.context() as patch:
         patch.setattr(NativeContainer, "_call", refused)

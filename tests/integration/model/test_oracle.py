@@ -433,7 +433,7 @@ class Driver:
 
     def do_stage_that_breaks(self, rng: random.Random) -> None:
         """The copy, or the fold after it, fails half-way."""
-        buffers = self.container._buffers
+        buffers = self.container._versions
         part, where = rng.choice([(buffers.inactive, "fill"), (buffers, "publish")])
         real = getattr(part, where)
 

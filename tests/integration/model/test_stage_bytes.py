@@ -207,7 +207,7 @@ def numbers(container: Container) -> tuple[int | None, int | None, int | None]:
 
 def memory(container: Container) -> dict[str, bytes]:
     """What the inactive buffer holds, constant by constant, in bytes."""
-    held = container._buffers.inactive.tensors
+    held = container._versions.inactive.tensors
     return {name: bytes(tensor.contiguous().flatten().view(torch.uint8).tolist()) for name, tensor in held.items()}
 
 
@@ -338,7 +338,7 @@ def broken(pieces: Pieces, after: int, error: BaseException) -> Pieces:
 
 def refused(container: Container, subject: Subject, file: File, pieces: Pieces, error: type[BaseException]) -> Any:
     """The error, after a check that nothing is left of the attempt but that the previous version has gone."""
-    before, once = answer(container, subject), container._buffers.active.nbytes
+    before, once = answer(container, subject), container._versions.active.nbytes
     with pytest.raises(error) as raised:
         container.stage_bytes(file.spans, pieces)
     assert numbers(container) == (1, None, None)
@@ -444,7 +444,7 @@ def test_a_fold_that_fails_leaves_what_answers(tmp_path: Path, filed: Filed, mon
     with Container(package) as container:
         before = container.run(foreign.inputs())["logits"]
         file = filed(foreign.weights(0.5))
-        (variant,) = container._buffers.runtime._variants
+        (variant,) = container._versions.runtime._variants
         native: Any = variant.runtime
 
         def fail(inactive: bool) -> None:

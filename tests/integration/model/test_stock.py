@@ -153,11 +153,11 @@ def folding(operators: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def test_it_runs_through_torchs_own_runner(container: Container, drawn: Drawn) -> None:
-    (variant,) = container._buffers.runtime._variants
+    (variant,) = container._versions.runtime._variants
     assert isinstance(variant.runtime, StockContainer)
     takes = container.signature.takes
     assert takes is not None
-    assert variant.runtime.call_spec[0] == takes.spec
+    assert variant.runtime._runner.get_call_spec()[0] == takes.spec
     drawn.check(container, drawn.weights())
     assert container(**drawn.inputs)["drawn"].tolist() == [[4], [0], [2]]
 
@@ -228,7 +228,7 @@ def test_without_weights_or_after_close_it_refuses_to_run(drawn: Drawn) -> None:
 
 def test_close_returns_the_runner(drawn: Drawn) -> None:
     container = Container(drawn.package)
-    (variant,) = container._buffers.runtime._variants
+    (variant,) = container._versions.runtime._variants
     runtime: Any = variant.runtime
     runner = runtime._runner
     container.close()
@@ -246,7 +246,7 @@ def test_a_folding_package_folds_anew_after_every_commit(folding: tuple[Folding,
         torch.testing.assert_close(container(x), want, rtol=1e-4, atol=1e-4)
 
     with Container(package) as container:
-        (variant,) = container._buffers.runtime._variants
+        (variant,) = container._versions.runtime._variants
         runtime: Any = variant.runtime
         assert any(constant.folded for constant in runtime.constants)
         assert {spec.name for spec in package.constants if not spec.carried} == {"weight", "bias"}

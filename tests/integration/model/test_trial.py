@@ -32,7 +32,7 @@ class Seen:
         self.own: list[object] = []
 
     def of(self, container: Container) -> list[Outputs]:
-        self.own = [variant.runtime for variant in container._buffers.runtime._variants]
+        self.own = [variant.runtime for variant in container._versions.runtime._variants]
         return self.outputs
 
 
@@ -148,7 +148,7 @@ class Once:
     """Makes the second runtime's runs fail, and the container's own if `all_of_them`."""
 
     def __init__(self, container: Container, all_of_them: bool) -> None:
-        self.own = [] if all_of_them else [variant.runtime for variant in container._buffers.runtime._variants]
+        self.own = [] if all_of_them else [variant.runtime for variant in container._versions.runtime._variants]
 
     def run(self, runtime: Any, real: Any, inputs: Any, stream: int | None) -> Outputs:
         if runtime in self.own:

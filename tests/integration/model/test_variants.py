@@ -82,7 +82,7 @@ def test_the_smallest_that_fits_runs(
 
         return note
 
-    for size, runtime in container._buffers.runtime._variants:
+    for size, runtime in container._versions.runtime._variants:
         monkeypatch.setattr(runtime, "run", noting(size, runtime.run))
     container.run(rows(count))
     assert seen == [chosen]
@@ -123,7 +123,7 @@ def test_the_weights_are_held_once_for_all_sizes(container: Container, variants:
     assert container.nbytes == needed
     container.stage(variants.weights())
     assert container.nbytes == 2 * needed
-    variants_runtime = container._buffers.runtime
+    variants_runtime = container._versions.runtime
     assert isinstance(variants_runtime, Variants)
     held = [runtime.extract() for _, runtime in variants_runtime._variants]
     assert len({tensors["first.weight"].data_ptr() for tensors in held}) == 1

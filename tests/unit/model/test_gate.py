@@ -36,8 +36,9 @@ class Watched:
 
         class Turn(threading.Event):
             def wait(self, timeout: float | None = None) -> bool:
-                watched.runs_waiting.release()
-                watched.on_turn(self)
+                if not self.is_set():
+                    watched.runs_waiting.release()
+                    watched.on_turn(self)
                 return super().wait(timeout)
 
         class Drained(threading.Condition):

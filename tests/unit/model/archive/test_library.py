@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.errors import IncompatiblePackage, MissingOperators, UnreadablePackage
-from aoti_serve.model.archive import library, preflight
-from aoti_serve.model.archive.preflight import TORCH_KEY, HostFacts
+from aoti_serve.model.archive import preflight
 
 PACKAGE = Path("/models/demo.pt2")
 SHIMS = ("aoti_torch_clone", "aoti_torch_cpu_mm_out", "torch_call_dispatcher")
@@ -25,7 +24,7 @@ GLOBAL, WEAK = 1, 2
 
 
 def elf(
-    exports: Iterable[str] = library._REQUIRED,
+    exports: Iterable[str] = preflight._REQUIRED,
     wants: Iterable[str] = SHIMS,
     weak: Iterable[str] = (),
     machine: int = OWN_MACHINE,
@@ -64,7 +63,7 @@ def extern_nodes(folder: Path, *targets: str) -> None:
 
 
 def check(folder: Path, built: str = "2.13.0") -> None:
-    library.check_library(PACKAGE, folder, built=built, here="2.13.0", has_symbol={*SHIMS}.__contains__)
+    preflight.check_library(PACKAGE, folder, built=built, here="2.13.0", has_symbol={*SHIMS}.__contains__)
 
 
 def test_a_library_that_fits_passes(folder: Path) -> None:
@@ -73,7 +72,7 @@ def test_a_library_that_fits_passes(folder: Path) -> None:
 
 
 def test_a_library_that_lacks_what_is_needed_here_was_compiled_by_an_older_torch(folder: Path) -> None:
-    some = [name for name in library._REQUIRED if not name.endswith(("Pairs", "Entries"))]
+    some = [name for name in preflight._REQUIRED if not name.endswith(("Pairs", "Entries"))]
     (folder / "abc.wrapper.so").write_bytes(elf(exports=some))
     reason = r"an older torch \(2\.6\.0\), it lacks UpdateUserManagedConstantBufferPairs, ExtractConstantsMapEntries; c"
     with pytest.raises(IncompatiblePackage, match=reason):
@@ -86,16 +85,6 @@ def test_a_library_that_needs_what_this_torch_lacks_is_refused_by_both_versions(
     reason = "compiled by torch 2.99, it needs aoti_torch_later_a, .*_d and 2 more, which torch 2.13.0 here lacks"
     with pytest.raises(IncompatiblePackage, match=reason):
         check(folder, "2.99")
-
-
-def test_the_library_is_checked_among_everything_by_the_versions_of_torch(folder: Path) -> None:
-    host = HostFacts("2.13.0+cpu", None, (), {*SHIMS}.__contains__)
-    preflight.preflight(PACKAGE, {}, folder, host)
-    (folder / "abc.wrapper.so").write_bytes(elf(wants=["aoti_torch_later"]))
-    for facts, built in (({TORCH_KEY: "2.99"}, "2.99"), ({}, "of unknown version")):
-        reason = rf"compiled by torch {built}, it needs aoti_torch_later, which torch 2\.13\.0\+cpu here lacks"
-        with pytest.raises(IncompatiblePackage, match=reason):
-            preflight.preflight(PACKAGE, facts, folder, host)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +142,13 @@ def test_a_damaged_library_raises_nothing_of_the_parsers_own(folder: Path, data:
 
 
 def extern(folder: Path) -> tuple[str, ...]:
-    return library.extern_operators(PACKAGE, folder)
+    return preflight.extern_operators(PACKAGE, folder)
 
 
 def test_a_model_without_extern_nodes_names_no_operators(folder: Path) -> None:
     (folder / "other.json").write_text("not looked at")
     assert extern(folder) == ()
-    library.check_operators(PACKAGE, folder, lambda _: False)
+    preflight.check_operators(PACKAGE, folder, lambda _: False)
 
 
 def test_operators_are_read_from_beside_the_library(folder: Path) -> None:
@@ -169,9 +158,9 @@ def test_operators_are_read_from_beside_the_library(folder: Path) -> None:
 
 def test_operators_that_nobody_registered_are_named(folder: Path) -> None:
     extern_nodes(folder, "mylib::op", "yours::op.out", "aten::bincount", "call_torchbind")
-    library.check_operators(PACKAGE, folder, lambda _: True)
+    preflight.check_operators(PACKAGE, folder, lambda _: True)
     with pytest.raises(MissingOperators, match=r"here: mylib::op, yours::op\.out; .*`operators`"):
-        library.check_operators(PACKAGE, folder, lambda name: name.startswith("aten::"))
+        preflight.check_operators(PACKAGE, folder, lambda name: name.startswith("aten::"))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"nodes": [{"node": {}}]}', '{"nodes": [{"node": 1}]}'])

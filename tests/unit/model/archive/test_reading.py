@@ -63,11 +63,13 @@ def test_the_members_of_a_folder_are_named_below_the_top_folder(tmp_path: Path) 
         assert reading.members(path, "data/weights/") == ()
 
 
-def test_a_member_is_read_up_to_a_limit(tmp_path: Path) -> None:
+def test_a_member_is_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "model.pt2")
-    assert reading.read(path, "extra/aoti_serve/notes.txt", limit=5) == b"hello"
+    monkeypatch.setattr(reading, "_MOST_READ", 5)
+    assert reading.read(path, "extra/aoti_serve/notes.txt") == b"hello"
+    monkeypatch.setattr(reading, "_MOST_READ", 4)
     with pytest.raises(UnreadablePackage, match=r"notes\.txt is larger than 4 bytes"):
-        reading.read(path, "extra/aoti_serve/notes.txt", limit=4)
+        reading.read(path, "extra/aoti_serve/notes.txt")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""The runners' streams: whose stream a thread gets."""
+"""The runners' streams: whose stream a thread gets; and what is said where there is no card."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from aoti_serve.model.device import cuda
 from aoti_serve.model.device.cuda import StreamPool
 
 RUNNERS = 4
@@ -69,3 +71,26 @@ def test_a_thread_whose_stream_is_busy_gets_an_idle_one_and_later_its_own_again(
     streams.give_back(borrowed)
     streams.give_back(first)
     assert streams.take() == first
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "cards", "index", "problem"),
+    [
+        pytest.param(None, [], 0, r"the torch installed here \(.*\) has no CUDA", id="no-cuda"),
+        pytest.param("CUDA 12.8", [], 0, r"torch .* \(CUDA 12.8\) sees no card", id="no-card"),
+        pytest.param("CUDA 12.8", ["80", "90"], 2, "there is no card 2: torch sees 2", id="index"),
+        pytest.param("CUDA 12.8", ["80", "90"], -1, "there is no card -1", id="negative"),
+    ],
+)
+def test_a_card_that_is_not_here_is_missed(
+    monkeypatch: pytest.MonkeyPatch, toolkit: str | None, cards: list[str], index: int, problem: str
+) -> None:
+    monkeypatch.setattr(cuda, "accelerator", lambda: toolkit)
+    monkeypatch.setattr(cuda, "visible_cards", lambda: cards)
+    assert re.match(problem, cuda.missing_card(index) or "")
+
+
+def test_a_card_that_is_here_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "accelerator", lambda: "CUDA 12.8")
+    monkeypatch.setattr(cuda, "visible_cards", lambda: ["80", "90"])
+    assert cuda.missing_card(1) is None

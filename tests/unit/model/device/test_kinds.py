@@ -11,7 +11,7 @@ import pytest
 import aoti_serve
 
 ROOT = Path(aoti_serve.__file__).parent
-NAMED_IN = "signature/devices.py"
+NAMED_IN = "signature/tensors.py"
 CALLED_IN = "model/device/cuda.py"
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from aoti_serve.model.program.scalars import move_scalars
+from aoti_serve.model.program.exported import move_scalars
 
 META = torch.device("meta")
 

@@ -9,8 +9,7 @@ import pytest
 
 from aoti_serve.errors import NotEnoughMemory
 from aoti_serve.model.device import CHUNK
-from aoti_serve.model.device.cpu import HostBlock
-from aoti_serve.model.device.host_memory import available_memory, check_memory
+from aoti_serve.model.device.cpu import HostBlock, available_memory, check_memory
 
 MiB = 2**20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -18,8 +18,7 @@ from aoti_serve.model import buffers
 from aoti_serve.model.buffers import ConstantBuffer
 from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.tensor_memory import bytes_of
-from aoti_serve.model.weights_in import stream as filling
-from aoti_serve.model.weights_in.stream import WeightsStream
+from aoti_serve.model.weights_in import WeightsStream
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
 from aoti_serve.signature.contents import Bytes
 from aoti_serve.signature.tensors import DTYPES, Span
@@ -229,13 +228,13 @@ def test_a_constant_is_gathered_from_any_number_of_pieces(size: int) -> None:
 
 def test_a_constant_is_gathered_only_where_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
     gathered: list[str] = []
-    real = filling.BufferedCopy.__init__
+    real = ConstantBuffer.fill
 
-    def note(self: filling.BufferedCopy, buffer: ConstantBuffer, name: str) -> None:
-        gathered.append(name)
-        real(self, buffer, name)
+    def note(self: ConstantBuffer, values: Mapping[str, torch.Tensor]) -> None:
+        gathered.extend(values)
+        real(self, values)
 
-    monkeypatch.setattr(filling.BufferedCopy, "__init__", note)
+    monkeypatch.setattr(ConstantBuffer, "fill", note)
     turned = MATRIX.model_copy(update={"name": "turned", "stride": (1, 2)})
     constants = Constants(constants=(MATRIX, turned, MASK))
     index = {

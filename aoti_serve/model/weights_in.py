@@ -1,0 +1,158 @@
+"""Weights on their way into a container: as tensors in memory, or as the bytes of a file, as they arrive."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
+
+import torch
+
+from aoti_serve.errors import ConstantIsBaked, UnfitTensor, UnreadableWeights
+from aoti_serve.model.buffers import ConstantBuffer
+from aoti_serve.model.tensor_memory import bytes_of, content_of, memory_key, readable
+from aoti_serve.signature.constants import Constants
+from aoti_serve.signature.contents import Bytes, ContentsCheck
+from aoti_serve.signature.tensors import DTYPES, Span
+
+
+def accept_tensors(
+    weights: Mapping[str, torch.Tensor],
+    constants: Constants,
+    rest: Mapping[str, torch.Tensor],
+    *,
+    partial: bool = False,
+    strict: bool = True,
+) -> dict[str, torch.Tensor]:
+    """Check weights, and return a value for every constant: from `weights`, else from `rest`.
+
+    Raises an InvalidWeights that names the tensor. A baked-in constant with another value is an error if `strict`,
+    else a warning.
+    """
+    if not isinstance(weights, Mapping):
+        raise UnreadableWeights(detail=f"a {type(weights).__name__} instead of tensors by name")
+    weights = dict(weights.items())  # some mappings make a new tensor at each access
+    found = {name: readable(name, tensor, UnfitTensor) for name, tensor in weights.items()}
+    constants.check_weights(found, partial=partial)
+    _check_contents(weights, constants, strict)
+    given = {constants.tied.get(name, name): tensor.detach() for name, tensor in weights.items()}
+    values = {**rest, **given}
+    return {spec.name: values[spec.name] for spec in constants.constants}
+
+
+def warn_of_baked(names: list[str]) -> None:
+    """Warn of constants in the weights whose compiled value stays."""
+    for name in names:
+        warnings.warn(str(ConstantIsBaked(name=name)), stacklevel=4)
+
+
+def _check_contents(weights: Mapping[str, torch.Tensor], constants: Constants, strict: bool) -> None:
+    # A trainer's tied names are one in memory, which need not be read to be known equal.
+    one = {(constants.tied.get(name, name), memory_key(tensor)): name for name, tensor in weights.items()}
+    contents = ContentsCheck(one.values(), constants)
+    for name in one.values():
+        if contents.reads(name):
+            contents.take(name, content_of(weights[name]))
+    warn_of_baked(contents.finish(strict=strict))
+
+
+class WeightsStream:
+    """The way of one weights file's bytes into a constant buffer, piece by piece: nothing waits for the whole file.
+
+    A piece may end anywhere, also inside an element. Its memory is reused as soon as the next one is taken, so nothing
+    here keeps a piece, or a view of one.
+
+    Raises an InvalidWeights that names the tensor if `index` does not fit the package, or itself.
+    """
+
+    def __init__(self, index: Mapping[str, Span], constants: Constants) -> None:
+        self._index = dict(index)
+        self._constants = constants
+        constants.check_weights(self._index)
+        _check_index(self._index)
+        self._contents = ContentsCheck(self._index, constants)
+
+    def fill(self, buffer: ConstantBuffer, pieces: Iterable[Bytes], rest: Mapping[str, torch.Tensor]) -> None:
+        """Copy every constant into `buffer`: from the file, or from `rest` if the file leaves it out.
+
+        Raises the errors of `pieces`, and UnreadableWeights if those are not the whole file and nothing else.
+        """
+        names, homes = [spec.name for spec in self._constants.constants], self._contents.homes
+        buffer.fill({name: rest[name] for name in names if name not in homes})
+        copies = {homes[name][0]: _Copy(buffer, name) for name in names if name in homes}
+
+        def take(name: str, chunk: Bytes) -> None:
+            self._contents.take(name, chunk)
+            if name in copies:
+                copies[name].take(chunk)
+
+        _deal(pieces, self._index, take)
+
+    def check(self, *, strict: bool) -> None:
+        """After the last byte: raise an InvalidWeights that names the tensor if a value is not allowed."""
+        warn_of_baked(self._contents.finish(strict=strict))
+
+
+class _Copy:
+    """The copy of one constant's bytes into a buffer, as they arrive."""
+
+    def __init__(self, buffer: ConstantBuffer, name: str) -> None:
+        self._buffer = buffer
+        self._name = name
+        self._target = buffer.tensors[name]
+        self._at = 0
+        self._gathered: torch.Tensor | None = None
+
+    def take(self, chunk: Bytes) -> None:
+        if self._target.is_contiguous():
+            self._buffer.fill_bytes(self._name, self._at, chunk)
+        else:
+            self._gather(chunk)
+        self._at += len(chunk)
+
+    def _gather(self, chunk: Bytes) -> None:
+        """Copy the constant when it is complete: its elements lie in another order than in the file."""
+        if self._gathered is None:
+            self._gathered = torch.empty(self._target.shape, dtype=self._target.dtype)
+        bytes_of(self._gathered).numpy()[self._at : self._at + len(chunk)] = chunk
+        if self._at + len(chunk) == self._target.nbytes:
+            self._buffer.fill({self._name: self._gathered})
+            self._gathered = None
+
+
+def _check_index(index: Mapping[str, Span]) -> None:
+    """Refuse spans that no file can have: of another length than the shape takes, or overlapping."""
+    for name, span in index.items():
+        if not 0 <= span.begin <= span.end:
+            raise UnfitTensor(name=name, detail=f"its bytes are from {span.begin} to {span.end}")
+        if span.dtype not in DTYPES:
+            continue  # no constant has it
+        needed = math.prod(span.shape) * DTYPES[span.dtype].itemsize
+        if span.end - span.begin != needed:
+            raise UnfitTensor(name=name, detail=f"{span.end - span.begin} bytes, its shape takes {needed}")
+    for before, name in pairwise(sorted(index, key=lambda name: index[name][-2:])):
+        if index[name].begin < index[before].end:
+            raise UnfitTensor(name=name, detail=f"its bytes are also those of '{before}'")
+
+
+def _deal(pieces: Iterable[Bytes], index: Mapping[str, Span], take: Callable[[str, Bytes], None]) -> None:
+    """Hand on the bytes of each tensor with its name; other bytes, the header's for one, are passed over."""
+    full = [name for name, span in index.items() if span.begin < span.end]
+    waiting = deque(sorted(full, key=lambda name: index[name].begin))
+    length = max((span.end for span in index.values()), default=None)
+    begin = 0
+    for piece in pieces:
+        end = begin + len(piece)
+        if length is not None and end > length:
+            raise UnreadableWeights(detail=f"{end} bytes or more have arrived of a file of {length}")
+        while waiting and (span := index[waiting[0]]).begin < end:
+            take(waiting[0], piece[max(span.begin - begin, 0) : span.end - begin])
+            if span.end > end:
+                break
+            waiting.popleft()
+        begin = end
+        del piece  # else it would be held while the next one is made
+    if length is not None and begin < length:
+        raise UnreadableWeights(detail=f"{begin} bytes have arrived of a file of {length}")
