@@ -22,16 +22,14 @@ class UnreadablePackage(PackageError, text="package {path}: {detail}"):
     detail: str
 
 
-class UnknownSignature(
-    PackageError,
-    text=(
+class UnknownSignature(PackageError):
+    """The package does not say what its inputs and outputs are."""
+
+    text = (
         "package {path} does not say what its inputs are called, or their dtypes and shapes. Package the model with "
         "`aoti-serve package my_module:make_model --out model.pt2`, or declare its `signature:` in the configuration:"
         "\n{snippet}"
-    ),
-):
-    """The package does not say what its inputs and outputs are."""
-
+    )
     path: Path | str
     snippet: str
 
@@ -51,33 +49,28 @@ class WrongOutput(PackageError, text="output '{name}' is {got}, but the configur
     declared: str
 
 
-class MissingOperators(
-    PackageError,
-    text=(
-        "package {path} needs operators that are not registered here: {names}; "
-        "name the Python modules that define them in `operators`"
-    ),
-):
+class MissingOperators(PackageError):
     """The package calls custom operators, and nobody has imported their modules."""
 
+    text = (
+        "package {path} needs operators that are not registered here: {names}; "
+        "name the Python modules that define them in `operators`"
+    )
     path: Path | str
     names: Sequence[str]
 
 
-class BakedConstants(
-    PackageError, text="these parameters or buffers were compiled in and could not be swapped: {names}"
-):
+class BakedConstants(PackageError):
     """Some parameters were compiled into the code and could never be swapped."""
 
+    text = "these parameters or buffers were compiled in and could not be swapped: {names}"
     names: Sequence[str]
 
 
-class ExportFailed(
-    PackageError,
-    text="torch could not {phase} the module: {kind}: {detail}{hint}",
-):
+class ExportFailed(PackageError):
     """torch.export or the compiler refused the module; the cause is theirs."""
 
+    text = "torch could not {phase} the module: {kind}: {detail}{hint}"
     phase: str
     kind: str
     detail: str

@@ -98,11 +98,10 @@ class InvalidInputData(InvalidInput, text="input '{name}': {detail}"):
     detail: str
 
 
-class IndexOutOfRange(
-    InvalidInput, text="input '{name}': an index in it, or made of it, is outside {low}..{high}, the range of '{table}'"
-):
+class IndexOutOfRange(InvalidInput):
     """A value was used as an index into something smaller; the run's answer was thrown away."""
 
+    text = "input '{name}': an index in it, or made of it, is outside {low}..{high}, the range of '{table}'"
     name: str
     low: int | None
     high: int | None
@@ -131,18 +130,15 @@ class BodyTooLarge(AotiServeError, status=413, text="the body is larger than {li
     setting: str
 
 
-class JsonTooLarge(
-    BodyTooLarge, text="the JSON is larger than {limit} {unit} ({setting}); send the tensors as binary data"
-):
+class JsonTooLarge(BodyTooLarge):
     """The JSON of a request has more bytes, or more values, than the configuration allows."""
 
+    text = "the JSON is larger than {limit} {unit} ({setting}); send the tensors as binary data"
     unit: str = "bytes"
 
 
-class PoisonRequest(
-    AotiServeError,
-    text="model '{model}': two replicas died over this request; is one of its values out of range, an index perhaps?",
-):
+class PoisonRequest(AotiServeError):
     """A request that was run alone twice, and whose replica died each time."""
 
+    text = "model '{model}': two replicas died over this request; is one of its values out of range, an index perhaps?"
     model: str

@@ -13,20 +13,17 @@ class InvalidConfig(AotiServeError, status=400):
     detail: str
 
 
-class Unauthorized(
-    AotiServeError, status=401, text="the weights API needs the header `Authorization: Bearer <admin token>`: {reason}"
-):
+class Unauthorized(AotiServeError, status=401):
     """No admin token was sent, or a wrong one."""
 
+    text = "the weights API needs the header `Authorization: Bearer <admin token>`: {reason}"
     reason: str
 
 
-class AdminClosed(
-    AotiServeError,
-    status=403,
-    text="the weights API is closed: no admin token is configured; run `aoti-serve token`, then restart",
-):
+class AdminClosed(AotiServeError, status=403):
     """No admin token is configured, so nothing can be changed."""
+
+    text = "the weights API is closed: no admin token is configured; run `aoti-serve token`, then restart"
 
 
 class Unavailable(AotiServeError, status=503):
@@ -43,14 +40,12 @@ class Stopping(Unavailable, text="this server is being stopped and takes no new 
     """The gateway answers what it has, and nothing else; the connection ends with this answer."""
 
 
-class QueueFull(
-    Unavailable,
-    text=(
-        "model '{model}': the queue is full: {waiting}, the limit is {limit} ({setting}); try again in {retry_after} s"
-    ),
-):
+class QueueFull(Unavailable):
     """As much waits as may wait: in rows, in bytes, or in time. `retry_after` is in whole seconds."""
 
+    text = (
+        "model '{model}': the queue is full: {waiting}, the limit is {limit} ({setting}); try again in {retry_after} s"
+    )
     model: str
     waiting: str
     limit: str
@@ -58,25 +53,22 @@ class QueueFull(
     retry_after: int
 
 
-class ReadingTooMuch(
-    Unavailable,
-    text=(
-        "the requests that are being read or answered hold {held} bytes, the limit is {limit} "
-        "(gateway.max_reading_bytes); try again in {retry_after} s"
-    ),
-):
+class ReadingTooMuch(Unavailable):
     """The bodies of all requests together are as large as they may be; this one was not read."""
 
+    text = (
+        "the requests that are being read or answered hold {held} bytes, the limit is {limit} "
+        "(gateway.max_reading_bytes); try again in {retry_after} s"
+    )
     held: int
     limit: int
     retry_after: int
 
 
-class VersionsDiffer(
-    Unavailable, text="model '{model}': the weights changed {rounds} times while the pieces of this request ran"
-):
+class VersionsDiffer(Unavailable):
     """A request larger than a batch found no moment in which one version answered for all of its pieces."""
 
+    text = "model '{model}': the weights changed {rounds} times while the pieces of this request ran"
     model: str
     rounds: int
 
@@ -88,11 +80,10 @@ class DeadlineExceeded(AotiServeError, status=504, text="model '{model}': no ans
     timeout: float
 
 
-class ReplicaBehind(
-    Unavailable, text="model '{model}': a replica is at epoch {epoch}, the request asks for {fence} or later"
-):
+class ReplicaBehind(Unavailable):
     """The replica did not reach the fence in time."""
 
+    text = "model '{model}': a replica is at epoch {epoch}, the request asks for {fence} or later"
     model: str
     epoch: int
     fence: int
@@ -141,12 +132,10 @@ class ServerUnreachable(AotiServeError, text="no aoti-serve server answers at {u
     detail: str
 
 
-class NoAdminToken(
-    AotiServeError,
-    text="there is no admin token here: copy that of the server at {url} to {path} (mode 600), or set {variable}",
-):
+class NoAdminToken(AotiServeError):
     """The command line has no token to send; the server was not asked."""
 
+    text = "there is no admin token here: copy that of the server at {url} to {path} (mode 600), or set {variable}"
     url: str
     path: Path | str
     variable: str
@@ -169,15 +158,13 @@ class StartFailed(AotiServeError):
     detail: str
 
 
-class PortTaken(
-    AotiServeError,
-    text=(
-        "port {port} of {host} is taken by {holder}: end it, or choose another `gateway.http_port`; if it is Serve's "
-        "own proxy, set `proxy_location: Disabled`, or `gateway.http_port: null` to answer through Serve's proxies"
-    ),
-):
+class PortTaken(AotiServeError):
     """Somebody else listens where the gateway should."""
 
+    text = (
+        "port {port} of {host} is taken by {holder}: end it, or choose another `gateway.http_port`; if it is Serve's "
+        "own proxy, set `proxy_location: Disabled`, or `gateway.http_port: null` to answer through Serve's proxies"
+    )
     port: int
     host: str
     holder: str
