@@ -20,8 +20,6 @@ from aoti_serve.config import (
     GatewayConfig,
     ModelConfig,
     ScalingConfig,
-    Tls,
-    absolute,
     problems,
 )
 from aoti_serve.errors import InvalidConfig
@@ -56,9 +54,9 @@ def build(args: dict[str, Any]) -> Application:
         config = AppConfig.model_validate(args)
     except ValidationError as error:
         raise InvalidConfig(detail=f"args: {problems(error.errors())}") from error
-    models = [_served(_located(model), config.gateway) for model in config.models]
+    models = [_served(model, config.gateway) for model in config.models]
     token = read_token()
-    bound = _unscaled(_certified(config.gateway)), models, token_digest(token) if token else None
+    bound = _unscaled(config.gateway), models, token_digest(token) if token else None
     return _deployment(serve.ingress()(Gateway)).options(**_gateway_options(config.gateway)).bind(*bound)
 
 
@@ -79,14 +77,6 @@ def _gateway_options(config: GatewayConfig) -> dict[str, Any]:
         **LIFECYCLE,
         **_scaling(config.replicas, GATEWAY_REQUESTS),
     }
-
-
-def _certified(config: GatewayConfig) -> GatewayConfig:
-    """With absolute paths, as `_located`."""
-    if config.tls is None:
-        return config
-    tls = Tls(certificate=config.tls.certificate.resolve(), key=config.tls.key.resolve())
-    return config.model_copy(update={"tls": tls})
 
 
 def _served(config: ModelConfig, gateway: GatewayConfig) -> ModelBinding:
@@ -140,15 +130,3 @@ def _scaling(replicas: int | ScalingConfig, target: float) -> dict[str, Any]:
         "policy": {"policy_function": BY_LOAD},
     }
     return {"autoscaling_config": config}
-
-
-def _located(config: ModelConfig) -> ModelConfig:
-    """With absolute paths: replicas may start in another folder."""
-    return config.model_copy(
-        update={
-            "package": config.package.resolve(),
-            "weights": config.weights and config.weights.resolve(),
-            "store": config.store_root,
-            "weights_roots": tuple(absolute(root) for root in config.weights_roots),
-        }
-    )

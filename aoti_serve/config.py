@@ -15,7 +15,8 @@ from aoti_serve.signature.tensors import Frozen, TensorSpec
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
-
+# Absolute: the processes of the server start in other folders.
+FilePath = Annotated[Path, AfterValidator(Path.resolve)]
 
 NO_WEIGHTS = (
     "its package carries no weights, and nothing is committed in its store: `weights:` must name the first ones"
@@ -23,7 +24,7 @@ NO_WEIGHTS = (
 ALIASES = {"s3a": "s3", "gcs": "gs"}  # two names of one service
 
 
-def _unchained(place: str) -> str:
+def _located(place: str) -> str:
     if not place:
         raise ValueError("it is empty")
     if "::" in place:
@@ -32,11 +33,11 @@ def _unchained(place: str) -> str:
         raise ValueError("write a folder of this host without `local:`")
     if "://" in place and not place.partition("://")[2].strip("/"):
         raise ValueError("a URI needs more than its scheme")
-    return place
+    return absolute(place)
 
 
-# A folder of this host, or a URI such as s3://bucket/models.
-Location = Annotated[str, AfterValidator(_unchained)]
+# A folder of this host, or a URI such as s3://bucket/models; absolute, as a FilePath.
+Location = Annotated[str, AfterValidator(_located)]
 
 
 def absolute(place: str) -> str:
@@ -139,12 +140,12 @@ class ModelConfig(Frozen):
     """
 
     name: ModelName
-    package: Path
+    package: FilePath
     sha256: str | None = None
     model_name: str | None = None
     signature: DeclaredSignature | None = None
     operators: tuple[str, ...] = ()
-    weights: Path | None = None
+    weights: FilePath | None = None
     store: Location | None = None
     weights_roots: tuple[Location, ...] = ()
     keep_versions: Annotated[int, Field(ge=2)] = 8
@@ -171,14 +172,14 @@ class ModelConfig(Frozen):
     @property
     def store_root(self) -> str:
         """Where versions are kept, as an absolute path or a URI: beside the package if the configuration is silent."""
-        return absolute(self.store or str(self.package.with_suffix(".versions")))
+        return self.store or absolute(str(self.package.with_suffix(".versions")))
 
 
 class Tls(Frozen):
     """PEM files of the listener: its certificate with the chain behind it, and its private key."""
 
-    certificate: Path
-    key: Path
+    certificate: FilePath
+    key: FilePath
 
 
 class GatewayConfig(Frozen):

@@ -39,7 +39,7 @@ def request_of(signature: Signature) -> str:
 
 
 def _infer(url: str, certificate: str | None, model: ModelConfig, signature: Signature) -> str:
-    curl = f"curl -s {f'--cacert {shlex.quote(certificate)} ' if certificate else ''}{url}/v2/models/{model.name}"
+    curl = f"curl -s {f'--cacert {_quoted(Path(certificate))} ' if certificate else ''}{url}/v2/models/{model.name}"
     example = model.package.with_suffix(".example.json")
     if example.exists():
         return f"{curl}/infer -d @{_quoted(example)}"
@@ -82,7 +82,7 @@ def _inputs(signature: Signature) -> list[tuple[TensorSpec, tuple[int, ...]]]:
 def _others(model: ModelConfig, signature: Signature) -> Iterator[Path]:
     """The weights files beside the package that fit it, except the one that the server started with."""
     for path in sorted(model.package.parent.glob("*.safetensors")):
-        if model.weights is None or path.resolve() != model.weights.resolve():
+        if path.resolve() != model.weights:
             try:
                 check_fits(read_index(path), signature)
             except InvalidWeights:

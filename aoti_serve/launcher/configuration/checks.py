@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, problems
-from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, StoreFailed
+from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
 from aoti_serve.launcher.processes.free_ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
@@ -137,50 +137,37 @@ PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _tls_problems, _
 
 
 def _open_package(path: Path, model: ModelConfig) -> Package:
-    _require_file(path, model, model.package)
+    where = f"{path}: model '{model.name}'"
+    if not model.package.exists():
+        raise InvalidConfig(detail=f"{where}: no file {model.package}")
     package = configured_package(model)
-    if not is_uri(model.store_root):
-        _check_store(path, model)
-    if model.weights is not None and model.weights.exists():
-        _check_weights(path, model, package)
-    elif _has_committed(path, model):
-        pass  # the store's version answers; the first weights are no longer asked for
-    elif model.weights is not None:
-        _require_file(path, model, model.weights)
-    elif not package.carries_weights:
-        raise InvalidConfig(detail=f"{path}: model '{model.name}': {NO_WEIGHTS}")
+    problem = _weights_problem(model, package)
+    try:
+        answers = _has_committed(model) if problem or not is_uri(model.store_root) else None
+    except AotiServeError as error:
+        raise InvalidConfig(detail=f"{where}: {error}") from error
+    if problem and not answers:
+        raise InvalidConfig(detail=f"{where}: {problem}")
     return package
 
 
-def _check_store(path: Path, model: ModelConfig) -> None:
-    """What is committed in a folder must be there: its record and its header are read."""
-    catalog = Catalog(model.store_root, model.name)
-    try:
-        committed = catalog.committed()
-        if committed is not None and committed.version.number != BUILT_IN.number:
-            catalog.index(committed.version)
-    except StoreFailed as error:
-        raise InvalidConfig(detail=f"{path}: model '{model.name}': {error}") from error
-
-
-def _check_weights(path: Path, model: ModelConfig, package: Package) -> None:
-    assert model.weights is not None
+def _weights_problem(model: ModelConfig, package: Package) -> str | None:
+    """The reason why no first version can be made; nobody asks for one where the store's version answers."""
+    if model.weights is None:
+        return None if package.carries_weights else NO_WEIGHTS
+    if not model.weights.exists():
+        return f"no file {model.weights}"
     try:
         check_fits(read_index(model.weights), package.signature)
     except InvalidWeights as error:
-        if not _has_committed(path, model):
-            detail = f"{path}: model '{model.name}': weights {model.weights}: {error}"
-            raise InvalidConfig(detail=detail) from error
+        return f"weights {model.weights}: {error}"
+    return None
 
 
-def _has_committed(path: Path, model: ModelConfig) -> bool:
-    try:
-        return Catalog(model.store_root, model.name).committed() is not None
-    except AotiServeError as error:
-        raise InvalidConfig(detail=f"{path}: model '{model.name}': {error}") from error
-
-
-def _require_file(path: Path, model: ModelConfig, file: Path) -> None:
-    if not file.exists():
-        where = "" if file.is_absolute() else f" in {Path.cwd()}"
-        raise InvalidConfig(detail=f"{path}: model '{model.name}': no file {file}{where}")
+def _has_committed(model: ModelConfig) -> bool:
+    """Whether the store has a version that answers. Of a folder, that version's record and header are read."""
+    catalog = Catalog(model.store_root, model.name)
+    committed = catalog.committed()
+    if committed is not None and committed.version.number != BUILT_IN.number and not is_uri(model.store_root):
+        catalog.index(committed.version)
+    return committed is not None
