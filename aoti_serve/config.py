@@ -16,7 +16,7 @@ from aoti_serve.signature.tensors import Frozen, TensorSpec
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 # Absolute: the processes of the server start in other folders.
-FilePath = Annotated[Path, AfterValidator(Path.resolve)]
+AbsolutePath = Annotated[Path, AfterValidator(Path.resolve)]
 
 NO_WEIGHTS = (
     "its package carries no weights, and nothing is committed in its store: `weights:` must name the first ones"
@@ -36,7 +36,7 @@ def _located(place: str) -> str:
     return absolute(place)
 
 
-# A folder of this host, or a URI such as s3://bucket/models; absolute, as a FilePath.
+# A folder of this host, or a URI such as s3://bucket/models; absolute, as a AbsolutePath.
 Location = Annotated[str, AfterValidator(_located)]
 
 
@@ -140,12 +140,12 @@ class ModelConfig(Frozen):
     """
 
     name: ModelName
-    package: FilePath
+    package: AbsolutePath
     sha256: str | None = None
     model_name: str | None = None
     signature: DeclaredSignature | None = None
     operators: tuple[str, ...] = ()
-    weights: FilePath | None = None
+    weights: AbsolutePath | None = None
     store: Location | None = None
     weights_roots: tuple[Location, ...] = ()
     keep_versions: Annotated[int, Field(ge=2)] = 8
@@ -178,8 +178,8 @@ class ModelConfig(Frozen):
 class Tls(Frozen):
     """PEM files of the listener: its certificate with the chain behind it, and its private key."""
 
-    certificate: FilePath
-    key: FilePath
+    certificate: AbsolutePath
+    key: AbsolutePath
 
 
 class GatewayConfig(Frozen):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from aoti_serve.launcher.cluster.settings import AUTH_MODE, LOCAL_ONLY
+from aoti_serve.launcher.cluster.connection import AUTH_MODE, LOCAL_ONLY
 from aoti_serve.launcher.processes.listening_ports import ListeningPort
 
 SEVERAL = 2

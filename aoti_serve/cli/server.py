@@ -14,8 +14,8 @@ from aoti_serve.cli.commands import commands
 from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.port_table import exposures_of, ports_table
 from aoti_serve.cli.terminal import ends_on_the_spot, terminal
+from aoti_serve.launcher.cluster.connection import ray_variables
 from aoti_serve.launcher.cluster.discovery import cluster_at
-from aoti_serve.launcher.cluster.settings import ray_variables
 from aoti_serve.launcher.configuration.config_file import read_config
 from aoti_serve.launcher.processes.background import leave
 from aoti_serve.launcher.processes.stop_request import StopRequest

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Collection
+from concurrent.futures import Future
 
+from aoti_serve.launcher import ProgressLog
 from aoti_serve.launcher.cluster.applications import instance_details
 from aoti_serve.launcher.news import ServerView, changes_between, view_of
-from aoti_serve.launcher.processes.background import BackgroundTask
-from aoti_serve.launcher.progress import ProgressLog
+from aoti_serve.launcher.processes.background import in_background
 
 SILENT_LOOKS = 3  # looks without an answer, before that is reported
 
@@ -20,52 +20,38 @@ class ServerMonitor:
     server when it became ready; differences from it are reported.
     """
 
-    def __init__(
-        self,
-        names: Collection[str],
-        voice: ProgressLog,
-        ask: Callable[[], ServerView] | None = None,
-        first: ServerView | None = None,
-    ) -> None:
+    def __init__(self, names: Collection[str], voice: ProgressLog, first: ServerView) -> None:
+        self._names = names
         self._voice = voice
-        self._ask = ask or partial(view_now, names)
         self._view = first
-        self._look: BackgroundTask | None = None
-        self._answer: ServerView | None = None
+        self._asked: Future[ServerView] | None = None
         self._silent = 0
 
     def look(self) -> bool:
         """Process the last answer and ask again. Returns true while at least one of the applications exists."""
-        if self._look is None or self._look.done:
-            self._take_in()
-            self._look = BackgroundTask(self._inquire)
-        else:
+        if self._asked is not None and not self._asked.done():
             self._note_silence("it does not answer")
-        return self._view is None or bool(self._view.states)
+            return bool(self._view.states)
+        if self._asked is not None:
+            self._take_in(self._asked)
+        self._asked = in_background(lambda: view_now(self._names))
+        return bool(self._view.states)
 
-    def _take_in(self) -> None:
-        if self._look is None:
-            return
-        try:
-            self._look.result()
-        except Exception as error:  # any error of Ray: the cluster is failing
+    def _take_in(self, answer: Future[ServerView]) -> None:
+        if error := answer.exception():  # any error of Ray: the cluster is failing
             self._note_silence(f"{type(error).__name__}: {error}".splitlines()[0])
             return
         if self._silent >= SILENT_LOOKS:
             self._voice.say("Serve answers again")
         self._silent = 0
-        if self._answer is not None:
-            for text in changes_between(self._view, self._answer) if self._view else ():
-                self._voice.say(text)
-            self._view = self._answer
+        for text in changes_between(self._view, answer.result()):
+            self._voice.say(text)
+        self._view = answer.result()
 
     def _note_silence(self, why: str) -> None:
         self._silent += 1
         if self._silent == SILENT_LOOKS:
             self._voice.say(f"Serve cannot be asked how the server is: {why}")
-
-    def _inquire(self) -> None:
-        self._answer = self._ask()
 
 
 def view_now(names: Collection[str]) -> ServerView:

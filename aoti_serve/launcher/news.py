@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from aoti_serve.launcher.cluster.applications import last_line
+
 RUNNING = "RUNNING"
 
 
@@ -62,21 +64,14 @@ def _state_news(before: ServerView, after: ServerView) -> Iterator[str]:
         then = before.states.get(name, (state, ""))[0]
         if state == then:
             continue
-        yield (
-            f"application '{name}' runs again"
-            if state == RUNNING
-            else f"application '{name}' is {state}{_why(message)}"
-        )
+        why = last_line(message)
+        text = "runs again" if state == RUNNING else f"is {state}: {why}" if why else f"is {state}"
+        yield f"application '{name}' {text}"
 
 
 def _word(state: Any) -> str:
     """A status as a plain word; Serve's states are strings that print as something else."""
     return str(getattr(state, "value", state))
-
-
-def _why(message: str) -> str:
-    lines = message.strip().splitlines()
-    return f": {lines[-1].strip()}" if lines else ""
 
 
 def _running(replicas: Collection[Mapping[str, Any]]) -> frozenset[str]:

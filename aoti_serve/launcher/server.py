@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import ray
+
 from aoti_serve.errors import StartFailed
+from aoti_serve.launcher import ProgressLog
 from aoti_serve.launcher.cluster.applications import Applications, instance_details
-from aoti_serve.launcher.cluster.connection import connect, metrics_of
+from aoti_serve.launcher.cluster.connection import AUTH_MODE, connect, prepare_for_ray
 from aoti_serve.launcher.cluster.discovery import Cluster, asks_token, close_token
-from aoti_serve.launcher.cluster.settings import AUTH_MODE, prepare_for_ray
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
 from aoti_serve.launcher.configuration.demand import shortage
 from aoti_serve.launcher.configuration.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
 from aoti_serve.launcher.monitor import ServerMonitor, view_now
 from aoti_serve.launcher.news import ServerView
-from aoti_serve.launcher.processes.background import BackgroundTask, leave
+from aoti_serve.launcher.processes.background import in_background, is_done, leave
 from aoti_serve.launcher.processes.free_ports import require_free
 from aoti_serve.launcher.processes.listening_ports import ListeningPort, listening_ports
 from aoti_serve.launcher.processes.process_tree import ProcessTree
 from aoti_serve.launcher.processes.stop_request import StopRequest
-from aoti_serve.launcher.progress import ProgressLog
 from aoti_serve.launcher.shutdown import Shutdown
 from aoti_serve.model.package import Package
 
@@ -62,7 +62,7 @@ class Server:
         self._cluster = cluster
         self._replace = replace
         self._leave_running = False
-        self._ready: ServerView | None = None
+        self._first_view = ServerView({}, {})
         self._applications = Applications(config)
         self._family = ProcessTree()
         self._farewell = Shutdown(self._applications, self._family, stop, voice, drain_s=drain_s, joined=self.joined)
@@ -99,13 +99,13 @@ class Server:
 
     def watch(self) -> None:
         """Report what happens. Returns when a stop is requested, or when the applications or the cluster are gone."""
-        watch = ServerMonitor(self.config.names, self._voice, first=self._ready)
+        monitor = ServerMonitor(self.config.names, self._voice, self._first_view)
         while not self._stop.wait(WATCH_S):
             self._family.see()
             if not self._family.whole:
                 self._voice.say("Ray's head has died")
                 return
-            if not watch.look():
+            if not monitor.look():
                 self._voice.say("somebody has taken the applications down")
                 return
 
@@ -129,8 +129,8 @@ class Server:
             require_free(*self.config.proxy_address, way_out)
 
     def _start_unless_asked_to_stop(self) -> None:
-        work = BackgroundTask(self._start, parent=not self.joined)
-        while not work.wait(SERVER_POLL_S):
+        work = in_background(self._start, parent=not self.joined)
+        while not is_done(work, SERVER_POLL_S):
             self._family.see()
             if self._stop.asked:
                 self._voice.say("stopping, before it was ready")
@@ -147,25 +147,23 @@ class Server:
         context = connect(self._cluster.address if self._cluster else "local")
         self.dashboard = context.dashboard_url or "not running"
         self.ray = context.address_info["address"]
-        self.metrics = metrics_of(context.address_info["node_id"])
+        node = next(entry for entry in ray.nodes() if entry["NodeID"] == context.address_info["node_id"])
+        self.metrics = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
         self.token = asks_token(self.ray)
         if (note := close_token() if self.token else UNGUARDED_CLUSTER) is not None:
             self._voice.say(note)
         self._require_room()
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         host, port = self.config.proxy_address
         serve.start(proxy_location=self.config.proxies, http_options=HTTPOptions(host=host, port=port))
         self._applications.deploy(replace=self._replace)
         self._wait_ready()
-        self._ready = view_now(self.config.names)
+        self._first_view = view_now(self.config.names)
 
     def _require_room(self) -> None:
         """Refuse a configuration that the cluster cannot hold: Ray would wait for cores for ever, in silence.
 
         A joined cluster may still grow, so there it is only a note.
         """
-        import ray
-
         reason = shortage(self.config, self._packages, ray.cluster_resources())
         if reason and not self.joined:
             raise StartFailed(detail=f"{reason}: some replicas could never start")
@@ -181,8 +179,6 @@ class Server:
 
     def _answer(self) -> bool:
         """True if all our applications answer, as far as they can be reached from here."""
-        import ray
-
         here = {LOOPBACK, ray.util.get_node_ip_address()}
         nodes = self._applications.gateways_on() if self.joined else set()
         node = LOOPBACK if not nodes or nodes & here else min(nodes)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 import ray
 
+from aoti_serve.launcher import ProgressLog
 from aoti_serve.launcher.cluster.applications import Applications
-from aoti_serve.launcher.cluster.connection import ping, shut_down
 from aoti_serve.launcher.cluster.draining import end_proxies, wait_until_drained
-from aoti_serve.launcher.processes.background import BackgroundTask, leave
-from aoti_serve.launcher.processes.heartbeat import Heartbeat
+from aoti_serve.launcher.processes.background import Heartbeat, in_background, leave
 from aoti_serve.launcher.processes.process_tree import ProcessTree
 from aoti_serve.launcher.processes.stop_request import StopRequest
-from aoti_serve.launcher.progress import ProgressLog
 
 # After the last answer: the time in which the applications end, and the time in which Ray ends.
 DELETE_S, SHUT_DOWN_S = 30.0, 15.0
@@ -58,7 +55,7 @@ class Shutdown:
         """Let answers in flight end, then end all our processes. Ends this one with status 1 if an answer is cut."""
         self._voice.progress("stopping")
         self._family.see()
-        if self._family.whole and self._take_down() and self._run_within(shut_down, SHUT_DOWN_S):
+        if self._family.whole and self._take_down() and self._run_within(ray.shutdown, SHUT_DOWN_S):
             self._family.end()
             return
         self._voice.say(self._cut_reason())
@@ -74,10 +71,10 @@ class Shutdown:
                 answered.set()
             elif wait_until_drained(self._applications.ours_there(), self._drain_s, self._voice):
                 answered.set()
-                with suppress(Exception):  # any error of Ray: its processes are ended anyway
-                    self._delete()
+                self._delete()  # with any error: Ray's processes are ended anyway
 
-        pulse = Heartbeat(ping, RAY_ANSWER_S)  # a head that was told to end may live on without answering
+        # A head that was told to end may live on without answering.
+        pulse = Heartbeat(lambda: ray.is_initialized() and ray.nodes(), RAY_ANSWER_S)
         pulse.start()
         in_time = self._run_within(depart, self._drain_s + DELETE_S, lambda: pulse.lost() or not self._family.whole)
         self._ray_answers = self._family.whole and not pulse.lost()
@@ -88,8 +85,8 @@ class Shutdown:
             end_proxies()
         self._applications.delete()
 
-    def _run_within(self, work: Callable[[], None], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
-        return not self._stop.outlasts(BackgroundTask(work), seconds, hopeless)
+    def _run_within(self, work: Callable[[], object], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
+        return not self._stop.outlasts(in_background(work), seconds, hopeless)
 
     def _cut_reason(self) -> str:
         if self._stop.at_once:

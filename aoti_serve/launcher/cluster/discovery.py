@@ -12,7 +12,7 @@ from typing import NamedTuple
 import psutil
 
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.cluster.settings import AUTH_MODE, PRIVATE
+from aoti_serve.launcher.cluster.connection import AUTH_MODE, PRIVATE
 
 CLUSTER_ANSWER_S = 1.5
 HEAD_AT = "--gcs-address="  # the argument that tells a raylet its head's address

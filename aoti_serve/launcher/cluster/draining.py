@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from aoti_serve.cluster.names import GATEWAY, coordinator_of
-from aoti_serve.launcher.progress import ProgressLog
+from aoti_serve.launcher import ProgressLog
 
 DRAIN_POLL_S = 0.1
 DRAIN_ANSWER_S = 5.0

@@ -6,8 +6,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
-from aoti_serve.launcher.processes.background import BackgroundTask
+from aoti_serve.launcher.processes.background import is_done
 
 STOP_POLL_S = 0.05
 
@@ -43,12 +45,12 @@ class StopRequest:
         """Wait for a request, `seconds` at most. Returns true if there is one."""
         return self._asked.wait(seconds)
 
-    def outlasts(self, work: BackgroundTask, seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
+    def outlasts(self, work: Future[Any], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
         """Wait for `work`. Returns true if it was still running when the wait ended.
 
         The wait ends after `seconds`, when `hopeless` returns true, or with the second signal.
         """
         deadline = time.monotonic() + seconds
-        while not work.wait(STOP_POLL_S) and time.monotonic() < deadline and not hopeless() and not self.at_once:
+        while not is_done(work, STOP_POLL_S) and time.monotonic() < deadline and not hopeless() and not self.at_once:
             pass
-        return not work.done
+        return not work.done()
