@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import ssl
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import typer
 from aoti_serve.cli.console import progress_out
 from aoti_serve.cli.responses import safe
 from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, TryAgain, UnreadableWeights
+from aoti_serve.launcher.processes.ports import is_loopback
 from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path
 from aoti_serve.weights.swap_options import SwapOptions
 
@@ -152,18 +152,11 @@ def _words_for_failures(url: str) -> Iterator[None]:
 def _warn_if_readable(url: str) -> None:
     """Warn if the admin token, which each request carries, would cross a network in plain text."""
     parts = httpx.URL(url)
-    if parts.scheme == "http" and not _is_here(parts.host):
+    if parts.scheme == "http" and not is_loopback(parts.host):
         progress_out.print(
             f"warning: the admin token goes to {parts.host} in plain text, which every machine in between can read; "
             "use https (`gateway.tls`), or a tunnel"
         )
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _why(error: Exception) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aoti_serve.launcher.cluster.connection import AUTH_MODE, LOCAL_ONLY
-from aoti_serve.launcher.processes.listening_ports import ListeningPort
+from aoti_serve.launcher.processes.ports import ListeningPort
 
 SEVERAL = 2
 NO_TOKEN = f"for calls, which ask for no token ({AUTH_MODE} is not 'token'): whoever reaches them runs code here"

@@ -11,9 +11,9 @@ import typer
 from rich.text import Text
 
 from aoti_serve.cli.commands import commands
-from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
+from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reported_errors, reports_errors
 from aoti_serve.cli.port_table import exposures_of, ports_table
-from aoti_serve.cli.terminal import ends_on_the_spot, terminal
+from aoti_serve.cli.terminal import terminal
 from aoti_serve.launcher.cluster.connection import ray_variables
 from aoti_serve.launcher.cluster.discovery import cluster_at
 from aoti_serve.launcher.configuration.config_file import read_config
@@ -65,7 +65,8 @@ def up(
         stop = StopRequest()
         stop.catch()
         server = Server(files, packages, stop, voice, cluster=cluster, drain_s=drain_seconds, replace=replace)
-        with ends_on_the_spot(), server.running():
+        # `leave`: Ray's own exit would wait for a cluster that is gone.
+        with reported_errors(as_json, leave), server.running():
             voice.rest()
             (_print_facts if as_json else _say_ready)(server, packages)
             if address is not None:
@@ -91,7 +92,7 @@ def down(
     cluster = cluster_at(address)
     from aoti_serve.launcher.down import take_down
 
-    with terminal() as voice, ends_on_the_spot():
+    with terminal() as voice, reported_errors(False, leave):
         take_down(cluster, app, drain_seconds, voice)
     out.print(f"application '{app}' is down")
     leave(0)

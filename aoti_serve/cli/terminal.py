@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.status import Status
 
-from aoti_serve.cli.console import progress_out, say_error
-from aoti_serve.errors import AotiServeError
-from aoti_serve.launcher.processes.background import leave
+from aoti_serve.cli.console import progress_out
 
 
 class Terminal:
@@ -40,16 +37,3 @@ def terminal() -> Iterator[Terminal]:
         yield Terminal(status)
     finally:
         status.stop()
-
-
-@contextmanager
-def ends_on_the_spot() -> Iterator[None]:
-    """End this process at once on an error of ours or Ctrl-C. Ray's own exit would wait for a cluster that is gone."""
-    try:
-        yield
-    except AotiServeError as error:
-        say_error(str(error))
-        leave(1)
-    except KeyboardInterrupt:
-        progress_out.print("interrupted")
-        leave(128 + signal.SIGINT)

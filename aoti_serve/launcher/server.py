@@ -19,8 +19,7 @@ from aoti_serve.launcher.configuration.endpoints import LOOPBACK, Endpoint, endp
 from aoti_serve.launcher.monitor import ServerMonitor, view_now
 from aoti_serve.launcher.news import ServerView
 from aoti_serve.launcher.processes.background import in_background, is_done, leave
-from aoti_serve.launcher.processes.free_ports import require_free
-from aoti_serve.launcher.processes.listening_ports import ListeningPort, listening_ports
+from aoti_serve.launcher.processes.ports import ListeningPort, listening_ports, require_free
 from aoti_serve.launcher.processes.process_tree import ProcessTree
 from aoti_serve.launcher.processes.stop_request import StopRequest
 from aoti_serve.launcher.shutdown import Shutdown

@@ -15,7 +15,7 @@ from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
-from aoti_serve.launcher.processes.free_ports import hosts_overlap
+from aoti_serve.launcher.processes.ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import read_index
