@@ -157,13 +157,6 @@ class ModelConfig(Frozen):
     replicas: ReplicaCount = 1
     batching: BatchingConfig = BatchingConfig()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_placement(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and "placement" in value:
-            raise ValueError("the key `placement` is gone; remove it: gateways and replicas are always apart")
-        return value
-
     @property
     def fewest_replicas(self) -> int:
         """How many replicas there are at the least."""

@@ -67,6 +67,32 @@ def reported_errors(as_json: bool, end: Callable[[int], object]) -> Iterator[Non
         end(128 + signal.SIGINT)
 
 
+class Terminal:
+    """A `ProgressLog` on standard error: a line that is replaced on a terminal, one line per change in a log."""
+
+    def __init__(self) -> None:
+        self._status = progress_out.status("")
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rest()
+
+    def say(self, text: str) -> None:
+        progress_out.print(text)
+
+    def progress(self, text: str) -> None:
+        if not progress_out.is_terminal and text != self._status.status:
+            progress_out.print(text)
+        self._status.update(text)
+        self._status.start()
+
+    def rest(self) -> None:
+        """Remove the progress line: nothing is in progress any more."""
+        self._status.stop()
+
+
 def bytes_text(count: int) -> str:
     """A size for people: 1536 gives '1.5 KB'."""
     size = float(count)

@@ -12,10 +12,9 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from aoti_serve.cli.client import AdminClient
+from aoti_serve.cli.client import AdminClient, value_of
 from aoti_serve.cli.console import out, progress_out
 from aoti_serve.cli.render import bar, bars, spaced, status_view, swap_bars_view
-from aoti_serve.cli.responses import status_of
 from aoti_serve.cluster.status import SwapProgress, WeightsStatus
 from aoti_serve.errors import AotiServeError
 
@@ -57,7 +56,7 @@ class EventStream:
         while not self._stopped.is_set():
             try:
                 for answer in self._client.events():
-                    self._tell(StatusEvent(model, answer, status_of(answer)))
+                    self._tell(StatusEvent(model, answer, value_of(WeightsStatus, answer)))
                 self._tell(StatusEvent(model, trouble="the server has ended the events"))
             except AotiServeError as error:
                 self._tell(StatusEvent(model, trouble=str(error)))
@@ -169,7 +168,7 @@ def fate_of_change(client: AdminClient, before: WeightsStatus) -> str:
     """
     until = time.monotonic() + BEGIN_S
     try:
-        while (found := new_attempt(before, status_of(client.status()))) is None:
+        while (found := new_attempt(before, value_of(WeightsStatus, client.status()))) is None:
             if time.monotonic() >= until:
                 return "the server has not begun the change, so nothing has changed"
             time.sleep(ASK_AGAIN_S)

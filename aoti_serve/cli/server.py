@@ -11,9 +11,8 @@ import typer
 from rich.text import Text
 
 from aoti_serve.cli.commands import commands
-from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reported_errors, reports_errors
+from aoti_serve.cli.console import AsJson, Terminal, out, print_json, progress_out, reported_errors, reports_errors
 from aoti_serve.cli.port_table import exposures_of, ports_table
-from aoti_serve.cli.terminal import terminal
 from aoti_serve.launcher.cluster.connection import ray_variables
 from aoti_serve.launcher.cluster.discovery import cluster_at
 from aoti_serve.launcher.configuration.config_file import read_config
@@ -61,7 +60,7 @@ def up(
     ensure_token()
     from aoti_serve.launcher.server import Server
 
-    with terminal() as voice:
+    with Terminal() as voice:
         stop = StopRequest()
         stop.catch()
         server = Server(files, packages, stop, voice, cluster=cluster, drain_s=drain_seconds, replace=replace)
@@ -92,7 +91,7 @@ def down(
     cluster = cluster_at(address)
     from aoti_serve.launcher.down import take_down
 
-    with terminal() as voice, reported_errors(False, leave):
+    with Terminal() as voice, reported_errors(False, leave):
         take_down(cluster, app, drain_seconds, voice)
     out.print(f"application '{app}' is down")
     leave(0)

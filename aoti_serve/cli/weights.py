@@ -15,15 +15,17 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import ValidationError
 
-from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, served_models
+from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, safe, served_models, value_of
 from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.live import ProgressBars, Screen, StatusEvent, fate_of_change, watch
 from aoti_serve.cli.render import spaced, status_view, story_view, swap_view, versions_view
-from aoti_serve.cli.responses import safe, status_of, story_of, versions_of
+from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import problems
 from aoti_serve.errors import InvalidBody, UnreadableWeights
 from aoti_serve.weights.files.index import read_index
+from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.version import Version
 
 INTERRUPTED = 130
 LABEL_LENGTH = 256
@@ -99,7 +101,7 @@ def status(
     elif as_json:
         print_json(found)
     else:
-        out.print(spaced([status_view(status_of(answer), time.time()) for answer in found]))
+        out.print(spaced([status_view(value_of(WeightsStatus, answer), time.time()) for answer in found]))
 
 
 def _show_stories(clients: list[AdminClient], as_json: bool) -> None:
@@ -108,7 +110,7 @@ def _show_stories(clients: list[AdminClient], as_json: bool) -> None:
         print_json(found)
         return
     for model, events in found.items():
-        out.print(story_view(model, story_of(events)))
+        out.print(story_view(model, value_of(list[StoryEvent], events)))
 
 
 @reports_errors
@@ -119,7 +121,7 @@ def versions(model: ModelArgument, url: Url = DEFAULT_URL, as_json: AsJson = Fal
     if as_json:
         print_json(stored)
     else:
-        out.print(versions_view(versions_of(stored), status_of(client.status()), time.time()))
+        out.print(versions_view(value_of(list[Version], stored), value_of(WeightsStatus, client.status()), time.time()))
 
 
 def _order(**asked: Any) -> SwapOptions:
@@ -160,7 +162,8 @@ def _progress_of(client: AdminClient, before: Any, upload: int = 0) -> Iterator[
             yield drawing
     except KeyboardInterrupt:
         if drawing.uploaded:
-            progress_out.print(f"interrupted: {fate_of_change(client, status_of(before))}; see `{_look(client)}`")
+            fate = fate_of_change(client, value_of(WeightsStatus, before))
+            progress_out.print(f"interrupted: {fate}; see `{_look(client)}`")
         else:
             progress_out.print("interrupted: the upload was not finished, so nothing has changed")
         sys.exit(INTERRUPTED)
@@ -170,7 +173,7 @@ def _show_changed(client: AdminClient, answer: Any, started: float, begun: bool,
     if as_json:
         print_json(answer)
         return
-    status = status_of(answer)
+    status = value_of(WeightsStatus, answer)
     if not begun:
         out.print(swap_view(status, time.perf_counter() - started))
         return

@@ -6,9 +6,9 @@ import time
 
 from ray import serve
 
+from aoti_serve.cluster.ray_private import serve_client
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher import ProgressLog
-from aoti_serve.launcher.cluster.applications import delete
 from aoti_serve.launcher.cluster.connection import connect
 from aoti_serve.launcher.cluster.discovery import Cluster, listens
 from aoti_serve.launcher.cluster.draining import is_ours, wait_until_drained
@@ -25,7 +25,7 @@ def take_down(cluster: Cluster, name: str, drain_s: float, voice: ProgressLog) -
     Ray may still be hanging then: end this process with `leave`.
     """
     in_background(lambda: _drain(cluster, name, drain_s, voice)).result()
-    deleting = in_background(lambda: delete([name]))
+    deleting = in_background(lambda: serve_client().delete_apps([name]))
     deadline = time.monotonic() + DELETE_S
     while not is_done(deleting, DELETE_POLL_S) and listens(cluster.address) is None:
         if time.monotonic() > deadline:

@@ -190,9 +190,9 @@ class _DimReader:
 
 def _dim_names(values: Iterable[Any]) -> dict[str, str]:
     """The names of the exported Dims, by symbol. torch keeps them beside the places that the symbols come from."""
-    tensors = [value for value in values if isinstance(value, torch.Tensor)]
-    sizes = (size for tensor in tensors for size in tensor.shape if not isinstance(size, int))
-    found = next((size.node.shape_env for size in sizes), None)
+    tensors = (value for value in values if isinstance(value, torch.Tensor))
+    sizes: Iterator[Any] = (size for tensor in tensors for size in tensor.shape)
+    found = next((size.node.shape_env for size in sizes if not isinstance(size, int)), None)
     if found is None:
         return {}
     given = found.source_name_to_debug_name
