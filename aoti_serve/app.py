@@ -40,7 +40,7 @@ LIFECYCLE: dict[str, Any] = {
     "health_check_timeout_s": 10.0,
     "graceful_shutdown_wait_loop_s": 0.2,
 }
-# What is in hand is answered first: by gateways, which need replicas for it.
+# Seconds for requests in hand. Replicas get more, since gateways need them for their own.
 GATEWAY_LEAVES_S, REPLICA_LEAVES_S = 40.0, 50.0
 QUIET = {"enable_access_log": False}  # of calls between our own processes
 
@@ -98,7 +98,7 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ModelBinding:
 
 
 def _unscaled(config: Config) -> Config:
-    """The same whatever the number of replicas: Serve replaces every process that was bound to something else."""
+    """Equal for all numbers of replicas: Serve replaces every process that was bound to another value."""
     return config.model_copy(update={"replicas": 1})
 
 
@@ -118,7 +118,7 @@ def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:
 def _scaling(replicas: int | ScalingConfig, target: float) -> dict[str, Any]:
     if not isinstance(replicas, ScalingConfig):
         return {"num_replicas": replicas}
-    period = min(max(replicas.upscale_delay_s, 2.0), 30.0)  # who is to react quickly must not look back far
+    period = min(max(replicas.upscale_delay_s, 2.0), 30.0)  # for a quick reaction only the last seconds count
     config = {
         "look_back_period_s": period,
         "metrics_interval_s": period / 4,

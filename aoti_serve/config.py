@@ -105,14 +105,14 @@ def _kind(value: object) -> str:
     return "scaling" if isinstance(value, Mapping | ScalingConfig) else "count"
 
 
-# By tags, so that an error is of the one that was meant.
+# By tags, so that an error names only the kind that was meant.
 ReplicaCount = Annotated[
     Annotated[PositiveInt, Tag("count")] | Annotated[ScalingConfig, Tag("scaling")], Discriminator(_kind)
 ]
 
 
 class DeclaredSignature(Frozen):
-    """What a package made elsewhere takes and gives, in its order; a shape is like `[batch=1..64, 16]`.
+    """The inputs and outputs of a package made elsewhere, in its order; a shape is like `[batch=1..64, 16]`.
 
     Of the constants the package knows all but two things: which of them weights may leave out because the package
     carries them, and which further names a trainer's weights hold that the code does not use.
@@ -176,14 +176,14 @@ class Tls(Frozen):
 
 
 class GatewayConfig(Frozen):
-    """The gateways, and what a client of theirs may cost. Sizes in bytes, times in seconds, limits per gateway.
+    """The gateways, and the limits of their clients. Sizes in bytes, times in seconds, limits per gateway.
 
     With `http_port: null` gateways do not listen; they answer through Serve's own proxies only. A request's headers may
     take `header_timeout_s`, its body `body_timeout_s` and a second more for each `min_body_bytes_per_s` of it; a
     connection without a request is closed after `idle_timeout_s`, one that does not take its answer after
     `write_timeout_s`. `max_reading_bytes` is for the bodies of all requests that are being read or answered, but for
-    those of up to 64 KiB. `max_json_bytes` and `max_json_values` are for the JSON of a request: to read it holds up
-    everybody.
+    those of up to 64 KiB. `max_json_bytes` and `max_json_values` are for the JSON of a request: nothing else
+    runs while it is read.
     """
 
     host: str = "127.0.0.1"

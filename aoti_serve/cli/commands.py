@@ -1,4 +1,4 @@
-"""The commands that `up` prints. Each works as it is printed, in another terminal in the same folder."""
+"""The commands that `up` prints. Each works as printed, in another terminal in the same folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
 from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import read_index
 
-SHORT = 64  # elements; a request with more does not fit a line
+SHORT = 64  # elements; the text of a larger request does not fit a line
 
 
 def commands(url: str, certificate: str | None, model: ModelConfig, package: Package) -> list[str]:

@@ -60,20 +60,20 @@ def up(
     ensure_token()
     from aoti_serve.launcher.server import Server
 
-    with Terminal() as voice:
+    with Terminal() as log:
         stop = StopRequest()
         stop.catch()
-        server = Server(files, packages, stop, voice, cluster=cluster, drain_s=drain_seconds, replace=replace)
+        server = Server(files, packages, stop, log, cluster=cluster, drain_s=drain_seconds, replace=replace)
         # `leave`: Ray's own exit would wait for a cluster that is gone.
         with reported_errors(as_json, leave), server.running():
-            voice.rest()
+            log.rest()
             (_print_facts if as_json else _say_ready)(server, packages)
             if address is not None:
                 server.leave_running()
                 out.print(f"It stays up; take it down with {_down(server, address)}.")
                 return
             server.watch()
-            voice.say(f"stopping: answers in flight are finished first, for {drain_seconds:g} s; {SECOND_SIGNAL_HINT}")
+            log.say(f"stopping: answers in flight are finished first, for {drain_seconds:g} s; {SECOND_SIGNAL_HINT}")
 
 
 @reports_errors
@@ -91,8 +91,8 @@ def down(
     cluster = cluster_at(address)
     from aoti_serve.launcher.down import take_down
 
-    with Terminal() as voice, reported_errors(False, leave):
-        take_down(cluster, app, drain_seconds, voice)
+    with Terminal() as log, reported_errors(False, leave):
+        take_down(cluster, app, drain_seconds, log)
     out.print(f"application '{app}' is down")
     leave(0)
 

@@ -1,4 +1,4 @@
-"""What all errors of this package have in common."""
+"""The base class of all errors, which makes their texts."""
 
 from __future__ import annotations
 

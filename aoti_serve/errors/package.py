@@ -10,7 +10,7 @@ from aoti_serve.errors.base import AotiServeError
 
 
 class PackageError(AotiServeError):
-    """A package that cannot be used here. No client meets it, and it may quote a compiler or a signature in full."""
+    """A package cannot be used here. No client gets this error, so it may quote a compiler or a signature in full."""
 
     longest: ClassVar[int] = 2**16
 
@@ -23,7 +23,7 @@ class UnreadablePackage(PackageError, text="package {path}: {detail}"):
 
 
 class UnknownSignature(PackageError):
-    """The package does not say what its inputs and outputs are."""
+    """The package has no signature."""
 
     text = (
         "package {path} does not say what its inputs are called, or their dtypes and shapes. Package the model with "
@@ -42,7 +42,7 @@ class IncompatiblePackage(PackageError, text="package {path} will not run here: 
 
 
 class WrongOutput(PackageError, text="output '{name}' is {got}, but the configuration's `signature` says {declared}"):
-    """The code gives something else than was declared of it."""
+    """The code gives an output that differs from its declaration."""
 
     name: str
     got: str
@@ -50,7 +50,7 @@ class WrongOutput(PackageError, text="output '{name}' is {got}, but the configur
 
 
 class MissingOperators(PackageError):
-    """The package calls custom operators, and nobody has imported their modules."""
+    """The package calls custom operators that no imported module defines."""
 
     text = (
         "package {path} needs operators that are not registered here: {names}; "

@@ -59,7 +59,7 @@ class TooManyRows(InvalidInput, text="{rows} rows, the limit is {limit} (gateway
 
 
 class EmptyRows(InvalidInput, text="{rows} rows, and not a byte in any of them"):
-    """Rows that cost the client nothing, however many they are."""
+    """The request has rows that hold no bytes, so their number costs the client nothing."""
 
     rows: int
 
@@ -99,7 +99,7 @@ class InvalidInputData(InvalidInput, text="input '{name}': {detail}"):
 
 
 class IndexOutOfRange(InvalidInput):
-    """A value was used as an index into something smaller; the run's answer was thrown away."""
+    """A value was used as an index beyond the end of a table; the run's answer was discarded."""
 
     text = "input '{name}': an index in it, or made of it, is outside {low}..{high}, the range of '{table}'"
     name: str
@@ -116,7 +116,7 @@ class UnknownModel(AotiServeError, status=404, text="model '{name}' is not serve
 
 
 class UnknownVersion(AotiServeError, status=404, text="model '{name}' answers with version {current}, not {version}"):
-    """The asked weights version is not the one that answers."""
+    """Another weights version answers than the request asks for."""
 
     name: str
     version: str
@@ -138,7 +138,7 @@ class JsonTooLarge(BodyTooLarge):
 
 
 class PoisonRequest(AotiServeError):
-    """A request that was run alone twice, and whose replica died each time."""
+    """The request ran alone twice, and its replica died each time."""
 
     text = "model '{model}': two replicas died over this request; is one of its values out of range, an index perhaps?"
     model: str

@@ -8,7 +8,7 @@ from aoti_serve.errors.base import AotiServeError
 
 
 class InvalidConfig(AotiServeError, status=400):
-    """The configuration names something that cannot be."""
+    """The configuration has a value that cannot be used."""
 
     detail: str
 
@@ -31,17 +31,17 @@ class Unavailable(AotiServeError, status=503):
 
 
 class TryAgain(Unavailable):
-    """Any other reason for another try; `detail` names it."""
+    """The server cannot answer now, for the reason in `detail`."""
 
     detail: str
 
 
 class Stopping(Unavailable, text="this server is being stopped and takes no new requests"):
-    """The gateway answers what it has, and nothing else; the connection ends with this answer."""
+    """The gateway answers the requests that it has, and no others; the connection ends with this answer."""
 
 
 class QueueFull(Unavailable):
-    """As much waits as may wait: in rows, in bytes, or in time. `retry_after` is in whole seconds."""
+    """The queue holds its limit of rows or bytes, or the wait would be too long. `retry_after` is in whole seconds."""
 
     text = (
         "model '{model}': the queue is full: {waiting}, the limit is {limit} ({setting}); try again in {retry_after} s"
@@ -96,7 +96,7 @@ class ReplicaDied(Unavailable, text="model '{model}': the replica died during th
 
 
 class LinkBroken(Unavailable, text="a link is broken: {detail}"):
-    """What came over a link is nothing that the other end would send, or it has stopped."""
+    """The other end of a link has sent what it never sends, or has stopped."""
 
     detail: str
 
@@ -108,7 +108,7 @@ class LinkRefused(Unavailable, text="no link: {detail}"):
 
 
 class ReplicaFailed(AotiServeError, text="the replica failed ({raised}); its log has it"):
-    """A replica raised what is none of our errors: a defect. `detail` is in its own words, for the log."""
+    """A replica raised an error that is none of ours: a defect. `detail` is its text, for the log."""
 
     raised: str
     detail: str
@@ -126,14 +126,14 @@ class RuntimeFailed(AotiServeError, text="{call}: {detail}"):
 
 
 class ServerUnreachable(AotiServeError, text="no aoti-serve server answers at {url}: {detail}"):
-    """Nobody answers at the URL."""
+    """No server answers at the URL."""
 
     url: str
     detail: str
 
 
 class NoAdminToken(AotiServeError):
-    """The command line has no token to send; the server was not asked."""
+    """The command line has no token to send, so it did not ask the server."""
 
     text = "there is no admin token here: copy that of the server at {url} to {path} (mode 600), or set {variable}"
     url: str
@@ -159,7 +159,7 @@ class StartFailed(AotiServeError):
 
 
 class PortTaken(AotiServeError):
-    """Somebody else listens where the gateway should."""
+    """Another process listens at the gateway's port."""
 
     text = (
         "port {port} of {host} is taken by {holder}: end it, or choose another `gateway.http_port`; if it is Serve's "

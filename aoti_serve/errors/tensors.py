@@ -18,7 +18,7 @@ class UnreadableWeights(InvalidWeights, text="the weights cannot be read: {detai
 
 
 class DigestMismatch(InvalidWeights, text="the weights have sha256 {got}, expected {expected}"):
-    """The bytes are not the ones that were promised."""
+    """The bytes do not have the expected digest."""
 
     got: str
     expected: str
@@ -46,7 +46,7 @@ class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no su
 
 
 class UnknownOrBakedTensor(UnknownTensor):
-    """The same of a package made elsewhere, where nobody can tell what the compiler fixed."""
+    """The same, of a package made elsewhere, which does not say what the compiler fixed."""
 
     text = (
         "tensor '{name}': the package has no such constant{hint}; its code does not say what was compiled in, and if "
@@ -87,7 +87,7 @@ class TiedTensorsDiffer(InvalidWeights):
 
 
 class ConstantIsBaked(InvalidWeights):
-    """The weights would change what only the compiler could change."""
+    """The weights would change a value that is compiled in."""
 
     text = (
         "tensor '{name}': its value is compiled into the package and differs from this one; "

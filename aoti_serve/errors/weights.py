@@ -13,7 +13,7 @@ class WeightsError(AotiServeError):
 
 
 class UploadFailed(WeightsError, status=400, text="the upload was not finished, nothing has changed: {detail}"):
-    """Not all bytes have arrived: the client went, was too slow or sent too much, or the disk is full."""
+    """Not all bytes have arrived: the client disconnected, was too slow or sent too much, or the disk is full."""
 
     detail: str
 
@@ -59,7 +59,7 @@ class BaseHasNoFile(WeightsError, status=409):
 
 
 class Superseded(WeightsError, status=503):
-    """Another coordinator has opened the store since: this one may not change it any more."""
+    """Another coordinator has opened the store; this one may not change it any more."""
 
     text = (
         "model '{model}': coordinator {term} of its store was followed by {newer}; ask that one. If this goes on, "
@@ -71,7 +71,7 @@ class Superseded(WeightsError, status=503):
 
 
 class NotSettled(WeightsError, status=503):
-    """After the commit point it could not be confirmed that nothing older is answered any more; `reason` says why."""
+    """The version is committed, but older answers may still go out; `reason` says why."""
 
     text = "model '{model}': version {version} is committed, but {reason}; ask for the status"
     model: str
@@ -80,14 +80,14 @@ class NotSettled(WeightsError, status=503):
 
 
 class VersionTaken(WeightsError, status=409):
-    """A stage under the number that answers, or under one that is none."""
+    """A stage was asked for under the number that answers, or under a negative one."""
 
     text = "version {version} cannot be staged: choose a number of 0 or more that does not answer already"
     version: int
 
 
 class StageWithdrawn(WeightsError, status=409):
-    """A stage was stopped under way, since its swap has failed elsewhere or was given up."""
+    """A stage was stopped, since its swap has failed on another replica or was aborted."""
 
     text = "the stage of version {version} was withdrawn before it ended; nothing has changed"
     version: int
@@ -104,7 +104,7 @@ class NothingToRollBack(WeightsError, status=409, text="model '{model}': no prev
 
 
 class BuiltInWeightsReleased(WeightsError, status=409):
-    """Version 0 is in no file, so it is there only until two other versions have come."""
+    """Version 0 is in no file, so it is lost when two other versions have been committed."""
 
     text = (
         "model '{model}': version 0 is built into the package, and replica {replica} no longer holds it; swap instead"
@@ -130,7 +130,7 @@ class SourceRefused(WeightsError, status=403, text="weights from '{uri}' are ref
 
 
 class BadIndexInWeights(WeightsError):
-    """The weights that answer hold an index that leads nowhere; no answer can be computed with them."""
+    """The weights that answer hold an index outside its table; no answer can be computed with them."""
 
     text = "tensor '{name}': an index in it is outside {low}..{high}, the range of '{table}'; swap back"
     name: str
@@ -157,14 +157,14 @@ class WeightsMissing(WeightsError, status=503, text="no weights have been loaded
 
 
 class StoreFailed(WeightsError, status=507, text="weights store {path}: {detail}"):
-    """The folder of versions could not be written or read; what was committed stays whole."""
+    """The store could not be written or read; committed versions stay whole."""
 
     path: Path | str
     detail: str
 
 
 class StoreDamaged(StoreFailed):
-    """A file of the store is not what was written there: it was cut, overwritten or removed."""
+    """A file of the store has changed since it was written: it was cut, overwritten or removed."""
 
     text = (
         "weights store {path}: {file} is damaged: {detail}. `aoti-serve store check` shows which versions are whole, "
@@ -174,7 +174,7 @@ class StoreDamaged(StoreFailed):
 
 
 class CommitUnknown(WeightsError, status=503):
-    """The store did not answer during a commit. The coordinator ends, and its successor reads what stands."""
+    """The store did not answer during a commit. The coordinator ends, and its successor reads what is committed."""
 
     text = "weights store {path}: it cannot be told whether epoch {epoch} was committed: {detail}; ask for the status"
     path: Path | str

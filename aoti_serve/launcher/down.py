@@ -18,13 +18,13 @@ DELETE_POLL_S = 0.1
 DELETE_S = 60.0
 
 
-def take_down(cluster: Cluster, name: str, drain_s: float, voice: ProgressLog) -> None:
+def take_down(cluster: Cluster, name: str, drain_s: float, log: ProgressLog) -> None:
     """Delete an application after its answers in flight. Raises StartFailed if the cluster has none of this name.
 
     A cluster that ends together with its application, such as that of a foreground `up`, counts as success. A call to
     Ray may still be hanging then: end this process with `leave`.
     """
-    in_background(lambda: _drain(cluster, name, drain_s, voice)).result()
+    in_background(lambda: _drain(cluster, name, drain_s, log)).result()
     deleting = in_background(lambda: serve_client().delete_apps([name]))
     deadline = time.monotonic() + DELETE_S
     while not is_done(deleting, DELETE_POLL_S) and listens(cluster.address) is None:
@@ -34,11 +34,11 @@ def take_down(cluster: Cluster, name: str, drain_s: float, voice: ProgressLog) -
         deleting.result()
 
 
-def _drain(cluster: Cluster, name: str, drain_s: float, voice: ProgressLog) -> None:
+def _drain(cluster: Cluster, name: str, drain_s: float, log: ProgressLog) -> None:
     connect(cluster.address)
     found = serve.status().applications
     if name not in found:
         there = ", ".join(found) or "none"
         raise StartFailed(detail=f"no application '{name}' on the Ray cluster at {cluster.address}; available: {there}")
-    if is_ours(found[name].deployments) and not wait_until_drained([name], drain_s, voice):
-        voice.say(f"{drain_s:g} s are over: what is in flight is cut")
+    if is_ours(found[name].deployments) and not wait_until_drained([name], drain_s, log):
+        log.say(f"{drain_s:g} s are over: what is in flight is cut")

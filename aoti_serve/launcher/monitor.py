@@ -20,9 +20,9 @@ class ServerMonitor:
     server when it became ready; differences from it are reported.
     """
 
-    def __init__(self, names: Collection[str], voice: ProgressLog, first: ServerView) -> None:
+    def __init__(self, names: Collection[str], log: ProgressLog, first: ServerView) -> None:
         self._names = names
-        self._voice = voice
+        self._log = log
         self._view = first
         self._asked: Future[ServerView] | None = None
         self._silent = 0
@@ -42,16 +42,16 @@ class ServerMonitor:
             self._note_silence(f"{type(error).__name__}: {error}".splitlines()[0])
             return
         if self._silent >= SILENT_LOOKS:
-            self._voice.say("Serve answers again")
+            self._log.say("Serve answers again")
         self._silent = 0
         for text in changes_between(self._view, answer.result()):
-            self._voice.say(text)
+            self._log.say(text)
         self._view = answer.result()
 
     def _note_silence(self, why: str) -> None:
         self._silent += 1
         if self._silent == SILENT_LOOKS:
-            self._voice.say(f"Serve cannot be asked how the server is: {why}")
+            self._log.say(f"Serve cannot be asked how the server is: {why}")
 
 
 def view_now(names: Collection[str]) -> ServerView:

@@ -24,31 +24,31 @@ class ServerView(NamedTuple):
     """Serve's report on some applications: the status and message of each, and the replicas of its deployments."""
 
     states: dict[str, tuple[str, str]]
-    crews: dict[tuple[str, str], DeploymentReplicas]
+    replicas: dict[tuple[str, str], DeploymentReplicas]
 
 
 def view_of(details: Mapping[str, Any], names: Collection[str]) -> ServerView:
     """A view made from Serve's details of its instance."""
     found = {name: entry for name, entry in details.get("applications", {}).items() if name in names}
     states = {name: (_word(entry["status"]), str(entry["message"])) for name, entry in found.items()}
-    crews = {
+    replicas = {
         (name, deployment): DeploymentReplicas(
             entry.get("target_num_replicas") or 0, _running(entry.get("replicas", []))
         )
         for name, application in found.items()
         for deployment, entry in application["deployments"].items()
     }
-    return ServerView(states, crews)
+    return ServerView(states, replicas)
 
 
 def changes_between(before: ServerView, after: ServerView) -> list[str]:
     """One line per change, in this order: replicas that have gone, replicas that are back, states of applications."""
-    return [*_crew_news(before, after), *_state_news(before, after)]
+    return [*_replica_news(before, after), *_state_news(before, after)]
 
 
-def _crew_news(before: ServerView, after: ServerView) -> Iterator[str]:
-    for key, now in after.crews.items():
-        then = before.crews.get(key)
+def _replica_news(before: ServerView, after: ServerView) -> Iterator[str]:
+    for key, now in after.replicas.items():
+        then = before.replicas.get(key)
         if then is None:
             continue
         lost = then.running - now.running

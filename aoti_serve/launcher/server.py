@@ -45,7 +45,7 @@ class Server:
         config: ConfigFile,
         packages: Mapping[str, Package],
         stop: StopRequest,
-        voice: ProgressLog,
+        log: ProgressLog,
         *,
         cluster: Cluster | None,
         drain_s: float,
@@ -57,14 +57,14 @@ class Server:
         self.token = cluster.token if cluster else True
         self._packages = packages
         self._stop = stop
-        self._voice = voice
+        self._log = log
         self._cluster = cluster
         self._replace = replace
         self._leave_running = False
         self._first_view = ServerView({}, {})
         self._applications = Applications(config)
-        self._family = ProcessTree()
-        self._farewell = Shutdown(self._applications, self._family, stop, voice, drain_s=drain_s, joined=self.joined)
+        self._processes = ProcessTree()
+        self._shutdown = Shutdown(self._applications, self._processes, stop, log, drain_s=drain_s, joined=self.joined)
 
     @property
     def joined(self) -> bool:
@@ -84,13 +84,13 @@ class Server:
         try:
             self._start_unless_asked_to_stop()
         except BaseException:
-            self._farewell.abandon()
+            self._shutdown.abandon()
             raise
         try:
             yield
         finally:
             if not self._leave_running:
-                self._farewell.end()
+                self._shutdown.end()
 
     def leave_running(self) -> None:
         """Do not take the applications down when this process ends."""
@@ -98,25 +98,25 @@ class Server:
 
     def watch(self) -> None:
         """Report what happens. Returns when a stop is requested, or when the applications or the cluster are gone."""
-        monitor = ServerMonitor(self.config.names, self._voice, self._first_view)
+        monitor = ServerMonitor(self.config.names, self._log, self._first_view)
         while not self._stop.wait(WATCH_S):
-            self._family.see()
-            if not self._family.whole:
-                self._voice.say("Ray's head has died")
+            self._processes.update()
+            if not self._processes.head_alive:
+                self._log.say("Ray's head has died")
                 return
             if not monitor.look():
-                self._voice.say("somebody has taken the applications down")
+                self._log.say("somebody has taken the applications down")
                 return
 
     def listening(self) -> list[ListeningPort]:
         """The ports on which the processes that were started here listen, and what each is for."""
-        self._family.see()
+        self._processes.update()
         known = {
             **{urlsplit(endpoint.url).port: "HTTP" for endpoint in self.endpoints},
             urlsplit(f"//{self.dashboard}").port: "Ray's dashboard",
             urlsplit(self.metrics).port: "metrics for Prometheus",
         }
-        return listening_ports(self._family.alive(), {port: text for port, text in known.items() if port})
+        return listening_ports(self._processes.alive(), {port: text for port, text in known.items() if port})
 
     def _require_ports(self) -> None:
         for application in self.config.ours:
@@ -130,10 +130,10 @@ class Server:
     def _start_unless_asked_to_stop(self) -> None:
         work = in_background(self._start, parent=not self.joined)
         while not is_done(work, SERVER_POLL_S):
-            self._family.see()
+            self._processes.update()
             if self._stop.asked:
-                self._voice.say("stopping, before it was ready")
-                self._farewell.abandon()
+                self._log.say("stopping, before it was ready")
+                self._shutdown.abandon()
                 leave(128 + self._stop.number)
         self._stop.catch()  # imported libraries may have installed their own handlers
         work.result()
@@ -142,7 +142,7 @@ class Server:
         from ray import serve
         from ray.serve.config import HTTPOptions
 
-        self._voice.progress("starting Ray" if not self.joined else "joining the Ray cluster")
+        self._log.progress("starting Ray" if not self.joined else "joining the Ray cluster")
         context = connect(self._cluster.address if self._cluster else "local")
         self.dashboard = context.dashboard_url or "not running"
         self.ray = context.address_info["address"]
@@ -150,7 +150,7 @@ class Server:
         self.metrics = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
         self.token = asks_token(self.ray)
         if (note := close_token() if self.token else UNGUARDED_CLUSTER) is not None:
-            self._voice.say(note)
+            self._log.say(note)
         self._require_room()
         host, port = self.config.proxy_address
         serve.start(proxy_location=self.config.proxies, http_options=HTTPOptions(host=host, port=port))
@@ -167,12 +167,12 @@ class Server:
         if reason and not self.joined:
             raise StartFailed(detail=f"{reason}: some replicas could never start")
         if reason:
-            self._voice.say(f"note: {reason}: some replicas will wait until there is more")
+            self._log.say(f"note: {reason}: some replicas will wait until there is more")
 
     def _wait_ready(self) -> None:
         while not self._stop.wait(SERVER_POLL_S):
             running, progress = self._applications.running()
-            self._voice.progress(f"starting: {progress}")
+            self._log.progress(f"starting: {progress}")
             if running and self._answer():
                 return
 

@@ -29,17 +29,17 @@ class Shutdown:
     def __init__(
         self,
         applications: Applications,
-        family: ProcessTree,
+        processes: ProcessTree,
         stop: StopRequest,
-        voice: ProgressLog,
+        log: ProgressLog,
         *,
         drain_s: float,
         joined: bool,
     ) -> None:
         self._applications = applications
-        self._family = family
+        self._processes = processes
         self._stop = stop
-        self._voice = voice
+        self._log = log
         self._drain_s = drain_s
         self._joined = joined
         self._ray_answers = False
@@ -48,36 +48,38 @@ class Shutdown:
         """End a server that was never ready: nothing is in flight. On a joined cluster earlier applications stay."""
         if self._joined:
             self._run_within(self._applications.delete_new, DELETE_S)
-        self._family.see()
-        self._family.end()
+        self._processes.update()
+        self._processes.end()
 
     def end(self) -> None:
         """Let answers in flight end, then end all our processes. Ends this one with status 1 if an answer is cut."""
-        self._voice.progress("stopping")
-        self._family.see()
-        if self._family.whole and self._take_down() and self._run_within(ray.shutdown, SHUT_DOWN_S):
-            self._family.end()
+        self._log.progress("stopping")
+        self._processes.update()
+        if self._processes.head_alive and self._take_down() and self._run_within(ray.shutdown, SHUT_DOWN_S):
+            self._processes.end()
             return
-        self._voice.say(self._cut_reason())
-        self._family.end()
+        self._log.say(self._cut_reason())
+        self._processes.end()
         leave(1)
 
     def _take_down(self) -> bool:
         """Take the applications down. Returns true if all that was in flight has been answered."""
         answered = threading.Event()
 
-        def depart() -> None:
+        def leave_cluster() -> None:
             if not ray.is_initialized():  # Serve would join the cluster that was started last on this machine
                 answered.set()
-            elif wait_until_drained(self._applications.ours_there(), self._drain_s, self._voice):
+            elif wait_until_drained(self._applications.ours_there(), self._drain_s, self._log):
                 answered.set()
                 self._delete()  # with any error: Ray's processes are ended anyway
 
         # A head that was told to end may live on without answering.
-        pulse = Heartbeat(lambda: ray.is_initialized() and ray.nodes(), RAY_ANSWER_S)
-        pulse.start()
-        in_time = self._run_within(depart, self._drain_s + DELETE_S, lambda: pulse.lost() or not self._family.whole)
-        self._ray_answers = self._family.whole and not pulse.lost()
+        heartbeat = Heartbeat(lambda: ray.is_initialized() and ray.nodes(), RAY_ANSWER_S)
+        heartbeat.start()
+        in_time = self._run_within(
+            leave_cluster, self._drain_s + DELETE_S, lambda: heartbeat.lost() or not self._processes.head_alive
+        )
+        self._ray_answers = self._processes.head_alive and not heartbeat.lost()
         return in_time and answered.is_set() and self._ray_answers
 
     def _delete(self) -> None:

@@ -152,7 +152,7 @@ def _open_package(path: Path, model: ModelConfig) -> Package:
 
 
 def _weights_problem(model: ModelConfig, package: Package) -> str | None:
-    """The reason why no first version can be made; nobody asks for one where the store's version answers."""
+    """The reason why no first version can be made; it does not matter where the store's version answers."""
     if model.weights is None:
         return None if package.carries_weights else NO_WEIGHTS
     if not model.weights.exists():

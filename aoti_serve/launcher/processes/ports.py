@@ -1,4 +1,4 @@
-"""The TCP ports of this machine: whether they are free, who holds one, what each is for, and who reaches it."""
+"""The TCP ports of this machine: which are free, which process holds one, its purpose, and its reach."""
 
 from __future__ import annotations
 
