@@ -158,11 +158,6 @@ class ModelConfig(Frozen):
     batching: BatchingConfig = BatchingConfig()
 
     @property
-    def fewest_replicas(self) -> int:
-        """How many replicas there are at the least."""
-        return self.replicas.min if isinstance(self.replicas, ScalingConfig) else self.replicas
-
-    @property
     def store_root(self) -> str:
         """Where versions are kept, as an absolute path or a URI: beside the package if the configuration is silent."""
         return self.store or absolute(str(self.package.with_suffix(".versions")))

@@ -67,9 +67,11 @@ def up(
         # `leave`: Ray's own exit would wait for a cluster that is gone.
         with reported_errors(as_json, leave), server.running():
             log.rest()
-            (_print_facts if as_json else _say_ready)(server, packages)
+            if as_json:
+                print_json(_facts_of(server))
+            else:
+                _say_ready(server, packages)
             if address is not None:
-                server.leave_running()
                 out.print(f"It stays up; take it down with {_down(server, address)}.")
                 return
             server.watch()
@@ -128,9 +130,9 @@ def _say_ports(server: Server) -> None:
         progress_out.print(Text.assemble(("note: ", "yellow"), warning))
 
 
-def _print_facts(server: Server, _: Mapping[str, Package]) -> None:
+def _facts_of(server: Server) -> dict[str, object]:
     listening = [] if server.joined else server.listening()
-    facts = {
+    return {
         "url": server.endpoints[0].url if server.endpoints else None,
         "urls": {endpoint.application: endpoint.url for endpoint in server.endpoints},
         "dashboard": server.dashboard,
@@ -139,7 +141,6 @@ def _print_facts(server: Server, _: Mapping[str, Package]) -> None:
         "ray_asks_for_token": server.token,
         "listening": [entry._asdict() | {"public": entry.public} for entry in listening],
     }
-    print_json(facts)
 
 
 def _down(server: Server, address: str) -> str:

@@ -60,7 +60,6 @@ class Server:
         self._log = log
         self._cluster = cluster
         self._replace = replace
-        self._leave_running = False
         self._first_view = ServerView({}, {})
         self._applications = Applications(config)
         self._processes = ProcessTree()
@@ -73,7 +72,7 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Start the server; take it down at the end of the block.
+        """Start the server. At the end of the block take it down, unless the cluster belongs to others.
 
         A request to stop while it starts ends this process. Raises StartFailed when it is down again. Ray's own exit
         may still hang then: end this process with `leave`.
@@ -89,12 +88,8 @@ class Server:
         try:
             yield
         finally:
-            if not self._leave_running:
+            if not self.joined:
                 self._shutdown.end()
-
-    def leave_running(self) -> None:
-        """Do not take the applications down when this process ends."""
-        self._leave_running = True
 
     def watch(self) -> None:
         """Report what happens. Returns when a stop is requested, or when the applications or the cluster are gone."""

@@ -23,7 +23,7 @@ class Shutdown:
     """Ends a server in order, and always in limited time.
 
     Ray answers nothing once its head has died, for example when a supervisor signals the whole process group. So Ray is
-    called in threads, with deadlines. On a `joined` cluster only our applications end.
+    called in threads, with deadlines. A `joined` cluster belongs to others: there only a failed start is undone.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class Shutdown:
                 answered.set()
             elif wait_until_drained(self._applications.ours_there(), self._drain_s, self._log):
                 answered.set()
-                self._delete()  # with any error: Ray's processes are ended anyway
+                end_proxies()  # with any error, here and below: Ray's processes are ended anyway
+                self._applications.delete()
 
         # A head that was told to end may live on without answering.
         heartbeat = Heartbeat(lambda: ray.is_initialized() and ray.nodes(), RAY_ANSWER_S)
@@ -81,11 +82,6 @@ class Shutdown:
         )
         self._ray_answers = self._processes.head_alive and not heartbeat.lost()
         return in_time and answered.is_set() and self._ray_answers
-
-    def _delete(self) -> None:
-        if not self._joined:
-            end_proxies()
-        self._applications.delete()
 
     def _run_within(self, work: Callable[[], object], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
         return not self._stop.outlasts(in_background(work), seconds, hopeless)

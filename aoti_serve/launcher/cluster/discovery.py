@@ -33,7 +33,8 @@ def cluster_at(address: str) -> Cluster:
     Raises StartFailed; its text says what to do.
     """
     found = _the_one() if address == "auto" else address
-    _require_listener(found)
+    if reason := listens(found):
+        raise StartFailed(detail=reason)
     token = asks_token(found)
     if token:
         _offer_token(found)
@@ -102,11 +103,6 @@ def _told_raylets() -> Iterable[str]:
         with suppress(psutil.Error):
             if process.name() == "raylet":
                 yield from (word.removeprefix(HEAD_AT) for word in process.cmdline() if word.startswith(HEAD_AT))
-
-
-def _require_listener(address: str) -> None:
-    if reason := listens(address):
-        raise StartFailed(detail=reason)
 
 
 def _offer_token(address: str) -> None:

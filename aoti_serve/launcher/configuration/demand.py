@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aoti_serve.cluster.names import replicas_of
-from aoti_serve.config import ModelConfig
+from aoti_serve.config import ModelConfig, ScalingConfig
 from aoti_serve.launcher.configuration.config_file import ConfigFile
 from aoti_serve.model.package import Package
 from aoti_serve.signature.devices import CUDA
@@ -35,7 +35,8 @@ def _fewest(model: ModelConfig, options: Mapping[str, Any]) -> int:
     scaling = options.get("autoscaling_config")
     if isinstance(scaling, dict):
         return int(scaling.get("min_replicas", 1))
-    count = options.get("num_replicas", model.fewest_replicas)
+    configured = model.replicas.min if isinstance(model.replicas, ScalingConfig) else model.replicas
+    count = options.get("num_replicas", configured)
     return count if isinstance(count, int) else 1
 
 
