@@ -12,7 +12,7 @@ from rich.text import Text
 
 from aoti_serve.cli.commands import commands
 from aoti_serve.cli.console import AsJson, Terminal, out, print_json, progress_out, reported_errors, reports_errors
-from aoti_serve.cli.port_table import exposures_of, ports_table
+from aoti_serve.cli.port_table import exposure_of, ports_table
 from aoti_serve.launcher.cluster.connection import ray_variables
 from aoti_serve.launcher.cluster.discovery import cluster_at
 from aoti_serve.launcher.configuration.config_file import read_config
@@ -126,7 +126,7 @@ def _say_ports(server: Server) -> None:
     found = server.listening()
     progress_out.print(ports_table(found))
     asked = [urlsplit(endpoint.url).port or 0 for endpoint in server.endpoints]
-    for warning in exposures_of(found, asked, token=server.token):
+    if warning := exposure_of(found, asked, token=server.token):
         progress_out.print(Text.assemble(("note: ", "yellow"), warning))
 
 

@@ -85,21 +85,15 @@ def _meet(host: str, port: int | None, other_host: str, other_port: int | None) 
     return port is not None and port == other_port and hosts_overlap(host, other_host)
 
 
-def _tls_problems(config: ConfigFile) -> Iterator[str]:
+def _section_problems(config: ConfigFile) -> Iterator[str]:
     for application in config.ours:
         tls = application.gateway.tls
         for file in (tls.certificate, tls.key) if tls else ():
             if not file.exists():
                 yield f"application '{application.name}': gateway.tls: no file {file}"
-
-
-def _deployment_problems(config: ConfigFile) -> Iterator[str]:
-    for application in config.ours:
         known = deployments_of(application)
-        for name in application.deployments:
-            if name not in known:
-                available = ", ".join(sorted(known))
-                yield f"application '{application.name}' has no deployment '{name}'; available: {available}"
+        for name in application.deployments.keys() - known:
+            yield f"application '{application.name}' has no deployment '{name}'; available: {', '.join(sorted(known))}"
 
 
 def _prefix_problems(config: ConfigFile) -> Iterator[str]:
@@ -133,7 +127,7 @@ def _outermost(found: list[Any]) -> list[Any]:
     return list({tuple(entry["loc"][:4]): entry for entry in reversed(found)}.values())
 
 
-PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _tls_problems, _deployment_problems)
+PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _section_problems)
 
 
 def _open_package(path: Path, model: ModelConfig) -> Package:

@@ -15,20 +15,16 @@ STOP_POLL_S = 0.05
 
 
 class StopRequest:
-    """The first signal asks to stop, the second one to stop at once. `number` is the signal that came first."""
+    """A request of the user to stop, which begins with the first signal, `number`. The second one sets `at_once`."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
-        self._at_once = threading.Event()
+        self.at_once = False
         self.number = signal.SIGTERM
 
     @property
     def asked(self) -> bool:
         return self._asked.is_set()
-
-    @property
-    def at_once(self) -> bool:
-        return self._at_once.is_set()
 
     def catch(self) -> None:
         """Install the signal handlers. To be called again after code that may have installed its own."""
@@ -37,9 +33,11 @@ class StopRequest:
                 signal.signal(number, lambda number, _: self.ask(number))
 
     def ask(self, number: int = signal.SIGTERM) -> None:
-        if not self.asked:
+        if self.asked:
+            self.at_once = True
+        else:
             self.number = signal.Signals(number)
-        (self._at_once if self.asked else self._asked).set()
+            self._asked.set()
 
     def wait(self, seconds: float) -> bool:
         """Wait for a request, `seconds` at most. Returns true if there is one."""
