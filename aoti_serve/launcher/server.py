@@ -12,7 +12,7 @@ from aoti_serve.errors import StartFailed
 from aoti_serve.launcher import ProgressLog
 from aoti_serve.launcher.cluster.applications import Applications, instance_details
 from aoti_serve.launcher.cluster.connection import AUTH_MODE, connect, prepare_for_ray
-from aoti_serve.launcher.cluster.discovery import Cluster, asks_token, close_token
+from aoti_serve.launcher.cluster.discovery import asks_token, close_token
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
 from aoti_serve.launcher.configuration.demand import shortage
 from aoti_serve.launcher.configuration.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
@@ -36,8 +36,8 @@ UNGUARDED_CLUSTER = (
 class Server:
     """One configuration on one Ray cluster. Lives in the process of `aoti-serve up`.
 
-    `cluster` is the cluster to join, None to start one. `drain_s` is the time that answers in flight may take at the
-    end. `replace` allows the deletion of applications that have the same name and are not these.
+    `cluster` is the address of the cluster to join, None to start one. `drain_s` is the time that answers in flight
+    may take at the end. `replace` allows the deletion of applications that have the same name and are not these.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Server:
         stop: StopRequest,
         log: ProgressLog,
         *,
-        cluster: Cluster | None,
+        cluster: str | None,
         drain_s: float,
         replace: bool = False,
     ) -> None:
         self.config = config
         self.endpoints: list[Endpoint] = []
         self.dashboard = self.metrics = self.ray = ""
-        self.token = cluster.token if cluster else True
+        self.token = True
         self._packages = packages
         self._stop = stop
         self._log = log
@@ -138,7 +138,7 @@ class Server:
         from ray.serve.config import HTTPOptions
 
         self._log.progress("starting Ray" if not self.joined else "joining the Ray cluster")
-        context = connect(self._cluster.address if self._cluster else "local")
+        context = connect(self._cluster or "local")
         self.dashboard = context.dashboard_url or "not running"
         self.ray = context.address_info["address"]
         node = next(entry for entry in ray.nodes() if entry["NodeID"] == context.address_info["node_id"])

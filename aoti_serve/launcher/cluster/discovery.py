@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
@@ -19,15 +18,8 @@ HEAD_AT = "--gcs-address="  # the argument that tells a raylet its head's addres
 PING = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 
 
-class Cluster(NamedTuple):
-    """A Ray cluster that answers at `address` (host:port). `token` is true if callers must send Ray's token."""
-
-    address: str
-    token: bool
-
-
-def cluster_at(address: str) -> Cluster:
-    """The cluster at host:port. 'auto' means RAY_ADDRESS, or the only cluster on this machine.
+def cluster_at(address: str) -> str:
+    """The address of the cluster at host:port, which answers. 'auto': at RAY_ADDRESS, or the only one on this machine.
 
     Takes two seconds at most. If the cluster asks for a token and this machine has one, Ray is set up to send it.
     Raises StartFailed; its text says what to do.
@@ -35,10 +27,9 @@ def cluster_at(address: str) -> Cluster:
     found = _the_one() if address == "auto" else address
     if reason := listens(found):
         raise StartFailed(detail=reason)
-    token = asks_token(found)
-    if token:
+    if asks_token(found):
         _offer_token(found)
-    return Cluster(found, token)
+    return found
 
 
 def running_clusters() -> list[str]:
