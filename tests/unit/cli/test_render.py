@@ -52,7 +52,8 @@ def test_a_receipt_is_a_row_with_everything_that_a_replica_has_signed() -> None:
 def test_a_receipt_of_a_replica_on_a_cpu_with_nothing_behind_it() -> None:
     found = receipt("r-one", 0, None).model_copy(update={"gpu_ids": (), "digest": "", "device": "cpu"})
     text = drawn(status_view(weights_status(current=BUILT_IN, previous=None, replicas=(found,)), NOW))
-    assert row_of(text, "r-one") == ["r-one", "b4ba52f0", "4711", "cpu", "-", "0", "-", "1312.4", "4.2", "-"]
+    assert row_of(text, "r-one") == ["r-one", "b4ba52f0", "4711", "cpu", "0", "-", "1312.4", "4.2", "-"]
+    assert "gpu" not in text
     assert text.startswith("m  version 0 (built into the package), epoch 7")
 
 
