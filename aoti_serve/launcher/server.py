@@ -13,11 +13,10 @@ from aoti_serve.launcher import ProgressLog
 from aoti_serve.launcher.cluster.applications import Applications, instance_details
 from aoti_serve.launcher.cluster.connection import AUTH_MODE, connect, prepare_for_ray
 from aoti_serve.launcher.cluster.discovery import asks_token, close_token
+from aoti_serve.launcher.configuration.checks import shortage
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
-from aoti_serve.launcher.configuration.demand import shortage
 from aoti_serve.launcher.configuration.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
-from aoti_serve.launcher.monitor import ServerMonitor, view_now
-from aoti_serve.launcher.news import ServerView
+from aoti_serve.launcher.monitor import ServerMonitor, ServerView, view_now
 from aoti_serve.launcher.processes.background import in_background, is_done, leave
 from aoti_serve.launcher.processes.ports import ListeningPort, listening_ports, require_free
 from aoti_serve.launcher.processes.process_tree import ProcessTree

@@ -12,17 +12,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
-from aoti_serve.config import NO_WEIGHTS, ModelConfig, problems
+from aoti_serve.config import NO_WEIGHTS, ModelConfig, ScalingConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
 from aoti_serve.launcher.processes.ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
+from aoti_serve.signature.devices import CUDA
 from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.sources.uri import is_uri
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.version import BUILT_IN
 
+UNITS = {"CPU": "CPU cores", "GPU": "GPUs"}
 TWO_WAYS_OUT = (
     "write `proxy_location: Disabled` at the top of the file, or give the gateway another `http_port` or null"
 )
@@ -37,6 +39,23 @@ def check_config(config: ConfigFile) -> dict[str, Package]:
         raise InvalidConfig(detail=f"{config.path}: {problem}")
     _check_schema(config)
     return {model.name: _open_package(config.path, model) for model in config.models}
+
+
+def shortage(config: ConfigFile, packages: Mapping[str, Package], there: Mapping[str, float]) -> str | None:
+    """The reason why these resources cannot hold all replicas, in words; None if they can."""
+    taken = dict.fromkeys(UNITS, 0.0)
+    for application in config.ours:
+        for model in application.config.models:
+            options = application.deployments.get(replicas_of(model.name), {})
+            count = _fewest(model, options)
+            for unit, amount in _of_one(model, packages[model.name], options).items():
+                taken[unit] += count * amount
+    lacking = [
+        f"{amount:g} {UNITS[unit]}, and Ray has {there.get(unit, 0):g}"
+        for unit, amount in taken.items()
+        if amount > there.get(unit, 0)
+    ]
+    return f"the models take {' and '.join(lacking)} (see `replicas` and `num_runners`)" if lacking else None
 
 
 def deployments_of(application: Ours) -> list[str]:
@@ -165,3 +184,20 @@ def _has_committed(model: ModelConfig) -> bool:
     if committed is not None and committed.version.number != BUILT_IN.number and not is_uri(model.store_root):
         catalog.index(committed.version)
     return committed is not None
+
+
+def _fewest(model: ModelConfig, options: Mapping[str, Any]) -> int:
+    scaling = options.get("autoscaling_config")
+    if isinstance(scaling, dict):
+        return int(scaling.get("min_replicas", 1))
+    configured = model.replicas.min if isinstance(model.replicas, ScalingConfig) else model.replicas
+    count = options.get("num_replicas", configured)
+    return count if isinstance(count, int) else 1
+
+
+def _of_one(model: ModelConfig, package: Package, options: Mapping[str, Any]) -> dict[str, float]:
+    """The resources of one replica. Serve's own section in the file overrides what we would ask for."""
+    chosen = options.get("ray_actor_options")
+    if isinstance(chosen, dict):
+        return {"CPU": float(chosen.get("num_cpus", 1)), "GPU": float(chosen.get("num_gpus", 0))}
+    return {"CPU": 1.0, "GPU": 1.0} if package.device == CUDA else {"CPU": float(model.num_runners)}
