@@ -73,15 +73,15 @@ class AdminClient:
         """Swap back to a stored version; the previous one if `version` is None."""
         return self._change("/rollback", wait, json={} if version is None else {"version": version})
 
-    def swap_file(self, file: Path, order: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
+    def swap_file(self, file: Path, options: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
         """Upload `file`, then wait for the swap. `sent` is called with the size of each chunk that was sent."""
         size = file.stat().st_size
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        return self._change("", wait, params=_asked(order), headers=headers, content=_pieces(file, size, sent))
+        return self._change("", wait, params=_query_of(options), headers=headers, content=_pieces(file, size, sent))
 
-    def swap_uri(self, uri: str, order: SwapOptions, *, wait: bool = True) -> Any:
+    def swap_uri(self, uri: str, options: SwapOptions, *, wait: bool = True) -> Any:
         """Swap to a file that the server reads by itself."""
-        return self._change("", wait, json={"uri": uri, **_asked(order)})
+        return self._change("", wait, json={"uri": uri, **_query_of(options)})
 
     def events(self) -> Iterator[Any]:
         """The status now and after every change, until the stream ends."""
@@ -166,9 +166,9 @@ def _why(error: Exception) -> str:
     return safe(str(error)) or type(error).__name__
 
 
-def _asked(order: SwapOptions) -> dict[str, Any]:
+def _query_of(options: SwapOptions) -> dict[str, Any]:
     """The options that differ from their defaults. The server has the same defaults."""
-    return order.model_dump(exclude_defaults=True)
+    return options.model_dump(exclude_defaults=True)
 
 
 def _pieces(file: Path, size: int, sent: Callable[[int], None]) -> Iterator[bytes]:

@@ -51,7 +51,7 @@ def swap(
     as_json: AsJson = False,
 ) -> None:
     """Make every replica answer with the weights in SOURCE. If one of them cannot, nothing changes."""
-    order = _order(
+    options = _options(
         label=label or _name(source),
         sha256=sha256,
         partial=partial,
@@ -61,9 +61,9 @@ def swap(
     client, started = AdminClient(url, model), time.perf_counter()
     if uri or "://" in source:
         with _progress_of(client, client.status()):
-            answer = client.swap_uri(source, order, wait=not no_wait)
+            answer = client.swap_uri(source, options, wait=not no_wait)
     else:
-        answer = _upload(client, Path(source), order, wait=not no_wait)
+        answer = _upload(client, Path(source), options, wait=not no_wait)
     _show_changed(client, answer, started, no_wait, as_json)
 
 
@@ -124,7 +124,7 @@ def versions(model: ModelArgument, url: Url = DEFAULT_URL, as_json: AsJson = Fal
         out.print(versions_view(value_of(list[Version], stored), value_of(WeightsStatus, client.status()), time.time()))
 
 
-def _order(**asked: Any) -> SwapOptions:
+def _options(**asked: Any) -> SwapOptions:
     try:
         return SwapOptions.model_validate(asked)
     except ValidationError as error:
@@ -141,13 +141,13 @@ def _name(source: str) -> str:
     return safe(PurePosixPath(path).stem)[:LABEL_LENGTH]
 
 
-def _upload(client: AdminClient, file: Path, order: SwapOptions, *, wait: bool) -> Any:
+def _upload(client: AdminClient, file: Path, options: SwapOptions, *, wait: bool) -> Any:
     """Upload the file. Errors of the file, the server, the token and the model's name are found before it is sent."""
     if not file.is_file():
         raise UnreadableWeights(detail=f"no file at {file}; --uri if the server is to read it")
     read_index(file)
     with _progress_of(client, client.status(), file.stat().st_size) as drawing:
-        return client.swap_file(file, order, drawing.add_sent, wait=wait)
+        return client.swap_file(file, options, drawing.add_sent, wait=wait)
 
 
 @contextmanager
