@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["AotiServeError", "AsyncWeightsClient", "Container", "Package", "WeightsClient", "export_package"]
 
-# Imported on first use: the gateway and the command line need no torch, and should not wait for it.
+# Imported on first use: the gateway and the command line need no torch and do not wait for it.
 _HOMES = {
     "AotiServeError": "aoti_serve.errors",
     "AsyncWeightsClient": "aoti_serve.cluster.client",

@@ -1,4 +1,4 @@
-"""`python -m aoti_serve`, and what the command `aoti-serve` runs."""
+"""The program: `python -m aoti_serve`, or `aoti-serve`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 def main() -> None:
     """Run the command line. Ctrl-C ends it quietly while it is still being imported."""
     handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # not where a shell has switched Ctrl-C off for us
+    if handler is signal.default_int_handler:  # unless a shell has switched Ctrl-C off
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from aoti_serve.cli import app
 

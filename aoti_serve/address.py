@@ -1,4 +1,4 @@
-"""Where a replica answers: what its gateways need to know of it."""
+"""The address of a replica, as its gateways need it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ class Address:
     """A replica's end of the link, as the coordinator passes it on.
 
     `path` is a Unix socket, for gateways on the same `node`; `tcp`, a host and a port, is for those on others, None
-    while there are none. The end that connects proves that it knows `key`. `runners` may run at
-    once.
+    while there are none. The end that connects proves that it knows `key`. `runners` batches may run at once.
     """
 
     replica: str

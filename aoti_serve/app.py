@@ -20,8 +20,6 @@ from aoti_serve.config import (
     GatewayConfig,
     ModelConfig,
     ScalingConfig,
-    Tls,
-    absolute,
     problems,
 )
 from aoti_serve.errors import InvalidConfig
@@ -42,7 +40,7 @@ LIFECYCLE: dict[str, Any] = {
     "health_check_timeout_s": 10.0,
     "graceful_shutdown_wait_loop_s": 0.2,
 }
-# What is in hand is answered first: by gateways, which need replicas for it.
+# Seconds for requests in hand. Replicas get more, since gateways need them for their own.
 GATEWAY_LEAVES_S, REPLICA_LEAVES_S = 40.0, 50.0
 QUIET = {"enable_access_log": False}  # of calls between our own processes
 
@@ -56,9 +54,9 @@ def build(args: dict[str, Any]) -> Application:
         config = AppConfig.model_validate(args)
     except ValidationError as error:
         raise InvalidConfig(detail=f"args: {problems(error.errors())}") from error
-    models = [_served(_located(model), config.gateway) for model in config.models]
+    models = [_served(model, config.gateway) for model in config.models]
     token = read_token()
-    bound = _unscaled(_certified(config.gateway)), models, token_digest(token) if token else None
+    bound = _unscaled(config.gateway), models, token_digest(token) if token else None
     return _deployment(serve.ingress()(Gateway)).options(**_gateway_options(config.gateway)).bind(*bound)
 
 
@@ -81,14 +79,6 @@ def _gateway_options(config: GatewayConfig) -> dict[str, Any]:
     }
 
 
-def _certified(config: GatewayConfig) -> GatewayConfig:
-    """With absolute paths, as `_located`."""
-    if config.tls is None:
-        return config
-    tls = Tls(certificate=config.tls.certificate.resolve(), key=config.tls.key.resolve())
-    return config.model_copy(update={"tls": tls})
-
-
 def _served(config: ModelConfig, gateway: GatewayConfig) -> ModelBinding:
     package = configured_package(config)
     coordinator = _deployment(Coordinator).options(
@@ -108,7 +98,7 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ModelBinding:
 
 
 def _unscaled(config: Config) -> Config:
-    """The same whatever the number of replicas: Serve replaces every process that was bound to something else."""
+    """Equal for all numbers of replicas: Serve replaces every process that was bound to another value."""
     return config.model_copy(update={"replicas": 1})
 
 
@@ -128,7 +118,7 @@ def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:
 def _scaling(replicas: int | ScalingConfig, target: float) -> dict[str, Any]:
     if not isinstance(replicas, ScalingConfig):
         return {"num_replicas": replicas}
-    period = min(max(replicas.upscale_delay_s, 2.0), 30.0)  # who is to react quickly must not look back far
+    period = min(max(replicas.upscale_delay_s, 2.0), 30.0)  # for a quick reaction only the last seconds count
     config = {
         "look_back_period_s": period,
         "metrics_interval_s": period / 4,
@@ -140,15 +130,3 @@ def _scaling(replicas: int | ScalingConfig, target: float) -> dict[str, Any]:
         "policy": {"policy_function": BY_LOAD},
     }
     return {"autoscaling_config": config}
-
-
-def _located(config: ModelConfig) -> ModelConfig:
-    """With absolute paths: replicas may start in another folder."""
-    return config.model_copy(
-        update={
-            "package": config.package.resolve(),
-            "weights": config.weights and config.weights.resolve(),
-            "store": config.store_root,
-            "weights_roots": tuple(absolute(root) for root in config.weights_roots),
-        }
-    )

@@ -14,7 +14,8 @@ from aoti_serve.signature.tensors import DeviceKind, Frozen, TensorSpec
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
-
+# Absolute: the processes of the server start in other folders.
+AbsolutePath = Annotated[Path, AfterValidator(Path.resolve)]
 
 NO_WEIGHTS = (
     "its package carries no weights, and nothing is committed in its store: `weights:` must name the first ones"
@@ -22,7 +23,7 @@ NO_WEIGHTS = (
 ALIASES = {"s3a": "s3", "gcs": "gs"}  # two names of one service
 
 
-def _unchained(place: str) -> str:
+def _located(place: str) -> str:
     if not place:
         raise ValueError("it is empty")
     if "::" in place:
@@ -31,11 +32,11 @@ def _unchained(place: str) -> str:
         raise ValueError("write a folder of this host without `local:`")
     if "://" in place and not place.partition("://")[2].strip("/"):
         raise ValueError("a URI needs more than its scheme")
-    return place
+    return absolute(place)
 
 
-# A folder of this host, or a URI such as s3://bucket/models.
-Location = Annotated[str, AfterValidator(_unchained)]
+# A folder of this host, or a URI such as s3://bucket/models; absolute, as a AbsolutePath.
+Location = Annotated[str, AfterValidator(_located)]
 
 
 def absolute(place: str) -> str:
@@ -103,14 +104,14 @@ def _kind(value: object) -> str:
     return "scaling" if isinstance(value, Mapping | ScalingConfig) else "count"
 
 
-# By tags, so that an error is of the one that was meant.
+# By tags, so that an error names only the kind that was meant.
 ReplicaCount = Annotated[
     Annotated[PositiveInt, Tag("count")] | Annotated[ScalingConfig, Tag("scaling")], Discriminator(_kind)
 ]
 
 
 class DeclaredSignature(Frozen):
-    """What a package made elsewhere takes and gives, in its order; a shape is like `[batch=1..64, 16]`.
+    """The inputs and outputs of a package made elsewhere, in its order; a shape is like `[batch=1..64, 16]`.
 
     Of the constants the package knows all but two things: which of them weights may leave out because the package
     carries them, and which further names a trainer's weights hold that the code does not use.
@@ -138,12 +139,12 @@ class ModelConfig(Frozen):
     """
 
     name: ModelName
-    package: Path
+    package: AbsolutePath
     sha256: str | None = None
     model_name: str | None = None
     signature: DeclaredSignature | None = None
     operators: tuple[str, ...] = ()
-    weights: Path | None = None
+    weights: AbsolutePath | None = None
     store: Location | None = None
     weights_roots: tuple[Location, ...] = ()
     keep_versions: Annotated[int, Field(ge=2)] = 8
@@ -155,40 +156,28 @@ class ModelConfig(Frozen):
     replicas: ReplicaCount = 1
     batching: BatchingConfig = BatchingConfig()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_placement(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and "placement" in value:
-            raise ValueError("the key `placement` is gone; remove it: gateways and replicas are always apart")
-        return value
-
-    @property
-    def fewest_replicas(self) -> int:
-        """How many replicas there are at the least."""
-        return self.replicas.min if isinstance(self.replicas, ScalingConfig) else self.replicas
-
     @property
     def store_root(self) -> str:
         """Where versions are kept, as an absolute path or a URI: beside the package if the configuration is silent."""
-        return absolute(self.store or str(self.package.with_suffix(".versions")))
+        return self.store or absolute(str(self.package.with_suffix(".versions")))
 
 
 class Tls(Frozen):
     """PEM files of the listener: its certificate with the chain behind it, and its private key."""
 
-    certificate: Path
-    key: Path
+    certificate: AbsolutePath
+    key: AbsolutePath
 
 
 class GatewayConfig(Frozen):
-    """The gateways, and what a client of theirs may cost. Sizes in bytes, times in seconds, limits per gateway.
+    """The gateways, and the limits of their clients. Sizes in bytes, times in seconds, limits per gateway.
 
     With `http_port: null` gateways do not listen; they answer through Serve's own proxies only. A request's headers may
     take `header_timeout_s`, its body `body_timeout_s` and a second more for each `min_body_bytes_per_s` of it; a
     connection without a request is closed after `idle_timeout_s`, one that does not take its answer after
     `write_timeout_s`. `max_reading_bytes` is for the bodies of all requests that are being read or answered, but for
-    those of up to 64 KiB. `max_json_bytes` and `max_json_values` are for the JSON of a request: to read it holds up
-    everybody.
+    those of up to 64 KiB. `max_json_bytes` and `max_json_values` are for the JSON of a request: nothing else
+    runs while it is read.
     """
 
     host: str = "127.0.0.1"

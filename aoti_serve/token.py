@@ -1,4 +1,4 @@
-"""The admin token: made once, kept where only its owner can read it."""
+"""The admin token: made once, and kept in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def ensure_token() -> str:
 
 
 def _kept(path: Path, token: str) -> bool:
-    """Whether it is this one that is there now, whole: two who start at once agree on the first."""
+    """Write the token, whole. Returns false if another process was first: two first starts agree on one token."""
     scratch = path.with_name(f".{token[:8]}")
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(token + "\n")

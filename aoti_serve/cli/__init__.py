@@ -8,7 +8,7 @@ import typer
 
 from aoti_serve import __version__
 from aoti_serve.cli import packages, server, weights
-from aoti_serve.cli.store.commands import store_app
+from aoti_serve.cli.store import store_app
 
 app = typer.Typer(
     no_args_is_help=True,

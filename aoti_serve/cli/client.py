@@ -1,29 +1,32 @@
-"""The client of the server's HTTP interface that the commands use."""
+"""The client of the server's HTTP interface that the commands use, and the server's responses as values."""
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 import typer
+from pydantic import TypeAdapter, ValidationError
 
+from aoti_serve import __version__
 from aoti_serve.cli.console import progress_out
-from aoti_serve.cli.responses import safe
+from aoti_serve.config import problems
 from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, TryAgain, UnreadableWeights
+from aoti_serve.launcher.processes.ports import is_loopback
 from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path
 from aoti_serve.weights.swap_options import SwapOptions
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CHUNK_BYTES = 2**20
 CONNECT_S = 10.0
+T = TypeVar("T")
 REQUEST_TIMEOUT_S = 30.0  # for answers that come at once; the event stream sends something every two seconds
 
 
@@ -70,15 +73,15 @@ class AdminClient:
         """Swap back to a stored version; the previous one if `version` is None."""
         return self._change("/rollback", wait, json={} if version is None else {"version": version})
 
-    def swap_file(self, file: Path, order: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
+    def swap_file(self, file: Path, options: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
         """Upload `file`, then wait for the swap. `sent` is called with the size of each chunk that was sent."""
         size = file.stat().st_size
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        return self._change("", wait, params=_asked(order), headers=headers, content=_pieces(file, size, sent))
+        return self._change("", wait, params=_query_of(options), headers=headers, content=_pieces(file, size, sent))
 
-    def swap_uri(self, uri: str, order: SwapOptions, *, wait: bool = True) -> Any:
+    def swap_uri(self, uri: str, options: SwapOptions, *, wait: bool = True) -> Any:
         """Swap to a file that the server reads by itself."""
-        return self._change("", wait, json={"uri": uri, **_asked(order)})
+        return self._change("", wait, json={"uri": uri, **_query_of(options)})
 
     def events(self) -> Iterator[Any]:
         """The status now and after every change, until the stream ends."""
@@ -152,27 +155,20 @@ def _words_for_failures(url: str) -> Iterator[None]:
 def _warn_if_readable(url: str) -> None:
     """Warn if the admin token, which each request carries, would cross a network in plain text."""
     parts = httpx.URL(url)
-    if parts.scheme == "http" and not _is_here(parts.host):
+    if parts.scheme == "http" and not is_loopback(parts.host):
         progress_out.print(
             f"warning: the admin token goes to {parts.host} in plain text, which every machine in between can read; "
             "use https (`gateway.tls`), or a tunnel"
         )
 
 
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def _why(error: Exception) -> str:
     return safe(str(error)) or type(error).__name__
 
 
-def _asked(order: SwapOptions) -> dict[str, Any]:
+def _query_of(options: SwapOptions) -> dict[str, Any]:
     """The options that differ from their defaults. The server has the same defaults."""
-    return order.model_dump(exclude_defaults=True)
+    return options.model_dump(exclude_defaults=True)
 
 
 def _pieces(file: Path, size: int, sent: Callable[[int], None]) -> Iterator[bytes]:
@@ -188,3 +184,37 @@ def _pieces(file: Path, size: int, sent: Callable[[int], None]) -> Iterator[byte
         raise UnreadableWeights(detail=f"{file}: {error.strerror}") from error
     if left:
         raise UnreadableWeights(detail=f"{file} became {left} bytes shorter while it was sent; send it again")
+
+
+def value_of(kind: type[T], answer: Any) -> T:
+    """The answer as a value of this type, its texts made safe to print.
+
+    Raises ServerRefused for an answer that this version does not understand.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(_safe(answer))
+    except ValidationError as error:
+        wrong = safe(problems(error.errors()))
+        detail = f"the server answers otherwise than aoti-serve {__version__} does ({wrong}); --json shows it as it is"
+        raise ServerRefused(code=200, detail=detail) from error
+
+
+def safe(text: str) -> str:
+    """The text in one line, without characters that would control a terminal."""
+    return "".join(map(_shown, text)).strip()
+
+
+def _safe(answer: Any) -> Any:
+    if isinstance(answer, str):
+        return safe(answer)
+    if isinstance(answer, list):
+        return [_safe(entry) for entry in answer]
+    if isinstance(answer, dict):
+        return {safe(str(key)): _safe(value) for key, value in answer.items()}
+    return answer
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The commands that `up` prints. Each works as it is printed, in another terminal in the same folder."""
+"""The commands that `up` prints. Each works as printed, in another terminal in the same folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
 from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import read_index
 
-SHORT = 64  # elements; a request with more does not fit a line
+SHORT = 64  # elements; the text of a larger request does not fit a line
 
 
 def commands(url: str, certificate: str | None, model: ModelConfig, package: Package) -> list[str]:
@@ -39,7 +39,7 @@ def request_of(signature: Signature) -> str:
 
 
 def _infer(url: str, certificate: str | None, model: ModelConfig, signature: Signature) -> str:
-    curl = f"curl -s {f'--cacert {shlex.quote(certificate)} ' if certificate else ''}{url}/v2/models/{model.name}"
+    curl = f"curl -s {f'--cacert {_quoted(Path(certificate))} ' if certificate else ''}{url}/v2/models/{model.name}"
     example = model.package.with_suffix(".example.json")
     if example.exists():
         return f"{curl}/infer -d @{_quoted(example)}"
@@ -82,7 +82,7 @@ def _inputs(signature: Signature) -> list[tuple[TensorSpec, tuple[int, ...]]]:
 def _others(model: ModelConfig, signature: Signature) -> Iterator[Path]:
     """The weights files beside the package that fit it, except the one that the server started with."""
     for path in sorted(model.package.parent.glob("*.safetensors")):
-        if model.weights is None or path.resolve() != model.weights.resolve():
+        if path.resolve() != model.weights:
             try:
                 check_fits(read_index(path), signature)
             except InvalidWeights:

@@ -6,8 +6,9 @@ import functools
 import json
 import signal
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any, NoReturn, ParamSpec
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
@@ -33,32 +34,63 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
-
-
-def say_error(message: str) -> None:
-    progress_out.print(Text.assemble(("error: ", "bold red"), message))
-
-
-def fail(message: str) -> NoReturn:
-    say_error(message)
-    sys.exit(1)
+    print(json.dumps(value, indent=2, default=str))
 
 
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Report our own errors in one line with exit status 1, Ctrl-C with 130. Other errors keep their traceback."""
+    """Report errors of `command` as `reported_errors` does; as JSON if it was called with `--json`."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
+        with reported_errors(bool(kwargs.get("as_json")), sys.exit):
             command(*args, **kwargs)
-        except AotiServeError as error:
-            fail(str(error))
-        except KeyboardInterrupt:
-            progress_out.print("interrupted")
-            sys.exit(128 + signal.SIGINT)
 
     return run
+
+
+@contextmanager
+def reported_errors(as_json: bool, end: Callable[[int], object]) -> Iterator[None]:
+    """Report an error of ours in one line, or as JSON on standard output, and call `end` with 1; at Ctrl-C with 130.
+
+    Other errors keep their traceback.
+    """
+    try:
+        yield
+    except AotiServeError as error:
+        if as_json:
+            print_json({"error": str(error), "type": type(error).__name__, "facts": error.facts})
+        else:
+            progress_out.print(Text.assemble(("error: ", "bold red"), str(error)))
+        end(1)
+    except KeyboardInterrupt:
+        progress_out.print("interrupted")
+        end(128 + signal.SIGINT)
+
+
+class Terminal:
+    """A `ProgressLog` on standard error: a line that is replaced on a terminal, one line per change in a log."""
+
+    def __init__(self) -> None:
+        self._status = progress_out.status("")
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rest()
+
+    def say(self, text: str) -> None:
+        progress_out.print(text)
+
+    def progress(self, text: str) -> None:
+        if not progress_out.is_terminal and text != self._status.status:
+            progress_out.print(text)
+        self._status.update(text)
+        self._status.start()
+
+    def rest(self) -> None:
+        """Remove the progress line: nothing is in progress any more."""
+        self._status.stop()
 
 
 def bytes_text(count: int) -> str:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from aoti_serve.cli.client import AdminClient
+from aoti_serve.cli.client import AdminClient, value_of
 from aoti_serve.cli.console import out, progress_out
 from aoti_serve.cli.render import bar, bars, spaced, status_view, swap_bars_view
-from aoti_serve.cli.responses import status_of
 from aoti_serve.cluster.status import SwapProgress, WeightsStatus
 from aoti_serve.errors import AotiServeError
+from aoti_serve.launcher.processes.background import in_background
 
 # Within this time a server that has the whole request begins the change, or sees that the client has gone.
 BEGIN_S = 3.0
@@ -36,36 +37,24 @@ class StatusEvent(NamedTuple):
     trouble: str | None = None
 
 
-class EventStream:
-    """A thread that passes events to `hear`. If the stream breaks it reports that, and connects again."""
+def follow(client: AdminClient, hear: Callable[[StatusEvent], None], stopped: threading.Event) -> None:
+    """Pass events to `hear` until `stopped` is set. If the stream breaks it reports that, and connects again."""
+    while not stopped.is_set():
+        for event in _events_of(client):
+            if stopped.is_set():
+                return
+            hear(event)
+        stopped.wait(WATCH_RETRY_S)
 
-    def __init__(self, client: AdminClient, hear: Callable[[StatusEvent], None]) -> None:
-        self._client = client
-        self._hear = hear
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Pass on no further events. Does not wait for the thread, which may be reading."""
-        self._stopped.set()
-
-    def _run(self) -> None:
-        model = self._client.model
-        while not self._stopped.is_set():
-            try:
-                for answer in self._client.events():
-                    self._tell(StatusEvent(model, answer, status_of(answer)))
-                self._tell(StatusEvent(model, trouble="the server has ended the events"))
-            except AotiServeError as error:
-                self._tell(StatusEvent(model, trouble=str(error)))
-            self._stopped.wait(WATCH_RETRY_S)
-
-    def _tell(self, news: StatusEvent) -> None:
-        if not self._stopped.is_set():
-            self._hear(news)
+def _events_of(client: AdminClient) -> Iterator[StatusEvent]:
+    try:
+        for answer in client.events():
+            yield StatusEvent(client.model, answer, value_of(WeightsStatus, answer))
+    except AotiServeError as error:
+        yield StatusEvent(client.model, trouble=str(error))
+    else:
+        yield StatusEvent(client.model, trouble="the server has ended the events")
 
 
 class ProgressBars:
@@ -79,7 +68,8 @@ class ProgressBars:
         self._sent = 0
         self._swap: SwapProgress | None = None
         self._started = time.perf_counter()
-        self._follower = EventStream(client, self._hear)
+        self._client = client
+        self._stopped = threading.Event()
         self._live = Live(
             console=progress_out, get_renderable=self._frame, transient=True, refresh_per_second=BARS_PER_SECOND
         )
@@ -87,12 +77,12 @@ class ProgressBars:
     def __enter__(self) -> ProgressBars:
         if progress_out.is_terminal:
             self._live.start()
-            if not self._upload:
-                self._follower.start()
+        if not self._upload:
+            self._follow()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._follower.stop()
+        self._stopped.set()
         self._live.stop()
 
     @property
@@ -101,8 +91,12 @@ class ProgressBars:
 
     def add_sent(self, count: int) -> None:
         self._sent += count
-        if self.uploaded and progress_out.is_terminal:  # until then, a swap under way is of another client
-            self._follower.start()
+        if self.uploaded:  # until then, a swap under way is of another client
+            self._follow()
+
+    def _follow(self) -> None:
+        if progress_out.is_terminal:
+            in_background(lambda: follow(self._client, self._hear, self._stopped))
 
     def _hear(self, news: StatusEvent) -> None:
         if news.status and news.status.swap:
@@ -128,7 +122,7 @@ def watch(clients: Sequence[AdminClient], tell: Callable[[StatusEvent], None]) -
     """Pass every event of these models to `tell`. Never returns."""
     heard: queue.SimpleQueue[StatusEvent] = queue.SimpleQueue()
     for client in clients:
-        EventStream(client, heard.put).start()
+        in_background(partial(follow, client, heard.put, threading.Event()))
     while True:
         tell(heard.get())
 
@@ -169,7 +163,7 @@ def fate_of_change(client: AdminClient, before: WeightsStatus) -> str:
     """
     until = time.monotonic() + BEGIN_S
     try:
-        while (found := new_attempt(before, status_of(client.status()))) is None:
+        while (found := new_attempt(before, value_of(WeightsStatus, client.status()))) is None:
             if time.monotonic() >= until:
                 return "the server has not begun the change, so nothing has changed"
             time.sleep(ASK_AGAIN_S)

@@ -137,7 +137,7 @@ def _show(package: Package, as_json: bool) -> None:
 
 
 def _constants(signature: Signature) -> Table:
-    table = Table("constant", "dtype", "shape", "", title="constants", title_justify="left")
+    table = Table("constant", "dtype", "shape", "remark", title="constants", title_justify="left")
     names = {home: name for name, home in signature.tied.items()}
     for spec in signature.constants:
         remark = f"also called {names[spec.name]}" if spec.name in names else "weights may leave it out" * spec.carried
@@ -160,7 +160,7 @@ def _remarks(package: Package) -> Iterator[str]:
 
 
 def _tensors(inputs: Any, outputs: Any) -> Table:
-    table = Table("", "name", "dtype", "shape", title="signature", title_justify="left")
+    table = Table("kind", "name", "dtype", "shape", title="signature", title_justify="left")
     for kind, specs in (("input", inputs), ("output", outputs)):
         for spec in specs:
             table.add_row(kind, spec.name, spec.dtype, spec.describe_shape())

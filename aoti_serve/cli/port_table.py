@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from aoti_serve.launcher.cluster.settings import AUTH_MODE, LOCAL_ONLY
-from aoti_serve.launcher.processes.listening_ports import ListeningPort
+from aoti_serve.launcher.cluster.connection import AUTH_MODE, LOCAL_ONLY
+from aoti_serve.launcher.processes.ports import ListeningPort
 
 SEVERAL = 2
 NO_TOKEN = f"for calls, which ask for no token ({AUTH_MODE} is not 'token'): whoever reaches them runs code here"
@@ -28,22 +28,22 @@ def ports_table(found: Sequence[ListeningPort]) -> Table:
     return table
 
 
-def exposures_of(found: Sequence[ListeningPort], asked: Collection[int], *, token: bool) -> list[str]:
-    """Warnings about ports that other machines reach, other than the ports that were `asked` for.
+def exposure_of(found: Sequence[ListeningPort], asked: Collection[int], *, token: bool) -> str | None:
+    """A warning about ports that other machines reach, other than the ports that were `asked` for; None without any.
 
     `token` is true if Ray asks for its token.
     """
     public = [entry for entry in found if entry.public and entry.port not in asked]
     if not public:
-        return []
+        return None
     shown = ", ".join(str(entry.port) for entry in public if entry.shows_metrics)
     calls = "for calls, which ask for Ray's token" if token else NO_TOKEN
-    return [
-        f"Ray opens {len(public)} ports to other machines: {calls}"
-        + (f", and for metrics, which anybody may read ({shown})" if shown else "")
-        + f". Put a firewall before them; with {LOCAL_ONLY}=0, here and wherever a program joins, Ray keeps all but "
-        "Serve's calls to this machine"
-    ]
+    if shown:
+        calls += f", and for metrics, which anybody may read ({shown})"
+    return (
+        f"Ray opens {len(public)} ports to other machines: {calls}. Put a firewall before them; with {LOCAL_ONLY}=0, "
+        "here and wherever a program joins, Ray keeps all but Serve's calls to this machine"
+    )
 
 
 def _processes(group: Sequence[ListeningPort]) -> str:

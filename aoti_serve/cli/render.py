@@ -65,7 +65,8 @@ def swap_view(status: WeightsStatus, seconds: float) -> RenderableType:
 def receipts_view(found: Sequence[Receipt]) -> RenderableType:
     if not found:
         return Text("no replica has reported yet", "yellow")
-    names = ("replica", "node", "pid", "device", "gpu", "version", "digest")
+    on_gpus = any(receipt.gpu_ids for receipt in found)
+    names = ("replica", "node", "pid", "device", *(["gpu"] if on_gpus else []), "version", "digest")
     table = _table(
         *names, *(Column(name, justify="right") for name in ("stage\nms", "commit\nms", "resident\nprevious"))
     )
@@ -75,7 +76,7 @@ def receipts_view(found: Sequence[Receipt]) -> RenderableType:
             receipt.node[:8],
             str(receipt.pid),
             receipt.device,
-            ",".join(receipt.gpu_ids) or "-",
+            *([",".join(receipt.gpu_ids) or "-"] if on_gpus else []),
             str(receipt.version),
             _digest(receipt.digest),
             f"{receipt.stage_milliseconds:.1f}",

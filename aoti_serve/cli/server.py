@@ -11,11 +11,10 @@ import typer
 from rich.text import Text
 
 from aoti_serve.cli.commands import commands
-from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
-from aoti_serve.cli.port_table import exposures_of, ports_table
-from aoti_serve.cli.terminal import ends_on_the_spot, terminal
+from aoti_serve.cli.console import AsJson, Terminal, out, print_json, progress_out, reported_errors, reports_errors
+from aoti_serve.cli.port_table import exposure_of, ports_table
+from aoti_serve.launcher.cluster.connection import ray_variables
 from aoti_serve.launcher.cluster.discovery import cluster_at
-from aoti_serve.launcher.cluster.settings import ray_variables
 from aoti_serve.launcher.configuration.config_file import read_config
 from aoti_serve.launcher.processes.background import leave
 from aoti_serve.launcher.processes.stop_request import StopRequest
@@ -61,19 +60,22 @@ def up(
     ensure_token()
     from aoti_serve.launcher.server import Server
 
-    with terminal() as voice:
+    with Terminal() as log:
         stop = StopRequest()
         stop.catch()
-        server = Server(files, packages, stop, voice, cluster=cluster, drain_s=drain_seconds, replace=replace)
-        with ends_on_the_spot(), server.running():
-            voice.rest()
-            (_print_facts if as_json else _say_ready)(server, packages)
+        server = Server(files, packages, stop, log, cluster=cluster, drain_s=drain_seconds, replace=replace)
+        # `leave`: Ray's own exit would wait for a cluster that is gone.
+        with reported_errors(as_json, leave), server.running():
+            log.rest()
+            if as_json:
+                print_json(_facts_of(server))
+            else:
+                _say_ready(server, packages)
             if address is not None:
-                server.leave_running()
                 out.print(f"It stays up; take it down with {_down(server, address)}.")
                 return
             server.watch()
-            voice.say(f"stopping: answers in flight are finished first, for {drain_seconds:g} s; {SECOND_SIGNAL_HINT}")
+            log.say(f"stopping: answers in flight are finished first, for {drain_seconds:g} s; {SECOND_SIGNAL_HINT}")
 
 
 @reports_errors
@@ -91,8 +93,8 @@ def down(
     cluster = cluster_at(address)
     from aoti_serve.launcher.down import take_down
 
-    with terminal() as voice, ends_on_the_spot():
-        take_down(cluster, app, drain_seconds, voice)
+    with Terminal() as log, reported_errors(False, leave):
+        take_down(cluster, app, drain_seconds, log)
     out.print(f"application '{app}' is down")
     leave(0)
 
@@ -124,13 +126,13 @@ def _say_ports(server: Server) -> None:
     found = server.listening()
     progress_out.print(ports_table(found))
     asked = [urlsplit(endpoint.url).port or 0 for endpoint in server.endpoints]
-    for warning in exposures_of(found, asked, token=server.token):
+    if warning := exposure_of(found, asked, token=server.token):
         progress_out.print(Text.assemble(("note: ", "yellow"), warning))
 
 
-def _print_facts(server: Server, _: Mapping[str, Package]) -> None:
+def _facts_of(server: Server) -> dict[str, object]:
     listening = [] if server.joined else server.listening()
-    facts = {
+    return {
         "url": server.endpoints[0].url if server.endpoints else None,
         "urls": {endpoint.application: endpoint.url for endpoint in server.endpoints},
         "dashboard": server.dashboard,
@@ -139,7 +141,6 @@ def _print_facts(server: Server, _: Mapping[str, Package]) -> None:
         "ray_asks_for_token": server.token,
         "listening": [entry._asdict() | {"public": entry.public} for entry in listening],
     }
-    print_json(facts)
 
 
 def _down(server: Server, address: str) -> str:

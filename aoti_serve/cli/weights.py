@@ -15,15 +15,17 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import ValidationError
 
-from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, served_models
+from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, safe, served_models, value_of
 from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.live import ProgressBars, Screen, StatusEvent, fate_of_change, watch
 from aoti_serve.cli.render import spaced, status_view, story_view, swap_view, versions_view
-from aoti_serve.cli.responses import safe, status_of, story_of, versions_of
+from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import problems
 from aoti_serve.errors import InvalidBody, UnreadableWeights
 from aoti_serve.weights.files.index import read_index
+from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.version import Version
 
 INTERRUPTED = 130
 LABEL_LENGTH = 256
@@ -49,7 +51,7 @@ def swap(
     as_json: AsJson = False,
 ) -> None:
     """Make every replica answer with the weights in SOURCE. If one of them cannot, nothing changes."""
-    order = _order(
+    options = _options(
         label=label or _name(source),
         sha256=sha256,
         partial=partial,
@@ -59,9 +61,9 @@ def swap(
     client, started = AdminClient(url, model), time.perf_counter()
     if uri or "://" in source:
         with _progress_of(client, client.status()):
-            answer = client.swap_uri(source, order, wait=not no_wait)
+            answer = client.swap_uri(source, options, wait=not no_wait)
     else:
-        answer = _upload(client, Path(source), order, wait=not no_wait)
+        answer = _upload(client, Path(source), options, wait=not no_wait)
     _show_changed(client, answer, started, no_wait, as_json)
 
 
@@ -99,7 +101,7 @@ def status(
     elif as_json:
         print_json(found)
     else:
-        out.print(spaced([status_view(status_of(answer), time.time()) for answer in found]))
+        out.print(spaced([status_view(value_of(WeightsStatus, answer), time.time()) for answer in found]))
 
 
 def _show_stories(clients: list[AdminClient], as_json: bool) -> None:
@@ -108,7 +110,7 @@ def _show_stories(clients: list[AdminClient], as_json: bool) -> None:
         print_json(found)
         return
     for model, events in found.items():
-        out.print(story_view(model, story_of(events)))
+        out.print(story_view(model, value_of(list[StoryEvent], events)))
 
 
 @reports_errors
@@ -119,10 +121,10 @@ def versions(model: ModelArgument, url: Url = DEFAULT_URL, as_json: AsJson = Fal
     if as_json:
         print_json(stored)
     else:
-        out.print(versions_view(versions_of(stored), status_of(client.status()), time.time()))
+        out.print(versions_view(value_of(list[Version], stored), value_of(WeightsStatus, client.status()), time.time()))
 
 
-def _order(**asked: Any) -> SwapOptions:
+def _options(**asked: Any) -> SwapOptions:
     try:
         return SwapOptions.model_validate(asked)
     except ValidationError as error:
@@ -139,13 +141,13 @@ def _name(source: str) -> str:
     return safe(PurePosixPath(path).stem)[:LABEL_LENGTH]
 
 
-def _upload(client: AdminClient, file: Path, order: SwapOptions, *, wait: bool) -> Any:
+def _upload(client: AdminClient, file: Path, options: SwapOptions, *, wait: bool) -> Any:
     """Upload the file. Errors of the file, the server, the token and the model's name are found before it is sent."""
     if not file.is_file():
         raise UnreadableWeights(detail=f"no file at {file}; --uri if the server is to read it")
     read_index(file)
     with _progress_of(client, client.status(), file.stat().st_size) as drawing:
-        return client.swap_file(file, order, drawing.add_sent, wait=wait)
+        return client.swap_file(file, options, drawing.add_sent, wait=wait)
 
 
 @contextmanager
@@ -160,7 +162,8 @@ def _progress_of(client: AdminClient, before: Any, upload: int = 0) -> Iterator[
             yield drawing
     except KeyboardInterrupt:
         if drawing.uploaded:
-            progress_out.print(f"interrupted: {fate_of_change(client, status_of(before))}; see `{_look(client)}`")
+            fate = fate_of_change(client, value_of(WeightsStatus, before))
+            progress_out.print(f"interrupted: {fate}; see `{_look(client)}`")
         else:
             progress_out.print("interrupted: the upload was not finished, so nothing has changed")
         sys.exit(INTERRUPTED)
@@ -170,7 +173,7 @@ def _show_changed(client: AdminClient, answer: Any, started: float, begun: bool,
     if as_json:
         print_json(answer)
         return
-    status = status_of(answer)
+    status = value_of(WeightsStatus, answer)
     if not begun:
         out.print(swap_view(status, time.perf_counter() - started))
         return

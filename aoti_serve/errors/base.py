@@ -1,9 +1,10 @@
-"""What all errors of this package have in common."""
+"""The base class of all errors, which makes their texts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, ClassVar, dataclass_transform
 
 
@@ -43,7 +44,7 @@ class AotiServeError(Exception):
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Callable[..., AotiServeError], tuple[Any, ...]]:
-        return _revive, (type(self), self.facts)
+        return partial(type(self), **self.facts), ()
 
 
 def shortened(text: str, longest: int = AotiServeError.longest) -> str:
@@ -60,7 +61,3 @@ def _shown_fact(fact: object) -> str:
     if isinstance(fact, list | tuple) and all(isinstance(entry, str) for entry in fact):
         return ", ".join(fact) or "none"
     return str(fact)
-
-
-def _revive(kind: type[AotiServeError], facts: dict[str, Any]) -> AotiServeError:
-    return kind(**facts)

@@ -10,7 +10,7 @@ from aoti_serve.errors.base import AotiServeError
 
 
 class PackageError(AotiServeError):
-    """A package that cannot be used here. No client meets it, and it may quote a compiler or a signature in full."""
+    """A package cannot be used here. No client gets this error, so it may quote a compiler or a signature in full."""
 
     longest: ClassVar[int] = 2**16
 
@@ -22,16 +22,14 @@ class UnreadablePackage(PackageError, text="package {path}: {detail}"):
     detail: str
 
 
-class UnknownSignature(
-    PackageError,
-    text=(
+class UnknownSignature(PackageError):
+    """The package has no signature."""
+
+    text = (
         "package {path} does not say what its inputs are called, or their dtypes and shapes. Package the model with "
         "`aoti-serve package my_module:make_model --out model.pt2`, or declare its `signature:` in the configuration:"
         "\n{snippet}"
-    ),
-):
-    """The package does not say what its inputs and outputs are."""
-
+    )
     path: Path | str
     snippet: str
 
@@ -44,40 +42,35 @@ class IncompatiblePackage(PackageError, text="package {path} will not run here: 
 
 
 class WrongOutput(PackageError, text="output '{name}' is {got}, but the configuration's `signature` says {declared}"):
-    """The code gives something else than was declared of it."""
+    """The code gives an output that differs from its declaration."""
 
     name: str
     got: str
     declared: str
 
 
-class MissingOperators(
-    PackageError,
-    text=(
+class MissingOperators(PackageError):
+    """The package calls custom operators that no imported module defines."""
+
+    text = (
         "package {path} needs operators that are not registered here: {names}; "
         "name the Python modules that define them in `operators`"
-    ),
-):
-    """The package calls custom operators, and nobody has imported their modules."""
-
+    )
     path: Path | str
     names: Sequence[str]
 
 
-class BakedConstants(
-    PackageError, text="these parameters or buffers were compiled in and could not be swapped: {names}"
-):
+class BakedConstants(PackageError):
     """Some parameters were compiled into the code and could never be swapped."""
 
+    text = "these parameters or buffers were compiled in and could not be swapped: {names}"
     names: Sequence[str]
 
 
-class ExportFailed(
-    PackageError,
-    text="torch could not {phase} the module: {kind}: {detail}{hint}",
-):
+class ExportFailed(PackageError):
     """torch.export or the compiler refused the module; the cause is theirs."""
 
+    text = "torch could not {phase} the module: {kind}: {detail}{hint}"
     phase: str
     kind: str
     detail: str

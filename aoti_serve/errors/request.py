@@ -59,7 +59,7 @@ class TooManyRows(InvalidInput, text="{rows} rows, the limit is {limit} (gateway
 
 
 class EmptyRows(InvalidInput, text="{rows} rows, and not a byte in any of them"):
-    """Rows that cost the client nothing, however many they are."""
+    """The request has rows that hold no bytes, so their number costs the client nothing."""
 
     rows: int
 
@@ -98,11 +98,10 @@ class InvalidInputData(InvalidInput, text="input '{name}': {detail}"):
     detail: str
 
 
-class IndexOutOfRange(
-    InvalidInput, text="input '{name}': an index in it, or made of it, is outside {low}..{high}, the range of '{table}'"
-):
-    """A value was used as an index into something smaller; the run's answer was thrown away."""
+class IndexOutOfRange(InvalidInput):
+    """A value was used as an index beyond the end of a table; the run's answer was discarded."""
 
+    text = "input '{name}': an index in it, or made of it, is outside {low}..{high}, the range of '{table}'"
     name: str
     low: int | None
     high: int | None
@@ -117,7 +116,7 @@ class UnknownModel(AotiServeError, status=404, text="model '{name}' is not serve
 
 
 class UnknownVersion(AotiServeError, status=404, text="model '{name}' answers with version {current}, not {version}"):
-    """The asked weights version is not the one that answers."""
+    """Another weights version answers than the request asks for."""
 
     name: str
     version: str
@@ -131,18 +130,15 @@ class BodyTooLarge(AotiServeError, status=413, text="the body is larger than {li
     setting: str
 
 
-class JsonTooLarge(
-    BodyTooLarge, text="the JSON is larger than {limit} {unit} ({setting}); send the tensors as binary data"
-):
+class JsonTooLarge(BodyTooLarge):
     """The JSON of a request has more bytes, or more values, than the configuration allows."""
 
+    text = "the JSON is larger than {limit} {unit} ({setting}); send the tensors as binary data"
     unit: str = "bytes"
 
 
-class PoisonRequest(
-    AotiServeError,
-    text="model '{model}': two replicas died over this request; is one of its values out of range, an index perhaps?",
-):
-    """A request that was run alone twice, and whose replica died each time."""
+class PoisonRequest(AotiServeError):
+    """The request ran alone twice, and its replica died each time."""
 
+    text = "model '{model}': two replicas died over this request; is one of its values out of range, an index perhaps?"
     model: str

@@ -8,25 +8,22 @@ from aoti_serve.errors.base import AotiServeError
 
 
 class InvalidConfig(AotiServeError, status=400):
-    """The configuration names something that cannot be."""
+    """The configuration has a value that cannot be used."""
 
     detail: str
 
 
-class Unauthorized(
-    AotiServeError, status=401, text="the weights API needs the header `Authorization: Bearer <admin token>`: {reason}"
-):
+class Unauthorized(AotiServeError, status=401):
     """No admin token was sent, or a wrong one."""
 
+    text = "the weights API needs the header `Authorization: Bearer <admin token>`: {reason}"
     reason: str
 
 
-class AdminClosed(
-    AotiServeError,
-    status=403,
-    text="the weights API is closed: no admin token is configured; run `aoti-serve token`, then restart",
-):
+class AdminClosed(AotiServeError, status=403):
     """No admin token is configured, so nothing can be changed."""
+
+    text = "the weights API is closed: no admin token is configured; run `aoti-serve token`, then restart"
 
 
 class Unavailable(AotiServeError, status=503):
@@ -34,23 +31,21 @@ class Unavailable(AotiServeError, status=503):
 
 
 class TryAgain(Unavailable):
-    """Any other reason for another try; `detail` names it."""
+    """The server cannot answer now, for the reason in `detail`."""
 
     detail: str
 
 
 class Stopping(Unavailable, text="this server is being stopped and takes no new requests"):
-    """The gateway answers what it has, and nothing else; the connection ends with this answer."""
+    """The gateway answers the requests that it has, and no others; the connection ends with this answer."""
 
 
-class QueueFull(
-    Unavailable,
-    text=(
+class QueueFull(Unavailable):
+    """The queue holds its limit of rows or bytes, or the wait would be too long. `retry_after` is in whole seconds."""
+
+    text = (
         "model '{model}': the queue is full: {waiting}, the limit is {limit} ({setting}); try again in {retry_after} s"
-    ),
-):
-    """As much waits as may wait: in rows, in bytes, or in time. `retry_after` is in whole seconds."""
-
+    )
     model: str
     waiting: str
     limit: str
@@ -58,25 +53,22 @@ class QueueFull(
     retry_after: int
 
 
-class ReadingTooMuch(
-    Unavailable,
-    text=(
-        "the requests that are being read or answered hold {held} bytes, the limit is {limit} "
-        "(gateway.max_reading_bytes); try again in {retry_after} s"
-    ),
-):
+class ReadingTooMuch(Unavailable):
     """The bodies of all requests together are as large as they may be; this one was not read."""
 
+    text = (
+        "the requests that are being read or answered hold {held} bytes, the limit is {limit} "
+        "(gateway.max_reading_bytes); try again in {retry_after} s"
+    )
     held: int
     limit: int
     retry_after: int
 
 
-class VersionsDiffer(
-    Unavailable, text="model '{model}': the weights changed {rounds} times while the pieces of this request ran"
-):
+class VersionsDiffer(Unavailable):
     """A request larger than a batch found no moment in which one version answered for all of its pieces."""
 
+    text = "model '{model}': the weights changed {rounds} times while the pieces of this request ran"
     model: str
     rounds: int
 
@@ -88,11 +80,10 @@ class DeadlineExceeded(AotiServeError, status=504, text="model '{model}': no ans
     timeout: float
 
 
-class ReplicaBehind(
-    Unavailable, text="model '{model}': a replica is at epoch {epoch}, the request asks for {fence} or later"
-):
+class ReplicaBehind(Unavailable):
     """The replica did not reach the fence in time."""
 
+    text = "model '{model}': a replica is at epoch {epoch}, the request asks for {fence} or later"
     model: str
     epoch: int
     fence: int
@@ -105,7 +96,7 @@ class ReplicaDied(Unavailable, text="model '{model}': the replica died during th
 
 
 class LinkBroken(Unavailable, text="a link is broken: {detail}"):
-    """What came over a link is nothing that the other end would send, or it has stopped."""
+    """The other end of a link has sent what it never sends, or has stopped."""
 
     detail: str
 
@@ -117,7 +108,7 @@ class LinkRefused(Unavailable, text="no link: {detail}"):
 
 
 class ReplicaFailed(AotiServeError, text="the replica failed ({raised}); its log has it"):
-    """A replica raised what is none of our errors: a defect. `detail` is in its own words, for the log."""
+    """A replica raised an error that is none of ours: a defect. `detail` is its text, for the log."""
 
     raised: str
     detail: str
@@ -135,18 +126,16 @@ class RuntimeFailed(AotiServeError, text="{call}: {detail}"):
 
 
 class ServerUnreachable(AotiServeError, text="no aoti-serve server answers at {url}: {detail}"):
-    """Nobody answers at the URL."""
+    """No server answers at the URL."""
 
     url: str
     detail: str
 
 
-class NoAdminToken(
-    AotiServeError,
-    text="there is no admin token here: copy that of the server at {url} to {path} (mode 600), or set {variable}",
-):
-    """The command line has no token to send; the server was not asked."""
+class NoAdminToken(AotiServeError):
+    """The command line has no token to send, so it did not ask the server."""
 
+    text = "there is no admin token here: copy that of the server at {url} to {path} (mode 600), or set {variable}"
     url: str
     path: Path | str
     variable: str
@@ -169,15 +158,13 @@ class StartFailed(AotiServeError):
     detail: str
 
 
-class PortTaken(
-    AotiServeError,
-    text=(
+class PortTaken(AotiServeError):
+    """Another process listens at the gateway's port."""
+
+    text = (
         "port {port} of {host} is taken by {holder}: end it, or choose another `gateway.http_port`; if it is Serve's "
         "own proxy, set `proxy_location: Disabled`, or `gateway.http_port: null` to answer through Serve's proxies"
-    ),
-):
-    """Somebody else listens where the gateway should."""
-
+    )
     port: int
     host: str
     holder: str

@@ -18,7 +18,7 @@ class UnreadableWeights(InvalidWeights, text="the weights cannot be read: {detai
 
 
 class DigestMismatch(InvalidWeights, text="the weights have sha256 {got}, expected {expected}"):
-    """The bytes are not the ones that were promised."""
+    """The bytes do not have the expected digest."""
 
     got: str
     expected: str
@@ -45,15 +45,14 @@ class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no su
     hint: str = ""
 
 
-class UnknownOrBakedTensor(
-    UnknownTensor,
-    text=(
+class UnknownOrBakedTensor(UnknownTensor):
+    """The same, of a package made elsewhere, which does not say what the compiler fixed."""
+
+    text = (
         "tensor '{name}': the package has no such constant{hint}; its code does not say what was compiled in, and if "
         "this was, it cannot be changed. Package the model with `aoti-serve package`, or compile it with "
         "always_keep_tensor_constants; under `signature: unused:` it would be passed over, and its old value stay"
-    ),
-):
-    """The same of a package made elsewhere, where nobody can tell what the compiler fixed."""
+    )
 
 
 class WrongTensorDtype(InvalidWeights, text="tensor '{name}': dtype {got}, the package takes {expected}"):
@@ -79,24 +78,21 @@ class UnfitTensor(InvalidWeights, text="tensor '{name}': {detail}"):
     detail: str
 
 
-class TiedTensorsDiffer(
-    InvalidWeights, text="tensor '{name}': the package ties it to '{tied}', but their values differ"
-):
+class TiedTensorsDiffer(InvalidWeights):
     """Two names of one constant were given different values."""
 
+    text = "tensor '{name}': the package ties it to '{tied}', but their values differ"
     name: str
     tied: str
 
 
-class ConstantIsBaked(
-    InvalidWeights,
-    text=(
+class ConstantIsBaked(InvalidWeights):
+    """The weights would change a value that is compiled in."""
+
+    text = (
         "tensor '{name}': its value is compiled into the package and differs from this one; "
         "export the model anew, or pass strict=False to go on with the compiled value"
-    ),
-):
-    """The weights would change what only the compiler could change."""
-
+    )
     name: str
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from aoti_serve.errors.base import AotiServeError
 
@@ -12,25 +13,23 @@ class WeightsError(AotiServeError):
 
 
 class UploadFailed(WeightsError, status=400, text="the upload was not finished, nothing has changed: {detail}"):
-    """Not all bytes have arrived: the client went, was too slow or sent too much, or the disk is full."""
+    """Not all bytes have arrived: the client disconnected, was too slow or sent too much, or the disk is full."""
 
     detail: str
 
 
-class SwapInProgress(
-    WeightsError, status=409, text="model '{model}': a swap is in progress (phase {phase}); try again when it has ended"
-):
+class SwapInProgress(WeightsError, status=409):
     """Only one swap at a time may run on a model."""
 
+    text = "model '{model}': a swap is in progress (phase {phase}); try again when it has ended"
     model: str
     phase: str
 
 
-class StageFailed(
-    WeightsError, text="replica {replica} could not stage version {version}, nothing has changed: {cause}"
-):
+class StageFailed(WeightsError):
     """A replica could not stage, so none has changed. `cause` is that replica's error, `story` what came before."""
 
+    text = "replica {replica} could not stage version {version}, nothing has changed: {cause}"
     replica: str
     version: int
     cause: BaseException | None
@@ -41,70 +40,56 @@ class StageFailed(
         return getattr(self.cause, "http_status", 500)
 
 
-class BaseVersionMismatch(
-    WeightsError,
-    status=409,
-    text="model '{model}': base_version {base} is not what answers, version {current} is; make the changes anew on it",
-):
+class BaseVersionMismatch(WeightsError, status=409):
     """A partial swap, or a swap with a condition, was made on another version than the current one."""
 
+    text = "model '{model}': base_version {base} is not what answers, version {current} is; make the changes anew on it"
     model: str
     base: int
     current: int
 
 
-class BaseHasNoFile(
-    WeightsError,
-    status=409,
-    text="model '{model}': version 0 is built into the package and in no file to change; swap in a complete file first",
-):
+class BaseHasNoFile(WeightsError, status=409):
     """A partial swap on the package's built-in weights."""
 
+    text = (
+        "model '{model}': version 0 is built into the package and in no file to change; swap in a complete file first"
+    )
     model: str
 
 
-class Superseded(
-    WeightsError,
-    status=503,
-    text=(
+class Superseded(WeightsError, status=503):
+    """Another coordinator has opened the store; this one may not change it any more."""
+
+    text = (
         "model '{model}': coordinator {term} of its store was followed by {newer}; ask that one. If this goes on, "
         "another application uses the same `store`"
-    ),
-):
-    """Another coordinator has opened the store since: this one may not change it any more."""
-
+    )
     model: str
     term: int
     newer: int | str
 
 
-class NotSettled(
-    WeightsError,
-    status=503,
-    text="model '{model}': version {version} is committed, but {reason}; ask for the status",
-):
-    """After the commit point it could not be confirmed that nothing older is answered any more; `reason` says why."""
+class NotSettled(WeightsError, status=503):
+    """The version is committed, but older answers may still go out; `reason` says why."""
 
+    text = "model '{model}': version {version} is committed, but {reason}; ask for the status"
     model: str
     version: int
     reason: str
 
 
-class VersionTaken(
-    WeightsError,
-    status=409,
-    text="version {version} cannot be staged: choose a number of 0 or more that does not answer already",
-):
-    """A stage under the number that answers, or under one that is none."""
+class VersionTaken(WeightsError, status=409):
+    """A stage was asked for under the number that answers, or under a negative one."""
 
+    text = "version {version} cannot be staged: choose a number of 0 or more that does not answer already"
     version: int
 
 
-class StageWithdrawn(
-    WeightsError, status=409, text="the stage of version {version} was withdrawn before it ended; nothing has changed"
-):
-    """A stage was stopped under way, since its swap has failed elsewhere or was given up."""
+class StageWithdrawn(WeightsError, status=409):
+    """A stage was stopped, since its swap has failed on another replica or was aborted."""
 
+    text = "the stage of version {version} was withdrawn before it ended; nothing has changed"
     version: int
 
 
@@ -118,22 +103,20 @@ class NothingToRollBack(WeightsError, status=409, text="model '{model}': no prev
     model: str
 
 
-class BuiltInWeightsReleased(
-    WeightsError,
-    status=409,
-    text="model '{model}': version 0 is built into the package, and replica {replica} no longer holds it; swap instead",
-):
-    """Version 0 is in no file, so it is there only until two other versions have come."""
+class BuiltInWeightsReleased(WeightsError, status=409):
+    """Version 0 is in no file, so it is lost when two other versions have been committed."""
 
+    text = (
+        "model '{model}': version 0 is built into the package, and replica {replica} no longer holds it; swap instead"
+    )
     model: str
     replica: str
 
 
-class UnknownWeightsVersion(
-    WeightsError, status=404, text="model '{model}': version {version} is not stored; available: {known}"
-):
+class UnknownWeightsVersion(WeightsError, status=404):
     """The store does not hold this version."""
 
+    text = "model '{model}': version {version} is not stored; available: {known}"
     model: str
     version: int
     known: Sequence[int]
@@ -146,27 +129,23 @@ class SourceRefused(WeightsError, status=403, text="weights from '{uri}' are ref
     reason: str
 
 
-class BadIndexInWeights(
-    WeightsError, text="tensor '{name}': an index in it is outside {low}..{high}, the range of '{table}'; swap back"
-):
-    """The weights that answer hold an index that leads nowhere; no answer can be computed with them."""
+class BadIndexInWeights(WeightsError):
+    """The weights that answer hold an index outside its table; no answer can be computed with them."""
 
+    text = "tensor '{name}': an index in it is outside {low}..{high}, the range of '{table}'; swap back"
     name: str
     low: int | None
     high: int | None
     table: str
 
 
-class NotEnoughMemory(
-    WeightsError,
-    status=507,
-    text=(
-        "not enough memory on {place}: the weights need {needed} bytes more, and {spare} to spare; {available} are "
-        "available. Nothing has changed; free memory there, raise its limit, or place fewer replicas on it"
-    ),
-):
+class NotEnoughMemory(WeightsError, status=507):
     """The inactive buffer does not fit into the memory that is left."""
 
+    text = (
+        "not enough memory on {place}: the weights need {needed} bytes more, and {spare} to spare; {available} are "
+        "available. Nothing has changed; free memory there, raise its limit, or place fewer replicas on it"
+    )
     place: str
     needed: int
     spare: int
@@ -175,3 +154,29 @@ class NotEnoughMemory(
 
 class WeightsMissing(WeightsError, status=503, text="no weights have been loaded yet: stage and commit some first"):
     """The package carries no weights and none have been committed yet."""
+
+
+class StoreFailed(WeightsError, status=507, text="weights store {path}: {detail}"):
+    """The store could not be written or read; committed versions stay whole."""
+
+    path: Path | str
+    detail: str
+
+
+class StoreDamaged(StoreFailed):
+    """A file of the store has changed since it was written: it was cut, overwritten or removed."""
+
+    text = (
+        "weights store {path}: {file} is damaged: {detail}. `aoti-serve store check` shows which versions are whole, "
+        "`aoti-serve store set-current` makes one of them answer"
+    )
+    file: str
+
+
+class CommitUnknown(WeightsError, status=503):
+    """The store did not answer during a commit. The coordinator ends, and its successor reads what is committed."""
+
+    text = "weights store {path}: it cannot be told whether epoch {epoch} was committed: {detail}; ask for the status"
+    path: Path | str
+    epoch: int
+    detail: str

@@ -2,54 +2,43 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 
 from ray import serve
 
+from aoti_serve.cluster.ray_private import serve_client
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.cluster.applications import delete
+from aoti_serve.launcher import ProgressLog
 from aoti_serve.launcher.cluster.connection import connect
-from aoti_serve.launcher.cluster.discovery import Cluster, listens
+from aoti_serve.launcher.cluster.discovery import listens
 from aoti_serve.launcher.cluster.draining import is_ours, wait_until_drained
-from aoti_serve.launcher.processes.background import BackgroundTask
-from aoti_serve.launcher.progress import ProgressLog
+from aoti_serve.launcher.processes.background import in_background, is_done
 
 DELETE_POLL_S = 0.1
 DELETE_S = 60.0
 
 
-def take_down(cluster: Cluster, name: str, drain_s: float, voice: ProgressLog) -> None:
-    """Delete an application after its answers in flight. Raises StartFailed if the cluster has none of this name.
+def take_down(cluster: str, name: str, drain_s: float, log: ProgressLog) -> None:
+    """Delete an application of the cluster at this address, after its answers in flight.
 
-    A cluster that ends together with its application, such as that of a foreground `up`, counts as success. A call to
-    Ray may still be hanging then: end this process with `leave`.
+    Raises StartFailed if there is none of this name. A cluster that ends together with its application, such as that
+    of a foreground `up`, counts as success. A call to Ray may still be hanging then: end this process with `leave`.
     """
-    deleting = threading.Event()
-
-    def work() -> None:
-        _drain(cluster, name, drain_s, voice)
-        deleting.set()
-        delete([name])
-
-    under_way = BackgroundTask(work)
-    while not under_way.wait(DELETE_POLL_S) and not deleting.is_set():
-        pass
+    in_background(lambda: _drain(cluster, name, drain_s, log)).result()
+    deleting = in_background(lambda: serve_client().delete_apps([name]))
     deadline = time.monotonic() + DELETE_S
-    while not under_way.wait(DELETE_POLL_S) and listens(cluster.address) is None:
+    while not is_done(deleting, DELETE_POLL_S) and listens(cluster) is None:
         if time.monotonic() > deadline:
             raise StartFailed(detail=f"application '{name}' is still being taken down after {DELETE_S:g} s")
-    if under_way.done and (not deleting.is_set() or listens(cluster.address) is None):
-        under_way.result()
+    if deleting.done() and listens(cluster) is None:
+        deleting.result()
 
 
-def _drain(cluster: Cluster, name: str, drain_s: float, voice: ProgressLog) -> None:
-    connect(cluster.address)
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+def _drain(cluster: str, name: str, drain_s: float, log: ProgressLog) -> None:
+    connect(cluster)
     found = serve.status().applications
     if name not in found:
         there = ", ".join(found) or "none"
-        raise StartFailed(detail=f"no application '{name}' on the Ray cluster at {cluster.address}; available: {there}")
-    if is_ours(found[name].deployments) and not wait_until_drained([name], drain_s, voice):
-        voice.say(f"{drain_s:g} s are over: what is in flight is cut")
+        raise StartFailed(detail=f"no application '{name}' on the Ray cluster at {cluster}; available: {there}")
+    if is_ours(found[name].deployments) and not wait_until_drained([name], drain_s, log):
+        log.say(f"{drain_s:g} s are over: what is in flight is cut")

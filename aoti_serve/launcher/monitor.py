@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
-from aoti_serve.launcher.cluster.applications import instance_details
-from aoti_serve.launcher.news import ServerView, changes_between, view_of
-from aoti_serve.launcher.processes.background import BackgroundTask
-from aoti_serve.launcher.progress import ProgressLog
+from aoti_serve.launcher import ProgressLog
+from aoti_serve.launcher.cluster.applications import instance_details, last_line
+from aoti_serve.launcher.processes.background import in_background
 
+RUNNING = "RUNNING"
 SILENT_LOOKS = 3  # looks without an answer, before that is reported
+
+
+class DeploymentReplicas(NamedTuple):
+    """The replicas of one deployment: the wanted number, and the ids of those that run."""
+
+    target: int
+    running: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{len(self.running)} of {self.target} run"
+
+
+class ServerView(NamedTuple):
+    """Serve's report on some applications: the status and message of each, and the replicas of its deployments."""
+
+    states: dict[str, tuple[str, str]]
+    replicas: dict[tuple[str, str], DeploymentReplicas]
 
 
 class ServerMonitor:
@@ -20,54 +38,91 @@ class ServerMonitor:
     server when it became ready; differences from it are reported.
     """
 
-    def __init__(
-        self,
-        names: Collection[str],
-        voice: ProgressLog,
-        ask: Callable[[], ServerView] | None = None,
-        first: ServerView | None = None,
-    ) -> None:
-        self._voice = voice
-        self._ask = ask or partial(view_now, names)
+    def __init__(self, names: Collection[str], log: ProgressLog, first: ServerView) -> None:
+        self._names = names
+        self._log = log
         self._view = first
-        self._look: BackgroundTask | None = None
-        self._answer: ServerView | None = None
+        self._asked: Future[ServerView] | None = None
         self._silent = 0
 
     def look(self) -> bool:
         """Process the last answer and ask again. Returns true while at least one of the applications exists."""
-        if self._look is None or self._look.done:
-            self._take_in()
-            self._look = BackgroundTask(self._inquire)
-        else:
+        if self._asked is not None and not self._asked.done():
             self._note_silence("it does not answer")
-        return self._view is None or bool(self._view.states)
+            return bool(self._view.states)
+        if self._asked is not None:
+            self._take_in(self._asked)
+        self._asked = in_background(lambda: view_now(self._names))
+        return bool(self._view.states)
 
-    def _take_in(self) -> None:
-        if self._look is None:
-            return
-        try:
-            self._look.result()
-        except Exception as error:  # any error of Ray: the cluster is failing
+    def _take_in(self, answer: Future[ServerView]) -> None:
+        if error := answer.exception():  # any error of Ray: the cluster is failing
             self._note_silence(f"{type(error).__name__}: {error}".splitlines()[0])
             return
         if self._silent >= SILENT_LOOKS:
-            self._voice.say("Serve answers again")
+            self._log.say("Serve answers again")
         self._silent = 0
-        if self._answer is not None:
-            for text in changes_between(self._view, self._answer) if self._view else ():
-                self._voice.say(text)
-            self._view = self._answer
+        for text in changes_between(self._view, answer.result()):
+            self._log.say(text)
+        self._view = answer.result()
 
     def _note_silence(self, why: str) -> None:
         self._silent += 1
         if self._silent == SILENT_LOOKS:
-            self._voice.say(f"Serve cannot be asked how the server is: {why}")
-
-    def _inquire(self) -> None:
-        self._answer = self._ask()
+            self._log.say(f"Serve cannot be asked how the server is: {why}")
 
 
 def view_now(names: Collection[str]) -> ServerView:
     """The present view of these applications, as Serve reports it."""
     return view_of(instance_details(), names)
+
+
+def view_of(details: Mapping[str, Any], names: Collection[str]) -> ServerView:
+    """A view made from Serve's details of its instance."""
+    found = {name: entry for name, entry in details.get("applications", {}).items() if name in names}
+    states = {name: (_word(entry["status"]), str(entry["message"])) for name, entry in found.items()}
+    replicas = {
+        (name, deployment): DeploymentReplicas(
+            entry.get("target_num_replicas") or 0, _running(entry.get("replicas", []))
+        )
+        for name, application in found.items()
+        for deployment, entry in application["deployments"].items()
+    }
+    return ServerView(states, replicas)
+
+
+def changes_between(before: ServerView, after: ServerView) -> list[str]:
+    """One line per change, in this order: replicas that have gone, replicas that are back, states of applications."""
+    return [*_replica_news(before, after), *_state_news(before, after)]
+
+
+def _replica_news(before: ServerView, after: ServerView) -> Iterator[str]:
+    for key, now in after.replicas.items():
+        then = before.replicas.get(key)
+        if then is None:
+            continue
+        lost = then.running - now.running
+        fewer = then.target - now.target  # scaled down: these were told to go
+        if len(lost) > max(fewer, 0):
+            yield f"{key[1]}: {', '.join(sorted(lost))} {'is' if len(lost) == 1 else 'are'} gone; {now}"
+        if len(now.running) >= now.target and (len(then.running) < then.target or (lost and fewer <= 0)):
+            yield f"{key[1]}: {now} again"
+
+
+def _state_news(before: ServerView, after: ServerView) -> Iterator[str]:
+    for name, (state, message) in after.states.items():
+        then = before.states.get(name, (state, ""))[0]
+        if state == then:
+            continue
+        why = last_line(message)
+        text = "runs again" if state == RUNNING else f"is {state}: {why}" if why else f"is {state}"
+        yield f"application '{name}' {text}"
+
+
+def _word(state: Any) -> str:
+    """A status as a plain word; Serve's states are strings that print as something else."""
+    return str(getattr(state, "value", state))
+
+
+def _running(replicas: Collection[Mapping[str, Any]]) -> frozenset[str]:
+    return frozenset(str(entry["replica_id"]) for entry in replicas if entry["state"] == RUNNING)

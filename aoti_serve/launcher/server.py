@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import ray
+
 from aoti_serve.errors import StartFailed
+from aoti_serve.launcher import ProgressLog
 from aoti_serve.launcher.cluster.applications import Applications, instance_details
-from aoti_serve.launcher.cluster.connection import connect, metrics_of
-from aoti_serve.launcher.cluster.discovery import Cluster, asks_token, close_token
-from aoti_serve.launcher.cluster.settings import AUTH_MODE, prepare_for_ray
+from aoti_serve.launcher.cluster.connection import AUTH_MODE, connect, prepare_for_ray
+from aoti_serve.launcher.cluster.discovery import asks_token, close_token
+from aoti_serve.launcher.configuration.checks import shortage
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
-from aoti_serve.launcher.configuration.demand import shortage
 from aoti_serve.launcher.configuration.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
-from aoti_serve.launcher.monitor import ServerMonitor, view_now
-from aoti_serve.launcher.news import ServerView
-from aoti_serve.launcher.processes.background import BackgroundTask, leave
-from aoti_serve.launcher.processes.free_ports import require_free
-from aoti_serve.launcher.processes.listening_ports import ListeningPort, listening_ports
+from aoti_serve.launcher.monitor import ServerMonitor, ServerView, view_now
+from aoti_serve.launcher.processes.background import in_background, is_done, leave
+from aoti_serve.launcher.processes.ports import ListeningPort, listening_ports, require_free
 from aoti_serve.launcher.processes.process_tree import ProcessTree
 from aoti_serve.launcher.processes.stop_request import StopRequest
-from aoti_serve.launcher.progress import ProgressLog
 from aoti_serve.launcher.shutdown import Shutdown
 from aoti_serve.model.package import Package
 
@@ -37,8 +35,8 @@ UNGUARDED_CLUSTER = (
 class Server:
     """One configuration on one Ray cluster. Lives in the process of `aoti-serve up`.
 
-    `cluster` is the cluster to join, None to start one. `drain_s` is the time that answers in flight may take at the
-    end. `replace` allows the deletion of applications that have the same name and are not these.
+    `cluster` is the address of the cluster to join, None to start one. `drain_s` is the time that answers in flight
+    may take at the end. `replace` allows the deletion of applications that have the same name and are not these.
     """
 
     def __init__(
@@ -46,26 +44,25 @@ class Server:
         config: ConfigFile,
         packages: Mapping[str, Package],
         stop: StopRequest,
-        voice: ProgressLog,
+        log: ProgressLog,
         *,
-        cluster: Cluster | None,
+        cluster: str | None,
         drain_s: float,
         replace: bool = False,
     ) -> None:
         self.config = config
         self.endpoints: list[Endpoint] = []
         self.dashboard = self.metrics = self.ray = ""
-        self.token = cluster.token if cluster else True
+        self.token = True
         self._packages = packages
         self._stop = stop
-        self._voice = voice
+        self._log = log
         self._cluster = cluster
         self._replace = replace
-        self._leave_running = False
-        self._ready: ServerView | None = None
+        self._first_view = ServerView({}, {})
         self._applications = Applications(config)
-        self._family = ProcessTree()
-        self._farewell = Shutdown(self._applications, self._family, stop, voice, drain_s=drain_s, joined=self.joined)
+        self._processes = ProcessTree()
+        self._shutdown = Shutdown(self._applications, self._processes, stop, log, drain_s=drain_s, joined=self.joined)
 
     @property
     def joined(self) -> bool:
@@ -74,7 +71,7 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Start the server; take it down at the end of the block.
+        """Start the server. At the end of the block take it down, unless the cluster belongs to others.
 
         A request to stop while it starts ends this process. Raises StartFailed when it is down again. Ray's own exit
         may still hang then: end this process with `leave`.
@@ -85,39 +82,35 @@ class Server:
         try:
             self._start_unless_asked_to_stop()
         except BaseException:
-            self._farewell.abandon()
+            self._shutdown.abandon()
             raise
         try:
             yield
         finally:
-            if not self._leave_running:
-                self._farewell.end()
-
-    def leave_running(self) -> None:
-        """Do not take the applications down when this process ends."""
-        self._leave_running = True
+            if not self.joined:
+                self._shutdown.end()
 
     def watch(self) -> None:
         """Report what happens. Returns when a stop is requested, or when the applications or the cluster are gone."""
-        watch = ServerMonitor(self.config.names, self._voice, first=self._ready)
+        monitor = ServerMonitor(self.config.names, self._log, self._first_view)
         while not self._stop.wait(WATCH_S):
-            self._family.see()
-            if not self._family.whole:
-                self._voice.say("Ray's head has died")
+            self._processes.update()
+            if not self._processes.head_alive:
+                self._log.say("Ray's head has died")
                 return
-            if not watch.look():
-                self._voice.say("somebody has taken the applications down")
+            if not monitor.look():
+                self._log.say("somebody has taken the applications down")
                 return
 
     def listening(self) -> list[ListeningPort]:
         """The ports on which the processes that were started here listen, and what each is for."""
-        self._family.see()
+        self._processes.update()
         known = {
             **{urlsplit(endpoint.url).port: "HTTP" for endpoint in self.endpoints},
             urlsplit(f"//{self.dashboard}").port: "Ray's dashboard",
             urlsplit(self.metrics).port: "metrics for Prometheus",
         }
-        return listening_ports(self._family.alive(), {port: text for port, text in known.items() if port})
+        return listening_ports(self._processes.alive(), {port: text for port, text in known.items() if port})
 
     def _require_ports(self) -> None:
         for application in self.config.ours:
@@ -129,12 +122,12 @@ class Server:
             require_free(*self.config.proxy_address, way_out)
 
     def _start_unless_asked_to_stop(self) -> None:
-        work = BackgroundTask(self._start, parent=not self.joined)
-        while not work.wait(SERVER_POLL_S):
-            self._family.see()
+        work = in_background(self._start, parent=not self.joined)
+        while not is_done(work, SERVER_POLL_S):
+            self._processes.update()
             if self._stop.asked:
-                self._voice.say("stopping, before it was ready")
-                self._farewell.abandon()
+                self._log.say("stopping, before it was ready")
+                self._shutdown.abandon()
                 leave(128 + self._stop.number)
         self._stop.catch()  # imported libraries may have installed their own handlers
         work.result()
@@ -143,46 +136,42 @@ class Server:
         from ray import serve
         from ray.serve.config import HTTPOptions
 
-        self._voice.progress("starting Ray" if not self.joined else "joining the Ray cluster")
-        context = connect(self._cluster.address if self._cluster else "local")
+        self._log.progress("starting Ray" if not self.joined else "joining the Ray cluster")
+        context = connect(self._cluster or "local")
         self.dashboard = context.dashboard_url or "not running"
         self.ray = context.address_info["address"]
-        self.metrics = metrics_of(context.address_info["node_id"])
+        node = next(entry for entry in ray.nodes() if entry["NodeID"] == context.address_info["node_id"])
+        self.metrics = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
         self.token = asks_token(self.ray)
         if (note := close_token() if self.token else UNGUARDED_CLUSTER) is not None:
-            self._voice.say(note)
+            self._log.say(note)
         self._require_room()
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         host, port = self.config.proxy_address
         serve.start(proxy_location=self.config.proxies, http_options=HTTPOptions(host=host, port=port))
         self._applications.deploy(replace=self._replace)
         self._wait_ready()
-        self._ready = view_now(self.config.names)
+        self._first_view = view_now(self.config.names)
 
     def _require_room(self) -> None:
         """Refuse a configuration that the cluster cannot hold: Ray would wait for cores for ever, in silence.
 
         A joined cluster may still grow, so there it is only a note.
         """
-        import ray
-
         reason = shortage(self.config, self._packages, ray.cluster_resources())
         if reason and not self.joined:
             raise StartFailed(detail=f"{reason}: some replicas could never start")
         if reason:
-            self._voice.say(f"note: {reason}: some replicas will wait until there is more")
+            self._log.say(f"note: {reason}: some replicas will wait until there is more")
 
     def _wait_ready(self) -> None:
         while not self._stop.wait(SERVER_POLL_S):
             running, progress = self._applications.running()
-            self._voice.progress(f"starting: {progress}")
+            self._log.progress(f"starting: {progress}")
             if running and self._answer():
                 return
 
     def _answer(self) -> bool:
         """True if all our applications answer, as far as they can be reached from here."""
-        import ray
-
         here = {LOOPBACK, ray.util.get_node_ip_address()}
         nodes = self._applications.gateways_on() if self.joined else set()
         node = LOOPBACK if not nodes or nodes & here else min(nodes)

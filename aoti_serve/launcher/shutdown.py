@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 import ray
 
+from aoti_serve.launcher import ProgressLog
 from aoti_serve.launcher.cluster.applications import Applications
-from aoti_serve.launcher.cluster.connection import ping, shut_down
 from aoti_serve.launcher.cluster.draining import end_proxies, wait_until_drained
-from aoti_serve.launcher.processes.background import BackgroundTask, leave
-from aoti_serve.launcher.processes.heartbeat import Heartbeat
+from aoti_serve.launcher.processes.background import Heartbeat, in_background, leave
 from aoti_serve.launcher.processes.process_tree import ProcessTree
 from aoti_serve.launcher.processes.stop_request import StopRequest
-from aoti_serve.launcher.progress import ProgressLog
 
 # After the last answer: the time in which the applications end, and the time in which Ray ends.
 DELETE_S, SHUT_DOWN_S = 30.0, 15.0
@@ -26,23 +23,23 @@ class Shutdown:
     """Ends a server in order, and always in limited time.
 
     Ray answers nothing once its head has died, for example when a supervisor signals the whole process group. So Ray is
-    called in threads, with deadlines. On a `joined` cluster only our applications end.
+    called in threads, with deadlines. A `joined` cluster belongs to others: there only a failed start is undone.
     """
 
     def __init__(
         self,
         applications: Applications,
-        family: ProcessTree,
+        processes: ProcessTree,
         stop: StopRequest,
-        voice: ProgressLog,
+        log: ProgressLog,
         *,
         drain_s: float,
         joined: bool,
     ) -> None:
         self._applications = applications
-        self._family = family
+        self._processes = processes
         self._stop = stop
-        self._voice = voice
+        self._log = log
         self._drain_s = drain_s
         self._joined = joined
         self._ray_answers = False
@@ -51,45 +48,43 @@ class Shutdown:
         """End a server that was never ready: nothing is in flight. On a joined cluster earlier applications stay."""
         if self._joined:
             self._run_within(self._applications.delete_new, DELETE_S)
-        self._family.see()
-        self._family.end()
+        self._processes.update()
+        self._processes.end()
 
     def end(self) -> None:
         """Let answers in flight end, then end all our processes. Ends this one with status 1 if an answer is cut."""
-        self._voice.progress("stopping")
-        self._family.see()
-        if self._family.whole and self._take_down() and self._run_within(shut_down, SHUT_DOWN_S):
-            self._family.end()
+        self._log.progress("stopping")
+        self._processes.update()
+        if self._processes.head_alive and self._take_down() and self._run_within(ray.shutdown, SHUT_DOWN_S):
+            self._processes.end()
             return
-        self._voice.say(self._cut_reason())
-        self._family.end()
+        self._log.say(self._cut_reason())
+        self._processes.end()
         leave(1)
 
     def _take_down(self) -> bool:
         """Take the applications down. Returns true if all that was in flight has been answered."""
         answered = threading.Event()
 
-        def depart() -> None:
+        def leave_cluster() -> None:
             if not ray.is_initialized():  # Serve would join the cluster that was started last on this machine
                 answered.set()
-            elif wait_until_drained(self._applications.ours_there(), self._drain_s, self._voice):
+            elif wait_until_drained(self._applications.ours_there(), self._drain_s, self._log):
                 answered.set()
-                with suppress(Exception):  # any error of Ray: its processes are ended anyway
-                    self._delete()
+                end_proxies()  # with any error, here and below: Ray's processes are ended anyway
+                self._applications.delete()
 
-        pulse = Heartbeat(ping, RAY_ANSWER_S)  # a head that was told to end may live on without answering
-        pulse.start()
-        in_time = self._run_within(depart, self._drain_s + DELETE_S, lambda: pulse.lost() or not self._family.whole)
-        self._ray_answers = self._family.whole and not pulse.lost()
+        # A head that was told to end may live on without answering.
+        heartbeat = Heartbeat(lambda: ray.is_initialized() and ray.nodes(), RAY_ANSWER_S)
+        heartbeat.start()
+        in_time = self._run_within(
+            leave_cluster, self._drain_s + DELETE_S, lambda: heartbeat.lost() or not self._processes.head_alive
+        )
+        self._ray_answers = self._processes.head_alive and not heartbeat.lost()
         return in_time and answered.is_set() and self._ray_answers
 
-    def _delete(self) -> None:
-        if not self._joined:
-            end_proxies()
-        self._applications.delete()
-
-    def _run_within(self, work: Callable[[], None], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
-        return not self._stop.outlasts(BackgroundTask(work), seconds, hopeless)
+    def _run_within(self, work: Callable[[], object], seconds: float, hopeless: Callable[[], bool] = bool) -> bool:
+        return not self._stop.outlasts(in_background(work), seconds, hopeless)
 
     def _cut_reason(self) -> str:
         if self._stop.at_once:

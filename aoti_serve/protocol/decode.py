@@ -37,6 +37,10 @@ MAX_RANK = 32
 MAX_ELEMENTS = 2**48
 MAX_EMPTY = 2**24  # the product of an empty tensor's other sizes: no byte is sent for them
 MAX_DIGITS = 18
+KEYS = ("id", "inputs", "outputs", "parameters")
+ALSO_SENT = ("model_name", "model_version")  # by KServe's client; the path says both
+# What Triton's clients may ask for, and what would be passed over in silence.
+UNSUPPORTED = {"classification": "class_count", "shared_memory_region": "shared memory"}
 
 
 def head_length(body: bytes | bytearray | memoryview, header_length: str | None) -> int:
@@ -63,6 +67,8 @@ def decode_head(message: bytes, limits: GatewayConfig) -> RequestHead:
     except orjson.JSONDecodeError as error:
         raise InvalidBody(detail=f"the body is not JSON: {error}") from error
     found = _typed(found, dict, "the body")
+    for key in found.keys() - {*KEYS, *ALSO_SENT}:
+        raise InvalidBody(detail=f"a request has no key {shown_value(key)}; available: {', '.join(KEYS)}")
     outputs = [] if found.get("outputs") is None else _entries(found, "outputs", limits)
     return _head(found, tuple(_inputs(_entries(found, "inputs", limits))), outputs)
 
@@ -176,10 +182,13 @@ def _shape(name: str, value: Any) -> tuple[int, ...]:
 
 
 def _parameters(entry: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
-    value = entry.get("parameters")
-    if isinstance(value, dict) or value is None:
-        return value or {}
-    detail = "'parameters' must be an object"
+    value = {} if entry.get("parameters") is None else entry["parameters"]
+    if not isinstance(value, dict):
+        detail = "'parameters' must be an object"
+    elif refused := UNSUPPORTED.keys() & value.keys():
+        detail = f"parameter '{min(refused)}': {UNSUPPORTED[min(refused)]} is not supported"
+    else:
+        return value
     raise InvalidBody(detail=detail) if owner is None else InvalidInputData(name=owner, detail=detail)
 
 

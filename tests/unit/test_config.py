@@ -191,7 +191,7 @@ def test_a_place_that_cannot_be_is_refused(place: str, field: str) -> None:
 
 def test_roots_may_be_folders_and_uris() -> None:
     [only] = config(model(weights_roots=["runs", "s3://bucket/models"])).models
-    assert only.weights_roots == ("runs", "s3://bucket/models")
+    assert only.weights_roots == (str(Path("runs").resolve()), "s3://bucket/models")
 
 
 def test_two_models_of_one_package_may_have_stores_of_their_own() -> None:

@@ -67,12 +67,13 @@ class Applications:
         return [application.name for application in self._config.ours if application.name in there]
 
     def delete(self) -> None:
-        delete(list(self.statuses()))
+        """Delete those that the cluster has; returns when they are gone."""
+        serve_client().delete_apps(list(self.statuses()))
 
     def delete_new(self) -> None:
         """Delete the applications that a failed start has added. Those of before stay as Serve has left them."""
         if self._deployed:
-            delete([name for name in self.statuses() if name not in self._before])
+            serve_client().delete_apps([name for name in self.statuses() if name not in self._before])
 
     def gateways_on(self) -> set[str]:
         """The addresses of the nodes that run gateways."""
@@ -87,11 +88,6 @@ def instance_details() -> dict[str, Any]:
     """Serve's description of its instance and of all applications."""
     found: dict[str, Any] = serve_client().get_serve_details()
     return found
-
-
-def delete(names: list[str]) -> None:
-    """Delete these applications; returns when they are gone."""
-    serve_client().delete_apps(names)
 
 
 def _require_reach(config: ConfigFile, details: Mapping[str, Any]) -> None:

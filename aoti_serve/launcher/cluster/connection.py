@@ -1,38 +1,46 @@
-"""The connection of this process to a Ray cluster."""
+"""The connection of a process to a Ray cluster, and the environment variables that it needs. Ray reads them early."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+import os
 from typing import Any
 
-import ray
-
 from aoti_serve.errors import StartFailed
+
+# With 0 Ray listens on 127.0.0.1 only, as on macOS; every program that joins needs the same value.
+LOCAL_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+AUTH_MODE = "RAY_AUTH_MODE"
+# Objects are freed at once, not once a second: else chunks of weights pile up in the object store.
+WANTED = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_free_objects_period_milliseconds": "0"}
+PRIVATE = 0o077
+
+
+def prepare_for_ray() -> None:
+    """Set up this process to start a cluster of its own. Variables that are set already stay."""
+    os.umask(PRIVATE)  # Ray writes its token, the key to the whole cluster, with the mode that the umask leaves
+    for key, value in WANTED.items():
+        os.environ.setdefault(key, value)
+
+
+def ray_variables(address: str, *, token: bool) -> str:
+    """The environment variables with which a program on this machine joins the cluster, as a shell takes them.
+
+    `token` says that the cluster asks for Ray's token.
+    """
+    local = {LOCAL_ONLY: os.environ[LOCAL_ONLY]} if LOCAL_ONLY in os.environ else {}
+    wanted = local | ({AUTH_MODE: "token"} if token else {}) | {"RAY_ADDRESS": address}
+    return " ".join(f"{key}={value}" for key, value in wanted.items())
 
 
 def connect(address: str) -> Any:
     """Connect to the cluster at `address`, or start one for 'local'. Returns Ray's context. Raises StartFailed."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    import ray
+
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises ConnectionError, RuntimeError, AuthenticationError, ...
         what = "Ray does not start" if address == "local" else f"cannot join the Ray cluster at {address}"
         raise StartFailed(detail=f"{what}: {str(error).strip().splitlines()[-1]}") from error
-
-
-def ping() -> None:
-    """Return once the head of the cluster has answered."""
-    if ray.is_initialized():
-        ray.nodes()
-
-
-def shut_down() -> None:
-    with suppress(Exception):
-        ray.shutdown()
-
-
-def metrics_of(node: str) -> str:
-    """The URL at which Ray's agent on a node exports metrics to Prometheus; each node has one."""
-    found = next(entry for entry in ray.nodes() if entry["NodeID"] == node)
-    return f"http://{found['NodeManagerAddress']}:{found['MetricsExportPort']}/metrics"

@@ -7,37 +7,29 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
 from aoti_serve.errors import StartFailed
-from aoti_serve.launcher.cluster.settings import AUTH_MODE, PRIVATE
+from aoti_serve.launcher.cluster.connection import AUTH_MODE, PRIVATE
 
 CLUSTER_ANSWER_S = 1.5
 HEAD_AT = "--gcs-address="  # the argument that tells a raylet its head's address
 PING = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 
 
-class Cluster(NamedTuple):
-    """A Ray cluster that answers at `address` (host:port). `token` is true if callers must send Ray's token."""
-
-    address: str
-    token: bool
-
-
-def cluster_at(address: str) -> Cluster:
-    """The cluster at host:port. 'auto' means RAY_ADDRESS, or the only cluster on this machine.
+def cluster_at(address: str) -> str:
+    """The address of the cluster at host:port, which answers. 'auto': at RAY_ADDRESS, or the only one on this machine.
 
     Takes two seconds at most. If the cluster asks for a token and this machine has one, Ray is set up to send it.
     Raises StartFailed; its text says what to do.
     """
     found = _the_one() if address == "auto" else address
-    _require_listener(found)
-    token = asks_token(found)
-    if token:
+    if reason := listens(found):
+        raise StartFailed(detail=reason)
+    if asks_token(found):
         _offer_token(found)
-    return Cluster(found, token)
+    return found
 
 
 def running_clusters() -> list[str]:
@@ -102,11 +94,6 @@ def _told_raylets() -> Iterable[str]:
         with suppress(psutil.Error):
             if process.name() == "raylet":
                 yield from (word.removeprefix(HEAD_AT) for word in process.cmdline() if word.startswith(HEAD_AT))
-
-
-def _require_listener(address: str) -> None:
-    if reason := listens(address):
-        raise StartFailed(detail=reason)
 
 
 def _offer_token(address: str) -> None:

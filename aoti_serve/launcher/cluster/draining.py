@@ -7,14 +7,14 @@ from collections.abc import Collection
 from typing import Any
 
 from aoti_serve.cluster.names import GATEWAY, coordinator_of
-from aoti_serve.launcher.progress import ProgressLog
+from aoti_serve.launcher import ProgressLog
 
 DRAIN_POLL_S = 0.1
 DRAIN_ANSWER_S = 5.0
 PROXY = "SERVE_PROXY_ACTOR"
 
 
-def wait_until_drained(applications: Collection[str], seconds: float, voice: ProgressLog) -> bool:
+def wait_until_drained(applications: Collection[str], seconds: float, log: ProgressLog) -> bool:
     """Tell the gateways to take no new requests. Returns true if all requests in flight were answered in `seconds`.
 
     A gateway that cannot be reached counts as having nothing in flight.
@@ -27,7 +27,7 @@ def wait_until_drained(applications: Collection[str], seconds: float, voice: Pro
                 return False
             time.sleep(DRAIN_POLL_S)
     except Exception as error:  # a gateway that has just died, or an application that has just gone
-        voice.say(f"note: a gateway cannot be asked what is in flight: {error!r}")
+        log.say(f"note: a gateway cannot be asked what is in flight: {error!r}")
     return True
 
 

@@ -12,17 +12,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
-from aoti_serve.config import NO_WEIGHTS, ModelConfig, problems
-from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, StoreFailed
+from aoti_serve.config import NO_WEIGHTS, ModelConfig, ScalingConfig, problems
+from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
-from aoti_serve.launcher.processes.free_ports import hosts_overlap
+from aoti_serve.launcher.processes.ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
+from aoti_serve.signature.tensors import CUDA
 from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.sources.uri import is_uri
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.version import BUILT_IN
 
+UNITS = {"CPU": "CPU cores", "GPU": "GPUs"}
 TWO_WAYS_OUT = (
     "write `proxy_location: Disabled` at the top of the file, or give the gateway another `http_port` or null"
 )
@@ -37,6 +39,23 @@ def check_config(config: ConfigFile) -> dict[str, Package]:
         raise InvalidConfig(detail=f"{config.path}: {problem}")
     _check_schema(config)
     return {model.name: _open_package(config.path, model) for model in config.models}
+
+
+def shortage(config: ConfigFile, packages: Mapping[str, Package], there: Mapping[str, float]) -> str | None:
+    """The reason why these resources cannot hold all replicas, in words; None if they can."""
+    taken = dict.fromkeys(UNITS, 0.0)
+    for application in config.ours:
+        for model in application.config.models:
+            options = application.deployments.get(replicas_of(model.name), {})
+            count = _fewest(model, options)
+            for unit, amount in _of_one(model, packages[model.name], options).items():
+                taken[unit] += count * amount
+    lacking = [
+        f"{amount:g} {UNITS[unit]}, and Ray has {there.get(unit, 0):g}"
+        for unit, amount in taken.items()
+        if amount > there.get(unit, 0)
+    ]
+    return f"the models take {' and '.join(lacking)} (see `replicas` and `num_runners`)" if lacking else None
 
 
 def deployments_of(application: Ours) -> list[str]:
@@ -85,21 +104,15 @@ def _meet(host: str, port: int | None, other_host: str, other_port: int | None) 
     return port is not None and port == other_port and hosts_overlap(host, other_host)
 
 
-def _tls_problems(config: ConfigFile) -> Iterator[str]:
+def _section_problems(config: ConfigFile) -> Iterator[str]:
     for application in config.ours:
         tls = application.gateway.tls
         for file in (tls.certificate, tls.key) if tls else ():
             if not file.exists():
                 yield f"application '{application.name}': gateway.tls: no file {file}"
-
-
-def _deployment_problems(config: ConfigFile) -> Iterator[str]:
-    for application in config.ours:
         known = deployments_of(application)
-        for name in application.deployments:
-            if name not in known:
-                available = ", ".join(sorted(known))
-                yield f"application '{application.name}' has no deployment '{name}'; available: {available}"
+        for name in application.deployments.keys() - known:
+            yield f"application '{application.name}' has no deployment '{name}'; available: {', '.join(sorted(known))}"
 
 
 def _prefix_problems(config: ConfigFile) -> Iterator[str]:
@@ -133,54 +146,58 @@ def _outermost(found: list[Any]) -> list[Any]:
     return list({tuple(entry["loc"][:4]): entry for entry in reversed(found)}.values())
 
 
-PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _tls_problems, _deployment_problems)
+PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _section_problems)
 
 
 def _open_package(path: Path, model: ModelConfig) -> Package:
-    _require_file(path, model, model.package)
+    where = f"{path}: model '{model.name}'"
+    if not model.package.exists():
+        raise InvalidConfig(detail=f"{where}: no file {model.package}")
     package = configured_package(model)
-    if not is_uri(model.store_root):
-        _check_store(path, model)
-    if model.weights is not None and model.weights.exists():
-        _check_weights(path, model, package)
-    elif _has_committed(path, model):
-        pass  # the store's version answers; the first weights are no longer asked for
-    elif model.weights is not None:
-        _require_file(path, model, model.weights)
-    elif not package.carries_weights:
-        raise InvalidConfig(detail=f"{path}: model '{model.name}': {NO_WEIGHTS}")
+    problem = _weights_problem(model, package)
+    try:
+        answers = _has_committed(model) if problem or not is_uri(model.store_root) else None
+    except AotiServeError as error:
+        raise InvalidConfig(detail=f"{where}: {error}") from error
+    if problem and not answers:
+        raise InvalidConfig(detail=f"{where}: {problem}")
     return package
 
 
-def _check_store(path: Path, model: ModelConfig) -> None:
-    """What is committed in a folder must be there: its record and its header are read."""
-    catalog = Catalog(model.store_root, model.name)
-    try:
-        committed = catalog.committed()
-        if committed is not None and committed.version.number != BUILT_IN.number:
-            catalog.index(committed.version)
-    except StoreFailed as error:
-        raise InvalidConfig(detail=f"{path}: model '{model.name}': {error}") from error
-
-
-def _check_weights(path: Path, model: ModelConfig, package: Package) -> None:
-    assert model.weights is not None
+def _weights_problem(model: ModelConfig, package: Package) -> str | None:
+    """The reason why no first version can be made; it does not matter where the store's version answers."""
+    if model.weights is None:
+        return None if package.carries_weights else NO_WEIGHTS
+    if not model.weights.exists():
+        return f"no file {model.weights}"
     try:
         check_fits(read_index(model.weights), package.signature)
     except InvalidWeights as error:
-        if not _has_committed(path, model):
-            detail = f"{path}: model '{model.name}': weights {model.weights}: {error}"
-            raise InvalidConfig(detail=detail) from error
+        return f"weights {model.weights}: {error}"
+    return None
 
 
-def _has_committed(path: Path, model: ModelConfig) -> bool:
-    try:
-        return Catalog(model.store_root, model.name).committed() is not None
-    except AotiServeError as error:
-        raise InvalidConfig(detail=f"{path}: model '{model.name}': {error}") from error
+def _has_committed(model: ModelConfig) -> bool:
+    """Whether the store has a version that answers. Of a folder, that version's record and header are read."""
+    catalog = Catalog(model.store_root, model.name)
+    committed = catalog.committed()
+    if committed is not None and committed.version.number != BUILT_IN.number and not is_uri(model.store_root):
+        catalog.index(committed.version)
+    return committed is not None
 
 
-def _require_file(path: Path, model: ModelConfig, file: Path) -> None:
-    if not file.exists():
-        where = "" if file.is_absolute() else f" in {Path.cwd()}"
-        raise InvalidConfig(detail=f"{path}: model '{model.name}': no file {file}{where}")
+def _fewest(model: ModelConfig, options: Mapping[str, Any]) -> int:
+    scaling = options.get("autoscaling_config")
+    if isinstance(scaling, dict):
+        return int(scaling.get("min_replicas", 1))
+    configured = model.replicas.min if isinstance(model.replicas, ScalingConfig) else model.replicas
+    count = options.get("num_replicas", configured)
+    return count if isinstance(count, int) else 1
+
+
+def _of_one(model: ModelConfig, package: Package, options: Mapping[str, Any]) -> dict[str, float]:
+    """The resources of one replica. Serve's own section in the file overrides what we would ask for."""
+    chosen = options.get("ray_actor_options")
+    if isinstance(chosen, dict):
+        return {"CPU": float(chosen.get("num_cpus", 1)), "GPU": float(chosen.get("num_gpus", 0))}
+    return {"CPU": 1.0, "GPU": 1.0} if package.device == CUDA else {"CPU": float(model.num_runners)}

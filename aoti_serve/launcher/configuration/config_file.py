@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig, absolute, problems
+from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig, problems
 from aoti_serve.errors import InvalidConfig
 
 BUILDER = "aoti_serve.app:build"
@@ -80,8 +80,8 @@ def read_config(path: Path, host: str | None = None, port: int | None = None) ->
     built = [entry for entry in applications if entry.get("import_path") == BUILDER]
     _listen_at(path, built, {"host": host, "http_port": port})
     ours = [_ours(path, entry) for entry in built]
-    for entry in built:
-        entry["args"] = _located(entry["args"])
+    for entry, application in zip(built, ours, strict=True):  # the process that builds it may run in another folder
+        entry["args"] = application.config.model_dump(mode="json", exclude_unset=True)
     return ConfigFile(path, content, ours)
 
 
@@ -106,23 +106,3 @@ def _ours(path: Path, application: dict[str, Any]) -> Ours:
     sections = application.get("deployments") or []
     named = {entry["name"]: entry for entry in sections if isinstance(entry, dict) and "name" in entry}
     return Ours(name, str(application.get("route_prefix") or "/").rstrip("/"), config, named)
-
-
-def _located(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with absolute paths: the process that builds the application may run in another folder."""
-    located = arguments | {"models": [_located_model(model) for model in arguments["models"]]}
-    gateway = arguments.get("gateway") or {}
-    if gateway.get("tls"):
-        tls = {key: str(Path(file).resolve()) for key, file in gateway["tls"].items()}
-        located["gateway"] = gateway | {"tls": tls}
-    return located
-
-
-def _located_model(model: dict[str, Any]) -> dict[str, Any]:
-    named = {key: str(Path(model[key]).resolve()) for key in ("package", "weights") if model.get(key)}
-    if model.get("store"):
-        named["store"] = absolute(str(model["store"]))
-    roots = (
-        {"weights_roots": [absolute(str(root)) for root in model["weights_roots"]]} if "weights_roots" in model else {}
-    )
-    return model | named | roots

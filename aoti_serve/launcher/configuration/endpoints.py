@@ -9,8 +9,7 @@ import httpx
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.launcher.configuration.config_file import ConfigFile, Ours
-from aoti_serve.launcher.processes.free_ports import is_wildcard
-from aoti_serve.launcher.processes.listening_ports import is_loopback
+from aoti_serve.launcher.processes.ports import is_loopback, is_wildcard
 
 LOOPBACK = "127.0.0.1"
 ENDPOINT_ANSWER_S = 5.0
@@ -45,9 +44,7 @@ def endpoint_of(application: Ours, config: ConfigFile, node: str = LOOPBACK) -> 
 
 def only_here(gateway: GatewayConfig) -> bool:
     """True if gateways can be reached from their own machine only."""
-    with suppress(ValueError):
-        return gateway.http_port is not None and is_loopback(gateway.host)
-    return gateway.host == "localhost"
+    return gateway.http_port is not None and is_loopback(gateway.host)
 
 
 def _authority(host: str, port: int, node: str) -> str:

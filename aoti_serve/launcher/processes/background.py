@@ -5,46 +5,61 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
-from typing import NoReturn
+from concurrent.futures import Future, wait
+from typing import NoReturn, TypeVar
+
+HEARTBEAT_INTERVAL_S = 0.5
+
+T = TypeVar("T")
 
 
-class BackgroundTask(threading.Thread):
-    """Runs one function in a daemon thread; `result` raises what the function raised.
+def in_background(work: Callable[[], T], *, parent: bool = False) -> Future[T]:
+    """Run `work` in a daemon thread, which does not keep this process alive.
 
     The thread of a `parent` stays alive until the process ends: the kernel kills Ray's processes when the thread that
     started them is gone.
     """
+    future: Future[T] = Future()
 
-    def __init__(self, work: Callable[[], object], *, parent: bool = False) -> None:
-        super().__init__(daemon=True)
-        self._work = work
-        self._parent = parent
-        self._error: BaseException | None = None
-        self._done = threading.Event()
-        self.start()
-
-    @property
-    def done(self) -> bool:
-        return self._done.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until the function has returned, `seconds` at most. Returns true if it has."""
-        return self._done.wait(seconds)
-
-    def result(self) -> None:
-        """Raise what the function raised, if anything. To be called once it is done."""
-        if self._error is not None:
-            raise self._error
-
-    def run(self) -> None:
+    def run() -> None:
         try:
-            self._work()
+            future.set_result(work())
         except BaseException as error:
-            self._error = error
-        self._done.set()
-        if self._parent:
+            future.set_exception(error)
+        if parent:
             threading.Event().wait()
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def is_done(work: Future[T], seconds: float) -> bool:
+    """Wait until `work` is done, `seconds` at most. Returns true if it is."""
+    return bool(wait([work], seconds).done)
+
+
+class Heartbeat:
+    """Calls `ask` again and again in a daemon thread. A call that hangs or fails does not keep this process alive."""
+
+    def __init__(self, ask: Callable[[], object], patience_s: float) -> None:
+        self._ask = ask
+        self._patience_s = patience_s
+        self._heard = time.monotonic()
+
+    def start(self) -> None:
+        in_background(self._listen)
+
+    def lost(self) -> bool:
+        """True if there has been no answer for longer than the patience allows."""
+        return time.monotonic() - self._heard > self._patience_s
+
+    def _listen(self) -> None:
+        while not self.lost():
+            self._ask()
+            self._heard = time.monotonic()
+            time.sleep(HEARTBEAT_INTERVAL_S)
 
 
 def leave(status: int) -> NoReturn:

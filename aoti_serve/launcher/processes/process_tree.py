@@ -17,7 +17,7 @@ class ProcessTree:
         self._seen: set[psutil.Process] = set()
         self._heads: set[psutil.Process] = set()
 
-    def see(self) -> None:
+    def update(self) -> None:
         """Add the processes that were started since the last call."""
         new = set(psutil.Process().children(recursive=True)) - self._seen
         self._seen |= new
@@ -28,7 +28,7 @@ class ProcessTree:
         return [psutil.Process(), *filter(_alive, self._seen)]
 
     @property
-    def whole(self) -> bool:
+    def head_alive(self) -> bool:
         """True if the head of the Ray cluster that we started is alive, or if we started none."""
         return all(_alive(process) for process in self._heads)
 

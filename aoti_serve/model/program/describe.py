@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -135,12 +135,16 @@ def _is_tensor(node: torch.fx.Node) -> bool:
 
 
 class _DimReader:
-    """Reads shapes with symbols out of a program; the symbol that leads the first input is called `batch`."""
+    """Reads shapes with symbols out of a program.
+
+    The symbol that leads the first input is called `batch`, others as the `torch.export.Dim` that they come from.
+    """
 
     def __init__(self, program: ExportedProgram, first_input: torch.fx.Node) -> None:
         self._ranges = {str(symbol): bounds for symbol, bounds in program.range_constraints.items()}
         shape = first_input.meta["val"].shape
         self._batch = str(shape[0].node.expr) if shape and not isinstance(shape[0], int) else None
+        self._names = _dim_names(node.meta.get("val") for node in program.graph.nodes)
 
     def spec(self, name: str, node: torch.fx.Node) -> TensorSpec:
         value = node.meta["val"]
@@ -164,12 +168,25 @@ class _DimReader:
         low = max(0, (_whole(bounds.lower) or 0) if bounds else 0)
         high = _whole(bounds.upper) if bounds else None
         return Dim(
-            symbol="batch" if symbol == self._batch else symbol,
+            symbol="batch" if symbol == self._batch else self._names.get(symbol, symbol),
             min=max(0, factor * low + offset),
             max=None if high is None else factor * high + offset,
             factor=factor,
             offset=offset,
         )
+
+
+def _dim_names(values: Iterable[Any]) -> dict[str, str]:
+    """The names of the exported Dims, by symbol. torch keeps them beside the places that the symbols come from."""
+    tensors = (value for value in values if isinstance(value, torch.Tensor))
+    sizes: Iterator[Any] = (size for tensor in tensors for size in tensor.shape)
+    found = next((size.node.shape_env for size in sizes if not isinstance(size, int)), None)
+    if found is None:
+        return {}
+    given = found.source_name_to_debug_name
+    places = ((str(symbol), source) for symbol, sources in found.var_to_sources.items() for source in sources)
+    names = {symbol: given.get(source.name, "") for symbol, source in places}
+    return {symbol: name for symbol, name in names.items() if name.isidentifier() and name != "batch"}
 
 
 def _whole(bound: Any) -> int | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from aoti_serve.cli.console import bytes_text, print_json, reports_errors
-from aoti_serve.errors import InvalidConfig
+from aoti_serve.errors import InvalidConfig, NoAdminToken
 
 
 def test_an_error_of_ours_is_its_text_on_standard_error_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,6 +21,16 @@ def test_an_error_of_ours_is_its_text_on_standard_error_and_status_1(capsys: pyt
     output = capsys.readouterr()
     assert (caught.value.code, output.out) == (1, "")
     assert output.err == "error: '[bold]' is not a name " + "x" * 200 + "\n"
+
+
+def test_facts_that_json_does_not_know_are_written_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    @reports_errors
+    def command(as_json: bool) -> None:
+        raise NoAdminToken(url="u", path=Path("/t"), variable="v")
+
+    with pytest.raises(SystemExit):
+        command(as_json=True)
+    assert json.loads(capsys.readouterr().out)["facts"] == {"url": "u", "path": "/t", "variable": "v"}
 
 
 def test_any_other_error_keeps_its_traceback() -> None:

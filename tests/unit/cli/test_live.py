@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,7 +12,8 @@ from rich.console import Console
 
 from aoti_serve.cli import live as following
 from aoti_serve.cli.client import AdminClient
-from aoti_serve.cli.live import EventStream, ProgressBars, Screen, StatusEvent
+from aoti_serve.cli.live import ProgressBars, Screen, StatusEvent, follow
+from aoti_serve.launcher.processes.background import in_background
 from aoti_serve.token import TOKEN_VARIABLE
 from tests.unit.cli.played import Break, Played, Reply, as_json, playing, swap_progress, version, weights_status
 
@@ -59,10 +61,10 @@ def soon(true: Callable[[], object]) -> None:
 def test_a_follower_hands_on_every_status(client: AdminClient, played: Played) -> None:
     played.streams.append([CALM, STAGING])
     heard: list[StatusEvent] = []
-    follower = EventStream(client, heard.append)
-    follower.start()
+    stopped = threading.Event()
+    in_background(lambda: follow(client, heard.append, stopped))
     soon(lambda: len(heard) == 3)
-    follower.stop()
+    stopped.set()
     assert [news.answer for news in heard[:2]] == [CALM, STAGING]
     assert heard[1].status is not None
     assert heard[1].status.swap == swap_progress("staging", ("r-one", 40, True), ("r-two", 10, False))
@@ -72,10 +74,10 @@ def test_a_follower_hands_on_every_status(client: AdminClient, played: Played) -
 def test_a_follower_asks_again_whatever_goes_wrong(client: AdminClient, played: Played) -> None:
     played.streams += [[Break(b"data: {")], ["nonsense"], [{"not": "a status"}], [], [CALM]]
     heard: list[StatusEvent] = []
-    follower = EventStream(client, heard.append)
-    follower.start()
+    stopped = threading.Event()
+    in_background(lambda: follow(client, heard.append, stopped))
     soon(lambda: any(news.status for news in heard))
-    follower.stop()
+    stopped.set()
     troubles = [news.trouble or "" for news in heard[:4]]
     for trouble, says in zip(troubles, ("broke off", "something else", "otherwise", "ended"), strict=True):
         assert says in trouble
@@ -87,11 +89,10 @@ def test_a_follower_that_was_stopped_hands_on_nothing(client: AdminClient, playe
 
     def stop(news: StatusEvent) -> None:
         heard.append(news)
-        follower.stop()
+        stopped.set()
 
-    follower = EventStream(client, stop)
-    follower.start()
-    soon(lambda: not follower._thread.is_alive())
+    stopped = threading.Event()
+    follow(client, stop, stopped)
     assert len(heard) == len(played.asked) == 1
 
 

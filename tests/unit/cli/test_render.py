@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from aoti_serve.cli.client import safe, value_of
 from aoti_serve.cli.render import spaced, status_view, swap_bars_view, swap_view, versions_view
-from aoti_serve.cli.responses import safe, status_of, versions_of
+from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import ServerRefused
-from aoti_serve.weights.version import BUILT_IN
+from aoti_serve.weights.version import BUILT_IN, Version
 from tests.unit.cli.played import NOW, as_json, ended, receipt, swap_progress, version, weights_status
 
 NASTY = "[red]\x1b[2J\x9b1m\x07\u202e\r\nnext"
@@ -51,7 +52,8 @@ def test_a_receipt_is_a_row_with_everything_that_a_replica_has_signed() -> None:
 def test_a_receipt_of_a_replica_on_a_cpu_with_nothing_behind_it() -> None:
     found = receipt("r-one", 0, None).model_copy(update={"gpu_ids": (), "digest": "", "device": "cpu"})
     text = drawn(status_view(weights_status(current=BUILT_IN, previous=None, replicas=(found,)), NOW))
-    assert row_of(text, "r-one") == ["r-one", "b4ba52f0", "4711", "cpu", "-", "0", "-", "1312.4", "4.2", "-"]
+    assert row_of(text, "r-one") == ["r-one", "b4ba52f0", "4711", "cpu", "0", "-", "1312.4", "4.2", "-"]
+    assert "gpu" not in text
     assert text.startswith("m  version 0 (built into the package), epoch 7")
 
 
@@ -219,10 +221,10 @@ def test_everything_in_an_answer_is_made_safe() -> None:
         swap=swap_progress(NASTY, (NASTY, 1, False), id=NASTY, action=NASTY),
         last=ended(error=NASTY, outcome=NASTY, phases={NASTY: 1.0}),
     )
-    read = status_of(as_json(status))
+    read = value_of(WeightsStatus, as_json(status))
     assert "\x1b" not in read.model_dump_json().replace("\\u001b", "\x1b")
     text = drawn(status_view(read, NOW), width=1000) + drawn(
-        versions_view(versions_of([as_json_version(nasty)]), read, NOW)
+        versions_view(value_of(list[Version], [as_json_version(nasty)]), read, NOW)
     )
     assert all(character.isprintable() or character == "\n" for character in text)
     assert "[red]" in text
@@ -235,10 +237,10 @@ def as_json_version(found: Any) -> Any:
 def test_an_answer_of_another_kind_of_server_is_an_error_in_one_line() -> None:
     answer = as_json(weights_status()) | {"mood": "good"}
     with pytest.raises(ServerRefused, match=r"answers otherwise than aoti-serve .*mood.*--json") as caught:
-        status_of(answer)
+        value_of(WeightsStatus, answer)
     assert "\n" not in str(caught.value)
     with pytest.raises(ServerRefused, match="answers otherwise"):
-        versions_of({"not": "a list"})
+        value_of(list[Version], {"not": "a list"})
 
 
 def test_a_swap_to_the_bytes_that_answer_says_that_nothing_was_staged() -> None:

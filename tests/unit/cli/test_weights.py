@@ -147,7 +147,18 @@ def test_a_swap_that_fails_says_which_replica_and_why(played: Played, file: str)
     why = "replica r-two could not stage version 4, nothing has changed: tensor 'a[0]': missing from the weights"
     played.replies[f"POST {WEIGHTS}"] = Reply({"error": why}, 400)
     assert says("swap", "m", file) == f"error: {why}\n"
-    assert says("swap", "m", file, "--json") == f"error: {why}\n"
+
+
+def test_with_json_a_failure_is_json_as_well(played: Played, file: str) -> None:
+    played.replies[f"POST {WEIGHTS}"] = Reply({"error": "not now"}, 503)
+    refused, nowhere = run("swap", "m", file, "--json"), run("swap", "m", "nowhere.safetensors", "--json")
+    assert [(result.exit_code, result.stderr) for result in (refused, nowhere)] == [(1, "")] * 2
+    assert json.loads(refused.stdout) == {
+        "error": "not now",
+        "type": "ServerRefused",
+        "facts": {"code": 503, "detail": "not now"},
+    }
+    assert json.loads(nowhere.stdout)["type"] == "UnreadableWeights"
 
 
 def test_the_status_of_all_models(played: Played) -> None:

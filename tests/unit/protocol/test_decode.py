@@ -339,6 +339,31 @@ def test_what_is_asked_of_the_answer_is_read() -> None:
     assert (request.id, request.outputs, list(request.binary)) == ("42", ["a", "b", "c"], ["a"])
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        pytest.param(
+            {"outputs": [{"name": "y", "parameters": {"classification": 3}}]},
+            "parameter 'classification': class_count is not supported",
+            id="class-count",
+        ),
+        pytest.param(
+            {"outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]},
+            "parameter 'shared_memory_region': shared memory is not supported",
+            id="shared-memory",
+        ),
+        pytest.param({"output": [{"name": "y"}]}, "no key 'output'; available: id, inputs, outputs", id="key"),
+    ],
+)
+def test_nothing_that_was_asked_is_passed_over(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidBody, match=says):
+        decode_request(message(**changes))
+
+
+def test_a_name_and_a_version_in_the_body_are_taken_as_kserves_client_sends_them() -> None:
+    assert decode_request(message(id="1", model_name="m", model_version="1")).head.id == "1"
+
+
 def test_nothing_asked_of_the_answer_means_all_outputs_as_json() -> None:
     request = decode_request(message()).head
     assert (request.id, request.outputs, list(request.binary), request.binary_default) == (None, None, [], False)

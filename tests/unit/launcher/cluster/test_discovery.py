@@ -16,7 +16,7 @@ import pytest
 
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.cluster import discovery as address
-from aoti_serve.launcher.cluster.discovery import PING, Cluster, close_token, cluster_at, running_clusters
+from aoti_serve.launcher.cluster.discovery import PING, close_token, cluster_at, running_clusters
 
 SECRET = "the-token"
 
@@ -68,7 +68,7 @@ def refusal(where: str) -> str:
 
 def test_a_cluster_that_asks_for_nothing_is_joined() -> None:
     with head() as where:
-        assert cluster_at(where) == Cluster(where, token=False)
+        assert cluster_at(where) == where
     assert "RAY_AUTH_MODE" not in os.environ
 
 
@@ -99,7 +99,7 @@ def test_a_token_that_is_here_is_offered_wherever_ray_would_find_it(
     if place != "home":
         monkeypatch.setenv(place, SECRET if place == "RAY_AUTH_TOKEN" else str(path))
     with head(SECRET) as where:
-        assert cluster_at(where) == Cluster(where, token=True)
+        assert cluster_at(where) == where
     assert os.environ["RAY_AUTH_MODE"] == "token", "for Ray, which sends none otherwise"
 
 
@@ -153,14 +153,14 @@ def test_a_token_that_cannot_be_closed_is_warned_of(tmp_path: Path, monkeypatch:
 def test_auto_is_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
     with head() as where:
         monkeypatch.setenv("RAY_ADDRESS", where)
-        assert cluster_at("auto").address == where
+        assert cluster_at("auto") == where
 
 
 def test_auto_is_the_only_cluster_here_and_never_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     with head() as one, head() as other:
         told = [one, "127.0.0.1:9", one]  # of two nodes, and of one whose head has died
         monkeypatch.setattr(address, "_told_raylets", lambda: told)
-        assert cluster_at("auto").address == one
+        assert cluster_at("auto") == one
         told.append(other)
         assert running_clusters() == sorted([one, other])
         assert refusal("auto").startswith("2 Ray clusters run on this machine, 127.0.0.1:")

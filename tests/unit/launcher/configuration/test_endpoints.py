@@ -45,7 +45,7 @@ def test_one_that_does_not_listen_answers_through_serves_proxies_below_its_prefi
 
 
 def test_who_speaks_tls_is_known_by_its_certificate() -> None:
-    assert endpoint_of(ours(tls=TLS), ConfigFile(Path("f"), {}, [])).certificate == "c.pem"
+    assert endpoint_of(ours(tls=TLS), ConfigFile(Path("f"), {}, [])).certificate == str(Path("c.pem").resolve())
 
 
 def test_gateways_that_only_their_own_machine_reaches() -> None:

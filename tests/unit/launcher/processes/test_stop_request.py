@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
 
-from aoti_serve.launcher.processes.background import BackgroundTask
+from aoti_serve.launcher.processes.background import in_background
 from aoti_serve.launcher.processes.stop_request import StopRequest
 
 
@@ -41,18 +42,18 @@ def test_a_terminal_that_goes_away_asks_too_unless_it_is_not_to_matter(stop: Sto
 
 
 @pytest.fixture
-def endless() -> Iterator[BackgroundTask]:
+def endless() -> Iterator[Future[bool]]:
     gate = threading.Event()
-    work = BackgroundTask(gate.wait)
+    work = in_background(gate.wait)
     yield work
     gate.set()
-    work.join()
+    work.result()
 
 
 def test_work_is_waited_for_until_it_is_done_or_time_is_over_or_it_is_hopeless_or_must_be_at_once(
-    stop: StopRequest, endless: BackgroundTask
+    stop: StopRequest, endless: Future[bool]
 ) -> None:
-    assert not stop.outlasts(BackgroundTask(int), 30)
+    assert not stop.outlasts(in_background(int), 30)
     assert stop.outlasts(endless, 0.01)
     assert stop.outlasts(endless, 30, lambda: True)
     stop.ask()

@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.serve.schema import ApplicationStatus
 
-from aoti_serve.launcher.news import changes_between, view_of
+from aoti_serve.launcher.monitor import changes_between, view_of
 
 
 def details(running: str, target: int = 2, status: str = "RUNNING", message: str = "", starting: str = "") -> Any:

@@ -1,15 +1,19 @@
-"""The TCP ports on which processes listen: what each is for, and whether other machines reach it."""
+"""The TCP ports of this machine: which are free, which process holds one, its purpose, and its reach."""
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
+import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+
+from aoti_serve.errors import StartFailed
 
 WORKER = "calls from Ray and Serve"
 # The purpose of a process's ports, by its title as Ray sets it.
@@ -48,10 +52,13 @@ def listening_ports(processes: Collection[psutil.Process], known: Mapping[int, s
     return sorted({entry for process in processes for entry in _of(process, known)}, key=lambda entry: entry.port)
 
 
-def is_loopback(address: str) -> bool:
-    found = ipaddress.ip_address(address)
-    mapped = getattr(found, "ipv4_mapped", None)
-    return bool((mapped or found).is_loopback)
+def is_loopback(host: str) -> bool:
+    """True if the host, an address or a name, stands for this machine wherever it is used."""
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return bool((getattr(found, "ipv4_mapped", None) or found).is_loopback)
 
 
 def title_of(command: Sequence[str]) -> str:
@@ -65,6 +72,35 @@ def title_of(command: Sequence[str]) -> str:
     return Path(words[0] if words and Path(first).name.startswith("python") else first).name
 
 
+def require_free(host: str, port: int, way_out: str) -> None:
+    """Raise StartFailed if the port is taken. The text names the process that holds it; `way_out` says what to do."""
+    if holder := holder_of(host, port):
+        raise StartFailed(detail=f"port {port} is taken by {holder}; stop it, or {way_out}")
+
+
+def holder_of(host: str, port: int) -> str | None:
+    """The name of the process that listens on the port; None if the port is free."""
+    if _can_bind(host, port):
+        return None
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+            with suppress(psutil.NoSuchProcess):
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    return "another process"
+
+
+def hosts_overlap(one: str, other: str) -> bool:
+    """True if a listener on one host keeps others from listening on the other host, at the same port."""
+    return one == other or is_wildcard(one) or is_wildcard(other)
+
+
+def is_wildcard(host: str) -> bool:
+    """True if the host stands for all addresses of a machine."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_unspecified
+    return False
+
+
 def _of(process: psutil.Process, known: Mapping[int, str]) -> Iterator[ListeningPort]:
     with suppress(psutil.Error):
         command = process.cmdline()
@@ -74,3 +110,16 @@ def _of(process: psutil.Process, known: Mapping[int, str]) -> Iterator[Listening
                 address, port = entry.laddr
                 purpose = known.get(port) or PURPOSES.get(title, WORKER)
                 yield ListeningPort(address, port, process.pid, title, purpose)
+
+
+def _can_bind(host: str, port: int) -> bool:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with closing(socket.socket(family)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise StartFailed(detail=f"cannot listen on {host}: {error.strerror or error}") from error
+        return False
+    return True

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aoti_serve.launcher.cluster.settings import LOCAL_ONLY, WANTED, prepare_for_ray, ray_variables
+from aoti_serve.launcher.cluster.connection import LOCAL_ONLY, WANTED, prepare_for_ray, ray_variables
 
 
 @pytest.fixture(autouse=True)

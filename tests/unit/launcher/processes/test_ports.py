@@ -1,24 +1,35 @@
-"""Who listens, for what, and who can reach it."""
+"""Ports: who listens, for what, who can reach it, and who holds those that are not free."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from contextlib import closing
 
 import psutil
 import pytest
 
-from aoti_serve.cli.port_table import exposures_of, ports_table
-from aoti_serve.launcher.processes.listening_ports import ListeningPort, is_loopback, listening_ports, title_of
+from aoti_serve.cli.port_table import exposure_of, ports_table
+from aoti_serve.errors import StartFailed
+from aoti_serve.launcher.processes.ports import (
+    ListeningPort,
+    holder_of,
+    hosts_overlap,
+    is_loopback,
+    is_wildcard,
+    listening_ports,
+    require_free,
+    title_of,
+)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "localhost", "a.localhost"])
 def test_loopback_in_all_its_forms(address: str) -> None:
     assert is_loopback(address)
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.2", "::ffff:192.0.2.2"])
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.2", "::ffff:192.0.2.2", "host.example"])
 def test_what_others_reach(address: str) -> None:
     assert not is_loopback(address)
 
@@ -64,11 +75,12 @@ LOCAL = ListeningPort("127.0.0.1", 8265, 4, "dashboard.py", "Ray's dashboard")
 
 
 def test_nothing_is_said_of_what_was_asked_for_and_of_loopback() -> None:
-    assert exposures_of([HTTP, LOCAL], [8000], token=True) == []
+    assert exposure_of([HTTP, LOCAL], [8000], token=True) is None
 
 
 def test_what_others_reach_is_counted_and_what_needs_no_token_is_named() -> None:
-    (text,) = exposures_of([HTTP, STORE, METRICS, LOCAL], [8000], token=True)
+    text = exposure_of([HTTP, STORE, METRICS, LOCAL], [8000], token=True)
+    assert text is not None
     assert "2 ports" in text
     assert "(9000)" in text
     assert "8000" not in text
@@ -76,7 +88,8 @@ def test_what_others_reach_is_counted_and_what_needs_no_token_is_named() -> None
 
 
 def test_calls_that_need_no_token_are_called_what_they_are() -> None:
-    (text,) = exposures_of([STORE], [8000], token=False)
+    text = exposure_of([STORE], [8000], token=False)
+    assert text is not None
     assert "whoever reaches them runs code here" in text
 
 
@@ -86,3 +99,54 @@ def test_the_table_has_a_row_for_each_purpose_and_ends_with_what_others_reach() 
     assert table.row_count == 3
     assert list(table.columns[1].cells) == ["127.0.0.1:8265", "0.0.0.0:8000", "[::]:5001 5002 5003"]
     assert list(table.columns[3].cells) == ["dashboard.py 4", "gateway 1", "3 processes"]
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        yield server.getsockname()[1]
+
+
+def test_the_holder_of_a_port_is_named(taken: int) -> None:
+    holder = holder_of("127.0.0.1", taken)
+    assert holder is not None
+    assert f"(pid {os.getpid()})" in holder
+
+
+def test_a_port_on_all_addresses_is_taken_if_it_is_on_one(taken: int) -> None:
+    assert holder_of("0.0.0.0", taken) is not None
+
+
+def test_a_taken_port_is_refused_with_a_way_out(taken: int) -> None:
+    with pytest.raises(StartFailed, match=rf"port {taken} is taken by .* \(pid {os.getpid()}\); stop it, or leave"):
+        require_free("127.0.0.1", taken, "leave")
+
+
+def test_a_free_port_will_do() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+    assert holder_of("127.0.0.1", port) is None
+    require_free("localhost", port, "leave")
+
+
+def test_a_host_that_is_not_here_is_refused() -> None:
+    with pytest.raises(StartFailed, match=r"cannot listen on 192\.0\.2\.77"):
+        holder_of("192.0.2.77", 8000)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meet"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("127.0.0.1", "::", True),
+        ("localhost", "host.example", False),
+    ],
+)
+def test_which_hosts_overlap(one: str, other: str, meet: bool) -> None:
+    assert hosts_overlap(one, other) is meet
+
+
+def test_which_hosts_stand_for_all() -> None:
+    assert [is_wildcard(host) for host in ("0.0.0.0", "::", "127.0.0.1", "localhost")] == [True, True, False, False]

@@ -1,0 +1,37 @@
+"""The names that a signature gives to dimensions."""
+
+from __future__ import annotations
+
+import torch
+from torch.export import Dim, export
+
+from aoti_serve.model.program.describe import describe
+from aoti_serve.signature.tensors import Dim as SignatureDim
+
+
+class Nested(torch.nn.Module):
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, user: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.cat([tokens * mask, tokens], 1) + user["age"].sum(1, keepdim=True)
+
+
+def test_a_dimension_is_called_as_it_was_exported() -> None:
+    rows, seq, days = Dim("rows", min=1, max=8), Dim("seq", min=2, max=512), Dim.AUTO
+    shapes = {"tokens": {0: rows, 1: seq}, "mask": (rows, seq), "user": {"age": {0: rows, 1: days}}}
+    inputs = (torch.zeros(2, 4), torch.zeros(2, 4), {"age": torch.zeros(2, 6)})
+    signature = describe(export(Nested().eval(), inputs, dynamic_shapes=shapes))
+    tokens, mask, age = signature.inputs
+    batch = SignatureDim(symbol="batch", min=1, max=8)
+    assert tokens.shape == mask.shape == (batch, SignatureDim(symbol="seq", min=2, max=512))
+    assert age.shape[0] == batch
+    assert isinstance(age.shape[1], SignatureDim)
+    assert signature.outputs[0].shape[1] == SignatureDim(symbol="seq", min=4, max=1024, factor=2)
+
+
+def test_the_first_inputs_rows_alone_are_called_batch() -> None:
+    batch, rows = Dim("batch", min=1, max=8), Dim("rows", min=1, max=9)
+    exported = export(torch.nn.Linear(3, 2).eval(), (torch.zeros(4, 5, 3),), dynamic_shapes=({0: rows, 1: batch},))
+    first, second, _ = describe(exported).inputs[0].shape
+    assert isinstance(first, SignatureDim)
+    assert isinstance(second, SignatureDim)
+    assert (first.symbol, first.max, second.max) == ("batch", 9, 8)
+    assert second.symbol not in ("batch", "rows")
