@@ -214,7 +214,7 @@ class World:
         largest = max(self.config["max_batch_size"], self.smallest)
         ample = [rows for shape, rows in widths.items() if 2 * rows > largest or requests[shape] > MANY_WAITING]
         assert backlog.ample == len(ample)
-        assert self.running >= 2 * runners or not [rows for rows in ample if rows >= largest or not delay]
+        assert self.running >= 2 * runners or held or not [rows for rows in ample if rows >= largest or not delay]
 
     def check_held(self, live: list[WorkItem]) -> None:
         """It is the last free runner that waits, not for long, and nobody's deadline passes meanwhile."""
