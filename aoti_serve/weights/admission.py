@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch
 from aoti_serve.signature.constants import Constants
+from aoti_serve.signature.contents import ContentsCheck
 from aoti_serve.signature.tensors import Shaped, Span
-from aoti_serve.weights.files.checks import check_fits, check_values
-from aoti_serve.weights.files.index import file_digest, read_index
+from aoti_serve.weights.files.index import file_chunks, file_digest, read_index
 from aoti_serve.weights.files.merge import merge_weights
 from aoti_serve.weights.sources.source import fetch_to
 from aoti_serve.weights.store.store import Store
@@ -87,6 +89,18 @@ class Admission:
     def _stored(
         self, path: Path, index: dict[str, Span], digest: str | None, order: SwapOptions, current: Version
     ) -> Version:
-        check_fits(index, self._constants)
+        self._constants.check_weights(index)
         check_values(path, index, self._constants, order.strict)
         return self._store.add(path, order.label, digest, parent=current.number, strict=order.strict, answers=current)
+
+
+def check_values(path: Path, index: Mapping[str, Span], constants: Constants, strict: bool) -> list[str]:
+    """Check the values of a file that fits; see `ContentsCheck.finish`."""
+    contents = ContentsCheck(index, constants)
+    with path.open("rb") as file:
+        for name, span in index.items():
+            if sinks := contents.sinks(name):
+                for chunk in file_chunks(file, span):
+                    for sink in sinks:
+                        sink.take(np.frombuffer(chunk, np.uint8))
+    return contents.finish(strict=strict)

@@ -32,3 +32,8 @@ class Committed(Frozen):
     epoch: int
     version: Version
     previous: Version | None = None
+
+    @property
+    def numbers(self) -> set[int]:
+        """The numbers of both versions."""
+        return {version.number for version in (self.version, self.previous) if version is not None}

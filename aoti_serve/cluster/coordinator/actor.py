@@ -26,7 +26,6 @@ from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed, SwapIn
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.admission import Admission
 from aoti_serve.weights.audit import AuditLog
-from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.story import StoryEvent
@@ -212,7 +211,7 @@ class Coordinator:
         if version.number == BUILT_IN.number:
             return
         try:
-            check_fits(self._store.index(version), signature)
+            signature.check_weights(self._store.index(version))
         except InvalidWeights as error:
             detail = f"committed version {version.number} does not fit the package: {error}; set another `store`, "
             detail += "or let one that fits answer: `aoti-serve store set-current`"

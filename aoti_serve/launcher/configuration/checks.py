@@ -17,7 +17,6 @@ from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, Sto
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
 from aoti_serve.launcher.processes.free_ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
-from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.sources.uri import is_uri
 from aoti_serve.weights.store.catalog import Catalog
@@ -166,7 +165,7 @@ def _check_store(path: Path, model: ModelConfig) -> None:
 def _check_weights(path: Path, model: ModelConfig, package: Package) -> None:
     assert model.weights is not None
     try:
-        check_fits(read_index(model.weights), package.signature)
+        package.signature.check_weights(read_index(model.weights))
     except InvalidWeights as error:
         if not _has_committed(path, model):
             detail = f"{path}: model '{model.name}': weights {model.weights}: {error}"

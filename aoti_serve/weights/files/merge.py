@@ -9,8 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 from aoti_serve.errors import StoreFailed
 from aoti_serve.signature.tensors import Span
-from aoti_serve.weights.files.checks import file_chunks
-from aoti_serve.weights.files.index import file_order, header_of
+from aoti_serve.weights.files.index import file_chunks, file_order, header_of
 
 
 class _Part(NamedTuple):

@@ -60,8 +60,7 @@ class Remote:
         with self._asking():
             self._files.pipe_file(self._path(name), content)
 
-    def write_vital(self, name: str, content: bytes) -> None:
-        self.write(name, content)
+    write_vital = write
 
     def write_term(self, content: bytes) -> None:
         self.write("TERM", content)

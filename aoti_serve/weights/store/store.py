@@ -1,8 +1,8 @@
 """The versions of one model, in a folder or at a URI. `CURRENT` names the committed one; replacing it is the commit.
 
 <root>/CURRENT                          {"epoch", "version", "previous"}
-<root>/TERM                             see `term`
-<root>/RESERVE                          see `reserve`
+<root>/TERM                             see `Term`
+<root>/RESERVE                          see `Reserve`
 <root>/LOCK                             held while one of the above is changed
 <root>/versions/<n>/weights.safetensors
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from upath import UPath
 
 from aoti_serve.errors import CommitUnknown, DigestMismatch, StoreFailed, Superseded
-from aoti_serve.weights.store.catalog import record_name, staged_name, weights_name
+from aoti_serve.weights.store.catalog import Catalog, Term, record_name, staged_name, weights_name
 from aoti_serve.weights.store.disk import Disk
-from aoti_serve.weights.store.leader import StoreLeader, read_or
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
@@ -32,16 +32,24 @@ READ_BACK_S = 30.0
 READ_BACK_POLL_S = 0.5
 
 
-class Store(StoreLeader):
-    """The writer of a store. Runs in the coordinator, in any of its threads. A crash at any moment leaves old or new,
-    whole. Once another Store was opened, this one can commit, publish and remove nothing; see `leader`.
+class Store(Catalog):
+    """Writes a store. Runs in the coordinator, in any of its threads. A crash at any moment leaves old or new, whole.
 
-    Raises StoreFailed when the place cannot be written or read (full disk, read-only, damaged, no credentials).
+    Opening a store takes the next term, and each change compares it. So of all Stores that were opened only the last
+    one can change anything, also if the process of an earlier one was stopped halfway and goes on hours later: the
+    term is compared and `CURRENT` renamed under one lock, which the kernel takes from the dead.
+
+    At a URI there is no lock, and some network file systems keep locks to each host. There the term is compared right
+    before the one put that commits. A process that is stopped between the two, and goes on after another Store was
+    opened, still makes that put. It damages no version, and the next commit of the other Store puts it right.
+
+    `term` is the number that members compare. Raises StoreFailed when the place cannot be written or read (full disk,
+    read-only, damaged, no credentials).
     """
 
     def __init__(self, root: str | Path | UPath, model: str, keep_versions: int, *, repair: bool = False) -> None:
         """`repair`: open it also if CURRENT or TERM is damaged. Then nobody knows how far they had come, and counting
-        goes on from the seconds since 1970, which no count of commits reaches.
+        goes on from the seconds since 1970, which no count of commits or terms reaches.
         """
         super().__init__(root, model)
         self._keep = keep_versions
@@ -51,14 +59,22 @@ class Store(StoreLeader):
             self._place.prepare()
         with self._alone():
             self._take_term(repair)
-            lost = Committed(epoch=int(time.time()), version=BUILT_IN)
-            self._known = read_or(self.committed, lost if repair else None)
+            self._known = self.committed(Committed(epoch=int(time.time()), version=BUILT_IN) if repair else None)
             self._clean()
 
     @property
     def epoch(self) -> int:
         """The epoch of the last commit; 0 in a new store."""
         return self._known.epoch if self._known else 0
+
+    def check_term(self) -> None:
+        """Raise Superseded if another Store was opened since, and StoreFailed if TERM cannot be read."""
+        newest = self.last_term()
+        if newest is None or newest.number < self.term:
+            raise StoreFailed(path=self.root, detail="its TERM is gone: somebody has emptied it; restart the server")
+        if newest != self._term:
+            newer = newest.number if newest.number > self.term else "another one of that number"
+            raise Superseded(model=self.model, term=self.term, newer=newer)
 
     def commit(self, version: Version, epoch: int, previous: Version | None) -> Committed:
         """The commit point: before the rename the old version is committed, after it the new one.
@@ -140,6 +156,18 @@ class Store(StoreLeader):
             if version.number not in self._held() | self._doubtful:
                 self._place.clear(version.number)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._guarded(), self._place.alone():
+            yield
+
+    def _take_term(self, repair: bool) -> None:
+        self._term = Term.after(self.last_term(Term(int(time.time())) if repair else None))
+        self.term = self._term.number
+        self._place.write_term(self._term.content)
+        self._place.sync(".")
+        self.check_term()  # another one may have opened it at this moment, and have written last
+
     def _take(self) -> int:
         with self._alone():
             # In this order: a Store that is opened in between burns the number that is about to be taken.
@@ -183,8 +211,8 @@ class Store(StoreLeader):
                 raise
 
     def _read_after(self, failure: Exception, committed: Committed) -> Committed | None:
-        """Read CURRENT after a failed write, whose reply may have been lost after the deed. Ask until there is an
-        answer, since no answer is no failure; raise CommitUnknown if there is none in time.
+        """Read CURRENT after a failed write, which may have been done all the same. Raise CommitUnknown if it cannot be
+        read in time.
         """
         deadline = time.monotonic() + READ_BACK_S
         while True:
@@ -206,13 +234,14 @@ class Store(StoreLeader):
 
     def _held(self) -> set[int]:
         """The numbers of what is committed, and of what was before that."""
-        return _named_in(self._known) | _named_in(self.committed())
+        records = self._known, self.committed()
+        return {number for record in records if record is not None for number in record.numbers}
 
     def _clean(self) -> None:
         """Remove what earlier Stores have left unfinished."""
         for path in self._place.incoming.iterdir():
             self.discard(path)
-        for number in _named_in(self._known):  # it was committed, and the mark outlived the process
+        for number in self._known.numbers if self._known else ():  # it was committed, and the mark outlived the process
             self._place.erase(staged_name(number))
         numbers = self._place.numbers()
         newest = max(numbers, default=0)
@@ -222,8 +251,3 @@ class Store(StoreLeader):
                     (self._place.clear if number == newest else self._place.forget)(number)
         if self.term > 1:
             self._place.burn(newest + 1)
-
-
-def _named_in(committed: Committed | None) -> set[int]:
-    versions = (committed.version, committed.previous) if committed else ()
-    return {version.number for version in versions if version is not None}
