@@ -183,6 +183,11 @@ class Catalog:
         except OSError as error:
             raise StoreFailed(path=self.root, detail=str(error)) from error
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._guarded(), self._place.alone():
+            yield
+
 
 def weights_name(number: int) -> str:
     return f"versions/{number}/weights.safetensors"

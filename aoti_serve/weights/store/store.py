@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from upath import UPath
@@ -48,8 +48,8 @@ class Store(Catalog):
     """
 
     def __init__(self, root: str | Path | UPath, model: str, keep_versions: int, *, repair: bool = False) -> None:
-        """`repair`: open it also if CURRENT or TERM is damaged. Then nobody knows how far they had come, and counting
-        goes on from the seconds since 1970, which no count of commits or terms reaches.
+        """`repair`: open it also if CURRENT or TERM is damaged. What it had counted is lost then, and counting goes on
+        from the seconds since 1970, which no count reaches.
         """
         super().__init__(root, model)
         self._keep = keep_versions
@@ -79,8 +79,8 @@ class Store(Catalog):
     def commit(self, version: Version, epoch: int, previous: Version | None) -> Committed:
         """The commit point: before the rename the old version is committed, after it the new one.
 
-        Raises Superseded or StoreFailed, and then nothing is committed; or CommitUnknown, and then the caller must end:
-        it may not go on as if it were, nor as if it were not. The next Store that is opened reads what stands.
+        Raises Superseded or StoreFailed, and then nothing is committed. Raises CommitUnknown if that cannot be told:
+        then the process must end, and the next Store reads what stands.
         """
         committed = Committed(epoch=epoch, version=version, previous=previous)
         with self._alone():
@@ -127,8 +127,7 @@ class Store(Catalog):
         """
         number = self._take()
         try:
-            version = self._filled(number, source, digest)
-            version = version.model_copy(update={"label": label, "parent": parent, "strict": strict})
+            version = self._filled(number, source, digest, label=label, parent=parent, strict=strict)
             if answers is not None and (answers.digest, answers.strict) == (version.digest, version.strict):
                 self._place.forget(number)
                 return answers
@@ -140,7 +139,7 @@ class Store(Catalog):
         return version
 
     def confirm(self, version: Version) -> None:
-        """Let a version that was added be listed, and be a way back, although it was never committed."""
+        """Let a version that was never committed be listed, and be a way back."""
         with self._alone():
             self.check_term()
             self._place.erase(staged_name(version.number))
@@ -148,18 +147,13 @@ class Store(Catalog):
     def remove(self, version: Version) -> None:
         """Forget a version; its number is never given out again.
 
-        What is committed, or was before that, stays; so does a version whose failed commit may still be written late,
+        What is committed, or was before that, stays. So does a version whose failed commit may still be written late,
         and everything once another Store was opened.
         """
         with suppress(StoreFailed, Superseded), self._alone():
             self.check_term()
             if version.number not in self._held() | self._doubtful:
                 self._place.clear(version.number)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with self._guarded(), self._place.alone():
-            yield
 
     def _take_term(self, repair: bool) -> None:
         self._term = Term.after(self.last_term(Term(int(time.time())) if repair else None))
@@ -176,14 +170,14 @@ class Store(Catalog):
             self._place.take(number)
         return number
 
-    def _filled(self, number: int, source: Path, expected: str | None) -> Version:
+    def _filled(self, number: int, source: Path, expected: str | None, **facts: Any) -> Version:
         name = weights_name(number)
         with self._guarded():
             digest = self._place.bring(source, name)
             nbytes = self._place.size(name)
         if expected is not None and expected.lower() != digest:
             raise DigestMismatch(got=digest, expected=expected)
-        version = Version(number=number, digest=digest, created=time.time(), nbytes=nbytes)
+        version = Version(number=number, digest=digest, created=time.time(), nbytes=nbytes, **facts)
         return version.model_copy(update={"tensors": len(self._read_header(version))})
 
     def _publish(self, version: Version) -> None:
@@ -205,15 +199,14 @@ class Store(Catalog):
         try:
             self._place.write_vital("CURRENT", committed.model_dump_json(indent=1).encode())
         except (OSError, StoreFailed) as failure:
-            if self._read_after(failure, committed) != committed:
-                if self._place.writes_late:
-                    self._doubtful.add(committed.version.number)
-                raise
+            if self._read_back(failure, committed) == committed:
+                return
+            if self._place.writes_late:
+                self._doubtful.add(committed.version.number)
+            raise
 
-    def _read_after(self, failure: Exception, committed: Committed) -> Committed | None:
-        """Read CURRENT after a failed write, which may have been done all the same. Raise CommitUnknown if it cannot be
-        read in time.
-        """
+    def _read_back(self, failure: Exception, committed: Committed) -> Committed | None:
+        """Read CURRENT, which may have been written all the same. Raise CommitUnknown if that takes too long."""
         deadline = time.monotonic() + READ_BACK_S
         while True:
             try:
