@@ -23,7 +23,7 @@ from aoti_serve.link.messages import BatchMessage
 from aoti_serve.link.pool import Pool
 from aoti_serve.protocol.messages import InferResponse, model_metadata
 from aoti_serve.signature.signature import Signature
-from aoti_serve.weights.swap.fence import Fence
+from aoti_serve.weights.swap.follower import Fence
 from aoti_serve.weights.swap.target import Report, Target
 
 JOIN_S = 30.0  # for all models of a gateway

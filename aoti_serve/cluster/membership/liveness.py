@@ -33,7 +33,7 @@ class Liveness:
     async def begin(self) -> None:
         """Tell the rules which processes may answer already, and which may do so though they are taken for dead."""
         self._nodes = await asyncio.to_thread(self._live.alive)
-        self._rules.expect(self._nodes)
+        self._rules.table.expect(self._nodes)
         self._rules.doubt(await asyncio.to_thread(self._live.doubtful, ENDED_S))
 
     async def run(self) -> None:
@@ -73,4 +73,4 @@ class Liveness:
         return (report.node if report else "") or self._nodes.get(member, "")
 
     def _suspects(self) -> set[str]:
-        return self._rules.suspects | self._silent()
+        return self._rules.table.away | self._silent()

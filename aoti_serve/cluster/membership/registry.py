@@ -196,13 +196,15 @@ class Registry:
         task.add_done_callback(self._work.discard)
 
     async def _commit(self, version: Version) -> None:
+        swap = self.rules.swap
+        assert swap is not None
         assert self._store is not None
         try:
             committed = await self._store(version)
         except BaseException as error:
-            self.rules.refused(error)
+            swap.refused(error)
         else:
-            self.rules.stored(committed)
+            swap.stored(committed)
         self._carry_out()
 
     async def _expel(self, members: tuple[str, ...]) -> None:

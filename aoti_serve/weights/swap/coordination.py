@@ -34,11 +34,6 @@ class Coordination:
         self._orders: list[Order] = []
 
     @property
-    def suspects(self) -> set[str]:
-        """Members without a connection: their processes may have ended."""
-        return self.table.away
-
-    @property
     def settled(self) -> bool:
         """Nothing older than what is committed leaves any gateway, nor one that was expelled."""
         epoch = self.table.target.committed.epoch
@@ -57,10 +52,6 @@ class Coordination:
     def finish(self) -> None:
         """The swap has ended, and whoever asked for it knows."""
         self.swap = None
-
-    def expect(self, members: Iterable[str]) -> None:
-        """These processes live, says the cluster: they may answer already."""
-        self.table.expect(members)
 
     def connect(self, member: str) -> None:
         self._heard = self._clock()
@@ -95,14 +86,6 @@ class Coordination:
                 self.story.tell("its process has ended", member)
                 if self.swap is not None:
                     self.swap.gone(member)
-
-    def stored(self, committed: Committed) -> None:
-        assert self.swap is not None
-        self.swap.stored(committed)
-
-    def refused(self, error: BaseException) -> None:
-        assert self.swap is not None
-        self.swap.refused(error)
 
     def killed(self, members: Iterable[str]) -> None:
         self.table.killed(members, self._clock())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from aoti_serve.address import Address
@@ -201,3 +201,28 @@ class MemberTable:
 
     def _retarget(self, **changes: object) -> None:
         self.target = replace(self.target, revision=self.target.revision + 1, **changes)  # type: ignore[arg-type]
+
+
+class Tally:
+    """The members that a phase still waits for: those whose last report is not `done`. A report costs the same, however
+    many there are.
+
+    A member that is joining is not waited for: it answers nothing yet, and becomes ready only with what is committed
+    then.
+    """
+
+    def __init__(self, done: Callable[[Report], bool], reports: Iterable[Report]) -> None:
+        self._done = done
+        self.waiting: set[str] = set()
+        for report in reports:
+            self.hear(report)
+
+    def hear(self, report: Report) -> None:
+        if report.joining or self._done(report):
+            self.waiting.discard(report.member)
+        else:
+            self.waiting.add(report.member)
+
+    def drop(self, member: str) -> None:
+        """This one is no longer a member."""
+        self.waiting.discard(member)

@@ -1,4 +1,4 @@
-"""The states of a swap and what moves it from one to the next: a table, and the diagram that is drawn from it."""
+"""The states of a swap and what moves it from one to the next: a table."""
 
 from __future__ import annotations
 
@@ -48,10 +48,3 @@ TRANSITIONS: Mapping[State, Mapping[Cause, State]] = {
     State.ABORTING: {Cause.ALL_FREED: State.ABORTED},
 }
 ENDS = frozenset(State) - TRANSITIONS.keys()
-
-
-def diagram() -> str:
-    """The table as text, one arrow to a line."""
-    arrows = [(old, cause, new) for old, moves in TRANSITIONS.items() for cause, new in moves.items()]
-    width = max(len(cause) for _, cause, _ in arrows)
-    return "\n".join(f"{old:<10} ── {cause:<{width}} ──> {new}" for old, cause, new in arrows)

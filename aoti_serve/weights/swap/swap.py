@@ -8,11 +8,10 @@ from enum import StrEnum
 from uuid import uuid4
 
 from aoti_serve.errors import AotiServeError, StageFailed, TryAgain
-from aoti_serve.weights.swap.members import MemberTable
+from aoti_serve.weights.swap.members import MemberTable, Tally
 from aoti_serve.weights.swap.orders import Commit, Expel, Order
 from aoti_serve.weights.swap.states import ENDS, TRANSITIONS, Cause, State
 from aoti_serve.weights.swap.story import Story
-from aoti_serve.weights.swap.tally import Tally
 from aoti_serve.weights.swap.target import Report, Staging, TargetRevision
 from aoti_serve.weights.swap.timeouts import TimeAllowance
 from aoti_serve.weights.version import Committed, Version
@@ -78,7 +77,7 @@ class Swap:
         self._allowance = TimeAllowance(deadlines.stage)
         table.publish(staging=Staging(self.id, version))
         # The replicas that must not end: all that are here now, less those that have staged or say that they leave.
-        self._crew = {report.member for report in table.reports if report.runners and not report.joining}
+        self._must_live = {report.member for report in table.reports if report.runners and not report.joining}
         self._tally = Tally(self._staged, table.reports)
         story.tell(f"swap {self.id}: {self.state} version {version.number}")
         self.look()
@@ -108,7 +107,7 @@ class Swap:
     def gone(self, member: str) -> None:
         """A member's process has ended, and it has left the table."""
         self._tally.drop(member)
-        if self.state is State.STAGING and member in self._crew:
+        if self.state is State.STAGING and member in self._must_live:
             self._fail(member, TryAgain(detail="its process has ended meanwhile"))
         self.look()
 
@@ -143,7 +142,7 @@ class Swap:
 
     def _watch(self, report: Report) -> None:
         if self._staged(report) or report.leaving:
-            self._crew.discard(report.member)
+            self._must_live.discard(report.member)
         if report.failed == self.id and not report.joining:
             self._fail(report.member, report.error)
 

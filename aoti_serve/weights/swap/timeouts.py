@@ -8,7 +8,6 @@ HEARTBEAT_S = 6.0  # the coordinator asks all members so often whether they live
 TICK_S = 0.5  # the rules look at the clock so often
 MOST = 4
 MEMBER_SILENCE_S = 2 * HEARTBEAT_S + TICK_S
-DEAD_S = 4 * HEARTBEAT_S  # of silence, after which a member looks for another coordinator
 UNHEARD_S = 60.0  # a member may be on its way from the coordinator before to this one
 
 

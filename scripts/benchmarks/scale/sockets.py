@@ -24,7 +24,7 @@ from aoti_serve.cluster.membership.live_actors import LiveActors
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.cluster.membership.registry import Registry
 from aoti_serve.errors import Unavailable
-from aoti_serve.weights.swap.fence import Fence
+from aoti_serve.weights.swap.follower import Fence
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.swap.target import Report, Target

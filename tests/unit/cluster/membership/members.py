@@ -13,7 +13,7 @@ from aoti_serve.cluster.membership.live_actors import LiveActors
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.cluster.membership.registry import Registry
 from aoti_serve.errors import AotiServeError, Superseded, TryAgain, Unavailable
-from aoti_serve.weights.swap.fence import Fence
+from aoti_serve.weights.swap.follower import Fence
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
 from aoti_serve.weights.swap.target import Report, Target

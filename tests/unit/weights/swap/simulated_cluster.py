@@ -24,13 +24,12 @@ from aoti_serve.cluster.membership.line import Line, Listens
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.errors import NotSettled, StoreFailed, Superseded
 from aoti_serve.weights.swap.coordination import Coordination
-from aoti_serve.weights.swap.fence import Fence
-from aoti_serve.weights.swap.follower import Follower
+from aoti_serve.weights.swap.follower import Fence, Follower
 from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Reroute
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Phase, Swap, SwapDeadlines
 from aoti_serve.weights.swap.target import Receipt, Report, Target
-from aoti_serve.weights.swap.timeouts import DEAD_S
+from aoti_serve.weights.swap.timeouts import HEARTBEAT_S
 from aoti_serve.weights.version import Committed, Version
 
 GARBAGE = Version(number=-1, digest="half written")
@@ -39,6 +38,7 @@ HOPS = 12  # turns of the event loop after which nothing moves by itself any mor
 FOREVER = 5000  # steps after which a cluster without faults must have come to rest
 DEADLINES = SwapDeadlines(stage=3.0, abort=2.0, commit=2.0, confirm=2.0)
 TICK = 0.5
+DEAD_S = 4 * HEARTBEAT_S  # of silence, after which a member looks for another coordinator, see `link.control`
 ISLAND_S = 60.0  # after which Ray ends a node that cannot reach the others
 
 
@@ -389,7 +389,7 @@ class Coordinator:
         self.term = world.store.open()
         self.rules = Coordination(self.term, world.store.committed, DEADLINES, lambda: world.now)
         believed_dead = {member.name: member for member in world.live if member.doomed}
-        self.rules.expect(member.name for member in world.live if not member.doomed)
+        self.rules.table.expect(member.name for member in world.live if not member.doomed)
         self.rules.doubt({name: world.now - (member.cut_since or world.now) for name, member in believed_dead.items()})
         self._heard: list[Report] = []
         self.writing = Gate()
@@ -406,6 +406,11 @@ class Coordinator:
     @property
     def reports(self) -> list[Report]:
         return self.rules.table.reports
+
+    @property
+    def swap_under_way(self) -> Swap:
+        assert self.rules.swap is not None
+        return self.rules.swap
 
     @property
     def current(self) -> bool:
@@ -524,12 +529,12 @@ class Coordinator:
             committed = self.world.store.commit(self.term, new)
         except Exception as error:
             if self.alive:
-                self.rules.refused(error)
+                self.swap_under_way.refused(error)
         else:
             if self.dies_after_commit:
                 self.crash()
             if self.alive:
-                self.rules.stored(committed)
+                self.swap_under_way.stored(committed)
         self.carry_out()
 
     def _expel(self, members: tuple[str, ...]) -> None:
