@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
 from aoti_serve.cluster.client import CoordinatorClient
-from aoti_serve.cluster.membership.finder import CoordinatorFinder
+from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, TryAgain, UnknownModel, UnknownVersion

@@ -16,7 +16,7 @@ from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.membership.live_actors import LiveActors
-from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.download import ChunkSource
@@ -61,21 +61,21 @@ class Coordinator:
         first = await asyncio.to_thread(self._first, model, signature, carries_weights)
         deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
         live = LiveActors(serve.get_replica_context().app_name, members)
-        self._registry = Registry(self._store.term, first, deadlines, live, self._require_term)
-        await self._registry.open()
+        self._members = MemberServer(self._store.term, first, deadlines, live, self._require_term)
+        await self._members.open()
         self._status_took = 0.0  # seconds
         self._uploads = Uploads(self._store)
         self._transfer = TransferActor.here(limits.max_weights_bytes, "gateway.max_weights_bytes")
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
-        self._changes = Changes(model.name, self._store, self._registry, audit)
+        self._changes = Changes(model.name, self._store, self._members, audit)
         loop = asyncio.get_running_loop()
-        work = self._registry.run(), self._registry.liveness.run(), self._keep_house(), self._follow_bytes()
+        work = self._members.run(), self._members.liveness.run(), self._keep_house(), self._follow_bytes()
         self._tasks = [loop.create_task(each) for each in work]
 
     async def address(self, asking: str) -> Address:
         """For members: where to connect, from the node `asking`."""
-        return await self._registry.address(
+        return await self._members.address(
             ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), asking
         )
 
@@ -140,8 +140,8 @@ class Coordinator:
 
     async def status(self, seen: int = -1) -> WeightsStatus:
         """The status; with `seen`, once something has changed since that revision, or after a while."""
-        if seen == self._registry.revision:
-            await self._registry.changed(STATUS_POLL_S)
+        if seen == self._members.revision:
+            await self._members.changed(STATUS_POLL_S)
             await asyncio.sleep(self._status_took * WATCHING)
         started = time.perf_counter()
         status = self._changes.status()
@@ -150,7 +150,7 @@ class Coordinator:
 
     async def story(self) -> tuple[StoryEvent, ...]:
         """The last events of the model's cluster, oldest first; times are UTC."""
-        return self._registry.story()
+        return self._members.story()
 
     async def check_health(self) -> None:
         """For Serve: one that a newer coordinator has followed must go."""

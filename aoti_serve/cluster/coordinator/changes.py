@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.metrics import SwapMetrics
-from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.status import Outcome, WeightsStatus
 from aoti_serve.errors import (
     AotiServeError,
@@ -34,10 +34,10 @@ LOGGED = 50  # events of the story
 class Changes:
     """Runs in the coordinator's event loop. A change, once begun, ends whether its caller waits or not."""
 
-    def __init__(self, model: str, store: Store, registry: Registry, audit: AuditLog) -> None:
+    def __init__(self, model: str, store: Store, members: MemberServer, audit: AuditLog) -> None:
         self._model = model
         self._store = store
-        self._registry = registry
+        self._members = members
         self._audit = audit
         self._metrics = SwapMetrics(model)
         self._attempt: Attempt | None = None
@@ -65,18 +65,18 @@ class Changes:
         """Record an attempt that has failed before its weights were here: in the audit log, the metrics, the status."""
         self._last = attempt.outcome(error, committed=False)
         self._metrics.ended(self._last)
-        self._registry.touch()
+        self._members.touch()
         await self._note(attempt, self._last.outcome, error)
 
     def status(self) -> WeightsStatus:
-        table = self._registry.table
+        table = self._members.table
         committed, reports = table.target.committed, table.reports
         attempt = self._attempt
         return WeightsStatus(
             model=self._model,
-            revision=self._registry.revision,
+            revision=self._members.revision,
             epoch=committed.epoch,
-            settled=self._registry.rules.settled,
+            settled=self._members.rules.settled,
             current=committed.version,
             previous=committed.previous,
             replicas=self._receipts(),
@@ -88,16 +88,16 @@ class Changes:
         """Show how many bytes of the version under way each replica has received."""
         if self._attempt is not None and read != self._attempt.read:
             self._attempt.read = dict(read)
-            self._registry.touch()
+            self._members.touch()
 
     def measure(self) -> None:
         """Let the metrics say what stands."""
-        committed = self._registry.table.target.committed
-        current = [report for report in self._registry.table.reports if report.runners and report.holds(committed)]
+        committed = self._members.table.target.committed
+        current = [report for report in self._members.table.reports if report.runners and report.holds(committed)]
         self._metrics.stands(committed.version.number, committed.epoch, len(current))
 
     def _receipts(self) -> tuple[Receipt, ...]:
-        receipts = (report.receipt for report in self._registry.table.reports if report.receipt and not report.joining)
+        receipts = (report.receipt for report in self._members.table.reports if report.receipt and not report.joining)
         return tuple(sorted(receipts, key=lambda receipt: receipt.replica))
 
     async def _only(self, attempt: Attempt, change: Callable[[], Awaitable[None]], *, wait: bool) -> WeightsStatus:
@@ -128,15 +128,15 @@ class Changes:
             error = failure
             raise
         finally:
-            committed = attempt.version is not None and attempt.version == self._registry.table.target.committed.version
+            committed = attempt.version is not None and attempt.version == self._members.table.target.committed.version
             self._last, self._attempt = attempt.outcome(error, committed), None
             moved = not (error or attempt.unchanged)
             self._metrics.moved(sum(receipt.nbytes for receipt in self._receipts() if moved))
             self._metrics.ended(self._last)
             self.measure()
-            self._registry.touch()
+            self._members.touch()
             if error is not None:
-                story = "\n".join(f"  {event}" for event in self._registry.story()[-LOGGED:])
+                story = "\n".join(f"  {event}" for event in self._members.story()[-LOGGED:])
                 logger.warning(f"model '{self._model}': {attempt.action} {attempt.id}: {error!r}; before:\n{story}")
             await self._note(attempt, self._last.outcome, error)
 
@@ -145,8 +145,8 @@ class Changes:
         await asyncio.to_thread(self._audit.write, model=self._model, **facts)
 
     async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version]) -> None:
-        self._registry.touch()
-        current = self._registry.table.target.committed.version
+        self._members.touch()
+        current = self._members.table.target.committed.version
         version = await asyncio.to_thread(admit, current)
         if version == current:
             attempt.answering = version
@@ -158,7 +158,7 @@ class Changes:
             raise
 
     async def _roll_back(self, attempt: Attempt, number: int | None) -> None:
-        committed = self._registry.table.target.committed
+        committed = self._members.table.target.committed
         version = committed.previous
         if number is not None and number != BUILT_IN.number:
             version = await asyncio.to_thread(self._store.version, number)
@@ -172,19 +172,19 @@ class Changes:
 
     def _check_built_in_resident(self) -> None:
         """Version 0 is in no file: once a replica has let go of it, nobody can bring it back there."""
-        for report in self._registry.table.reports:
+        for report in self._members.table.reports:
             receipt = report.receipt
             if receipt is not None and BUILT_IN.number not in (receipt.version, receipt.previous):
                 raise BuiltInWeightsReleased(model=self._model, replica=report.member)
 
     def _live_replicas(self) -> bool:
-        return any(report.runners and not report.joining for report in self._registry.table.reports)
+        return any(report.runners and not report.joining for report in self._members.table.reports)
 
     async def _run(self, attempt: Attempt, version: Version, *, without_replicas: bool = False) -> None:
         """`without_replicas`: by the store alone, which is the way back if the weights let no replica live."""
         if not without_replicas and not self._live_replicas():
             raise TryAgain(detail=f"model '{self._model}' has no live replica to try the weights on; try again")
-        before = self._registry.table.target.committed
+        before = self._members.table.target.committed
 
         async def commit(version: Version) -> Committed:
             try:
@@ -194,9 +194,9 @@ class Changes:
                 await self._note(attempt, "unknown", error)
                 os._exit(1)
 
-        swap = self._registry.begin(version, commit, without_replicas=without_replicas)
+        swap = self._members.begin(version, commit, without_replicas=without_replicas)
         attempt.follow(swap)
-        await self._registry.finish()
+        await self._members.finish()
         if swap.state is State.ABORTED:
             raise swap.error or RuntimeError("an aborted swap says why")
         if swap.state is State.UNSETTLED:
@@ -205,5 +205,5 @@ class Changes:
     def _why_unsettled(self, swap: Swap) -> str:
         if swap.error is not None:
             return f"a newer coordinator completes it ({swap.error})"
-        ending = ", ".join(sorted(self._registry.table.ending.keys() | swap.waiting))
+        ending = ", ".join(sorted(self._members.table.ending.keys() | swap.waiting))
         return f"it cannot be confirmed that {ending} has ended, and may answer with the version before"

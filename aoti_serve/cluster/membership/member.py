@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.membership.line import Line, Listens
+from aoti_serve.cluster.membership.line import CoordinatorLine, LineListener
 from aoti_serve.cluster.membership.pauses import PauseDetector, boottime
 from aoti_serve.weights.swap.session import MemberSession
 from aoti_serve.weights.swap.target import Report, Target
@@ -41,7 +41,7 @@ class Finder(Protocol):
     def member(self) -> str:
         """The name of this process."""
 
-    def line(self, listener: Listens) -> Line:
+    def line(self, listener: LineListener) -> CoordinatorLine:
         """A new connection."""
 
     def is_lost(self, error: Exception) -> bool:

@@ -16,7 +16,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.membership.finder import CoordinatorFinder
+from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership, announce_loading
 from aoti_serve.cluster.replica.buffers import ReplicaBuffers
 from aoti_serve.cluster.scaling import METRIC, Loads

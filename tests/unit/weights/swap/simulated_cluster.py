@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.membership.line import Line, Listens
+from aoti_serve.cluster.membership.line import CoordinatorLine, LineListener
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.errors import NotSettled, StoreFailed, Superseded
 from aoti_serve.weights.swap.coordination import Coordination
@@ -165,10 +165,10 @@ class Wire:
     down: deque[tuple[Target, int]]
 
 
-class PlayedLine:
-    """A `Line` whose every message waits until the schedule delivers it."""
+class PlayedLine(CoordinatorLine):
+    """A line whose every message waits until the schedule delivers it."""
 
-    def __init__(self, listener: Listens) -> None:
+    def __init__(self, listener: LineListener) -> None:
         self.listener = listener
         self.wire: Wire | None = None
         self._connected = asyncio.Event()
@@ -227,7 +227,7 @@ class PlayedFinder:
         self.member = member
         self.lines: list[PlayedLine] = []
 
-    def line(self, listener: Listens) -> Line:
+    def line(self, listener: LineListener) -> CoordinatorLine:
         self.lines.append(PlayedLine(listener))
         return self.lines[-1]
 

@@ -40,7 +40,7 @@ async def test_the_cluster_is_asked_who_lives_only_when_a_connection_has_ended()
         assert is_settled(await cluster.swap())
         assert cluster.ray.looks == looks
         cluster.end("r0")
-        await cluster.until(lambda: "r0" not in {report.member for report in cluster.registry.table.reports})
+        await cluster.until(lambda: "r0" not in {report.member for report in cluster.server.table.reports})
         assert cluster.ray.looks > looks
 
 
@@ -56,7 +56,7 @@ async def test_a_replica_that_ends_while_it_stages_fails_the_swap() -> None:
         cluster.ray.living.add("slow")
         await slow.membership.join()
         swapping = asyncio.create_task(cluster.swap())
-        await cluster.until(lambda: any(report.staged for report in cluster.registry.table.reports))
+        await cluster.until(lambda: any(report.staged for report in cluster.server.table.reports))
         cluster.end("slow")
         swap = await swapping
         assert swap.state is State.ABORTED
@@ -68,11 +68,11 @@ async def test_a_replica_that_ends_while_it_stages_fails_the_swap() -> None:
 async def test_members_go_on_with_the_next_coordinator() -> None:
     async with a_cluster() as cluster:
         assert is_settled(await cluster.swap())
-        committed = cluster.registry.table.target.committed
+        committed = cluster.server.table.target.committed
         await cluster.stop()
         await cluster.start(committed)
-        assert cluster.registry.table.behind == {"r0", "r1", "g0"}, "nothing is known of them yet"
-        await cluster.until(lambda: not cluster.registry.table.behind)
+        assert cluster.server.table.behind == {"r0", "r1", "g0"}, "nothing is known of them yet"
+        await cluster.until(lambda: not cluster.server.table.behind)
         swap = await cluster.swap(NEXT.model_copy(update={"number": 9}))
         assert is_settled(swap)
 
@@ -82,7 +82,7 @@ async def test_a_coordinator_that_was_followed_admits_none() -> None:
         cluster.terms += 1  # another one has opened the store
         newcomer = Process("new", 1, cluster)
         joining = asyncio.create_task(newcomer.membership.join())
-        story = cluster.registry.rules.story
+        story = cluster.server.rules.story
         await cluster.until(lambda: ("new", "connection cut") in [(e.member, e.event) for e in story.events()])
         assert not joining.done()
         joining.cancel()
@@ -92,9 +92,9 @@ async def test_a_coordinator_that_was_followed_admits_none() -> None:
 async def test_a_coordinator_that_was_followed_expels_none() -> None:
     async with a_cluster(deadlines=SwapDeadlines(commit=0.5)) as cluster:
         cluster.terms += 1
-        registry = cluster.registry
-        registry.table.hear(Report("r0", turn=10**6, epoch=3))
-        await cluster.until(lambda: any("superseded" in event.event for event in registry.rules.story.events()))
+        server = cluster.server
+        server.table.hear(Report("r0", turn=10**6, epoch=3))
+        await cluster.until(lambda: any("superseded" in event.event for event in server.rules.story.events()))
 
 
 async def test_an_order_to_end_a_process_that_fails_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +102,8 @@ async def test_an_order_to_end_a_process_that_fails_is_given_again(monkeypatch: 
     async with a_cluster(deadlines=SwapDeadlines(commit=0.5)) as cluster:
         cluster.ray.away = True
         cluster.members["r0"].membership.close()
-        await cluster.until(lambda: "r0" in cluster.registry.table.away)
-        cluster.registry.table.hear(Report("r0", turn=10**6, epoch=3))
+        await cluster.until(lambda: "r0" in cluster.server.table.away)
+        cluster.server.table.hear(Report("r0", turn=10**6, epoch=3))
         await cluster.until(lambda: len(cluster.ray.kills) > 1)
         assert cluster.ray.kills == [{"r0"}] * len(cluster.ray.kills)
 
@@ -113,20 +113,20 @@ async def test_a_coordinator_that_starts_knows_of_those_that_may_live() -> None:
         await cluster.stop()
         cluster.ray.dead_lately = {"g9": 60.0}
         await cluster.start()
-        await cluster.until(lambda: not cluster.registry.table.behind)
+        await cluster.until(lambda: not cluster.server.table.behind)
         swap = await cluster.swap()
         assert swap.state is State.UNSETTLED
         cluster.ray.dead_lately = {}
-        await cluster.until(lambda: cluster.registry.rules.settled)
+        await cluster.until(lambda: cluster.server.rules.settled)
 
 
 async def test_a_coordinator_that_cannot_read_its_store_confirms_none() -> None:
     async with a_cluster() as cluster:
-        registry = cluster.registry
-        registry._check_term = unreadable
+        server = cluster.server
+        server._check_term = unreadable
         newcomer = Process("new", 1, cluster)
         joining = asyncio.create_task(newcomer.membership.join())
-        await cluster.until(lambda: "new" in registry.table.heard)
+        await cluster.until(lambda: "new" in server.table.heard)
         await asyncio.wait([joining], timeout=0.2)
         assert not joining.done()
         joining.cancel()
@@ -141,7 +141,7 @@ async def test_one_that_loads_is_known_and_not_waited_for() -> None:
     async with a_cluster() as cluster:
         loading = Process("new", 1, cluster)
         async with announce_loading(loading):
-            await cluster.until(lambda: "new" in cluster.registry.table.heard)
+            await cluster.until(lambda: "new" in cluster.server.table.heard)
             assert is_settled(await cluster.swap())
 
 
@@ -161,7 +161,7 @@ async def test_a_defect_of_the_line_ends_a_join() -> None:
 async def test_one_that_leaves_says_so() -> None:
     async with a_cluster() as cluster:
         cluster.members["r0"].membership.leave()
-        await cluster.until(lambda: _report(cluster.registry.table.reports, "r0").leaving)
+        await cluster.until(lambda: _report(cluster.server.table.reports, "r0").leaving)
 
 
 async def test_a_stage_that_is_withdrawn_is_told_to_the_member_at_once() -> None:

@@ -30,7 +30,7 @@ SILENT_S = 4 * HEARTBEAT_S
 CommitVersion = Callable[[Version], Awaitable[Committed]]
 
 
-class Registry:
+class MemberServer:
     """Runs in the coordinator's event loop, as the handler of its members' connections.
 
     `check_term` raises Superseded once a newer coordinator has followed. `revision` counts changes of any kind.
