@@ -10,8 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.membership.live_actors import LiveActors
-from aoti_serve.cluster.membership.liveness import Liveness
+from aoti_serve.cluster.membership.liveness import LiveActors, Liveness
 from aoti_serve.cluster.membership.wire import report_of, reroute_bytes, target_bytes
 from aoti_serve.errors import StoreFailed, Superseded
 from aoti_serve.link.control import ControlEnd, ControlServer

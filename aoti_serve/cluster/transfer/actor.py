@@ -18,11 +18,9 @@ from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aoti_serve.cluster.transfer.broadcast import ChunkBroadcast
-from aoti_serve.cluster.transfer.chunk_file import ChunkFile
-from aoti_serve.cluster.transfer.chunks import Chunk, ChunkPlan, ChunkRef
+from aoti_serve.cluster.transfer.chunks import Chunk, ChunkFile, ChunkPlan, ChunkRef
 from aoti_serve.cluster.transfer.files import FilePath, FileTransfer, FileTransfers
-from aoti_serve.cluster.transfer.node import NodeTransfer, NodeTransferHandle
-from aoti_serve.cluster.transfer.nodes import NodeActors
+from aoti_serve.cluster.transfer.node import NodeActors, NodeTransfer, NodeTransferHandle
 from aoti_serve.cluster.transfer.window import ChunkWindow
 from aoti_serve.errors import BodyTooLarge, InvalidBody, StoreFailed, TryAgain
 from aoti_serve.signature.tensors import Span

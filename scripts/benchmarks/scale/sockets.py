@@ -20,7 +20,7 @@ import uvloop
 
 from aoti_serve.address import Address
 from aoti_serve.cluster.membership.line import CoordinatorLine, LineListener
-from aoti_serve.cluster.membership.live_actors import LiveActors
+from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.errors import Unavailable

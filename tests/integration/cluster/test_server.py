@@ -12,7 +12,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError
 
-from aoti_serve.cluster.membership.live_actors import NAMESPACE, LiveActors
+from aoti_serve.cluster.membership.liveness import NAMESPACE, LiveActors
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.membership.wire import report_bytes
 from aoti_serve.errors import Superseded

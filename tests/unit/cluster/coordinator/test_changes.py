@@ -16,7 +16,7 @@ import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
-from aoti_serve.cluster.membership.live_actors import LiveActors
+from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import CommitUnknown, StoreFailed, Unavailable, UploadFailed
