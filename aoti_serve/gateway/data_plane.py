@@ -131,7 +131,7 @@ class ServedModel:
                 await self.membership.current()
                 if self._fence.lets_out(answer.epoch):
                     return answer
-                behind = ReplicaBehind(model=self.name, epoch=answer.epoch, fence=self._fence.settled)
+                behind = ReplicaBehind(model=self.name, epoch=answer.epoch, fence=self._fence.settled_epoch)
         raise behind
 
 

@@ -190,7 +190,7 @@ class Coordinator:
             await asyncio.sleep(PROGRESS_S)
             if version := self._changes.moving:
                 with suppress(RayError, Unavailable):  # it only shows
-                    read = result_of(self._transfer.read.remote(self._store.file(version)), TRANSFER_ANSWER_S)
+                    read = result_of(self._transfer.received.remote(self._store.file(version)), TRANSFER_ANSWER_S)
                     await self._changes.arrived(await read)
 
     def _first(self, model: ModelConfig, signature: Signature, carries_weights: bool) -> Committed:

@@ -27,27 +27,27 @@ class PauseDetector:
     async def tick(self) -> None:
         """For ever; as a task."""
         while True:
-            self.look()
+            self.check()
             await asyncio.sleep(PAUSE_TICK_S)
 
     def learn(self, asked: float) -> None:
         """What stands was learnt, by a question that was put at `asked`, in seconds of the clock."""
-        self.look()
+        self.check()
         if asked >= self.woke:
             self._fresh.set()
 
     @property
     def fresh(self) -> bool:
         """This process has learnt what stands since it last woke up."""
-        self.look()
+        self.check()
         return self._fresh.is_set()
 
     async def refreshed(self) -> None:
         """Return at once, but for a process that has just woken up: then, when it knows what stands."""
-        self.look()
+        self.check()
         await self._fresh.wait()
 
-    def look(self) -> None:
+    def check(self) -> None:
         now = self._clock()
         if now - self._ticked > STOPPED_S:
             self.woke = now

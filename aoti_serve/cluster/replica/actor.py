@@ -51,7 +51,7 @@ class Replica:
         self._runs = ThreadPoolExecutor(self._container.num_runners, "runner")
         self._follower = Follower(buffers)
         self._receipt: Receipt | None = None
-        self._settled = NO_EPOCH
+        self._settled_epoch = NO_EPOCH
         self._moved = asyncio.Event()
         self._link = LinkServer(self._answer)
         self._tcp: tuple[str, int] | None = None
@@ -78,7 +78,7 @@ class Replica:
             address=self._address(),
             runners=self._container.num_runners,
             epoch=follower.epoch,
-            settled=self._settled,
+            settled_epoch=self._settled_epoch,
             staged=follower.staged,
             failed=follower.failed,
             error=follower.error,
@@ -90,7 +90,7 @@ class Replica:
         if target.spread and self._tcp is None:
             self._tcp = self._host, await self._link.open_to_nodes(self._host)
         await self._follower.follow(target)
-        self._settled = target.settled
+        self._settled_epoch = target.settled_epoch
         self._receipt = self._buffers.signed(self._follower.epoch)
         self._moved.set()
         self._moved = asyncio.Event()

@@ -101,7 +101,7 @@ class TransferActor:
             file.broadcast.end(node, number)
             return []
 
-    async def read(self, path: FilePath) -> dict[str, int]:
+    async def received(self, path: FilePath) -> dict[str, int]:
         """How many bytes of a file each replica has received, as far as its node has told; for the coordinator."""
         file = self._files.find(path)
         nodes = file.received.values() if file else ()

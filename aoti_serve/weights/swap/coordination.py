@@ -37,8 +37,8 @@ class Coordination:
     def settled(self) -> bool:
         """Nothing older than what is committed leaves any gateway, nor one that was expelled."""
         epoch = self.table.target.committed.epoch
-        fenced = all(report.joining or report.settled >= epoch for report in self.table.reports)
-        return fenced and self.table.target.settled >= epoch and not self.table.ending
+        fenced = all(report.joining or report.settled_epoch >= epoch for report in self.table.reports)
+        return fenced and self.table.target.settled_epoch >= epoch and not self.table.ending
 
     def begin(self, version: Version, *, without_replicas: bool = False) -> Swap:
         """Start a swap; the one before must have ended."""
@@ -63,7 +63,7 @@ class Coordination:
         self.table.disconnect(member, cut=cut)
         self.story.tell("connection cut" if cut else "connection ended", member)
         if self.swap is not None:
-            self.swap.look()
+            self.swap.advance()
 
     def beat(self) -> None:
         """A member lets us know that it lives."""
@@ -106,7 +106,7 @@ class Coordination:
             self.table.end(member)
             self.story.tell("its end is certain", member)
         if self.swap is not None:
-            self.swap.look()
+            self.swap.advance()
 
     def superseded(self, error: AotiServeError) -> None:
         self.story.tell(f"superseded: {error}")
@@ -139,14 +139,14 @@ class Coordination:
         return orders
 
     def _look_after_members(self, now: float) -> None:
-        late = tuple(sorted(self._lag.look(self.table)))
+        late = tuple(sorted(self._lag.late_members(self.table)))
         if late:
             for member in late:
                 self.story.tell(f"expelled: not at {self.table.target.committed.version.number} in time", member)
             self.table.expel(late, now)
             self._orders.append(Expel(late))
         if self.table.settle():
-            self.story.tell(f"settled: epoch {self.table.target.settled}")
+            self.story.tell(f"settled: epoch {self.table.target.settled_epoch}")
 
     def _route(self) -> Reroute:
         changed, self.table.rerouted = self.table.rerouted, set()
@@ -156,7 +156,7 @@ class Coordination:
         return Reroute(tuple(added.values()), tuple(sorted(removed)))
 
     def _tell(self, report: Report) -> None:
-        said = "joining" if report.joining else f"epoch {report.epoch}, settled {report.settled}"
+        said = "joining" if report.joining else f"epoch {report.epoch}, settled {report.settled_epoch}"
         if report.staged:
             said += f", staged {report.staged}"
         if report.failed:

@@ -88,19 +88,19 @@ class Fence:
 
     def __init__(self) -> None:
         self.epoch = NO_EPOCH
-        self.settled = NO_EPOCH
+        self.settled_epoch = NO_EPOCH
         self._staging: str | None = None
 
     def follow(self, target: Target) -> None:
         """Let out nothing older than what is settled, ask for nothing older than what is committed."""
         self.epoch = max(self.epoch, target.committed.epoch)
-        self.settled = max(self.settled, target.settled)
+        self.settled_epoch = max(self.settled_epoch, target.settled_epoch)
         self._staging = target.staging.swap if target.staging else None
 
     def lets_out(self, epoch: int) -> bool:
         """An answer of this epoch may leave. A client that has seen the new version sees no old one after it."""
         self.epoch = max(self.epoch, epoch)
-        return epoch >= self.settled
+        return epoch >= self.settled_epoch
 
     def report(self, member: str, node: str = "") -> Report:
-        return Report(member, node, epoch=self.epoch, settled=self.settled, staged=self._staging)
+        return Report(member, node, epoch=self.epoch, settled_epoch=self.settled_epoch, staged=self._staging)

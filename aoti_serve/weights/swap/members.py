@@ -81,14 +81,14 @@ class MemberTable:
         return before != report
 
     def publish(
-        self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
+        self, *, staging: Staging | None = None, committed: Committed | None = None, settled_epoch: int | None = None
     ) -> TargetRevision:
         """Make this the target; keep what is None, but for `staging`."""
         before = self.target
         self._retarget(
             staging=staging,
             committed=committed or before.committed,
-            settled=before.settled if settled is None else settled,
+            settled_epoch=before.settled_epoch if settled_epoch is None else settled_epoch,
         )
         if committed is not None:
             self.behind = {report.member for report in self._reports.values() if self._is_behind(report)}
@@ -97,9 +97,9 @@ class MemberTable:
     def settle(self) -> bool:
         """Between swaps: let nothing older out once all members hold what is committed; returns whether that is new."""
         target = self.target
-        if self.behind or target.settled >= target.committed.epoch:
+        if self.behind or target.settled_epoch >= target.committed.epoch:
             return False
-        self.publish(staging=target.staging, settled=target.committed.epoch)
+        self.publish(staging=target.staging, settled_epoch=target.committed.epoch)
         return True
 
     def remove(self, member: str) -> bool:

@@ -80,7 +80,7 @@ class Swap:
         self._must_live = {report.member for report in table.reports if report.runners and not report.joining}
         self._tally = Tally(self._staged, table.reports)
         story.tell(f"swap {self.id}: {self.state} version {version.number}")
-        self.look()
+        self.advance()
 
     @property
     def ended(self) -> bool:
@@ -102,26 +102,26 @@ class Swap:
         self._tally.hear(report)
         if self.state is State.STAGING:
             self._watch(report)
-        self.look()
+        self.advance()
 
     def gone(self, member: str) -> None:
         """A member's process has ended, and it has left the table."""
         self._tally.drop(member)
         if self.state is State.STAGING and member in self._must_live:
             self._fail(member, TryAgain(detail="its process has ended meanwhile"))
-        self.look()
+        self.advance()
 
     def stored(self, committed: Committed) -> None:
         """The commit point is behind us."""
         self.committed = committed
         self._move(Cause.STORED)
-        self.look()
+        self.advance()
 
     def refused(self, error: BaseException) -> None:
         """The store has not committed it."""
         self.error = error
         self._move(Cause.REFUSED)
-        self.look()
+        self.advance()
 
     def superseded(self, error: AotiServeError) -> None:
         """Another coordinator has taken over; members are its to bring along."""
@@ -133,9 +133,9 @@ class Swap:
         """Time has passed; the last word of any member came `silence` seconds ago."""
         if self.state not in ENDS and self.state is not State.STORING and self._allowance.spend(seconds, silence):
             self._late()
-        self.look()
+        self.advance()
 
-    def look(self) -> None:
+    def advance(self) -> None:
         """Move on as long as a phase waits for nothing more."""
         while (cause := self._next()) is not None:
             self._move(cause)
@@ -216,8 +216,8 @@ class Swap:
                 self._wait_for(lambda report: report.holds(committed), self._deadlines.commit)
             case State.SETTLING:
                 epoch = self._table.target.committed.epoch
-                self._table.publish(settled=epoch)
-                self._wait_for(lambda report: report.settled >= epoch, self._deadlines.commit)
+                self._table.publish(settled_epoch=epoch)
+                self._wait_for(lambda report: report.settled_epoch >= epoch, self._deadlines.commit)
             case State.CONFIRMING:
                 self._allowance = TimeAllowance(self._deadlines.confirm)
             case State.ABORTING:

@@ -68,7 +68,7 @@ class Target:
     term: int
     revision: int
     committed: Committed
-    settled: int = NO_EPOCH
+    settled_epoch: int = NO_EPOCH
     staging: Staging | None = None
     spread: bool = False
 
@@ -96,7 +96,7 @@ class Report:
     joining: bool = False
     leaving: bool = False
     epoch: int = NO_EPOCH
-    settled: int = NO_EPOCH
+    settled_epoch: int = NO_EPOCH
     staged: str | None = None
     failed: str | None = None
     error: BaseException | None = None

@@ -42,7 +42,7 @@ class LagDetector:
         self._patience = patience
         self._looks: dict[str, int] = {}
 
-    def look(self, table: MemberTable) -> list[str]:
+    def late_members(self, table: MemberTable) -> list[str]:
         """Those that are to be replaced now; called every `TICK_S` seconds."""
         self._looks = {member: self._looks.get(member, 0) + 1 for member in table.behind}
         late = [member for member, looks in self._looks.items() if looks * TICK_S > self._limit(member, table)]

@@ -30,7 +30,7 @@ async def test_members_join_and_follow_a_swap() -> None:
     async with a_cluster(replicas=3, gateways=2) as cluster:
         assert {member.fence.epoch for member in cluster.members.values()} == {4}
         assert is_settled(await cluster.swap())
-        assert {member.fence.settled for member in cluster.members.values()} == {5}
+        assert {member.fence.settled_epoch for member in cluster.members.values()} == {5}
 
 
 async def test_gateways_hear_of_replicas_that_come_and_go() -> None:

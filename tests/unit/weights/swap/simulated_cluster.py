@@ -258,7 +258,7 @@ class Member:
 
     @property
     def settled(self) -> int:
-        return self.report().settled
+        return self.report().settled_epoch
 
     @property
     def paused(self) -> bool:
@@ -334,7 +334,7 @@ class Replica(Member):
             member=self.name,
             runners=1,
             epoch=follower.epoch,
-            settled=self._settled,
+            settled_epoch=self._settled,
             staged=follower.staged,
             failed=follower.failed,
             error=follower.error,
@@ -343,7 +343,7 @@ class Replica(Member):
 
     async def reconcile(self, target: Target) -> None:
         await self.follower.follow(target)
-        self._settled = target.settled
+        self._settled = target.settled_epoch
         answering = self.memory.answering
         assert answering is not None
         self.receipt = receipt(self.name, self.follower.epoch, answering)
@@ -785,7 +785,7 @@ class World:
         for member in self.live:
             wire = member.line.wire
             if not member.paused:
-                member.membership.pauses.look()
+                member.membership.pauses.check()
                 if wire is not None and not wire.at.alive and self.now - wire.at.died >= DEAD_S:
                     member.line.cut()
             islanded = member.cut_since is not None and self.now - member.cut_since >= ISLAND_S
