@@ -1,4 +1,4 @@
-"""Changing a model's weights from Python: what the gateway's admin routes do, and what trainers do."""
+"""Changes a model's weights from Python: for the gateway's admin routes, and for trainers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 import ray
@@ -24,7 +23,6 @@ from aoti_serve.weights.swap_options import SwapOptions
 
 if TYPE_CHECKING:
     from aoti_serve.cluster.status import WeightsStatus
-    from aoti_serve.cluster.transfer.download import ChunkSource
     from aoti_serve.weights.swap.story import StoryEvent
     from aoti_serve.weights.version import Version
 
@@ -33,10 +31,7 @@ NOTE_S = 5.0
 
 
 class CoordinatorClient:
-    """The coordinator's calls, async, for whoever holds its handle.
-
-    Errors arrive as themselves; Unavailable while the coordinator is being restarted.
-    """
+    """Calls the coordinator, async. Errors arrive as themselves; Unavailable while it is being restarted."""
 
     def __init__(self, model: str, coordinator: DeploymentHandle[Any]) -> None:
         self._model = model
@@ -78,7 +73,7 @@ class CoordinatorClient:
         upload, source = await self._call("open_upload", order, who)
         try:
             async for piece in body:
-                await self._append(source, piece)
+                await self._answer(source.transfer.append.remote(source.path, piece))
         except BaseException as error:
             why = f"{type(error).__name__}: {error}".removesuffix(": ")
             with suppress(AotiServeError, RayError, RayServeException):
@@ -86,13 +81,6 @@ class CoordinatorClient:
             raise
         status: WeightsStatus = await self._call("swap_upload", upload, order, who, wait)
         return status
-
-    async def _append(self, source: ChunkSource, piece: Any) -> None:
-        transfer, path = source
-        if isinstance(piece, ray.ObjectRef):
-            await self._answer(transfer.append_objects.remote(path, [piece]))
-        else:
-            await self._answer(transfer.append.remote(path, piece))
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         return await self._answer(getattr(self._coordinator, method).remote(*arguments))
@@ -177,9 +165,7 @@ class WeightsClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Admission of weights: a file is checked against the package, completed if it is partial, and stored as a version."""
+"""Checks a file of weights against the package, completes it if it is partial, and stores it as a version."""
 
 from __future__ import annotations
 
@@ -44,22 +44,12 @@ class Admission:
     def of_uri(self, uri: str, order: SwapOptions, current: Version) -> Version:
         """The version that a file elsewhere becomes."""
         self.check_base(order, current)
-        path = self._store.incoming()
-        try:
-            fetch_to(uri, self._roots, path, self._limits.max_weights_bytes)
-            return self.of_file(path, order, current)
-        finally:
-            self._store.discard(path)
+        return self._of_copy(uri, self._roots, order, current)
 
     def of_local(self, source: Path, order: SwapOptions) -> Version:
-        """The version that a file of the configuration's becomes; it is copied before it is checked."""
-        path = self._store.incoming()
-        try:
-            real = source.resolve()  # whoever wrote the configuration may have meant a link
-            fetch_to(str(real), [str(real.parent)], path, self._limits.max_weights_bytes)
-            return self.of_file(path, order, BUILT_IN)
-        finally:
-            self._store.discard(path)
+        """The version that a file of the configuration's becomes."""
+        real = source.resolve()  # the author of the configuration may have meant a link
+        return self._of_copy(str(real), [str(real.parent)], order, BUILT_IN)
 
     def of_file(self, path: Path, order: SwapOptions, current: Version) -> Version:
         """The version that an upload becomes; it is moved or copied."""
@@ -74,6 +64,15 @@ class Admission:
             return self._stored(whole, self.index(whole), None, order, current)
         finally:
             self._store.discard(whole)
+
+    def _of_copy(self, uri: str, roots: Collection[str], order: SwapOptions, current: Version) -> Version:
+        """Copy the file before it is checked."""
+        path = self._store.incoming()
+        try:
+            fetch_to(uri, roots, path, self._limits.max_weights_bytes)
+            return self.of_file(path, order, current)
+        finally:
+            self._store.discard(path)
 
     def index(self, path: Path) -> dict[str, Span]:
         return read_index(path, self._limits.max_weights_tensors, self._limits.max_weights_header_bytes)

@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from aoti_serve.address import Address
 from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership, announce_loading
-from aoti_serve.cluster.replica.buffers import ReplicaBuffers
+from aoti_serve.cluster.replica.buffers import ReplicaBuffers, load_container
 from aoti_serve.cluster.scaling import METRIC, Loads
 from aoti_serve.errors import ContainerClosed, DeadlineExceeded, ReplicaBehind
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
@@ -152,7 +152,8 @@ class ReplicaActor:
         node, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
         finder = CoordinatorFinder(coordinator, member, node)
         async with announce_loading(finder):
-            buffers = await ReplicaBuffers.load(package, num_runners, keeps_previous, member, coordinator)
+            container = await asyncio.to_thread(load_container, package, num_runners)
+        buffers = ReplicaBuffers(container, keeps_previous, member, coordinator)
         self._replica = Replica(model, member, node, host, buffers)
         await self._replica.listen()
         self._membership = Membership(self._replica, finder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -61,13 +60,11 @@ class TransferActor:
         return actor
 
     async def append(self, path: FilePath, piece: bytes | Chunk) -> None:
-        """Add bytes to an upload; raises BodyTooLarge when there are too many."""
-        await asyncio.to_thread(self._append, path, _flat(piece))
+        """Add bytes to an upload, or a flat array of uint8; Ray resolves one that is in its object store.
 
-    async def append_objects(self, path: FilePath, refs: Sequence[ray.ObjectRef[Any]]) -> None:
-        """Add the flat bytes of objects that somebody has put into Ray's object store, in order."""
-        for ref in refs:
-            await self.append(path, await ref)
+        Raises BodyTooLarge when there are too many.
+        """
+        await asyncio.to_thread(self._append, path, _flat(piece))
 
     async def reader_of(self, node: str, replica: str) -> TransferHandle | NodeTransferHandle:
         """What a replica on a node reads from, by `index` and `chunk`: this actor, or one on the replica's node."""

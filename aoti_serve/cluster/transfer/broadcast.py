@@ -53,11 +53,6 @@ class ChunkBroadcast:
         """A reader has the whole file: all chunks before `number`."""
         self._admit(self._window.ask(reader, number, self._loop.time()))
 
-    @property
-    def held(self) -> int:
-        """How many chunks are kept for readers that have not asked for them yet."""
-        return len(self._chunks)
-
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

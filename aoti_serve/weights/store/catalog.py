@@ -107,9 +107,12 @@ class Catalog:
         records = [self.record(number) for number in self.numbers() if number not in staged]
         return [version for version in records if version is not None]
 
-    def version(self, number: int) -> Version:
-        """One of `versions`. Raises UnknownWeightsVersion if it is none of them."""
-        known = sorted(set(self.numbers()) - self.staged())
+    def version(self, number: int, *, also_staged: bool = False) -> Version:
+        """A whole version's record; that of one that was never committed only if `also_staged`.
+
+        Raises UnknownWeightsVersion.
+        """
+        known = sorted(set(self.numbers()) - (set() if also_staged else self.staged()))
         version = self.record(number) if number in known else None
         if version is None:
             raise UnknownWeightsVersion(model=self.model, version=number, known=known)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from aoti_serve.errors import InvalidConfig, StoreDamaged, StoreFailed, UnknownWeightsVersion, UnreadableWeights
+from aoti_serve.errors import InvalidConfig, StoreDamaged, StoreFailed, UnreadableWeights
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.store.catalog import Catalog
@@ -28,10 +28,7 @@ Advance = Callable[[int], None]
 def find_version(catalog: Catalog, number: int) -> Version:
     """A whole version's record, also of one that was never committed. Raises UnknownWeightsVersion."""
     require_store(catalog)
-    version = catalog.record(number)
-    if version is None:
-        raise UnknownWeightsVersion(model=catalog.model, version=number, known=catalog.numbers())
-    return version
+    return catalog.version(number, also_staged=True)
 
 
 def export_version(catalog: Catalog, version: Version, target: Path, advance: Advance) -> Path:

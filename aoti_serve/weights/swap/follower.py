@@ -9,16 +9,16 @@ from aoti_serve.weights.version import Version
 
 
 class TwoBuffers(Protocol):
-    """What a follower works on: one version that answers, and room for another behind it."""
+    """The memory of a replica: one version that answers, and room for another behind it."""
 
     async def stage(self, version: Version) -> None:
-        """Have `version` behind the one that answers, or in front; do nothing if it is there already."""
+        """Load `version` behind the one that answers; do nothing if either buffer holds it already."""
 
     async def activate(self, version: Version) -> None:
         """Answer with `version`, which was staged; do nothing if it answers already."""
 
     def cancel_stage(self) -> None:
-        """Have the stage that is under way end soon, with an error; do nothing if none is."""
+        """End the stage that is under way soon, with an error; do nothing if none is."""
 
     async def abort(self) -> None:
         """Throw away what is staged; do nothing if nothing is."""
@@ -27,7 +27,7 @@ class TwoBuffers(Protocol):
 class Follower:
     """Runs in the replica's event loop, one call of `follow` at a time. Any target may come after any other.
 
-    `epoch` is of the last commit that it followed; `staged` and `failed` are swaps, `error` why the latter failed.
+    `epoch` is that of the last commit that it follows. `staged`, `failed` and `error` are those of its `Report`.
     """
 
     def __init__(self, buffers: TwoBuffers) -> None:
@@ -42,7 +42,7 @@ class Follower:
     async def follow(self, target: Target) -> None:
         """Commit what is committed, stage what is staged, throw away what is neither.
 
-        Raises what keeps it from holding what is committed; its process should not go on then.
+        Raises the error that keeps it from holding what is committed; its process should not go on then.
         """
         committed, staging = target.committed, target.staging
         if committed.epoch > self.epoch:
@@ -56,7 +56,7 @@ class Follower:
             await self._stage(staging.swap, staging.version)
 
     def withdraw(self, target: Target) -> None:
-        """This target has come meanwhile: stop staging what it no longer asks for."""
+        """This target has come meanwhile: stop staging a swap that it no longer asks for."""
         if self.staging is not None and (target.staging is None or target.staging.swap != self.staging):
             self._buffers.cancel_stage()
 

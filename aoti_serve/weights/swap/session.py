@@ -1,4 +1,4 @@
-"""A member's side of the talk with its coordinators: what each report says, and which targets count."""
+"""What a member says to its coordinators, and to which of them it listens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aoti_serve.weights.swap.target import NOTHING_FOLLOWED, Report, Target
 class MemberSession:
     """One per member. Until it has joined, the member answers no request, and no swap waits for it.
 
-    `newest` is the newest target that has arrived, `followed` the last one that the member has done all it could for.
+    `newest` is the newest target that has arrived, `followed` the last one that the member has followed.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class MemberSession:
     def take(self, target: Target) -> bool:
         """A target has arrived; returns whether it comes from the newest coordinator known.
 
-        An older one that still runs is not listened to. A target that was overtaken on the way changes nothing.
+        The member does not listen to an older one. A target that a newer one has overtaken changes nothing.
         """
         if self.newest is not None and target.term < self.newest.term:
             return False
@@ -40,17 +40,18 @@ class MemberSession:
     def join(self) -> bool:
         """Its last report follows the target that was the answer to it; returns whether it is a member now.
 
-        The first time it only says so with the next report: what is the answer to that is no longer behind its back.
+        The first time it is none yet: the coordinator still counts it as joining, and may commit without it. The next
+        report says that it has joined, and from that report on every swap waits for it.
         """
         joined, self._joining = not self._joining, False
         return joined
 
     def leave(self) -> None:
-        """From the next report on it says that it is about to end, in peace."""
+        """From the next report on it says that it is about to end, by itself."""
         self._leaving = True
 
     def follow(self, target: Target, held: Report) -> None:
-        """All that could be done for the target is done. Raises RuntimeFailed if the member still does not hold it."""
+        """The member has done all it can for the target. Raises RuntimeFailed if it still does not hold it."""
         self.followed = target.at
         if not held.holds(target.committed):
             raise RuntimeFailed(call="reconcile", detail=f"still not at {target.committed}")

@@ -1,4 +1,4 @@
-"""The last events of a model's cluster, for whoever asks why a swap went as it did."""
+"""The last events of a model's cluster: they explain why a swap went as it did."""
 
 from __future__ import annotations
 

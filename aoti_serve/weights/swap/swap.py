@@ -44,11 +44,12 @@ class Swap:
 
     Before the commit point a failure, an end or a late member aborts everywhere; after it the swap only rolls forward.
     Its end is one of three. SETTLED: every live member holds the new version, and none lets out anything older.
-    ABORTED: nothing has changed, `error` says why. UNSETTLED: `committed` stands, and somebody else completes it.
+    ABORTED: nothing has changed, `error` says why. UNSETTLED: `committed` stands, and it is not certain yet that all
+    members hold it.
 
-    A replica that ends while it stages fails the swap: the weights may be what has ended it, and would end every one
-    that starts with them. For the same reason at least one live replica must have staged what is committed, unless the
-    swap is a way back `without_replicas`.
+    A replica that ends while it stages fails the swap: the weights may have ended it, and would end every replica that
+    starts with them. For the same reason at least one live replica must have staged the version, unless the swap is a
+    way back `without_replicas`.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Swap:
         self.advance()
 
     def stored(self, committed: Committed) -> None:
-        """The commit point is behind us."""
+        """The store has committed it: the commit point is passed."""
         self.committed = committed
         self._move(Cause.STORED)
         self.advance()
@@ -124,13 +125,13 @@ class Swap:
         self.advance()
 
     def superseded(self, error: AotiServeError) -> None:
-        """Another coordinator has taken over; members are its to bring along."""
+        """A newer coordinator has replaced this one, and brings the members along."""
         if Cause.SUPERSEDED in TRANSITIONS.get(self.state, {}):
             self.error = error
             self._move(Cause.SUPERSEDED)
 
     def tick(self, seconds: float, silence: float) -> None:
-        """Time has passed; the last word of any member came `silence` seconds ago."""
+        """Time has passed; a member was last heard `silence` seconds ago."""
         if self.state not in ENDS and self.state is not State.STORING and self._allowance.spend(seconds, silence):
             self._late()
         self.advance()
@@ -233,5 +234,5 @@ class Swap:
 
 
 def _freed(report: Report, aborted: TargetRevision) -> bool:
-    """It has let go of what it had staged, or was still staging when the swap was aborted."""
+    """Whether it has freed what it had staged, or was staging, when the swap was aborted."""
     return report.followed >= aborted and report.staged is None

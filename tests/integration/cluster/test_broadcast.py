@@ -72,12 +72,12 @@ async def test_a_few_chunks_are_held_and_none_after_the_end(file: CountingFile) 
         nonlocal most
         for number in range(PLAN.count):
             await broadcast.chunk(reader, number)
-            most = max(most, broadcast.held)
+            most = max(most, len(broadcast._chunks._tasks))
         broadcast.end(reader, PLAN.count)
 
     await asyncio.gather(*(watched(f"r{turn}") for turn in range(4)))
     assert 0 < most <= 2 * WIDTH
-    assert broadcast.held == 0
+    assert len(broadcast._chunks._tasks) == 0
 
 
 async def test_a_fast_reader_waits_for_a_slow_one(file: CountingFile) -> None:
