@@ -128,7 +128,7 @@ class ServedModel:
             except ReplicaBehind as error:
                 behind = error
             else:
-                await self.membership.current()
+                await self.membership.pauses.refreshed()
                 if self._fence.lets_out(answer.epoch):
                     return answer
                 behind = ReplicaBehind(model=self.name, epoch=answer.epoch, fence=self._fence.settled_epoch)

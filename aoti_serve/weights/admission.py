@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Version
 
 
+@dataclass(frozen=True)
 class Admission:
     """Makes versions of files. Runs in the coordinator, in threads.
 
@@ -28,23 +30,20 @@ class Admission:
     behind.
     """
 
-    def __init__(
-        self, store: Store, model: str, constants: Constants, limits: GatewayConfig, roots: Collection[str]
-    ) -> None:
-        self._store = store
-        self._model = model
-        self._constants = constants
-        self._limits = limits
-        self._roots = roots
+    store: Store
+    model: str
+    constants: Constants
+    limits: GatewayConfig
+    roots: Collection[str]
 
     def check_base(self, order: SwapOptions, current: Version) -> None:
         if order.base_version is not None and order.base_version != current.number:
-            raise BaseVersionMismatch(model=self._model, base=order.base_version, current=current.number)
+            raise BaseVersionMismatch(model=self.model, base=order.base_version, current=current.number)
 
     def of_uri(self, uri: str, order: SwapOptions, current: Version) -> Version:
         """The version that a file elsewhere becomes."""
         self.check_base(order, current)
-        return self._of_copy(uri, self._roots, order, current)
+        return self._of_copy(uri, self.roots, order, current)
 
     def of_local(self, source: Path, order: SwapOptions) -> Version:
         """The version that a file of the configuration's becomes."""
@@ -58,39 +57,39 @@ class Admission:
         if not order.partial:
             return self._stored(path, index, order.sha256, order, current)
         file_digest(path, order.sha256)
-        whole = self._store.incoming()
+        whole = self.store.incoming()
         try:
             self._complete(path, index, current, whole)
             return self._stored(whole, self.index(whole), None, order, current)
         finally:
-            self._store.discard(whole)
+            self.store.discard(whole)
 
     def _of_copy(self, uri: str, roots: Collection[str], order: SwapOptions, current: Version) -> Version:
         """Copy the file before it is checked."""
-        path = self._store.incoming()
+        path = self.store.incoming()
         try:
-            fetch_to(uri, roots, path, self._limits.max_weights_bytes)
+            fetch_to(uri, roots, path, self.limits.max_weights_bytes)
             return self.of_file(path, order, current)
         finally:
-            self._store.discard(path)
+            self.store.discard(path)
 
     def index(self, path: Path) -> dict[str, Span]:
-        return read_index(path, self._limits.max_weights_tensors, self._limits.max_weights_header_bytes)
+        return read_index(path, self.limits.max_weights_tensors, self.limits.max_weights_header_bytes)
 
     def _complete(self, path: Path, index: dict[str, Span], base: Version, whole: Path) -> None:
         given = {name: Shaped(span.dtype, span.shape) for name, span in index.items()}
-        self._constants.check_weights(given, partial=True)
+        self.constants.check_weights(given, partial=True)
         if base.number == BUILT_IN.number:
-            raise BaseHasNoFile(model=self._model)
-        with self._store.open(base) as file:
-            merge_weights(file, self._store.index(base), path, index, whole, self._constants.tied)
+            raise BaseHasNoFile(model=self.model)
+        with self.store.open(base) as file:
+            merge_weights(file, self.store.index(base), path, index, whole, self.constants.tied)
 
     def _stored(
         self, path: Path, index: dict[str, Span], digest: str | None, order: SwapOptions, current: Version
     ) -> Version:
-        self._constants.check_weights(index)
-        check_values(path, index, self._constants, order.strict)
-        return self._store.add(path, order.label, digest, parent=current.number, strict=order.strict, answers=current)
+        self.constants.check_weights(index)
+        check_values(path, index, self.constants, order.strict)
+        return self.store.add(path, order.label, digest, parent=current.number, strict=order.strict, answers=current)
 
 
 def check_values(path: Path, index: Mapping[str, Span], constants: Constants, strict: bool) -> list[str]:

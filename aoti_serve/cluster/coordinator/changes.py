@@ -45,10 +45,6 @@ class Changes:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def under_way(self) -> bool:
-        return self._attempt is not None
-
-    @property
     def moving(self) -> Version | None:
         """The version that replicas are receiving, if there is one."""
         return self._attempt.version if self._attempt else None
@@ -69,9 +65,7 @@ class Changes:
         await self._note(attempt, self._last.outcome, error)
 
     def status(self) -> WeightsStatus:
-        table = self._members.table
-        committed, reports = table.target.committed, table.reports
-        attempt = self._attempt
+        committed, attempt = self._members.table.target.committed, self._attempt
         return WeightsStatus(
             model=self._model,
             revision=self._members.revision,
@@ -80,21 +74,21 @@ class Changes:
             current=committed.version,
             previous=committed.previous,
             replicas=self._receipts(),
-            swap=attempt.progress(reports, committed) if attempt else None,
+            swap=attempt.progress(self._members.table.live_replicas, committed) if attempt else None,
             last=self._last,
         )
 
-    async def arrived(self, read: Mapping[str, int]) -> None:
+    def arrived(self, received: Mapping[str, int]) -> None:
         """Show how many bytes of the version under way each replica has received."""
-        if self._attempt is not None and read != self._attempt.read:
-            self._attempt.read = dict(read)
+        if self._attempt is not None and received != self._attempt.received:
+            self._attempt.received = received
             self._members.touch()
 
     def measure(self) -> None:
-        """Let the metrics say what stands."""
+        """Let the metrics say what answers now."""
         committed = self._members.table.target.committed
-        current = [report for report in self._members.table.reports if report.runners and report.holds(committed)]
-        self._metrics.stands(committed.version.number, committed.epoch, len(current))
+        replicas = [report for report in self._members.table.reports if report.runners and report.holds(committed)]
+        self._metrics.answers(committed.version.number, committed.epoch, len(replicas))
 
     def _receipts(self) -> tuple[Receipt, ...]:
         receipts = (report.receipt for report in self._members.table.reports if report.receipt and not report.joining)
@@ -168,7 +162,7 @@ class Changes:
             raise NothingToRollBack(model=self._model)
         if version.number == BUILT_IN.number:
             self._check_built_in_resident()
-        await self._run(attempt, version, without_replicas=not self._live_replicas())
+        await self._run(attempt, version, without_replicas=not self._members.table.live_replicas)
 
     def _check_built_in_resident(self) -> None:
         """Version 0 is in no file: once a replica has let go of it, nobody can bring it back there."""
@@ -177,25 +171,22 @@ class Changes:
             if receipt is not None and BUILT_IN.number not in (receipt.version, receipt.previous):
                 raise BuiltInWeightsReleased(model=self._model, replica=report.member)
 
-    def _live_replicas(self) -> bool:
-        return any(report.runners and not report.joining for report in self._members.table.reports)
-
     async def _run(self, attempt: Attempt, version: Version, *, without_replicas: bool = False) -> None:
-        """`without_replicas`: by the store alone, which is the way back if the weights let no replica live."""
-        if not without_replicas and not self._live_replicas():
+        """`without_replicas`: only in the store, to leave weights that end every replica."""
+        if not without_replicas and not self._members.table.live_replicas:
             raise TryAgain(detail=f"model '{self._model}' has no live replica to try the weights on; try again")
         before = self._members.table.target.committed
 
         async def commit(version: Version) -> Committed:
             try:
                 return await asyncio.to_thread(self._store.commit, version, before.epoch + 1, before.version)
-            except CommitUnknown as error:  # neither to be aborted nor completed here
+            except CommitUnknown as error:  # the swap can be neither aborted nor completed here
                 logger.critical("the coordinator ends: %s", error)
                 await self._note(attempt, "unknown", error)
                 os._exit(1)
 
         swap = self._members.begin(version, commit, without_replicas=without_replicas)
-        attempt.follow(swap)
+        attempt.begin(swap)
         await self._members.finish()
         if swap.state is State.ABORTED:
             raise swap.error or RuntimeError("an aborted swap says why")

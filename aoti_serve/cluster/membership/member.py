@@ -133,10 +133,6 @@ class Membership:
         """Report what this process holds now."""
         self._line.tell(self._report())
 
-    async def current(self) -> None:
-        """Return when what this member knows is no older than its last awakening; nearly always at once."""
-        await self.pauses.refreshed()
-
     def connected(self) -> None:
         """There is a new connection: the coordinator may know nothing of this member."""
         self._new = True

@@ -133,9 +133,6 @@ class MemberServer:
             self.rules.disconnect(end.name, cut=end.cut)
             self._carry_out()
 
-    def close(self) -> None:
-        self._server.close()
-
     def _hear(self, end: ControlEnd, report: Report) -> None:
         end.heard = time.monotonic()
         if report.runners == 0 and not report.joining and end not in self._gateways:

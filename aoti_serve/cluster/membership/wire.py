@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -15,21 +15,13 @@ from aoti_serve.weights.swap.target import Receipt, Report, Staging, Target, Tar
 from aoti_serve.weights.version import Committed, Version
 
 
-class RerouteMessage(NamedTuple):
-    """Which replicas have come and gone; `whole`: these are all there are."""
-
-    whole: bool
-    added: tuple[Address, ...]
-    removed: tuple[str, ...] = ()
-
-
 def report_bytes(report: Report) -> bytes:
     """An error becomes its name and facts, see `failure_bytes`."""
     return _dumps(report)
 
 
 def report_of(message: memoryview) -> Report:
-    """Raises LinkBroken for what is no report."""
+    """Raises LinkBroken for any other message."""
     try:
         found = orjson.loads(message)
         found["address"] = found["address"] and _address_of(found["address"])
@@ -46,7 +38,7 @@ def target_bytes(target: Target) -> bytes:
 
 
 def target_of(message: memoryview) -> Target:
-    """Raises LinkBroken for what is no target."""
+    """Raises LinkBroken for any other message."""
     try:
         found = orjson.loads(message)
         staging = found["staging"]
@@ -58,14 +50,15 @@ def target_of(message: memoryview) -> Target:
 
 
 def reroute_bytes(whole: bool, added: Iterable[Address], removed: Iterable[str] = ()) -> bytes:
+    """Replicas that have come and gone; with `whole`, those that are `added` are all there are."""
     return _dumps({"whole": whole, "added": list(added), "removed": list(removed)})
 
 
-def reroute_of(message: memoryview) -> RerouteMessage:
-    """Raises LinkBroken for what is no route."""
+def reroute_of(message: memoryview) -> tuple[bool, tuple[Address, ...], tuple[str, ...]]:
+    """The arguments of `reroute_bytes`. Raises LinkBroken for any other message."""
     try:
         found = orjson.loads(message)
-        return RerouteMessage(found["whole"], tuple(map(_address_of, found["added"])), tuple(found["removed"]))
+        return found["whole"], tuple(map(_address_of, found["added"])), tuple(found["removed"])
     except (ValueError, TypeError, KeyError) as error:
         raise LinkBroken(detail=f"a route that says {error!r}") from error
 

@@ -45,6 +45,11 @@ class MemberTable:
     def reports(self) -> list[Report]:
         return list(self._reports.values())
 
+    @property
+    def live_replicas(self) -> list[Report]:
+        """The last reports of the replicas that answer."""
+        return [report for report in self._reports.values() if report.runners and not report.joining]
+
     def report_of(self, member: str) -> Report | None:
         return self._reports.get(member)
 

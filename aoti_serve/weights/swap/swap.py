@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import uuid4
@@ -78,7 +78,7 @@ class Swap:
         self._allowance = TimeAllowance(deadlines.stage)
         table.publish(staging=Staging(self.id, version))
         # The replicas that must not end: all that are here now, less those that have staged or say that they leave.
-        self._must_live = {report.member for report in table.reports if report.runners and not report.joining}
+        self._must_live = {report.member for report in table.live_replicas}
         self._tally = Tally(self._staged, table.reports)
         story.tell(f"swap {self.id}: {self.state} version {version.number}")
         self.advance()
@@ -192,14 +192,11 @@ class Swap:
 
     def _has_replica_or_aborts(self) -> bool:
         """At least one live replica has staged it; else the swap aborts here."""
-        if self._without_replicas or any(self._live_replicas()):
+        if self._without_replicas or self._table.live_replicas:
             return True
         detail = f"no live replica has staged version {self.version.number}: nothing has changed; try again"
         self._abort(TryAgain(detail=detail))
         return False
-
-    def _live_replicas(self) -> Iterator[Report]:
-        return (report for report in self._table.reports if report.runners and not report.joining)
 
     def _move(self, cause: Cause) -> None:
         now, phase = self._clock(), self.phase

@@ -88,7 +88,7 @@ async def _coordinate(orders: Connection, term: int) -> None:
                 await server.changed(1.0)
         orders.send((time.perf_counter() - started, time.process_time() - used))
     running.cancel()
-    server.close()
+    server._server.close()
 
 
 async def _swap(server: MemberServer) -> None:

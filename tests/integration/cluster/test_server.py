@@ -101,7 +101,7 @@ async def test_one_that_is_expelled_is_killed_and_the_swap_waits_for_its_end(rep
     assert swap.state is State.SETTLED
     assert server.rules.settled
     running.cancel()
-    server.close()
+    server._server.close()
 
 
 async def test_a_coordinator_that_was_followed_kills_none(replica: ActorHandle[Any]) -> None:
@@ -115,7 +115,7 @@ async def test_a_coordinator_that_was_followed_kills_none(replica: ActorHandle[A
             await server.changed(0.1)
     assert LIVE.alive().keys() == {"r1"}
     running.cancel()
-    server.close()
+    server._server.close()
 
 
 async def _commit(version: Version) -> Committed:

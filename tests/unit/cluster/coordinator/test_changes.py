@@ -41,7 +41,7 @@ class SlowLog(AuditLog):
 
 
 async def newest() -> None:
-    """No other coordinator has followed."""
+    """There is no newer coordinator."""
 
 
 @asynccontextmanager
@@ -151,12 +151,12 @@ async def test_a_caller_that_goes_as_it_begins_locks_nobody_out(tmp_path: Path) 
     server = MemberServer(1, Committed(epoch=0, version=BUILT_IN), SwapDeadlines(), LiveActors("app", ()), newest)
     changes = Changes("m", Store(tmp_path / "store", "m", 2), server, log)
     caller = asyncio.create_task(changes.swap(Attempt("swap", "somebody"), admitted, wait=True))
-    while not changes.under_way:
+    while changes.status().swap is None:
         await asyncio.sleep(0)
     caller.cancel()
     log.goes_on.set()
     async with asyncio.timeout(10):
-        while changes.under_way:
+        while changes.status().swap is not None:
             await server.changed(1.0)
     with pytest.raises(Unavailable, match="no live replica"):
         await changes.swap(Attempt("swap", "somebody else"), admitted, wait=True)

@@ -83,7 +83,7 @@ class Cluster:
 
     async def stop(self) -> None:
         """The coordinator's process ends."""
-        self.server.close()
+        self.server._server.close()
         self.newest = None
         for task in self._running:
             task.cancel()

@@ -203,7 +203,7 @@ async def test_what_was_asked_is_not_known_before_it_was_done() -> None:
     """A member that has woken up, and cannot do yet what the target asks for, goes on holding its answers back."""
     async with a_cluster() as cluster:
         member = cluster.members["g0"]
-        await member.membership.current()
+        await member.membership.pauses.refreshed()
         member.lost = True
         member.membership.pauses.woke = boottime()
         member.membership.pauses._fresh.clear()
@@ -212,7 +212,7 @@ async def test_what_was_asked_is_not_known_before_it_was_done() -> None:
         assert not member.membership.pauses.fresh
         member.lost = False
         async with asyncio.timeout(PATIENCE_S):
-            await member.membership.current()
+            await member.membership.pauses.refreshed()
 
 
 def _report(reports: list[Report], member: str) -> Report:
