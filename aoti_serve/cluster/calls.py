@@ -13,6 +13,15 @@ from aoti_serve.errors import AotiServeError, TryAgain
 T = TypeVar("T")
 _LOCK = threading.Lock()
 _LOOPS: dict[int, asyncio.AbstractEventLoop] = {}  # by process id: a forked process inherits no thread
+_TASKS: set[asyncio.Task[Any]] = set()
+
+
+def spawn(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Run `work` in this event loop; the task is kept until it ends, though nobody waits for it."""
+    task = asyncio.get_running_loop().create_task(work)
+    _TASKS.add(task)
+    task.add_done_callback(_TASKS.discard)
+    return task
 
 
 async def result_of(call: Awaitable[Any], seconds: float | None = None) -> Any:

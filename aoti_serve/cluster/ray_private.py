@@ -1,4 +1,4 @@
-"""All that is borrowed from Ray's private parts. Read in Ray 2.60; a test fails when one of them changes.
+"""All uses of Ray's private parts. Read in Ray 2.60; a test fails when one of them changes.
 
 Imports stand in the functions: commands that need no cluster do not wait for Ray.
 """

@@ -1,4 +1,4 @@
-"""How many replicas a model needs, and how many gateways an application: by what they have in hand.
+"""How many replicas a model needs, and how many gateways an application: by the rows and requests in hand.
 
 Serve counts calls that are under way, and no request is one. Rows wait in the gateways, where they become batches: each
 batch tells its replica how many rows its gateway has in hand, and replicas tell Serve. Gateways tell it how many

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 
+from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.metrics import SwapMetrics
 from aoti_serve.cluster.membership.server import MemberServer
@@ -42,7 +43,6 @@ class Changes:
         self._metrics = SwapMetrics(model)
         self._attempt: Attempt | None = None
         self._last: Outcome | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def moving(self) -> Version | None:
@@ -101,17 +101,12 @@ class Changes:
             raise busy
         self._attempt = attempt
         # Its own task: a caller that goes away must not stop a swap halfway, nor leave one that is begun for ever.
-        task = asyncio.get_running_loop().create_task(self._to_its_outcome(attempt, change))
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
+        task = spawn(self._to_its_outcome(attempt, change))
+        # Its error is in the outcome, for callers that do not wait.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         if wait:
             await asyncio.shield(task)
         return self.status().model_copy(update={"unchanged": attempt.unchanged})
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # it is in the outcome, for those who did not wait
 
     async def _to_its_outcome(self, attempt: Attempt, change: Callable[[], Awaitable[None]]) -> None:
         error: BaseException | None = None

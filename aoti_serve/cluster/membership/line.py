@@ -1,4 +1,4 @@
-"""A member's connection to the newest coordinator: found, made, and made anew for as long as the process lives."""
+"""A member's connection to the newest coordinator, which is made anew for as long as the process lives."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ LOST = (RayError, RayServeException, Superseded, Unavailable)
 
 
 class LineListener(Protocol):
-    """What is told of what happens on the line. Called in the event loop."""
+    """Hears what happens on a line. Called in the event loop."""
 
     def connected(self) -> None:
-        """There is a new connection: what was told before may have been lost."""
+        """There is a new connection: reports that were sent before may be lost."""
 
     def arrived(self, target: Target) -> bool:
         """A target; returns whether it comes from the newest coordinator known."""
@@ -48,7 +48,7 @@ class LineListener(Protocol):
 class CoordinatorLine:
     """A connection that is made anew whenever it ends. Lives in a member's event loop.
 
-    `find` asks for the address of the newest coordinator; `lost` are the errors that it raises while there is none.
+    `find` returns the address of the newest coordinator; `lost` are the errors that it raises while there is none.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Looks for members that have ended, in the cluster's books, and ends those that are expelled."""
+"""Which processes are alive, and which have ended, by Ray's control store."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class LiveActors:
         return {_member(actor): actor["Address"]["NodeID"] for actor in self._ours("ALIVE")}
 
     def doubtful(self, seconds: float) -> dict[str, float]:
-        """Those that the cluster has taken for dead lately, and that may live: how many seconds ago that was.
+        """The replicas that Ray took for dead lately, and that may live: how many seconds ago that was.
 
-        It could not reach their node then, or has told it just now to end them.
+        It could not reach their node, or has just told the node to end them.
         """
         nodes, now = _reachable_nodes(), time.time()
         ages = {_member(actor): (now - actor["EndTime"] / 1e3, actor) for actor in self._ours("DEAD")}
@@ -55,12 +55,12 @@ class LiveActors:
         }
 
     def unreachable(self, members: Mapping[str, str]) -> set[str]:
-        """Those of the members, each on the node that is named, whose node the cluster cannot reach."""
+        """The members, given by their nodes, whose node Ray cannot reach."""
         nodes = _reachable_nodes()
         return {member for member, node in members.items() if node and node not in nodes}
 
     def kill(self, members: Iterable[str]) -> None:
-        """End the processes of these members; those that have ended are none any more."""
+        """End the processes of these members; some may have ended already."""
         names = {_member(actor): actor["Name"] for actor in self._ours("ALIVE")}
         for member in members:
             if member in names:
@@ -82,9 +82,10 @@ def _reachable_nodes() -> set[str]:
 
 @dataclass
 class Liveness:
-    """Runs in the coordinator's event loop; Ray is asked in threads. While all members are heard it asks nothing.
+    """Tells the rules which members have ended, and kills those that are expelled.
 
-    `silent` are members that are connected and not heard of. `changed` is called when the rules have been told.
+    Runs in the coordinator's event loop, and asks Ray in threads; nothing while all members are heard. `silent` returns
+    connected members that were not heard for long. `changed` is called when the rules have been told.
     """
 
     rules: Coordination
@@ -94,13 +95,13 @@ class Liveness:
     _nodes: dict[str, str] = field(default_factory=dict)  # where members were seen last
 
     async def begin(self) -> None:
-        """Tell the rules which processes may answer already, and which may do so though they are taken for dead."""
+        """Tell the rules which processes may answer already, also of those that Ray takes for dead."""
         self._nodes = await asyncio.to_thread(self.live.alive)
         self.rules.table.expect(self._nodes)
         self.rules.doubt(await asyncio.to_thread(self.live.doubtful, ENDED_S))
 
     async def run(self) -> None:
-        """Look while there is a reason to, less and less often; for ever, as a task."""
+        """Ask Ray while there is a reason to, less and less often; for ever, as a task."""
         pause = TICK_S
         while True:
             await asyncio.sleep(pause)
@@ -111,7 +112,7 @@ class Liveness:
             try:
                 await self._look()
             except Exception as error:  # the control store is away: members that were alive still count
-                logger.warning(f"the cluster's books cannot be read now: {error!r}")
+                logger.warning(f"Ray's control store cannot be read now: {error!r}")
 
     async def kill(self, members: Collection[str]) -> None:
         """End those of the members that have not recovered meanwhile."""

@@ -86,7 +86,7 @@ class Replica:
         )
 
     async def reconcile(self, target: Target) -> None:
-        """Hold what is committed, have staged what is staged, and be reached from wherever gateways are."""
+        """Follow the target, and listen also for other nodes if gateways are there."""
         if target.spread and self._tcp is None:
             self._tcp = self._host, await self._link.open_to_nodes(self._host)
         await self._follower.follow(target)
@@ -96,7 +96,6 @@ class Replica:
         self._moved = asyncio.Event()
 
     def withdraw(self, target: Target) -> None:
-        """Stop staging what the target no longer asks for."""
         self._follower.withdraw(target)
 
     def route(self, addresses: tuple[Address, ...]) -> None:

@@ -1,7 +1,7 @@
-"""The root of all transfers of weights: the actor through which they come to the coordinator's node, and leave it.
+"""The root of all transfers of weights: an actor on the coordinator's node that takes uploads and hands out chunks.
 
-It is apart from the coordinator for two reasons. No disk and no reader keeps the coordinator waiting; and a Serve call
-that may name objects in its answer makes the answering process wait, with all it does, for a caller that is stopped.
+It is a process apart from the coordinator, so that a slow disk or reader keeps the coordinator waiting in nothing. Also
+a Serve call whose answer may name objects blocks the whole answering process while its caller is stopped.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ TransferHandle: TypeAlias = "ActorHandle[TransferActor]"
 class TransferActor:
     """Ray actor, one per coordinator, on its node. `limit` is the size of an upload in bytes.
 
-    Each node reads a file through it once, with one call per chunk; see NodeTransfer. A replica that is alone on its
-    node makes these calls itself.
+    Each node reads a file once, with one call per chunk: its NodeTransfer calls, or the replica itself if it is alone
+    on its node.
     """
 
     def __init__(self, limit: int, setting: str) -> None:
@@ -67,7 +67,7 @@ class TransferActor:
         await asyncio.to_thread(self._append, path, _flat(piece))
 
     async def reader_of(self, node: str, replica: str) -> TransferHandle | NodeTransferHandle:
-        """What a replica on a node reads from, by `index` and `chunk`: this actor, or one on the replica's node."""
+        """The actor from which a replica on a node reads, by `index` and `chunk`: this one, or one on its node."""
         shared = None if node == self._node else self._nodes.on(node, replica)
         handle: TransferHandle = self._self
         return shared or handle
@@ -99,13 +99,13 @@ class TransferActor:
             return []
 
     async def received(self, path: FilePath) -> dict[str, int]:
-        """How many bytes of a file each replica has received, as far as its node has told; for the coordinator."""
+        """How many bytes of a file each replica has received, as far as its node has told. For the coordinator."""
         file = self._files.find(path)
         nodes = file.received.values() if file else ()
         return {replica: nbytes for received in nodes for replica, nbytes in received.items()}
 
     async def close_idle(self) -> None:
-        """Let actors of nodes end that are not used any more. It also shows that this process answers."""
+        """Let unused actors of nodes end. The answer also shows that this process runs."""
         self._nodes.forget_unused()
 
     async def _open(self, path: FilePath, plan: ChunkPlan) -> FileTransfer:

@@ -16,7 +16,7 @@ from aoti_serve.cluster.transfer.window import ChunkWindow, Grant
 class ChunkBroadcast:
     """Runs in an event loop. `fetch` gets a chunk; it is called once for all readers that are granted it.
 
-    `left_behind` is told of every reader that nobody waits for any more.
+    `left_behind` is called with every reader that is left behind.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeAlias
@@ -15,7 +15,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnschedulableError, ObjectLostError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from aoti_serve.cluster.calls import result_of
+from aoti_serve.cluster.calls import result_of, spawn
 from aoti_serve.cluster.transfer.broadcast import ChunkBroadcast
 from aoti_serve.cluster.transfer.chunks import ChunkPlan, ChunkRef
 from aoti_serve.cluster.transfer.files import FilePath, FileTransfer, FileTransfers
@@ -32,7 +32,7 @@ NodeTransferHandle: TypeAlias = "ActorHandle[NodeTransfer]"
 
 
 class TransferRoot(Protocol):
-    """Where a node gets its chunks: the TransferActor on the coordinator's node."""
+    """Hands out chunks to nodes: the TransferActor on the coordinator's node."""
 
     async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]: ...
 
@@ -71,7 +71,7 @@ class RemoteRoot:
 
 
 class NodeTransfer:
-    """What the replicas of one node read from; `node` is its id.
+    """Hands out chunks to the replicas of one node; `node` is its id.
 
     A Ray actor on each node with several replicas; on the coordinator's node a part of the TransferActor. Chunks come
     to a node through Ray's object manager, from any node that has them. This process only sees references.
@@ -81,7 +81,6 @@ class NodeTransfer:
         self._node = node
         self._root = root
         self._files = FileTransfers(self._open)
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]:
         """Where the tensors of a file of `nbytes` lie in it."""
@@ -98,7 +97,7 @@ class NodeTransfer:
             if number < file.plan.count:
                 return await file.broadcast.chunk(replica, number)
             file.broadcast.end(replica, number)
-            self._spawn(self._tell_end(path, file))
+            spawn(self._tell_end(path, file))
             return []
 
     async def ping(self) -> None:
@@ -117,7 +116,7 @@ class NodeTransfer:
         (ref,) = await self._root.node_chunk(path, file.plan.nbytes, self._node, number, received)
         await transfer_answer(ref)
         if number + 1 == file.plan.count:
-            self._spawn(self._tell_end(path, file))
+            spawn(self._tell_end(path, file))
         return ref
 
     async def _tell_end(self, path: FilePath, file: FileTransfer) -> None:
@@ -125,11 +124,6 @@ class NodeTransfer:
         plan, received = file.plan, file.received[self._node]
         with suppress(RayError, Unavailable):  # it waits for this node a little longer then
             await self._root.node_chunk(path, plan.nbytes, self._node, plan.count, received)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 class NodeActors:
@@ -147,7 +141,7 @@ class NodeActors:
         self._checks: dict[str, asyncio.Task[None]] = {}
 
     def on(self, node: str, replica: str) -> NodeTransferHandle | None:
-        """The one on a node; None if no other replica there has asked: a single one needs no process to share with."""
+        """The actor on a node; None if no other replica there has asked: a single one reads by itself."""
         replicas = self._asked[node]
         replicas[replica] = time.monotonic()
         if len(replicas) == 1:
@@ -158,7 +152,7 @@ class NodeActors:
         return self._actors[node]
 
     def check(self, node: str) -> None:
-        """In the background, replace the one on a node if it does not answer."""
+        """In the background, replace the actor on a node if it does not answer."""
         if node in self._actors and node not in self._checks:
             self._checks[node] = asyncio.get_running_loop().create_task(self._check(node, self._actors[node]))
 

@@ -1,4 +1,4 @@
-"""A store as a reader sees it: the commit record, the versions, and their bytes. Reading changes nothing in a store."""
+"""Reads a store: the commit record, the versions, and their bytes. Changes nothing in it."""
 
 from __future__ import annotations
 

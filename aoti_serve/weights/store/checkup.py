@@ -94,7 +94,7 @@ def _record(catalog: Catalog, number: int) -> Version | None:
 
 
 def _dangling(catalog: Catalog, committed: Committed | None) -> list[str]:
-    """What CURRENT names, and is not there or is another one."""
+    """Versions that CURRENT names, and that are not there or are others."""
     named = [committed.version, committed.previous] if committed else []
     return [
         f"CURRENT: it names version {version.number}, and {record_name(version.number)} is not that version's"

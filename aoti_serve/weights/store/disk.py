@@ -114,7 +114,7 @@ class Disk:
         (self.root / "versions" / str(number)).mkdir()
 
     def burn(self, number: int) -> None:
-        """Do nothing: the lock keeps a Store that was followed from taking a number."""
+        """Do nothing: the lock keeps an earlier Store from taking a number."""
 
     def bring(self, source: Path, name: str) -> str:
         """Store a file, an upload by moving it; returns the sha256 of what then lies there."""

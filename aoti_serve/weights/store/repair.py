@@ -1,8 +1,7 @@
-"""What an operator does to a store while no server runs, or behind the back of one: take a version out, put one in, and
-choose the one that answers.
+"""Changes of a store by an operator, with or without a server: export a version, import one, choose the current one.
 
-Each change opens the store, and so takes a term. A coordinator that runs is followed, as by one that was started in its
-place; it starts again and reads what stands.
+Each change opens the store, and so takes a term. A coordinator that runs is thereby replaced; it starts again and reads
+what is committed.
 """
 
 from __future__ import annotations

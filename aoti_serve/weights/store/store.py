@@ -182,7 +182,7 @@ class Store(Catalog):
 
     def _publish(self, version: Version) -> None:
         with self._alone():
-            self.check_term()  # a Store that followed has cleaned up; the file may be gone
+            self.check_term()  # a later Store has cleaned up; the file may be gone
             self._place.write(staged_name(version.number), b"")
             self._place.write(record_name(version.number), version.model_dump_json(indent=1).encode())
             self._place.sync(f"versions/{version.number}")
