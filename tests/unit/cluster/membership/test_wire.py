@@ -16,7 +16,7 @@ from aoti_serve.cluster.membership.wire import (
 from aoti_serve.errors import LinkBroken, ReplicaFailed, UnknownTensor
 from aoti_serve.weights.swap.target import Report, Staging, Target, TargetRevision
 from aoti_serve.weights.version import Committed, Version
-from tests.unit.weights.swap.simulated_cluster import receipt
+from tests.unit.weights.swap.simulated_memory import receipt
 
 VERSION = Version(number=8, digest="sha of 8", label="new")
 ADDRESS = Address("r1", "n", "/a/path", 2, b"\x00\xffkey", ("127.0.0.1", 4000))

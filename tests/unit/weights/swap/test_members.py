@@ -9,7 +9,7 @@ from aoti_serve.weights.swap.members import ENDED_S, KILL_AGAIN_S, MemberTable
 from aoti_serve.weights.swap.target import Report, Staging
 from aoti_serve.weights.swap.timeouts import MEMBER_SILENCE_S, MOST, TICK_S, UNHEARD_S, LagDetector, TimeAllowance
 from aoti_serve.weights.version import Committed, Version
-from tests.unit.weights.swap.simulated_cluster import receipt
+from tests.unit.weights.swap.simulated_memory import receipt
 
 VERSION = Version(number=2, digest="sha of 2")
 OTHER = Version(number=1, digest="sha of 1")
