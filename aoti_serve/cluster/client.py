@@ -46,7 +46,7 @@ class CoordinatorClient:
         return versions
 
     async def story(self) -> tuple[StoryEvent, ...]:
-        """What has happened to members, targets and swaps lately, oldest first; times are UTC."""
+        """The last events of the model's cluster, oldest first; times are UTC."""
         story: tuple[StoryEvent, ...] = await self._call("story")
         return story
 
@@ -55,7 +55,7 @@ class CoordinatorClient:
         return status
 
     async def refused(self, facts: dict[str, str]) -> None:
-        """Have an attempt audited that was turned away; it is turned away all the same if that fails."""
+        """Audit an attempt that the gateway refuses; it refuses it also if the audit fails."""
         with suppress(AotiServeError, RayError, RayServeException):
             await result_of(self._coordinator.refused.remote(facts), NOTE_S)
 
@@ -89,10 +89,8 @@ class CoordinatorClient:
         try:
             return await result_of(call)
         except RayActorError as error:
-            detail = (
-                f"the coordinator of model '{self._model}' is being started again; ask for the status, then try again"
-            )
-            raise TryAgain(detail=detail) from error
+            detail = f"the coordinator of model '{self._model}' is being started again"
+            raise TryAgain(detail=f"{detail}; ask for the status, then try again") from error
 
 
 class SwapKeywords(TypedDict, total=False):
@@ -139,7 +137,7 @@ class AsyncWeightsClient:
         return await self._client.rollback(version, _who(), wait)
 
     async def status(self) -> WeightsStatus:
-        """What answers, what is behind it, and every replica's receipt."""
+        """The current and the previous version, and every replica's receipt."""
         return await self._client.status()
 
     async def versions(self) -> list[Version]:
@@ -189,7 +187,7 @@ class WeightsClient:
         return self._result(lambda client: client.rollback(version, wait=wait))
 
     def status(self) -> WeightsStatus:
-        """What answers, what is behind it, and every replica's receipt."""
+        """The current and the previous version, and every replica's receipt."""
         return self._result(lambda client: client.status())
 
     def versions(self) -> list[Version]:

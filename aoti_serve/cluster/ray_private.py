@@ -31,7 +31,7 @@ def over_grpc(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
 
 
 def serve_client() -> Any:
-    """What `serve deploy` uses: applications are deployed, listed and deleted without a dashboard."""
+    """The client that `serve deploy` uses: it deploys, lists and deletes applications without a dashboard."""
     from ray.serve.context import _get_global_client
 
     return _get_global_client()

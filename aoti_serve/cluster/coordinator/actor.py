@@ -66,7 +66,7 @@ class Coordinator:
         await self._members.open()
         self._status_took = 0.0  # seconds
         self._uploads = Uploads(self._store)
-        self._transfer = TransferActor.here(limits.max_weights_bytes, "gateway.max_weights_bytes")
+        self._transfer = TransferActor.here(limits.max_weights_bytes)
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         self._changes = Changes(model.name, self._store, self._members, audit)
@@ -75,13 +75,13 @@ class Coordinator:
         self._tasks = [loop.create_task(each) for each in work]
 
     async def address(self, asking: str) -> Address:
-        """For members: where to connect, from the node `asking`."""
+        """The address at which members on the node `asking` connect."""
         return await self._members.address(
             ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), asking
         )
 
     async def source(self, version: Version) -> ChunkSource:
-        """For replicas: where the bytes of a version come from."""
+        """The source from which replicas read the bytes of a version."""
         return ChunkSource(self._transfer, self._store.file(version))
 
     async def open_upload(self, order: SwapOptions, who: str) -> tuple[str, ChunkSource]:
@@ -154,7 +154,7 @@ class Coordinator:
         return self._members.story()
 
     async def check_health(self) -> None:
-        """For Serve: a coordinator that a newer one has replaced must end."""
+        """Called by Serve: a coordinator that a newer one has replaced must end."""
         try:
             await self._check_term()
         except StoreFailed as error:  # members must not die with the disk

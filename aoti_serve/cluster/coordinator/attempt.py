@@ -50,7 +50,7 @@ class Attempt:
         self._swap, self._checked = swap, self._elapsed()
 
     def progress(self, reports: list[Report], committed: Committed) -> SwapProgress:
-        """How far it is. `reports` are those of the live replicas."""
+        """The progress of the attempt. `reports` are those of the live replicas."""
         nbytes = self.version.nbytes if self.version else 0
         replicas = tuple(
             ReplicaProgress(
@@ -64,7 +64,7 @@ class Attempt:
         )
 
     def outcome(self, error: BaseException | None, committed: bool) -> Outcome:
-        """How it ended. With an error it may be committed all the same: see NotSettled."""
+        """The end of the attempt. With an error it may be committed all the same: see NotSettled."""
         phases = {Phase.CHECKING: self._checked or self._elapsed(), **(self._swap.seconds if self._swap else {})}
         return Outcome(
             id=self.id,
@@ -78,7 +78,7 @@ class Attempt:
         )
 
     def facts(self, outcome: str, error: BaseException | None) -> dict[str, object]:
-        """For the audit log."""
+        """The facts for the audit log."""
         version = self.version
         return {
             **{name: getattr(self, name) for name in ("id", "action", "who", "label", "source")},

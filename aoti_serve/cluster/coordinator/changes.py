@@ -148,11 +148,9 @@ class Changes:
 
     async def _roll_back(self, attempt: Attempt, number: int | None) -> None:
         committed = self._members.table.target.committed
-        version = committed.previous
-        if number is not None and number != BUILT_IN.number:
+        version = BUILT_IN if number == BUILT_IN.number else committed.previous
+        if number:
             version = await asyncio.to_thread(self._store.version, number)
-        elif number is not None:
-            version = BUILT_IN
         if version is None or version.number == committed.version.number:
             raise NothingToRollBack(model=self._model)
         if version.number == BUILT_IN.number:

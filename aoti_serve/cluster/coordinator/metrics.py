@@ -10,7 +10,7 @@ SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300]
 
 
 class SwapMetrics:
-    """Of one model; kept by its coordinator."""
+    """The metrics of one model; kept by its coordinator."""
 
     def __init__(self, model: str) -> None:
         tags = {"model": model}

@@ -1,4 +1,4 @@
-"""Which processes are alive, and which have ended, by Ray's control store."""
+"""Checks by Ray's control store which processes are alive, and which have ended."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from aoti_serve.address import Address
 from aoti_serve.cluster.membership.line import CoordinatorLine, LineListener
 from aoti_serve.cluster.membership.pauses import PauseDetector, boottime
-from aoti_serve.weights.swap.session import MemberSession
+from aoti_serve.weights.swap.follower import MemberSession
 from aoti_serve.weights.swap.target import Report, Target
 
 logger = logging.getLogger("ray.serve")

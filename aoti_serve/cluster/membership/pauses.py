@@ -25,7 +25,7 @@ class PauseDetector:
         self._fresh = asyncio.Event()
 
     async def tick(self) -> None:
-        """For ever; as a task."""
+        """Check again and again; for ever, as a task."""
         while True:
             self.check()
             await asyncio.sleep(PAUSE_TICK_S)

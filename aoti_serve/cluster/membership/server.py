@@ -68,7 +68,7 @@ class MemberServer:
         await self.liveness.begin()
 
     async def address(self, node: str, host: str, asking: str) -> Address:
-        """Where this listens on `node`, whose address is `host`, for a member on the node `asking`."""
+        """The address of this server on `node`, which is `host`, for a member on the node `asking`."""
         async with self._opening:
             if asking != node and self._tcp is None:
                 self._tcp = host, await self._server.open_to_nodes(host)

@@ -66,7 +66,7 @@ class Replica:
         self._link.close()
 
     def check_health(self) -> None:
-        """For Serve: a replica that cannot run must be replaced."""
+        """A replica that cannot run must be replaced."""
         if self._container.closed:
             raise ContainerClosed()
 
@@ -160,16 +160,16 @@ class ReplicaActor:
         gc.freeze()  # what is here stays: a full collection need not look at it, and hold up every answer
 
     async def check_health(self) -> None:
-        """For Serve: a replica that cannot follow the coordinator, or cannot run, must be replaced."""
+        """Called by Serve: a replica that cannot follow the coordinator, or cannot run, must be replaced."""
         self._membership.check()
         self._replica.check_health()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """For Serve, see `by_load`."""
+        """Called by Serve, see `by_load`."""
         return {METRIC: self._replica.loads.rows}
 
     async def __del__(self) -> None:
-        """Serve awaits it when it ends this replica in peace."""
+        """Serve awaits it when it ends this replica gently."""
         self._membership.leave()
         await self._replica.leave()
 

@@ -41,9 +41,8 @@ class TransferActor:
     on its node.
     """
 
-    def __init__(self, limit: int, setting: str) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._setting = setting
         context = ray.get_runtime_context()
         self._node, self._self = context.get_node_id(), context.current_actor
         self._files = FileTransfers(self._open)
@@ -51,12 +50,12 @@ class TransferActor:
         self._nodes = NodeActors(self._self)
 
     @classmethod
-    def here(cls, limit: int, setting: str) -> TransferHandle:
+    def here(cls, limit: int) -> TransferHandle:
         """A new one on this node; it ends with the process that has made it, and starts again if it alone dies."""
         place = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         remote: Any = ray.remote(cls)
         options = remote.options(num_cpus=0, max_restarts=-1, max_concurrency=CALLS, scheduling_strategy=place)
-        actor: TransferHandle = options.remote(limit, setting)
+        actor: TransferHandle = options.remote(limit)
         return actor
 
     async def append(self, path: FilePath, piece: bytes | Chunk) -> None:
@@ -73,12 +72,12 @@ class TransferActor:
         return shared or handle
 
     async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]:
-        """Where the tensors of a file of `nbytes` lie in it."""
+        """The places of the tensors in a file of `nbytes`."""
         async with self._files.using(path, nbytes) as file:
             return await file.index()
 
     async def chunk(self, path: FilePath, nbytes: int, node: str, replica: str, number: int) -> list[ChunkRef]:
-        """For a replica on this node, see NodeTransfer.chunk; for one on another node that shares it with none."""
+        """As NodeTransfer.chunk, for replicas on this node, and for one that is alone on its node."""
         if node == self._node:
             return await self._here.chunk(path, nbytes, node, replica, number)
         received = {replica: ChunkPlan.of(nbytes).bytes_before(number)}
@@ -93,13 +92,10 @@ class TransferActor:
         """
         async with self._files.using(path, nbytes) as file:
             file.received[node] = received
-            if number < file.plan.count:
-                return await file.broadcast.chunk(node, number)
-            file.broadcast.end(node, number)
-            return []
+            return await file.broadcast.chunk(node, number)
 
     async def received(self, path: FilePath) -> dict[str, int]:
-        """How many bytes of a file each replica has received, as far as its node has told. For the coordinator."""
+        """The bytes of a file that each replica has received, as far as its node has told. For the coordinator."""
         file = self._files.find(path)
         nodes = file.received.values() if file else ()
         return {replica: nbytes for received in nodes for replica, nbytes in received.items()}
@@ -125,7 +121,7 @@ class TransferActor:
         except OSError as error:
             raise StoreFailed(path=str(path.parent), detail=str(error)) from error
         if size > self._limit:
-            raise BodyTooLarge(limit=self._limit, setting=self._setting)
+            raise BodyTooLarge(limit=self._limit, setting="gateway.max_weights_bytes")
 
 
 def _index(path: FilePath, nbytes: int) -> dict[str, Span]:

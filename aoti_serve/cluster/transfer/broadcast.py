@@ -1,4 +1,4 @@
-"""One file's chunks on their way to its readers, as objects in Ray's object store.
+"""Hands one file's chunks to its readers, as objects in Ray's object store.
 
 The rules are those of `ChunkWindow`; here are the event loop, its timer, and the objects.
 """
@@ -35,8 +35,12 @@ class ChunkBroadcast:
     async def chunk(self, reader: str, number: int) -> list[ChunkRef]:
         """Chunk `number` for a reader that has all before it, in a list, else Ray would resolve it.
 
-        Waits until it is the reader's turn. Raises what `fetch` raises.
+        Beyond the last chunk the reader has the whole file, and the list is empty. Waits until it is the reader's turn.
+        Raises what `fetch` raises.
         """
+        if number >= self._window.chunks:
+            self._admit(self._window.ask(reader, number, self._loop.time()))
+            return []
         turn = self._turns.setdefault(Grant(reader, number), self._loop.create_future())
         self._admit(self._window.ask(reader, number, self._loop.time()))
         try:
@@ -48,10 +52,6 @@ class ChunkBroadcast:
         self._window.hand(reader, number, self._loop.time())
         self._after_event()
         return [ref]
-
-    def end(self, reader: str, number: int) -> None:
-        """A reader has the whole file: all chunks before `number`."""
-        self._admit(self._window.ask(reader, number, self._loop.time()))
 
     def close(self) -> None:
         if self._timer is not None:

@@ -26,7 +26,7 @@ FREE_PERIOD_S = int(os.environ.get("RAY_free_objects_period_milliseconds", "1000
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """How a file of `nbytes` is cut: into `count` chunks of `size` bytes, of which the last may be shorter."""
+    """Cuts a file of `nbytes` into `count` chunks of `size` bytes, of which the last may be shorter."""
 
     nbytes: int
     size: int
@@ -40,7 +40,7 @@ class ChunkPlan:
         return -(-self.nbytes // self.size)
 
     def bytes_before(self, number: int) -> int:
-        """How many bytes a reader has that asks for chunk `number`."""
+        """The bytes that a reader has when it asks for chunk `number`."""
         return min(number * self.size, self.nbytes)
 
 

@@ -83,7 +83,7 @@ class NodeTransfer:
         self._files = FileTransfers(self._open)
 
     async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]:
-        """Where the tensors of a file of `nbytes` lie in it."""
+        """The places of the tensors in a file of `nbytes`."""
         async with self._files.using(path, nbytes) as file:
             return await file.index()
 
@@ -94,11 +94,10 @@ class NodeTransfer:
         """
         async with self._files.using(path, nbytes) as file:
             file.received[node][replica] = file.plan.bytes_before(number)
-            if number < file.plan.count:
-                return await file.broadcast.chunk(replica, number)
-            file.broadcast.end(replica, number)
-            spawn(self._tell_end(path, file))
-            return []
+            refs = await file.broadcast.chunk(replica, number)
+            if not refs:
+                spawn(self._tell_end(path, file))
+            return refs
 
     async def ping(self) -> None:
         """Answer, to show that this process runs."""
@@ -181,7 +180,7 @@ class NodeActors:
         except Unavailable:
             ray.kill(actor, no_restart=False)
         except (ActorDiedError, ActorUnschedulableError):
-            self._actors.pop(node, None)  # for good; whoever asks gets a new one
+            self._actors.pop(node, None)  # Ray starts it no more; the next replica that asks gets a new one
         except RayError:
             pass  # being started again
         finally:

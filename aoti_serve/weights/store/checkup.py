@@ -42,7 +42,7 @@ class StoreCheckup(Frozen):
 
 
 def total_bytes(catalog: Catalog) -> int:
-    """How many bytes `check_store` will read."""
+    """The bytes that `check_store` will read."""
     return sum(version.nbytes for number in catalog.numbers() if (version := _record(catalog, number)))
 
 

@@ -162,10 +162,9 @@ class Reserve:
 
     def take(self) -> None:
         """Have the blocks, if there is room for them. Without them everything works until the disk is full."""
-        with suppress(OSError):
+        try:
             if self._path.exists() and self._path.stat().st_size == RESERVE_BYTES:
                 return
-        try:
             with self._path.open("wb") as file:
                 file.write(os.urandom(RESERVE_BYTES))  # what does not compress takes its blocks
                 file.flush()

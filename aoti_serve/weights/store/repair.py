@@ -97,7 +97,7 @@ def _way_back(store: Store, version: Version) -> Version | None:
 
 
 def _open(catalog: Catalog, *, repair: bool = False) -> Store:
-    """As a coordinator does, but nothing is dropped: only the configuration knows how many versions are kept."""
+    """Open it for changes. No version is dropped: only the configuration knows how many are kept."""
     owner = catalog.owner
     if owner is not None and owner != os.geteuid():
         detail = (

@@ -7,7 +7,7 @@
 <root>/versions/<n>/weights.safetensors
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
 <root>/versions/<n>/staged              there until the version is committed; one that never was is no way back
-<root>/incoming/                        uploads on their way
+<root>/incoming/                        uploads that are not complete
 <root>/audit.jsonl                      see `audit`
 """
 
@@ -37,7 +37,7 @@ class Store(Catalog):
 
     Opening a store takes the next term, and each change compares it. So of all Stores that were opened only the last
     one can change anything, also if the process of an earlier one was stopped halfway and goes on hours later: the
-    term is compared and `CURRENT` renamed under one lock, which the kernel takes from the dead.
+    term is compared and `CURRENT` renamed under one lock, which the kernel takes from a process that has ended.
 
     At a URI there is no lock, and some network file systems keep locks to each host. There the term is compared right
     before the one put that commits. A process that is stopped between the two, and goes on after another Store was
@@ -80,7 +80,7 @@ class Store(Catalog):
         """The commit point: before the rename the old version is committed, after it the new one.
 
         Raises Superseded or StoreFailed, and then nothing is committed. Raises CommitUnknown if that cannot be told:
-        then the process must end, and the next Store reads what stands.
+        then the process must end, and the next Store reads what is committed.
         """
         committed = Committed(epoch=epoch, version=version, previous=previous)
         with self._alone():
@@ -240,7 +240,7 @@ class Store(Catalog):
         newest = max(numbers, default=0)
         for number in numbers:
             if self._place.read(record_name(number)) is None:
-                with suppress(OSError):  # a predecessor that is still alive may be at work in there
+                with suppress(OSError):  # an earlier Store that still runs may be writing there
                     (self._place.clear if number == newest else self._place.forget)(number)
         if self.term > 1:
             self._place.burn(newest + 1)

@@ -40,6 +40,6 @@ The states of a swap
 
 `members` keeps the reports, and knows which members a phase still waits for. `swap` is the machine over the table in
 `states`, `timeouts` says which members are late, `coordination` joins these, `orders` come out, `story` keeps the last
-events. On a member's side `session` decides what a report says, and `follower` what replicas and gateways do with a
-target. Compare h11 (states in a table) and etcd/raft (a core that does no I/O).
+events. On a member's side `follower` decides what reports say, and what replicas and gateways do with a target.
+Compare h11 (states in a table) and etcd/raft (a core that does no I/O).
 """

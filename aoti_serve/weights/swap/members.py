@@ -138,7 +138,7 @@ class MemberTable:
         self._killed.add(member)
 
     def expel(self, members: Iterable[str], now: float) -> None:
-        """These are no members any more, and are to be ended."""
+        """Remove members that are to be ended."""
         for member in members:
             self.remove(member)
             self.ending[member] = now

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a swap is. The last four are ends."""
+    """The states of a swap. The last three are ends."""
 
     STAGING = "staging"
     STORING = "storing"
@@ -21,7 +21,7 @@ class State(StrEnum):
 
 
 class Cause(StrEnum):
-    """What moves a swap on."""
+    """The causes that move a swap from one state to the next."""
 
     ALL_STAGED = "all staged"
     FAILED = "one failed, ended, or was late"

@@ -18,7 +18,7 @@ from aoti_serve.weights.version import Committed, Version
 
 
 class Phase(StrEnum):
-    """What users see of the states."""
+    """The phases of a swap, as users see them."""
 
     CHECKING = "checking"
     STAGING = "staging"

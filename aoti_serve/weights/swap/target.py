@@ -58,7 +58,7 @@ class Staging:
 
 @dataclass(frozen=True)
 class Target:
-    """What every member should hold.
+    """The state that every member should hold.
 
     `term` counts the coordinators that the store has had: members ignore an earlier one. `revision` grows with every
     change. Gateways let out no answer of an epoch before `settled_epoch`. `spread`: members are on several nodes.
@@ -78,7 +78,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Report:
-    """What a member holds: a replica, or a gateway, which has no runners and only needs the fence.
+    """A member's report of what it holds. A replica has runners; a gateway has none, and only a fence.
 
     `turn` counts its reports: one that was held up on the way must not replace a later one. `followed` is the last
     target that it has followed: it has done all it can for it. `staged` is the id of the swap whose version it has

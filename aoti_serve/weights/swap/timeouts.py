@@ -1,4 +1,4 @@
-"""How long members may take, not counting the time in which this process was stopped or no member was heard."""
+"""Counts the time that members take, except while this process was stopped or heard no member."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ HEARTBEAT_S = 6.0  # the coordinator asks all members so often whether they live
 TICK_S = 0.5  # the rules look at the clock so often
 MOST = 4
 MEMBER_SILENCE_S = 2 * HEARTBEAT_S + TICK_S
-UNHEARD_S = 60.0  # a member may be on its way from the coordinator before to this one
+UNHEARD_S = 60.0  # a member may still be connected to the coordinator before this one
 
 
 class TimeAllowance:

@@ -18,9 +18,8 @@ from typing import TypeVar
 from aoti_serve.address import Address
 from aoti_serve.cluster.membership.wire import report_bytes, report_of, target_bytes, target_of
 from aoti_serve.weights.swap.coordination import Coordination
-from aoti_serve.weights.swap.follower import Fence
+from aoti_serve.weights.swap.follower import Fence, MemberSession
 from aoti_serve.weights.swap.orders import Commit, Expel, Publish
-from aoti_serve.weights.swap.session import MemberSession
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
 from aoti_serve.weights.swap.target import Receipt, Report, Target

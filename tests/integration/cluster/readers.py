@@ -42,8 +42,8 @@ def stored_version(folder: Path) -> tuple[Path, Version]:
 class CountingTransfer(TransferActor):
     """Counts the calls of nodes; is quick to give up a process that is stopped."""
 
-    def __init__(self, limit: int, setting: str) -> None:
-        super().__init__(limit, setting)
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
         actor.FAN_OUT, actor.NODE_PATIENCE_S, node.PING_S = 1, 4.0, 5.0
         self._calls: Counter[tuple[str, int]] = Counter()
 
@@ -64,8 +64,8 @@ class CountingTransfer(TransferActor):
 class LockstepTransfer(CountingTransfer):
     """No node may be ahead of another one: all ask for the same chunk."""
 
-    def __init__(self, limit: int, setting: str) -> None:
-        super().__init__(limit, setting)
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
         actor.NODE_WINDOW = 1
 
 

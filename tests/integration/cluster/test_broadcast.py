@@ -55,7 +55,7 @@ async def read(broadcast: ChunkBroadcast, reader: str, start: int = 0) -> str:
         (ref,) = await broadcast.chunk(reader, number)
         chunk: Any = await ref
         digest.update(chunk.tobytes())
-    broadcast.end(reader, PLAN.count)
+    await broadcast.chunk(reader, PLAN.count)
     return digest.hexdigest()
 
 
@@ -73,7 +73,7 @@ async def test_a_few_chunks_are_held_and_none_after_the_end(file: CountingFile) 
         for number in range(PLAN.count):
             await broadcast.chunk(reader, number)
             most = max(most, len(broadcast._chunks._tasks))
-        broadcast.end(reader, PLAN.count)
+        await broadcast.chunk(reader, PLAN.count)
 
     await asyncio.gather(*(watched(f"r{turn}") for turn in range(4)))
     assert 0 < most <= 2 * WIDTH

@@ -62,7 +62,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Version]:
 
 @pytest.fixture
 def transfer(nodes: list[str]) -> Iterator[Any]:
-    made = CountingTransfer.here(2**40, "limit")
+    made = CountingTransfer.here(2**40)
     yield made
     ray.kill(made)
 
@@ -121,7 +121,7 @@ def test_the_root_knows_how_much_each_replica_has(
 def test_nodes_that_have_a_chunk_pass_it_on(nodes: list[str], stored: tuple[Path, Version]) -> None:
     """Also if they are ready for it at the same moment."""
     path, version = stored
-    source = ChunkSource(LockstepTransfer.here(2**40, "limit"), path)
+    source = ChunkSource(LockstepTransfer.here(2**40), path)
     before = bytes_sent()
     readers = [reader_on(node) for node in nodes[1:]]
     got([reader.read.remote(source, f"r{turn}", version) for turn, reader in enumerate(readers)])
