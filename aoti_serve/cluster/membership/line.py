@@ -115,16 +115,17 @@ class CoordinatorLine:
             self._link = None
             self._connected.clear()
             link.cut()
-            self._break()
 
     async def _question(self, report: Report) -> Target:
-        number = next(self._numbers)
+        number, link = next(self._numbers), self._link
         self._asked[number] = answer = asyncio.get_running_loop().create_future()
         try:
-            if self._link is None:
+            if link is not None:
+                link.report(report_bytes(report), number)
+                await asyncio.wait({answer, link.closed}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
                 raise LinkBroken(detail="the coordinator has gone")
-            self._link.report(report_bytes(report), number)
-            target: Target = await answer
+            target: Target = answer.result()
             return target
         finally:
             del self._asked[number]
@@ -139,11 +140,6 @@ class CoordinatorLine:
         answer = self._asked.get(call)
         if answer is not None and not answer.done():
             answer.set_result(target)
-
-    def _break(self) -> None:
-        for answer in self._asked.values():
-            if not answer.done():
-                answer.set_exception(LinkBroken(detail="the coordinator has gone"))
 
 
 class CoordinatorFinder:
