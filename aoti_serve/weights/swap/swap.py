@@ -161,12 +161,9 @@ class Swap:
 
     def _fail(self, member: str, cause: BaseException | None) -> None:
         if self.state is State.STAGING:
-            story = tuple(map(str, self._story.events(50)))
-            self._abort(StageFailed(replica=member, version=self.version.number, cause=cause, story=story))
-
-    def _abort(self, error: BaseException) -> None:
-        self.error = error
-        self._move(Cause.FAILED)
+            story = tuple(map(str, self._story.events()[-50:]))
+            self.error = StageFailed(replica=member, version=self.version.number, cause=cause, story=story)
+            self._move(Cause.FAILED)
 
     def _expel(self) -> None:
         late = tuple(sorted(self._tally.waiting))
@@ -195,7 +192,8 @@ class Swap:
         if self._without_replicas or self._table.live_replicas:
             return True
         detail = f"no live replica has staged version {self.version.number}: nothing has changed; try again"
-        self._abort(TryAgain(detail=detail))
+        self.error = TryAgain(detail=detail)
+        self._move(Cause.FAILED)
         return False
 
     def _move(self, cause: Cause) -> None:
