@@ -16,7 +16,6 @@ from aoti_serve.errors import InvalidWeights
 from aoti_serve.model.package import Package
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
-from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import read_index
 
 SHORT = 64  # elements; the text of a larger request does not fit a line
@@ -84,7 +83,7 @@ def _others(model: ModelConfig, signature: Signature) -> Iterator[Path]:
     for path in sorted(model.package.parent.glob("*.safetensors")):
         if path.resolve() != model.weights:
             try:
-                check_fits(read_index(path), signature)
+                signature.check_weights(read_index(path))
             except InvalidWeights:
                 continue
             yield path

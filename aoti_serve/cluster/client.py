@@ -1,4 +1,4 @@
-"""Changing a model's weights from Python: what the gateway's admin routes do, and what trainers do."""
+"""Changes a model's weights from Python: for the gateway's admin routes, and for trainers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 import ray
@@ -15,8 +14,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.background_loop import run_in_background
-from aoti_serve.cluster.calls import result_of
+from aoti_serve.cluster.calls import result_of, run_in_background
 from aoti_serve.cluster.names import coordinator_of
 from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.cluster.transfer.upload import Weights, upload_stream
@@ -25,7 +23,6 @@ from aoti_serve.weights.swap_options import SwapOptions
 
 if TYPE_CHECKING:
     from aoti_serve.cluster.status import WeightsStatus
-    from aoti_serve.cluster.transfer.download import ChunkSource
     from aoti_serve.weights.swap.story import StoryEvent
     from aoti_serve.weights.version import Version
 
@@ -34,10 +31,7 @@ NOTE_S = 5.0
 
 
 class CoordinatorClient:
-    """The coordinator's calls, async, for whoever holds its handle.
-
-    Errors arrive as themselves; Unavailable while the coordinator is being restarted.
-    """
+    """Calls the coordinator, async. Errors arrive as themselves; Unavailable while it is being restarted."""
 
     def __init__(self, model: str, coordinator: DeploymentHandle[Any]) -> None:
         self._model = model
@@ -52,7 +46,7 @@ class CoordinatorClient:
         return versions
 
     async def story(self) -> tuple[StoryEvent, ...]:
-        """What has happened to members, targets and swaps lately, oldest first; times are UTC."""
+        """The last events of the model's cluster, oldest first; times are UTC."""
         story: tuple[StoryEvent, ...] = await self._call("story")
         return story
 
@@ -61,7 +55,7 @@ class CoordinatorClient:
         return status
 
     async def refused(self, facts: dict[str, str]) -> None:
-        """Have an attempt audited that was turned away; it is turned away all the same if that fails."""
+        """Audit an attempt that the gateway refuses; it refuses it also if the audit fails."""
         with suppress(AotiServeError, RayError, RayServeException):
             await result_of(self._coordinator.refused.remote(facts), NOTE_S)
 
@@ -79,7 +73,7 @@ class CoordinatorClient:
         upload, source = await self._call("open_upload", order, who)
         try:
             async for piece in body:
-                await self._append(source, piece)
+                await self._answer(source.transfer.append.remote(source.path, piece))
         except BaseException as error:
             why = f"{type(error).__name__}: {error}".removesuffix(": ")
             with suppress(AotiServeError, RayError, RayServeException):
@@ -88,13 +82,6 @@ class CoordinatorClient:
         status: WeightsStatus = await self._call("swap_upload", upload, order, who, wait)
         return status
 
-    async def _append(self, source: ChunkSource, piece: Any) -> None:
-        transfer, path = source
-        if isinstance(piece, ray.ObjectRef):
-            await self._answer(transfer.append_objects.remote(path, [piece]))
-        else:
-            await self._answer(transfer.append.remote(path, piece))
-
     async def _call(self, method: str, *arguments: Any) -> Any:
         return await self._answer(getattr(self._coordinator, method).remote(*arguments))
 
@@ -102,10 +89,8 @@ class CoordinatorClient:
         try:
             return await result_of(call)
         except RayActorError as error:
-            detail = (
-                f"the coordinator of model '{self._model}' is being started again; ask for the status, then try again"
-            )
-            raise TryAgain(detail=detail) from error
+            detail = f"the coordinator of model '{self._model}' is being started again"
+            raise TryAgain(detail=f"{detail}; ask for the status, then try again") from error
 
 
 class SwapKeywords(TypedDict, total=False):
@@ -152,7 +137,7 @@ class AsyncWeightsClient:
         return await self._client.rollback(version, _who(), wait)
 
     async def status(self) -> WeightsStatus:
-        """What answers, what is behind it, and every replica's receipt."""
+        """The current and the previous version, and every replica's receipt."""
         return await self._client.status()
 
     async def versions(self) -> list[Version]:
@@ -178,9 +163,7 @@ class WeightsClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -204,7 +187,7 @@ class WeightsClient:
         return self._result(lambda client: client.rollback(version, wait=wait))
 
     def status(self) -> WeightsStatus:
-        """What answers, what is behind it, and every replica's receipt."""
+        """The current and the previous version, and every replica's receipt."""
         return self._result(lambda client: client.status())
 
     def versions(self) -> list[Version]:

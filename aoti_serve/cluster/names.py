@@ -1,4 +1,4 @@
-"""What a model's deployments are called in Serve: in `serve status`, in the dashboard, under `deployments:`."""
+"""The names of deployments in Serve: in `serve status`, in the dashboard, under `deployments:`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that is borrowed from Ray's private parts. Read in Ray 2.60; a test fails when one of them changes.
+"""All uses of Ray's private parts. Read in Ray 2.60; a test fails when one of them changes.
 
 Imports stand in the functions: commands that need no cluster do not wait for Ray.
 """
@@ -31,7 +31,7 @@ def over_grpc(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
 
 
 def serve_client() -> Any:
-    """What `serve deploy` uses: applications are deployed, listed and deleted without a dashboard."""
+    """The client that `serve deploy` uses: it deploys, lists and deletes applications without a dashboard."""
     from ray.serve.context import _get_global_client
 
     return _get_global_client()

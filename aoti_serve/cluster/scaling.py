@@ -1,4 +1,4 @@
-"""How many replicas a model needs, and how many gateways an application: by what they have in hand.
+"""Decides how many replicas and gateways there should be: by the rows and requests in hand.
 
 Serve counts calls that are under way, and no request is one. Rows wait in the gateways, where they become batches: each
 batch tells its replica how many rows its gateway has in hand, and replicas tell Serve. Gateways tell it how many
@@ -28,7 +28,7 @@ class Loads:
 
     @property
     def rows(self) -> float:
-        """Of all gateways, for this replica."""
+        """The sum of all gateways, for this replica."""
         since = time.monotonic() - FORGOTTEN_S
         self._loads = {gateway: entry for gateway, entry in self._loads.items() if entry[0] > since}
         return sum(rows for _, rows in self._loads.values())

@@ -1,4 +1,4 @@
-"""The values of the weights API: what answers, the swap under way, and the outcome of the last attempt."""
+"""The values of the weights API: the current version, the swap under way, and the outcome of the last attempt."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Outcome(Frozen):
 
 
 class WeightsStatus(Frozen):
-    """What answers, what is behind it, and what every replica has signed. `revision` grows with every change.
+    """The current and the previous version, and every replica's receipt. `revision` grows with every change.
 
     In the answer to a swap, `unchanged` says that the same bytes answered already, so that nothing was staged.
     """

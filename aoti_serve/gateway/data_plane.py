@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
 from aoti_serve.cluster.client import CoordinatorClient
-from aoti_serve.cluster.membership.finder import CoordinatorFinder
+from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, TryAgain, UnknownModel, UnknownVersion
@@ -24,7 +24,7 @@ from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.pool import Pool
 from aoti_serve.protocol.messages import InferResponse, model_metadata
 from aoti_serve.signature.signature import Signature
-from aoti_serve.weights.swap.fence import Fence
+from aoti_serve.weights.swap.follower import Fence
 from aoti_serve.weights.swap.target import Report, Target
 
 JOIN_S = 30.0  # for all models of a gateway
@@ -126,10 +126,10 @@ class ServedModel:
             except ReplicaBehind as error:
                 behind = error
             else:
-                await self.membership.current()
+                await self.membership.pauses.refreshed()
                 if self._fence.lets_out(answer.epoch):
                     return answer
-                behind = ReplicaBehind(model=self.name, epoch=answer.epoch, fence=self._fence.settled)
+                behind = ReplicaBehind(model=self.name, epoch=answer.epoch, fence=self._fence.settled_epoch)
         raise behind
 
 

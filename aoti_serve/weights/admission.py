@@ -1,16 +1,19 @@
-"""Admission of weights: a file is checked against the package, completed if it is partial, and stored as a version."""
+"""Checks a file of weights against the package, completes it if it is partial, and stores it as a version."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch
 from aoti_serve.signature.constants import Constants
+from aoti_serve.signature.contents import ContentsCheck
 from aoti_serve.signature.tensors import Shaped, Span
-from aoti_serve.weights.files.checks import check_fits, check_values
-from aoti_serve.weights.files.index import file_digest, read_index
+from aoti_serve.weights.files.index import file_chunks, file_digest, read_index
 from aoti_serve.weights.files.merge import merge_weights
 from aoti_serve.weights.sources.source import fetch_to
 from aoti_serve.weights.store.store import Store
@@ -18,6 +21,7 @@ from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Version
 
 
+@dataclass(frozen=True)
 class Admission:
     """Makes versions of files. Runs in the coordinator, in threads.
 
@@ -26,38 +30,25 @@ class Admission:
     behind.
     """
 
-    def __init__(
-        self, store: Store, model: str, constants: Constants, limits: GatewayConfig, roots: Collection[str]
-    ) -> None:
-        self._store = store
-        self._model = model
-        self._constants = constants
-        self._limits = limits
-        self._roots = roots
+    store: Store
+    model: str
+    constants: Constants
+    limits: GatewayConfig
+    roots: Collection[str]
 
     def check_base(self, order: SwapOptions, current: Version) -> None:
         if order.base_version is not None and order.base_version != current.number:
-            raise BaseVersionMismatch(model=self._model, base=order.base_version, current=current.number)
+            raise BaseVersionMismatch(model=self.model, base=order.base_version, current=current.number)
 
     def of_uri(self, uri: str, order: SwapOptions, current: Version) -> Version:
         """The version that a file elsewhere becomes."""
         self.check_base(order, current)
-        path = self._store.incoming()
-        try:
-            fetch_to(uri, self._roots, path, self._limits.max_weights_bytes)
-            return self.of_file(path, order, current)
-        finally:
-            self._store.discard(path)
+        return self._of_copy(uri, self.roots, order, current)
 
     def of_local(self, source: Path, order: SwapOptions) -> Version:
-        """The version that a file of the configuration's becomes; it is copied before it is checked."""
-        path = self._store.incoming()
-        try:
-            real = source.resolve()  # whoever wrote the configuration may have meant a link
-            fetch_to(str(real), [str(real.parent)], path, self._limits.max_weights_bytes)
-            return self.of_file(path, order, BUILT_IN)
-        finally:
-            self._store.discard(path)
+        """The version that a file of the configuration's becomes."""
+        real = source.resolve()  # the author of the configuration may have meant a link
+        return self._of_copy(str(real), [str(real.parent)], order, BUILT_IN)
 
     def of_file(self, path: Path, order: SwapOptions, current: Version) -> Version:
         """The version that an upload becomes; it is moved or copied."""
@@ -66,27 +57,47 @@ class Admission:
         if not order.partial:
             return self._stored(path, index, order.sha256, order, current)
         file_digest(path, order.sha256)
-        whole = self._store.incoming()
+        whole = self.store.incoming()
         try:
             self._complete(path, index, current, whole)
             return self._stored(whole, self.index(whole), None, order, current)
         finally:
-            self._store.discard(whole)
+            self.store.discard(whole)
+
+    def _of_copy(self, uri: str, roots: Collection[str], order: SwapOptions, current: Version) -> Version:
+        """Copy the file before it is checked."""
+        path = self.store.incoming()
+        try:
+            fetch_to(uri, roots, path, self.limits.max_weights_bytes)
+            return self.of_file(path, order, current)
+        finally:
+            self.store.discard(path)
 
     def index(self, path: Path) -> dict[str, Span]:
-        return read_index(path, self._limits.max_weights_tensors, self._limits.max_weights_header_bytes)
+        return read_index(path, self.limits.max_weights_tensors, self.limits.max_weights_header_bytes)
 
     def _complete(self, path: Path, index: dict[str, Span], base: Version, whole: Path) -> None:
         given = {name: Shaped(span.dtype, span.shape) for name, span in index.items()}
-        self._constants.check_weights(given, partial=True)
+        self.constants.check_weights(given, partial=True)
         if base.number == BUILT_IN.number:
-            raise BaseHasNoFile(model=self._model)
-        with self._store.open(base) as file:
-            merge_weights(file, self._store.index(base), path, index, whole, self._constants.tied)
+            raise BaseHasNoFile(model=self.model)
+        with self.store.open(base) as file:
+            merge_weights(file, self.store.index(base), path, index, whole, self.constants.tied)
 
     def _stored(
         self, path: Path, index: dict[str, Span], digest: str | None, order: SwapOptions, current: Version
     ) -> Version:
-        check_fits(index, self._constants)
-        check_values(path, index, self._constants, order.strict)
-        return self._store.add(path, order.label, digest, parent=current.number, strict=order.strict, answers=current)
+        self.constants.check_weights(index)
+        check_values(path, index, self.constants, order.strict)
+        return self.store.add(path, order.label, digest, parent=current.number, strict=order.strict, answers=current)
+
+
+def check_values(path: Path, index: Mapping[str, Span], constants: Constants, strict: bool) -> list[str]:
+    """Check the values of a file that fits; see `ContentsCheck.finish`."""
+    contents = ContentsCheck(index, constants)
+    with path.open("rb") as file:
+        for name, span in index.items():
+            if contents.reads(name):
+                for chunk in file_chunks(file, span):
+                    contents.take(name, np.frombuffer(chunk, np.uint8))
+    return contents.finish(strict=strict)

@@ -1,4 +1,4 @@
-"""Who has asked for what, and what came of it: a line of JSON for every attempt to change weights."""
+"""The audit log: a line of JSON for every attempt to change weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_TEXT = 4096
 class AuditLog:
     """Lines go to `path`, fsynced, or to the logger `aoti_serve.audit` if there is none, or it cannot be written.
 
-    Nothing that goes wrong here may stop what is recorded.
+    No failure here may stop the attempt that it records.
     """
 
     def __init__(self, path: Path | None) -> None:

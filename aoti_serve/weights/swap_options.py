@@ -1,4 +1,4 @@
-"""What is asked of a swap, by whoever asks: over HTTP, from the command line, from a trainer."""
+"""The options of a swap: over HTTP, from the command line, from a trainer."""
 
 from __future__ import annotations
 

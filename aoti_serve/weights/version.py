@@ -1,4 +1,4 @@
-"""A weights version: a number that only ever grows, and what it stands for."""
+"""A weights version, and the record of the committed one."""
 
 from __future__ import annotations
 
@@ -27,8 +27,13 @@ BUILT_IN = Version(number=0, label="built into the package")
 
 
 class Committed(Frozen):
-    """What answers: `epoch` counts commits, so it grows with a rollback too, where `version` goes back."""
+    """The version that answers. `epoch` counts commits, so it grows with a rollback too, where `version` goes back."""
 
     epoch: int
     version: Version
     previous: Version | None = None
+
+    @property
+    def numbers(self) -> set[int]:
+        """The numbers of both versions."""
+        return {version.number for version in (self.version, self.previous) if version is not None}

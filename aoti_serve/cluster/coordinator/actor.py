@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from typing import Any
 
 import ray
 from ray import serve
@@ -15,8 +16,8 @@ from aoti_serve.address import Address
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
-from aoti_serve.cluster.membership.live_actors import LiveActors
-from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.cluster.membership.liveness import LiveActors
+from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.download import ChunkSource
@@ -26,7 +27,6 @@ from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed, SwapIn
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.admission import Admission
 from aoti_serve.weights.audit import AuditLog
-from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.story import StoryEvent
@@ -36,17 +36,17 @@ from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
 STATUS_POLL_S = 2.0
-WATCHING = 9  # of ten parts of its time, a coordinator that is watched has for other things
+STATUS_REST = 9  # a watched coordinator waits for so many times as long as the last status took
 HOUSEKEEPING_S = 2.0
 PROGRESS_S = 0.1
 TRANSFER_ANSWER_S = 10.0
 
 
 class Coordinator:
-    """Serve deployment class, one replica per model. Everything it knows for certain is in the store.
+    """Serve deployment class, one replica per model. All that must outlive its process is in the store.
 
-    One swap at a time: a second one gets SwapInProgress. Should two coordinators be alive, the store lets only the
-    newer one commit, and members follow only that one.
+    One swap at a time: a second one gets SwapInProgress. If two coordinators are alive, the store lets only the newer
+    one commit, and members listen only to that one.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
@@ -62,26 +62,26 @@ class Coordinator:
         first = await asyncio.to_thread(self._first, model, signature, carries_weights)
         deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
         live = LiveActors(serve.get_replica_context().app_name, members)
-        self._registry = Registry(self._store.term, first, deadlines, live, self._require_term)
-        await self._registry.open()
+        self._members = MemberServer(self._store.term, first, deadlines, live, self._check_term)
+        await self._members.open()
         self._status_took = 0.0  # seconds
         self._uploads = Uploads(self._store)
-        self._transfer = TransferActor.here(limits.max_weights_bytes, "gateway.max_weights_bytes")
+        self._transfer = TransferActor.here(limits.max_weights_bytes)
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
-        self._changes = Changes(model.name, self._store, self._registry, audit)
+        self._changes = Changes(model.name, self._store, self._members, audit)
         loop = asyncio.get_running_loop()
-        work = self._registry.run(), self._registry.liveness.run(), self._keep_house(), self._follow_bytes()
+        work = self._members.run(), self._members.liveness.run(), self._keep_house(), self._watch_bytes()
         self._tasks = [loop.create_task(each) for each in work]
 
     async def address(self, asking: str) -> Address:
-        """For members: where to connect, from the node `asking`."""
-        return await self._registry.address(
+        """The address at which members on the node `asking` connect."""
+        return await self._members.address(
             ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), asking
         )
 
     async def source(self, version: Version) -> ChunkSource:
-        """For replicas: where the bytes of a version come from."""
+        """The source from which replicas read the bytes of a version."""
         return ChunkSource(self._transfer, self._store.file(version))
 
     async def open_upload(self, order: SwapOptions, who: str) -> tuple[str, ChunkSource]:
@@ -133,17 +133,17 @@ class Coordinator:
         return await self._changes.rollback(Attempt("rollback", who), number, wait=wait)
 
     async def refused(self, facts: dict[str, str]) -> None:
-        """Note what a gateway has turned away; apart, so that it cannot push out what was changed."""
+        """Note what a gateway has turned away, in a file of its own: many such lines must not push out the changes."""
         await asyncio.to_thread(self._refusals.write, outcome="refused", **facts)
 
     async def versions(self) -> list[Version]:
         return await asyncio.to_thread(self._store.versions)
 
     async def status(self, seen: int = -1) -> WeightsStatus:
-        """The status; with `seen`, once something has changed since that revision, or after a while."""
-        if seen == self._registry.revision:
-            await self._registry.changed(STATUS_POLL_S)
-            await asyncio.sleep(self._status_took * WATCHING)
+        """The status; with `seen`, once something has changed since that revision, or after `STATUS_POLL_S`."""
+        if seen == self._members.revision:
+            await self._members.changed(STATUS_POLL_S)
+            await asyncio.sleep(self._status_took * STATUS_REST)
         started = time.perf_counter()
         status = self._changes.status()
         self._status_took = time.perf_counter() - started
@@ -151,23 +151,19 @@ class Coordinator:
 
     async def story(self) -> tuple[StoryEvent, ...]:
         """The last events of the model's cluster, oldest first; times are UTC."""
-        return self._registry.story()
+        return self._members.story()
 
     async def check_health(self) -> None:
-        """For Serve: one that a newer coordinator has followed must go."""
-        await self._check_term()
+        """Called by Serve: a coordinator that a newer one has replaced must end."""
+        try:
+            await self._check_term()
+        except StoreFailed as error:  # members must not die with the disk
+            logger.warning(str(error))
         for task in self._tasks:
             if task.done():
                 task.result()
 
     async def _check_term(self) -> None:
-        try:
-            await self._require_term()
-        except StoreFailed as error:  # members must not die with the disk
-            logger.warning(str(error))
-
-    async def _require_term(self) -> None:
-        """Raises Superseded if a newer coordinator has followed, and StoreFailed if that cannot be told."""
         await asyncio.to_thread(self._store.check_term)
 
     async def _keep_house(self) -> None:
@@ -186,16 +182,16 @@ class Coordinator:
         except RayError:
             pass  # being started again
 
-    async def _follow_bytes(self) -> None:
+    async def _watch_bytes(self) -> None:
         while True:
             await asyncio.sleep(PROGRESS_S)
             if version := self._changes.moving:
-                with suppress(RayError, Unavailable):  # it only shows
-                    read = result_of(self._transfer.read.remote(self._store.file(version)), TRANSFER_ANSWER_S)
-                    await self._changes.arrived(await read)
+                with suppress(RayError, Unavailable):  # it is only shown
+                    call: Any = self._transfer.received.remote(self._store.file(version))
+                    self._changes.arrived(await result_of(call, TRANSFER_ANSWER_S))
 
     def _first(self, model: ModelConfig, signature: Signature, carries_weights: bool) -> Committed:
-        """What was committed last; in a new store, the configuration's weights, or the package's own."""
+        """The last commit; in a new store, the configuration's weights, or the package's own."""
         committed = self._store.committed()
         if committed is not None:
             self._check_committed(committed.version, signature)
@@ -212,7 +208,7 @@ class Coordinator:
         if version.number == BUILT_IN.number:
             return
         try:
-            check_fits(self._store.index(version), signature)
+            signature.check_weights(self._store.index(version))
         except InvalidWeights as error:
             detail = f"committed version {version.number} does not fit the package: {error}; set another `store`, "
             detail += "or let one that fits answer: `aoti-serve store set-current`"

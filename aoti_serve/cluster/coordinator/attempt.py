@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress
@@ -12,24 +14,24 @@ from aoti_serve.weights.swap.target import Report
 from aoti_serve.weights.version import Committed, Version
 
 
+@dataclass(eq=False)
 class Attempt:
     """The facts of an attempt while it runs, in the coordinator.
 
     `who` asked for it, `label` is the name of the new version, `source` where its weights come from. `answering` is the
-    version that has the same bytes and answers already, if that is what was found.
+    version that has the same bytes and answers already, if there is one.
     """
 
-    def __init__(self, action: str, who: str, label: str = "", source: str = "") -> None:
-        self.id = uuid4().hex[:12]
-        self.action = action
-        self.who = who
-        self.label = label
-        self.source = source
-        self.answering: Version | None = None
-        self.read: dict[str, int] = {}  # bytes, by replica
-        self._swap: Swap | None = None
-        self._started = time.perf_counter()
-        self._checked = 0.0
+    action: str
+    who: str
+    label: str = ""
+    source: str = ""
+    id: str = field(default_factory=lambda: uuid4().hex[:12])
+    answering: Version | None = None
+    received: Mapping[str, int] = field(default_factory=dict)  # bytes, by replica
+    _swap: Swap | None = None
+    _started: float = field(default_factory=time.perf_counter)
+    _checked: float = 0.0
 
     @property
     def phase(self) -> Phase:
@@ -43,19 +45,18 @@ class Attempt:
     def unchanged(self) -> bool:
         return self.answering is not None
 
-    def follow(self, swap: Swap) -> None:
+    def begin(self, swap: Swap) -> None:
         """The weights are checked, and the swap has begun."""
         self._swap, self._checked = swap, self._elapsed()
 
     def progress(self, reports: list[Report], committed: Committed) -> SwapProgress:
-        """What it has come to."""
+        """The progress of the attempt. `reports` are those of the live replicas."""
         nbytes = self.version.nbytes if self.version else 0
         replicas = tuple(
             ReplicaProgress(
-                replica=report.member, nbytes=self.read.get(report.member, 0), done=self._done(report, committed)
+                replica=report.member, nbytes=self.received.get(report.member, 0), done=self._done(report, committed)
             )
             for report in sorted(reports, key=lambda report: report.member)
-            if report.runners and not report.joining
         )
         number = self.version.number if self.version else None
         return SwapProgress(
@@ -63,7 +64,7 @@ class Attempt:
         )
 
     def outcome(self, error: BaseException | None, committed: bool) -> Outcome:
-        """How it ended. With an error, it may be committed all the same: then another coordinator completes it."""
+        """The end of the attempt. With an error it may be committed all the same: see NotSettled."""
         phases = {Phase.CHECKING: self._checked or self._elapsed(), **(self._swap.seconds if self._swap else {})}
         return Outcome(
             id=self.id,
@@ -77,14 +78,10 @@ class Attempt:
         )
 
     def facts(self, outcome: str, error: BaseException | None) -> dict[str, object]:
-        """For the audit log."""
+        """The facts for the audit log."""
         version = self.version
         return {
-            "id": self.id,
-            "action": self.action,
-            "who": self.who,
-            "label": self.label,
-            "source": self.source,
+            **{name: getattr(self, name) for name in ("id", "action", "who", "label", "source")},
             "version": version.number if version else None,
             "digest": version.digest if version else None,
             "outcome": outcome,

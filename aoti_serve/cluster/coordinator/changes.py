@@ -7,9 +7,10 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 
+from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.metrics import SwapMetrics
-from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.status import Outcome, WeightsStatus
 from aoti_serve.errors import (
     AotiServeError,
@@ -34,19 +35,14 @@ LOGGED = 50  # events of the story
 class Changes:
     """Runs in the coordinator's event loop. A change, once begun, ends whether its caller waits or not."""
 
-    def __init__(self, model: str, store: Store, registry: Registry, audit: AuditLog) -> None:
+    def __init__(self, model: str, store: Store, members: MemberServer, audit: AuditLog) -> None:
         self._model = model
         self._store = store
-        self._registry = registry
+        self._members = members
         self._audit = audit
         self._metrics = SwapMetrics(model)
         self._attempt: Attempt | None = None
         self._last: Outcome | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def under_way(self) -> bool:
-        return self._attempt is not None
 
     @property
     def moving(self) -> Version | None:
@@ -65,39 +61,37 @@ class Changes:
         """Record an attempt that has failed before its weights were here: in the audit log, the metrics, the status."""
         self._last = attempt.outcome(error, committed=False)
         self._metrics.ended(self._last)
-        self._registry.touch()
+        self._members.touch()
         await self._note(attempt, self._last.outcome, error)
 
     def status(self) -> WeightsStatus:
-        table = self._registry.table
-        committed, reports = table.target.committed, table.reports
-        attempt = self._attempt
+        committed, attempt = self._members.table.target.committed, self._attempt
         return WeightsStatus(
             model=self._model,
-            revision=self._registry.revision,
+            revision=self._members.revision,
             epoch=committed.epoch,
-            settled=self._registry.rules.settled,
+            settled=self._members.rules.settled,
             current=committed.version,
             previous=committed.previous,
             replicas=self._receipts(),
-            swap=attempt.progress(reports, committed) if attempt else None,
+            swap=attempt.progress(self._members.table.live_replicas, committed) if attempt else None,
             last=self._last,
         )
 
-    async def arrived(self, read: Mapping[str, int]) -> None:
+    def arrived(self, received: Mapping[str, int]) -> None:
         """Show how many bytes of the version under way each replica has received."""
-        if self._attempt is not None and read != self._attempt.read:
-            self._attempt.read = dict(read)
-            self._registry.touch()
+        if self._attempt is not None and received != self._attempt.received:
+            self._attempt.received = received
+            self._members.touch()
 
     def measure(self) -> None:
-        """Let the metrics say what stands."""
-        committed = self._registry.table.target.committed
-        current = [report for report in self._registry.table.reports if report.runners and report.holds(committed)]
-        self._metrics.stands(committed.version.number, committed.epoch, len(current))
+        """Let the metrics say what answers now."""
+        committed = self._members.table.target.committed
+        replicas = [report for report in self._members.table.reports if report.runners and report.holds(committed)]
+        self._metrics.answers(committed.version.number, committed.epoch, len(replicas))
 
     def _receipts(self) -> tuple[Receipt, ...]:
-        receipts = (report.receipt for report in self._registry.table.reports if report.receipt and not report.joining)
+        receipts = (report.receipt for report in self._members.table.reports if report.receipt and not report.joining)
         return tuple(sorted(receipts, key=lambda receipt: receipt.replica))
 
     async def _only(self, attempt: Attempt, change: Callable[[], Awaitable[None]], *, wait: bool) -> WeightsStatus:
@@ -107,17 +101,12 @@ class Changes:
             raise busy
         self._attempt = attempt
         # Its own task: a caller that goes away must not stop a swap halfway, nor leave one that is begun for ever.
-        task = asyncio.get_running_loop().create_task(self._to_its_outcome(attempt, change))
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
+        task = spawn(self._to_its_outcome(attempt, change))
+        # Its error is in the outcome, for callers that do not wait.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         if wait:
             await asyncio.shield(task)
         return self.status().model_copy(update={"unchanged": attempt.unchanged})
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # it is in the outcome, for those who did not wait
 
     async def _to_its_outcome(self, attempt: Attempt, change: Callable[[], Awaitable[None]]) -> None:
         error: BaseException | None = None
@@ -128,15 +117,15 @@ class Changes:
             error = failure
             raise
         finally:
-            committed = attempt.version is not None and attempt.version == self._registry.table.target.committed.version
+            committed = attempt.version is not None and attempt.version == self._members.table.target.committed.version
             self._last, self._attempt = attempt.outcome(error, committed), None
             moved = not (error or attempt.unchanged)
             self._metrics.moved(sum(receipt.nbytes for receipt in self._receipts() if moved))
             self._metrics.ended(self._last)
             self.measure()
-            self._registry.touch()
+            self._members.touch()
             if error is not None:
-                story = "\n".join(f"  {event}" for event in self._registry.story()[-LOGGED:])
+                story = "\n".join(f"  {event}" for event in self._members.story()[-LOGGED:])
                 logger.warning(f"model '{self._model}': {attempt.action} {attempt.id}: {error!r}; before:\n{story}")
             await self._note(attempt, self._last.outcome, error)
 
@@ -145,8 +134,8 @@ class Changes:
         await asyncio.to_thread(self._audit.write, model=self._model, **facts)
 
     async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version]) -> None:
-        self._registry.touch()
-        current = self._registry.table.target.committed.version
+        self._members.touch()
+        current = self._members.table.target.committed.version
         version = await asyncio.to_thread(admit, current)
         if version == current:
             attempt.answering = version
@@ -158,45 +147,40 @@ class Changes:
             raise
 
     async def _roll_back(self, attempt: Attempt, number: int | None) -> None:
-        committed = self._registry.table.target.committed
-        version = committed.previous
-        if number is not None and number != BUILT_IN.number:
+        committed = self._members.table.target.committed
+        version = BUILT_IN if number == BUILT_IN.number else committed.previous
+        if number:
             version = await asyncio.to_thread(self._store.version, number)
-        elif number is not None:
-            version = BUILT_IN
         if version is None or version.number == committed.version.number:
             raise NothingToRollBack(model=self._model)
         if version.number == BUILT_IN.number:
             self._check_built_in_resident()
-        await self._run(attempt, version, without_replicas=not self._live_replicas())
+        await self._run(attempt, version, without_replicas=not self._members.table.live_replicas)
 
     def _check_built_in_resident(self) -> None:
         """Version 0 is in no file: once a replica has let go of it, nobody can bring it back there."""
-        for report in self._registry.table.reports:
+        for report in self._members.table.reports:
             receipt = report.receipt
             if receipt is not None and BUILT_IN.number not in (receipt.version, receipt.previous):
                 raise BuiltInWeightsReleased(model=self._model, replica=report.member)
 
-    def _live_replicas(self) -> bool:
-        return any(report.runners and not report.joining for report in self._registry.table.reports)
-
     async def _run(self, attempt: Attempt, version: Version, *, without_replicas: bool = False) -> None:
-        """`without_replicas`: by the store alone, which is the way back if the weights let no replica live."""
-        if not without_replicas and not self._live_replicas():
+        """`without_replicas`: only in the store, to leave weights that end every replica."""
+        if not without_replicas and not self._members.table.live_replicas:
             raise TryAgain(detail=f"model '{self._model}' has no live replica to try the weights on; try again")
-        before = self._registry.table.target.committed
+        before = self._members.table.target.committed
 
         async def commit(version: Version) -> Committed:
             try:
                 return await asyncio.to_thread(self._store.commit, version, before.epoch + 1, before.version)
-            except CommitUnknown as error:  # neither to be aborted nor completed here
+            except CommitUnknown as error:  # the swap can be neither aborted nor completed here
                 logger.critical("the coordinator ends: %s", error)
                 await self._note(attempt, "unknown", error)
                 os._exit(1)
 
-        swap = self._registry.begin(version, commit, without_replicas=without_replicas)
-        attempt.follow(swap)
-        await self._registry.finish()
+        swap = self._members.begin(version, commit, without_replicas=without_replicas)
+        attempt.begin(swap)
+        await self._members.finish()
         if swap.state is State.ABORTED:
             raise swap.error or RuntimeError("an aborted swap says why")
         if swap.state is State.UNSETTLED:
@@ -205,5 +189,5 @@ class Changes:
     def _why_unsettled(self, swap: Swap) -> str:
         if swap.error is not None:
             return f"a newer coordinator completes it ({swap.error})"
-        ending = ", ".join(sorted(self._registry.table.ending.keys() | swap.waiting))
+        ending = ", ".join(sorted(self._members.table.ending.keys() | swap.waiting))
         return f"it cannot be confirmed that {ending} has ended, and may answer with the version before"

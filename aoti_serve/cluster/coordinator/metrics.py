@@ -1,4 +1,4 @@
-"""What Prometheus sees of a model's weights; Ray's own endpoint on each node exports it."""
+"""Metrics of a model's weights, for Prometheus; Ray's own endpoint on each node exports them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300]
 
 
 class SwapMetrics:
-    """Of one model; kept by its coordinator."""
+    """The metrics of one model; kept by its coordinator."""
 
     def __init__(self, model: str) -> None:
         tags = {"model": model}
@@ -23,8 +23,8 @@ class SwapMetrics:
         for metric in (self._version, self._epoch, self._replicas, self._swaps, self._bytes, self._phases):
             metric.set_default_tags(tags)
 
-    def stands(self, version: int, epoch: int, replicas: int) -> None:
-        """What answers now, and with how many replicas."""
+    def answers(self, version: int, epoch: int, replicas: int) -> None:
+        """This version answers now, with so many replicas."""
         self._version.set(version)
         self._epoch.set(epoch)
         self._replicas.set(replicas)

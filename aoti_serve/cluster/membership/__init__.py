@@ -1,1 +1,1 @@
-"""Who follows a coordinator, who lives, and how a process stays in step."""
+"""Membership: the coordinator's server for its members, their connections to it, and the check whether they live."""

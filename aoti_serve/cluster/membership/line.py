@@ -1,4 +1,4 @@
-"""A member's connection to the newest coordinator: found, made, and made anew for as long as the process lives."""
+"""A member's connection to the newest coordinator, which is made anew for as long as the process lives."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import time
 from asyncio import Future
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
+
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
+from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.membership.wire import report_bytes, reroute_of, target_of
-from aoti_serve.errors import LinkBroken
+from aoti_serve.cluster.ray_private import over_grpc
+from aoti_serve.errors import LinkBroken, Superseded, Unavailable
 from aoti_serve.link.control import ControlLink
 from aoti_serve.link.frames import Kind
 from aoti_serve.weights.swap.target import Report, Target
@@ -21,14 +27,16 @@ from aoti_serve.weights.swap.timeouts import HEARTBEAT_S
 
 logger = logging.getLogger("ray.serve")
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 5.0  # doubled after each try, and never all members at the same moment
+FIND_S = 6.0
 ANSWER_S = 6.0  # a coordinator looks into its store before it answers
+LOST = (RayError, RayServeException, Superseded, Unavailable)
 
 
-class Listens(Protocol):
-    """What is told of what happens on the line. Called in the event loop."""
+class LineListener(Protocol):
+    """Hears what happens on a line. Called in the event loop."""
 
     def connected(self) -> None:
-        """There is a new connection: what was told before may have been lost."""
+        """There is a new connection: reports that were sent before may be lost."""
 
     def arrived(self, target: Target) -> bool:
         """A target; returns whether it comes from the newest coordinator known."""
@@ -37,23 +45,10 @@ class Listens(Protocol):
         """Replicas have come and gone."""
 
 
-class Line(Protocol):
-    """A connection that is made anew whenever it ends."""
-
-    async def run(self) -> None:
-        """For ever; as a task."""
-
-    def tell(self, report: Report) -> None:
-        """Send a report; without a connection it is not needed, as the next one begins with a question."""
-
-    async def ask(self, report: Callable[[], Report]) -> tuple[Report, Target]:
-        """Report, and return that report and what stands. Waits for a coordinator that no newer one has followed."""
-
-
 class CoordinatorLine:
-    """A `Line`. Lives in a member's event loop.
+    """A connection that is made anew whenever it ends. Lives in a member's event loop.
 
-    `find` asks for the address of the newest coordinator; `lost` are the errors that it raises while there is none.
+    `find` returns the address of the newest coordinator; `lost` are the errors that it raises while there is none.
     """
 
     def __init__(
@@ -62,7 +57,7 @@ class CoordinatorLine:
         node: str,
         find: Callable[[], Awaitable[Address]],
         lost: tuple[type[Exception], ...],
-        listener: Listens,
+        listener: LineListener,
     ) -> None:
         self._member = member
         self._node = node
@@ -75,6 +70,7 @@ class CoordinatorLine:
         self._numbers = count(1)
 
     async def run(self) -> None:
+        """Stay connected; for ever, as a task."""
         pause = FIRST_RETRY_S
         while True:
             started = time.monotonic()
@@ -89,10 +85,12 @@ class CoordinatorLine:
             pause = min(2 * pause, LONGEST_RETRY_S)
 
     def tell(self, report: Report) -> None:
+        """Send a report. Without a connection none is needed: the next connection begins with a question."""
         if self._link is not None:
             self._link.report(report_bytes(report))
 
     async def ask(self, report: Callable[[], Report]) -> tuple[Report, Target]:
+        """Report, and return that report and the newest target. Waits until the newest coordinator answers."""
         while True:
             await self._connected.wait()
             try:
@@ -118,16 +116,17 @@ class CoordinatorLine:
             self._link = None
             self._connected.clear()
             link.cut()
-            self._break()
 
     async def _question(self, report: Report) -> Target:
-        number = next(self._numbers)
+        number, link = next(self._numbers), self._link
         self._asked[number] = answer = asyncio.get_running_loop().create_future()
         try:
-            if self._link is None:
+            if link is not None:
+                link.report(report_bytes(report), number)
+                await asyncio.wait({answer, link.closed}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
                 raise LinkBroken(detail="the coordinator has gone")
-            self._link.report(report_bytes(report), number)
-            target: Target = await answer
+            target: Target = answer.result()
             return target
         finally:
             del self._asked[number]
@@ -138,12 +137,30 @@ class CoordinatorLine:
             return
         target = target_of(message)
         if not self._listener.arrived(target):
-            raise LinkBroken(detail="a newer coordinator has followed this one")
+            raise LinkBroken(detail="there is a newer coordinator than this one")
         answer = self._asked.get(call)
         if answer is not None and not answer.done():
             answer.set_result(target)
 
-    def _break(self) -> None:
-        for answer in self._asked.values():
-            if not answer.done():
-                answer.set_exception(LinkBroken(detail="the coordinator has gone"))
+
+class CoordinatorFinder:
+    """Finds the newest coordinator: Serve knows which process that is. Used in a member's event loop.
+
+    `member` is the name of this process, `node` Ray's id of its node.
+    """
+
+    def __init__(self, coordinator: DeploymentHandle[Any], member: str, node: str) -> None:
+        self.member = member
+        self._node = node
+        self._coordinator = over_grpc(coordinator)
+
+    def line(self, listener: LineListener) -> CoordinatorLine:
+        return CoordinatorLine(self.member, self._node, self._find, LOST, listener)
+
+    def is_lost(self, error: Exception) -> bool:
+        """Whether the coordinator has gone, says the error. A failure inside the coordinator says something else."""
+        return isinstance(error, LOST) and not isinstance(error, RayTaskError)
+
+    async def _find(self) -> Address:
+        address: Address = await result_of(self._coordinator.address.remote(self._node), FIND_S)
+        return address

@@ -1,4 +1,4 @@
-"""Keeps a process in step with its coordinator: it learns what it should hold, does it, and reports what it holds."""
+"""A member's way to follow its coordinator: take its target, do what is missing, and report."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.membership.line import Line, Listens
+from aoti_serve.cluster.membership.line import CoordinatorLine, LineListener
 from aoti_serve.cluster.membership.pauses import PauseDetector, boottime
-from aoti_serve.weights.swap.session import MemberSession
+from aoti_serve.weights.swap.follower import MemberSession
 from aoti_serve.weights.swap.target import Report, Target
 
 logger = logging.getLogger("ray.serve")
@@ -19,16 +19,16 @@ RETRY_S = 0.2
 
 
 class Participant(Protocol):
-    """Something that can be brought to a target."""
+    """A replica or a gateway, which can be brought to a target."""
 
     def report(self) -> Report:
-        """What it holds now."""
+        """Report what it holds now."""
 
     async def reconcile(self, target: Target) -> None:
-        """Do what is missing. Raises only what must not go on: it then no longer counts as healthy."""
+        """Do what is missing. An error makes the process unhealthy, unless the coordinator is lost."""
 
     def withdraw(self, target: Target) -> None:
-        """This target has come while another one was being reconciled: stop what it no longer asks for."""
+        """This target has come while another one was being reconciled: stop work that it no longer asks for."""
 
     def route(self, addresses: tuple[Address, ...]) -> None:
         """These are all replicas."""
@@ -41,15 +41,15 @@ class Finder(Protocol):
     def member(self) -> str:
         """The name of this process."""
 
-    def line(self, listener: Listens) -> Line:
+    def line(self, listener: LineListener) -> CoordinatorLine:
         """A new connection."""
 
     def is_lost(self, error: Exception) -> bool:
-        """The error of a call to a coordinator that has gone: there may be another one by now."""
+        """Whether the error says that the coordinator has gone: there may be another one by now."""
 
 
 class _Announcement:
-    """Says over every connection that this process is on its way, and hears nothing."""
+    """Reports over every connection that this process is joining, and ignores targets."""
 
     def __init__(self, finder: Finder) -> None:
         self._report = Report(finder.member, joining=True)
@@ -66,9 +66,9 @@ class _Announcement:
 
 @asynccontextmanager
 async def announce_loading(finder: Finder) -> AsyncIterator[None]:
-    """While the block runs, every coordinator knows that this process is on its way, and answers nothing yet.
+    """While the block runs, every coordinator knows that this process is joining, and answers nothing yet.
 
-    To load a package may take minutes. A process of which nothing is known is waited for, and then replaced.
+    To load a package may take minutes. A coordinator waits for a process that it knows nothing of, then replaces it.
     """
     task = asyncio.get_running_loop().create_task(_Announcement(finder).line.run())
     try:
@@ -114,7 +114,7 @@ class Membership:
         self._tasks.append(loop.create_task(self._follow()))
 
     def check(self) -> None:
-        """Raise what ended the following, if anything did: for Serve's health check."""
+        """Raise the error that ended a task of this, if there is one: for Serve's health check."""
         for task in self._tasks:
             if task.done():
                 task.result()
@@ -125,7 +125,7 @@ class Membership:
             task.cancel()
 
     def leave(self) -> None:
-        """Say that this process is about to end in peace, if there is a coordinator to hear it."""
+        """Say that this process is about to end by itself."""
         self._session.leave()
         self.tell()
 
@@ -133,25 +133,19 @@ class Membership:
         """Report what this process holds now."""
         self._line.tell(self._report())
 
-    async def current(self) -> None:
-        """Return when what this member knows is no older than its last awakening; nearly always at once."""
-        await self.pauses.refreshed()
-
     def connected(self) -> None:
-        """There is a new connection: the coordinator may know nothing of this member."""
         self._new = True
         self._news.set()
 
     def arrived(self, target: Target) -> bool:
-        """A target has come over the line."""
-        heeded = self._session.take(target)
-        if heeded:
+        newest = self._session.take(target)
+        if newest:
             self._participant.withdraw(target)
             self._news.set()
-        return heeded
+        return newest
 
     def routed(self, whole: bool, added: tuple[Address, ...], removed: tuple[str, ...]) -> None:
-        """Replicas have come and gone. Of those that a new coordinator does not know yet the links stay."""
+        """Links stay to replicas that a new coordinator does not know yet."""
         if whole:
             self._addresses.clear()
         for member in removed:
@@ -160,7 +154,7 @@ class Membership:
         self._participant.route(tuple(self._addresses.values()))
 
     async def _ask(self) -> tuple[Report, Target]:
-        """A question; raises instead what ends the line, if anything does."""
+        """Ask; raises the error that ends the line, if one does."""
         asking = asyncio.get_running_loop().create_task(self._line.ask(self._report))
         try:
             await asyncio.wait([asking, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -170,7 +164,7 @@ class Membership:
             asking.cancel()
 
     async def _follow(self) -> None:
-        """One target after the other; over a new connection, and after a pause, by a question."""
+        """Follow one target after the other. Over a new connection, and after a pause, ask for it."""
         while True:
             await self._news.wait()
             self._news.clear()
@@ -182,7 +176,7 @@ class Membership:
                     self.pauses.learn(asked)
 
     async def _reconcile(self, target: Target) -> bool:
-        """Returns whether it was done; if not, the coordinator that has the bytes is gone."""
+        """Returns whether it succeeded; if not, the coordinator that has the bytes is gone."""
         try:
             await self._participant.reconcile(target)
         except Exception as error:

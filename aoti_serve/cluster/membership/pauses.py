@@ -1,4 +1,4 @@
-"""Notices that this process was stopped for a while: what it knows of the others may be history then."""
+"""Notices that this process was stopped for a while: what it knows of the others may be out of date then."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ class PauseDetector:
         self._fresh = asyncio.Event()
 
     async def tick(self) -> None:
-        """For ever; as a task."""
+        """Check again and again; for ever, as a task."""
         while True:
-            self.look()
+            self.check()
             await asyncio.sleep(PAUSE_TICK_S)
 
     def learn(self, asked: float) -> None:
-        """What stands was learnt, by a question that was put at `asked`, in seconds of the clock."""
-        self.look()
+        """The member follows the target that it asked for at `asked`, in seconds of the clock."""
+        self.check()
         if asked >= self.woke:
             self._fresh.set()
 
     @property
     def fresh(self) -> bool:
-        """This process has learnt what stands since it last woke up."""
-        self.look()
+        """Whether it has followed a target since it last woke up."""
+        self.check()
         return self._fresh.is_set()
 
     async def refreshed(self) -> None:
-        """Return at once, but for a process that has just woken up: then, when it knows what stands."""
-        self.look()
+        """Return when what this member knows is no older than its last awakening; nearly always at once."""
+        self.check()
         await self._fresh.wait()
 
-    def look(self) -> None:
+    def check(self) -> None:
         now = self._clock()
         if now - self._ticked > STOPPED_S:
             self.woke = now

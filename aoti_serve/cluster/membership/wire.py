@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from aoti_serve.address import Address
 from aoti_serve.errors import LinkBroken
 from aoti_serve.link.messages import failure_bytes, failure_of
+from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.swap.target import Receipt, Report, Staging, Target, TargetRevision
 from aoti_serve.weights.version import Committed, Version
 
 
-class RerouteMessage(NamedTuple):
-    """Which replicas have come and gone; `whole`: these are all there are."""
-
-    whole: bool
-    added: tuple[Address, ...]
-    removed: tuple[str, ...] = ()
-
-
 def report_bytes(report: Report) -> bytes:
     """An error becomes its name and facts, see `failure_bytes`."""
-    return orjson.dumps(
-        {
-            "member": report.member,
-            "node": report.node,
-            "address": report.address and _address(report.address),
-            "turn": report.turn,
-            "followed": list(report.followed),
-            "runners": report.runners,
-            "joining": report.joining,
-            "leaving": report.leaving,
-            "epoch": report.epoch,
-            "settled": report.settled,
-            "staged": report.staged,
-            "failed": report.failed,
-            "error": failure_bytes(report.error).decode() if report.error else None,
-            "receipt": report.receipt and report.receipt.__dict__,
-        }
-    )
+    return _dumps(report)
 
 
 def report_of(message: memoryview) -> Report:
-    """Raises LinkBroken for what is no report."""
+    """Raises LinkBroken for any other message."""
     try:
         found = orjson.loads(message)
         found["address"] = found["address"] and _address_of(found["address"])
@@ -58,21 +34,11 @@ def report_of(message: memoryview) -> Report:
 
 
 def target_bytes(target: Target) -> bytes:
-    staging = target.staging
-    return orjson.dumps(
-        {
-            "term": target.term,
-            "revision": target.revision,
-            "committed": target.committed.model_dump(),
-            "settled": target.settled,
-            "staging": staging and {"swap": staging.swap, "version": staging.version.model_dump()},
-            "spread": target.spread,
-        }
-    )
+    return _dumps(target)
 
 
 def target_of(message: memoryview) -> Target:
-    """Raises LinkBroken for what is no target."""
+    """Raises LinkBroken for any other message."""
     try:
         found = orjson.loads(message)
         staging = found["staging"]
@@ -84,20 +50,34 @@ def target_of(message: memoryview) -> Target:
 
 
 def reroute_bytes(whole: bool, added: Iterable[Address], removed: Iterable[str] = ()) -> bytes:
-    return orjson.dumps({"whole": whole, "added": [_address(one) for one in added], "removed": list(removed)})
+    """Replicas that have come and gone; with `whole`, those that are `added` are all there are."""
+    return _dumps({"whole": whole, "added": list(added), "removed": list(removed)})
 
 
-def reroute_of(message: memoryview) -> RerouteMessage:
-    """Raises LinkBroken for what is no route."""
+def reroute_of(message: memoryview) -> tuple[bool, tuple[Address, ...], tuple[str, ...]]:
+    """The arguments of `reroute_bytes`. Raises LinkBroken for any other message."""
     try:
         found = orjson.loads(message)
-        return RerouteMessage(found["whole"], tuple(map(_address_of, found["added"])), tuple(found["removed"]))
+        return found["whole"], tuple(map(_address_of, found["added"])), tuple(found["removed"])
     except (ValueError, TypeError, KeyError) as error:
         raise LinkBroken(detail=f"a route that says {error!r}") from error
 
 
-def _address(address: Address) -> dict[str, Any]:
-    return address.__dict__ | {"key": address.key.hex()}
+def _dumps(message: object) -> bytes:
+    return orjson.dumps(message, default=_plain, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+
+
+def _plain(value: object) -> object:
+    match value:
+        case Frozen() | Report() | Target() | Staging() | Address():
+            return value.__dict__
+        case BaseException():
+            return failure_bytes(value).decode()
+        case bytes():
+            return value.hex()
+        case tuple():  # a NamedTuple
+            return list(value)
+    raise TypeError(f"a {type(value).__name__} in a message")
 
 
 def _address_of(found: dict[str, Any]) -> Address:

@@ -16,9 +16,9 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.membership.finder import CoordinatorFinder
+from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership, announce_loading
-from aoti_serve.cluster.replica.buffers import ReplicaBuffers
+from aoti_serve.cluster.replica.buffers import ReplicaBuffers, load_container
 from aoti_serve.cluster.scaling import METRIC, Loads
 from aoti_serve.errors import ContainerClosed, DeadlineExceeded, ReplicaBehind
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
@@ -34,41 +34,57 @@ LEAVE_S = 40.0  # gateways finish what they have in hand, see REPLICA_LEAVES_S i
 SWITCH_INTERVAL_S = 0.05e-3
 
 
-class Replica:
-    """One container that follows the coordinator and answers gateways. Lives in the event loop of its actor.
+class ReplicaActor:
+    """Serve deployment class of a model's replicas: one container that follows the coordinator and answers gateways.
 
-    Runs happen on `num_runners` threads with the GIL released, staging on one more, so the event loop never waits for
-    the model. `node` is Ray's id of the node, `host` its address there.
+    Pinned to the GPU or the CPU cores that Ray assigned. Runs happen on `num_runners` threads with the GIL released,
+    staging on one more, so the event loop never waits for the model.
     """
 
-    def __init__(self, model: str, member: str, node: str, host: str, buffers: ReplicaBuffers) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits constructors
+        self,
+        model: str,
+        package: Package,
+        num_runners: int,
+        keeps_previous: bool,
+        coordinator: DeploymentHandle[Any],
+    ) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._model = model
-        self._member = member
-        self._node = node
-        self._host = host
-        self._buffers = buffers
-        self._container = buffers.container
+        self._member = serve.get_replica_context().replica_id.unique_id
+        self._node, self._host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+        finder = CoordinatorFinder(coordinator, self._member, self._node)
+        async with announce_loading(finder):
+            self._container = await asyncio.to_thread(load_container, package, num_runners)
+        self._buffers = ReplicaBuffers(self._container, keeps_previous, self._member, coordinator)
+        self._follower = Follower(self._buffers)
         self._runs = ThreadPoolExecutor(self._container.num_runners, "runner")
-        self._follower = Follower(buffers)
         self._receipt: Receipt | None = None
-        self._settled = NO_EPOCH
+        self._settled_epoch = NO_EPOCH
         self._moved = asyncio.Event()
-        self._link = LinkServer(self._answer)
+        self._loads = Loads()
         self._tcp: tuple[str, int] | None = None
-        self.loads = Loads()
-
-    async def listen(self) -> None:
+        self._link = LinkServer(self._answer)
         await self._link.open()
+        self._membership = Membership(self, finder)
+        await self._membership.join()
+        gc.freeze()  # what is here stays: a full collection need not look at it, and hold up every answer
 
-    async def leave(self) -> None:
-        """Answer what is in hand, take nothing new, and end the links."""
-        await self._link.leave(LEAVE_S)
-        self._link.close()
-
-    def check_health(self) -> None:
-        """For Serve: a replica that cannot run must be replaced."""
+    async def check_health(self) -> None:
+        """Called by Serve: a replica that cannot follow the coordinator, or cannot run, must be replaced."""
+        self._membership.check()
         if self._container.closed:
             raise ContainerClosed()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve, see `by_load`."""
+        return {METRIC: self._loads.rows}
+
+    async def __del__(self) -> None:
+        """Serve awaits it when it ends this replica gently: answer what is in hand, take nothing new, end the links."""
+        self._membership.leave()
+        await self._link.leave(LEAVE_S)
+        self._link.close()
 
     def report(self) -> Report:
         follower = self._follower
@@ -78,7 +94,7 @@ class Replica:
             address=self._address(),
             runners=self._container.num_runners,
             epoch=follower.epoch,
-            settled=self._settled,
+            settled_epoch=self._settled_epoch,
             staged=follower.staged,
             failed=follower.failed,
             error=follower.error,
@@ -86,17 +102,16 @@ class Replica:
         )
 
     async def reconcile(self, target: Target) -> None:
-        """Hold what is committed, have staged what is staged, and be reached from wherever gateways are."""
+        """Follow the target, and listen also for other nodes if gateways are there."""
         if target.spread and self._tcp is None:
             self._tcp = self._host, await self._link.open_to_nodes(self._host)
         await self._follower.follow(target)
-        self._settled = target.settled
+        self._settled_epoch = target.settled_epoch
         self._receipt = self._buffers.signed(self._follower.epoch)
         self._moved.set()
         self._moved = asyncio.Event()
 
     def withdraw(self, target: Target) -> None:
-        """Stop staging what the target no longer asks for."""
         self._follower.withdraw(target)
 
     def route(self, addresses: tuple[Address, ...]) -> None:
@@ -113,7 +128,7 @@ class Replica:
         timeout; nothing has run then.
         """
         arrived = time.monotonic()
-        self.loads.note(gateway, batch.rows)
+        self._loads.note(gateway, batch.rows)
         if self._follower.epoch < batch.fence:
             await self._reach(batch.fence)
         return await asyncio.get_running_loop().run_in_executor(self._runs, self._run, batch, arrived)
@@ -134,44 +149,6 @@ class Replica:
                     await self._moved.wait()
         except TimeoutError:
             raise ReplicaBehind(model=self._model, epoch=self._follower.epoch, fence=fence) from None
-
-
-class ReplicaActor:
-    """Serve deployment class of a model's replicas; pinned to the GPU or the CPU cores that Ray assigned."""
-
-    async def __init__(  # type: ignore[misc]  # Serve awaits constructors
-        self,
-        model: str,
-        package: Package,
-        num_runners: int,
-        keeps_previous: bool,
-        coordinator: DeploymentHandle[Any],
-    ) -> None:
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        member = serve.get_replica_context().replica_id.unique_id
-        node, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
-        finder = CoordinatorFinder(coordinator, member, node)
-        async with announce_loading(finder):
-            buffers = await ReplicaBuffers.load(package, num_runners, keeps_previous, member, coordinator)
-        self._replica = Replica(model, member, node, host, buffers)
-        await self._replica.listen()
-        self._membership = Membership(self._replica, finder)
-        await self._membership.join()
-        gc.freeze()  # what is here stays: a full collection need not look at it, and hold up every answer
-
-    async def check_health(self) -> None:
-        """For Serve: a replica that cannot follow the coordinator, or cannot run, must be replaced."""
-        self._membership.check()
-        self._replica.check_health()
-
-    def record_autoscaling_stats(self) -> dict[str, float]:
-        """For Serve, see `by_load`."""
-        return {METRIC: self._replica.loads.rows}
-
-    async def __del__(self) -> None:
-        """Serve awaits it when it ends this replica in peace."""
-        self._membership.leave()
-        await self._replica.leave()
 
 
 def _to_torch(array: NDArray[Any], spec: TensorSpec) -> torch.Tensor:

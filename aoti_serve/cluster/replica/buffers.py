@@ -44,14 +44,6 @@ class ReplicaBuffers:
         self._staged_in = self._committed_in = 0.0
         self._received = 0
 
-    @classmethod
-    async def load(
-        cls, package: Package, num_runners: int, keeps_previous: bool, replica: str, coordinator: DeploymentHandle[Any]
-    ) -> ReplicaBuffers:
-        """Load the package in a thread, and wrap its container."""
-        container = await asyncio.to_thread(_load, package, num_runners)
-        return cls(container, keeps_previous, replica, coordinator)
-
     async def stage(self, version: Version) -> None:
         """Fill the inactive buffer with a version; moves no data if the replica holds it already.
 
@@ -135,7 +127,8 @@ class ReplicaBuffers:
         return time.perf_counter() - started
 
 
-def _load(package: Package, num_runners: int) -> Container:
+def load_container(package: Package, num_runners: int) -> Container:
+    """Load the package, to run on the cores that Ray gave to this replica. Takes long; for a thread."""
     cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     threads = max(1, int(cores) // num_runners)  # of each run, so that all runners together have the replica's cores
     return Container(package, num_runners=num_runners, num_threads=threads)

@@ -1,14 +1,13 @@
-"""The root of all transfers of weights: the actor through which they come to the coordinator's node, and leave it.
+"""The root of all transfers of weights: an actor on the coordinator's node that takes uploads and hands out chunks.
 
-It is apart from the coordinator for two reasons. No disk and no reader keeps the coordinator waiting; and a Serve call
-that may name objects in its answer makes the answering process wait, with all it does, for a caller that is stopped.
+It is a process apart from the coordinator, so that a slow disk or reader keeps the coordinator waiting in nothing. Also
+a Serve call whose answer may name objects blocks the whole answering process while its caller is stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,11 +17,9 @@ from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from aoti_serve.cluster.transfer.broadcast import ChunkBroadcast
-from aoti_serve.cluster.transfer.chunk_file import ChunkFile
-from aoti_serve.cluster.transfer.chunks import Chunk, ChunkPlan, ChunkRef
+from aoti_serve.cluster.transfer.chunks import Chunk, ChunkFile, ChunkPlan, ChunkRef
 from aoti_serve.cluster.transfer.files import FilePath, FileTransfer, FileTransfers
-from aoti_serve.cluster.transfer.node import NodeTransfer, NodeTransferHandle
-from aoti_serve.cluster.transfer.nodes import NodeActors
+from aoti_serve.cluster.transfer.node import NodeActors, NodeTransfer, NodeTransferHandle
 from aoti_serve.cluster.transfer.window import ChunkWindow
 from aoti_serve.errors import BodyTooLarge, InvalidBody, StoreFailed, TryAgain
 from aoti_serve.signature.tensors import Span
@@ -40,13 +37,12 @@ TransferHandle: TypeAlias = "ActorHandle[TransferActor]"
 class TransferActor:
     """Ray actor, one per coordinator, on its node. `limit` is the size of an upload in bytes.
 
-    Each node reads a file through it once, with one call per chunk; see NodeTransfer. A replica that is alone on its
-    node makes these calls itself.
+    Each node reads a file once, with one call per chunk: its NodeTransfer calls, or the replica itself if it is alone
+    on its node.
     """
 
-    def __init__(self, limit: int, setting: str) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._setting = setting
         context = ray.get_runtime_context()
         self._node, self._self = context.get_node_id(), context.current_actor
         self._files = FileTransfers(self._open)
@@ -54,36 +50,34 @@ class TransferActor:
         self._nodes = NodeActors(self._self)
 
     @classmethod
-    def here(cls, limit: int, setting: str) -> TransferHandle:
+    def here(cls, limit: int) -> TransferHandle:
         """A new one on this node; it ends with the process that has made it, and starts again if it alone dies."""
         place = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         remote: Any = ray.remote(cls)
         options = remote.options(num_cpus=0, max_restarts=-1, max_concurrency=CALLS, scheduling_strategy=place)
-        actor: TransferHandle = options.remote(limit, setting)
+        actor: TransferHandle = options.remote(limit)
         return actor
 
     async def append(self, path: FilePath, piece: bytes | Chunk) -> None:
-        """Add bytes to an upload; raises BodyTooLarge when there are too many."""
+        """Add bytes to an upload, or a flat array of uint8; Ray resolves one that is in its object store.
+
+        Raises BodyTooLarge when there are too many.
+        """
         await asyncio.to_thread(self._append, path, _flat(piece))
 
-    async def append_objects(self, path: FilePath, refs: Sequence[ray.ObjectRef[Any]]) -> None:
-        """Add the flat bytes of objects that somebody has put into Ray's object store, in order."""
-        for ref in refs:
-            await self.append(path, await ref)
-
     async def reader_of(self, node: str, replica: str) -> TransferHandle | NodeTransferHandle:
-        """What a replica on a node reads from, by `index` and `chunk`: this actor, or one on the replica's node."""
+        """The actor from which a replica on a node reads, by `index` and `chunk`: this one, or one on its node."""
         shared = None if node == self._node else self._nodes.on(node, replica)
         handle: TransferHandle = self._self
         return shared or handle
 
     async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]:
-        """Where the tensors of a file of `nbytes` lie in it."""
+        """The places of the tensors in a file of `nbytes`."""
         async with self._files.using(path, nbytes) as file:
             return await file.index()
 
     async def chunk(self, path: FilePath, nbytes: int, node: str, replica: str, number: int) -> list[ChunkRef]:
-        """For a replica on this node, see NodeTransfer.chunk; for one on another node that shares it with none."""
+        """As NodeTransfer.chunk, for replicas on this node, and for one that is alone on its node."""
         if node == self._node:
             return await self._here.chunk(path, nbytes, node, replica, number)
         received = {replica: ChunkPlan.of(nbytes).bytes_before(number)}
@@ -98,19 +92,16 @@ class TransferActor:
         """
         async with self._files.using(path, nbytes) as file:
             file.received[node] = received
-            if number < file.plan.count:
-                return await file.broadcast.chunk(node, number)
-            file.broadcast.end(node, number)
-            return []
+            return await file.broadcast.chunk(node, number)
 
-    async def read(self, path: FilePath) -> dict[str, int]:
-        """How many bytes of a file each replica has received, as far as its node has told; for the coordinator."""
+    async def received(self, path: FilePath) -> dict[str, int]:
+        """The bytes of a file that each replica has received, as far as its node has told. For the coordinator."""
         file = self._files.find(path)
         nodes = file.received.values() if file else ()
         return {replica: nbytes for received in nodes for replica, nbytes in received.items()}
 
     async def close_idle(self) -> None:
-        """Let actors of nodes end that are not used any more. It also shows that this process answers."""
+        """Let unused actors of nodes end. The answer also shows that this process runs."""
         self._nodes.forget_unused()
 
     async def _open(self, path: FilePath, plan: ChunkPlan) -> FileTransfer:
@@ -130,7 +121,7 @@ class TransferActor:
         except OSError as error:
             raise StoreFailed(path=str(path.parent), detail=str(error)) from error
         if size > self._limit:
-            raise BodyTooLarge(limit=self._limit, setting=self._setting)
+            raise BodyTooLarge(limit=self._limit, setting="gateway.max_weights_bytes")
 
 
 def _index(path: FilePath, nbytes: int) -> dict[str, Span]:

@@ -1,4 +1,4 @@
-"""One file's chunks on their way to its readers, as objects in Ray's object store.
+"""Hands one file's chunks to its readers, as objects in Ray's object store.
 
 The rules are those of `ChunkWindow`; here are the event loop, its timer, and the objects.
 """
@@ -16,7 +16,7 @@ from aoti_serve.cluster.transfer.window import ChunkWindow, Grant
 class ChunkBroadcast:
     """Runs in an event loop. `fetch` gets a chunk; it is called once for all readers that are granted it.
 
-    `left_behind` is told of every reader that nobody waits for any more.
+    `left_behind` is called with every reader that is left behind.
     """
 
     def __init__(
@@ -35,8 +35,12 @@ class ChunkBroadcast:
     async def chunk(self, reader: str, number: int) -> list[ChunkRef]:
         """Chunk `number` for a reader that has all before it, in a list, else Ray would resolve it.
 
-        Waits until it is the reader's turn. Raises what `fetch` raises.
+        Beyond the last chunk the reader has the whole file, and the list is empty. Waits until it is the reader's turn.
+        Raises what `fetch` raises.
         """
+        if number >= self._window.chunks:
+            self._admit(self._window.ask(reader, number, self._loop.time()))
+            return []
         turn = self._turns.setdefault(Grant(reader, number), self._loop.create_future())
         self._admit(self._window.ask(reader, number, self._loop.time()))
         try:
@@ -48,15 +52,6 @@ class ChunkBroadcast:
         self._window.hand(reader, number, self._loop.time())
         self._after_event()
         return [ref]
-
-    def end(self, reader: str, number: int) -> None:
-        """A reader has the whole file: all chunks before `number`."""
-        self._admit(self._window.ask(reader, number, self._loop.time()))
-
-    @property
-    def held(self) -> int:
-        """How many chunks are kept for readers that have not asked for them yet."""
-        return len(self._chunks)
 
     def close(self) -> None:
         if self._timer is not None:

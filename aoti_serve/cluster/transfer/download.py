@@ -80,7 +80,7 @@ class ChunkReader:
         return chunk
 
     async def _answer(self, call: Awaitable[Any]) -> Any:
-        """What a call answers, unless `cancel` comes first."""
+        """The answer to a call, unless `cancel` comes first."""
         answer = asyncio.ensure_future(transfer_answer(call))
         try:
             await asyncio.wait({answer, self._cancelled}, return_when=asyncio.FIRST_COMPLETED)

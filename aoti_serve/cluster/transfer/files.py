@@ -1,4 +1,4 @@
-"""The files that are under way to readers at this moment."""
+"""The files that readers are reading now."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FileTransfer:
 
 
 class FileTransfers:
-    """They are opened when somebody asks, and closed when nobody has for `IDLE_S`. Runs in an event loop."""
+    """Opens a file when a reader asks, and closes it when none has for `IDLE_S`. Runs in an event loop."""
 
     def __init__(self, open_file: Callable[[FilePath, ChunkPlan], Awaitable[FileTransfer]]) -> None:
         self._open_file = open_file

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+import time
+from collections import defaultdict
+from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
+import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ObjectLostError, RayActorError, RayError
+from ray.exceptions import ActorDiedError, ActorUnschedulableError, ObjectLostError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from aoti_serve.cluster.calls import result_of
+from aoti_serve.cluster.calls import result_of, spawn
 from aoti_serve.cluster.transfer.broadcast import ChunkBroadcast
 from aoti_serve.cluster.transfer.chunks import ChunkPlan, ChunkRef
 from aoti_serve.cluster.transfer.files import FilePath, FileTransfer, FileTransfers
@@ -21,12 +25,14 @@ from aoti_serve.signature.tensors import Span
 
 WINDOW = 3  # chunks; how far the fastest replica of a node may be ahead of its slowest
 REPLICA_PATIENCE_S = 2.0
+PING_S = 20.0  # to start on a busy node, too
+UNUSED_S = 600.0
 CHUNK_S = 60.0  # a slow disk, the slowest of all readers
 NodeTransferHandle: TypeAlias = "ActorHandle[NodeTransfer]"
 
 
 class TransferRoot(Protocol):
-    """Where a node gets its chunks: the TransferActor on the coordinator's node."""
+    """Hands out chunks to nodes: the TransferActor on the coordinator's node."""
 
     async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]: ...
 
@@ -65,7 +71,7 @@ class RemoteRoot:
 
 
 class NodeTransfer:
-    """What the replicas of one node read from; `node` is its id.
+    """Hands out chunks to the replicas of one node; `node` is its id.
 
     A Ray actor on each node with several replicas; on the coordinator's node a part of the TransferActor. Chunks come
     to a node through Ray's object manager, from any node that has them. This process only sees references.
@@ -75,10 +81,9 @@ class NodeTransfer:
         self._node = node
         self._root = root
         self._files = FileTransfers(self._open)
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def index(self, path: FilePath, nbytes: int) -> dict[str, Span]:
-        """Where the tensors of a file of `nbytes` lie in it."""
+        """The places of the tensors in a file of `nbytes`."""
         async with self._files.using(path, nbytes) as file:
             return await file.index()
 
@@ -89,11 +94,10 @@ class NodeTransfer:
         """
         async with self._files.using(path, nbytes) as file:
             file.received[node][replica] = file.plan.bytes_before(number)
-            if number < file.plan.count:
-                return await file.broadcast.chunk(replica, number)
-            file.broadcast.end(replica, number)
-            self._spawn(self._tell_end(path, file))
-            return []
+            refs = await file.broadcast.chunk(replica, number)
+            if not refs:
+                spawn(self._tell_end(path, file))
+            return refs
 
     async def ping(self) -> None:
         """Answer, to show that this process runs."""
@@ -111,7 +115,7 @@ class NodeTransfer:
         (ref,) = await self._root.node_chunk(path, file.plan.nbytes, self._node, number, received)
         await transfer_answer(ref)
         if number + 1 == file.plan.count:
-            self._spawn(self._tell_end(path, file))
+            spawn(self._tell_end(path, file))
         return ref
 
     async def _tell_end(self, path: FilePath, file: FileTransfer) -> None:
@@ -120,7 +124,64 @@ class NodeTransfer:
         with suppress(RayError, Unavailable):  # it waits for this node a little longer then
             await self._root.node_chunk(path, plan.nbytes, self._node, plan.count, received)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+class NodeActors:
+    """The NodeTransfer actors of a cluster: one for each node with several replicas, as long as it is used.
+
+    Runs in the event loop of the TransferActor `root`. The actors end with its process.
+
+    Ray starts one again that dies; one that is stopped is killed here, and then started again.
+    """
+
+    def __init__(self, root: ActorHandle[Any]) -> None:
+        self._root = root
+        self._actors: dict[str, NodeTransferHandle] = {}
+        self._asked: defaultdict[str, dict[str, float]] = defaultdict(dict)  # by node and replica, when
+        self._checks: dict[str, asyncio.Task[None]] = {}
+
+    def on(self, node: str, replica: str) -> NodeTransferHandle | None:
+        """The actor on a node; None if no other replica there has asked: a single one reads by itself."""
+        replicas = self._asked[node]
+        replicas[replica] = time.monotonic()
+        if len(replicas) == 1:
+            return None
+        if node not in self._actors:
+            self._actors[node] = self._start(node)
+        self.check(node)
+        return self._actors[node]
+
+    def check(self, node: str) -> None:
+        """In the background, replace the actor on a node if it does not answer."""
+        if node in self._actors and node not in self._checks:
+            self._checks[node] = asyncio.get_running_loop().create_task(self._check(node, self._actors[node]))
+
+    def forget_unused(self) -> None:
+        """Forget replicas that have not asked in a while, and let the actors end that nobody shares any more."""
+        oldest = time.monotonic() - UNUSED_S
+        for node, replicas in list(self._asked.items()):
+            for replica in [replica for replica, asked in replicas.items() if asked < oldest]:
+                del replicas[replica]
+            if len(replicas) < 2:
+                self._actors.pop(node, None)  # Ray ends an actor that nobody has a handle of
+            if not replicas:
+                del self._asked[node]
+
+    def _start(self, node: str) -> NodeTransferHandle:
+        place = NodeAffinitySchedulingStrategy(node, soft=False)
+        remote: Any = ray.remote(NodeTransfer)
+        actor: NodeTransferHandle = remote.options(num_cpus=0, max_restarts=-1, scheduling_strategy=place).remote(
+            node, RemoteRoot(self._root)
+        )
+        return actor
+
+    async def _check(self, node: str, actor: NodeTransferHandle) -> None:
+        try:
+            await result_of(actor.ping.remote(), PING_S)
+        except Unavailable:
+            ray.kill(actor, no_restart=False)
+        except (ActorDiedError, ActorUnschedulableError):
+            self._actors.pop(node, None)  # Ray starts it no more; the next replica that asks gets a new one
+        except RayError:
+            pass  # being started again
+        finally:
+            del self._checks[node]

@@ -20,9 +20,6 @@ class SharedCalls(Generic[K, V]):
         self._call = call
         self._tasks: dict[K, asyncio.Task[V]] = {}
 
-    def __len__(self) -> int:
-        return len(self._tasks)
-
     async def get(self, key: K) -> V:
         task = self._tasks.get(key)
         if task is None:

@@ -32,7 +32,7 @@ class ChunkWindow:
     """
 
     def __init__(self, chunks: int, *, width: int, patience: float, fan_out: float = math.inf) -> None:
-        self._chunks = chunks
+        self.chunks = chunks
         self._width = width
         self._patience = patience
         self._fan_out = fan_out
@@ -60,9 +60,9 @@ class ChunkWindow:
             self._opened, self._base = now, number
         joins = before is not None or self._joins(number, now)
         grants = [] if before is None else self._left(reader, has_it=number == before + 1)
-        if number < self._chunks and joins:
+        if number < self.chunks and joins:
             self._enter(reader, number, now)
-        elif number < self._chunks:
+        elif number < self.chunks:
             grants.append(self._granted(reader, number))
         return grants + self._admit(number if before is None else before, number)
 
@@ -85,7 +85,7 @@ class ChunkWindow:
         return next(iter(self._handed)) if deadline is not None and deadline <= now else None
 
     def deadline(self) -> float | None:
-        """When to look for an overdue reader next; None while nobody waits."""
+        """The time to look for an overdue reader next; None while no reader waits."""
         if not self._waiters or not self._handed:
             return None
         return max(next(iter(self._handed.values())), self._waiting_since) + self._patience

@@ -1,1 +1,1 @@
-"""Files of weights: what is in them, whether it fits, and two made one."""
+"""Files of weights: their header and bytes, and the merge of two."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +19,7 @@ from aoti_serve.signature.tensors import BY_SAFETENSORS, DTYPES, Shaped, Span
 
 MAX_NAME = 1024  # it stands in errors and receipts
 FORMAT_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+CHECK_CHUNK_BYTES = 4 * 2**20
 PICKLES = (b"PK\x03\x04", b"\x80\x02")  # how files of torch.save begin, in its format of today and in that before
 TORCH_SAVE = "this is torch.save's format; write the state dict with safetensors.torch.save_file"
 
@@ -59,6 +60,18 @@ def file_digest(path: Path, expected: str | None = None) -> str:
     if expected is not None and expected.lower() != digest:
         raise DigestMismatch(got=digest, expected=expected)
     return digest
+
+
+def file_chunks(file: BinaryIO, span: Span) -> Iterator[bytes]:
+    """Yield a tensor's bytes, a few megabytes at a time. Raises OSError if the file ends too early."""
+    file.seek(span.begin)
+    left = span.end - span.begin
+    while left:
+        piece = file.read(min(left, CHECK_CHUNK_BYTES))
+        if not piece:
+            raise OSError(f"the file ends {left} bytes early")
+        left -= len(piece)
+        yield piece
 
 
 def file_order(tensors: Mapping[str, Shaped | Span]) -> list[str]:

@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from aoti_serve.errors import StoreFailed
 from aoti_serve.signature.tensors import Span
-from aoti_serve.weights.files.checks import file_chunks
-from aoti_serve.weights.files.index import file_order, header_of
-
-
-class _Part(NamedTuple):
-    """The file and the span in it that hold a tensor's bytes."""
-
-    file: BinaryIO
-    span: Span
+from aoti_serve.weights.files.index import file_chunks, file_order, header_of
 
 
 def merge_weights(
@@ -36,9 +28,9 @@ def merge_weights(
     """
     try:
         with changes.open("rb") as changes_file, target.open("wb") as file:
-            parts = {name: _Part(base_file, span) for name, span in base_index.items()}
-            parts |= {name: _Part(changes_file, span) for name, span in _spread(base_index, changes_index, tied)}
-            spans = {name: part.span for name, part in parts.items()}
+            parts = {name: (base_file, span) for name, span in base_index.items()}
+            parts |= {name: (changes_file, span) for name, span in _spread(base_index, changes_index, tied)}
+            spans = {name: span for name, (_, span) in parts.items()}
             file.write(header_of(spans))
             for name in file_order(spans):
                 file.writelines(file_chunks(*parts[name]))

@@ -1,1 +1,1 @@
-"""Where weights come from: paths and URIs that an operator has allowed."""
+"""The sources of weights: paths and URIs that an operator has allowed."""

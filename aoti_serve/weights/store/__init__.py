@@ -1,1 +1,1 @@
-"""Where versions are kept: on a disk, or at a URI."""
+"""The store of versions: on a disk, or at a URI."""

@@ -1,4 +1,4 @@
-"""A store as a reader sees it: the commit record, the versions, and their bytes. Reading changes nothing in a store."""
+"""Reads a store: the commit record, the versions, and their bytes. Changes nothing in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
+from uuid import uuid4
 
 from upath import UPath
 
@@ -16,13 +17,42 @@ from aoti_serve.weights.files.index import index_in
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.remote import Remote
-from aoti_serve.weights.store.term import Term
 from aoti_serve.weights.version import Committed, Version
 
 T = TypeVar("T")
 READ_BYTES = 8 * 2**20
 RECORD = "version.json"
 STAGED = "staged"
+OWNER_DIGITS = 32
+
+
+class Term(NamedTuple):
+    """The coordinator that has opened a store last. `number` grows with each opening.
+
+    `owner` is random: two that open a store at the same moment, where no lock keeps them apart, take the same number
+    and still differ. It is "" in files of earlier releases.
+    """
+
+    number: int
+    owner: str = ""
+
+    @classmethod
+    def after(cls, last: Term | None) -> Term:
+        """The next term, with an owner of its own."""
+        return cls((last.number if last else 0) + 1, uuid4().hex)
+
+    @classmethod
+    def parse(cls, content: bytes) -> Term:
+        """Read what `content` has written, or the bare number of an earlier release. Raises ValueError."""
+        number, _, owner = content.decode("ascii").partition(" ")
+        if owner and (len(owner) != OWNER_DIGITS or not owner.isalnum()):
+            raise ValueError(f"no owner: {owner!r}")
+        return cls(int(number), owner)
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of TERM: always of one length, so that a full disk still lets them be written in place."""
+        return f"{self.number:020d} {self.owner}".encode("ascii")
 
 
 class Catalog:
@@ -50,13 +80,16 @@ class Catalog:
         with self._guarded():
             return self._place.root.stat().st_uid if isinstance(self._place, Disk) else None
 
-    def last_term(self) -> Term | None:
-        """The term of the coordinator that has opened it last; None in a new store."""
-        return self._parsed("TERM", Term.parse)
+    def last_term(self, damaged: Term | None = None) -> Term | None:
+        """The term of the coordinator that has opened it last; None in a new store.
 
-    def committed(self) -> Committed | None:
-        """The last commit; None in a new store, and where there is no store."""
-        return self._parsed("CURRENT", Committed.model_validate_json)
+        If the record is damaged, returns `damaged` instead of raising StoreDamaged, where that is given.
+        """
+        return self._parsed("TERM", Term.parse, damaged)
+
+    def committed(self, damaged: Committed | None = None) -> Committed | None:
+        """The last commit; None in a new store, and where there is no store. `damaged` as in `last_term`."""
+        return self._parsed("CURRENT", Committed.model_validate_json, damaged)
 
     def staged(self) -> set[int]:
         """The numbers of versions that were never committed."""
@@ -74,9 +107,12 @@ class Catalog:
         records = [self.record(number) for number in self.numbers() if number not in staged]
         return [version for version in records if version is not None]
 
-    def version(self, number: int) -> Version:
-        """One of `versions`. Raises UnknownWeightsVersion if it is none of them."""
-        known = sorted(set(self.numbers()) - self.staged())
+    def version(self, number: int, *, also_staged: bool = False) -> Version:
+        """A whole version's record; that of one that was never committed only if `also_staged`.
+
+        Raises UnknownWeightsVersion.
+        """
+        known = sorted(set(self.numbers()) - (set() if also_staged else self.staged()))
         version = self.record(number) if number in known else None
         if version is None:
             raise UnknownWeightsVersion(model=self.model, version=number, known=known)
@@ -132,12 +168,14 @@ class Catalog:
         with self.open(version) as file, self._guarded():
             return index_in(file, version.nbytes)
 
-    def _parsed(self, name: str, parse: Callable[[bytes], T]) -> T | None:
+    def _parsed(self, name: str, parse: Callable[[bytes], T], damaged: T | None = None) -> T | None:
         with self._guarded():
             content = self._place.read(name)
         try:
             return None if content is None else parse(content)
         except ValueError as error:  # as pydantic's, whose text would be of no use
+            if damaged is not None:
+                return damaged
             detail = f"its {len(content or b'')} bytes are no such record"
             raise StoreDamaged(path=self.root, file=name, detail=detail) from error
 
@@ -147,6 +185,11 @@ class Catalog:
             yield
         except OSError as error:
             raise StoreFailed(path=self.root, detail=str(error)) from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._guarded(), self._place.alone():
+            yield
 
 
 def weights_name(number: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -41,7 +42,7 @@ class StoreCheckup(Frozen):
 
 
 def total_bytes(catalog: Catalog) -> int:
-    """How many bytes `check_store` will read."""
+    """The bytes that `check_store` will read."""
     return sum(version.nbytes for number in catalog.numbers() if (version := _record(catalog, number)))
 
 
@@ -80,31 +81,20 @@ def _noting(damage: list[str], read: Callable[[], T]) -> T | None:
 
 
 def _check(catalog: Catalog, number: int, staged: bool, advance: Callable[[int], None]) -> VersionCheckup:
-    version = None
-    try:
-        version = catalog.record(number)
-        if version is not None:
-            for _ in catalog.verify(version, advance):
-                pass
-    except StoreDamaged as error:
-        return _checkup(number, version, staged, f"{error.facts['file']}: {error.facts['detail']}")
-    return _checkup(number, version, staged, None)
-
-
-def _checkup(number: int, version: Version | None, staged: bool, damage: str | None) -> VersionCheckup:
+    damage: list[str] = []
+    version = _noting(damage, lambda: catalog.record(number))
+    if version is not None:
+        _noting(damage, lambda: deque(catalog.verify(version, advance), maxlen=0))
     facts = version.model_dump(include={"label", "digest", "nbytes"}) if version else {}
-    return VersionCheckup(number=number, staged=staged, damage=damage, **facts)
+    return VersionCheckup(number=number, staged=staged, damage=damage[0] if damage else None, **facts)
 
 
 def _record(catalog: Catalog, number: int) -> Version | None:
-    try:
-        return catalog.record(number)
-    except StoreDamaged:
-        return None
+    return _noting([], lambda: catalog.record(number))
 
 
 def _dangling(catalog: Catalog, committed: Committed | None) -> list[str]:
-    """What CURRENT names, and is not there or is another one."""
+    """Versions that CURRENT names, and that are not there or are others."""
     named = [committed.version, committed.previous] if committed else []
     return [
         f"CURRENT: it names version {version.number}, and {record_name(version.number)} is not that version's"

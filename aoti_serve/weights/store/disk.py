@@ -14,10 +14,10 @@ from typing import BinaryIO
 
 from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.files.index import file_digest
-from aoti_serve.weights.store.reserve import Reserve
 
 LOCK_WAIT_S = 60.0
 LOCK_POLL_S = 0.02
+RESERVE_BYTES = 32 * 2**10
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -114,7 +114,7 @@ class Disk:
         (self.root / "versions" / str(number)).mkdir()
 
     def burn(self, number: int) -> None:
-        """Do nothing: the lock keeps a Store that was followed from taking a number."""
+        """Do nothing: the lock keeps an earlier Store from taking a number."""
 
     def bring(self, source: Path, name: str) -> str:
         """Store a file, an upload by moving it; returns the sha256 of what then lies there."""
@@ -149,6 +149,37 @@ class Disk:
         """Remove a version and its number."""
         self.clear(number)
         (self.root / "versions" / str(number)).rmdir()
+
+
+class Reserve:
+    """A file of a few blocks: deleted when a record must be written to a full disk, made again when there is room.
+
+    A record has some hundred bytes, so a rollback to weights that are in memory needs no more than this.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def take(self) -> None:
+        """Have the blocks, if there is room for them. Without them everything works until the disk is full."""
+        try:
+            if self._path.exists() and self._path.stat().st_size == RESERVE_BYTES:
+                return
+            with self._path.open("wb") as file:
+                file.write(os.urandom(RESERVE_BYTES))  # what does not compress takes its blocks
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def give_back(self) -> bool:
+        """Whether there was a reserve; its blocks are free now."""
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        return True
 
 
 def check_room(needed: int, folder: Path) -> None:

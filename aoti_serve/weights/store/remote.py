@@ -60,8 +60,7 @@ class Remote:
         with self._asking():
             self._files.pipe_file(self._path(name), content)
 
-    def write_vital(self, name: str, content: bytes) -> None:
-        self.write(name, content)
+    write_vital = write
 
     def write_term(self, content: bytes) -> None:
         self.write("TERM", content)
@@ -82,9 +81,7 @@ class Remote:
             self._files.pipe_file(self._path(f"versions/{number}/taken"), b"")
 
     def burn(self, number: int) -> None:
-        """Claim the number, and never use it: a Store that was followed may have listed the numbers before this one was
-        opened, and be about to take the same.
-        """
+        """Claim the number, and never use it: an earlier Store may be about to take the same."""
         self.take(number)
 
     def bring(self, source: Path, name: str) -> str:

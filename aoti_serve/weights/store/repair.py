@@ -1,8 +1,7 @@
-"""What an operator does to a store while no server runs, or behind the back of one: take a version out, put one in, and
-choose the one that answers.
+"""Changes of a store by an operator, with or without a server: export a version, import one, choose the current one.
 
-Each change opens the store, and so takes a term. A coordinator that runs is followed, as by one that was started in its
-place; it starts again and reads what stands.
+Each change opens the store, and so takes a term. A coordinator that runs is thereby replaced; it starts again and reads
+what is committed.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from aoti_serve.errors import InvalidConfig, StoreDamaged, StoreFailed, UnknownWeightsVersion, UnreadableWeights
+from aoti_serve.errors import InvalidConfig, StoreDamaged, StoreFailed, UnreadableWeights
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.store.catalog import Catalog
@@ -28,10 +27,7 @@ Advance = Callable[[int], None]
 def find_version(catalog: Catalog, number: int) -> Version:
     """A whole version's record, also of one that was never committed. Raises UnknownWeightsVersion."""
     require_store(catalog)
-    version = catalog.record(number)
-    if version is None:
-        raise UnknownWeightsVersion(model=catalog.model, version=number, known=catalog.numbers())
-    return version
+    return catalog.version(number, also_staged=True)
 
 
 def export_version(catalog: Catalog, version: Version, target: Path, advance: Advance) -> Path:
@@ -101,7 +97,7 @@ def _way_back(store: Store, version: Version) -> Version | None:
 
 
 def _open(catalog: Catalog, *, repair: bool = False) -> Store:
-    """As a coordinator does, but nothing is dropped: only the configuration knows how many versions are kept."""
+    """Open it for changes. No version is dropped: only the configuration knows how many are kept."""
     owner = catalog.owner
     if owner is not None and owner != os.geteuid():
         detail = (

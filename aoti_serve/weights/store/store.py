@@ -1,13 +1,13 @@
 """The versions of one model, in a folder or at a URI. `CURRENT` names the committed one; replacing it is the commit.
 
 <root>/CURRENT                          {"epoch", "version", "previous"}
-<root>/TERM                             see `term`
-<root>/RESERVE                          see `reserve`
+<root>/TERM                             see `Term`
+<root>/RESERVE                          see `Reserve`
 <root>/LOCK                             held while one of the above is changed
 <root>/versions/<n>/weights.safetensors
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
 <root>/versions/<n>/staged              there until the version is committed; one that never was is no way back
-<root>/incoming/                        uploads on their way
+<root>/incoming/                        uploads that are not complete
 <root>/audit.jsonl                      see `audit`
 """
 
@@ -17,14 +17,14 @@ import logging
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from upath import UPath
 
 from aoti_serve.errors import CommitUnknown, DigestMismatch, StoreFailed, Superseded
-from aoti_serve.weights.store.catalog import record_name, staged_name, weights_name
+from aoti_serve.weights.store.catalog import Catalog, Term, record_name, staged_name, weights_name
 from aoti_serve.weights.store.disk import Disk
-from aoti_serve.weights.store.leader import StoreLeader, read_or
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
@@ -32,16 +32,24 @@ READ_BACK_S = 30.0
 READ_BACK_POLL_S = 0.5
 
 
-class Store(StoreLeader):
-    """The writer of a store. Runs in the coordinator, in any of its threads. A crash at any moment leaves old or new,
-    whole. Once another Store was opened, this one can commit, publish and remove nothing; see `leader`.
+class Store(Catalog):
+    """Writes a store. Runs in the coordinator, in any of its threads. A crash at any moment leaves old or new, whole.
 
-    Raises StoreFailed when the place cannot be written or read (full disk, read-only, damaged, no credentials).
+    Opening a store takes the next term, and each change compares it. So of all Stores that were opened only the last
+    one can change anything, also if the process of an earlier one was stopped halfway and goes on hours later: the
+    term is compared and `CURRENT` renamed under one lock, which the kernel takes from a process that has ended.
+
+    At a URI there is no lock, and some network file systems keep locks to each host. There the term is compared right
+    before the one put that commits. A process that is stopped between the two, and goes on after another Store was
+    opened, still makes that put. It damages no version, and the next commit of the other Store puts it right.
+
+    `term` is the number that members compare. Raises StoreFailed when the place cannot be written or read (full disk,
+    read-only, damaged, no credentials).
     """
 
     def __init__(self, root: str | Path | UPath, model: str, keep_versions: int, *, repair: bool = False) -> None:
-        """`repair`: open it also if CURRENT or TERM is damaged. Then nobody knows how far they had come, and counting
-        goes on from the seconds since 1970, which no count of commits reaches.
+        """`repair`: open it also if CURRENT or TERM is damaged. What it had counted is lost then, and counting goes on
+        from the seconds since 1970, which no count reaches.
         """
         super().__init__(root, model)
         self._keep = keep_versions
@@ -51,8 +59,7 @@ class Store(StoreLeader):
             self._place.prepare()
         with self._alone():
             self._take_term(repair)
-            lost = Committed(epoch=int(time.time()), version=BUILT_IN)
-            self._known = read_or(self.committed, lost if repair else None)
+            self._known = self.committed(Committed(epoch=int(time.time()), version=BUILT_IN) if repair else None)
             self._clean()
 
     @property
@@ -60,11 +67,20 @@ class Store(StoreLeader):
         """The epoch of the last commit; 0 in a new store."""
         return self._known.epoch if self._known else 0
 
+    def check_term(self) -> None:
+        """Raise Superseded if another Store was opened since, and StoreFailed if TERM cannot be read."""
+        newest = self.last_term()
+        if newest is None or newest.number < self.term:
+            raise StoreFailed(path=self.root, detail="its TERM is gone: somebody has emptied it; restart the server")
+        if newest != self._term:
+            newer = newest.number if newest.number > self.term else "another one of that number"
+            raise Superseded(model=self.model, term=self.term, newer=newer)
+
     def commit(self, version: Version, epoch: int, previous: Version | None) -> Committed:
         """The commit point: before the rename the old version is committed, after it the new one.
 
-        Raises Superseded or StoreFailed, and then nothing is committed; or CommitUnknown, and then the caller must end:
-        it may not go on as if it were, nor as if it were not. The next Store that is opened reads what stands.
+        Raises Superseded or StoreFailed, and then nothing is committed. Raises CommitUnknown if that cannot be told:
+        then the process must end, and the next Store reads what is committed.
         """
         committed = Committed(epoch=epoch, version=version, previous=previous)
         with self._alone():
@@ -111,8 +127,7 @@ class Store(StoreLeader):
         """
         number = self._take()
         try:
-            version = self._filled(number, source, digest)
-            version = version.model_copy(update={"label": label, "parent": parent, "strict": strict})
+            version = self._filled(number, source, digest, label=label, parent=parent, strict=strict)
             if answers is not None and (answers.digest, answers.strict) == (version.digest, version.strict):
                 self._place.forget(number)
                 return answers
@@ -124,7 +139,7 @@ class Store(StoreLeader):
         return version
 
     def confirm(self, version: Version) -> None:
-        """Let a version that was added be listed, and be a way back, although it was never committed."""
+        """Let a version that was never committed be listed, and be a way back."""
         with self._alone():
             self.check_term()
             self._place.erase(staged_name(version.number))
@@ -132,13 +147,20 @@ class Store(StoreLeader):
     def remove(self, version: Version) -> None:
         """Forget a version; its number is never given out again.
 
-        What is committed, or was before that, stays; so does a version whose failed commit may still be written late,
+        What is committed, or was before that, stays. So does a version whose failed commit may still be written late,
         and everything once another Store was opened.
         """
         with suppress(StoreFailed, Superseded), self._alone():
             self.check_term()
             if version.number not in self._held() | self._doubtful:
                 self._place.clear(version.number)
+
+    def _take_term(self, repair: bool) -> None:
+        self._term = Term.after(self.last_term(Term(int(time.time())) if repair else None))
+        self.term = self._term.number
+        self._place.write_term(self._term.content)
+        self._place.sync(".")
+        self.check_term()  # another one may have opened it at this moment, and have written last
 
     def _take(self) -> int:
         with self._alone():
@@ -148,19 +170,19 @@ class Store(StoreLeader):
             self._place.take(number)
         return number
 
-    def _filled(self, number: int, source: Path, expected: str | None) -> Version:
+    def _filled(self, number: int, source: Path, expected: str | None, **facts: Any) -> Version:
         name = weights_name(number)
         with self._guarded():
             digest = self._place.bring(source, name)
             nbytes = self._place.size(name)
         if expected is not None and expected.lower() != digest:
             raise DigestMismatch(got=digest, expected=expected)
-        version = Version(number=number, digest=digest, created=time.time(), nbytes=nbytes)
+        version = Version(number=number, digest=digest, created=time.time(), nbytes=nbytes, **facts)
         return version.model_copy(update={"tensors": len(self._read_header(version))})
 
     def _publish(self, version: Version) -> None:
         with self._alone():
-            self.check_term()  # a Store that followed has cleaned up; the file may be gone
+            self.check_term()  # a later Store has cleaned up; the file may be gone
             self._place.write(staged_name(version.number), b"")
             self._place.write(record_name(version.number), version.model_dump_json(indent=1).encode())
             self._place.sync(f"versions/{version.number}")
@@ -177,15 +199,14 @@ class Store(StoreLeader):
         try:
             self._place.write_vital("CURRENT", committed.model_dump_json(indent=1).encode())
         except (OSError, StoreFailed) as failure:
-            if self._read_after(failure, committed) != committed:
-                if self._place.writes_late:
-                    self._doubtful.add(committed.version.number)
-                raise
+            if self._read_back(failure, committed) == committed:
+                return
+            if self._place.writes_late:
+                self._doubtful.add(committed.version.number)
+            raise
 
-    def _read_after(self, failure: Exception, committed: Committed) -> Committed | None:
-        """Read CURRENT after a failed write, whose reply may have been lost after the deed. Ask until there is an
-        answer, since no answer is no failure; raise CommitUnknown if there is none in time.
-        """
+    def _read_back(self, failure: Exception, committed: Committed) -> Committed | None:
+        """Read CURRENT, which may have been written all the same. Raise CommitUnknown if that takes too long."""
         deadline = time.monotonic() + READ_BACK_S
         while True:
             try:
@@ -206,24 +227,20 @@ class Store(StoreLeader):
 
     def _held(self) -> set[int]:
         """The numbers of what is committed, and of what was before that."""
-        return _named_in(self._known) | _named_in(self.committed())
+        records = self._known, self.committed()
+        return {number for record in records if record is not None for number in record.numbers}
 
     def _clean(self) -> None:
         """Remove what earlier Stores have left unfinished."""
         for path in self._place.incoming.iterdir():
             self.discard(path)
-        for number in _named_in(self._known):  # it was committed, and the mark outlived the process
+        for number in self._known.numbers if self._known else ():  # it was committed, and the mark outlived the process
             self._place.erase(staged_name(number))
         numbers = self._place.numbers()
         newest = max(numbers, default=0)
         for number in numbers:
             if self._place.read(record_name(number)) is None:
-                with suppress(OSError):  # a predecessor that is still alive may be at work in there
+                with suppress(OSError):  # an earlier Store that still runs may be writing there
                     (self._place.clear if number == newest else self._place.forget)(number)
         if self.term > 1:
             self._place.burn(newest + 1)
-
-
-def _named_in(committed: Committed | None) -> set[int]:
-    versions = (committed.version, committed.previous) if committed else ()
-    return {version.number for version in versions if version is not None}

@@ -1,8 +1,8 @@
 """Swaps: all members of a model's cluster hold one version of the weights, or all hold the one before.
 
-Members are the model's replicas and gateways. One coordinator per model publishes a target; every member compares it
-with what it holds, does what is missing, and reports. No Ray here, no sockets, no files: events and a clock go in,
-orders come out (`coordination`), so that tests drive these very classes in every order and in simulated time.
+Members are the model's replicas and gateways. One coordinator per model publishes a target. Every member compares it
+with what it holds, does what is missing, and reports. There is no Ray here, no socket and no file: events and a clock
+go in, orders come out (`coordination`). So tests drive these very classes in every order and in simulated time.
 
 The rules
 ---------
@@ -10,18 +10,18 @@ The rules
    abort, after it only go on.
 2. It is written when every live member has staged it, and at least one of them is a replica. A replica that ends while
    it stages fails the swap, unless it had said that it leaves.
-3. Members that do not follow in time are expelled. The swap returns when every other member holds the new version, no
-   gateway lets out anything older, and the ends of those that were expelled are certain. Else it is UNSETTLED.
-4. A coordinator that was followed by a newer one commits nothing, expels none, and answers no question. The store
-   counts coordinators by terms; members listen to the newest term that they know.
+3. Members that are late after the commit are expelled. The swap returns when every other member holds the new version,
+   no gateway lets out anything older, and all expelled members have certainly ended. Else it is UNSETTLED.
+4. A coordinator that a newer one has replaced commits nothing, expels none, and answers no question. The store counts
+   coordinators by terms. Members listen to the newest term that they know.
 5. A member becomes ready after it has reported, no longer as joining, that it holds what a coordinator has just
    confirmed. From that report on every swap waits for it.
-6. A gateway lets out no answer of an epoch before `settled` (`fence`), and none at all after it was stopped, until it
-   has asked what stands.
+6. A gateway lets out no answer of an epoch before `settled_epoch` (`Fence`). After it was stopped it lets out none
+   until it has asked for the target again.
 
-A member is away, and may have ended, when its connection ends; it has ended when the cluster's books say so. What a
-partition does: the cluster takes those on the other side for dead, the kill does not reach them, and they may answer
-for a minute more. So their ends are not certain (`MemberTable.ending`), and swaps say NotSettled meanwhile.
+A member whose connection has ended is away, and may have ended. It has ended when Ray's control store says so. In a
+partition that is not certain: Ray takes the members on the other side for dead, cannot kill them, and they may answer
+for a minute more. They are in `MemberTable.ending`, and swaps raise NotSettled meanwhile.
 
 The states of a swap
 --------------------
@@ -38,8 +38,8 @@ The states of a swap
     confirming ── a newer coordinator            ──> unsettled
     aborting   ── all freed, or late             ──> aborted
 
-Theory of operation: `members` has the books, `tally` whom a phase still waits for, `swap` the machine over the table in
-`states`, `timeouts` who is late, `coordination` all of these together, `orders` what comes out, `story` what has
-happened. On a member's side `session` is the talk, `follower` what a replica does with a target, `fence` what a gateway
-does with it. Compare h11 (states in a table) and etcd/raft (a core that does no I/O).
+`members` keeps the reports, and knows which members a phase still waits for. `swap` is the machine over the table in
+`states`, `timeouts` says which members are late, `coordination` joins these, `orders` come out, `story` keeps the last
+events. On a member's side `follower` decides what reports say, and what replicas and gateways do with a target.
+Compare h11 (states in a table) and etcd/raft (a core that does no I/O).
 """

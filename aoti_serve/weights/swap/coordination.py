@@ -1,4 +1,4 @@
-"""All that a coordinator decides: events and a clock in, orders out. No Ray, no sockets, no files."""
+"""All that a coordinator decides: events and a clock go in, orders come out."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from aoti_serve.weights.version import Committed, Version
 class Coordination:
     """Membership, failure detection and at most one swap at a time. Lives in the coordinator's event loop.
 
-    Whoever calls a method takes the `orders` afterwards and carries them out. `clock` is in seconds and may stand still
-    while the process is stopped.
+    After each event the caller takes the `orders` and carries them out. `clock` is in seconds and may stand still while
+    the process is stopped.
     """
 
     def __init__(self, term: int, committed: Committed, deadlines: SwapDeadlines, clock: Callable[[], float]) -> None:
@@ -34,16 +34,11 @@ class Coordination:
         self._orders: list[Order] = []
 
     @property
-    def suspects(self) -> set[str]:
-        """Members without a connection: their processes may have ended."""
-        return self.table.away
-
-    @property
     def settled(self) -> bool:
-        """Nothing older than what is committed leaves any gateway, nor one that was expelled."""
+        """Nothing older than what is committed leaves any gateway, also none that was expelled."""
         epoch = self.table.target.committed.epoch
-        fenced = all(report.joining or report.settled >= epoch for report in self.table.reports)
-        return fenced and self.table.target.settled >= epoch and not self.table.ending
+        fenced = all(report.joining or report.settled_epoch >= epoch for report in self.table.reports)
+        return fenced and self.table.target.settled_epoch >= epoch and not self.table.ending
 
     def begin(self, version: Version, *, without_replicas: bool = False) -> Swap:
         """Start a swap; the one before must have ended."""
@@ -55,12 +50,8 @@ class Coordination:
         return self.swap
 
     def finish(self) -> None:
-        """The swap has ended, and whoever asked for it knows."""
+        """The swap has ended, and its caller knows."""
         self.swap = None
-
-    def expect(self, members: Iterable[str]) -> None:
-        """These processes live, says the cluster: they may answer already."""
-        self.table.expect(members)
 
     def connect(self, member: str) -> None:
         self._heard = self._clock()
@@ -72,10 +63,10 @@ class Coordination:
         self.table.disconnect(member, cut=cut)
         self.story.tell("connection cut" if cut else "connection ended", member)
         if self.swap is not None:
-            self.swap.look()
+            self.swap.advance()
 
     def beat(self) -> None:
-        """A member lets us know that it lives."""
+        """A member has sent a heartbeat."""
         self._heard = self._clock()
 
     def hear(self, report: Report) -> bool:
@@ -89,32 +80,24 @@ class Coordination:
         return True
 
     def remove_ended(self, alive: set[str], known: Iterable[str], unreachable: Collection[str] = ()) -> None:
-        """The cluster says that of the `known` only the `alive` run; the nodes of the `unreachable` it cannot reach."""
+        """Ray says that of the `known` members only the `alive` run. It cannot reach the nodes of the `unreachable`."""
         for member in set(known) - alive:
             if self.table.lose(member, self._clock(), unreachable=member in unreachable):
                 self.story.tell("its process has ended", member)
                 if self.swap is not None:
                     self.swap.gone(member)
 
-    def stored(self, committed: Committed) -> None:
-        assert self.swap is not None
-        self.swap.stored(committed)
-
-    def refused(self, error: BaseException) -> None:
-        assert self.swap is not None
-        self.swap.refused(error)
-
     def killed(self, members: Iterable[str]) -> None:
         self.table.killed(members, self._clock())
 
     def doubt(self, members: Mapping[str, float]) -> None:
-        """The cluster has taken these for dead, so many seconds ago; they may live, as it cannot reach their nodes."""
+        """Ray took these for dead, so many seconds ago. They may live, since it could not reach their nodes."""
         for member, seconds in members.items():
             self.table.doubt(member, self._clock() - seconds)
             self.story.tell("may live: its node cannot be reached", member)
 
     def killed_before(self, seconds: float) -> set[str]:
-        """Those whose end is not certain, and that were killed so many seconds ago."""
+        """The members that were killed so many seconds ago, and whose end is not certain."""
         return self.table.killed_before(self._clock() - seconds)
 
     def confirm(self, members: Iterable[str]) -> None:
@@ -123,7 +106,7 @@ class Coordination:
             self.table.end(member)
             self.story.tell("its end is certain", member)
         if self.swap is not None:
-            self.swap.look()
+            self.swap.advance()
 
     def superseded(self, error: AotiServeError) -> None:
         self.story.tell(f"superseded: {error}")
@@ -143,7 +126,7 @@ class Coordination:
         self._ticked = now
 
     def orders(self) -> list[Order]:
-        """What is to be done now, in order; each order is given once."""
+        """The orders to carry out now, in this order; each is given once."""
         orders, self._orders = self._orders, []
         if self.swap is not None:
             orders += self.swap.orders
@@ -156,14 +139,14 @@ class Coordination:
         return orders
 
     def _look_after_members(self, now: float) -> None:
-        late = tuple(sorted(self._lag.look(self.table)))
+        late = tuple(sorted(self._lag.late_members(self.table)))
         if late:
             for member in late:
                 self.story.tell(f"expelled: not at {self.table.target.committed.version.number} in time", member)
             self.table.expel(late, now)
             self._orders.append(Expel(late))
         if self.table.settle():
-            self.story.tell(f"settled: epoch {self.table.target.settled}")
+            self.story.tell(f"settled: epoch {self.table.target.settled_epoch}")
 
     def _route(self) -> Reroute:
         changed, self.table.rerouted = self.table.rerouted, set()
@@ -173,7 +156,7 @@ class Coordination:
         return Reroute(tuple(added.values()), tuple(sorted(removed)))
 
     def _tell(self, report: Report) -> None:
-        said = "joining" if report.joining else f"epoch {report.epoch}, settled {report.settled}"
+        said = "joining" if report.joining else f"epoch {report.epoch}, settled {report.settled_epoch}"
         if report.staged:
             said += f", staged {report.staged}"
         if report.failed:

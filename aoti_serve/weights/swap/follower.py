@@ -1,24 +1,26 @@
-"""A member's side of every swap: from what it holds to what it should hold."""
+"""A member's part in every swap: its talk with coordinators, and how a replica, or a gateway, follows a target."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
-from aoti_serve.weights.swap.target import NO_EPOCH, Target
+from aoti_serve.errors import RuntimeFailed
+from aoti_serve.weights.swap.target import NO_EPOCH, NOTHING_FOLLOWED, Report, Target
 from aoti_serve.weights.version import Version
 
 
 class TwoBuffers(Protocol):
-    """What a follower works on: one version that answers, and room for another behind it."""
+    """The memory of a replica: one version that answers, and room for another behind it."""
 
     async def stage(self, version: Version) -> None:
-        """Have `version` behind the one that answers, or in front; do nothing if it is there already."""
+        """Load `version` behind the one that answers; do nothing if either buffer holds it already."""
 
     async def activate(self, version: Version) -> None:
         """Answer with `version`, which was staged; do nothing if it answers already."""
 
     def cancel_stage(self) -> None:
-        """Have the stage that is under way end soon, with an error; do nothing if none is."""
+        """End the stage that is under way soon, with an error; do nothing if none is."""
 
     async def abort(self) -> None:
         """Throw away what is staged; do nothing if nothing is."""
@@ -27,7 +29,7 @@ class TwoBuffers(Protocol):
 class Follower:
     """Runs in the replica's event loop, one call of `follow` at a time. Any target may come after any other.
 
-    `epoch` is of the last commit that it followed; `staged` and `failed` are swaps, `error` why the latter failed.
+    `epoch` is that of the last commit that it follows. `staged`, `failed` and `error` are those of its `Report`.
     """
 
     def __init__(self, buffers: TwoBuffers) -> None:
@@ -42,7 +44,7 @@ class Follower:
     async def follow(self, target: Target) -> None:
         """Commit what is committed, stage what is staged, throw away what is neither.
 
-        Raises what keeps it from holding what is committed; its process should not go on then.
+        Raises the error that keeps it from holding what is committed; its process should not go on then.
         """
         committed, staging = target.committed, target.staging
         if committed.epoch > self.epoch:
@@ -56,7 +58,7 @@ class Follower:
             await self._stage(staging.swap, staging.version)
 
     def withdraw(self, target: Target) -> None:
-        """This target has come meanwhile: stop staging what it no longer asks for."""
+        """This target has come meanwhile: stop staging a swap that it no longer asks for."""
         if self.staging is not None and (target.staging is None or target.staging.swap != self.staging):
             self._buffers.cancel_stage()
 
@@ -77,3 +79,79 @@ class Follower:
         if self._may_hold_more:
             await self._buffers.abort()
             self._may_hold_more = False
+
+
+class Fence:
+    """A gateway's part in every swap: it keeps old answers in. Lives in a gateway, one for each model.
+
+    `epoch` is the lowest that a replica may answer a new request with. A gateway holds no weights: it has staged a swap
+    as soon as it has heard of it.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = NO_EPOCH
+        self.settled_epoch = NO_EPOCH
+        self._staging: str | None = None
+
+    def follow(self, target: Target) -> None:
+        """Let out nothing older than what is settled, ask for nothing older than what is committed."""
+        self.epoch = max(self.epoch, target.committed.epoch)
+        self.settled_epoch = max(self.settled_epoch, target.settled_epoch)
+        self._staging = target.staging.swap if target.staging else None
+
+    def lets_out(self, epoch: int) -> bool:
+        """An answer of this epoch may leave. A client that has seen the new version sees no old one after it."""
+        self.epoch = max(self.epoch, epoch)
+        return epoch >= self.settled_epoch
+
+    def report(self, member: str, node: str = "") -> Report:
+        return Report(member, node, epoch=self.epoch, settled_epoch=self.settled_epoch, staged=self._staging)
+
+
+class MemberSession:
+    """One per member. Until it has joined, the member answers no request, and no swap waits for it.
+
+    `newest` is the newest target that has arrived, `followed` the last one that the member has followed.
+    """
+
+    def __init__(self) -> None:
+        self.newest: Target | None = None
+        self.followed = NOTHING_FOLLOWED
+        self._joining = True
+        self._leaving = False
+        self._turn = 0
+
+    def report(self, held: Report) -> Report:
+        """Make the next report of what the member holds."""
+        self._turn += 1
+        return replace(held, turn=self._turn, joining=self._joining, leaving=self._leaving, followed=self.followed)
+
+    def take(self, target: Target) -> bool:
+        """A target has arrived; returns whether it comes from the newest coordinator known.
+
+        The member does not listen to an older one. A target that a newer one has overtaken changes nothing.
+        """
+        if self.newest is not None and target.term < self.newest.term:
+            return False
+        if self.newest is None or target.at > self.newest.at:
+            self.newest = target
+        return True
+
+    def join(self) -> bool:
+        """Its last report follows the target that was the answer to it; returns whether it is a member now.
+
+        The first time it is none yet: the coordinator still counts it as joining, and may commit without it. The next
+        report says that it has joined, and from that report on every swap waits for it.
+        """
+        joined, self._joining = not self._joining, False
+        return joined
+
+    def leave(self) -> None:
+        """From the next report on it says that it is about to end, by itself."""
+        self._leaving = True
+
+    def follow(self, target: Target, held: Report) -> None:
+        """The member has done all it can for the target. Raises RuntimeFailed if it still does not hold it."""
+        self.followed = target.at
+        if not held.holds(target.committed):
+            raise RuntimeFailed(call="reconcile", detail=f"still not at {target.committed}")

@@ -1,9 +1,9 @@
-"""The members of one model's cluster and the target that they follow: the coordinator's books."""
+"""The members of one model's cluster, their reports, and the target that they follow, as the coordinator knows them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from aoti_serve.address import Address
@@ -11,20 +11,21 @@ from aoti_serve.weights.swap.target import Report, Staging, Target, TargetRevisi
 from aoti_serve.weights.version import Committed
 
 UNHEARD = -1  # the turn of a report that a member has not made
-# An expelled process that was not seen to end counts as ended after so long. Ray's node kills it within 5 s of hearing;
-# a node that cannot hear ends itself and its processes after 60 s (gcs_rpc_server_reconnect_timeout_s).
+# An expelled process that was not seen to end counts as ended after so long. Ray's node kills it within 5 s of the
+# order. A node that no order reaches ends itself and its processes after 60 s (gcs_rpc_server_reconnect_timeout_s).
 ENDED_S = 120.0
-KILL_AGAIN_S = 5.0  # after an order to end a process was given in vain
+KILL_AGAIN_S = 5.0  # after an order to end a process has failed
 
 
 class MemberTable:
-    """Every member's last report, and the sets that follow from it. A report costs the same, however many there are.
+    """Keeps every member's last report. A report costs the same, however many members there are.
 
-    A member is in from the start of the coordinator, or from its first report, until the cluster says that its process
-    has ended; so the table never misses a replica that could still answer.
+    A process is a member from the start of the coordinator, or from its first report, until Ray says that it has ended.
+    So the table never misses a replica that could still answer.
 
-    `heard` have reported to this coordinator, `away` have no connection to it, `behind` answer and do not hold what is
-    committed, `ending` were expelled and are not known to have ended. `rerouted` are those whose address has changed.
+    `heard` members have reported to this coordinator, `away` ones have no connection to it, `behind` ones answer and do
+    not hold what is committed. `ending` were expelled, or Ray takes them for dead, and they may still live: since when.
+    `rerouted` members have a new address, or none any more.
     """
 
     def __init__(self, term: int, committed: Committed) -> None:
@@ -44,11 +45,16 @@ class MemberTable:
     def reports(self) -> list[Report]:
         return list(self._reports.values())
 
+    @property
+    def live_replicas(self) -> list[Report]:
+        """The last reports of the replicas that answer."""
+        return [report for report in self._reports.values() if report.runners and not report.joining]
+
     def report_of(self, member: str) -> Report | None:
         return self._reports.get(member)
 
     def expect(self, members: Iterable[str]) -> None:
-        """Count these as members of which nothing is known yet: they may answer already."""
+        """Ray says that these processes live: they may answer already, so they are members."""
         for member in members:
             if member not in self._reports:
                 self.away.add(member)
@@ -59,7 +65,7 @@ class MemberTable:
         self._cut.discard(member)
 
     def disconnect(self, member: str, *, cut: bool = False) -> None:
-        """Its connection has ended. If its process was killed before, that is its end.
+        """Its connection has ended. If its process was killed before, its process has ended, too.
 
         Not if one of both sides has `cut` the connection: that says nothing of the process.
         """
@@ -76,34 +82,34 @@ class MemberTable:
         if before is not None and report.turn <= before.turn:
             return False
         self.heard.add(report.member)
-        self.end(report.member)  # expelled, but the word has not reached it: a member again
+        self.end(report.member)  # if it was expelled, it does not know, and is a member again
         self._put(report)
         return before != report
 
     def publish(
-        self, *, staging: Staging | None = None, committed: Committed | None = None, settled: int | None = None
+        self, *, staging: Staging | None = None, committed: Committed | None = None, settled_epoch: int | None = None
     ) -> TargetRevision:
-        """Make this the target; keep what is None, but for `staging`."""
+        """Change the target; what is None stays as it was, except `staging`."""
         before = self.target
         self._retarget(
             staging=staging,
             committed=committed or before.committed,
-            settled=before.settled if settled is None else settled,
+            settled_epoch=before.settled_epoch if settled_epoch is None else settled_epoch,
         )
         if committed is not None:
             self.behind = {report.member for report in self._reports.values() if self._is_behind(report)}
         return self.target.at
 
     def settle(self) -> bool:
-        """Between swaps: let nothing older out once all members hold what is committed; returns whether that is new."""
+        """Between swaps: let nothing older out, once all members hold what is committed; whether that is new."""
         target = self.target
-        if self.behind or target.settled >= target.committed.epoch:
+        if self.behind or target.settled_epoch >= target.committed.epoch:
             return False
-        self.publish(staging=target.staging, settled=target.committed.epoch)
+        self.publish(staging=target.staging, settled_epoch=target.committed.epoch)
         return True
 
     def remove(self, member: str) -> bool:
-        """Forget one whose process has ended; returns whether it was there."""
+        """Forget a member; returns whether it was one."""
         report = self._reports.pop(member, None)
         self.heard.discard(member)
         self.away.discard(member)
@@ -115,10 +121,10 @@ class MemberTable:
         return report is not None
 
     def lose(self, member: str, now: float, *, unreachable: bool) -> bool:
-        """Its process has ended, says the cluster; returns whether it was there.
+        """Ray says that its process has ended; returns whether it was a member.
 
-        Of a node that it cannot reach the cluster only believes that. Then the end is certain if there was a connection
-        to the process, and that has ended by itself.
+        If Ray cannot reach its node (`unreachable`), the process may still live. Then its end is certain only if there
+        was a connection to it, and that has ended by itself.
         """
         certain = not unreachable or (member in self.heard and member in self.away and member not in self._cut)
         found = self.remove(member)
@@ -127,24 +133,24 @@ class MemberTable:
         return found
 
     def doubt(self, member: str, since: float) -> None:
-        """The cluster takes it for dead since then, and it may live."""
+        """Ray takes it for dead since then, and it may live."""
         self.ending[member] = since
         self._killed.add(member)
 
     def expel(self, members: Iterable[str], now: float) -> None:
-        """These are no members any more; whether they have ended is not known yet."""
+        """Remove members that are to be ended."""
         for member in members:
             self.remove(member)
             self.ending[member] = now
 
     def killed(self, members: Iterable[str], now: float) -> None:
-        """Ray was told to end these: from now on the end of a connection is the end of its process."""
+        """Ray was told to end these: from now on, when a connection ends, so has the process."""
         for member in members:
             if member in self.ending:
                 self.doubt(member, now)
 
     def overdue(self, now: float) -> tuple[str, ...]:
-        """Those that were to be ended, and have not been for a while; each is named once in `KILL_AGAIN_S`."""
+        """The expelled members that nobody could kill yet; each is returned once in `KILL_AGAIN_S`."""
         late = [
             member
             for member, since in self.ending.items()
@@ -160,11 +166,11 @@ class MemberTable:
             self.end(member)
 
     def killed_before(self, now: float) -> set[str]:
-        """Those that are ending, and were killed before this time."""
+        """The ending members that were killed before this time."""
         return {member for member in self._killed if self.ending[member] <= now}
 
     def end(self, member: str) -> None:
-        """It is certain now that it has ended, or that it is a member again."""
+        """It has certainly ended, or is a member again."""
         self.ending.pop(member, None)
         self._killed.discard(member)
 
@@ -201,3 +207,26 @@ class MemberTable:
 
     def _retarget(self, **changes: object) -> None:
         self.target = replace(self.target, revision=self.target.revision + 1, **changes)  # type: ignore[arg-type]
+
+
+class Tally:
+    """The members that a phase still waits for (`waiting`): their last report is not `done`.
+
+    A member that is joining is not waited for: it becomes ready only with what is committed then.
+    """
+
+    def __init__(self, done: Callable[[Report], bool], reports: Iterable[Report]) -> None:
+        self._done = done
+        self.waiting: set[str] = set()
+        for report in reports:
+            self.hear(report)
+
+    def hear(self, report: Report) -> None:
+        if report.joining or self._done(report):
+            self.waiting.discard(report.member)
+        else:
+            self.waiting.add(report.member)
+
+    def drop(self, member: str) -> None:
+        """It is no longer a member."""
+        self.waiting.discard(member)

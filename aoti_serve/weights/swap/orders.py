@@ -1,4 +1,4 @@
-"""What the rules ask of the world: the coordinator carries it out, and says what came of it."""
+"""The orders of the rules: the coordinator's server carries them out, and reports the result."""
 
 from __future__ import annotations
 

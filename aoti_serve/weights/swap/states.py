@@ -1,4 +1,4 @@
-"""The states of a swap and what moves it from one to the next: a table, and the diagram that is drawn from it."""
+"""The states of a swap and what moves it from one to the next: a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a swap is. The last four are ends."""
+    """The states of a swap. The last three are ends."""
 
     STAGING = "staging"
     STORING = "storing"
@@ -21,7 +21,7 @@ class State(StrEnum):
 
 
 class Cause(StrEnum):
-    """What moves a swap on."""
+    """The causes that move a swap from one state to the next."""
 
     ALL_STAGED = "all staged"
     FAILED = "one failed, ended, or was late"
@@ -48,10 +48,3 @@ TRANSITIONS: Mapping[State, Mapping[Cause, State]] = {
     State.ABORTING: {Cause.ALL_FREED: State.ABORTED},
 }
 ENDS = frozenset(State) - TRANSITIONS.keys()
-
-
-def diagram() -> str:
-    """The table as text, one arrow to a line."""
-    arrows = [(old, cause, new) for old, moves in TRANSITIONS.items() for cause, new in moves.items()]
-    width = max(len(cause) for _, cause, _ in arrows)
-    return "\n".join(f"{old:<10} ── {cause:<{width}} ──> {new}" for old, cause, new in arrows)

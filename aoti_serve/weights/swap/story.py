@@ -1,4 +1,4 @@
-"""The last events of a model's cluster, for whoever asks why a swap went as it did."""
+"""The last events of a model's cluster: they explain why a swap went as it did."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ class Story:
     def tell(self, event: str, member: str = "") -> None:
         self._events.append((self._clock(), member, event))
 
-    def events(self, last: int = LENGTH) -> tuple[StoryEvent, ...]:
-        """The last ones, oldest first."""
-        chosen = list(self._events)[-last:]
-        return tuple(StoryEvent(at=round(at, 3), member=member, event=event) for at, member, event in chosen)
+    def events(self) -> tuple[StoryEvent, ...]:
+        """The events, oldest first."""
+        return tuple(StoryEvent(at=round(at, 3), member=member, event=event) for at, member, event in self._events)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import uuid4
 
 from aoti_serve.errors import AotiServeError, StageFailed, TryAgain
-from aoti_serve.weights.swap.members import MemberTable
+from aoti_serve.weights.swap.members import MemberTable, Tally
 from aoti_serve.weights.swap.orders import Commit, Expel, Order
 from aoti_serve.weights.swap.states import ENDS, TRANSITIONS, Cause, State
 from aoti_serve.weights.swap.story import Story
-from aoti_serve.weights.swap.tally import Tally
 from aoti_serve.weights.swap.target import Report, Staging, TargetRevision
 from aoti_serve.weights.swap.timeouts import TimeAllowance
 from aoti_serve.weights.version import Committed, Version
 
 
 class Phase(StrEnum):
-    """What users see of the states."""
+    """The phases of a swap, as users see them."""
 
     CHECKING = "checking"
     STAGING = "staging"
@@ -45,11 +44,12 @@ class Swap:
 
     Before the commit point a failure, an end or a late member aborts everywhere; after it the swap only rolls forward.
     Its end is one of three. SETTLED: every live member holds the new version, and none lets out anything older.
-    ABORTED: nothing has changed, `error` says why. UNSETTLED: `committed` stands, and somebody else completes it.
+    ABORTED: nothing has changed, `error` says why. UNSETTLED: `committed` stands, and it is not certain yet that all
+    members hold it.
 
-    A replica that ends while it stages fails the swap: the weights may be what has ended it, and would end every one
-    that starts with them. For the same reason at least one live replica must have staged what is committed, unless the
-    swap is a way back `without_replicas`.
+    A replica that ends while it stages fails the swap: the weights may have ended it, and would end every replica that
+    starts with them. For the same reason at least one live replica must have staged the version, unless the swap is a
+    way back `without_replicas`.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class Swap:
         self._allowance = TimeAllowance(deadlines.stage)
         table.publish(staging=Staging(self.id, version))
         # The replicas that must not end: all that are here now, less those that have staged or say that they leave.
-        self._crew = {report.member for report in table.reports if report.runners and not report.joining}
+        self._must_live = {report.member for report in table.live_replicas}
         self._tally = Tally(self._staged, table.reports)
         story.tell(f"swap {self.id}: {self.state} version {version.number}")
-        self.look()
+        self.advance()
 
     @property
     def ended(self) -> bool:
@@ -103,47 +103,47 @@ class Swap:
         self._tally.hear(report)
         if self.state is State.STAGING:
             self._watch(report)
-        self.look()
+        self.advance()
 
     def gone(self, member: str) -> None:
         """A member's process has ended, and it has left the table."""
         self._tally.drop(member)
-        if self.state is State.STAGING and member in self._crew:
+        if self.state is State.STAGING and member in self._must_live:
             self._fail(member, TryAgain(detail="its process has ended meanwhile"))
-        self.look()
+        self.advance()
 
     def stored(self, committed: Committed) -> None:
-        """The commit point is behind us."""
+        """The store has committed it: the commit point is passed."""
         self.committed = committed
         self._move(Cause.STORED)
-        self.look()
+        self.advance()
 
     def refused(self, error: BaseException) -> None:
         """The store has not committed it."""
         self.error = error
         self._move(Cause.REFUSED)
-        self.look()
+        self.advance()
 
     def superseded(self, error: AotiServeError) -> None:
-        """Another coordinator has taken over; members are its to bring along."""
+        """A newer coordinator has replaced this one, and brings the members along."""
         if Cause.SUPERSEDED in TRANSITIONS.get(self.state, {}):
             self.error = error
             self._move(Cause.SUPERSEDED)
 
     def tick(self, seconds: float, silence: float) -> None:
-        """Time has passed; the last word of any member came `silence` seconds ago."""
+        """Time has passed; a member was last heard `silence` seconds ago."""
         if self.state not in ENDS and self.state is not State.STORING and self._allowance.spend(seconds, silence):
             self._late()
-        self.look()
+        self.advance()
 
-    def look(self) -> None:
+    def advance(self) -> None:
         """Move on as long as a phase waits for nothing more."""
         while (cause := self._next()) is not None:
             self._move(cause)
 
     def _watch(self, report: Report) -> None:
         if self._staged(report) or report.leaving:
-            self._crew.discard(report.member)
+            self._must_live.discard(report.member)
         if report.failed == self.id and not report.joining:
             self._fail(report.member, report.error)
 
@@ -161,12 +161,9 @@ class Swap:
 
     def _fail(self, member: str, cause: BaseException | None) -> None:
         if self.state is State.STAGING:
-            story = tuple(map(str, self._story.events(50)))
-            self._abort(StageFailed(replica=member, version=self.version.number, cause=cause, story=story))
-
-    def _abort(self, error: BaseException) -> None:
-        self.error = error
-        self._move(Cause.FAILED)
+            story = tuple(map(str, self._story.events()[-50:]))
+            self.error = StageFailed(replica=member, version=self.version.number, cause=cause, story=story)
+            self._move(Cause.FAILED)
 
     def _expel(self) -> None:
         late = tuple(sorted(self._tally.waiting))
@@ -192,14 +189,12 @@ class Swap:
 
     def _has_replica_or_aborts(self) -> bool:
         """At least one live replica has staged it; else the swap aborts here."""
-        if self._without_replicas or any(self._live_replicas()):
+        if self._without_replicas or self._table.live_replicas:
             return True
         detail = f"no live replica has staged version {self.version.number}: nothing has changed; try again"
-        self._abort(TryAgain(detail=detail))
+        self.error = TryAgain(detail=detail)
+        self._move(Cause.FAILED)
         return False
-
-    def _live_replicas(self) -> Iterator[Report]:
-        return (report for report in self._table.reports if report.runners and not report.joining)
 
     def _move(self, cause: Cause) -> None:
         now, phase = self._clock(), self.phase
@@ -217,8 +212,8 @@ class Swap:
                 self._wait_for(lambda report: report.holds(committed), self._deadlines.commit)
             case State.SETTLING:
                 epoch = self._table.target.committed.epoch
-                self._table.publish(settled=epoch)
-                self._wait_for(lambda report: report.settled >= epoch, self._deadlines.commit)
+                self._table.publish(settled_epoch=epoch)
+                self._wait_for(lambda report: report.settled_epoch >= epoch, self._deadlines.commit)
             case State.CONFIRMING:
                 self._allowance = TimeAllowance(self._deadlines.confirm)
             case State.ABORTING:
@@ -234,5 +229,5 @@ class Swap:
 
 
 def _freed(report: Report, aborted: TargetRevision) -> bool:
-    """It has let go of what it had staged, or was still staging when the swap was aborted."""
+    """Whether it has freed what it had staged, or was staging, when the swap was aborted."""
     return report.followed >= aborted and report.staged is None

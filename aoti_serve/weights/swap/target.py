@@ -39,7 +39,7 @@ class Receipt(Frozen):
 
 
 class TargetRevision(NamedTuple):
-    """Which target: those of later coordinators come after those of earlier ones."""
+    """The order of targets: those of later coordinators come after those of earlier ones."""
 
     term: int = 0
     revision: int = -1
@@ -58,17 +58,16 @@ class Staging:
 
 @dataclass(frozen=True)
 class Target:
-    """What everybody should hold.
+    """The state that every member should hold.
 
-    `term` counts the coordinators that the store has had: what an earlier one says no longer counts. `revision` grows
-    with every change. No answer of an epoch before `settled` may leave a gateway any more. `spread` says that members
-    are on several nodes.
+    `term` counts the coordinators that the store has had: members ignore an earlier one. `revision` grows with every
+    change. Gateways let out no answer of an epoch before `settled_epoch`. `spread`: members are on several nodes.
     """
 
     term: int
     revision: int
     committed: Committed
-    settled: int = NO_EPOCH
+    settled_epoch: int = NO_EPOCH
     staging: Staging | None = None
     spread: bool = False
 
@@ -79,12 +78,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Report:
-    """What a member holds: a replica, or a gateway, which has no runners and only needs the fence.
+    """A member's report of what it holds. A replica has runners; a gateway has none, and only a fence.
 
     `turn` counts its reports: one that was held up on the way must not replace a later one. `followed` is the last
-    target that it has done all it could for. `staged` is the swap it has staged; `failed` the swap that it could not
-    stage, for the reason `error`. A member that is `joining` answers nothing yet, and is not waited for.
-    One that is `leaving` will end soon, and no harm is meant by it.
+    target that it has followed: it has done all it can for it. `staged` is the id of the swap whose version it has
+    staged; `failed` is that of the swap whose version it could not stage, for the reason `error`. A gateway lets out no
+    answer of an epoch before `settled_epoch`. A member that is `joining` answers nothing yet, and is not waited for. A
+    member that is `leaving` will soon end by itself.
     """
 
     member: str
@@ -96,14 +96,14 @@ class Report:
     joining: bool = False
     leaving: bool = False
     epoch: int = NO_EPOCH
-    settled: int = NO_EPOCH
+    settled_epoch: int = NO_EPOCH
     staged: str | None = None
     failed: str | None = None
     error: BaseException | None = None
     receipt: Receipt | None = None
 
     def holds(self, committed: Committed) -> bool:
-        """Whether what it answers with is `committed`: by its epoch, and by what its receipt says of the bytes."""
+        """Whether it answers with `committed`: by its epoch, and by what its receipt says of the bytes."""
         if self.epoch < committed.epoch:
             return False
         receipt, version = self.receipt, committed.version

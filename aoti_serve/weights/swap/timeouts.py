@@ -1,4 +1,4 @@
-"""How long members may take, told apart from the time in which nobody could be heard."""
+"""Counts the time that members take, except while this process was stopped or heard no member."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ HEARTBEAT_S = 6.0  # the coordinator asks all members so often whether they live
 TICK_S = 0.5  # the rules look at the clock so often
 MOST = 4
 MEMBER_SILENCE_S = 2 * HEARTBEAT_S + TICK_S
-DEAD_S = 4 * HEARTBEAT_S  # of silence, after which a member looks for another coordinator
-UNHEARD_S = 60.0  # a member may be on its way from the coordinator before to this one
+UNHEARD_S = 60.0  # a member may still be connected to the coordinator before this one
 
 
 class TimeAllowance:
-    """What is left of the time that members have together.
+    """The time that members have together; `left` is in seconds.
 
-    Time in which this process was stopped does not count. Nor does time in which no member at all was heard: then it
-    may be this coordinator that is cut off. But that is not for ever: after `MOST` times the seconds it is over.
+    Time in which this process was stopped does not count. Nor does time in which no member was heard: this coordinator
+    may be cut off. In any case the time is over after `MOST` times the seconds.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -35,23 +34,23 @@ class TimeAllowance:
 class LagDetector:
     """Finds members that stay behind what is committed for longer than `patience` seconds.
 
-    Looks are counted, not seconds, in which this process may be stopped. A coordinator that has heard of no member at
-    all finds none: it may be itself that is cut off.
+    It counts calls, not seconds, in which this process may be stopped. A coordinator that has heard no member at all
+    finds none: it may be cut off itself.
     """
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._looks: dict[str, int] = {}
+        self._calls: dict[str, int] = {}
 
-    def look(self, table: MemberTable) -> list[str]:
-        """Those that are to be replaced now; called every `TICK_S` seconds."""
-        self._looks = {member: self._looks.get(member, 0) + 1 for member in table.behind}
-        late = [member for member, looks in self._looks.items() if looks * TICK_S > self._limit(member, table)]
+    def late_members(self, table: MemberTable) -> list[str]:
+        """The members to replace now; called every `TICK_S` seconds."""
+        self._calls = {member: self._calls.get(member, 0) + 1 for member in table.behind}
+        late = [member for member, calls in self._calls.items() if calls * TICK_S > self._limit(member, table)]
         return late if table.heard else []
 
     def forgive(self) -> None:
-        """A swap is under way, and has deadlines of its own."""
-        self._looks.clear()
+        """Start anew: a swap is under way, and has deadlines of its own."""
+        self._calls.clear()
 
     def _limit(self, member: str, table: MemberTable) -> float:
         return self._patience if member in table.heard else max(self._patience, UNHEARD_S)

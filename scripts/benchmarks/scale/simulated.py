@@ -18,9 +18,8 @@ from typing import TypeVar
 from aoti_serve.address import Address
 from aoti_serve.cluster.membership.wire import report_bytes, report_of, target_bytes, target_of
 from aoti_serve.weights.swap.coordination import Coordination
-from aoti_serve.weights.swap.fence import Fence
+from aoti_serve.weights.swap.follower import Fence, MemberSession
 from aoti_serve.weights.swap.orders import Commit, Expel, Publish
-from aoti_serve.weights.swap.session import MemberSession
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
 from aoti_serve.weights.swap.target import Receipt, Report, Target
@@ -125,7 +124,7 @@ class Simulation:
         """The one before is gone, with all its connections; members come back after a moment."""
         self.term += 1
         self.rules = Coordination(self.term, self.committed, DEADLINES, lambda: self.now)
-        self.rules.expect(self.members)
+        self.rules.table.expect(self.members)
         self._ticking += 1
         self._tick(self._ticking)
         for member in self.members.values():
@@ -175,7 +174,9 @@ class Simulation:
                     raise AssertionError(f"{members} are late")
 
     def _stored(self, committed: Committed) -> None:
-        self.measured(lambda: self.rules.stored(committed))
+        swap = self.rules.swap
+        assert swap is not None
+        self.measured(lambda: swap.stored(committed))
         self.carry_out()
 
     def _tick(self, ticking: int) -> None:

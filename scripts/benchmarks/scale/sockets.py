@@ -1,4 +1,4 @@
-"""Swaps of hundreds of members over real Unix sockets: the coordinator's registry in a process of its own.
+"""Swaps of hundreds of members over real Unix sockets: the coordinator's server in a process of its own.
 
 Members are the product's `Membership` with its lines, all in this process; each does at once what a target asks for.
 Which processes live is played: there is no Ray.
@@ -19,12 +19,12 @@ from typing import Any
 import uvloop
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.membership.line import CoordinatorLine, Listens
-from aoti_serve.cluster.membership.live_actors import LiveActors
+from aoti_serve.cluster.membership.line import CoordinatorLine, LineListener
+from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.member import Membership
-from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.errors import Unavailable
-from aoti_serve.weights.swap.fence import Fence
+from aoti_serve.weights.swap.follower import Fence
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.swap.target import Report, Target
@@ -73,32 +73,32 @@ async def _coordinate(orders: Connection, term: int) -> None:
     async def newest() -> None: ...
 
     first = Committed(epoch=1, version=Version(number=1, digest="1" * 64))
-    registry = Registry(term, first, SwapDeadlines(), NoRay(), newest)
-    await registry.open()
-    running = asyncio.create_task(registry.run())
-    orders.send(await registry.address(NODE, "127.0.0.1", NODE))
+    server = MemberServer(term, first, SwapDeadlines(), NoRay(), newest)
+    await server.open()
+    running = asyncio.create_task(server.run())
+    orders.send(await server.address(NODE, "127.0.0.1", NODE))
     while (order := await asyncio.to_thread(orders.recv)) != "end":
         started, used = time.perf_counter(), time.process_time()
         if order == "swap":
-            await _swap(registry)
+            await _swap(server)
         elif order == "rest":
             await asyncio.sleep(IDLE_S)
         else:
-            while len(registry.table.heard) < int(order) or registry.table.behind:
-                await registry.changed(1.0)
+            while len(server.table.heard) < int(order) or server.table.behind:
+                await server.changed(1.0)
         orders.send((time.perf_counter() - started, time.process_time() - used))
     running.cancel()
-    registry.close()
+    server._server.close()
 
 
-async def _swap(registry: Registry) -> None:
-    before = registry.table.target.committed
+async def _swap(server: MemberServer) -> None:
+    before = server.table.target.committed
 
     async def commit(version: Version) -> Committed:
         return Committed(epoch=before.epoch + 1, version=version, previous=before.version)
 
-    swap = registry.begin(Version(number=before.version.number + 1, digest="f" * 64), commit)
-    await registry.finish()
+    swap = server.begin(Version(number=before.version.number + 1, digest="f" * 64), commit)
+    await server.finish()
     assert swap.state is State.SETTLED, swap.error
 
 
@@ -112,7 +112,7 @@ class Process:
         self._fence = Fence()
         self.membership = Membership(self, self)
 
-    def line(self, listener: Listens) -> CoordinatorLine:
+    def line(self, listener: LineListener) -> CoordinatorLine:
         return CoordinatorLine(self.member, NODE, self._find, (Unavailable,), listener)
 
     def is_lost(self, error: Exception) -> bool:

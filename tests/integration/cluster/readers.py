@@ -18,7 +18,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.numpy import save
 
-from aoti_serve.cluster.transfer import actor, nodes
+from aoti_serve.cluster.transfer import actor, node
 from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.chunks import ChunkRef
 from aoti_serve.cluster.transfer.download import ChunkReader, ChunkSource
@@ -42,9 +42,9 @@ def stored_version(folder: Path) -> tuple[Path, Version]:
 class CountingTransfer(TransferActor):
     """Counts the calls of nodes; is quick to give up a process that is stopped."""
 
-    def __init__(self, limit: int, setting: str) -> None:
-        super().__init__(limit, setting)
-        actor.FAN_OUT, actor.NODE_PATIENCE_S, nodes.PING_S = 1, 4.0, 5.0
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        actor.FAN_OUT, actor.NODE_PATIENCE_S, node.PING_S = 1, 4.0, 5.0
         self._calls: Counter[tuple[str, int]] = Counter()
 
     async def node_chunk(
@@ -64,8 +64,8 @@ class CountingTransfer(TransferActor):
 class LockstepTransfer(CountingTransfer):
     """No node may be ahead of another one: all ask for the same chunk."""
 
-    def __init__(self, limit: int, setting: str) -> None:
-        super().__init__(limit, setting)
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
         actor.NODE_WINDOW = 1
 
 

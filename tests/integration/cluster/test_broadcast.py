@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aoti_serve.cluster.transfer import chunk_file
+from aoti_serve.cluster.transfer import chunks
 from aoti_serve.cluster.transfer.broadcast import ChunkBroadcast
-from aoti_serve.cluster.transfer.chunk_file import ChunkFile
-from aoti_serve.cluster.transfer.chunks import ChunkPlan, ChunkRef
+from aoti_serve.cluster.transfer.chunks import ChunkFile, ChunkPlan, ChunkRef
 from aoti_serve.cluster.transfer.window import ChunkWindow
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -56,7 +55,7 @@ async def read(broadcast: ChunkBroadcast, reader: str, start: int = 0) -> str:
         (ref,) = await broadcast.chunk(reader, number)
         chunk: Any = await ref
         digest.update(chunk.tobytes())
-    broadcast.end(reader, PLAN.count)
+    await broadcast.chunk(reader, PLAN.count)
     return digest.hexdigest()
 
 
@@ -73,12 +72,12 @@ async def test_a_few_chunks_are_held_and_none_after_the_end(file: CountingFile) 
         nonlocal most
         for number in range(PLAN.count):
             await broadcast.chunk(reader, number)
-            most = max(most, broadcast.held)
-        broadcast.end(reader, PLAN.count)
+            most = max(most, len(broadcast._chunks._tasks))
+        await broadcast.chunk(reader, PLAN.count)
 
     await asyncio.gather(*(watched(f"r{turn}") for turn in range(4)))
     assert 0 < most <= 2 * WIDTH
-    assert broadcast.held == 0
+    assert len(broadcast._chunks._tasks) == 0
 
 
 async def test_a_fast_reader_waits_for_a_slow_one(file: CountingFile) -> None:
@@ -137,8 +136,8 @@ async def test_a_chunk_that_cannot_be_read_fails_for_all_and_is_read_again_when_
 async def test_where_ray_frees_late_a_transfer_is_held_back(
     file: CountingFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunk_file, "SMALLEST", CHUNK // 8)
-    monkeypatch.setattr(chunk_file, "FREE_PERIOD_S", 0.2)
+    monkeypatch.setattr(chunks, "SMALLEST", CHUNK // 8)
+    monkeypatch.setattr(chunks, "FREE_PERIOD_S", 0.2)
     started = time.monotonic()
     assert await read(broadcast_of(ChunkFile(file, PLAN).put), "r") == WHOLE
     assert time.monotonic() - started > 0.2

@@ -47,7 +47,7 @@ async def at_once(source: ChunkSource) -> ChunkSource:
 
 @pytest.fixture
 def transfer() -> Iterator[Any]:
-    made: Any = CountingTransfer.here(2**40, "limit")
+    made: Any = CountingTransfer.here(2**40)
     yield made
     ray.kill(made)
 
@@ -92,8 +92,8 @@ async def test_a_reader_that_is_not_open_yet_ends_at_once(transfer: Any, tmp_pat
 class GatedTransfer(CountingTransfer):
     """Hands out no chunk of version 2 until the gate is open."""
 
-    def __init__(self, limit: int, setting: str) -> None:
-        super().__init__(limit, setting)
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
         self._gate, self._asked = asyncio.Event(), asyncio.Event()
 
     async def chunk(self, path: FilePath, nbytes: int, node: str, replica: str, number: int) -> list[ChunkRef]:
@@ -112,7 +112,7 @@ class GatedTransfer(CountingTransfer):
 
 @pytest.fixture
 def gated() -> Iterator[Any]:
-    made: Any = GatedTransfer.here(2**40, "limit")
+    made: Any = GatedTransfer.here(2**40)
     yield made
     ray.kill(made)
 

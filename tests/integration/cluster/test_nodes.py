@@ -62,7 +62,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Version]:
 
 @pytest.fixture
 def transfer(nodes: list[str]) -> Iterator[Any]:
-    made = CountingTransfer.here(2**40, "limit")
+    made = CountingTransfer.here(2**40)
     yield made
     ray.kill(made)
 
@@ -99,7 +99,7 @@ def test_a_replica_alone_on_its_node_needs_no_other_process(
     version, transfer = stored[1], source.transfer
     assert got(reader_on(nodes[1]).read.remote(source, "alone", version)) == version.nbytes
     assert got(transfer.calls.remote()) == {(f"{nodes[1]} alone", number): 1 for number in range(CHUNKS + 1)}
-    assert got(transfer.read.remote(source.path)) == {"alone": version.nbytes}
+    assert got(transfer.received.remote(source.path)) == {"alone": version.nbytes}
     assert cluster_processes("ray::NodeTransfer") == []
 
 
@@ -110,18 +110,18 @@ def test_the_root_knows_how_much_each_replica_has(
     held, other = reader_on(nodes[1]), reader_on(nodes[1])
     call = held.read.remote(source, "held", version, pause_before=4)
     got(held.paused.remote())
-    read = got(transfer.read.remote(source.path))
+    read = got(transfer.received.remote(source.path))
     assert 0 < read["held"] < version.nbytes
     got(held.go_on.remote())
     assert got([call, other.read.remote(source, "other", version)]) == [version.nbytes] * 2
-    eventually(lambda: got(transfer.read.remote(source.path)), {"held": version.nbytes, "other": version.nbytes})
+    eventually(lambda: got(transfer.received.remote(source.path)), {"held": version.nbytes, "other": version.nbytes})
 
 
 @pytest.mark.skipif(shutil.which("ss") is None, reason="the bytes of connections are counted with ss")
 def test_nodes_that_have_a_chunk_pass_it_on(nodes: list[str], stored: tuple[Path, Version]) -> None:
     """Also if they are ready for it at the same moment."""
     path, version = stored
-    source = ChunkSource(LockstepTransfer.here(2**40, "limit"), path)
+    source = ChunkSource(LockstepTransfer.here(2**40), path)
     before = bytes_sent()
     readers = [reader_on(node) for node in nodes[1:]]
     got([reader.read.remote(source, f"r{turn}", version) for turn, reader in enumerate(readers)])

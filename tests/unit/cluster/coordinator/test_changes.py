@@ -16,8 +16,8 @@ import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
-from aoti_serve.cluster.membership.live_actors import LiveActors
-from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.cluster.membership.liveness import LiveActors
+from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import CommitUnknown, StoreFailed, Unavailable, UploadFailed
 from aoti_serve.weights.audit import AuditLog
@@ -41,17 +41,17 @@ class SlowLog(AuditLog):
 
 
 async def newest() -> None:
-    """No other coordinator has followed."""
+    """There is no newer coordinator."""
 
 
 @asynccontextmanager
-async def changing(tmp_path: Path) -> AsyncIterator[tuple[Changes, Store, Registry]]:
+async def changing(tmp_path: Path) -> AsyncIterator[tuple[Changes, Store, MemberServer]]:
     """Changes of a store, with one replica."""
     cluster, store = Cluster(), Store(tmp_path / "store", "m", 4)
-    registry = await cluster.start(Committed(epoch=0, version=BUILT_IN))
+    server = await cluster.start(Committed(epoch=0, version=BUILT_IN))
     try:
         await cluster.add("r0", runners=1)
-        yield Changes("m", store, registry, AuditLog(store.audit_path)), store, registry
+        yield Changes("m", store, server, AuditLog(store.audit_path)), store, server
     finally:
         await cluster.close()
 
@@ -75,10 +75,10 @@ async def test_a_commit_of_which_nobody_can_tell_ends_the_process_and_nothing_el
     def no_answer(*_: object) -> None:
         raise CommitUnknown(path="here", epoch=1, detail="the store does not answer")
 
-    async with changing(tmp_path) as (changes, store, registry):
+    async with changing(tmp_path) as (changes, store, server):
 
         def end(status: int) -> None:
-            target = registry.table.target
+            target = server.table.target
             assert target.staging is not None
             found.extend([status, target.committed.epoch, store.file(target.staging.version).exists()])
             found.extend(line["outcome"] for line in audited(store))
@@ -94,7 +94,7 @@ async def test_a_commit_of_which_nobody_can_tell_ends_the_process_and_nothing_el
 async def test_the_same_bytes_again_change_nothing_and_keep_the_way_back(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content(1))
     (tmp_path / "more").write_bytes(content(2))
-    async with changing(tmp_path) as (changes, store, registry):
+    async with changing(tmp_path) as (changes, store, server):
 
         def swap(name: str) -> Awaitable[WeightsStatus]:
             def admit(current: Version) -> Version:
@@ -110,7 +110,7 @@ async def test_the_same_bytes_again_change_nothing_and_keep_the_way_back(tmp_pat
         assert after.last is not None
         assert (after.last.outcome, after.last.version, after.last.error) == ("unchanged", 2, None)
         assert [line["outcome"] for line in audited(store)][-2:] == ["begun", "unchanged"]
-        assert registry.table.target.staging is None
+        assert server.table.target.staging is None
         assert (await changes.rollback(Attempt("rollback", "me"), None, wait=True)).current.number == 1
 
 
@@ -130,9 +130,9 @@ async def test_an_upload_that_fails_is_in_the_audit_log_and_in_the_status(tmp_pa
 async def test_where_the_audit_log_cannot_be_written_the_status_and_the_log_have_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    registry = Registry(1, Committed(epoch=0, version=BUILT_IN), SwapDeadlines(), LiveActors("app", ()), newest)
+    server = MemberServer(1, Committed(epoch=0, version=BUILT_IN), SwapDeadlines(), LiveActors("app", ()), newest)
     log = AuditLog(tmp_path / "gone" / "audit.jsonl")
-    changes = Changes("m", Store(tmp_path / "store", "m", 2), registry, log)
+    changes = Changes("m", Store(tmp_path / "store", "m", 2), server, log)
     with caplog.at_level(logging.WARNING, "aoti_serve.audit"):
         await changes.note_failed(Attempt("swap", "me"), StoreFailed(path="store", detail="No space left on device"))
     last = changes.status().last
@@ -148,15 +148,15 @@ def admitted(current: Version) -> Version:
 
 async def test_a_caller_that_goes_as_it_begins_locks_nobody_out(tmp_path: Path) -> None:
     log = SlowLog(tmp_path / "audit.jsonl")
-    registry = Registry(1, Committed(epoch=0, version=BUILT_IN), SwapDeadlines(), LiveActors("app", ()), newest)
-    changes = Changes("m", Store(tmp_path / "store", "m", 2), registry, log)
+    server = MemberServer(1, Committed(epoch=0, version=BUILT_IN), SwapDeadlines(), LiveActors("app", ()), newest)
+    changes = Changes("m", Store(tmp_path / "store", "m", 2), server, log)
     caller = asyncio.create_task(changes.swap(Attempt("swap", "somebody"), admitted, wait=True))
-    while not changes.under_way:
+    while changes.status().swap is None:
         await asyncio.sleep(0)
     caller.cancel()
     log.goes_on.set()
     async with asyncio.timeout(10):
-        while changes.under_way:
-            await registry.changed(1.0)
+        while changes.status().swap is not None:
+            await server.changed(1.0)
     with pytest.raises(Unavailable, match="no live replica"):
         await changes.swap(Attempt("swap", "somebody else"), admitted, wait=True)

@@ -1,4 +1,4 @@
-"""A coordinator's registry and members of it in one event loop, over real Unix sockets; Ray is played."""
+"""A coordinator's server and members of it in one event loop, over real Unix sockets; Ray is played."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.membership.line import CoordinatorLine, Listens
-from aoti_serve.cluster.membership.live_actors import LiveActors
+from aoti_serve.cluster.membership.line import CoordinatorLine, LineListener
+from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.member import Membership
-from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.errors import AotiServeError, Superseded, TryAgain, Unavailable
-from aoti_serve.weights.swap.fence import Fence
+from aoti_serve.weights.swap.follower import Fence
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
 from aoti_serve.weights.swap.target import Report, Target
@@ -57,17 +57,17 @@ class Cluster:
 
     def __init__(self) -> None:
         self.ray = PlayedRay()
-        self.newest: Registry | None = None
+        self.newest: MemberServer | None = None
         self.members: dict[str, Process] = {}
         self.terms = 0
         self._running: list[asyncio.Task[None]] = []
 
     @property
-    def registry(self) -> Registry:
+    def server(self) -> MemberServer:
         assert self.newest is not None
         return self.newest
 
-    async def start(self, committed: Committed = COMMITTED, deadlines: SwapDeadlines | None = None) -> Registry:
+    async def start(self, committed: Committed = COMMITTED, deadlines: SwapDeadlines | None = None) -> MemberServer:
         self.terms += 1
         term = self.terms
 
@@ -75,7 +75,7 @@ class Cluster:
             if term != self.terms:
                 raise Superseded(model="m", term=term, newer=self.terms)
 
-        made = Registry(term, committed, deadlines or SwapDeadlines(), self.ray, check_term)
+        made = MemberServer(term, committed, deadlines or SwapDeadlines(), self.ray, check_term)
         await made.open()
         self.newest = made
         self._running = [asyncio.create_task(made.run()), asyncio.create_task(made.liveness.run())]
@@ -83,7 +83,7 @@ class Cluster:
 
     async def stop(self) -> None:
         """The coordinator's process ends."""
-        self.registry.close()
+        self.server._server.close()
         self.newest = None
         for task in self._running:
             task.cancel()
@@ -100,21 +100,21 @@ class Cluster:
         self.members.pop(name).membership.close()
 
     async def swap(self, version: Version = NEXT) -> Swap:
-        registry = self.registry
-        before = registry.table.target.committed
+        server = self.server
+        before = server.table.target.committed
 
         async def commit(version: Version) -> Committed:
             return Committed(epoch=before.epoch + 1, version=version, previous=before.version)
 
-        swap = registry.begin(version, commit)
+        swap = server.begin(version, commit)
         async with asyncio.timeout(PATIENCE_S):
-            await registry.finish()
+            await server.finish()
         return swap
 
     async def until(self, happened: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while not happened():
-                await self.registry.changed(0.05)
+                await self.server.changed(0.05)
 
     async def close(self) -> None:
         for member in self.members.values():
@@ -136,7 +136,7 @@ class Process:
         self._cluster = cluster
         self.membership = Membership(self, self)
 
-    def line(self, listener: Listens) -> CoordinatorLine:
+    def line(self, listener: LineListener) -> CoordinatorLine:
         return CoordinatorLine(self.member, NODE, self._find, (Unavailable, Superseded), listener)
 
     def is_lost(self, error: Exception) -> bool:

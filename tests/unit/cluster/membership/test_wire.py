@@ -16,13 +16,13 @@ from aoti_serve.cluster.membership.wire import (
 from aoti_serve.errors import LinkBroken, ReplicaFailed, UnknownTensor
 from aoti_serve.weights.swap.target import Report, Staging, Target, TargetRevision
 from aoti_serve.weights.version import Committed, Version
-from tests.unit.weights.swap.simulated_cluster import receipt
+from tests.unit.weights.swap.simulated_memory import receipt
 
 VERSION = Version(number=8, digest="sha of 8", label="new")
 ADDRESS = Address("r1", "n", "/a/path", 2, b"\x00\xffkey", ("127.0.0.1", 4000))
 REPORTS = [
     Report("g1"),
-    Report("r1", "n", ADDRESS, turn=3, followed=TargetRevision(2, 5), runners=2, epoch=5, settled=4, staged="s"),
+    Report("r1", "n", ADDRESS, turn=3, followed=TargetRevision(2, 5), runners=2, epoch=5, settled_epoch=4, staged="s"),
     Report("r1", runners=1, joining=True, leaving=True, epoch=5, receipt=receipt("r1", 5, VERSION)),
 ]
 
@@ -46,7 +46,7 @@ def test_an_error_arrives_as_itself_and_one_that_is_none_of_ours_by_its_name() -
 @pytest.mark.parametrize("staging", [None, Staging("s", VERSION)])
 def test_a_target_arrives_as_it_was(staging: Staging | None) -> None:
     committed = Committed(epoch=5, version=VERSION, previous=Version(number=7))
-    target = Target(term=3, revision=9, committed=committed, settled=4, staging=staging, spread=True)
+    target = Target(term=3, revision=9, committed=committed, settled_epoch=4, staging=staging, spread=True)
     assert target_of(memoryview(target_bytes(target))) == target
 
 

@@ -69,6 +69,6 @@ async def test_what_is_dropped_is_called_again_and_calls_under_way_go_on() -> No
     assert await under_way == "chunk 0"
     await shared.get(1)
     shared.drop(lambda number: number == 1)
-    assert len(shared) == 1
+    assert len(shared._tasks) == 1
     await asyncio.gather(shared.get(0), shared.get(1))
     assert disk.calls == [0, 1, 0]

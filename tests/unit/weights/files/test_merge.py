@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from aoti_serve.errors import StoreFailed
 from aoti_serve.signature.tensors import Span
-from aoti_serve.weights.files import checks
+from aoti_serve.weights.files import index as files
 from aoti_serve.weights.files.index import index_in, read_index
 from aoti_serve.weights.files.merge import merge_weights
 
@@ -67,7 +67,7 @@ def test_the_result_is_the_base_with_the_changes(
     tmp_path_factory: pytest.TempPathFactory, base: Arrays, changes: Arrays, piece: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checks, "CHECK_CHUNK_BYTES", piece)
+        patch.setattr(files, "CHECK_CHUNK_BYTES", piece)
         path = merge(tmp_path_factory.getbasetemp(), base, changes)
     assert_equal(path, base | changes)
     for span in read_index(path).values():

@@ -30,7 +30,6 @@ from aoti_serve.errors import (
 )
 from aoti_serve.signature.constants import Constants, ConstantSpec
 from aoti_serve.signature.tensors import DTYPES, Span
-from aoti_serve.weights.files.checks import check_fits
 from aoti_serve.weights.files.index import file_digest, read_index
 from aoti_serve.weights.sources.source import fetch_to, resolve
 
@@ -76,7 +75,7 @@ def test_every_dtype_goes_by_its_torch_name(tmp_path: Path, dtype: Any) -> None:
 def test_a_dtype_that_cannot_be_served_keeps_its_own_name(tmp_path: Path) -> None:
     path = file_of(tmp_path / "w", {"bias": tensor(0, 3, (3,), dtype="F8_E8M0")}, bytes(3))
     with pytest.raises(WrongTensorDtype, match="tensor 'bias': dtype F8_E8M0"):
-        check_fits(read_index(path), Constants(constants=(BIAS,)))
+        Constants(constants=(BIAS,)).check_weights(read_index(path))
 
 
 ONE = {"a": tensor(0, 4)}
@@ -179,8 +178,8 @@ def test_no_damage_raises_anything_but_unreadable_weights(
 
 
 def test_weights_that_fit_pass_also_with_tensors_that_are_not_used() -> None:
-    check_fits(FITTING, BOTH)
-    check_fits(FITTING | {"num_batches_tracked": Span("int64", (), 24, 32)}, BOTH)
+    BOTH.check_weights(FITTING)
+    BOTH.check_weights(FITTING | {"num_batches_tracked": Span("int64", (), 24, 32)})
 
 
 @pytest.mark.parametrize(
@@ -208,7 +207,7 @@ def test_weights_that_fit_pass_also_with_tensors_that_are_not_used() -> None:
 def test_weights_that_do_not_fit_are_refused_by_tensor(changes: dict[str, Span | None], error: InvalidWeights) -> None:
     index = {name: part for name, part in (FITTING | changes).items() if part is not None}
     with pytest.raises(type(error)) as caught:
-        check_fits(index, BOTH)
+        BOTH.check_weights(index)
     assert str(caught.value) == str(error)
 
 

@@ -9,7 +9,7 @@ from aoti_serve.weights.swap.members import ENDED_S, KILL_AGAIN_S, MemberTable
 from aoti_serve.weights.swap.target import Report, Staging
 from aoti_serve.weights.swap.timeouts import MEMBER_SILENCE_S, MOST, TICK_S, UNHEARD_S, LagDetector, TimeAllowance
 from aoti_serve.weights.version import Committed, Version
-from tests.unit.weights.swap.simulated_cluster import receipt
+from tests.unit.weights.swap.simulated_memory import receipt
 
 VERSION = Version(number=2, digest="sha of 2")
 OTHER = Version(number=1, digest="sha of 1")
@@ -45,7 +45,7 @@ def test_one_that_loads_is_not_waited_for_once_it_has_said_so() -> None:
     table, lag = table_of(Report("r1", epoch=5)), LagDetector(0.0)
     table.expect(["new"])
     assert table.hear(Report("new", joining=True))
-    assert (table.behind, lag.look(table)) == (set(), [])
+    assert (table.behind, lag.late_members(table)) == (set(), [])
     assert not table.hear(Report("new", joining=True)), "it says so again and again"
 
 
@@ -79,9 +79,9 @@ def test_replicas_hear_whether_there_are_members_on_other_nodes() -> None:
 
 def test_a_target_keeps_what_is_not_published_anew_but_for_what_is_staged() -> None:
     table = table_of()
-    table.publish(staging=Staging("s", VERSION), settled=5)
+    table.publish(staging=Staging("s", VERSION), settled_epoch=5)
     table.publish()
-    assert (table.target.staging, table.target.settled, table.target.committed) == (None, 5, COMMITTED)
+    assert (table.target.staging, table.target.settled_epoch, table.target.committed) == (None, 5, COMMITTED)
 
 
 def test_a_connection_that_ends_after_the_kill_is_the_end_of_the_process() -> None:
@@ -159,33 +159,33 @@ DIVERGED = [
 @pytest.mark.parametrize("report", DIVERGED)
 def test_one_that_has_diverged_is_late_after_so_many_looks(report: Report) -> None:
     table, lag = table_of(report, Report("r2", epoch=5)), LagDetector(patience=1.0)
-    assert [lag.look(table) for _ in range(LOOKS)] == [[], [], ["r1"]]
+    assert [lag.late_members(table) for _ in range(LOOKS)] == [[], [], ["r1"]]
     lag.forgive()
-    assert not lag.look(table)
+    assert not lag.late_members(table)
 
 
 def test_one_that_catches_up_is_not_late() -> None:
     table, lag = table_of(Report("r1", turn=1, epoch=4)), LagDetector(patience=1.0)
-    lag.look(table)
-    lag.look(table)
+    lag.late_members(table)
+    lag.late_members(table)
     table.hear(Report("r1", turn=2, epoch=5))
-    lag.look(table)
+    lag.late_members(table)
     table.publish(committed=Committed(epoch=6, version=OTHER))
     assert table.behind == {"r1"}
-    assert not lag.look(table)
+    assert not lag.late_members(table)
 
 
 def test_one_that_was_never_heard_has_longer_and_one_that_joins_has_all_the_time() -> None:
     table, lag = table_of(Report("r1", epoch=5), Report("new", joining=True)), LagDetector(0.0)
     table.expect(["silent"])
-    looks = [lag.look(table) for _ in range(int(UNHEARD_S / TICK_S) + 1)]
+    looks = [lag.late_members(table) for _ in range(int(UNHEARD_S / TICK_S) + 1)]
     assert looks == [[]] * int(UNHEARD_S / TICK_S) + [["silent"]]
 
 
 def test_a_coordinator_that_has_heard_no_member_finds_none_late() -> None:
     table, lag = table_of(), LagDetector(0.0)
     table.expect(["r1"])
-    assert not any(lag.look(table) for _ in range(100))
+    assert not any(lag.late_members(table) for _ in range(100))
 
 
 def test_what_all_members_hold_is_settled_between_swaps() -> None:
@@ -194,7 +194,7 @@ def test_what_all_members_hold_is_settled_between_swaps() -> None:
     assert not table.settle()
     table.hear(Report("r1", turn=2, epoch=5))
     assert table.settle()
-    assert table.target.settled == 5
+    assert table.target.settled_epoch == 5
     assert not table.settle()
 
 

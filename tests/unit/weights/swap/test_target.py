@@ -6,7 +6,7 @@ import pytest
 
 from aoti_serve.weights.swap.target import Report, Staging, Target
 from aoti_serve.weights.version import Committed, Version
-from tests.unit.weights.swap.simulated_cluster import receipt
+from tests.unit.weights.swap.simulated_memory import receipt
 
 VERSION = Version(number=8, digest="sha of 8")
 COMMITTED = Committed(epoch=5, version=VERSION)

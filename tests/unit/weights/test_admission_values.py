@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 
 from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
-from aoti_serve.weights.files import checks
-from aoti_serve.weights.files.checks import check_values, file_chunks
-from aoti_serve.weights.files.index import read_index
+from aoti_serve.weights.admission import check_values
+from aoti_serve.weights.files import index as files
+from aoti_serve.weights.files.index import file_chunks, read_index
 
 COMPILED: NDArray[Any] = np.arange(5, dtype=np.float64)
 CONSTANTS = Constants(
@@ -34,9 +34,9 @@ def checked(folder: Path, arrays: dict[str, NDArray[Any]], strict: bool = True) 
     return check_values(path, read_index(path), CONSTANTS, strict)
 
 
-@pytest.fixture(autouse=True, params=[64, checks.CHECK_CHUNK_BYTES])
+@pytest.fixture(autouse=True, params=[64, files.CHECK_CHUNK_BYTES])
 def piece_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "CHECK_CHUNK_BYTES", request.param)
+    monkeypatch.setattr(files, "CHECK_CHUNK_BYTES", request.param)
 
 
 @pytest.mark.parametrize("names", [["embed"], ["head"], ["embed", "head", "copy"], ["head", "copy"]])

@@ -1,17 +1,16 @@
-"""The rules of membership and swaps at work: members' words go in, and what is ordered is carried out."""
+"""The coordinator's server for its members: it tells the rules what they report, and carries out the orders."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.membership.live_actors import LiveActors
-from aoti_serve.cluster.membership.liveness import Liveness
+from aoti_serve.cluster.calls import spawn
+from aoti_serve.cluster.membership.liveness import LiveActors, Liveness
 from aoti_serve.cluster.membership.wire import report_of, reroute_bytes, target_bytes
 from aoti_serve.errors import StoreFailed, Superseded
 from aoti_serve.link.control import ControlEnd, ControlServer
@@ -30,10 +29,10 @@ SILENT_S = 4 * HEARTBEAT_S
 CommitVersion = Callable[[Version], Awaitable[Committed]]
 
 
-class Registry:
+class MemberServer:
     """Runs in the coordinator's event loop, as the handler of its members' connections.
 
-    `check_term` raises Superseded once a newer coordinator has followed. `revision` counts changes of any kind.
+    `check_term` raises Superseded once there is a newer coordinator. `revision` counts changes of any kind.
     """
 
     def __init__(
@@ -54,23 +53,22 @@ class Registry:
         self._tcp: tuple[str, int] | None = None
         self._opening = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._work: set[asyncio.Task[None]] = set()
         self._store: CommitVersion | None = None
         self._over: asyncio.Event = asyncio.Event()
-        self._last_look: asyncio.Task[None] | None = None
-        self._next_look: asyncio.Task[None] | None = None
+        self._last_check: asyncio.Task[None] | None = None
+        self._next_check: asyncio.Task[None] | None = None
 
     @property
     def table(self) -> MemberTable:
         return self.rules.table
 
     async def open(self) -> None:
-        """Listen for members, and look for those that the cluster knows already."""
+        """Listen for members, and count those in that Ray knows already."""
         await self._server.open()
         await self.liveness.begin()
 
     async def address(self, node: str, host: str, asking: str) -> Address:
-        """Where this listens on `node`, whose address is `host`, for a member on the node `asking`."""
+        """The address of this server on `node`, which is `host`, for a member on the node `asking`."""
         async with self._opening:
             if asking != node and self._tcp is None:
                 self._tcp = host, await self._server.open_to_nodes(host)
@@ -101,7 +99,7 @@ class Registry:
         return tuple(event.model_copy(update={"at": round(event.at + shift, 3)}) for event in self.rules.story.events())
 
     def touch(self) -> None:
-        """Wake all that wait for a change."""
+        """Wake all tasks that wait for a change."""
         self.revision += 1
         self._changed.set()
         self._changed = asyncio.Event()
@@ -121,7 +119,7 @@ class Registry:
     def reported(self, end: ControlEnd, call: int, report: memoryview) -> None:
         self._hear(end, report_of(report))
         if call:
-            self._start(self._answer(end, call))
+            spawn(self._answer(end, call))
 
     def beaten(self, end: ControlEnd) -> None:
         end.heard = time.monotonic()
@@ -134,9 +132,6 @@ class Registry:
             self.rules.disconnect(end.name, cut=end.cut)
             self._carry_out()
 
-    def close(self) -> None:
-        self._server.close()
-
     def _hear(self, end: ControlEnd, report: Report) -> None:
         end.heard = time.monotonic()
         if report.runners == 0 and not report.joining and end not in self._gateways:
@@ -147,26 +142,26 @@ class Registry:
         self._carry_out()
 
     async def _answer(self, end: ControlEnd, call: int) -> None:
-        """Only after a look at the store that began after the question; one serves all that have asked before it."""
-        if self._next_look is None:
-            self._next_look = asyncio.get_running_loop().create_task(self._look_at_term(self._last_look))
+        """Answer once a check of the term has passed that began after the question; one check serves many questions."""
+        if self._next_check is None:
+            self._next_check = asyncio.get_running_loop().create_task(self._check_term_after(self._last_check))
         try:
-            await asyncio.shield(self._next_look)
+            await asyncio.shield(self._next_check)
         except Superseded as error:
             end.abort(error)
-        except StoreFailed as error:  # none can tell whether this is the newest: the member asks again
+        except StoreFailed as error:  # this may not be the newest coordinator: the member asks again
             logger.warning(str(error))
         else:
             end.answer(call, Kind.TARGET, target_bytes(self.table.target))
 
-    async def _look_at_term(self, before: asyncio.Task[None] | None) -> None:
+    async def _check_term_after(self, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
-        self._last_look, self._next_look = self._next_look, None
+        self._last_check, self._next_check = self._next_check, None
         await self._check_term()
 
     def _silent(self) -> set[str]:
-        """Connected, and not heard of: stopped, cut off, or on a machine that has lost its power."""
+        """Connected members that were not heard for long: stopped, cut off, or on a machine without power."""
         oldest = time.monotonic() - SILENT_S
         return {name for name, end in self._ends.items() if end.heard < oldest}
 
@@ -186,23 +181,20 @@ class Registry:
             case Reroute(added, removed):
                 self._server.send_to(self._gateways, Kind.ROUTE, reroute_bytes(False, added, removed))
             case Commit(version):
-                self._start(self._commit(version))
+                spawn(self._commit(version))
             case Expel(members):
-                self._start(self._expel(members))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+                spawn(self._expel(members))
 
     async def _commit(self, version: Version) -> None:
+        swap = self.rules.swap
+        assert swap is not None
         assert self._store is not None
         try:
             committed = await self._store(version)
         except BaseException as error:
-            self.rules.refused(error)
+            swap.refused(error)
         else:
-            self.rules.stored(committed)
+            swap.stored(committed)
         self._carry_out()
 
     async def _expel(self, members: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aoti_serve.errors import RuntimeFailed
-from aoti_serve.weights.swap.session import MemberSession
+from aoti_serve.weights.swap.follower import MemberSession
 from aoti_serve.weights.swap.target import NOTHING_FOLLOWED, Report, Target, TargetRevision
 from aoti_serve.weights.version import Committed, Version
 

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from aoti_serve.cluster.background_loop import run_in_background
+from aoti_serve.cluster.calls import run_in_background
 
 
 async def this_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:

@@ -12,8 +12,8 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError
 
-from aoti_serve.cluster.membership.live_actors import NAMESPACE, LiveActors
-from aoti_serve.cluster.membership.registry import Registry
+from aoti_serve.cluster.membership.liveness import NAMESPACE, LiveActors
+from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.membership.wire import report_bytes
 from aoti_serve.errors import Superseded
 from aoti_serve.link.control import ControlLink
@@ -86,36 +86,36 @@ async def test_the_living_of_some_deployments_are_known(replica: ActorHandle[Any
 
 
 async def test_one_that_is_expelled_is_killed_and_the_swap_waits_for_its_end(replica: ActorHandle[Any]) -> None:
-    registry = Registry(1, COMMITTED, SwapDeadlines(commit=1.0, confirm=30.0), LIVE, newest)
-    await registry.open()
-    running = asyncio.gather(registry.run(), registry.liveness.run())
-    address = await registry.address("node", "127.0.0.1", "node")
+    server = MemberServer(1, COMMITTED, SwapDeadlines(commit=1.0, confirm=30.0), LIVE, newest)
+    await server.open()
+    running = asyncio.gather(server.run(), server.liveness.run())
+    address = await server.address("node", "127.0.0.1", "node")
     await replica.connect.remote(address, Report("r1", turn=1, epoch=5))
-    swap = registry.begin(NEXT, _commit, without_replicas=True)
+    swap = server.begin(NEXT, _commit, without_replicas=True)
     async with asyncio.timeout(PATIENCE_S):
-        while not registry.table.heard:
-            await registry.changed(0.1)
-        registry.rules.hear(Report("r1", turn=2, epoch=5, staged=swap.id))
-        await registry.finish()
+        while not server.table.heard:
+            await server.changed(0.1)
+        server.rules.hear(Report("r1", turn=2, epoch=5, staged=swap.id))
+        await server.finish()
         await died(replica)
     assert swap.state is State.SETTLED
-    assert registry.rules.settled
+    assert server.rules.settled
     running.cancel()
-    registry.close()
+    server._server.close()
 
 
 async def test_a_coordinator_that_was_followed_kills_none(replica: ActorHandle[Any]) -> None:
     """Its members report to the next one; to it they only seem to be behind."""
-    registry = Registry(1, COMMITTED, SwapDeadlines(commit=0.5), LIVE, followed)
-    await registry.open()
-    running = asyncio.gather(registry.run(), registry.liveness.run())
-    registry.table.hear(Report("r1", turn=1, epoch=4))
+    server = MemberServer(1, COMMITTED, SwapDeadlines(commit=0.5), LIVE, followed)
+    await server.open()
+    running = asyncio.gather(server.run(), server.liveness.run())
+    server.table.hear(Report("r1", turn=1, epoch=4))
     async with asyncio.timeout(PATIENCE_S):
-        while not any("superseded" in event.event for event in registry.rules.story.events()):
-            await registry.changed(0.1)
+        while not any("superseded" in event.event for event in server.rules.story.events()):
+            await server.changed(0.1)
     assert LIVE.alive().keys() == {"r1"}
     running.cancel()
-    registry.close()
+    server._server.close()
 
 
 async def _commit(version: Version) -> Committed:
