@@ -311,7 +311,7 @@ def ray_cluster(*options: str) -> Iterator[str]:
             head.wait_for("--block")
             yield f"127.0.0.1:{port}"
         finally:
-            head.stop()
+            head.stop(signal.SIGKILL)  # it would take half a minute to end by itself
             shutil.rmtree(folder)
 
 
