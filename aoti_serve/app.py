@@ -20,6 +20,7 @@ from aoti_serve.config import (
     GatewayConfig,
     ModelConfig,
     ScalingConfig,
+    WeightsLimits,
     problems,
 )
 from aoti_serve.errors import InvalidConfig
@@ -32,7 +33,6 @@ from aoti_serve.token import read_token
 Config = TypeVar("Config", ModelConfig, GatewayConfig)
 MANY_REQUESTS = 4096
 GATEWAY_REQUESTS = 64
-WEIGHTS_LIMITS = {"max_weights_bytes", "max_weights_tensors", "max_weights_header_bytes"}
 BY_LOAD = "aoti_serve.cluster.scaling:by_load"
 # Seconds: a dead replica is seen soon, and a drained one ends soon.
 LIFECYCLE: dict[str, Any] = {
@@ -90,7 +90,7 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ModelBinding:
     )
     members = (replicas_of(config.name), GATEWAY)
     kept = _unscaled(config).model_copy(update={"batching": BatchingConfig()})
-    limits = GatewayConfig.model_validate(gateway.model_dump(include=WEIGHTS_LIMITS))
+    limits = WeightsLimits.model_validate(gateway.model_dump(include=set(WeightsLimits.model_fields)))
     bound = coordinator.bind(kept, package.signature, package.carries_weights, members, limits)
     replicas = _deployment(ReplicaActor).options(**_replica_options(config, package))
     served = replicas.bind(config.name, package, config.num_runners, config.previous == "keep", bound)

@@ -169,7 +169,15 @@ class Tls(Frozen):
     key: AbsolutePath
 
 
-class GatewayConfig(Frozen):
+class WeightsLimits(Frozen):
+    """The limits of weights that clients send, which the coordinators keep."""
+
+    max_weights_bytes: PositiveInt = 16 * 2**30
+    max_weights_tensors: PositiveInt = 100_000
+    max_weights_header_bytes: PositiveInt = 16 * 2**20
+
+
+class GatewayConfig(WeightsLimits):
     """The gateways, and the limits of their clients. Sizes in bytes, times in seconds, limits per gateway.
 
     With `http_port: null` gateways do not listen; they answer through Serve's own proxies only. A request's headers may
@@ -199,9 +207,6 @@ class GatewayConfig(Frozen):
     max_json_values: PositiveInt = 2**19
     max_request_tensors: PositiveInt = 256
     max_request_rows: PositiveInt = 65_536
-    max_weights_bytes: PositiveInt = 16 * 2**30
-    max_weights_tensors: PositiveInt = 100_000
-    max_weights_header_bytes: PositiveInt = 16 * 2**20
 
     @model_validator(mode="after")
     def _room_for_a_body(self) -> GatewayConfig:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aoti_serve.config import GatewayConfig
+from aoti_serve.config import WeightsLimits
 from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import ContentsCheck
@@ -33,7 +33,7 @@ class Admission:
     store: Store
     model: str
     constants: Constants
-    limits: GatewayConfig
+    limits: WeightsLimits
     roots: Collection[str]
 
     def check_base(self, order: SwapOptions, current: Version) -> None:

@@ -22,7 +22,7 @@ from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.download import ChunkSource
 from aoti_serve.cluster.transfer.uploads import Uploads
-from aoti_serve.config import NO_WEIGHTS, GatewayConfig, ModelConfig
+from aoti_serve.config import NO_WEIGHTS, ModelConfig, WeightsLimits
 from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed, SwapInProgress, Unavailable, UploadFailed
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.admission import Admission
@@ -55,7 +55,7 @@ class Coordinator:
         signature: Signature,
         carries_weights: bool,
         members: tuple[str, ...],
-        limits: GatewayConfig,
+        limits: WeightsLimits,
     ) -> None:
         self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
         self._admission = Admission(self._store, model.name, signature, limits, model.weights_roots)

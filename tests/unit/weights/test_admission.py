@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from aoti_serve.config import GatewayConfig
+from aoti_serve.config import WeightsLimits
 from aoti_serve.errors import (
     AotiServeError,
     BaseHasNoFile,
@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def admission(store: Store, tmp_path: Path, **limits: int) -> Admission:
-    return Admission(store, "m", CONSTANTS, GatewayConfig.model_validate(limits), [str(tmp_path)])
+    return Admission(store, "m", CONSTANTS, WeightsLimits.model_validate(limits), [str(tmp_path)])
 
 
 def upload(store: Store, **changes: np.ndarray | None) -> Path:
@@ -187,7 +187,7 @@ def test_the_configured_first_file_may_be_a_link_to_anywhere(store: Store, tmp_p
     link = tmp_path / "folder" / "first.safetensors"
     link.parent.mkdir()
     link.symlink_to(source)
-    assert Admission(store, "m", CONSTANTS, GatewayConfig(), []).of_local(link, SwapOptions()).number == 1
+    assert Admission(store, "m", CONSTANTS, WeightsLimits(), []).of_local(link, SwapOptions()).number == 1
 
 
 @pytest.mark.parametrize("limit", ["max_weights_tensors", "max_weights_header_bytes"])
