@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import partial
 
 from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.coordinator.attempt import Attempt
@@ -29,6 +31,8 @@ from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
+COMMIT_S = 120.0  # far longer than a store takes that answers at all
+NOTE_S = 5.0
 LOGGED = 50  # events of the story
 
 
@@ -168,16 +172,7 @@ class Changes:
         """`without_replicas`: only in the store, to leave weights that end every replica."""
         if not without_replicas and not self._members.table.live_replicas:
             raise TryAgain(detail=f"model '{self._model}' has no live replica to try the weights on; try again")
-        before = self._members.table.target.committed
-
-        async def commit(version: Version) -> Committed:
-            try:
-                return await asyncio.to_thread(self._store.commit, version, before.epoch + 1, before.version)
-            except CommitUnknown as error:  # the swap can be neither aborted nor completed here
-                logger.critical("the coordinator ends: %s", error)
-                await self._note(attempt, "unknown", error)
-                os._exit(1)
-
+        commit = partial(self._commit, attempt, self._members.table.target.committed)
         swap = self._members.begin(version, commit, without_replicas=without_replicas)
         attempt.begin(swap)
         await self._members.finish()
@@ -185,6 +180,21 @@ class Changes:
             raise swap.error or RuntimeError("an aborted swap says why")
         if swap.state is State.UNSETTLED:
             raise NotSettled(model=self._model, version=version.number, reason=self._why_unsettled(swap))
+
+    async def _commit(self, attempt: Attempt, before: Committed, version: Version) -> Committed:
+        """Commit in the store. If it cannot be told whether that is done the process ends: here is no way on."""
+        epoch = before.epoch + 1
+        storing = asyncio.ensure_future(asyncio.to_thread(self._store.commit, version, epoch, before.version))
+        await asyncio.wait({storing}, timeout=COMMIT_S)
+        try:
+            if not storing.done():
+                raise CommitUnknown(path=self._store.root, epoch=epoch, detail=f"no answer in {COMMIT_S:g} s")
+            return storing.result()
+        except CommitUnknown as error:
+            logger.critical("the coordinator ends: %s", error)
+            with suppress(TimeoutError):  # the log is on the disk of the store
+                await asyncio.wait_for(self._note(attempt, "unknown", error), NOTE_S)
+            os._exit(1)
 
     def _why_unsettled(self, swap: Swap) -> str:
         if swap.error is not None:

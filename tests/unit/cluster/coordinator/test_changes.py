@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from aoti_serve.cluster.coordinator import changes as changes_module
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.membership.liveness import LiveActors
@@ -65,14 +66,17 @@ class Ended(BaseException):
     """In the place of the end of the process."""
 
 
+@pytest.mark.parametrize("how", ["fails", "hangs"])
 async def test_a_commit_of_which_nobody_can_tell_ends_the_process_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Members keep what they have staged, and the store what was added: the next coordinator reads what stands."""
     (tmp_path / "file").write_bytes(content(1))
-    found = list[object]()
+    found, over = list[object](), threading.Event()
 
     def no_answer(*_: object) -> None:
+        if how == "hangs":
+            over.wait(10)
         raise CommitUnknown(path="here", epoch=1, detail="the store does not answer")
 
     async with changing(tmp_path) as (changes, store, server):
@@ -82,8 +86,10 @@ async def test_a_commit_of_which_nobody_can_tell_ends_the_process_and_nothing_el
             assert target.staging is not None
             found.extend([status, target.committed.epoch, store.file(target.staging.version).exists()])
             found.extend(line["outcome"] for line in audited(store))
+            over.set()
             raise Ended
 
+        monkeypatch.setattr(changes_module, "COMMIT_S", 0.2 if how == "hangs" else 10)
         monkeypatch.setattr(store, "commit", no_answer)
         monkeypatch.setattr(os, "_exit", end)
         with pytest.raises(Ended):
