@@ -1,4 +1,4 @@
-"""The address of a replica, as its gateways need it."""
+"""The address of a process that accepts links: a replica, or the coordinator."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Address:
-    """A replica's end of the link, as the coordinator passes it on.
+    """Where a replica is reached by gateways, or the coordinator by members.
 
-    `path` is a Unix socket, for gateways on the same `node`; `tcp`, a host and a port, is for those on others, None
+    `path` is a Unix socket, for callers on the same `node`; `tcp`, a host and a port, is for those on others, None
     while there are none. The end that connects proves that it knows `key`. `runners` batches may run at once.
     """
 
@@ -21,5 +21,5 @@ class Address:
     tcp: tuple[str, int] | None = None
 
     def reached_from(self, node: str) -> bool:
-        """Whether a gateway on that node can connect now."""
+        """Whether a process on that node can connect now."""
         return node == self.node or self.tcp is not None

@@ -35,7 +35,7 @@ def _located(place: str) -> str:
     return absolute(place)
 
 
-# A folder of this host, or a URI such as s3://bucket/models; absolute, as a AbsolutePath.
+# A folder of this host, or a URI such as s3://bucket/models; absolute, as an AbsolutePath.
 Location = Annotated[str, AfterValidator(_located)]
 
 
@@ -170,7 +170,7 @@ class Tls(Frozen):
 
 
 class WeightsLimits(Frozen):
-    """The limits of weights that clients send, which the coordinators keep."""
+    """The limits of every file of weights. They are keys of `gateway`; the coordinators apply them."""
 
     max_weights_bytes: PositiveInt = 16 * 2**30
     max_weights_tensors: PositiveInt = 100_000
@@ -178,7 +178,7 @@ class WeightsLimits(Frozen):
 
 
 class GatewayConfig(WeightsLimits):
-    """The gateways, and the limits of their clients. Sizes in bytes, times in seconds, limits per gateway.
+    """The gateways, and the limits of their clients. Sizes in bytes, times in seconds, limits of requests per gateway.
 
     With `http_port: null` gateways do not listen; they answer through Serve's own proxies only. A request's headers may
     take `header_timeout_s`, its body `body_timeout_s` and a second more for each `min_body_bytes_per_s` of it; a

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from math import ceil, prod
+from math import prod
 from pathlib import Path
 
 from aoti_serve.cli.client import DEFAULT_URL
@@ -15,7 +15,7 @@ from aoti_serve.config import ModelConfig
 from aoti_serve.errors import InvalidWeights
 from aoti_serve.model.package import Package
 from aoti_serve.signature.signature import Signature
-from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
+from aoti_serve.signature.tensors import DTYPES, Shaped
 from aoti_serve.weights.files.index import read_index
 
 SHORT = 64  # elements; the text of a larger request does not fit a line
@@ -33,7 +33,9 @@ def commands(url: str, certificate: str | None, model: ModelConfig, package: Pac
 
 def request_of(signature: Signature) -> str:
     """The smallest request that the signature takes, all zeros, as JSON."""
-    tensors = [_tensor(spec, shape) | {"data": [_zero(spec)] * prod(shape)} for spec, shape in _inputs(signature)]
+    tensors = [
+        _tensor(name, fit) | {"data": [_zero(fit)] * prod(fit.shape)} for name, fit in signature.smallest_inputs.items()
+    ]
     return json.dumps({"inputs": tensors}, separators=(",", ":"))
 
 
@@ -44,7 +46,7 @@ def _infer(url: str, certificate: str | None, model: ModelConfig, signature: Sig
         return f"{curl}/infer -d @{_quoted(example)}"
     if any(DTYPES[spec.dtype].raw for spec in signature.inputs):
         return curl  # these have no JSON form
-    if sum(prod(shape) for _, shape in _inputs(signature)) <= SHORT:
+    if sum(prod(fit.shape) for fit in signature.smallest_inputs.values()) <= SHORT:
         return f"{curl}/infer -d {shlex.quote(request_of(signature))}"
     return f"python3 -c {shlex.quote(_maker(signature))} | {curl}/infer -d @-"
 
@@ -52,30 +54,18 @@ def _infer(url: str, certificate: str | None, model: ModelConfig, signature: Sig
 def _maker(signature: Signature) -> str:
     """A program that prints the request, for requests that are too long to be printed here."""
     tensors = [
-        f"{json.dumps(_tensor(spec, shape))[:-1]}, 'data': [{_zero(spec)}] * {prod(shape)}}}"
-        for spec, shape in _inputs(signature)
+        f"{json.dumps(_tensor(name, fit))[:-1]}, 'data': [{_zero(fit)}] * {prod(fit.shape)}}}"
+        for name, fit in signature.smallest_inputs.items()
     ]
     return f"import json; print(json.dumps({{'inputs': [{', '.join(tensors)}]}}))"
 
 
-def _tensor(spec: TensorSpec, shape: tuple[int, ...]) -> dict[str, object]:
-    return {"name": spec.name, "datatype": DTYPES[spec.dtype].oip, "shape": list(shape)}
+def _tensor(name: str, fit: Shaped) -> dict[str, object]:
+    return {"name": name, "datatype": DTYPES[fit.dtype].oip, "shape": list(fit.shape)}
 
 
-def _zero(spec: TensorSpec) -> int:
-    return False if spec.dtype == "bool" else 0
-
-
-def _inputs(signature: Signature) -> list[tuple[TensorSpec, tuple[int, ...]]]:
-    """Each input with its smallest shape that is not empty. A symbol has the same value in all inputs."""
-    values: dict[str, int] = {}
-    for dim in (dim for spec in signature.inputs for dim in spec.shape if isinstance(dim, Dim)):
-        least = ceil((max(dim.min, 1) - dim.offset) / dim.factor)
-        values[dim.symbol] = max(least, values.get(dim.symbol, least))
-    return [
-        (spec, tuple(d.factor * values[d.symbol] + d.offset if isinstance(d, Dim) else d for d in spec.shape))
-        for spec in signature.inputs
-    ]
+def _zero(fit: Shaped) -> int:
+    return False if fit.dtype == "bool" else 0
 
 
 def _others(model: ModelConfig, signature: Signature) -> Iterator[Path]:

@@ -59,18 +59,18 @@ class CoordinatorClient:
         with suppress(AotiServeError, RayError, RayServeException):
             await result_of(self._coordinator.refused.remote(facts), NOTE_S)
 
-    async def swap_uri(self, uri: str, order: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
-        status: WeightsStatus = await self._call("swap_uri", uri, order, who, wait)
+    async def swap_uri(self, uri: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
+        status: WeightsStatus = await self._call("swap_uri", uri, options, who, wait)
         return status
 
     async def swap_bytes(
-        self, body: AsyncIterator[Any], order: SwapOptions, who: str, wait: bool = True
+        self, body: AsyncIterator[Any], options: SwapOptions, who: str, wait: bool = True
     ) -> WeightsStatus:
         """Upload a safetensors file piece by piece, then swap to it. An upload that breaks off leaves nothing.
 
         Pieces are bytes, flat arrays of uint8, or objects that hold either.
         """
-        upload, source = await self._call("open_upload", order, who)
+        upload, source = await self._call("open_upload", options, who)
         try:
             async for piece in body:
                 await self._answer(source.transfer.append.remote(source.path, piece))
@@ -79,7 +79,7 @@ class CoordinatorClient:
             with suppress(AotiServeError, RayError, RayServeException):
                 await asyncio.shield(self._call("drop_upload", upload, why))
             raise
-        status: WeightsStatus = await self._call("swap_upload", upload, order, who, wait)
+        status: WeightsStatus = await self._call("swap_upload", upload, options, who, wait)
         return status
 
     async def _call(self, method: str, *arguments: Any) -> Any:
@@ -94,7 +94,7 @@ class CoordinatorClient:
 
 
 class SwapKeywords(TypedDict, total=False):
-    """The rest of an `SwapOptions`, by keyword."""
+    """The other `SwapOptions`, by keyword."""
 
     sha256: str | None
     partial: bool
@@ -123,8 +123,8 @@ class AsyncWeightsClient:
         object store. With `partial=True` they are changes to `base_version`. Raises an InvalidWeights, StageFailed,
         BaseVersionMismatch or SwapInProgress; nothing has changed then.
         """
-        order = SwapOptions(label=label, **options)
-        return await self._client.swap_bytes(upload_stream(weights), order, _who(), wait)
+        asked = SwapOptions(label=label, **options)
+        return await self._client.swap_bytes(upload_stream(weights), asked, _who(), wait)
 
     async def swap_uri(
         self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]

@@ -30,6 +30,12 @@ def over_grpc(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
     return handle.options(_by_reference=False)
 
 
+def from_any_thread(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
+    """The same handle, for a thread without an event loop in a process that may have one."""
+    handle._init(_run_router_in_separate_loop=True)
+    return handle
+
+
 def serve_client() -> Any:
     """The client that `serve deploy` uses: it deploys, lists and deletes applications without a dashboard."""
     from ray.serve.context import _get_global_client

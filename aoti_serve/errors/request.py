@@ -8,7 +8,7 @@ from aoti_serve.errors.base import AotiServeError
 
 
 class InvalidInput(AotiServeError, status=400):
-    """The request cannot be run as it is; nothing was run."""
+    """The request cannot be answered as it is."""
 
 
 class InvalidBody(InvalidInput):

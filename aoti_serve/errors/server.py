@@ -8,7 +8,7 @@ from aoti_serve.errors.base import AotiServeError
 
 
 class InvalidConfig(AotiServeError, status=400):
-    """The configuration has a value that cannot be used."""
+    """A value of the configuration, of an option or of an argument cannot be used."""
 
     detail: str
 
@@ -21,7 +21,7 @@ class Unauthorized(AotiServeError, status=401):
 
 
 class AdminClosed(AotiServeError, status=403):
-    """No admin token is configured, so nothing can be changed."""
+    """No admin token is configured, so the weights API is closed."""
 
     text = "the weights API is closed: no admin token is configured; run `aoti-serve token`, then restart"
 
@@ -119,7 +119,7 @@ class ContainerClosed(Unavailable, text="the container is closed"):
 
 
 class RuntimeFailed(AotiServeError, text="{call}: {detail}"):
-    """AOTInductor's own error text, unchanged."""
+    """A run, or a step of the weights, has failed. `detail` is AOTInductor's own text, or ours."""
 
     call: str
     detail: str

@@ -72,7 +72,7 @@ class WrongTensorShape(InvalidWeights, text="tensor '{name}': shape {got}, the p
 
 
 class UnfitTensor(InvalidWeights, text="tensor '{name}': {detail}"):
-    """A tensor whose values cannot be read: none at all, on the meta device, sparse or quantised."""
+    """A tensor that cannot be used: it has no values that can be read, or one that is not allowed."""
 
     name: str
     detail: str

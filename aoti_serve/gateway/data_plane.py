@@ -18,7 +18,7 @@ from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, TryAgain, UnknownModel, UnknownVersion
 from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays
-from aoti_serve.gateway.in_flight import InFlight
+from aoti_serve.gateway.in_flight import InFlight, ReadingBudget
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.pool import Pool
@@ -136,8 +136,9 @@ class ServedModel:
 class DataPlane:
     """All models of one gateway."""
 
-    def __init__(self, models: Sequence[ServedModel]) -> None:
+    def __init__(self, models: Sequence[ServedModel], max_reading_bytes: int) -> None:
         self.door = InFlight()
+        self.budget = ReadingBudget(max_reading_bytes)
         self._models = {model.name: model for model in models}
         self._joining: list[asyncio.Task[None]] = []
         self._noting: asyncio.Task[None] | None = None

@@ -35,7 +35,10 @@ class ModelBinding(NamedTuple):
 
 
 class Gateway:
-    """Becomes ready once it knows the committed version of every model, so that it never lets an older answer out."""
+    """A gateway is ready when it has joined every model, or one of them after `JOIN_S`.
+
+    It answers for a model only after it has joined it: then it knows what is committed, and lets no older answer out.
+    """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
         self, config: GatewayConfig, models: list[ModelBinding], token_digest: str | None
@@ -43,7 +46,8 @@ class Gateway:
         gc.set_threshold(YOUNG_OBJECTS)
         context, runtime = serve.get_replica_context(), ray.get_runtime_context()
         name, node = context.replica_id.unique_id, runtime.get_node_id()
-        self._plane = DataPlane([ServedModel(name, node, m.config, m.signature, m.coordinator, config) for m in models])
+        served = [ServedModel(name, node, m.config, m.signature, m.coordinator, config) for m in models]
+        self._plane = DataPlane(served, config.max_reading_bytes)
         self._app = build_app(self._plane, Guard(token_digest), config)
         await self._plane.join()
         self._listener: Listener | None = None

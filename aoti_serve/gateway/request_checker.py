@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import EmptyRows, RepeatedOutput, TooManyRows
+from aoti_serve.errors import EmptyRows, InvalidInputData, RepeatedOutput, TooManyRows
 from aoti_serve.protocol.decode import decode_head
 from aoti_serve.protocol.messages import RequestHead
 from aoti_serve.signature.signature import Signature
@@ -29,6 +29,15 @@ class CheckedRequest(NamedTuple):
     outputs: tuple[tuple[int, TensorSpec], ...]
 
 
+def _places(head: RequestHead) -> dict[str, int]:
+    places: dict[str, int] = {}
+    for index, tensor in enumerate(head.inputs):
+        if tensor.name in places:
+            raise InvalidInputData(name=tensor.name, detail="sent twice")
+        places[tensor.name] = index
+    return places
+
+
 class RequestChecker:
     """Checks heads for one model. `read` also reads those of HTTP, of which most are the same bytes again."""
 
@@ -45,7 +54,7 @@ class RequestChecker:
     def check(self, head: RequestHead) -> CheckedRequest:
         """The request of this head, from any protocol. Raises an InvalidInput that names the input or the output."""
         signature = self._accepts
-        inputs = signature.by_input({tensor.name: index for index, tensor in enumerate(head.inputs)})
+        inputs = signature.by_input(_places(head))
         shapes = {name: Shaped(head.inputs[index].dtype, head.inputs[index].shape) for name, index in inputs.items()}
         signature.check_inputs(shapes)
         if self._batches:

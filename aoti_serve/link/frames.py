@@ -8,9 +8,10 @@ A frame is a header and at most `PART` bytes behind it:
     |   u32    |  u8  |  u8  |  u16   |       u64        |       u64        |
     +----------+------+------+--------+------------------+------------------+---------------
 
-`call` is the number of a batch, given by the gateway. A batch, an answer or a failure is a message of `total` bytes; a
-message larger than `PART` goes in several frames, all but the first of kind MORE, and frames of other calls may come in
-between: nothing large holds up anything small. `busy` counts the batches that a replica has in hand, of all gateways.
+`call` numbers a batch or a question; the end that sends it gives the number. Batches, answers, failures, reports,
+targets and routes are messages of `total` bytes; one larger than `PART` goes in several frames, all but the first of
+kind MORE, and frames of other calls may come in between: nothing large holds up anything small. `busy` counts the
+batches that a replica has in hand, of all gateways.
 
     gateway to replica      BATCH  MORE  CANCEL (its answer is not wanted any more)  LEFT (there will be no more)
     replica to gateway      ANSWER  FAILURE  MORE  BEAT (I am not stopped)  LEAVING (send no more)

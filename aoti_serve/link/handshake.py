@@ -1,8 +1,8 @@
 """The handshake of a link: both ends show that they know the key of the one that listens.
 
-    replica -> gateway   greeting: the link's name and version, a challenge
-    gateway -> replica   greeting, the gateway's name, HMAC-SHA256(key, "gateway" + both greetings + name)
-    replica -> gateway   HMAC-SHA256(key, "replica" + both greetings)
+    listener -> caller   greeting: the link's name and version, a challenge
+    caller -> listener   greeting, the caller's name, HMAC-SHA256(key, "gateway" + both greetings + name)
+    listener -> caller   HMAC-SHA256(key, "replica" + both greetings)
 
 Each end has a challenge of its own, so nothing that was overheard can be used again. The frames behind it are neither
 encrypted nor signed: between nodes they are as safe as the network.
@@ -72,7 +72,7 @@ class CallingEnd(LinkConnection):
 
     def _confirm(self, proof: bytes, mine: bytes, theirs: bytes) -> None:
         if not hmac.compare_digest(proof, _proof(self.address.key, b"replica", mine, theirs)):
-            raise LinkRefused(detail="a replica does not know its own key")
+            raise LinkRefused(detail="the other end does not know its own key")
         self.establish()
 
 
@@ -101,7 +101,7 @@ class ListeningEnd(LinkConnection):
         theirs, name, proof = INTRODUCTION.unpack(answer)
         check_greeting(theirs)
         if not hmac.compare_digest(proof, _proof(self._key, b"gateway", theirs, mine, name)):
-            raise LinkRefused(detail="a gateway does not know this replica's key")
+            raise LinkRefused(detail="the other end does not know this one's key")
         self.name = name.rstrip(b"\0").decode(errors="replace")
         self.transport.write(_proof(self._key, b"replica", theirs, mine))
         self.establish()

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from aoti_serve.link.handshake import ListeningEnd
 
 PREFIX, SOCKET = "aoti-link-", "link"
-STARTING_S = 60.0  # between its socket's file and its first connection a replica looks like a dead one
+STARTING_S = 60.0  # between its socket's file and its first connection a process looks like a dead one
 
 End = TypeVar("End", bound=ListeningEnd)
 
@@ -88,6 +88,6 @@ def _abandoned(folder: Path) -> bool:
             probe.connect(str(folder / SOCKET))
         except ConnectionRefusedError:
             return time.time() - started > STARTING_S
-        except OSError:  # another user's, or gone, or of a replica that is stopped
+        except OSError:  # another user's, or gone, or of a process that is stopped
             return False
     return False

@@ -83,7 +83,7 @@ class ResidentVersions:
         self.inactive.check_memory(beside=2 * self.runtime.folded_nbytes)
         self.previous = self.staged = None
         try:
-            self._device.settled()
+            self._device.wait_for_old_runs()
             with self.inactive.refilled():
                 yield self.inactive
         except BaseException:
@@ -111,7 +111,7 @@ class ResidentVersions:
     def release(self) -> None:
         """Free the inactive buffer, whatever it holds."""
         self.previous = self.staged = None
-        self._device.settled()
+        self._device.wait_for_old_runs()
         self.runtime.free_inactive()
         self.inactive.free()
 
@@ -120,7 +120,7 @@ class ResidentVersions:
         with self._gate.closed():
             if not self.closed:
                 self.closed = True
-                self._device.settled()
+                self._device.wait_for_old_runs()
                 self.runtime.delete()
                 self._free_both()
 

@@ -133,13 +133,8 @@ def _head(message: dict[str, Any], inputs: tuple[InputHead, ...], outputs: list[
 
 
 def _inputs(entries: list[dict[str, Any]]) -> Iterator[InputHead]:
-    names: set[str] = set()
     for entry in entries:
-        name: str = _typed(entry.get("name"), str, "an input's 'name'")
-        if name in names:
-            raise InvalidInputData(name=name, detail="sent twice")
-        names.add(name)
-        yield _input(name, entry)
+        yield _input(_typed(entry.get("name"), str, "an input's 'name'"), entry)
 
 
 def _input(name: str, entry: dict[str, Any]) -> InputHead:

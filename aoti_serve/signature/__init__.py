@@ -1,1 +1,1 @@
-"""The inputs, outputs and constants of a model: values that every room shares. No torch, no Ray."""
+"""The inputs, outputs and constants of a model, which every room shares. No Ray; only `torch_private` imports torch."""

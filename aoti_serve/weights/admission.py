@@ -36,40 +36,40 @@ class Admission:
     limits: WeightsLimits
     roots: Collection[str]
 
-    def check_base(self, order: SwapOptions, current: Version) -> None:
-        if order.base_version is not None and order.base_version != current.number:
-            raise BaseVersionMismatch(model=self.model, base=order.base_version, current=current.number)
+    def check_base(self, options: SwapOptions, current: Version) -> None:
+        if options.base_version is not None and options.base_version != current.number:
+            raise BaseVersionMismatch(model=self.model, base=options.base_version, current=current.number)
 
-    def of_uri(self, uri: str, order: SwapOptions, current: Version) -> Version:
+    def of_uri(self, uri: str, options: SwapOptions, current: Version) -> Version:
         """The version that a file elsewhere becomes."""
-        self.check_base(order, current)
-        return self._of_copy(uri, self.roots, order, current)
+        self.check_base(options, current)
+        return self._of_copy(uri, self.roots, options, current)
 
-    def of_local(self, source: Path, order: SwapOptions) -> Version:
+    def of_local(self, source: Path, options: SwapOptions) -> Version:
         """The version that a file of the configuration's becomes."""
         real = source.resolve()  # the author of the configuration may have meant a link
-        return self._of_copy(str(real), [str(real.parent)], order, BUILT_IN)
+        return self._of_copy(str(real), [str(real.parent)], options, BUILT_IN)
 
-    def of_file(self, path: Path, order: SwapOptions, current: Version) -> Version:
+    def of_file(self, path: Path, options: SwapOptions, current: Version) -> Version:
         """The version that an upload becomes; it is moved or copied."""
-        self.check_base(order, current)
+        self.check_base(options, current)
         index = self.index(path)
-        if not order.partial:
-            return self._stored(path, index, order.sha256, order, current)
-        file_digest(path, order.sha256)
+        if not options.partial:
+            return self._stored(path, index, options.sha256, options, current)
+        file_digest(path, options.sha256)
         whole = self.store.incoming()
         try:
             self._complete(path, index, current, whole)
-            return self._stored(whole, self.index(whole), None, order, current)
+            return self._stored(whole, self.index(whole), None, options, current)
         finally:
             self.store.discard(whole)
 
-    def _of_copy(self, uri: str, roots: Collection[str], order: SwapOptions, current: Version) -> Version:
+    def _of_copy(self, uri: str, roots: Collection[str], options: SwapOptions, current: Version) -> Version:
         """Copy the file before it is checked."""
         path = self.store.incoming()
         try:
             fetch_to(uri, roots, path, self.limits.max_weights_bytes)
-            return self.of_file(path, order, current)
+            return self.of_file(path, options, current)
         finally:
             self.store.discard(path)
 
@@ -85,11 +85,13 @@ class Admission:
             merge_weights(file, self.store.index(base), path, index, whole, self.constants.tied)
 
     def _stored(
-        self, path: Path, index: dict[str, Span], digest: str | None, order: SwapOptions, current: Version
+        self, path: Path, index: dict[str, Span], digest: str | None, options: SwapOptions, current: Version
     ) -> Version:
         self.constants.check_weights(index)
-        check_values(path, index, self.constants, order.strict)
-        return self.store.add(path, order.label, digest, parent=current.number, strict=order.strict, answers=current)
+        check_values(path, index, self.constants, options.strict)
+        return self.store.add(
+            path, options.label, digest, parent=current.number, strict=options.strict, answers=current
+        )
 
 
 def check_values(path: Path, index: Mapping[str, Span], constants: Constants, strict: bool) -> list[str]:

@@ -8,7 +8,7 @@ from aoti_serve.signature.tensors import Frozen
 class Version(Frozen):
     """`number` 0 stands for the package's built-in weights, which have no digest and no file.
 
-    `created` is in seconds since the epoch (UTC), `nbytes` the size of the safetensors file, `digest` its sha256.
+    `created` is in seconds since 1970 (UTC), `nbytes` the size of the safetensors file, `digest` its sha256.
     `parent` is the version that was current when this one was made, and what a partial swap changed. Not `strict`:
     values that differ from compiled-in ones were accepted, with the compiled ones staying.
     """

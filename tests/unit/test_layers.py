@@ -182,7 +182,7 @@ def test_every_module_has_a_layer(module: str) -> None:
         pytest.param("protocol/decode.py", "from aoti_serve.weights import swap", id="sibling-package"),
         pytest.param("model/gate.py", "import aoti_serve.cluster.names", id="upward"),
         pytest.param("model/gate.py", "def f():\n    import aoti_serve.cluster.names", id="inside-a-function"),
-        pytest.param("errors.py", "from aoti_serve.signature.tensors import DTYPES", id="sideways"),
+        pytest.param("errors/base.py", "from aoti_serve.signature.tensors import DTYPES", id="sideways"),
         pytest.param("config.py", "if TYPE_CHECKING:\n    from aoti_serve.token import read_token", id="type-checking"),
         pytest.param("model/gate.py", "from ..cluster import names", id="relative"),
         pytest.param("model/gate.py", "from ..cluster.names import GATEWAY", id="relative-module"),

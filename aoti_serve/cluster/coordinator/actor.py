@@ -84,9 +84,9 @@ class Coordinator:
         """The source from which replicas read the bytes of a version."""
         return ChunkSource(self._transfer, self._store.file(version))
 
-    async def open_upload(self, order: SwapOptions, who: str) -> tuple[str, ChunkSource]:
+    async def open_upload(self, options: SwapOptions, who: str) -> tuple[str, ChunkSource]:
         """A new upload: its id, for `swap_upload`, and where to append the bytes of a safetensors file."""
-        attempt = Attempt("swap", who, order.label, "upload")
+        attempt = Attempt("swap", who, options.label, "upload")
         try:
             upload, path = await asyncio.to_thread(self._uploads.open, attempt)
         except StoreFailed as error:
@@ -99,9 +99,9 @@ class Coordinator:
         if attempt := await asyncio.to_thread(self._uploads.drop, upload):
             await self._changes.note_failed(attempt, UploadFailed(detail=why))
 
-    async def swap_upload(self, upload: str, order: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
+    async def swap_upload(self, upload: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to what was uploaded; the status when every live replica answers with it, or else at once."""
-        attempt = Attempt("swap", who, order.label, "upload")
+        attempt = Attempt("swap", who, options.label, "upload")
         try:
             path = self._uploads.take(upload)
         except Unavailable as error:
@@ -110,7 +110,7 @@ class Coordinator:
 
         def admit(current: Version) -> Version:
             try:
-                return self._admission.of_file(path, order, current)
+                return self._admission.of_file(path, options, current)
             finally:
                 self._store.discard(path)
 
@@ -120,13 +120,13 @@ class Coordinator:
             await asyncio.to_thread(self._store.discard, path)
             raise
 
-    async def swap_uri(self, uri: str, order: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
+    async def swap_uri(self, uri: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to a file under one of `weights_roots`."""
 
         def admit(current: Version) -> Version:
-            return self._admission.of_uri(uri, order, current)
+            return self._admission.of_uri(uri, options, current)
 
-        return await self._changes.swap(Attempt("swap", who, order.label, shown_uri(uri)), admit, wait=wait)
+        return await self._changes.swap(Attempt("swap", who, options.label, shown_uri(uri)), admit, wait=wait)
 
     async def rollback(self, number: int | None, who: str, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""

@@ -32,12 +32,15 @@ from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
 COMMIT_S = 120.0  # far longer than a store takes that answers at all
-NOTE_S = 5.0
+LAST_NOTE_S = 5.0
 LOGGED = 50  # events of the story
 
 
 class Changes:
-    """Runs in the coordinator's event loop. A change, once begun, ends whether its caller waits or not."""
+    """Runs the changes of one model's weights, one at a time, in the coordinator's event loop.
+
+    A change, once begun, ends whether its caller waits or not.
+    """
 
     def __init__(self, model: str, store: Store, members: MemberServer, audit: AuditLog) -> None:
         self._model = model
@@ -193,7 +196,7 @@ class Changes:
         except CommitUnknown as error:
             logger.critical("the coordinator ends: %s", error)
             with suppress(TimeoutError):  # the log is on the disk of the store
-                await asyncio.wait_for(self._note(attempt, "unknown", error), NOTE_S)
+                await asyncio.wait_for(self._note(attempt, "unknown", error), LAST_NOTE_S)
             os._exit(1)
 
     def _why_unsettled(self, swap: Swap) -> str:

@@ -79,7 +79,7 @@ async def announce_loading(finder: Finder) -> AsyncIterator[None]:
 
 
 class Membership:
-    """Runs in each replica and gateway, on its event loop."""
+    """Keeps one replica or gateway a member: it follows the target, and reports. Runs on its event loop."""
 
     def __init__(self, participant: Participant, finder: Finder, clock: Callable[[], float] = boottime) -> None:
         self._participant = participant

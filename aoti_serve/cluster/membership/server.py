@@ -53,7 +53,7 @@ class MemberServer:
         self._tcp: tuple[str, int] | None = None
         self._opening = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._store: CommitVersion | None = None
+        self._commit_version: CommitVersion | None = None
         self._over: asyncio.Event = asyncio.Event()
         self._last_check: asyncio.Task[None] | None = None
         self._next_check: asyncio.Task[None] | None = None
@@ -81,9 +81,9 @@ class MemberServer:
             self.rules.tick()
             self._carry_out()
 
-    def begin(self, version: Version, store: CommitVersion, *, without_replicas: bool = False) -> Swap:
-        """Start a swap. `store` makes the version the committed one."""
-        self._store, self._over = store, asyncio.Event()
+    def begin(self, version: Version, commit: CommitVersion, *, without_replicas: bool = False) -> Swap:
+        """Start a swap. `commit` makes the version the committed one."""
+        self._commit_version, self._over = commit, asyncio.Event()
         swap = self.rules.begin(version, without_replicas=without_replicas)
         self._carry_out()
         return swap
@@ -188,9 +188,9 @@ class MemberServer:
     async def _commit(self, version: Version) -> None:
         swap = self.rules.swap
         assert swap is not None
-        assert self._store is not None
+        assert self._commit_version is not None
         try:
-            committed = await self._store(version)
+            committed = await self._commit_version(version)
         except BaseException as error:
             swap.refused(error)
         else:

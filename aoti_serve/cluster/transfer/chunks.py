@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Chunk: TypeAlias = NDArray[np.uint8]
 ChunkRef: TypeAlias = "ray.ObjectRef[Chunk]"
 SMALLEST, LARGEST = 4 * 2**20, 64 * 2**20
-SHARE = 64  # of the file, that a chunk is: of a large one ten or so are in the object store at a time
+SHARE = 64  # of the file, that a chunk is: of a large one about six are in the object store at a time, twelve at most
 
 PUTS = 10  # in one period of Ray's freeing
 # Ray frees what nobody holds any more once in so often. `aoti-serve up` has it do so at once; where it does not, a

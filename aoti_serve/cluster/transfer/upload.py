@@ -88,7 +88,6 @@ def _span(name: str, tensor: Any) -> Span:
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    import torch
+    from aoti_serve.model.tensor_memory import content_of
 
-    flat = tensor.detach().cpu().contiguous().resolve_neg().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
+    return content_of(tensor).data

@@ -23,7 +23,6 @@ from aoti_serve.gateway.http.inference import PATHS, Inference, route_of
 from aoti_serve.gateway.http.request_id import REQUEST_ID, RequestIdMiddleware
 from aoti_serve.gateway.http.responses import error_reply, error_response, internal_error, json_response
 from aoti_serve.gateway.http.weights import weights_routes
-from aoti_serve.gateway.in_flight import ReadingBudget
 from aoti_serve.protocol.messages import server_metadata
 
 logger = logging.getLogger("ray.serve")
@@ -55,14 +54,13 @@ class App(FastAPI):
 def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
     """The ASGI app of one gateway."""
     app = App(title="aoti-serve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    budget = ReadingBudget(config.max_reading_bytes)
-    app.inference = Inference(plane, config, budget)
+    app.inference = Inference(plane, config)
     app.identified = RequestIdMiddleware(app.dispatch, access_log=config.access_log)
     for path in PATHS:  # first: Serve looks up the route of each request for its metrics
         app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
     app.include_router(_health(plane))
     app.include_router(_models(plane))
-    app.include_router(weights_routes(plane, guard, config, budget), prefix="/v2/models/{name}/weights")
+    app.include_router(weights_routes(plane, guard, config), prefix="/v2/models/{name}/weights")
     _add_error_handlers(app)
     return app
 

@@ -23,7 +23,7 @@ from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.bodies import BodyLimits, Headers, read_body
 from aoti_serve.gateway.http.request_id import REQUEST_ID
 from aoti_serve.gateway.http.responses import error_response, internal_error
-from aoti_serve.gateway.in_flight import ReadingBudget, Share
+from aoti_serve.gateway.in_flight import Share
 from aoti_serve.gateway.listener.scope import VIEWS
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.protocol.decode import arrays_of, head_length
@@ -71,9 +71,8 @@ class Offload:
 class Inference:
     """The ASGI application that answers the inference requests of one gateway."""
 
-    def __init__(self, plane: DataPlane, config: GatewayConfig, budget: ReadingBudget) -> None:
+    def __init__(self, plane: DataPlane, config: GatewayConfig) -> None:
         self._plane = plane
-        self._budget = budget
         self._offload = Offload()
         self._body = BodyLimits(config.max_body_bytes, "gateway.max_body_bytes")
         json = BodyLimits(config.max_json_bytes, "gateway.max_json_bytes", JsonTooLarge)
@@ -82,7 +81,7 @@ class Inference:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request whose path `route_of` knows."""
         try:
-            with self._plane.door, Share(self._budget) as share:
+            with self._plane.door, Share(self._plane.budget) as share:
                 await self._answer(scope, receive, send, share)
         except Unavailable as error:
             await error_response(error)(scope, receive, send)

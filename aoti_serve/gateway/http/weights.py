@@ -17,7 +17,7 @@ from aoti_serve.gateway.data_plane import DataPlane, ServedModel
 from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.bodies import BodyLimits, read_body, stream_body
 from aoti_serve.gateway.http.responses import json_response
-from aoti_serve.gateway.in_flight import ReadingBudget, Share
+from aoti_serve.gateway.in_flight import Share
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.swap_options import SwapOptions, Uri, VersionNumber
 
@@ -30,7 +30,7 @@ class SwapBody(SwapOptions):
     uri: Uri
 
     @property
-    def order(self) -> SwapOptions:
+    def options(self) -> SwapOptions:
         return SwapOptions(**self.model_dump(exclude={"uri"}))
 
 
@@ -40,13 +40,13 @@ class RollbackBody(Frozen):
     version: VersionNumber | None = None
 
 
-def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig, budget: ReadingBudget) -> APIRouter:
+def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter:
     """All routes of the weights API; their prefix is `/v2/models/{name}/weights`."""
     uploads = BodyLimits(config.max_weights_bytes, "gateway.max_weights_bytes")
     json = BodyLimits(config.max_json_bytes, "gateway.max_json_bytes")
 
     async def read(request: Request) -> bytes:
-        with Share(budget) as share:
+        with Share(plane.budget) as share:
             return bytes(await read_body(request.receive, _headers(request), json, share))
 
     async def admit(request: Request, name: str) -> ServedModel:
@@ -96,14 +96,14 @@ def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig, budget
     async def run_swap(request: Request, served: ServedModel, who: str, wait: bool) -> WeightsStatus:
         if request.headers.get("content-type", "").startswith("application/octet-stream"):
             asked = {name: value for name, value in request.query_params.items() if name != "wait"}
-            order = _checked(lambda: SwapOptions.model_validate(asked))
+            options = _checked(lambda: SwapOptions.model_validate(asked))
             body = stream_body(request.receive, _headers(request), uploads)
-            return await served.weights.swap_bytes(rechunk(body, UPLOAD_CHUNK_BYTES), order, who, wait)
+            return await served.weights.swap_bytes(rechunk(body, UPLOAD_CHUNK_BYTES), options, who, wait)
         if not request.headers.get("content-type", "").startswith("application/json"):
             kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
             raise InvalidBody(detail=f"the Content-Type must be {kinds}")
         wanted = _parsed(SwapBody, await read(request))
-        return await served.weights.swap_uri(wanted.uri, wanted.order, who, wait)
+        return await served.weights.swap_uri(wanted.uri, wanted.options, who, wait)
 
     return routes
 

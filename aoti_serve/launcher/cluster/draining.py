@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from aoti_serve.cluster.names import GATEWAY, coordinator_of
+from aoti_serve.cluster.ray_private import from_any_thread
 from aoti_serve.launcher import ProgressLog
 
 DRAIN_POLL_S = 0.1
@@ -51,6 +52,4 @@ def is_ours(deployments: Collection[str]) -> bool:
 def _gateways(application: str) -> Any:
     from ray import serve
 
-    handle = serve.get_deployment_handle(GATEWAY, application)
-    handle._init(_run_router_in_separate_loop=True)  # the caller's thread has no loop
-    return handle
+    return from_any_thread(serve.get_deployment_handle(GATEWAY, application))

@@ -3,7 +3,7 @@
 The functions are declared in torch/include/torch/csrc/inductor/aoti_runtime/interface.h; every compiled library
 exports them. ctypes releases the GIL for the length of each call, so several runners really run at the same time;
 torch's own Python loader holds it (upstream #197516). Nothing here checks shapes, dtypes or states: the container does,
-and only the container may call this.
+and only it, `loading` and `variants` use this.
 """
 
 from __future__ import annotations

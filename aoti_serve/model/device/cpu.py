@@ -96,7 +96,7 @@ class CpuDevice:
     def flipped(self) -> None:
         """Note that the buffers have been exchanged: runs that began before may still read the old one."""
 
-    def settled(self) -> None:
+    def wait_for_old_runs(self) -> None:
         """Wait until no run from before the flip is under way: before the old buffer is written or freed."""
 
 
@@ -120,8 +120,8 @@ _VERSION_2 = _Files("memory.max", "memory.current", ("inactive_file", "active_fi
 def check_memory(place: str, needed: int, available: int) -> None:
     """Raise NotEnoughMemory if weights that need so many bytes more do not fit with some room to spare.
 
-    The room is for the chunks of the file that are under way while it is staged: ten or so, each a sixty-fourth of the
-    file and `CHUNK` at most (docs/memory.md).
+    The room is for the chunks of the file that are under way while it is staged: about six, twelve at most, each a
+    sixty-fourth of the file and `CHUNK` at most (docs/memory.md).
     """
     spare = min(needed // 5, 10 * CHUNK)
     if needed + spare > available:
@@ -148,7 +148,7 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 
 
 def _left_on_path(mounted: Path, path: str, files: _Files) -> Iterator[int]:
-    """A limit of any folder on the way holds; a container may see its own as the mounted folder."""
+    """A limit of any folder on the way holds; a Docker container may see its own as the mounted folder."""
     parts = [part for part in path.split("/") if part]
     for depth in range(len(parts) + 1):
         left = _left_in(mounted.joinpath(*parts[:depth]), files)

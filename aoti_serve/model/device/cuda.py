@@ -153,7 +153,7 @@ class CudaDevice:
             event.record(stream)
             self._flips.append(event)
 
-    def settled(self) -> None:
+    def wait_for_old_runs(self) -> None:
         self._copies.synchronize()  # those of a stage that failed, too
         for event in self._flips:
             event.synchronize()

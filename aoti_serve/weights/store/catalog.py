@@ -85,11 +85,11 @@ class Catalog:
 
         If the record is damaged, returns `damaged` instead of raising StoreDamaged, where that is given.
         """
-        return self._parsed("TERM", Term.parse, damaged)
+        return self._record_in("TERM", Term.parse, damaged)
 
     def committed(self, damaged: Committed | None = None) -> Committed | None:
         """The last commit; None in a new store, and where there is no store. `damaged` as in `last_term`."""
-        return self._parsed("CURRENT", Committed.model_validate_json, damaged)
+        return self._record_in("CURRENT", Committed.model_validate_json, damaged)
 
     def staged(self) -> set[int]:
         """The numbers of versions that were never committed."""
@@ -120,7 +120,7 @@ class Catalog:
 
     def record(self, number: int) -> Version | None:
         """The record of a whole version, staged or not; None if there is none."""
-        return self._parsed(record_name(number), Version.model_validate_json)
+        return self._record_in(record_name(number), Version.model_validate_json)
 
     def file(self, version: Version) -> Path | UPath:
         """The version's safetensors file, for other processes on this node to open; a UPath if it is remote."""
@@ -168,7 +168,7 @@ class Catalog:
         with self.open(version) as file, self._guarded():
             return index_in(file, version.nbytes)
 
-    def _parsed(self, name: str, parse: Callable[[bytes], T], damaged: T | None = None) -> T | None:
+    def _record_in(self, name: str, parse: Callable[[bytes], T], damaged: T | None = None) -> T | None:
         with self._guarded():
             content = self._place.read(name)
         try:
@@ -214,11 +214,11 @@ def damaged_version(file: Path | UPath, version: Version, found: str) -> StoreDa
 def _place_of(root: str | Path | UPath) -> Disk | Remote:
     if isinstance(root, Path):
         return Disk(root)
-    path = _parsed(root) if isinstance(root, str) else root
+    path = _uri_path(root) if isinstance(root, str) else root
     return Disk(Path(path.path)) if path.protocol in ("", "file", "local") else Remote(path, str(root))
 
 
-def _parsed(root: str) -> UPath:
+def _uri_path(root: str) -> UPath:
     try:
         if "::" in root:
             raise ValueError("it is a chain of URIs")

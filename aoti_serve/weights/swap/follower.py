@@ -27,9 +27,10 @@ class TwoBuffers(Protocol):
 
 
 class Follower:
-    """Runs in the replica's event loop, one call of `follow` at a time. Any target may come after any other.
+    """Brings the buffers of a replica to a target, in its event loop. Any target may come after any other.
 
-    `epoch` is that of the last commit that it follows. `staged`, `failed` and `error` are those of its `Report`.
+    One call of `follow` at a time. `epoch` is that of the last commit that it follows; `staged`, `failed` and `error`
+    are those of its `Report`.
     """
 
     def __init__(self, buffers: TwoBuffers) -> None:
@@ -109,9 +110,10 @@ class Fence:
 
 
 class MemberSession:
-    """One per member. Until it has joined, the member answers no request, and no swap waits for it.
+    """What a member knows from its talk with coordinators.
 
-    `newest` is the newest target that has arrived, `followed` the last one that the member has followed.
+    Until it has joined, it answers no request, and no swap waits for it. `newest` is the newest target that has
+    arrived, `followed` the last one that the member has followed.
     """
 
     def __init__(self) -> None:

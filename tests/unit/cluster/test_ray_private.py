@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ LEANED_ON = {
     ServeControllerClient.delete_apps: "9379ed771b43",
     ServeControllerClient.get_serve_details: "9b1112280cd5",
     ServeController.get_app_configs: "1ee4eb65e62e",
+    DeploymentHandle._init: "89e71f5aff69",
 }
 ROOT = Path(aoti_serve.__file__).parent
 THE_FILE = "cluster/ray_private.py"
@@ -59,6 +61,30 @@ def private(source: str) -> list[str]:
     ]
 
 
+SOURCES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in ROOT.rglob("*.py")}
+
+
 def test_it_is_borrowed_in_one_file() -> None:
-    found = {path.relative_to(ROOT).as_posix(): private(path.read_text()) for path in ROOT.rglob("*.py")}
-    assert {path for path, names in found.items() if names} == {THE_FILE}
+    assert {path for path, source in SOURCES.items() if private(source)} == {THE_FILE}
+
+
+def attributes(ctx: type[ast.expr_context], source: str) -> set[str]:
+    """The attributes that are read, or set, and whose names begin with one underscore."""
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    return {node.attr for node in nodes if isinstance(node.ctx, ctx) and re.match("_[^_]", node.attr)}
+
+
+def own(source: str) -> set[str]:
+    """The names that a file defines: functions, classes, fields, slots and attributes."""
+    tree = list(ast.walk(ast.parse(source)))
+    named = {node.name for node in tree if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    fields = {node.target.id for node in tree if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+    slots = {node.value for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return named | fields | slots | attributes(ast.Store, source)
+
+
+def test_private_attributes_of_others_are_used_where_they_are_borrowed() -> None:
+    ours = set[str]().union(*map(own, SOURCES.values())) | {"_asdict", "_exit"}  # public, in spite of their names
+    foreign = {path: attributes(ast.Load, source) - ours for path, source in SOURCES.items()}
+    rooms = (THE_FILE, "signature/torch_private.py", "model/aoti/")
+    assert {path: names for path, names in foreign.items() if names and not path.startswith(rooms)} == {}

@@ -35,7 +35,7 @@ async def test_a_model_that_cannot_be_joined_keeps_no_gateway_from_the_others(mo
     monkeypatch.setattr(data_plane, "JOIN_S", 0.01)
     good, bad = asyncio.Event(), asyncio.Event()
     models = [served("good", monkeypatch, good), served("bad", monkeypatch, bad)]
-    plane = DataPlane(models)
+    plane = DataPlane(models, 2**20)
     joining = asyncio.create_task(plane.join())
     await asyncio.wait([joining], timeout=0.1)
     assert not joining.done(), "one has to be there"
@@ -60,7 +60,7 @@ async def test_a_join_that_fails_is_told_to_the_health_check(monkeypatch: pytest
         raise RuntimeError("it cannot hold what is committed")
 
     monkeypatch.setattr(models[1].membership, "join", fail)
-    plane = DataPlane(models)
+    plane = DataPlane(models, 2**20)
     good.set()
     await plane.join()
     bad.set()

@@ -91,6 +91,7 @@ def test_a_large_head_is_not_kept() -> None:
         pytest.param(head(x(), n(3)), WrongInputShape, id="unequal-batches"),
         pytest.param(head(x(0), n(0)), WrongInputShape, id="too-few-rows"),
         pytest.param(head(x(), n(), x(name="INPUT__0")), InvalidInputData, id="twice"),
+        pytest.param(head(x(), n(), x()), InvalidInputData, id="twice-by-one-name"),
         pytest.param(head(x(), n(), outputs=[{"name": "w"}]), UnknownOutput, id="output"),
         pytest.param(head(x(), n(), outputs=[{"name": "y"}, {"name": "OUTPUT__0"}]), RepeatedOutput, id="output-twice"),
     ],

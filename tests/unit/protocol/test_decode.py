@@ -234,11 +234,6 @@ def test_an_input_that_cannot_be_read_is_refused_by_name(broken: dict[str, Any])
         decode_request(message(entry(name="before"), broken))
 
 
-def test_an_input_that_is_sent_twice_is_refused_by_name() -> None:
-    with pytest.raises(InvalidInput, match="'x'"):
-        decode_request(message(entry(), entry(name="y"), entry()))
-
-
 @pytest.mark.parametrize(
     ("size", "shape"),
     [

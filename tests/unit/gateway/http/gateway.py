@@ -122,7 +122,7 @@ async def running(config: GatewayConfig, batching: BatchingConfig) -> AsyncItera
     await link.open()
     beats = asyncio.create_task(link.tick())
     served.route((Address("replica", NODE, link.path, 1, link.key),))
-    app = build_app(DataPlane([served]), Guard(token_digest(TOKEN)), config)
+    app = build_app(DataPlane([served], config.max_reading_bytes), Guard(token_digest(TOKEN)), config)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=60) as client:

@@ -19,7 +19,7 @@ from aoti_serve.errors import UnknownModel
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.app import build_app
-from aoti_serve.gateway.in_flight import InFlight
+from aoti_serve.gateway.in_flight import InFlight, ReadingBudget
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.protocol.messages import InferResponse
 from aoti_serve.signature.signature import Signature
@@ -73,8 +73,9 @@ class Plane:
     names = ["m"]
     reason_not_ready: str | None = None
 
-    def __init__(self, model: Echo) -> None:
+    def __init__(self, model: Echo, max_reading_bytes: int) -> None:
         self.door = InFlight()
+        self.budget = ReadingBudget(max_reading_bytes)
         self._model = model
 
     def model(self, name: str) -> Echo:
@@ -84,7 +85,7 @@ class Plane:
 
 
 def client_of(echo: Echo, config: GatewayConfig) -> httpx.AsyncClient:
-    app = build_app(cast(DataPlane, Plane(echo)), Guard(None), config)
+    app = build_app(cast(DataPlane, Plane(echo, config.max_reading_bytes)), Guard(None), config)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
 
