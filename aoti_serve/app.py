@@ -12,7 +12,7 @@ from ray import serve
 from ray.serve import Application, Deployment
 
 from aoti_serve.cluster.coordinator.actor import Coordinator
-from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
+from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, replicas_of, resources_of
 from aoti_serve.cluster.replica.actor import ReplicaActor
 from aoti_serve.config import (
     AppConfig,
@@ -27,7 +27,6 @@ from aoti_serve.errors import InvalidConfig
 from aoti_serve.gateway.deployment import Gateway, ModelBinding
 from aoti_serve.gateway.http.admin import token_digest
 from aoti_serve.model.package import Package, configured_package
-from aoti_serve.signature.tensors import CUDA
 from aoti_serve.token import read_token
 
 Config = TypeVar("Config", ModelConfig, GatewayConfig)
@@ -103,11 +102,10 @@ def _unscaled(config: Config) -> Config:
 
 
 def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:
-    on_gpu = package.device == CUDA
     full = config.num_runners * config.batching.max_batch_size
     return {
         "name": replicas_of(config.name),
-        "ray_actor_options": {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": config.num_runners},
+        "ray_actor_options": resources_of(package.device, config.num_runners),
         "logging_config": QUIET,
         "graceful_shutdown_timeout_s": REPLICA_LEAVES_S,
         **LIFECYCLE,

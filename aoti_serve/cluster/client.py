@@ -15,7 +15,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.calls import result_of, run_in_background
-from aoti_serve.cluster.names import coordinator_of
+from aoti_serve.cluster.deployments import coordinator_of
 from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.cluster.transfer.upload import Weights, upload_stream
 from aoti_serve.errors import AotiServeError, TryAgain

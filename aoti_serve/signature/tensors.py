@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, field_v
 
 DeviceKind = Literal["cpu", "cuda"]  # torch's names for what packages are compiled for
 DEVICE_KINDS: Final[tuple[str, ...]] = get_args(DeviceKind)
-CPU, CUDA = DEVICE_KINDS
+CPU, CUDA, *_ = DEVICE_KINDS
 
 
 class DType(NamedTuple):

@@ -16,12 +16,12 @@ from aoti_serve.address import Address
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
+from aoti_serve.cluster.coordinator.uploads import Uploads
 from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.download import ChunkSource
-from aoti_serve.cluster.transfer.uploads import Uploads
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, WeightsLimits
 from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed, SwapInProgress, Unavailable, UploadFailed
 from aoti_serve.signature.signature import Signature

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aoti_serve import errors
-from aoti_serve.cluster.names import GATEWAY
+from aoti_serve.cluster.deployments import GATEWAY
 from aoti_serve.cluster.ray_private import deployed_applications, serve_client
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from aoti_serve.cluster.names import GATEWAY, coordinator_of
+from aoti_serve.cluster.deployments import GATEWAY, coordinator_of
 from aoti_serve.cluster.ray_private import from_any_thread
 from aoti_serve.launcher import ProgressLog
 

@@ -11,13 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aoti_serve.cluster.names import GATEWAY, coordinator_of, replicas_of
+from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, replicas_of, resources_of
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, ScalingConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
 from aoti_serve.launcher.processes.ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
-from aoti_serve.signature.tensors import CUDA
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.sources.uri import is_uri
 from aoti_serve.weights.store.catalog import Catalog
@@ -197,6 +196,5 @@ def _fewest(model: ModelConfig, options: Mapping[str, Any]) -> int:
 def _of_one(model: ModelConfig, package: Package, options: Mapping[str, Any]) -> dict[str, float]:
     """The resources of one replica. Serve's own section in the file overrides what we would ask for."""
     chosen = options.get("ray_actor_options")
-    if isinstance(chosen, dict):
-        return {"CPU": float(chosen.get("num_cpus", 1)), "GPU": float(chosen.get("num_gpus", 0))}
-    return {"CPU": 1.0, "GPU": 1.0} if package.device == CUDA else {"CPU": float(model.num_runners)}
+    asked = chosen if isinstance(chosen, dict) else resources_of(package.device, model.num_runners)
+    return {"CPU": float(asked.get("num_cpus", 1)), "GPU": float(asked.get("num_gpus", 0))}

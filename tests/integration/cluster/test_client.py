@@ -10,7 +10,7 @@ import pytest
 from ray import serve
 
 from aoti_serve import WeightsClient
-from aoti_serve.cluster.names import coordinator_of
+from aoti_serve.cluster.deployments import coordinator_of
 from aoti_serve.weights.version import Version
 
 VERSION = Version(number=3, digest="three")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
-from aoti_serve.cluster.transfer.uploads import IDLE_UPLOAD_S, Uploads
+from aoti_serve.cluster.coordinator.uploads import IDLE_UPLOAD_S, Uploads
 from aoti_serve.errors import Unavailable
 from aoti_serve.weights.store.store import Store
 
