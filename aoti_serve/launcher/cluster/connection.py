@@ -11,8 +11,13 @@ from aoti_serve.errors import StartFailed
 # With 0 Ray listens on 127.0.0.1 only, as on macOS; every program that joins needs the same value.
 LOCAL_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 AUTH_MODE = "RAY_AUTH_MODE"
-# Objects are freed at once, not once a second: else chunks of weights pile up in the object store.
-WANTED = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_free_objects_period_milliseconds": "0"}
+# Objects are freed at once, not once a second: else chunks of weights pile up in the object store. Replicas and
+# gateways run like other processes: as nice as Ray makes its workers, they would wait for all that are busy.
+WANTED = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_free_objects_period_milliseconds": "0",
+    "RAY_worker_niceness": "0",
+}
 PRIVATE = 0o077
 
 
