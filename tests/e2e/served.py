@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "the-token-of-the-tests"
 PROGRAM = str(Path(sys.executable).parent / "aoti-serve")
-START_S = 120
+START_S = 240
 
 
 def free_port() -> int:
