@@ -331,7 +331,7 @@ def test_plain_serve_run_takes_the_same_configuration(
     try:
         server = Server(launched, port)
         with server.http:
-            until(lambda: is_ready(server), 2 * START_S)
+            until(lambda: is_ready(server), START_S)
             assert server.infer(images[:2])[0] == 1
             swapped = server.swap((digits_dir / "v2.safetensors").read_bytes())
             assert swapped.json()["current"]["number"] == 2
