@@ -78,7 +78,7 @@ class Swap:
         self._allowance = TimeAllowance(deadlines.stage)
         table.publish(staging=Staging(self.id, version))
         # The replicas that must not end: all that are here now, less those that have staged or say that they leave.
-        self._must_live = {report.member for report in table.live_replicas}
+        self._must_live = {report.member for report in table.live_replicas if not report.leaving}
         self._tally = Tally(self._staged, table.reports)
         story.tell(f"swap {self.id}: {self.state} version {version.number}")
         self.advance()
