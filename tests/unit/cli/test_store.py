@@ -10,20 +10,14 @@ from typer.testing import CliRunner, Result
 
 from aoti_serve.cli import app
 from aoti_serve.weights.store.store import Store
-from tests.unit.weights.store.crasher import content
+from tests.unit.weights.store.crasher import commit_two, content
 from tests.unit.weights.store.test_checkup import flip, overwrite
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> str:
     """Version 2 answers, 1 is the way back."""
-    store, before = Store(tmp_path / "m.versions", "m", 4), None
-    for number in (1, 2):
-        (tmp_path / "file.safetensors").write_bytes(content(number))
-        version = store.add(tmp_path / "file.safetensors", f"step\x1b {number}")
-        store.commit(version, number, before)
-        before = version
-    return store.root
+    return commit_two(Store(tmp_path / "m.versions", "m", 4), tmp_path, "step\x1b ").root
 
 
 def run(*arguments: str) -> Result:

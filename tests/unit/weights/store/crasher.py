@@ -63,6 +63,17 @@ def scenario(folder: Path, scheme: str) -> None:
     store.commit(version, committed.epoch + 1, committed.version)
 
 
+def commit_two(store: Store, folder: Path, label: str) -> Store:
+    """Commit versions 1 and 2, each from a file in `folder`: 2 answers, 1 is the way back."""
+    before = None
+    for number in (1, 2):
+        (folder / "file").write_bytes(content(number))
+        version = store.add(folder / "file", f"{label}{number}")
+        store.commit(version, number, before)
+        before = version
+    return store
+
+
 def half_copied(source: str | Path, target: str | Path) -> str | Path:
     """A copy that can be ended in the middle: Python's own is a single call."""
     data = Path(source).read_bytes()

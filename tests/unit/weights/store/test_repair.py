@@ -21,7 +21,7 @@ from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.repair import export_version, find_version, import_file, set_current
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Committed
-from tests.unit.weights.store.crasher import content
+from tests.unit.weights.store.crasher import commit_two, content
 from tests.unit.weights.store.test_checkup import cut, flip, overwrite
 
 
@@ -31,13 +31,7 @@ def ignore(_: int) -> None: ...
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """Version 2 answers, 1 is the way back; a server has it open."""
-    store, before = Store(tmp_path / "store", "m", 4), None
-    for number in (1, 2):
-        (tmp_path / "file").write_bytes(content(number))
-        version = store.add(tmp_path / "file", f"v{number}")
-        store.commit(version, number, before)
-        before = version
-    return store
+    return commit_two(Store(tmp_path / "store", "m", 4), tmp_path, "v")
 
 
 def choose(store: Store, number: int) -> Committed:

@@ -192,6 +192,15 @@ async def test_one_that_leaves_in_peace_while_it_stages_is_not_waited_for() -> N
         assert world.serving() == {8}
 
 
+async def test_one_that_leaves_already_when_a_swap_begins_does_not_fail_it_by_its_end() -> None:
+    async with world_of(replicas=3) as world:
+        world.leave(world.replica("r2"))
+        task = await staging(world)
+        world.kill(world.replica("r2"))
+        assert await world.finish(task) == world.store.committed
+        assert world.serving() == {8}
+
+
 async def test_one_that_dies_after_it_has_staged_is_not_waited_for() -> None:
     async with world_of(replicas=3) as world:
         task = world.coordinator.swap()
