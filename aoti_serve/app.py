@@ -5,7 +5,7 @@ import_path: aoti_serve.app:build
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 from ray import serve
@@ -16,7 +16,6 @@ from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, replicas_of,
 from aoti_serve.cluster.replica.actor import ReplicaActor
 from aoti_serve.config import (
     AppConfig,
-    BatchingConfig,
     GatewayConfig,
     ModelConfig,
     ScalingConfig,
@@ -29,7 +28,6 @@ from aoti_serve.gateway.http.admin import token_digest
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.token import read_token
 
-Config = TypeVar("Config", ModelConfig, GatewayConfig)
 MANY_REQUESTS = 4096
 GATEWAY_REQUESTS = 64
 BY_LOAD = "aoti_serve.cluster.scaling:by_load"
@@ -55,7 +53,7 @@ def build(args: dict[str, Any]) -> Application:
         raise InvalidConfig(detail=f"args: {problems(error.errors())}") from error
     models = [_served(model, config.gateway) for model in config.models]
     token = read_token()
-    bound = _unscaled(config.gateway), models, token_digest(token) if token else None
+    bound = config.gateway, models, token_digest(token) if token else None
     return _deployment(serve.ingress()(Gateway)).options(**_gateway_options(config.gateway)).bind(*bound)
 
 
@@ -88,17 +86,11 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ModelBinding:
         **LIFECYCLE,
     )
     members = (replicas_of(config.name), GATEWAY)
-    kept = _unscaled(config).model_copy(update={"batching": BatchingConfig()})
     limits = WeightsLimits.model_validate(gateway.model_dump(include=set(WeightsLimits.model_fields)))
-    bound = coordinator.bind(kept, package.signature, package.carries_weights, members, limits)
+    bound = coordinator.bind(config, package.signature, package.carries_weights, members, limits)
     replicas = _deployment(ReplicaActor).options(**_replica_options(config, package))
     served = replicas.bind(config.name, package, config.num_runners, config.previous == "keep", bound)
-    return ModelBinding(_unscaled(config), package.signature, bound, served)
-
-
-def _unscaled(config: Config) -> Config:
-    """Equal for all numbers of replicas: Serve replaces every process that was bound to another value."""
-    return config.model_copy(update={"replicas": 1})
+    return ModelBinding(config, package.signature, bound, served)
 
 
 def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:

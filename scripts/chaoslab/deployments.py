@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from chaoslab.kills import Kind, pids_of
-from chaoslab.lab import Lab
+from chaoslab.lab import Lab, Lost
 
 
 def scale(lab: Lab, counts: Sequence[int]) -> None:
     """Other numbers of replicas, one after the other, while swapping; no connection breaks by that."""
-    with lab.swapping():
+    with lab.swapping(), _untouched(lab, "gateway", "coordinator"):
         for count in counts:
             lab.strike(partial(lab.deploy, count))
             lab.settle_while_swapping()
@@ -20,12 +21,21 @@ def scale(lab: Lab, counts: Sequence[int]) -> None:
 
 def scale_gateways(lab: Lab, counts: Sequence[int]) -> None:
     """Other numbers of gateways, one after the other, while swapping; those that go answer what they have in hand."""
-    with lab.swapping():
+    with lab.swapping(), _untouched(lab, "replica", "coordinator"):
         for count in counts:
             lab.gateways = count
             lab.strike(partial(lab.deploy, lab.replicas))
             lab.wait_until(partial(_gateways, lab, count), f"{count} gateways")
             lab.settle_while_swapping(1)
+
+
+@contextmanager
+def _untouched(lab: Lab, *kinds: Kind) -> Iterator[None]:
+    """Raises Lost if a process of these kinds has gone in between."""
+    before = {pid for kind in kinds for pid in pids_of(lab, kind)}
+    yield
+    if gone := before - {pid for kind in kinds for pid in pids_of(lab, kind)}:
+        raise Lost(f"of {', '.join(kinds)} the processes {sorted(gone)} were replaced")
 
 
 def redeploy(lab: Lab) -> None:

@@ -70,7 +70,6 @@ class Lab:
             "weights": str(self.folder / "1.safetensors"),
             "store": str(self.folder / "versions"),
             "weights_roots": [str(self.folder)],
-            "replicas": replicas,
             "keep_versions": 30,
             "stage_timeout_s": 30,
             "commit_timeout_s": 3,
@@ -86,11 +85,12 @@ class Lab:
                     "import_path": "aoti_serve.app:build",
                     "args": {
                         "models": [entry | model],
-                        "gateway": {"http_port": self.nodes.port, "replicas": self.gateways},
+                        "gateway": {"http_port": self.nodes.port},
                     },
                     "deployments": [
                         {
                             "name": f"{NAME}-replica",
+                            "num_replicas": replicas,
                             "ray_actor_options": {"num_gpus": 1, "num_cpus": 0},
                             "max_surge_percent": 100,
                             **patient,
@@ -100,7 +100,12 @@ class Lab:
                             "ray_actor_options": {"num_cpus": 0, "resources": {SEAT: 0.01}},
                             **quick,
                         },
-                        {"name": "gateway", "ray_actor_options": {"num_cpus": 0, "resources": {SEAT: 0.01}}, **patient},
+                        {
+                            "name": "gateway",
+                            "num_replicas": self.gateways,
+                            "ray_actor_options": {"num_cpus": 0, "resources": {SEAT: 0.01}},
+                            **patient,
+                        },
                     ],
                 }
             ]
