@@ -17,6 +17,7 @@ from aoti_serve.model.arguments import ModelInputs, checked_inputs, named_output
 from aoti_serve.model.gate import Gate
 from aoti_serve.model.loading import choose_device, load, open_device, set_threads, warn_of_fixed_threads
 from aoti_serve.model.package import Package
+from aoti_serve.model.preparation.preparations import prepared
 from aoti_serve.model.trial import TrialRuntime, check_run
 from aoti_serve.model.variants import Variants
 from aoti_serve.model.versions import ResidentVersions
@@ -57,9 +58,8 @@ class Container:
         self._staging = threading.RLock()
         self.device = choose_device(self.package, device)
         self._device = open_device(self.device, self.num_runners)
-        self._versions = ResidentVersions(
-            lambda: self._load(self.num_runners), self.signature.constants, self._device, self._gate
-        )
+        constants = prepared(self.signature, self.package.recipes)
+        self._versions = ResidentVersions(lambda: self._load(self.num_runners), constants, self._device, self._gate)
         self._trial = TrialRuntime(lambda: self._load(1), self._device, self.signature)
         self._baseline = self.package.baseline()
         warn_of_fixed_threads(self.package, self.num_runners, num_threads)
@@ -122,7 +122,7 @@ class Container:
         partial: bool = False,
         strict: bool = True,
     ) -> None:
-        """Check `weights` in full, then copy them into the inactive buffer and fold there.
+        """Check `weights` in full, then copy or prepare them into the inactive buffer, and fold there.
 
         `version` is the number that answers will name after `commit`, by default one that was never used. With
         `partial` they are changes to the active version; without `strict` a value that differs from a compiled-in one
@@ -134,10 +134,14 @@ class Container:
             if partial and self.version is None:
                 raise WeightsMissing()
             self._versions.check_free(version)
-            rest = self._versions.active.tensors if partial else self._baseline
-            values = accept_tensors(weights, self.signature, rest, partial=partial, strict=strict)
+            given = accept_tensors(weights, self.signature, partial=partial, strict=strict)
+            rest = {spec.name for spec in self.signature.constants} - given.keys()
             with self._versions.staging(version) as buffer:
-                buffer.fill(values)
+                buffer.fill(given)
+                if partial:
+                    buffer.keep(self._versions.active, rest)
+                else:
+                    buffer.fill({name: self._baseline[name] for name in rest})
 
     def stage_bytes(
         self,

@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -17,7 +18,16 @@ from aoti_serve.errors import BakedConstants, UnsupportedModule
 from aoti_serve.model.archive.preflight import TORCH_KEY
 from aoti_serve.model.foreign.generated import GeneratedCode
 from aoti_serve.model.loading import swappable
-from aoti_serve.model.package import BASELINE, SIGNATURE_KEY, VARIANTS_KEY, WEIGHTS_APART, WEIGHTS_KEY, Package
+from aoti_serve.model.package import (
+    BASELINE,
+    PREPARATION_KEY,
+    SIGNATURE_KEY,
+    VARIANTS_KEY,
+    WEIGHTS_APART,
+    WEIGHTS_KEY,
+    Package,
+)
+from aoti_serve.model.preparation.recipe import RECIPES, Recipe
 from aoti_serve.model.program.exported import ExampleInputs, Program, program_of, torch_message
 from aoti_serve.model.program.reconcile import narrow, passing_over, reconcile
 from aoti_serve.model.program.sizes import check_rows_are_independent, resized_inputs, served_signature
@@ -30,6 +40,7 @@ class _Compiled(NamedTuple):
 
     files: list[str]
     signature: Signature
+    recipes: tuple[Recipe, ...]
 
 
 def export_package(
@@ -41,6 +52,7 @@ def export_package(
     batch_sizes: Sequence[int] = (),
     allow_baked: bool = False,
     forget_mutations: bool = False,
+    prepare: bool = True,
     progress: Callable[[str], None] = lambda phase: None,
 ) -> Package:
     """Compile `module` to a package at `path`, code only, and its weights beside it (`<stem>.safetensors`).
@@ -49,7 +61,8 @@ def export_package(
     Give every dynamic dimension an example of at least 2, or the compiler fixes it (upstream #151582). With
     `batch_sizes` the first dimension of every input is compiled once for each of them, and a container picks; such
     variants share one copy of the weights. `allow_baked` writes a package even if the compiler fixed some parameter,
-    `forget_mutations` even if forward() changes a buffer. The module is exported as it is: call `.eval()` first.
+    `forget_mutations` even if forward() changes a buffer. With `prepare` staging packs the weights of linear layers for
+    oneDNN where that pays (docs/preparation.md). The module is exported as it is: call `.eval()` first.
 
     Takes tens of seconds, needs a C++ compiler, and leaves `path` untouched when it fails. Raises UnsupportedModule,
     BakedConstants or ExportFailed.
@@ -58,19 +71,20 @@ def export_package(
     if target.suffix != ".pt2":
         raise UnsupportedModule(detail=f"a package is called <name>.pt2, not {target.name}")
     progress("exporting")
-    programs = _programs(module, example_inputs, dynamic_shapes, batch_sizes, forget_mutations)
+    programs = _programs(module, example_inputs, dynamic_shapes, batch_sizes, forget_mutations, prepare)
     compiled = {}
     for size, program in programs.items():
         progress(f"compiling for batches of {size}" if size else "compiling")
         compiled[size] = _compiled(program)
     progress("writing")
     signatures = {size: model.signature for size, model in compiled.items()}
+    recipes = next(iter(compiled.values())).recipes
     signature = served_signature(signatures) if batch_sizes else signatures[0]
     lost = [spec.name for spec in signature.baked if spec.name in module.state_dict()]
     if lost and not allow_baked:
         raise BakedConstants(names=lost)
     values = next(iter(programs.values())).values
-    _write(target, {size: model.files for size, model in compiled.items()}, signature, values)
+    _write(target, {size: model.files for size, model in compiled.items()}, signature, recipes, values)
     return Package.open(target)
 
 
@@ -80,19 +94,18 @@ def _programs(
     dynamic_shapes: Any,
     batch_sizes: Sequence[int],
     forget_mutations: bool,
+    prepare: bool,
 ) -> dict[int, Program]:
     """Export a program for each batch size; 0 stands for the only one, of the sizes in `dynamic_shapes`."""
+    one = partial(program_of, module, forget_mutations=forget_mutations, prepare=prepare)
     if not batch_sizes:
-        return {0: program_of(module, inputs, dynamic_shapes, forget_mutations=forget_mutations)}
+        return {0: one(inputs, dynamic_shapes)}
     if min(batch_sizes) < 1:
         raise UnsupportedModule(detail=f"batch sizes are 1 or more, not {min(batch_sizes)}")
     if dynamic_shapes is not None:
         raise UnsupportedModule(detail="with batch sizes dynamic_shapes must be None: each size is compiled as static")
     check_rows_are_independent(module, resized_inputs(inputs, max(batch_sizes)))
-    return {
-        size: program_of(module, resized_inputs(inputs, size), None, forget_mutations=forget_mutations)
-        for size in sorted(set(batch_sizes))
-    }
+    return {size: one(resized_inputs(inputs, size), None) for size in sorted(set(batch_sizes))}
 
 
 def _compiled(program: Program) -> _Compiled:
@@ -103,7 +116,9 @@ def _compiled(program: Program) -> _Compiled:
     files = torch_message("compile", lambda: compile_files(module, example, _OPTIONS))
     library = next(Path(file) for file in files if file.endswith("wrapper.so"))
     signature = reconcile(program.signature, program.values, swappable(library, program.device))
-    return _Compiled(files, passing_over(signature, program.unread()) if signature.baked else signature)
+    signature = passing_over(signature, program.unread()) if signature.baked else signature
+    names = {spec.name for spec in signature.constants}  # of several names of a tensor the compiler keeps one
+    return _Compiled(files, signature, tuple(recipe for recipe in program.recipes if recipe.source in names))
 
 
 _OPTIONS = {
@@ -120,10 +135,18 @@ _OPTIONS = {
 }
 
 
-def _write(target: Path, files: dict[int, list[str]], signature: Signature, values: dict[str, torch.Tensor]) -> None:
+def _write(
+    target: Path,
+    files: dict[int, list[str]],
+    signature: Signature,
+    recipes: tuple[Recipe, ...],
+    values: dict[str, torch.Tensor],
+) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     models = {f"batch{size}" if size else "model": size for size in files}
     metadata = {SIGNATURE_KEY: signature.model_dump_json(), WEIGHTS_KEY: WEIGHTS_APART, TORCH_KEY: torch.__version__}
+    if recipes:
+        metadata[PREPARATION_KEY] = RECIPES.dump_json(recipes).decode()
     if 0 not in files:
         metadata[VARIANTS_KEY] = json.dumps(models)
     with TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:

@@ -17,6 +17,7 @@ from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.device.cuda import CudaDevice, Device, missing_card, visible_cards
 from aoti_serve.model.foreign.generated import fixed_threads
 from aoti_serve.model.package import Package
+from aoti_serve.model.preparation.recipe import code_constants
 from aoti_serve.model.variants import BatchVariant, Runtime, Variants
 from aoti_serve.signature.tensors import CPU, DEVICE_KINDS
 
@@ -121,7 +122,8 @@ def _runtime(package: Package, folder: Path, num_runners: int, device: torch.dev
 def _checked(package: Package, runtime: NativeContainer | StockContainer) -> Runtime:
     """Compare the library with the signature: one for other code would let wrong tensors through to native memory."""
     sizes = {constant.fqn: constant.nbytes for constant in runtime.constants if not constant.folded}
-    declared = {spec.name: padded(spec.nbytes) for spec in package.signature.constants}
+    constants = code_constants(package.signature, package.recipes)
+    declared = {spec.name: padded(spec.nbytes) for spec in constants}
     # Without a size from torch's own runner; and not padded where all constants are on a card.
     native = {name: declared.get(name) if size is None else padded(size) for name, size in sizes.items()}
     different = [f"constant '{name}'" for name in sorted({name for name, _ in native.items() ^ declared.items()})]

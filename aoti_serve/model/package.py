@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from aoti_serve.config import DeclaredSignature, ModelConfig
 from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
 from aoti_serve.model.archive import reading, unpack
+from aoti_serve.model.preparation import recipe
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import CPU
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 SIGNATURE_KEY = "aoti_serve.signature"
 WEIGHTS_KEY = "aoti_serve.weights"
 VARIANTS_KEY = "aoti_serve.variants"
+PREPARATION_KEY = "aoti_serve.preparation"
 WEIGHTS_APART = "apart"
 BASELINE = "extra/aoti_serve/baseline.safetensors"
 
@@ -93,6 +95,17 @@ class Package:
             return Signature.model_validate_json(self.metadata[SIGNATURE_KEY])
         except ValidationError as error:
             raise UnreadablePackage(path=self.path, detail=f"signature: {error}") from error
+
+    @cached_property
+    def recipes(self) -> tuple[recipe.Recipe, ...]:
+        """How weights are prepared. Raises IncompatiblePackage for a preparation that this version does not have."""
+        try:
+            recipes = recipe.RECIPES.validate_json(self.metadata.get(PREPARATION_KEY, "[]"))
+        except ValidationError as error:
+            raise UnreadablePackage(path=self.path, detail=f"preparation: {error}") from error
+        for problem in recipe.recipe_problems(recipes, self.signature):
+            raise IncompatiblePackage(path=self.path, reason=problem)
+        return recipes
 
     def import_operators(self) -> None:
         """Import the modules that define its custom operators; raises IncompatiblePackage for one that cannot be."""
@@ -196,7 +209,7 @@ def configured_package(config: ModelConfig) -> Package:
     package.pinned = config.sha256 is not None
     if config.sha256 and config.sha256.lower() != package.digest:
         raise IncompatiblePackage(path=package.path, reason=f"its sha256 is {package.digest}, not {config.sha256}")
-    package.signature  # noqa: B018 - refused here, where the user reads it, if there is none
+    package.recipes  # noqa: B018 - refused here, where the user reads it, like a package without a signature
     if config.device not in ("auto", package.device):
         reason = f"compiled for {package.device}, the configuration says device: {config.device}"
         raise IncompatiblePackage(path=package.path, reason=reason)

@@ -17,8 +17,8 @@ from aoti_serve.errors import ContainerClosed, NothingStaged, NothingToRollBack,
 from aoti_serve.model.buffers import ConstantBuffer
 from aoti_serve.model.device.cuda import Device
 from aoti_serve.model.gate import Gate
+from aoti_serve.model.preparation.preparations import CodeConstant
 from aoti_serve.model.variants import Variants
-from aoti_serve.signature.constants import ConstantSpec
 
 BUILT_IN_VERSION = 0
 
@@ -32,7 +32,7 @@ class ResidentVersions:
     """
 
     def __init__(
-        self, load: Callable[[], Variants], constants: Sequence[ConstantSpec], device: Device, gate: Gate
+        self, load: Callable[[], Variants], constants: Sequence[CodeConstant], device: Device, gate: Gate
     ) -> None:
         self.version: int | None = None
         self.previous: int | None = None

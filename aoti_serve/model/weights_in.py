@@ -12,6 +12,7 @@ import torch
 
 from aoti_serve.errors import ConstantIsBaked, UnfitTensor, UnreadableWeights
 from aoti_serve.model.buffers import ConstantBuffer
+from aoti_serve.model.preparation.preparations import CodeConstant
 from aoti_serve.model.tensor_memory import bytes_of, content_of, memory_key, readable
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import Bytes, ContentsCheck
@@ -19,14 +20,9 @@ from aoti_serve.signature.tensors import DTYPES, Span
 
 
 def accept_tensors(
-    weights: Mapping[str, torch.Tensor],
-    constants: Constants,
-    rest: Mapping[str, torch.Tensor],
-    *,
-    partial: bool = False,
-    strict: bool = True,
+    weights: Mapping[str, torch.Tensor], constants: Constants, *, partial: bool = False, strict: bool = True
 ) -> dict[str, torch.Tensor]:
-    """Check weights, and return a value for every constant: from `weights`, else from `rest`.
+    """Check weights, and return them by the names of the constants.
 
     Raises an InvalidWeights that names the tensor. A baked-in constant with another value is an error if `strict`,
     else a warning.
@@ -38,8 +34,7 @@ def accept_tensors(
     constants.check_weights(found, partial=partial)
     _check_contents(weights, constants, strict)
     given = {constants.tied.get(name, name): tensor.detach() for name, tensor in weights.items()}
-    values = {**rest, **given}
-    return {spec.name: values[spec.name] for spec in constants.constants}
+    return {spec.name: given[spec.name] for spec in constants.constants if spec.name in given}
 
 
 def warn_of_baked(names: list[str]) -> None:
@@ -75,24 +70,31 @@ class WeightsStream:
         self._contents = ContentsCheck(self._index, constants)
 
     def fill(self, buffer: ConstantBuffer, pieces: Iterable[Bytes], rest: Mapping[str, torch.Tensor]) -> None:
-        """Copy every constant into `buffer`: from the file, or from `rest` if the file leaves it out.
+        """Copy or prepare every constant into `buffer`: from the file, or from `rest` if the file leaves it out.
 
         Raises the errors of `pieces`, and UnreadableWeights if those are not the whole file and nothing else.
         """
         names, homes = [spec.name for spec in self._constants.constants], self._contents.homes
         buffer.fill({name: rest[name] for name in names if name not in homes})
-        copies = {homes[name][0]: _Copy(buffer, name) for name in names if name in homes}
+        ways = {homes[name][0]: _ways(buffer, self._index[homes[name][0]], name) for name in names if name in homes}
 
         def take(name: str, chunk: Bytes) -> None:
             self._contents.take(name, chunk)
-            if name in copies:
-                copies[name].take(chunk)
+            for way in ways.get(name, ()):
+                way.take(chunk)
 
         _deal(pieces, self._index, take)
 
     def check(self, *, strict: bool) -> None:
         """After the last byte: raise an InvalidWeights that names the tensor if a value is not allowed."""
         warn_of_baked(self._contents.finish(strict=strict))
+
+
+def _ways(buffer: ConstantBuffer, span: Span, source: str) -> list[_Copy | _Preparation]:
+    return [
+        _Copy(buffer, constant.spec.name) if constant.preparation is None else _Preparation(buffer, constant, span)
+        for constant in buffer.made_of(source)
+    ]
 
 
 class _Copy:
@@ -120,6 +122,39 @@ class _Copy:
         if self._at + len(chunk) == self._target.nbytes:
             self._buffer.fill({self._name: self._gathered})
             self._gathered = None
+
+
+class _Preparation:
+    """The preparation of one constant in a buffer, as the bytes of its tensor arrive: so many rows at a time."""
+
+    def __init__(self, buffer: ConstantBuffer, constant: CodeConstant, span: Span) -> None:
+        self._buffer = buffer
+        self._constant = constant
+        self._shape = span.shape
+        self._dtype = getattr(torch, span.dtype)
+        self._first = 0  # row of those that are gathered
+        self._at = 0  # bytes of them that are here
+        self._rows: torch.Tensor | None = None
+
+    def take(self, chunk: Bytes) -> None:
+        while len(chunk):
+            rows = self._rows = self._gathering()
+            room = chunk[: rows.nbytes - self._at]
+            bytes_of(rows).numpy()[self._at : self._at + len(room)] = room
+            self._at += len(room)
+            chunk = chunk[len(room) :]
+            if self._at == rows.nbytes:
+                self._buffer.prepare(self._constant, rows, self._first)
+                self._first, self._at = self._first + len(rows), 0
+                if self._first == self._shape[0]:
+                    self._rows = None
+
+    def _gathering(self) -> torch.Tensor:
+        assert self._constant.preparation is not None
+        count = min(self._constant.preparation.rows_at_once, self._shape[0] - self._first)
+        if self._rows is None:
+            return torch.empty((count, *self._shape[1:]), dtype=self._dtype)
+        return self._rows[:count]
 
 
 def _check_index(index: Mapping[str, Span]) -> None:

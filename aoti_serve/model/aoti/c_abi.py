@@ -89,9 +89,9 @@ class NativeContainer:
             self._call(self._run, stolen, sizes[0], outputs, sizes[1], ctypes.c_void_p(stream), None)
         except BaseException:
             # It leaves null where it took a handle (steal_from_raw_handles_to_raii_handles); the others are ours still.
-            _adopt(handle for handle in (*stolen, *outputs) if handle)
+            adopt(handle for handle in (*stolen, *outputs) if handle)
             raise
-        adopted = iter(_adopt(handle for handle in outputs if handle))
+        adopted = iter(adopt(handle for handle in outputs if handle))
         return [next(adopted) if handle else None for handle in outputs]
 
     def extract(self) -> dict[str, torch.Tensor]:
@@ -99,7 +99,7 @@ class NativeContainer:
         entries, count = ctypes.POINTER(_Entry)(), ctypes.c_size_t()
         inactive = ctypes.c_bool(False)
         self._call("ExtractConstantsMapEntries", ctypes.byref(entries), ctypes.byref(count), inactive)
-        tensors = _adopt(_aliased(entries[index].handle for index in range(count.value)))
+        tensors = adopt(_aliased(entries[index].handle for index in range(count.value)))
         return {entries[index].name.decode(): tensor for index, tensor in enumerate(tensors)}
 
     def stage(self, tensors: Mapping[str, torch.Tensor], moved: bool) -> None:
@@ -151,7 +151,7 @@ class NativeContainer:
             pairs, inactive, whole = (_Entry * len(entries))(*entries), ctypes.c_bool(True), ctypes.c_bool(False)
             self._call("UpdateUserManagedConstantBufferPairs", pairs, ctypes.c_size_t(len(entries)), inactive, whole)
         finally:
-            _adopt(handles)
+            adopt(handles)
 
     def _call(self, name: str, *arguments: Any, handle: bool = True) -> None:
         function = getattr(self._library, _PREFIX + name)
@@ -186,11 +186,11 @@ def _first(message: bytes) -> str:
 
 def has_symbol(name: str) -> bool:
     """True if torch's libraries in this process have the symbol."""
-    return hasattr(_torch, name)
+    return hasattr(libtorch, name)
 
 
 # It leads to all other libraries, the card's too; libtorch_cpu.so has only its own symbols.
-_torch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch.so"))
+libtorch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch.so"))
 
 
 def _opened(library: Path) -> ctypes.CDLL:
@@ -205,7 +205,7 @@ def _own(tensors: Iterable[torch.Tensor]) -> list[int]:
     return [_capsule_pointer(capsule, None) for capsule in _aoti.unsafe_alloc_void_ptrs_from_tensors(list(tensors))]
 
 
-def _adopt(handles: Iterable[int]) -> list[torch.Tensor]:
+def adopt(handles: Iterable[int]) -> list[torch.Tensor]:
     """Turn owned handles into their tensors; the handles are gone then."""
     capsules = [_new_capsule(handle, None, None) for handle in handles]
     adopted: list[torch.Tensor] = _aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules)
@@ -217,8 +217,8 @@ def _aliased(handles: Iterable[int]) -> list[int]:
     made: list[int] = []
     for handle in handles:
         alias = ctypes.c_void_p()
-        if _torch.aoti_torch_new_tensor_handle(ctypes.c_void_p(handle), ctypes.byref(alias)):
-            _adopt(made)
+        if libtorch.aoti_torch_new_tensor_handle(ctypes.c_void_p(handle), ctypes.byref(alias)):
+            adopt(made)
             raise RuntimeFailed(call="aoti_torch_new_tensor_handle", detail="no new handle")
         assert alias.value is not None
         made.append(alias.value)

@@ -12,11 +12,14 @@ from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import Node
 
 from aoti_serve.errors import ExportFailed, UnsupportedModule
+from aoti_serve.model.preparation.recipe import Recipe
 from aoti_serve.model.program.dataflow import SHAPE_ONLY, op_name
 from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.guards import guard_indices
+from aoti_serve.model.program.linears import pack_linears
 from aoti_serve.model.tensor_memory import memory_key
 from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import CPU
 from aoti_serve.signature.torch_private import changes_arguments, pytree, read_program
 
 T = TypeVar("T")
@@ -29,6 +32,7 @@ class Program(NamedTuple):
 
     exported: ExportedProgram
     signature: Signature
+    recipes: tuple[Recipe, ...] = ()
 
     @property
     def values(self) -> dict[str, torch.Tensor]:
@@ -50,9 +54,12 @@ class Program(NamedTuple):
 
 
 def program_of(
-    module: torch.nn.Module, inputs: ExampleInputs, dynamic_shapes: Any, *, forget_mutations: bool
+    module: torch.nn.Module, inputs: ExampleInputs, dynamic_shapes: Any, *, forget_mutations: bool, prepare: bool
 ) -> Program:
-    """Export `module` as it is. Raises UnsupportedModule, or ExportFailed with what torch said."""
+    """Export `module` as it is; for weights that are prepared, if `prepare`.
+
+    Raises UnsupportedModule, or ExportFailed with what torch said.
+    """
     if not isinstance(module, torch.nn.Module):
         raise UnsupportedModule(detail=f"a {type(module).__name__} instead of a torch.nn.Module")
     if module.training:
@@ -75,8 +82,9 @@ def program_of(
         )
         raise UnsupportedModule(detail=detail)
     _write_to_copies(exported, written)
-    guards = guard_indices(exported)
-    return Program(exported, describe(exported, guards))
+    signature = describe(exported, guard_indices(exported))
+    recipes = pack_linears(exported, signature) if prepare and _device_of(exported).type == CPU else ()
+    return Program(exported, signature, recipes)
 
 
 def stored_program(path: Path, model: str) -> Program:

@@ -50,7 +50,7 @@ class Failing:
     """torch's C shim, of which the second call fails."""
 
     def __init__(self) -> None:
-        self._real: Any = c_abi._torch
+        self._real: Any = c_abi.libtorch
         self._left = 1
 
     def aoti_torch_new_tensor_handle(self, handle: ctypes.c_void_p, alias: Any) -> int:
@@ -65,7 +65,7 @@ def test_aliases_that_are_not_all_made_hold_nothing(monkeypatch: pytest.MonkeyPa
         patch.setattr(c_abi, "_torch", Failing())
         with pytest.raises(RuntimeFailed, match="no new handle"):
             c_abi._aliased(handles)
-    c_abi._adopt(handles)
+    c_abi.adopt(handles)
     del tensor
     gc.collect()
     assert memory() is None

@@ -17,6 +17,7 @@ from aoti_serve.errors import ConstantIsBaked, DigestMismatch, TiedTensorsDiffer
 from aoti_serve.model import buffers
 from aoti_serve.model.buffers import ConstantBuffer
 from aoti_serve.model.device.cpu import CpuDevice
+from aoti_serve.model.preparation.preparations import prepared
 from aoti_serve.model.tensor_memory import bytes_of
 from aoti_serve.model.weights_in import WeightsStream
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
@@ -84,7 +85,7 @@ def in_file_order(buffer: ConstantBuffer, spec: ConstantSpec) -> bytes:
 def filled(
     constants: Constants, index: dict[str, Span], pieces: Iterator[Bytes], *, strict: bool = True
 ) -> ConstantBuffer:
-    buffer = ConstantBuffer(constants.constants, CpuDevice())
+    buffer = ConstantBuffer(prepared(constants), CpuDevice())
     way = WeightsStream(index, constants)
     with buffer.refilled():
         way.fill(buffer, pieces, {})
@@ -118,7 +119,7 @@ def test_an_index_that_lies_is_refused_before_a_byte_is_asked_for(data: st.DataO
     if data.draw(st.booleans()):
         index["unused"] = Span("F4", (2**70,), data.draw(offsets), data.draw(offsets))
     known = Constants(constants=constants, unused=("unused",))
-    buffer = ConstantBuffer(constants, CpuDevice())
+    buffer = ConstantBuffer(prepared(known), CpuDevice())
     (block, _) = buffer._blocks
     block.tensor.fill_(7)
     content = bytes(range(1, 81))

@@ -1,0 +1,60 @@
+"""Tensors in oneDNN's own layouts, over memory of ours. As unsafe as `c_abi`: nothing here checks sizes.
+
+Such a tensor has a shape, but no strides, and no storage that torch knows of: a descriptor says how its bytes lie. A
+compiled library takes one for a constant as it takes any other tensor; a package with frozen weights makes its
+constants this way (torch/include/torch/csrc/inductor/aoti_torch/c/shim.h).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+
+from aoti_serve.errors import RuntimeFailed
+from aoti_serve.model.aoti.c_abi import adopt, libtorch
+
+_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.int8: "int8"}
+
+
+def pack_linear(weight: torch.Tensor) -> torch.Tensor:
+    """Copy a linear layer's weight into the layout that oneDNN chooses on this machine; an opaque tensor."""
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+    return packed
+
+
+def descriptor_of(opaque: torch.Tensor) -> torch.Tensor:
+    """How the bytes of an opaque tensor lie."""
+    descriptor: torch.Tensor = torch.ops.mkldnn._get_mkldnn_serialized_md(opaque)
+    return descriptor
+
+
+def opaque_bytes(opaque: torch.Tensor) -> torch.Tensor:
+    """The memory of an opaque tensor as a vector of bytes, valid as long as the tensor is there."""
+    memory = ctypes.c_uint8 * int(torch.ops.mkldnn._nbytes(opaque))
+    return torch.frombuffer(memory.from_address(int(torch.ops.mkldnn.data_ptr(opaque))), dtype=torch.uint8)
+
+
+def opaque_over(
+    memory: torch.Tensor, shape: Sequence[int], dtype: torch.dtype, descriptor: torch.Tensor
+) -> torch.Tensor:
+    """An opaque tensor whose bytes are `memory`, which must be as long as it needs, and outlive it."""
+    ndim, made = len(shape), ctypes.c_void_p()
+    failed = libtorch.aoti_torch_create_tensor_from_blob_v2(
+        ctypes.c_void_p(memory.data_ptr()),
+        ctypes.c_int64(ndim),
+        (ctypes.c_int64 * ndim)(*shape),
+        (ctypes.c_int64 * ndim)(),  # it has no strides
+        ctypes.c_int64(0),
+        getattr(libtorch, f"aoti_torch_dtype_{_DTYPES[dtype]}")(),
+        libtorch.aoti_torch_device_type_cpu(),
+        0,
+        ctypes.byref(made),
+        libtorch.aoti_torch_layout__mkldnn(),
+        ctypes.c_void_p(descriptor.data_ptr()),
+        ctypes.c_int64(len(descriptor)),
+    )
+    if failed or made.value is None:
+        raise RuntimeFailed(call="aoti_torch_create_tensor_from_blob_v2", detail="no tensor")
+    return adopt([made.value])[0]

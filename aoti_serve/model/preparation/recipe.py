@@ -1,0 +1,45 @@
+"""A recipe: how staging makes a constant of the compiled code from weights. Data, in the package's metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from pydantic import TypeAdapter
+
+from aoti_serve.signature.constants import Constants, ConstantSpec
+from aoti_serve.signature.tensors import Frozen
+
+PACKED_LINEAR: Final = "onednn_linear"
+KNOWN = (PACKED_LINEAR,)
+
+
+class Recipe(Frozen):
+    """One constant that is prepared: `constant` as the code takes it, made of `source`, a tensor of the weights.
+
+    `by` names the preparation. A constant without a recipe is its tensor of the weights itself.
+    """
+
+    constant: ConstantSpec
+    source: str
+    by: str
+
+
+RECIPES = TypeAdapter(tuple[Recipe, ...])
+
+
+def recipe_problems(recipes: Sequence[Recipe], constants: Constants) -> Iterator[str]:
+    """Why recipes cannot be followed, in words."""
+    names = {spec.name for spec in constants.constants}
+    for recipe in recipes:
+        if recipe.by not in KNOWN:
+            yield f"it prepares '{recipe.source}' by '{recipe.by}'; this version knows {', '.join(KNOWN)}"
+        if recipe.source not in names:
+            yield f"it prepares '{recipe.source}', which is none of its constants"
+
+
+def code_constants(constants: Constants, recipes: Sequence[Recipe]) -> tuple[ConstantSpec, ...]:
+    """The constants that the code takes: those of the weights, and what is made of some in their place."""
+    sources = {recipe.source for recipe in recipes}
+    plain = [spec for spec in constants.constants if spec.name not in sources]
+    return (*plain, *(recipe.constant for recipe in recipes))
