@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -31,9 +32,11 @@ def descriptor_of(opaque: torch.Tensor) -> torch.Tensor:
 
 
 def opaque_bytes(opaque: torch.Tensor) -> torch.Tensor:
-    """The memory of an opaque tensor as a vector of bytes, valid as long as the tensor is there."""
-    memory = ctypes.c_uint8 * int(torch.ops.mkldnn._nbytes(opaque))
-    return torch.frombuffer(memory.from_address(int(torch.ops.mkldnn.data_ptr(opaque))), dtype=torch.uint8)
+    """The memory of an opaque tensor, as a vector of bytes."""
+    place = ctypes.c_uint8 * int(torch.ops.mkldnn._nbytes(opaque))
+    memory: Any = place.from_address(int(torch.ops.mkldnn.data_ptr(opaque)))
+    memory.owner = opaque  # which must live as long as the bytes can be read
+    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 def opaque_over(

@@ -1,0 +1,99 @@
+"""A package as `package` and `inspect` print it: tables for people, JSON for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from aoti_serve.cli.console import bytes_text, out, print_json
+from aoti_serve.model.package import Package
+from aoti_serve.signature.signature import Signature
+
+
+def show_package(package: Package, as_json: bool) -> None:
+    compiled = {key: value for key, value in package.metadata.items() if key.startswith("AOTI_")}
+    facts = {
+        "path": str(package.path),
+        "bytes": package.path.stat().st_size,
+        "sha256": package.digest,
+        "metadata": compiled,
+        "carries_weights": package.carries_weights,
+        "batch_sizes": [size for size, _ in package.variants if size],
+    }
+    signature = package.signature
+    if as_json:
+        made = [{"constant": name, **asdict(each)} for name, each in _prepared(package).items()]
+        print_json(facts | {"signature": signature.model_dump(mode="json"), "preparation": made})
+        return
+    size = bytes_text(package.path.stat().st_size)
+    out.print(Text.assemble((package.path.name, "bold"), f"  {size}  sha256 {package.digest}"))
+    out.print("  ".join(f"{key.removeprefix('AOTI_').lower()}: {value or '-'}" for key, value in compiled.items()))
+    weights = sum(spec.nbytes for spec in signature.constants)
+    where = "inside, as version 0" if package.carries_weights else "apart"
+    out.print(f"weights: {where}; {len(signature.constants)} constants, {bytes_text(weights)}")
+    out.print(_tensors(signature.inputs, signature.outputs))
+    out.print(_constants(signature, _prepared(package)))
+    for line in _remarks(package):
+        out.print(line)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """How a tensor of the weights is prepared, and the bytes that it takes here, before and after."""
+
+    by: str
+    plain_bytes: int
+    prepared_bytes: int
+
+
+def _prepared(package: Package) -> dict[str, _Prepared]:
+    if not package.recipes:
+        return {}
+    from aoti_serve.model.preparation.preparations import prepared  # torch: only when it is needed
+
+    plain = {spec.name: spec.nbytes for spec in package.constants}
+    here = {constant.source: constant for constant in prepared(package.signature, package.recipes)}
+    return {
+        recipe.source: _Prepared(recipe.by, plain[recipe.source], here[recipe.source].nbytes)
+        for recipe in package.recipes
+    }
+
+
+def _constants(signature: Signature, prepared: Mapping[str, _Prepared]) -> Table:
+    table = Table("constant", "dtype", "shape", "remark", title="constants", title_justify="left")
+    names = {home: name for name, home in signature.tied.items()}
+    for spec in signature.constants:
+        remarks = [f"also called {names[spec.name]}"] if spec.name in names else []
+        remarks += ["weights may leave it out"] * spec.carried
+        remarks += [f"prepared: {prepared[spec.name].by}"] if spec.name in prepared else []
+        table.add_row(spec.name, spec.dtype, str(list(spec.shape)), "; ".join(remarks))
+    for baked in signature.baked:
+        table.add_row(baked.name, baked.dtype, str(list(baked.shape)), "compiled in: cannot be swapped")
+    return table
+
+
+def _remarks(package: Package) -> Iterator[str]:
+    signature = package.signature
+    if signature.unused:
+        yield f"accepted in weights, not used by the code: {', '.join(signature.unused)}"
+    if made := _prepared(package).values():
+        plain, here = sum(each.plain_bytes for each in made), sum(each.prepared_bytes for each in made)
+        yield f"prepared when staged: {len(made)} constants; {bytes_text(here)} here, {bytes_text(plain)} plain"
+    if sizes := [str(size) for size, _ in package.variants if size]:
+        yield f"compiled for batches of {', '.join(sizes)}; others are padded"
+    for guard in signature.guards:
+        yield f"checked at each run: indices from {', '.join(guard.inputs)} into {guard.table}"
+    if not package.made_here:
+        yield "not made by aoti-serve: constants that its compiler fixed may be missing above, and stay as they are"
+
+
+def _tensors(inputs: Any, outputs: Any) -> Table:
+    table = Table("kind", "name", "dtype", "shape", title="signature", title_justify="left")
+    for kind, specs in (("input", inputs), ("output", outputs)):
+        for spec in specs:
+            table.add_row(kind, spec.name, spec.dtype, spec.describe_shape())
+    return table
