@@ -134,6 +134,7 @@ class Container:
             if partial and self.version is None:
                 raise WeightsMissing()
             self._versions.check_free(version)
+            self._use_all_cores()
             given = accept_tensors(weights, self.signature, partial=partial, strict=strict)
             rest = {spec.name for spec in self.signature.constants} - given.keys()
             with self._versions.staging(version) as buffer:
@@ -161,6 +162,7 @@ class Container:
         """
         with self._step():
             self._versions.check_free(version)
+            self._use_all_cores()
             stream = WeightsStream(index, self.signature)
             with self._versions.staging(version) as buffer:
                 stream.fill(buffer, pieces, self._baseline)
@@ -222,6 +224,9 @@ class Container:
         with self._staging:
             self._versions.check_open()
             yield
+
+    def _use_all_cores(self) -> None:
+        set_threads(self.num_threads and self.num_threads * self.num_runners)
 
     def _load(self, num_runners: int) -> Variants:
         return load(self.package, num_runners, self.device, single_threaded=self.run_single_threaded)

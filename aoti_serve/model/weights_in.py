@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 
 from aoti_serve.errors import ConstantIsBaked, UnfitTensor, UnreadableWeights
+from aoti_serve.model.aoti.opaque import only_read
 from aoti_serve.model.buffers import ConstantBuffer
 from aoti_serve.model.preparation.preparations import CodeConstant
 from aoti_serve.model.tensor_memory import bytes_of, content_of, memory_key, readable
@@ -90,9 +91,9 @@ class WeightsStream:
         warn_of_baked(self._contents.finish(strict=strict))
 
 
-def _ways(buffer: ConstantBuffer, span: Span, source: str) -> list[_Copy | _Preparation]:
+def _ways(buffer: ConstantBuffer, span: Span, source: str) -> list[_Copy | _Rows]:
     return [
-        _Copy(buffer, constant.spec.name) if constant.preparation is None else _Preparation(buffer, constant, span)
+        _Copy(buffer, constant.spec.name) if constant.preparation is None else _Rows(buffer, constant, span)
         for constant in buffer.made_of(source)
     ]
 
@@ -124,37 +125,50 @@ class _Copy:
             self._gathered = None
 
 
-class _Preparation:
-    """The preparation of one constant in a buffer, as the bytes of its tensor arrive: so many rows at a time."""
+class _Rows:
+    """The rows of one tensor on their way into a constant that is made of them, as many at a time as that takes."""
 
     def __init__(self, buffer: ConstantBuffer, constant: CodeConstant, span: Span) -> None:
+        assert constant.preparation is not None
         self._buffer = buffer
         self._constant = constant
-        self._shape = span.shape
         self._dtype = getattr(torch, span.dtype)
-        self._first = 0  # row of those that are gathered
-        self._at = 0  # bytes of them that are here
-        self._rows: torch.Tensor | None = None
+        self._shape = span.shape
+        self._at_once = constant.preparation.rows_at_once
+        self._first = 0  # the row with which the next ones begin
+        self._gathered: torch.Tensor | None = None
+        self._at = 0  # bytes that are gathered
 
     def take(self, chunk: Bytes) -> None:
         while len(chunk):
-            rows = self._rows = self._gathering()
-            room = chunk[: rows.nbytes - self._at]
-            bytes_of(rows).numpy()[self._at : self._at + len(room)] = room
-            self._at += len(room)
-            chunk = chunk[len(room) :]
-            if self._at == rows.nbytes:
-                self._buffer.prepare(self._constant, rows, self._first)
-                self._first, self._at = self._first + len(rows), 0
-                if self._first == self._shape[0]:
-                    self._rows = None
+            count = min(self._at_once, self._shape[0] - self._first)
+            needed = count * self._row_bytes
+            if self._at == 0 and len(chunk) >= needed and chunk.ctypes.data % self._dtype.itemsize == 0:
+                self._prepare(only_read(chunk[:needed]).view(self._dtype), count)
+                chunk = chunk[needed:]
+            else:
+                chunk = self._gather(chunk, count)
 
-    def _gathering(self) -> torch.Tensor:
-        assert self._constant.preparation is not None
-        count = min(self._constant.preparation.rows_at_once, self._shape[0] - self._first)
-        if self._rows is None:
-            return torch.empty((count, *self._shape[1:]), dtype=self._dtype)
-        return self._rows[:count]
+    @property
+    def _row_bytes(self) -> int:
+        return math.prod(self._shape[1:]) * int(self._dtype.itemsize)
+
+    def _gather(self, chunk: Bytes, count: int) -> Bytes:
+        """Keep what is no whole part yet; returns what is left of the chunk."""
+        if self._gathered is None:
+            self._gathered = torch.empty(self._at_once * self._row_bytes, dtype=torch.uint8)
+        part = self._gathered[: count * self._row_bytes]
+        given = chunk[: len(part) - self._at]
+        part.numpy()[self._at : self._at + len(given)] = given
+        self._at += len(given)
+        if self._at == len(part):
+            self._prepare(part.view(self._dtype), count)
+            self._at = 0
+        return chunk[len(given) :]
+
+    def _prepare(self, rows: torch.Tensor, count: int) -> None:
+        self._buffer.prepare(self._constant, rows.view(count, *self._shape[1:]), self._first)
+        self._first += count
 
 
 def _check_index(index: Mapping[str, Span]) -> None:

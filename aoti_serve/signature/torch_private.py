@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch._guards import detect_fake_mode  # the mode that a program's example values belong to
 from torch._ops import HigherOrderOperator, OpOverload  # what a graph's nodes call
 from torch.utils import _pytree as pytree  # nested arguments, and the TreeSpecs that packages hold
@@ -71,3 +72,15 @@ def read_program(path: Path, model: str) -> ExportedProgram:
     with PT2ArchiveReader(str(path)) as reader:
         program: ExportedProgram = _load_exported_programs(reader, [f"models/{model}.json"], None)[model]
     return program
+
+
+def onednn_linear() -> Any:
+    """oneDNN's linear layer with an activation: input, weight, bias, activation, its numbers, its algorithm."""
+    return torch.ops.mkldnn._linear_pointwise.default
+
+
+def onednn_linear_sum() -> Any:
+    """oneDNN's linear layer with a sum: input, addend, weight, bias, "add". torch 2.13 has no shape function for it."""
+    operator = torch.ops.mkldnn._linear_pointwise.binary
+    torch.library.register_fake("mkldnn::_linear_pointwise.binary", lambda x, other, *_: torch.empty_like(other))
+    return operator

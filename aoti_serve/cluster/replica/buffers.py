@@ -22,13 +22,14 @@ from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Version
 
 SOURCE_S = 10.0
+STAGER_NICE = 10
 
 
 class ReplicaBuffers:
     """The two buffers of a replica's container, by weights version: the `TwoBuffers` of its Follower.
 
-    Lives in the replica's event loop. Staging and committing run in one thread of their own, so that the loop goes on
-    answering.
+    Lives in the replica's event loop. Staging and committing run in a thread each, so that the loop goes on answering;
+    the one that stages lets runs go first.
     """
 
     def __init__(
@@ -38,7 +39,8 @@ class ReplicaBuffers:
         self._keeps_previous = keeps_previous
         self._replica = replica
         self._coordinator = over_grpc(coordinator)
-        self._thread = ThreadPoolExecutor(1, "stager")
+        self._stager = ThreadPoolExecutor(1, "stager", os.nice, (STAGER_NICE,))  # Linux: of this thread alone
+        self._committer = ThreadPoolExecutor(1, "committer")
         self._digests = {BUILT_IN.number: BUILT_IN.digest}
         self._reader: ChunkReader | None = None
         self._staged_in = self._committed_in = 0.0
@@ -56,7 +58,7 @@ class ReplicaBuffers:
         reader = self._reader = ChunkReader(self._replica, version)
         try:
             index = await reader.open(result_of(self._coordinator.source.remote(version), SOURCE_S))
-            self._staged_in = await self._timed(lambda: self._fill(version, index, reader))
+            self._staged_in = await _timed(self._stager, lambda: self._fill(version, index, reader))
         finally:
             self._reader = None
         self._received = version.nbytes
@@ -73,11 +75,11 @@ class ReplicaBuffers:
 
     async def activate(self, version: Version) -> None:
         """Answer with a version that the replica holds."""
-        self._committed_in = await self._timed(lambda: self._flip_to(version.number))
+        self._committed_in = await _timed(self._committer, lambda: self._flip_to(version.number))
 
     async def abort(self) -> None:
         """Free what is staged, if anything is."""
-        await self._timed(self.container.abort)
+        await _timed(self._committer, self.container.abort)
 
     def signed(self, epoch: int) -> Receipt:
         """A receipt for the version that answers now, since `epoch`."""
@@ -120,11 +122,12 @@ class ReplicaBuffers:
         if not self._keeps_previous:
             self.container.release()
 
-    async def _timed(self, work: Callable[[], None]) -> float:
-        """Run `work` in the stager's thread; returns how many seconds it took."""
-        started = time.perf_counter()
-        await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        return time.perf_counter() - started
+
+async def _timed(thread: ThreadPoolExecutor, work: Callable[[], None]) -> float:
+    """Run `work` in a thread; returns how many seconds it took."""
+    started = time.perf_counter()
+    await asyncio.get_running_loop().run_in_executor(thread, work)
+    return time.perf_counter() - started
 
 
 def load_container(package: Package, num_runners: int) -> Container:

@@ -11,7 +11,9 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from aoti_serve.errors import RuntimeFailed
 from aoti_serve.model.aoti.c_abi import adopt, libtorch
@@ -33,10 +35,12 @@ def descriptor_of(opaque: torch.Tensor) -> torch.Tensor:
 
 def opaque_bytes(opaque: torch.Tensor) -> torch.Tensor:
     """The memory of an opaque tensor, as a vector of bytes."""
-    place = ctypes.c_uint8 * int(torch.ops.mkldnn._nbytes(opaque))
-    memory: Any = place.from_address(int(torch.ops.mkldnn.data_ptr(opaque)))
-    memory.owner = opaque  # which must live as long as the bytes can be read
-    return torch.frombuffer(memory, dtype=torch.uint8)
+    return _memory(int(torch.ops.mkldnn.data_ptr(opaque)), int(torch.ops.mkldnn._nbytes(opaque)), opaque)
+
+
+def only_read(array: NDArray[np.uint8]) -> torch.Tensor:
+    """A tensor over contiguous bytes that may be read-only, of which torch would warn: nobody may write to it."""
+    return _memory(array.ctypes.data, array.nbytes, array)
 
 
 def opaque_over(
@@ -61,3 +65,9 @@ def opaque_over(
     if failed or made.value is None:
         raise RuntimeFailed(call="aoti_torch_create_tensor_from_blob_v2", detail="no tensor")
     return adopt([made.value])[0]
+
+
+def _memory(address: int, nbytes: int, owner: object) -> torch.Tensor:
+    memory: Any = (ctypes.c_uint8 * nbytes).from_address(address)
+    memory.owner = owner  # which must live as long as the bytes can be read
+    return torch.frombuffer(memory, dtype=torch.uint8)

@@ -17,9 +17,7 @@ from aoti_serve.model.preparation.recipe import PACKED_LINEAR, Recipe
 from aoti_serve.model.program.dataflow import argument_named, op_name
 from aoti_serve.model.tensor_memory import memory_key
 from aoti_serve.signature.signature import Signature
-from aoti_serve.signature.torch_private import changes_arguments
-
-mkldnn = torch.ops.mkldnn
+from aoti_serve.signature.torch_private import changes_arguments, onednn_linear, onednn_linear_sum
 
 
 class _Linear(NamedTuple):
@@ -154,10 +152,10 @@ def _replace(linear: _Linear) -> None:
     """Make the last node oneDNN's operator; it keeps its name, by which the program's outputs know it."""
     taken, weight, bias = (argument_named(linear.node, name) for name in ("input", "weight", "bias"))
     if linear.addend is None:
-        linear.last.target = mkldnn._linear_pointwise.default
+        linear.last.target = onednn_linear()
         linear.last.args = (taken, weight, bias, linear.activation, [], linear.algorithm)
     else:
-        linear.last.target = mkldnn._linear_pointwise.binary
+        linear.last.target = onednn_linear_sum()
         linear.last.args = (taken, linear.addend, weight, bias, linear.activation)
     linear.last.kwargs = {}
     if linear.last is not linear.node:

@@ -33,6 +33,7 @@ from aoti_serve.errors import (
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
+from tests.integration.models import small_layers_packed
 
 Weights = dict[str, torch.Tensor]
 Question = dict[str, torch.Tensor]
@@ -105,7 +106,9 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     batch = torch.export.Dim("batch", min=1, max=8)
     inputs = {"x": torch.randn(4, 5), "ids": torch.randint(0, WORDS, (4, 3))}
     path: Path = tmp_path_factory.mktemp("tied") / "tied.pt2"
-    package = export_package(module, inputs, path, dynamic_shapes={"x": {0: batch}, "ids": {0: batch}})
+    with small_layers_packed():
+        package = export_package(module, inputs, path, dynamic_shapes={"x": {0: batch}, "ids": {0: batch}})
+    assert [recipe.source for recipe in package.recipes] == ["first.weight"]  # of the tied one a table is made, too
     assert {*package.signature.tied, *package.signature.tied.values()} == {"last.weight", "table.weight"}
     return Subject(module, package)
 

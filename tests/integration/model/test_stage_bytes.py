@@ -43,6 +43,7 @@ from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import read_index
 from tests.integration import foreign
 from tests.integration.architectures import ARCHITECTURES, EXOTIC, name_of, values
+from tests.integration.models import small_layers_packed
 
 Weights = dict[str, torch.Tensor]
 Pieces = Iterator[NDArray[np.uint8]]
@@ -77,7 +78,7 @@ with Container(package) as container:
 
 
 class Everything(nn.Module):
-    """Tied, carried, unused, baked; transposed, channels_last, empty; bools and what numpy has no dtype for."""
+    """Tied, carried, unused, baked, packed; transposed, channels_last, empty; bools; what numpy has no dtype for."""
 
     offset: torch.Tensor
     image: torch.Tensor
@@ -89,6 +90,7 @@ class Everything(nn.Module):
         self.table = nn.Embedding(WORDS, WIDTH)
         self.last = nn.Linear(WIDTH, WORDS, bias=False)
         self.last.weight = self.table.weight
+        self.packed = nn.Linear(WIDTH, WIDTH)
         self.turned = nn.Parameter(torch.randn(WIDTH, 2 * WIDTH).t()[:WIDTH].t().contiguous().t())
         self.gain = nn.Parameter(torch.randn(4))  # small enough for the compiler to fix
         self.unread = nn.Parameter(torch.randn(3))
@@ -104,7 +106,7 @@ class Everything(nn.Module):
         for dtype in (*EXOTIC, torch.bfloat16):
             hidden = hidden + self.get_buffer(f"kept_{name_of(dtype)}").float().clamp(-9, 9)
         hidden = torch.cat([hidden, self.none]) * self.gain.repeat(4)
-        logits: torch.Tensor = self.last(hidden)
+        logits: torch.Tensor = self.last(hidden + torch.sin(self.packed(hidden)))
         return logits
 
 
@@ -157,7 +159,8 @@ def filed(tmp_path: Path) -> Filed:
 
 
 def made(module: nn.Module, example: Any, path: Path, shapes: Any = None, **how: Any) -> Subject:
-    package = export_package(module, example, path, dynamic_shapes=shapes, **how)
+    with small_layers_packed():
+        package = export_package(module, example, path, dynamic_shapes=shapes, **how)
     return Subject(package, module.state_dict(), example if isinstance(example, tuple) else example.values())
 
 
@@ -169,6 +172,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Subject:
         patch.setitem(export._OPTIONS, "always_keep_tensor_constants", False)
         path = tmp_path_factory.mktemp("everything") / "everything.pt2"
         subject = made(Everything().eval(), (ids,), path, allow_baked=True)
+    assert [recipe.source for recipe in subject.package.recipes] == ["packed.weight"]
     signature = subject.package.signature
     apart = [
         spec.name for spec in signature.constants if not torch.empty_strided(spec.shape, spec.stride).is_contiguous()

@@ -1,0 +1,46 @@
+"""Recipes as data: what cannot be followed is told in words."""
+
+from __future__ import annotations
+
+from aoti_serve.model.preparation.preparations import prepared
+from aoti_serve.model.preparation.recipe import KNOWN, PACKED_LINEAR, RECIPES, Recipe, code_constants, recipe_problems
+from aoti_serve.signature.constants import Constants, ConstantSpec
+
+WEIGHT = ConstantSpec(name="fc.weight", dtype="float32", shape=(8, 4), stride=(4, 1))
+BIAS = ConstantSpec(name="fc.bias", dtype="float32", shape=(8,), stride=(1,))
+CONSTANTS = Constants(constants=(WEIGHT, BIAS))
+PACKED = Recipe(constant=WEIGHT, source="fc.weight", by=PACKED_LINEAR)
+
+
+def test_recipes_survive_the_metadata() -> None:
+    assert RECIPES.validate_json(RECIPES.dump_json((PACKED,))) == (PACKED,)
+
+
+def test_a_preparation_that_is_not_there_is_named_with_those_that_are() -> None:
+    recipe = PACKED.model_copy(update={"by": "magic"})
+    (problem,) = recipe_problems([recipe], CONSTANTS)
+    assert problem == f"it prepares 'fc.weight' by 'magic'; this version knows {', '.join(KNOWN)}"
+
+
+def test_a_source_that_is_no_constant_is_named() -> None:
+    recipe = PACKED.model_copy(update={"source": "fc.wait"})
+    assert list(recipe_problems([recipe], CONSTANTS)) == ["it prepares 'fc.wait', which is none of its constants"]
+
+
+def test_what_is_made_of_a_constant_takes_its_place_in_the_code() -> None:
+    made = WEIGHT.model_copy(update={"name": "fc.weight.packed"})
+    recipe = PACKED.model_copy(update={"constant": made})
+    assert code_constants(CONSTANTS, [recipe]) == (BIAS, made)
+
+
+def test_every_name_has_its_preparation() -> None:
+    for name in KNOWN:
+        (constant,) = prepared(Constants(constants=(WEIGHT,)), [PACKED.model_copy(update={"by": name})])
+        assert constant.preparation is not None
+
+
+def test_without_recipes_every_constant_is_its_tensor_of_the_weights() -> None:
+    assert [(constant.source, constant.preparation) for constant in prepared(CONSTANTS)] == [
+        ("fc.weight", None),
+        ("fc.bias", None),
+    ]
