@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from aoti_serve.errors import ConstantIsBaked, DigestMismatch, TiedTensorsDiffer, UnfitTensor, UnreadableWeights
 from aoti_serve.model import buffers
+from aoti_serve.model.aoti.opaque import opaque_bytes, pack_linear
 from aoti_serve.model.buffers import ConstantBuffer
 from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.preparation.preparations import prepared
+from aoti_serve.model.preparation.recipe import PACKED_LINEAR, Recipe
 from aoti_serve.model.tensor_memory import bytes_of
 from aoti_serve.model.weights_in import WeightsStream
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
@@ -104,6 +106,26 @@ def test_every_constant_gets_its_bytes_however_the_file_is_cut(data: st.DataObje
         buffer = filled(Constants(constants=tuple(constants)), index, cut(content, at))
     for spec in constants:
         assert in_file_order(buffer, spec) == content[index[spec.name].begin : index[spec.name].end], spec
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_prepared_constant_is_the_same_however_the_file_is_cut(data: st.DataObject) -> None:
+    """Of so many columns that one part has 64 rows, and with rows that fill no part."""
+    rows, columns = data.draw(st.sampled_from([(1, 5), (70, 3), (130, 16384)]))
+    spec = ConstantSpec(name="weight", dtype="float32", shape=(rows, columns), stride=(columns, 1))
+    value = torch.randn(rows, columns)
+    content = b"header" + bytes_of(value).numpy().tobytes()
+    at = data.draw(st.lists(st.integers(0, len(content)), max_size=6))
+    constants = Constants(constants=(spec,))
+    buffer = ConstantBuffer(
+        prepared(constants, [Recipe(constant=spec, source="weight", by=PACKED_LINEAR)]), CpuDevice()
+    )
+    with buffer.refilled():
+        WeightsStream({"weight": Span("float32", spec.shape, 6, len(content))}, constants).fill(
+            buffer, cut(content, at), {}
+        )
+    assert torch.equal(buffer._memory["weight"], opaque_bytes(pack_linear(value)))
 
 
 @settings(deadline=None)
