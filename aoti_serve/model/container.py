@@ -237,7 +237,7 @@ class Container:
         self._baseline = {name: built_in[name].clone() for name in carried} | self._baseline
 
     def _infer(self, ordered: list[torch.Tensor]) -> tuple[int, dict[str, torch.Tensor]]:
-        with self._gate.admitted():
+        with self._gate:
             self._versions.check_open()
             if self.version is None:
                 raise WeightsMissing()

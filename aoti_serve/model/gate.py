@@ -24,18 +24,23 @@ class Gate:
         self._drained = threading.Condition(self._lock)
         self._closing = threading.Lock()
 
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Hold a slot: for the length of a run."""
-        turn = threading.Event()
+    def __enter__(self) -> None:
+        """Take a slot for the length of a run; waits for one."""
         with self._lock:
+            if self._free and not self._closed and not self._waiting:
+                self._free -= 1
+                return
+            turn = threading.Event()
             self._waiting.append(turn)
-            self._admit()
         try:
             turn.wait()
-            yield
-        finally:
-            self._leave(turn)
+        except BaseException:
+            self._give_up(turn)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._leave()
 
     @contextmanager
     def closed(self) -> Iterator[None]:
@@ -56,11 +61,16 @@ class Gate:
             self._free -= 1
             self._waiting.popleft().set()
 
-    def _leave(self, turn: threading.Event) -> None:
+    def _give_up(self, turn: threading.Event) -> None:
+        """Leave after an interruption: a slot may have been given in the meantime."""
         with self._lock:
             if turn.is_set():
-                self._free += 1
-            else:  # interrupted while it waited
+                self._leave()
+            else:
                 self._waiting.remove(turn)
-            self._admit()
+
+    def _leave(self) -> None:
+        self._free += 1
+        self._admit()
+        if self._closed:
             self._drained.notify_all()

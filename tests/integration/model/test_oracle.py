@@ -8,7 +8,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -32,6 +31,7 @@ from aoti_serve.errors import (
 )
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
+from aoti_serve.model.gate import Gate
 from aoti_serve.model.package import Package
 from tests.integration.models import small_layers_packed
 
@@ -658,15 +658,13 @@ def test_an_answer_names_the_version_that_was_active_during_the_run(subject: Sub
             stage(container, oracle, version, random.Random(version), partial=False)
             if version == 1:
                 container.commit()
-        admitted = container._gate.admitted
+        leave = Gate.__exit__
 
-        @contextmanager
-        def then_flipped() -> Iterator[None]:
-            with admitted():
-                yield
+        def then_flip(gate: Gate, *why: object) -> None:
+            leave(gate, *why)
             container.commit()
 
-        with patch.object(container._gate, "admitted", then_flipped):
+        with patch.object(Gate, "__exit__", then_flip):
             version, outputs = container.infer(subject.questions[0])
         assert (version, container.version) == (1, 2)
         oracle.check(version, 0, outputs["output"])

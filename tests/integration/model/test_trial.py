@@ -137,7 +137,7 @@ def test_a_trial_takes_no_runner(mixed: Compiled) -> None:
         container.stage(mixed.weights())
         container.commit()
         container.stage(mixed.weights())
-        with container._gate.admitted():
+        with container._gate:
             trial = threading.Thread(target=container.try_staged)
             trial.start()
             trial.join(60)

@@ -70,7 +70,7 @@ def started(*bodies: Callable[[], Any]) -> Iterator[None]:
 
 def enter(gate: Gate, log: list[Any], name: Any) -> Callable[[], None]:
     def body() -> None:
-        with gate.admitted():
+        with gate:
             log.append(name)
 
     return body
@@ -85,7 +85,7 @@ def test_as_many_as_there_are_slots_are_inside_together_and_no_more(watched: Wat
     leave = threading.Event()
 
     def hold() -> None:
-        with gate.admitted():
+        with gate:
             full.wait(BOUND_S)
             leave.wait(BOUND_S)
             log.append("held")
@@ -105,7 +105,7 @@ def test_never_more_than_the_slots_are_inside_under_load() -> None:
     def body() -> None:
         nonlocal inside, most
         for _ in range(200):
-            with gate.admitted():
+            with gate:
                 with lock:
                     inside += 1
                     most = max(most, inside)
@@ -119,7 +119,7 @@ def test_never_more_than_the_slots_are_inside_under_load() -> None:
 
 def test_a_free_slot_goes_to_whoever_waits_longest(watched: Watched) -> None:
     gate, log = Gate(1), list[Any]()
-    with ExitStack() as threads, gate.admitted():
+    with ExitStack() as threads, gate:
         for number in range(8):
             threads.enter_context(started(enter(gate, log, number)))
             acquired(watched.runs_waiting)
@@ -134,7 +134,7 @@ def test_closing_waits_for_those_inside(watched: Watched) -> None:
         with gate.closed():
             log.append("closed")
 
-    with ExitStack() as threads, gate.admitted():
+    with ExitStack() as threads, gate:
         threads.enter_context(started(close))
         acquired(watched.closers_waiting)
         log.append("left")
@@ -155,7 +155,7 @@ def test_as_many_as_there_are_slots_enter_when_the_gate_opens(watched: Watched) 
     gate, full = Gate(2), threading.Barrier(2)
 
     def meet() -> None:
-        with gate.admitted():
+        with gate:
             full.wait(BOUND_S)
 
     with ExitStack() as threads, gate.closed():
@@ -172,7 +172,7 @@ def test_a_run_that_comes_while_a_closer_waits_enters_after_it(watched: Watched)
         with gate.closed():
             log.append("closed")
 
-    with ExitStack() as threads, gate.admitted():
+    with ExitStack() as threads, gate:
         threads.enter_context(started(close))
         acquired(watched.closers_waiting)
         threads.enter_context(started(enter(gate, log, "late")))  # one of the two slots is free, yet it has to wait
@@ -192,11 +192,11 @@ def test_a_gate_closes_again_and_again_and_admits_in_between() -> None:
 
 def test_an_error_inside_gives_the_slot_and_the_gate_back() -> None:
     gate, log = Gate(1), list[Any]()
-    for held in (gate.admitted, gate.closed):
-        with pytest.raises(Interrupted), held():
+    for name, held in (("run", gate), ("closed", gate.closed())):
+        with pytest.raises(Interrupted), held:
             raise Interrupted
-        enter(gate, log, held.__name__)()
-    assert log == ["admitted", "closed"]
+        enter(gate, log, name)()
+    assert log == ["run", "closed"]
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_an_interrupted_wait_loses_no_slot(watched: Watched, admitted_first: boo
         raise Interrupted
 
     watched.on_turn = interrupt
-    holder.enter_context(gate.admitted())
-    with pytest.raises(Interrupted), gate.admitted():
+    holder.enter_context(gate)
+    with pytest.raises(Interrupted), gate:
         pass
     holder.close()
     watched.on_turn = lambda turn: None
@@ -231,7 +231,7 @@ def test_an_interrupted_closing_leaves_the_gate_open(watched: Watched) -> None:
         raise Interrupted
 
     watched.on_closer = interrupt
-    with gate.admitted(), pytest.raises(Interrupted), gate.closed():
+    with gate, pytest.raises(Interrupted), gate.closed():
         pass
     watched.on_turn = interrupt  # at a gate that is still closed, the next run would wait for ever
     enter(gate, log, "next")()
@@ -286,7 +286,7 @@ def test_nobody_starves_while_200_closings_meet_a_saturated_gate(watched: Watche
         began.wait(BOUND_S)
         done = False
         while not done:
-            with gate.admitted():
+            with gate:
                 done = len(seen_inside) == closings
                 relay.stay()
         runs_after_the_last.append(threading.get_ident())
