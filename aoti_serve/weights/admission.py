@@ -12,9 +12,9 @@ from aoti_serve.config import WeightsLimits
 from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import ContentsCheck
-from aoti_serve.signature.tensors import Shaped, Span
+from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import file_chunks, file_digest, read_index
-from aoti_serve.weights.files.merge import merge_weights
+from aoti_serve.weights.files.merge import merge_weights, parts_in
 from aoti_serve.weights.sources.source import fetch_to
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
@@ -77,12 +77,12 @@ class Admission:
         return read_index(path, self.limits.max_weights_tensors, self.limits.max_weights_header_bytes)
 
     def _complete(self, path: Path, index: dict[str, Span], base: Version, whole: Path) -> None:
-        given = {name: Shaped(span.dtype, span.shape) for name, span in index.items()}
-        self.constants.check_weights(given, partial=True)
+        self.constants.check_weights(index, partial=True)
         if base.number == BUILT_IN.number:
             raise BaseHasNoFile(model=self.model)
-        with self.store.open(base) as file:
-            merge_weights(file, self.store.index(base), path, index, whole, self.constants.tied)
+        with self.store.open(base) as base_file, path.open("rb") as file:
+            stored = parts_in(base_file, self.store.index(base))
+            merge_weights(stored, parts_in(file, index), whole, self.constants.tied)
 
     def _stored(
         self, path: Path, index: dict[str, Span], digest: str | None, options: SwapOptions, current: Version
