@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol, TypeVar
+from typing import BinaryIO, NamedTuple, Protocol
 
 from aoti_serve.errors import StoreFailed
 from aoti_serve.signature.tensors import Span
@@ -31,9 +31,6 @@ class FilePart(NamedTuple):
         return file_chunks(self.file, self.span)
 
 
-P = TypeVar("P", bound=Part)
-
-
 def parts_in(file: BinaryIO, index: Mapping[str, Span]) -> dict[str, FilePart]:
     return {name: FilePart(file, span) for name, span in index.items()}
 
@@ -56,7 +53,7 @@ def merge_weights(base: Mapping[str, Part], changes: Mapping[str, Part], target:
         raise StoreFailed(path=target.parent, detail=f"the changes could not be merged: {error}") from error
 
 
-def _spread(base: Iterable[str], changes: Mapping[str, P], tied: Mapping[str, str]) -> Iterable[tuple[str, P]]:
+def _spread(base: Iterable[str], changes: Mapping[str, Part], tied: Mapping[str, str]) -> Iterable[tuple[str, Part]]:
     """The changes, under each name of their constants that the base has as well."""
     names = defaultdict(list)
     for name in base:
