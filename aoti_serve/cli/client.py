@@ -77,11 +77,14 @@ class AdminClient:
         """Upload `file`, then wait for the swap. `sent` is called with the size of each chunk that was sent."""
         size = file.stat().st_size
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        return self._change("", wait, params=_query_of(options), headers=headers, content=_pieces(file, size, sent))
+        params = {
+            name: json.dumps(asked) if isinstance(asked, dict) else asked for name, asked in _asked(options).items()
+        }
+        return self._change("", wait, params=params, headers=headers, content=_pieces(file, size, sent))
 
     def swap_uri(self, uri: str, options: SwapOptions, *, wait: bool = True) -> Any:
         """Swap to a file that the server reads by itself."""
-        return self._change("", wait, json={"uri": uri, **_query_of(options)})
+        return self._change("", wait, json={"uri": uri, **_asked(options)})
 
     def events(self) -> Iterator[Any]:
         """The status now and after every change, until the stream ends."""
@@ -166,7 +169,7 @@ def _why(error: Exception) -> str:
     return safe(str(error)) or type(error).__name__
 
 
-def _query_of(options: SwapOptions) -> dict[str, Any]:
+def _asked(options: SwapOptions) -> dict[str, Any]:
     """The options that differ from their defaults. The server has the same defaults."""
     return options.model_dump(exclude_defaults=True)
 

@@ -141,7 +141,12 @@ def ending(last: Outcome, now: float) -> Text:
 
 
 def title(version: Version) -> str:
-    return f"{version.number} ({version.label})" if version.label else str(version.number)
+    named = ", ".join(filter(None, (version.label, _adapter(version))))
+    return f"{version.number} ({named})" if named else str(version.number)
+
+
+def _adapter(version: Version) -> str:
+    return f"adapter on {version.adapter.base}" if version.adapter else ""
 
 
 def _line(*parts: str | tuple[str, str]) -> Text:
@@ -192,6 +197,7 @@ def _marks(version: Version, status: WeightsStatus) -> str:
         "current": version.number == status.current.number,
         "previous": status.previous is not None and version.number == status.previous.number,
         "resident": resident,
+        _adapter(version): version.adapter is not None,
         "not strict": not version.strict,
     }
     return ", ".join(mark for mark, holds in marks.items() if holds)

@@ -22,6 +22,7 @@ from aoti_serve.cli.render import spaced, status_view, story_view, swap_view, ve
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import problems
 from aoti_serve.errors import InvalidBody, UnreadableWeights
+from aoti_serve.weights.adapter_config import WEIGHTS_NAME, adapter_at
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap_options import SwapOptions
@@ -44,22 +45,33 @@ def swap(
     label: Annotated[str, typer.Option(help="What to call this version; the file's name if left out.")] = "",
     sha256: Annotated[str | None, typer.Option(help="Refuse any other bytes.")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Only changes to --base-version; the rest stays.")] = False,
-    base_version: Annotated[int | None, typer.Option(help="Refuse unless this version answers.")] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="A LoRA adapter of PEFT's: the folder, or the file in it.")
+    ] = False,
+    base_version: Annotated[
+        int | None, typer.Option(help="Refuse unless this version answers; of an adapter: merge it into this one.")
+    ] = None,
     no_strict: Annotated[bool, typer.Option("--no-strict", help="Pass over changes to compiled-in values.")] = False,
     no_wait: NoWaitOption = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Make every replica answer with the weights in SOURCE. If one of them cannot, nothing changes."""
+    remote, config = uri or "://" in source, None
+    if adapter and not remote:
+        file, config = adapter_at(Path(source))
+        source = str(file)
     options = _options(
         label=label or _name(source),
         sha256=sha256,
         partial=partial,
+        adapter=adapter,
+        adapter_config=config,
         base_version=base_version,
         strict=not no_strict,
     )
     client, started = AdminClient(url, model), time.perf_counter()
-    if uri or "://" in source:
+    if remote:
         with _progress_of(client, client.status()):
             answer = client.swap_uri(source, options, wait=not no_wait)
     else:
@@ -133,12 +145,13 @@ def _options(**asked: Any) -> SwapOptions:
 
 
 def _name(source: str) -> str:
-    """The label of a version for which none was given: the name of its file."""
+    """The label of a version for which none was given: the name of its file, or of the folder that PEFT has made."""
     path = source
     if "://" in source:
         with suppress(ValueError):
             path = urlsplit(source).path
-    return safe(PurePosixPath(path).stem)[:LABEL_LENGTH]
+    named = PurePosixPath(path)
+    return safe(named.parent.name if named.name == WEIGHTS_NAME else named.stem)[:LABEL_LENGTH]
 
 
 def _upload(client: AdminClient, file: Path, options: SwapOptions, *, wait: bool) -> Any:

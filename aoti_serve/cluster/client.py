@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 import ray
@@ -19,6 +20,7 @@ from aoti_serve.cluster.deployments import coordinator_of
 from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.cluster.transfer.upload import Weights, upload_stream
 from aoti_serve.errors import AotiServeError, TryAgain
+from aoti_serve.weights.adapter_config import adapter_at
 from aoti_serve.weights.swap_options import SwapOptions
 
 if TYPE_CHECKING:
@@ -99,6 +101,8 @@ class SwapKeywords(TypedDict, total=False):
     sha256: str | None
     partial: bool
     base_version: int | None
+    adapter: bool
+    adapter_config: Mapping[str, Any] | None
     strict: bool
 
 
@@ -120,17 +124,23 @@ class AsyncWeightsClient:
         """Make every replica answer with these weights; returns when all do.
 
         `weights`: a state dict, the path of a safetensors file here, or the flat bytes of one as objects in Ray's
-        object store. With `partial=True` they are changes to `base_version`. Raises an InvalidWeights, StageFailed,
-        BaseVersionMismatch or SwapInProgress; nothing has changed then.
+        object store. With `partial=True` they are changes to `base_version`. With `adapter=True` they are a LoRA
+        adapter, and `adapter_config` is `LoraConfig.to_dict()`; of a path, which may be PEFT's folder, it is read
+        beside the file. Raises an InvalidWeights, StageFailed, BaseVersionMismatch or SwapInProgress; nothing has
+        changed then.
         """
-        asked = SwapOptions(label=label, **options)
+        asked = SwapOptions.model_validate({"label": label, **options})
+        if asked.adapter and asked.adapter_config is None and isinstance(weights, Path):
+            weights, config = adapter_at(weights)
+            asked = asked.model_copy(update={"adapter_config": config})
         return await self._client.swap_bytes(upload_stream(weights), asked, _who(), wait)
 
     async def swap_uri(
         self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
     ) -> WeightsStatus:
         """As `swap`, to a file under one of the model's `weights_roots`, which the coordinator reads."""
-        return await self._client.swap_uri(uri, SwapOptions(label=label, **options), _who(), wait)
+        asked = SwapOptions.model_validate({"label": label, **options})
+        return await self._client.swap_uri(uri, asked, _who(), wait)
 
     async def rollback(self, version: int | None = None, *, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""

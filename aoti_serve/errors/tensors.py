@@ -78,6 +78,13 @@ class UnfitTensor(InvalidWeights, text="tensor '{name}': {detail}"):
     detail: str
 
 
+class UnfitAdapter(InvalidWeights, text="the adapter cannot be merged: {what}: {detail}"):
+    """A LoRA adapter that cannot be merged; `what` is the tensor, the setting or the file that stands against it."""
+
+    what: str
+    detail: str
+
+
 class TiedTensorsDiffer(InvalidWeights):
     """Two names of one constant were given different values."""
 

@@ -50,7 +50,7 @@ class BaseVersionMismatch(WeightsError, status=409):
 
 
 class BaseHasNoFile(WeightsError, status=409):
-    """A partial swap on the package's built-in weights."""
+    """A partial swap, or an adapter, on the package's built-in weights."""
 
     text = (
         "model '{model}': version 0 is built into the package and in no file to change; swap in a complete file first"

@@ -1,4 +1,4 @@
-"""Checks a file of weights against the package, completes it if it is partial, and stores it as a version."""
+"""Checks a file of weights against the package, makes it whole if it is not, and stores it as a version."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from aoti_serve.config import WeightsLimits
 from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import ContentsCheck
-from aoti_serve.signature.tensors import Shaped, Span
+from aoti_serve.signature.tensors import Span
+from aoti_serve.weights.adapter_config import AdapterConfig, config_beside
+from aoti_serve.weights.files.adapter import adapted_parts
 from aoti_serve.weights.files.index import file_chunks, file_digest, read_index
-from aoti_serve.weights.files.merge import merge_weights
+from aoti_serve.weights.files.merge import FilePart, Part, merge_weights, parts_in
 from aoti_serve.weights.sources.source import fetch_to
+from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
-from aoti_serve.weights.version import BUILT_IN, Version
+from aoti_serve.weights.version import BUILT_IN, MergedAdapter, Version
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class Admission:
     """Makes versions of files. Runs in the coordinator, in threads.
 
     The bytes that answer already make no new version: all methods then return the version that answers. They raise an
-    InvalidWeights, SourceRefused, BaseVersionMismatch or StoreFailed; nothing has changed then, and nothing is left
-    behind.
+    InvalidWeights, SourceRefused, BaseVersionMismatch, BaseHasNoFile, UnknownWeightsVersion or StoreFailed; nothing has
+    changed then, and nothing is left behind.
     """
 
     store: Store
@@ -36,13 +39,22 @@ class Admission:
     limits: WeightsLimits
     roots: Collection[str]
 
-    def check_base(self, options: SwapOptions, current: Version) -> None:
-        if options.base_version is not None and options.base_version != current.number:
-            raise BaseVersionMismatch(model=self.model, base=options.base_version, current=current.number)
+    def base(self, options: SwapOptions, current: Version) -> Version:
+        """The version that a partial file changes, or that an adapter is merged into."""
+        number = current.adapter_base if options.adapter else current.number
+        if options.base_version is not None:
+            number = options.base_version
+        if number != current.number and not options.adapter:
+            raise BaseVersionMismatch(model=self.model, base=number, current=current.number)
+        if number == BUILT_IN.number and (options.partial or options.adapter):
+            raise BaseHasNoFile(model=self.model)
+        return current if number == current.number else self.store.version(number)
 
     def of_uri(self, uri: str, options: SwapOptions, current: Version) -> Version:
-        """The version that a file elsewhere becomes."""
-        self.check_base(options, current)
+        """The version that a file elsewhere becomes. The settings of an adapter are looked for beside it."""
+        self.base(options, current)
+        if options.adapter and options.adapter_config is None:
+            options = options.model_copy(update={"adapter_config": self._config_beside(uri)})
         return self._of_copy(uri, self.roots, options, current)
 
     def of_local(self, source: Path, options: SwapOptions) -> Version:
@@ -52,15 +64,16 @@ class Admission:
 
     def of_file(self, path: Path, options: SwapOptions, current: Version) -> Version:
         """The version that an upload becomes; it is moved or copied."""
-        self.check_base(options, current)
+        base = self.base(options, current)
         index = self.index(path)
-        if not options.partial:
+        if not options.partial and not options.adapter:
             return self._stored(path, index, options.sha256, options, current)
-        file_digest(path, options.sha256)
+        digest = file_digest(path, options.sha256)
+        adapter = MergedAdapter(base=base.number, digest=digest) if options.adapter else None
         whole = self.store.incoming()
         try:
-            self._complete(path, index, current, whole)
-            return self._stored(whole, self.index(whole), None, options, current)
+            self._complete(path, index, base, options, whole)
+            return self._stored(whole, self.index(whole), None, options, current, adapter)
         finally:
             self.store.discard(whole)
 
@@ -76,21 +89,48 @@ class Admission:
     def index(self, path: Path) -> dict[str, Span]:
         return read_index(path, self.limits.max_weights_tensors, self.limits.max_weights_header_bytes)
 
-    def _complete(self, path: Path, index: dict[str, Span], base: Version, whole: Path) -> None:
-        given = {name: Shaped(span.dtype, span.shape) for name, span in index.items()}
-        self.constants.check_weights(given, partial=True)
-        if base.number == BUILT_IN.number:
-            raise BaseHasNoFile(model=self.model)
-        with self.store.open(base) as file:
-            merge_weights(file, self.store.index(base), path, index, whole, self.constants.tied)
+    def _complete(self, path: Path, index: dict[str, Span], base: Version, options: SwapOptions, whole: Path) -> None:
+        with self.store.open(base) as base_file, path.open("rb") as file:
+            stored, given = parts_in(base_file, self.store.index(base)), parts_in(file, index)
+            changes = self._adapted(given, stored, options) if options.adapter else given
+            self.constants.check_weights({name: part.span for name, part in changes.items()}, partial=True)
+            merge_weights(stored, changes, whole, self.constants.tied)
+
+    def _adapted(
+        self, adapter: Mapping[str, FilePart], base: Mapping[str, FilePart], options: SwapOptions
+    ) -> Mapping[str, Part]:
+        assert options.adapter_config is not None, "it was sent, or found beside the file"
+        return adapted_parts(adapter, base, options.adapter_config, self.constants.tied)
+
+    def _config_beside(self, uri: str) -> AdapterConfig:
+        place = config_beside(uri)
+        path = self.store.incoming()
+        try:
+            limit = self.limits.max_weights_header_bytes
+            fetch_to(place, self.roots, path, limit, "gateway.max_weights_header_bytes")
+            return AdapterConfig.parse(path.read_bytes(), shown_uri(place))
+        finally:
+            self.store.discard(path)
 
     def _stored(
-        self, path: Path, index: dict[str, Span], digest: str | None, options: SwapOptions, current: Version
+        self,
+        path: Path,
+        index: dict[str, Span],
+        digest: str | None,
+        options: SwapOptions,
+        current: Version,
+        adapter: MergedAdapter | None = None,
     ) -> Version:
         self.constants.check_weights(index)
         check_values(path, index, self.constants, options.strict)
         return self.store.add(
-            path, options.label, digest, parent=current.number, strict=options.strict, answers=current
+            path,
+            options.label,
+            digest,
+            parent=current.number,
+            strict=options.strict,
+            adapter=adapter,
+            answers=current,
         )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic_core import from_json
 
 from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.adapter_config import AdapterConfig, config_not_sent
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
 Label = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]  # it is shown in terminals
@@ -14,16 +16,25 @@ Uri = Annotated[str, StringConstraints(max_length=4096)]
 VersionNumber = Annotated[int, Field(ge=0)]
 
 
+def _read(setting: Any) -> Any:
+    """A query parameter is text."""
+    return from_json(setting) if isinstance(setting, str) else setting
+
+
 class SwapOptions(Frozen):
     """`sha256` is that of the file that is sent. `partial` weights are changes to `base_version`, which must be given.
 
-    With `base_version` the swap is refused unless that version answers. Not `strict`: values that differ from
-    compiled-in ones are passed over, and the compiled ones stay.
+    An `adapter` is merged into `base_version`; if that is left out, into the version that answers, or the one that this
+    one's own adapter was merged into. Else the swap is refused unless `base_version` answers. `adapter_config` is what
+    stands in adapter_config.json. Not `strict`: values that differ from compiled-in ones are passed over, and the
+    compiled ones stay.
     """
 
     label: Label = ""
     sha256: Sha256 | None = None
     partial: bool = False
+    adapter: bool = False
+    adapter_config: Annotated[AdapterConfig | None, BeforeValidator(_read)] = None
     base_version: VersionNumber | None = None
     strict: bool = True
 
@@ -31,4 +42,13 @@ class SwapOptions(Frozen):
     def _based(self) -> SwapOptions:
         if self.partial and self.base_version is None:
             raise ValueError("a partial swap needs base_version: the version that its tensors are changes to")
+        if self.adapter and self.partial:
+            raise ValueError("an adapter is no partial swap: leave out one of both")
+        if self.adapter_config is not None and not self.adapter:
+            raise ValueError("adapter_config belongs to an adapter: say adapter=true as well")
         return self
+
+    def check_upload(self) -> None:
+        """Raise UnfitAdapter for an adapter without its settings: nothing lies beside an upload."""
+        if self.adapter and self.adapter_config is None:
+            raise config_not_sent("it did not come with the upload")

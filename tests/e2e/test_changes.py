@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import digits
 import httpx
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
-from tests.e2e.served import START_S, Eager, Server
+from tests.e2e.served import PROGRAM, START_S, Eager, Server
 from tests.e2e.wire import Wire, until
 
 Images = NDArray[np.float32]
@@ -57,6 +61,80 @@ def test_a_partial_swap_needs_the_right_base(
     assert response.status_code == status
     assert says in response.json()["error"]
     assert server.status()["current"] == before["current"]
+
+
+RANK, ALPHA = 2, 3
+SETTINGS = json.dumps({"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "bias": "none"})
+
+
+def adapter_of(seed: int) -> dict[str, torch.Tensor]:
+    """Of the linear layer and of a convolution."""
+    rng = torch.Generator().manual_seed(seed)
+    shapes = {
+        "classify.lora_A": (RANK, 512),
+        "classify.lora_B": (10, RANK),
+        "features.3.lora_A": (RANK, 16, 3, 3),
+        "features.3.lora_B": (32, RANK, 1, 1),
+    }
+    return {f"base_model.model.{name}.weight": torch.randn(shape, generator=rng) / 4 for name, shape in shapes.items()}
+
+
+def merged_logits(content: bytes, adapter: dict[str, torch.Tensor], images: Images) -> Images:
+    """Those of eager PyTorch with W + alpha / rank x B A."""
+    net = digits.DigitsNet().eval()
+    state = load(content)
+    for module in ("classify", "features.3"):
+        a, b = (adapter[f"base_model.model.{module}.lora_{factor}.weight"].flatten(1) for factor in "AB")
+        state[f"{module}.weight"] += (b @ a).view_as(state[f"{module}.weight"]) * ALPHA / RANK
+    net.load_state_dict(state, strict=False)
+    with torch.no_grad():
+        found: Images = net(torch.from_numpy(images))["logits"].numpy()
+    return found
+
+
+def test_adapters_are_merged_into_the_plain_base_and_a_plain_swap_is_plain_again(
+    server: Server, eager: Eager, images: Images, tmp_path: Path
+) -> None:
+    base = server.swap(eager.files["v2"]).json()["current"]["number"]
+    first, second = adapter_of(1), adapter_of(2)
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "adapter_model.safetensors").write_bytes(save(first))
+    (tmp_path / "tuned" / "adapter_config.json").write_text(SETTINGS)
+    command = [PROGRAM, "swap", "digits", str(tmp_path / "tuned"), "--adapter", "--url", server.url]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    current = server.status()["current"]
+    assert f"answers with version {current['number']} (tuned, adapter on {base})" in shown
+    assert current["adapter"] == {"base": base, "digest": hashlib.sha256(save(first)).hexdigest()}
+    version, logits = server.infer(images[:4])
+    assert version == current["number"]
+    np.testing.assert_allclose(logits, merged_logits(eager.files["v2"], first, images[:4]), atol=1e-3)
+    response = server.swap(save(second), adapter=True, adapter_config=SETTINGS)
+    assert response.json()["current"]["adapter"]["base"] == base, response.text
+    expected = merged_logits(eager.files["v2"], second, images[:4])
+    np.testing.assert_allclose(server.infer(images[:4])[1], expected, atol=1e-3)
+    assert lines_of(server.store / "audit.jsonl")[-1]["adapter"]["base"] == base
+    assert server.swap(eager.files["v2"]).json()["current"]["adapter"] is None
+    np.testing.assert_allclose(server.infer(images[:4])[1], eager.logits("v2", images[:4]), atol=1e-4)
+    assert server.rollback().json()["current"]["adapter"]["base"] == base
+    np.testing.assert_allclose(server.infer(images[:4])[1], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        pytest.param({}, "adapter_config.json: it did not come with the upload", id="no settings"),
+        pytest.param({"adapter_config": SETTINGS.replace("LORA", "IA3")}, "peft_type 'IA3'", id="another kind"),
+        pytest.param(
+            {"adapter_config": SETTINGS.replace('"r": 2', '"r": 4')}, "its rank is 2", id="another's settings"
+        ),
+    ],
+)
+def test_an_adapter_that_cannot_be_merged_changes_nothing(server: Server, options: dict[str, str], says: str) -> None:
+    before = server.status()["current"]
+    response = server.swap(save(adapter_of(1)), adapter=True, **options)
+    assert response.status_code == 400
+    assert says in response.json()["error"]
+    assert server.status()["current"] == before
 
 
 def test_a_swap_that_nobody_waits_for_tells_its_outcome_later(server: Server, eager: Eager) -> None:

@@ -33,6 +33,7 @@ AotiServeError                      500
 │   │   │   └── UnknownOrBakedTensor  or compiled in; this package does not tell
 │   │   ├── MissingTensor, WrongTensorDtype, WrongTensorShape, UnfitTensor
 │   │   ├── TiedTensorsDiffer, ConstantIsBaked
+│   │   ├── UnfitAdapter                 a LoRA adapter that cannot be merged
 │   │   └── WeightsDoNotRun              tried before they are committed, they fail
 │   ├── UploadFailed                400  the bytes have not all arrived
 │   ├── SwapInProgress              409

@@ -23,7 +23,15 @@ from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.download import ChunkSource
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, WeightsLimits
-from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed, SwapInProgress, Unavailable, UploadFailed
+from aoti_serve.errors import (
+    InvalidConfig,
+    InvalidWeights,
+    StoreFailed,
+    SwapInProgress,
+    Unavailable,
+    UnfitAdapter,
+    UploadFailed,
+)
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.admission import Admission
 from aoti_serve.weights.audit import AuditLog
@@ -88,8 +96,9 @@ class Coordinator:
         """A new upload: its id, for `swap_upload`, and where to append the bytes of a safetensors file."""
         attempt = Attempt("swap", who, options.label, "upload")
         try:
+            options.check_upload()
             upload, path = await asyncio.to_thread(self._uploads.open, attempt)
-        except StoreFailed as error:
+        except (StoreFailed, UnfitAdapter) as error:
             await self._changes.note_failed(attempt, error)
             raise
         return upload, ChunkSource(self._transfer, path)

@@ -84,6 +84,7 @@ class Attempt:
             **{name: getattr(self, name) for name in ("id", "action", "who", "label", "source")},
             "version": version.number if version else None,
             "digest": version.digest if version else None,
+            "adapter": version.adapter.model_dump() if version and version.adapter else None,
             "outcome": outcome,
             "error": f"{type(error).__name__}: {error}" if error else None,
             "seconds": round(self._elapsed(), 4),

@@ -19,16 +19,19 @@ from aoti_serve.weights.store.disk import check_room
 TRANSFER_S = 3600.0  # a source that sends a byte now and then must not hold a swap for ever
 
 
-def fetch_to(uri: str, roots: Collection[str], target: Path, limit: int) -> None:
-    """Copy what a URI names to `target`, at most `limit` bytes.
+def fetch_to(
+    uri: str, roots: Collection[str], target: Path, limit: int, setting: str = "gateway.max_weights_bytes"
+) -> None:
+    """Copy what a URI names to `target`, at most `limit` bytes, as `setting` says.
 
     Raises SourceRefused, UnreadableWeights, WeightsTooLarge, or StoreFailed if it cannot be written; `target` may be
     left half written.
     """
+    too_large = WeightsTooLarge(limit=limit, unit="bytes", setting=setting)
 
     def expect(nbytes: int) -> None:
         if nbytes > limit:
-            raise WeightsTooLarge(limit=limit, unit="bytes", setting="gateway.max_weights_bytes")
+            raise too_large
         check_room(nbytes, target.parent)
 
     source = resolve(uri, roots)
@@ -36,7 +39,7 @@ def fetch_to(uri: str, roots: Collection[str], target: Path, limit: int) -> None
         pieces = local_chunks(source, uri, lambda path: _is_under(path, roots), expect)
     else:
         pieces = (web_chunks if source.scheme in PORTS else fetch)(source, uri, expect)
-    _write(pieces, target, limit, uri)
+    _write(pieces, target, too_large, uri)
 
 
 def resolve(uri: str, roots: Collection[str]) -> Path | UriLocation:
@@ -88,14 +91,14 @@ def _path_of(uri: str) -> str:
     return unquote(parts.path)
 
 
-def _write(pieces: Iterable[bytes], target: Path, limit: int, uri: str) -> None:
+def _write(pieces: Iterable[bytes], target: Path, too_large: WeightsTooLarge, uri: str) -> None:
     deadline, total = time.monotonic() + TRANSFER_S, 0
     try:
         with target.open("wb") as file:
             for piece in pieces:
                 total += len(piece)
-                if total > limit:
-                    raise WeightsTooLarge(limit=limit, unit="bytes", setting="gateway.max_weights_bytes")
+                if total > too_large.limit:
+                    raise too_large
                 if time.monotonic() > deadline:
                     raise UnreadableWeights(detail=f"{shown_uri(uri)} took longer than {TRANSFER_S:g} s")
                 file.write(piece)

@@ -25,7 +25,7 @@ from upath import UPath
 from aoti_serve.errors import CommitUnknown, DigestMismatch, StoreFailed, Superseded
 from aoti_serve.weights.store.catalog import Catalog, Term, record_name, staged_name, weights_name
 from aoti_serve.weights.store.disk import Disk
-from aoti_serve.weights.version import BUILT_IN, Committed, Version
+from aoti_serve.weights.version import BUILT_IN, Committed, MergedAdapter, Version
 
 logger = logging.getLogger("ray.serve")
 READ_BACK_S = 30.0
@@ -118,17 +118,19 @@ class Store(Catalog):
         *,
         parent: int | None = None,
         strict: bool = True,
+        adapter: MergedAdapter | None = None,
         answers: Version | None = None,
     ) -> Version:
         """Store a checked file as the next version, not yet committed; moves it if it is an upload, else copies it.
 
-        If it has the bytes of the version that `answers`, and is as strict, that one is returned, and nothing stored.
+        If it has the bytes of the version that `answers`, is as strict, and was made with the same adapter, or none,
+        that one is returned, and nothing stored.
         Raises DigestMismatch, Superseded or StoreFailed; then nothing of it is left.
         """
         number = self._take()
         try:
-            version = self._filled(number, source, digest, label=label, parent=parent, strict=strict)
-            if answers is not None and (answers.digest, answers.strict) == (version.digest, version.strict):
+            version = self._filled(number, source, digest, label=label, parent=parent, strict=strict, adapter=adapter)
+            if answers is not None and version.same_weights(answers):
                 self._place.forget(number)
                 return answers
             self._publish(version)
@@ -218,7 +220,7 @@ class Store(Catalog):
             time.sleep(READ_BACK_POLL_S)
 
     def _retire(self) -> None:
-        """Drop the oldest versions beyond `keep_versions`, never the committed one or the one before it."""
+        """Drop the oldest versions beyond `keep_versions`, never those that are held."""
         held = {*self._held(), *self.numbers()[-self._keep :]}
         for number in self._place.numbers():
             if number not in held and number < max(held):
@@ -226,7 +228,7 @@ class Store(Catalog):
                     self._place.forget(number)
 
     def _held(self) -> set[int]:
-        """The numbers of what is committed, and of what was before that."""
+        """The numbers of what is committed, of what was before that, and of what adapters were merged into for both."""
         records = self._known, self.committed()
         return {number for record in records if record is not None for number in record.numbers}
 

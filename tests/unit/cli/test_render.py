@@ -12,7 +12,7 @@ from aoti_serve.cli.client import safe, value_of
 from aoti_serve.cli.render import spaced, status_view, swap_bars_view, swap_view, versions_view
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import ServerRefused
-from aoti_serve.weights.version import BUILT_IN, Version
+from aoti_serve.weights.version import BUILT_IN, MergedAdapter, Version
 from tests.unit.cli.played import NOW, as_json, ended, receipt, swap_progress, version, weights_status
 
 NASTY = "[red]\x1b[2J\x9b1m\x07\u202e\r\nnext"
@@ -169,6 +169,15 @@ def test_versions_with_their_marks() -> None:
     assert first == ["1", "step", "100", "1f3a9c1e88d2", "14", "40.0", "MB", "1", "h", "0"]
     assert second[:3] == ["2", "previous,", "resident"]
     assert third[:4] == ["3", "current,", "not", "strict"]
+
+
+def test_a_version_that_an_adapter_made_says_on_which_base() -> None:
+    made = version(3, label="sql", adapter=MergedAdapter(base=1, digest="ad"))
+    status = weights_status(current=made)
+    assert "m answers with version 3 (sql, adapter on 1)" in drawn(swap_view(status, 1.0))
+    assert "m  version 3 (sql, adapter on 1), previous 2 (step 200)" in drawn(status_view(status, NOW))
+    listed = drawn(versions_view([version(2), made], status, NOW)).splitlines()[-1]
+    assert listed.split()[:6] == ["3", "current,", "adapter", "on", "1", "sql"]
 
 
 def test_a_version_is_resident_only_if_every_replica_holds_it() -> None:

@@ -103,6 +103,42 @@ def test_all_options_reach_the_server(played: Played, file: str) -> None:
     assert asked.body == Path(file).read_bytes()
 
 
+def saved_adapter(folder: Path, **settings: Any) -> Path:
+    folder.mkdir()
+    save_file({"base_model.model.w": np.zeros(3, np.float32)}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 16, "bias": "none"} | settings))
+    return folder
+
+
+def test_an_adapter_is_sent_with_what_stands_beside_it_and_is_called_as_its_folder(
+    played: Played, tmp_path: Path
+) -> None:
+    folder = saved_adapter(tmp_path / "sql v1.2", rank_pattern={"q": 8})
+    for source in (folder, folder / "adapter_model.safetensors"):
+        assert run("swap", "m", str(source), "--adapter", "--base-version", "3").exit_code == 0
+        asked = played.asked_for(WEIGHTS)[-1]
+        assert json.loads(asked.query.pop("adapter_config")) == {"r": 4, "lora_alpha": 16.0, "rank_pattern": {"q": 8}}
+        assert asked.query == {"adapter": "true", "base_version": "3", "label": "sql v1.2"}
+        assert asked.body == (folder / "adapter_model.safetensors").read_bytes()
+
+
+def test_of_an_adapter_elsewhere_the_server_reads_the_settings(played: Played) -> None:
+    run("swap", "m", "s3://bucket/sql/adapter_model.safetensors", "--adapter")
+    asked = {"uri": "s3://bucket/sql/adapter_model.safetensors", "adapter": True, "label": "sql"}
+    assert json.loads(played.asked_for(WEIGHTS)[-1].body) == asked
+
+
+@pytest.mark.usefixtures("played")
+def test_an_adapter_that_cannot_be_merged_is_not_sent(played: Played, tmp_path: Path, file: str) -> None:
+    assert "adapter_config.json: No such file" in says("swap", "m", file, "--adapter")
+    folder = str(saved_adapter(tmp_path / "dora", use_dora=True))
+    assert "adapter_config.json: use_dora True is not supported; merge" in says("swap", "m", folder, "--adapter")
+    assert "an adapter is no partial swap" in says(
+        "swap", "m", str(saved_adapter(tmp_path / "a")), "--adapter", "--partial", "--base-version", "1"
+    )
+    assert played.asked == []
+
+
 @pytest.mark.usefixtures("played")
 @pytest.mark.parametrize("command", [["swap", "m", "FILE"], ["swap", "m", "file:///x"], ["rollback", "m"]])
 def test_json_is_the_servers_status_and_nothing_else(command: list[str], file: str) -> None:

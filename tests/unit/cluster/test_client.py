@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import ray
 
 from aoti_serve import AsyncWeightsClient, WeightsClient
-from aoti_serve.errors import Unavailable
+from aoti_serve.cluster import client as client_module
+from aoti_serve.errors import Unavailable, UnfitAdapter
+from aoti_serve.weights.adapter_config import AdapterConfig
+from aoti_serve.weights.swap_options import SwapOptions
 
 
 @pytest.mark.parametrize("client", [WeightsClient, AsyncWeightsClient])
@@ -17,3 +26,31 @@ def test_outside_of_a_cluster_they_say_what_is_missing_and_start_none(
     with pytest.raises(Unavailable, match=r"set RAY_ADDRESS, and RAY_AUTH_MODE=token"):
         client("digits")
     assert not ray.is_initialized()
+
+
+class Sent:
+    """In the place of the coordinator: what was sent, and with which options."""
+
+    def __init__(self) -> None:
+        self.content = b""
+        self.options = SwapOptions()
+
+    async def swap_bytes(self, body: AsyncIterator[np.ndarray], options: SwapOptions, *_: Any) -> None:
+        self.content, self.options = b"".join([piece.tobytes() async for piece in body]), options
+
+
+async def test_an_adapter_is_a_folder_with_its_settings_or_tensors_with_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(client_module, "_who", lambda: "me")
+    client, sent = object.__new__(AsyncWeightsClient), Sent()
+    monkeypatch.setattr(client, "_client", sent, raising=False)
+    with pytest.raises(UnfitAdapter, match=r"adapter_config\.json: No such file"):
+        await client.swap(tmp_path, adapter=True)
+    settings = {"r": 4, "lora_alpha": 16, "bias": "none"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"tensors")
+    await client.swap(tmp_path, adapter=True)
+    assert (sent.content, sent.options.adapter_config) == (b"tensors", AdapterConfig(r=4, lora_alpha=16))
+    await client.swap({}, adapter=True, adapter_config=settings | {"r": 2})
+    assert sent.options.adapter_config == AdapterConfig(r=2, lora_alpha=16)

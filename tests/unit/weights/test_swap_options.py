@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from aoti_serve.errors import UnfitAdapter
+from aoti_serve.weights.adapter_config import AdapterConfig
 from aoti_serve.weights.swap_options import SwapOptions
 
 SHA256 = "0123456789abcdef" * 4
@@ -27,6 +29,9 @@ def test_by_default_a_swap_is_complete_strict_and_unconditional() -> None:
         {"base_version": 0},
         {"partial": True, "base_version": 3},
         {"strict": False},
+        {"adapter": True},
+        {"adapter": True, "base_version": 3},
+        {"adapter": True, "adapter_config": AdapterConfig(r=4, lora_alpha=16)},
     ],
 )
 def test_it_takes(asked: dict[str, Any]) -> None:
@@ -48,11 +53,33 @@ def test_it_takes(asked: dict[str, Any]) -> None:
         ({"base_version": -1}, "base_version"),
         ({"partial": True}, "a partial swap needs base_version"),
         ({"lable": "x"}, "lable"),
+        ({"adapter": True, "partial": True, "base_version": 1}, "an adapter is no partial swap"),
+        ({"adapter_config": {"r": 4, "lora_alpha": 16}}, "say adapter=true as well"),
+        ({"adapter": True, "adapter_config": {"r": 4}}, "lora_alpha"),
+        ({"adapter": True, "adapter_config": '{"r": 4, '}, "adapter_config"),
+        ({"adapter": True, "adapter_config": "[" * 10_000}, "adapter_config"),
+        ({"adapter": True, "adapter_config": '{"r": 4, "lora_alpha": 16, "use_dora": true}'}, "use_dora True is not"),
     ],
 )
 def test_it_refuses(asked: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         SwapOptions(**asked)
+
+
+def test_the_settings_of_an_adapter_may_be_text_as_in_a_query() -> None:
+    order = SwapOptions.model_validate(
+        {"adapter": "true", "adapter_config": '{"r": 4, "lora_alpha": 16, "bias": "none"}'}
+    )
+    assert order == SwapOptions(adapter=True, adapter_config=AdapterConfig(r=4, lora_alpha=16))
+
+
+def test_an_uploaded_adapter_must_bring_its_settings() -> None:
+    SwapOptions().check_upload()
+    SwapOptions(adapter=True, adapter_config=AdapterConfig(r=4, lora_alpha=16)).check_upload()
+    with pytest.raises(
+        UnfitAdapter, match=r"adapter_config.json: it did not come with the upload; send what stands in"
+    ):
+        SwapOptions(adapter=True).check_upload()
 
 
 def test_an_order_does_not_change() -> None:

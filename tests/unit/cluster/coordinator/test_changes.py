@@ -24,7 +24,7 @@ from aoti_serve.errors import CommitUnknown, StoreFailed, Unavailable, UploadFai
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.swap import SwapDeadlines
-from aoti_serve.weights.version import BUILT_IN, Committed, Version
+from aoti_serve.weights.version import BUILT_IN, Committed, MergedAdapter, Version
 from tests.unit.cluster.membership.members import Cluster
 from tests.unit.weights.store.crasher import content
 
@@ -118,6 +118,16 @@ async def test_the_same_bytes_again_change_nothing_and_keep_the_way_back(tmp_pat
         assert [line["outcome"] for line in audited(store)][-2:] == ["begun", "unchanged"]
         assert server.table.target.staging is None
         assert (await changes.rollback(Attempt("rollback", "me"), None, wait=True)).current.number == 1
+
+
+async def test_the_audit_log_names_the_adapter_and_its_base(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content(1))
+    adapter = MergedAdapter(base=3, digest="ad")
+    async with changing(tmp_path) as (changes, store, _):
+        attempt = Attempt("swap", "me")
+        after = await changes.swap(attempt, lambda _: store.add(tmp_path / "file", "", adapter=adapter), wait=True)
+    assert after.current.adapter == adapter
+    assert [line["adapter"] for line in audited(store)] == [None, {"base": 3, "digest": "ad"}]
 
 
 async def test_an_upload_that_fails_is_in_the_audit_log_and_in_the_status(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import SwapInProgress
+from aoti_serve.weights.adapter_config import AdapterConfig
 from aoti_serve.weights.version import Version
 from tests.unit.gateway.http.gateway import NAME, TOKEN, VERSION, WEIGHTS, Gateway, assert_error
 
@@ -59,6 +61,23 @@ async def test_a_change_that_has_only_begun_is_a_202(gateway: Gateway, wait: str
     assert (swap[:2], swap[2].label, swap[-1]) == (("swap_uri", "v2.safetensors"), "new", wait == "true")
 
 
+async def test_the_settings_of_an_adapter_reach_the_coordinator(gateway: Gateway) -> None:
+    gateway.coordinator.answers |= {"open_upload": SwapInProgress(model=NAME, phase="staging"), "swap_uri": STATUS}
+    settings = {"r": 4, "lora_alpha": 16, "bias": "none", "use_dora": False}
+    query = {"adapter": "true", "adapter_config": json.dumps(settings)}
+    sent = ADMIN | {"Content-Type": "application/octet-stream"}
+    assert_error(await gateway.client.post(WEIGHTS, content=b"bytes", headers=sent, params=query), 409)
+    for more in ({"adapter_config": settings}, {}):
+        await gateway.client.post(WEIGHTS, json={"uri": "a", "adapter": True} | more, headers=ADMIN)
+    options = [call[1 if call[0] == "open_upload" else 2] for call in gateway.coordinator.calls]
+    config = AdapterConfig(r=4, lora_alpha=16)
+    assert [(asked.adapter, asked.adapter_config) for asked in options] == [
+        (True, config),
+        (True, config),
+        (True, None),
+    ]
+
+
 async def test_an_error_of_the_coordinator_arrives_as_itself(gateway: Gateway) -> None:
     gateway.coordinator.answers["rollback"] = error = SwapInProgress(model=NAME, phase="staging")
     response = await gateway.client.post(f"{WEIGHTS}/rollback", headers=ADMIN)
@@ -72,6 +91,17 @@ async def test_an_error_of_the_coordinator_arrives_as_itself(gateway: Gateway) -
         pytest.param("", {"json": {"uri": "v2", "url": "misspelt"}}, "url", id="misspelt"),
         pytest.param("", {"json": {"label": "no uri"}}, "uri", id="no uri"),
         pytest.param("", {"json": {"uri": "v2", "label": "\x1b[2J"}}, "label", id="control characters"),
+        pytest.param("", {"json": {"uri": "a", "adapter_config": {}}}, "adapter", id="no adapter"),
+        pytest.param(
+            "",
+            {
+                "params": {"adapter": "true", "adapter_config": '{"r": 1, "lora_alpha": 1, "use_dora": true}'},
+                "content": b"",
+                "headers": ADMIN | {"Content-Type": "application/octet-stream"},
+            },
+            "adapter_config: use_dora True is not supported; merge it where it was trained",
+            id="no plain adapter",
+        ),
         pytest.param("/rollback", {"json": {"version": "one"}}, "version", id="no number"),
         pytest.param("/rollback", {"content": b"{"}, "JSON", id="no JSON"),
     ],
@@ -79,6 +109,6 @@ async def test_an_error_of_the_coordinator_arrives_as_itself(gateway: Gateway) -
 async def test_what_is_no_order_is_a_400_and_changes_nothing(
     gateway: Gateway, path: str, request_part: dict[str, Any], says: str
 ) -> None:
-    response = await gateway.client.post(WEIGHTS + path, headers=ADMIN, **request_part)
+    response = await gateway.client.post(WEIGHTS + path, **({"headers": ADMIN} | request_part))
     assert says in assert_error(response, 400)
     assert methods(gateway) <= {"refused"}

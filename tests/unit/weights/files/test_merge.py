@@ -19,7 +19,7 @@ from aoti_serve.errors import StoreFailed
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files import index as files
 from aoti_serve.weights.files.index import index_in, read_index
-from aoti_serve.weights.files.merge import merge_weights
+from aoti_serve.weights.files.merge import FilePart, merge_weights, parts_in
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -29,15 +29,10 @@ DTYPES = [np.float64, np.int8, np.float16, np.float32, np.bool_]
 def merge(folder: Path, base: Arrays, changes: Arrays, tied: dict[str, str] | None = None) -> Path:
     save_file(base, folder / "base", metadata={"step": "1"})
     save_file(changes, folder / "changes")
-    with (folder / "base").open("rb") as file:
-        merge_weights(
-            file,
-            read_index(folder / "base"),
-            folder / "changes",
-            read_index(folder / "changes"),
-            folder / "target",
-            tied or {},
-        )
+    with (folder / "base").open("rb") as base_file, (folder / "changes").open("rb") as changes_file:
+        stored = parts_in(base_file, read_index(folder / "base"))
+        given = parts_in(changes_file, read_index(folder / "changes"))
+        merge_weights(stored, given, folder / "target", tied or {})
     return folder / "target"
 
 
@@ -108,23 +103,18 @@ def test_changes_that_contradict_each_other_stay_to_be_found(tmp_path: Path) -> 
 def test_a_dtype_that_cannot_be_served_is_passed_on(tmp_path: Path) -> None:
     header = json.dumps({"odd": {"dtype": "F8_E8M0", "shape": [3], "data_offsets": [0, 3]}}).encode()
     base = len(header).to_bytes(8, "little") + header + b"abc"
-    save_file({"a": TWO}, tmp_path / "changes")
-    index = index_in(io.BytesIO(base), len(base))
-    changes = read_index(tmp_path / "changes")
-    merge_weights(io.BytesIO(base), index, tmp_path / "changes", changes, tmp_path / "target", {})
+    merge_weights(parts_in(io.BytesIO(base), index_in(io.BytesIO(base), len(base))), {}, tmp_path / "target", {})
     found = read_index(tmp_path / "target")
     assert (found["odd"].dtype, found["odd"].shape) == ("F8_E8M0", (3,))
     assert (tmp_path / "target").read_bytes()[found["odd"].begin : found["odd"].end] == b"abc"
 
 
 def test_a_base_that_ends_early_is_store_failed(tmp_path: Path) -> None:
-    save_file({"a": TWO}, tmp_path / "changes")
-    index = {"b": Span("float32", (2,), 0, 8)}
+    base = {"b": FilePart(io.BytesIO(b""), Span("float32", (2,), 0, 8))}
     with pytest.raises(StoreFailed, match="could not be merged: the file ends 8 bytes early"):
-        merge_weights(io.BytesIO(b""), index, tmp_path / "changes", {}, tmp_path / "target", {})
+        merge_weights(base, {}, tmp_path / "target", {})
 
 
 def test_a_target_that_cannot_be_written_is_store_failed(tmp_path: Path) -> None:
-    save_file({"a": TWO}, tmp_path / "changes")
     with pytest.raises(StoreFailed, match="No such file"):
-        merge_weights(io.BytesIO(), {}, tmp_path / "changes", {}, tmp_path / "gone" / "target", {})
+        merge_weights({}, {}, tmp_path / "gone" / "target", {})
