@@ -1,6 +1,6 @@
 """Our container, torch's own loader and eager PyTorch, side by side in one run, on the CPU.
 
-    scripts/bench container [--rounds 5] [--json]
+    scripts/bench container [--rounds 5] [--only WORD] [--json]
 
 Every figure is the median of several rounds in which the candidates take turns; every comparison is a ratio.
 """
@@ -14,15 +14,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from architectures import subjects
 from models import Mlp, Subject, Sum, compiled
 from rich.console import Console
 from rich.table import Table
+from sweep import sweep
 
 from aoti_serve.model.aoti.c_abi import NativeContainer
 from aoti_serve.model.arguments import checked_inputs
@@ -36,27 +39,40 @@ SECONDS = 1.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", metavar="WORD", default="", help="measure only what has this in its title")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     progress = Console(stderr=True)
     found: dict[str, Figures] = {}
-    with TemporaryDirectory() as name, progress.status("compiling three models") as status:
-        folder = Path(name)
-        busy = compiled(Mlp(1024, 4), (torch.randn(64, 1024),), folder, "mlp", stock=True)
-        tiny = compiled(Sum(), (torch.randn(4, 16), torch.randn(4, 16)), folder, "sum", stock=True)
-        large = compiled(Mlp(3200, 10), (torch.randn(8, 3200),), folder, "large", stock=False)
-        measures: dict[str, Callable[[], Figures]] = {
-            "runs per second, 4 x 1024 MLP, batch 64": lambda: throughput(busy, options.rounds),
-            "call overhead, two inputs, us": lambda: overhead(tiny, options.rounds),
-            "event loop beside 2 busy runners: lag, ms": lambda: loop_lag(busy, options.rounds),
-            "200 commits under 4 busy threads on 4 runners, ms": lambda: commits(busy),
-            "staging 410 MB, GB/s": lambda: staging(large, options.rounds),
-        }
-        for title, measure in measures.items():
-            status.update(f"measuring: {title}")
-            found[title] = measure()
+    with TemporaryDirectory() as name, progress.status("compiling") as status:
+        for title, measure in _measures(Path(name), options.rounds).items():
+            if options.only in title:
+                status.update(f"measuring: {title}")
+                found |= {title + key: figures for key, figures in measure().items()}
     print(json.dumps(found, indent=1)) if options.json else show(found)
+
+
+def _measures(folder: Path, rounds: int) -> Mapping[str, Callable[[], dict[str, Figures]]]:
+    """What is measured, by title; each gives its tables, by what their titles have in addition."""
+    busy = cache(lambda: compiled(Mlp(1024, 4), (torch.randn(64, 1024),), folder, "mlp", stock=True))
+    tiny = cache(lambda: compiled(Sum(), (torch.randn(4, 16), torch.randn(4, 16)), folder, "sum", stock=True))
+    large = cache(lambda: compiled(Mlp(3200, 10), (torch.randn(8, 3200),), folder, "large", stock=False))
+    plain = cache(lambda: compiled(Mlp(3200, 10), (torch.randn(8, 3200),), folder, "plain", stock=False, prepare=False))
+    one_table: dict[str, Callable[[], Figures]] = {
+        "runs per second, 4 x 1024 MLP, batch 64": lambda: throughput(busy(), rounds),
+        "call overhead, two inputs, us": lambda: overhead(tiny(), rounds),
+        "event loop beside 2 busy runners: lag, ms": lambda: loop_lag(busy(), rounds),
+        "200 commits under 4 busy threads on 4 runners, ms": lambda: commits(busy()),
+        "staging 410 MB, GB/s": lambda: staging(plain(), large(), rounds),
+    }
+    return {title: partial(_alone, measure) for title, measure in one_table.items()} | {
+        subject.title: partial(sweep, subject, folder, rounds) for subject in subjects()
+    }
+
+
+def _alone(measure: Callable[[], Figures]) -> dict[str, Figures]:
+    return {"": measure()}
 
 
 def show(found: dict[str, Figures]) -> None:
@@ -245,15 +261,17 @@ def timed(call: Callable[[], Any]) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
-def staging(subject: Subject, rounds: int) -> Figures:
+def staging(plain: Subject, packed: Subject, rounds: int) -> Figures:
     """A whole stage, checks included, against one copy of as many bytes."""
-    weights = subject.weights
-    size = sum(spec.nbytes for spec in subject.package.constants)
+    weights = plain.weights
+    size = sum(spec.nbytes for spec in plain.package.constants)
     source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
-    with serving(subject, 1) as container:
-        container.stage(weights)  # both buffers have their pages now
+    with serving(plain, 1) as container, serving(packed, 1) as packing:
+        for each in (container, packing):
+            each.stage(weights)  # both buffers have their pages now
         candidates: Candidates = {
             "aoti-serve: stage()": lambda: container.stage(weights),
+            "aoti-serve: stage(), packed": lambda: packing.stage(weights),
             "memcpy": lambda: np.copyto(target, source),
         }
         times = taking_turns(candidates, max(rounds, 5), 1)

@@ -50,13 +50,22 @@ class Subject(NamedTuple):
         return {name: tensor.detach() for name, tensor in self.module.state_dict().items()}
 
 
-def compiled(module: nn.Module, inputs: tuple[torch.Tensor, ...], folder: Path, name: str, *, stock: bool) -> Subject:
+def compiled(
+    module: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    folder: Path,
+    name: str,
+    *,
+    stock: bool,
+    prepare: bool = True,
+) -> Subject:
     """Both packages of `module`, with a dynamic batch of 1 to 256."""
     batch = torch.export.Dim("batch", min=1, max=256)
     shapes = tuple({0: batch} for _ in inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export's own
-        package = export_package(module.eval(), inputs, folder / f"{name}.pt2", dynamic_shapes=shapes)
+        path = folder / f"{name}.pt2"
+        package = export_package(module.eval(), inputs, path, dynamic_shapes=shapes, prepare=prepare)
         path = folder / f"{name}-stock.pt2"
         if stock:
             program = torch.export.export(module, inputs, dynamic_shapes=shapes)

@@ -22,20 +22,29 @@ Run = Callable[[tuple[torch.Tensor, ...]], Any]
 Times = dict[str, dict[str, float]]
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 TURN_S = 0.05
-EAGER, COMPILED, FROZEN, PLAIN, PREPARED, INT8 = (
+EAGER, COMPILED, FROZEN, PLAIN, PREPARED = (
     "eager",
     "torch.compile",
     "frozen, never swapped",
     "ours, plain",
     "ours, prepared",
-    "ours, int8",
 )
 
 
-def sweep(subject: Subject, folder: Path, rounds: int) -> tuple[Times, Times]:
-    """The times of one runner in us, and runs per second of two; all by candidate and rows."""
+def sweep(subject: Subject, folder: Path, rounds: int) -> dict[str, Times]:
+    """Times of one runner, also as ratios, and the rates of two; each by candidate and rows."""
     with candidates(subject, folder) as runs:
-        return by_rows(subject, runs, rounds), of_two(subject, runs, rounds)
+        times, rates = by_rows(subject, runs, rounds), of_two(subject, runs, rounds)
+    return {
+        ": us per run, by rows": times,
+        ": time in that of ours, prepared": _ratios(times, PREPARED),
+        ": runs per second of two runners, by rows": rates,
+    }
+
+
+def _ratios(times: Times, reference: str) -> Times:
+    """How many times as long each takes as the reference."""
+    return {name: {rows: value / times[reference][rows] for rows, value in row.items()} for name, row in times.items()}
 
 
 def by_rows(subject: Subject, runs: Mapping[str, Run], rounds: int) -> Times:
