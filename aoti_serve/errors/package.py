@@ -41,6 +41,14 @@ class IncompatiblePackage(PackageError, text="package {path} will not run here: 
     reason: str
 
 
+class CannotPrepare(PackageError, text="'{name}' is prepared by {by}, and {reason}; package it with --no-prepare"):
+    """This machine cannot prepare weights as the package says."""
+
+    name: str
+    by: str
+    reason: str
+
+
 class WrongOutput(PackageError, text="output '{name}' is {got}, but the configuration's `signature` says {declared}"):
     """The code gives an output that differs from its declaration."""
 

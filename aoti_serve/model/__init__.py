@@ -4,7 +4,8 @@ Making:   export, program/ (what is compiled)
 Reading:  package, archive/ (the file), foreign/ (packages made by plain torch), loading
 Running:  container (the whole), gate (admission), arguments (inputs and outputs), variants (batch sizes), device/ (CPU,
           card: memory and streams), aoti/ (the native runtime)
-Changing: versions (the steps), buffers, weights_in (as tensors, as bytes), trial (a run before the commit)
+Changing: versions (the steps), buffers, weights_in (as tensors, as bytes), trial (a run before the commit),
+          preparation/ (what staging makes of weights)
 
 tensor_memory reads tensors for all of them.
 """

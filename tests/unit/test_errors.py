@@ -53,6 +53,7 @@ AotiServeError                      500
 │   └── WeightsMissing              503  a package without weights was asked to run
 ├── PackageError
 │   ├── UnreadablePackage, UnknownSignature, IncompatiblePackage, BakedConstants
+│   ├── CannotPrepare                    this machine cannot prepare weights as the package says
 │   ├── WrongOutput                      a package gives what its declared signature does not say
 │   ├── MissingOperators                 custom operators that nobody has imported
 │   ├── ExportFailed                     torch could not export or compile the module

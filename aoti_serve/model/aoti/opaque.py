@@ -27,6 +27,13 @@ def pack_linear(weight: torch.Tensor) -> torch.Tensor:
     return packed
 
 
+def packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes in this dtype on this processor."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
 def descriptor_of(opaque: torch.Tensor) -> torch.Tensor:
     """How the bytes of an opaque tensor lie."""
     descriptor: torch.Tensor = torch.ops.mkldnn._get_mkldnn_serialized_md(opaque)

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import torch
 
-from aoti_serve.model.aoti.opaque import descriptor_of, opaque_bytes, opaque_over, pack_linear
+from aoti_serve.errors import CannotPrepare
+from aoti_serve.model.aoti.opaque import descriptor_of, opaque_bytes, opaque_over, pack_linear, packs
+from aoti_serve.model.preparation.recipe import PACKED_LINEAR
 from aoti_serve.signature.constants import ConstantSpec
 
 _BLOCK = 64  # rows; oneDNN's layouts keep so many or fewer together, and the blocks in the order of their rows
@@ -19,10 +21,16 @@ _AT_ONCE = 4 << 20  # bytes; a call of oneDNN costs 0.1 ms, and a larger copy co
 
 
 class PackedLinear:
-    """Packs one weight of `[rows, columns]`, `rows_at_once` of it at a time. On the CPU, in any thread."""
+    """Packs one weight of `[rows, columns]`, `rows_at_once` of it at a time. On the CPU, in any thread.
+
+    Raises CannotPrepare on a processor on which oneDNN does not know the dtype.
+    """
 
     def __init__(self, source: ConstantSpec) -> None:
         self._dtype = getattr(torch, source.dtype)
+        if not packs(self._dtype):
+            reason = f"oneDNN does not compute in {source.dtype} on this processor"
+            raise CannotPrepare(name=source.name, by=PACKED_LINEAR, reason=reason)
         self._shape = source.shape
         self._layout = _layout(self._dtype, source.shape)
         self.nbytes = self._layout.nbytes

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from aoti_serve.cli.packages import inspect
 from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
@@ -167,3 +168,18 @@ def test_a_preparation_that_this_version_does_not_have_is_refused(
     path = renamed(mlp[1], tmp_path / "later.pt2", "of_the_future")
     with pytest.raises(IncompatiblePackage, match=r"prepares 'first\.weight' by 'of_the_future'; this version knows"):
         Container(Package.open(path))
+
+
+def test_inspect_shows_what_is_prepared_how_and_in_how_many_bytes(
+    mlp: tuple[Mlp, Package, Package], capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect(mlp[1].path, None, as_json=True)
+    told = json.loads(capsys.readouterr().out)["preparation"]
+    size = WIDTH * WIDTH * 4
+    assert [(each["constant"], each["by"], each["plain_bytes"]) for each in told] == [
+        ("first.weight", PACKED_LINEAR, size),
+        ("second.weight", PACKED_LINEAR, size),
+    ]
+    assert all(each["prepared_bytes"] >= size for each in told)
+    inspect(mlp[1].path, None, as_json=False)
+    assert "prepared when staged: 2 constants" in capsys.readouterr().out

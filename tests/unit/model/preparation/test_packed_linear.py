@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from aoti_serve.errors import CannotPrepare
 from aoti_serve.model.aoti.opaque import opaque_bytes, pack_linear
+from aoti_serve.model.preparation import packed_linear
 from aoti_serve.model.preparation.packed_linear import PackedLinear
 from aoti_serve.signature.constants import ConstantSpec
 
@@ -48,3 +50,10 @@ def test_the_code_sees_the_weight_in_its_memory_and_sees_it_change(dtype: torch.
         preparation.prepare(weight, 0, memory)
         answer = torch.ops.mkldnn._linear_pointwise(x, seen, None, "none", [], "")
         torch.testing.assert_close(answer, torch.nn.functional.linear(x, weight))
+
+
+def test_a_processor_that_cannot_pack_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_linear, "packs", lambda dtype: dtype != torch.bfloat16)
+    PackedLinear(spec_of((64, 64), "float32"))
+    with pytest.raises(CannotPrepare, match=r"'weight' is prepared by onednn_linear, and oneDNN does not compute in b"):
+        PackedLinear(spec_of((64, 64), "bfloat16"))
