@@ -19,12 +19,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 from architectures import subjects
 from models import Mlp, Subject, Sum, compiled
 from rich.console import Console
 from rich.table import Table
+from staging import runs_beside, staging
 from sweep import sweep
 
 from aoti_serve.model.aoti.c_abi import NativeContainer
@@ -65,6 +65,7 @@ def _measures(folder: Path, rounds: int) -> Mapping[str, Callable[[], dict[str, 
         "event loop beside 2 busy runners: lag, ms": lambda: loop_lag(busy(), rounds),
         "200 commits under 4 busy threads on 4 runners, ms": lambda: commits(busy()),
         "staging 410 MB, GB/s": lambda: staging(plain(), large(), rounds),
+        "runs of 8 rows while 410 MB are staged, ms": lambda: runs_beside(plain(), large()),
     }
     return {title: partial(_alone, measure) for title, measure in one_table.items()} | {
         subject.title: partial(sweep, subject, folder, rounds) for subject in subjects()
@@ -259,24 +260,6 @@ def timed(call: Callable[[], Any]) -> float:
     started = time.perf_counter()
     call()
     return (time.perf_counter() - started) * 1e3
-
-
-def staging(plain: Subject, packed: Subject, rounds: int) -> Figures:
-    """A whole stage, checks included, against one copy of as many bytes."""
-    weights = plain.weights
-    size = sum(spec.nbytes for spec in plain.package.constants)
-    source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
-    with serving(plain, 1) as container, serving(packed, 1) as packing:
-        for each in (container, packing):
-            each.stage(weights)  # both buffers have their pages now
-        candidates: Candidates = {
-            "aoti-serve: stage()": lambda: container.stage(weights),
-            "aoti-serve: stage(), packed": lambda: packing.stage(weights),
-            "memcpy": lambda: np.copyto(target, source),
-        }
-        times = taking_turns(candidates, max(rounds, 5), 1)
-    rates = {name: size / value / 1e3 for name, value in times.items()}
-    return {name: {"GB/s": value, "of memcpy": value / rates["memcpy"]} for name, value in rates.items()}
 
 
 if __name__ == "__main__":
