@@ -363,7 +363,7 @@ ARCHITECTURES = {
     "constants": Architecture(
         OddConstants, (torch.randn(4, 4),), ({0: BATCH},), batched(lambda size: torch.randn(size, 4))
     ),
-    "unread": Architecture(Unread, (torch.randn(4, 4),), ({0: BATCH},), batched(lambda size: torch.randn(size, 4))),
+    "unread": Architecture(Unread, (torch.randn(3, 4),), ({0: BATCH},), batched(lambda size: torch.randn(size, 4))),
     "passing": Architecture(
         Passing,
         (torch.randn(4, 4), torch.randn(4), torch.randn(4, 2, 3)),

@@ -62,7 +62,7 @@ def test_aliases_that_are_not_all_made_hold_nothing(monkeypatch: pytest.MonkeyPa
     tensor, memory = watched()
     handles = c_abi._own([tensor, tensor])
     with monkeypatch.context() as patch:
-        patch.setattr(c_abi, "_torch", Failing())
+        patch.setattr(c_abi, "libtorch", Failing())
         with pytest.raises(RuntimeFailed, match="no new handle"):
             c_abi._aliased(handles)
     c_abi.adopt(handles)

@@ -211,8 +211,7 @@ def numbers(container: Container) -> tuple[int | None, int | None, int | None]:
 
 def memory(container: Container) -> dict[str, bytes]:
     """What the inactive buffer holds, constant by constant, in bytes."""
-    held = container._versions.inactive.tensors
-    return {name: bytes(tensor.contiguous().flatten().view(torch.uint8).tolist()) for name, tensor in held.items()}
+    return {name: bytes(place.tolist()) for name, place in container._versions.inactive._memory.items()}
 
 
 def answer(container: Container, subject: Subject) -> list[bytes]:
