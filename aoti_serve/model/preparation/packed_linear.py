@@ -59,17 +59,25 @@ class _Layout(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _layout(dtype: torch.dtype, shape: tuple[int, ...]) -> _Layout:
-    """Try whether a weight can be packed part by part; if not, it is packed whole."""
-    weight = torch.rand(shape, dtype=torch.float32).to(dtype)
+    """Try whether a weight can be packed part by part; if not, it is packed whole. Takes twice its memory."""
+    weight = torch.rand(shape, dtype=dtype)
     whole = pack_linear(weight)
     memory, descriptor = opaque_bytes(whole), descriptor_of(whole)
-    row = weight.nbytes // shape[0]
-    rows = max(_AT_ONCE // row // _BLOCK, 1) * _BLOCK
-    if rows < shape[0]:
-        parts = [opaque_bytes(pack_linear(_filled_up(part, shape[0]))).clone() for part in torch.split(weight, rows)]
-        if torch.equal(torch.cat(parts), memory):
-            return _Layout(descriptor, len(memory), rows, len(parts[0]))
+    rows = max(_AT_ONCE // (weight.nbytes // shape[0]) // _BLOCK, 1) * _BLOCK
+    if rows < shape[0] and (step := _step(weight, memory, rows)):
+        return _Layout(descriptor, len(memory), rows, step)
     return _Layout(descriptor, len(memory), shape[0], len(memory))
+
+
+def _step(weight: torch.Tensor, memory: torch.Tensor, rows: int) -> int:
+    """The bytes that so many rows take by themselves; 0 if all parts together are not the packed weight, `memory`."""
+    place = step = 0
+    for part in torch.split(weight, rows):
+        packed = opaque_bytes(pack_linear(_filled_up(part, len(weight))))
+        if not torch.equal(packed, memory[place : place + len(packed)]):
+            return 0
+        place, step = place + len(packed), step or len(packed)
+    return step if place == len(memory) else 0
 
 
 def _filled_up(rows: torch.Tensor, whole: int) -> torch.Tensor:
