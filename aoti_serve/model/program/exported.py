@@ -13,6 +13,7 @@ from torch.fx import Node
 
 from aoti_serve.errors import ExportFailed, UnsupportedModule
 from aoti_serve.model.preparation.recipe import Recipe
+from aoti_serve.model.program.convolutions import pack_convolutions
 from aoti_serve.model.program.dataflow import SHAPE_ONLY, op_name
 from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.guards import guard_indices
@@ -36,8 +37,11 @@ class Program(NamedTuple):
 
     @property
     def values(self) -> dict[str, torch.Tensor]:
-        """Every parameter, buffer and lifted tensor by FQN."""
-        return dict(self.exported.constants) | dict(self.exported.state_dict)
+        """Every parameter, buffer and lifted tensor by FQN, in the shape that weights have, not the code."""
+        held = dict(self.exported.constants) | dict(self.exported.state_dict)
+        shapes = {spec.name: spec.shape for spec in self.signature.constants}
+        changed = {recipe.source: held[recipe.source].reshape(shapes[recipe.source]) for recipe in self.recipes}
+        return held | changed
 
     @property
     def device(self) -> torch.device:
@@ -83,8 +87,9 @@ def program_of(
         raise UnsupportedModule(detail=detail)
     _write_to_copies(exported, written)
     signature = describe(exported, guard_indices(exported))
-    recipes = pack_linears(exported, signature) if prepare and _device_of(exported).type == CPU else ()
-    return Program(exported, signature, recipes)
+    if not prepare or _device_of(exported).type != CPU:
+        return Program(exported, signature)
+    return Program(exported, signature, pack_linears(exported, signature) + pack_convolutions(exported, signature))
 
 
 def stored_program(path: Path, model: str) -> Program:
