@@ -37,7 +37,7 @@ def pack_convolutions(program: ExportedProgram, signature: Signature) -> tuple[R
     for names, calls in weights_of(program, values, _DIMENSIONS):
         windows = [window_of(call) for call in calls if _can_be_packed(call, values[names[0]])]
         known = [window for window in windows if window is not None]
-        if len(known) < len(calls) or not pays(specs[names[0]].shape, known[0].groups):
+        if len(known) < len(calls) or not is_faster_packed(specs[names[0]].shape, known[0].groups):
             continue
         for name in names:
             _widen(program, name)
@@ -53,7 +53,7 @@ _NARROW = 16  # channels of a group
 _LARGE = 1 << 20  # elements
 
 
-def pays(shape: Sequence[int], groups: int) -> bool:
+def is_faster_packed(shape: Sequence[int], groups: int) -> bool:
     """Whether a weight of this form, `[channels out, channels in of a group, *kernel]`, is faster packed."""
     out, channels, *kernel = shape
     depthwise = channels == 1 and out == groups
@@ -110,11 +110,11 @@ def _replace(layer: Layer, window: Window) -> None:
     """
     taken, weight, bias = (argument_named(layer.node, name) for name in ("input", "weight", "bias"))
     aten, flat = torch.ops.aten, op_name(layer.node) == "conv1d"
-    numbers = (list(window.padding), list(window.stride), list(window.dilation), window.groups)
+    numbers: tuple[Any, ...] = (list(window.padding), list(window.stride), list(window.dilation), window.groups)
     with layer.node.graph.inserting_before(layer.last):
         taken = _called(aten.unsqueeze.default, taken, _ACROSS) if flat else taken
-        activation = (layer.activation, [], layer.algorithm)
-        result = _called(onednn_convolution(), taken, weight, bias, *numbers, *activation)
+        numbers = (*numbers, layer.activation, [], layer.algorithm)
+        result = _called(onednn_convolution(), taken, weight, bias, *numbers)
         result = _called(aten.squeeze.dim, result, _ACROSS) if flat else result
     layer.last.target = aten.clone.default
     layer.last.args, layer.last.kwargs = (result,), {"memory_format": torch.contiguous_format}
