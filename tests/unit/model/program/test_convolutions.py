@@ -187,10 +187,21 @@ def test_weights_keep_the_shape_that_the_module_gives_them() -> None:
     assert torch.equal(program.values["weight"], module.weight)
 
 
-def test_the_rule_leaves_narrow_groups_and_small_kernels_of_one_dimension_alone() -> None:
-    assert is_faster_packed((8, 3, 3, 3), 1)
-    assert is_faster_packed((64, 1, 3, 3), 64)
-    assert not is_faster_packed((64, 2, 3, 3), 32)
-    assert is_faster_packed((64, 1, 31), 64)
-    assert not is_faster_packed((512, 512, 3), 1)
-    assert is_faster_packed((512, 512, 5), 1)
+@pytest.mark.parametrize(
+    ("shape", "groups", "faster"),
+    [
+        ((8, 3, 3, 3), 1, True),
+        ((64, 1, 3, 3), 64, True),
+        ((64, 16, 3, 3), 4, True),
+        ((64, 2, 3, 3), 32, False),
+        ((64, 1, 3, 3), 32, False),
+        ((256, 1, 31), 256, True),
+        ((768, 48, 128), 16, True),
+        ((256, 1, 7), 256, False),
+        ((512, 512, 5), 1, True),
+        ((512, 512, 3), 1, False),
+        ((64, 64, 5), 1, False),
+    ],
+)
+def test_the_rule_packs_what_is_faster_so(shape: tuple[int, ...], groups: int, faster: bool) -> None:
+    assert is_faster_packed(shape, groups) == faster
