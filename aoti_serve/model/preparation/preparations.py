@@ -7,9 +7,10 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from aoti_serve.model.preparation.column_major import ColumnMajor
 from aoti_serve.model.preparation.packed_convolution import PackedConvolution
 from aoti_serve.model.preparation.packed_linear import PackedLinear
-from aoti_serve.model.preparation.recipe import PACKED_CONVOLUTION, PACKED_LINEAR, Recipe
+from aoti_serve.model.preparation.recipe import COLUMN_MAJOR, PACKED_CONVOLUTION, PACKED_LINEAR, Recipe
 from aoti_serve.signature.constants import Constants, ConstantSpec
 
 
@@ -32,6 +33,7 @@ class Preparation(Protocol):
 _PREPARATIONS: dict[str, Callable[[ConstantSpec, Recipe], Preparation]] = {
     PACKED_LINEAR: lambda source, _: PackedLinear(source),
     PACKED_CONVOLUTION: lambda _, recipe: PackedConvolution(recipe),
+    COLUMN_MAJOR: lambda _, recipe: ColumnMajor(recipe),
 }
 
 

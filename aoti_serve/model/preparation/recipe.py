@@ -12,7 +12,8 @@ from aoti_serve.signature.tensors import Frozen
 
 PACKED_LINEAR: Final = "onednn_linear"
 PACKED_CONVOLUTION: Final = "onednn_convolution"
-KNOWN = (PACKED_LINEAR, PACKED_CONVOLUTION)
+COLUMN_MAJOR: Final = "column_major"
+KNOWN = (PACKED_LINEAR, PACKED_CONVOLUTION, COLUMN_MAJOR)
 
 
 class Window(Frozen):

@@ -17,13 +17,20 @@ from torch.fx.node import map_arg
 
 from aoti_serve.model.preparation.recipe import PACKED_CONVOLUTION, Recipe, Window
 from aoti_serve.model.program.dataflow import argument_named, op_name
-from aoti_serve.model.program.packing import Layer, is_of_one_dtype, weights_of, with_activation
+from aoti_serve.model.program.packing import (
+    Layer,
+    change_constant,
+    is_of_one_dtype,
+    weight_of,
+    weights_of,
+    with_activation,
+)
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import example_sizes, onednn_convolution
 
 _DIMENSIONS = {"conv1d": 1, "conv2d": 2}
-_ACROSS = 2  # the dimension that one of length 1 is added before: oneDNN's operator has two beside the channels
+_ACROSS = 2  # where a dimension of length 1 is added, since oneDNN's operator has two beside the channels
 
 
 def pack_convolutions(program: ExportedProgram, signature: Signature) -> tuple[Recipe, ...]:
@@ -34,14 +41,13 @@ def pack_convolutions(program: ExportedProgram, signature: Signature) -> tuple[R
     values = dict(program.constants) | dict(program.state_dict)
     specs = {spec.name: spec for spec in signature.constants}
     recipes: list[Recipe] = []
-    for names, calls in weights_of(program, values, _DIMENSIONS):
+    for names, calls in weights_of(program, values, weight_of(*_DIMENSIONS)):
         windows = [window_of(call) for call in calls if _can_be_packed(call, values[names[0]])]
         known = [window for window in windows if window is not None]
         if len(known) < len(calls) or not is_faster_packed(specs[names[0]].shape, known[0].groups):
             continue
-        for name in names:
-            _widen(program, name)
-            recipes.append(_recipe(specs[name], known[0]))
+        wide = change_constant(program, names, lambda plain: plain.unsqueeze(_ACROSS) if plain.dim() == 3 else plain)
+        recipes += [_recipe(specs[name], wide, known[0]) for name in names]
         for call, window in zip(calls, known, strict=True):
             _replace(with_activation(call), window)
     if recipes:
@@ -155,22 +161,6 @@ def _called(target: Any, first: Node, *others: Any) -> Node:
     return node
 
 
-def _widen(program: ExportedProgram, name: str) -> None:
-    """Give a weight of one dimension beside its channels a second one, of length 1."""
-    home = program.state_dict if name in program.state_dict else program.constants
-    value = home[name]
-    if value.dim() > 3:
-        return
-    wide = value.detach().unsqueeze(_ACROSS)
-    home[name] = torch.nn.Parameter(wide, value.requires_grad) if isinstance(value, torch.nn.Parameter) else wide
-    spec = next(spec for spec in program.graph_signature.input_specs if spec.target == name)
-    node = next(node for node in program.graph.nodes if node.name == spec.arg.name)
-    node.meta["val"] = node.meta["val"].unsqueeze(_ACROSS)
-
-
-def _recipe(spec: ConstantSpec, window: Window) -> Recipe:
-    shape, stride = spec.shape, spec.stride
-    if len(shape) == 3:
-        shape, stride = (*shape[:2], 1, shape[2]), (*stride[:2], stride[2], stride[2])
-    made = spec.model_copy(update={"shape": shape, "stride": stride})
+def _recipe(spec: ConstantSpec, wide: torch.Tensor, window: Window) -> Recipe:
+    made = spec.model_copy(update={"shape": tuple(wide.shape), "stride": wide.stride()})
     return Recipe(constant=made, source=spec.name, by=PACKED_CONVOLUTION, window=window)

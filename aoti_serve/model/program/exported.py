@@ -13,6 +13,7 @@ from torch.fx import Node
 
 from aoti_serve.errors import ExportFailed, UnsupportedModule
 from aoti_serve.model.preparation.recipe import Recipe
+from aoti_serve.model.program.column_major import turn_weights
 from aoti_serve.model.program.convolutions import pack_convolutions
 from aoti_serve.model.program.dataflow import SHAPE_ONLY, op_name
 from aoti_serve.model.program.describe import describe
@@ -39,9 +40,10 @@ class Program(NamedTuple):
     def values(self) -> dict[str, torch.Tensor]:
         """Every parameter, buffer and lifted tensor by FQN, in the shape that weights have, not the code."""
         held = dict(self.exported.constants) | dict(self.exported.state_dict)
-        shapes = {spec.name: spec.shape for spec in self.signature.constants}
-        changed = {recipe.source: held[recipe.source].reshape(shapes[recipe.source]) for recipe in self.recipes}
-        return held | changed
+        specs = {spec.name: spec for spec in self.signature.constants}
+        shapes = {memory_key(held[recipe.source]): specs[recipe.source].shape for recipe in self.recipes}
+        plain = {name: shapes.get(memory_key(value), value.shape) for name, value in held.items()}
+        return {name: value.detach().reshape(plain[name]) for name, value in held.items()}
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +91,8 @@ def program_of(
     signature = describe(exported, guard_indices(exported))
     if not prepare or _device_of(exported).type != CPU:
         return Program(exported, signature)
-    return Program(exported, signature, pack_linears(exported, signature) + pack_convolutions(exported, signature))
+    packed = pack_linears(exported, signature) + pack_convolutions(exported, signature)
+    return Program(exported, signature, packed + turn_weights(exported, signature))
 
 
 def stored_program(path: Path, model: str) -> Program:

@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from aoti_serve.model.preparation.recipe import PACKED_LINEAR, Recipe
 from aoti_serve.model.program.dataflow import argument_named, op_name
-from aoti_serve.model.program.packing import Layer, is_of_one_dtype, only_user, weights_of, with_activation
+from aoti_serve.model.program.packing import Layer, is_of_one_dtype, only_user, weight_of, weights_of, with_activation
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import changes_arguments, onednn_linear, onednn_linear_sum
 
@@ -25,7 +25,7 @@ def pack_linears(program: ExportedProgram, signature: Signature) -> tuple[Recipe
     values = dict(program.constants) | dict(program.state_dict)
     specs = {spec.name: spec for spec in signature.constants}
     recipes = []
-    for names, linears in weights_of(program, values, {"linear"}):
+    for names, linears in weights_of(program, values, weight_of("linear")):
         spec = specs[names[0]]
         if all(_can_be_packed(linear, values[names[0]]) for linear in linears) and pays(spec.dtype, *spec.shape):
             for linear in linears:
@@ -55,8 +55,8 @@ def pays(dtype: str, rows: int, columns: int) -> bool:
     | 1024 x 1024 | 1.48 | 1.59 | 1.64 | 1.57 | 1.55 | 1.43 | 1.23 |
     | 4096 x 4096 | 1.20 | 1.16 | 1.09 | 1.17 | 1.15 | 1.19 | 1.04 |
 
-    A call of oneDNN costs 25 us more than one of BLAS: small layers of float32 lose by it, and a single row of large
-    ones a little. bfloat16 goes to oneDNN in any case.
+    A call of oneDNN costs 25 us more than one of BLAS: small layers of float32 lose by it (column_major.py is for
+    them), and a single row of large ones a little. bfloat16 goes to oneDNN in any case.
     """
     return rows * columns >= _LEAST[dtype]
 

@@ -1,8 +1,8 @@
-"""What is the same for every layer whose weight is packed: who reads the weight, and what oneDNN computes with it."""
+"""What is the same for every layer whose weight is prepared: who reads it, and what oneDNN computes with the layer."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,9 +27,9 @@ class Layer(NamedTuple):
 
 
 def weights_of(
-    program: ExportedProgram, values: Mapping[str, torch.Tensor], operators: Collection[str]
+    program: ExportedProgram, values: Mapping[str, torch.Tensor], reads: Callable[[Node, Node], bool]
 ) -> Iterator[tuple[list[str], list[Node]]]:
-    """Constants that only these layers read, as their weight: the names of each, and the calls."""
+    """Constants of which every reader `reads(call, constant)` as its weight: the names of each, and the calls."""
     nodes = {node.name: node for node in program.graph.nodes}
     groups: dict[object, list[str]] = {}
     placeholders = {}
@@ -38,13 +38,21 @@ def weights_of(
             placeholders[str(spec.target)] = nodes[spec.arg.name]
             groups.setdefault(memory_key(values[str(spec.target)]), []).append(str(spec.target))
     for names in groups.values():
-        calls = [user for name in names for user in placeholders[name].users]
-        if all(op_name(call) in operators for call in calls) and not any(
-            placeholders[name] in (argument_named(call, "input"), argument_named(call, "bias"))
-            for name in names
-            for call in calls
-        ):
-            yield names, list(dict.fromkeys(calls))
+        constants = [placeholders[name] for name in names]
+        calls = list(dict.fromkeys(user for constant in constants for user in constant.users))
+        if all(reads(call, constant) for constant in constants for call in constant.users):
+            yield names, calls
+
+
+def weight_of(*operators: str) -> Callable[[Node, Node], bool]:
+    """Whether a call is of one of these layers, and a constant is its weight and nothing else of it."""
+
+    def reads(call: Node, constant: Node) -> bool:
+        if op_name(call) not in operators:
+            return False
+        return constant not in (argument_named(call, "input"), argument_named(call, "bias"))
+
+    return reads
 
 
 def is_of_one_dtype(call: Node, weight: torch.Tensor) -> bool:
@@ -78,3 +86,21 @@ def _nothing_written_between(first: Node, last: Node) -> bool:
             return False
         node = node.next
     return True
+
+
+def change_constant(
+    program: ExportedProgram, names: Sequence[str], change: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Give the program another form of the constant that has these names; all names of it go on being one tensor."""
+    homes = (program.state_dict, program.constants)
+    before = next(home[names[0]] for home in homes if names[0] in home)
+    made, key = change(before.detach()), memory_key(before)
+    for home in homes:
+        for name in [name for name, value in home.items() if memory_key(value) == key]:
+            was = home[name]
+            home[name] = torch.nn.Parameter(made, was.requires_grad) if isinstance(was, torch.nn.Parameter) else made
+    placeholders = {spec.arg.name for spec in program.graph_signature.input_specs if spec.target in names}
+    for node in program.graph.nodes:
+        if node.name in placeholders:
+            node.meta["val"] = change(node.meta["val"])
+    return made

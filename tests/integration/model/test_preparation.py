@@ -17,14 +17,14 @@ from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import PREPARATION_KEY, Package
-from aoti_serve.model.preparation.recipe import PACKED_LINEAR
+from aoti_serve.model.preparation.recipe import COLUMN_MAJOR, PACKED_LINEAR
 from tests.package_cache import PackageCache
 
 WIDTH = 768  # the least square that is packed by the rule
 
 
 class Mlp(nn.Module):
-    """Two layers that are packed, one of them used twice, and a small one that is not."""
+    """Two layers that are packed, one of them used twice, and a small one that is turned."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,9 +65,11 @@ def eager(module: nn.Module, weights: dict[str, torch.Tensor], x: torch.Tensor) 
 
 def test_the_package_says_what_is_prepared(mlp: tuple[Mlp, Package, Package]) -> None:
     _, package, plain = mlp
-    assert {recipe.source: recipe.by for recipe in package.recipes} == dict.fromkeys(
-        ("first.weight", "second.weight"), PACKED_LINEAR
-    )
+    assert {recipe.source: recipe.by for recipe in package.recipes} == {
+        "first.weight": PACKED_LINEAR,
+        "second.weight": PACKED_LINEAR,
+        "small.weight": COLUMN_MAJOR,
+    }
     assert plain.recipes == ()
     assert package.signature == plain.signature
 

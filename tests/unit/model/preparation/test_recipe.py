@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aoti_serve.model.preparation.preparations import prepared
 from aoti_serve.model.preparation.recipe import (
+    COLUMN_MAJOR,
     KNOWN,
     PACKED_CONVOLUTION,
     PACKED_LINEAR,
@@ -21,6 +22,7 @@ CONSTANTS = Constants(constants=(WEIGHT, BIAS))
 PACKED = Recipe(constant=WEIGHT, source="fc.weight", by=PACKED_LINEAR)
 KERNEL = ConstantSpec(name="conv.weight", dtype="float32", shape=(8, 4, 3, 3), stride=(36, 9, 3, 1))
 WINDOW = Window(padding=(1, 1), stride=(1, 1), dilation=(1, 1), groups=1, taken=(2, 4, 9, 9))
+TURNED = PACKED.model_copy(update={"by": COLUMN_MAJOR, "constant": WEIGHT.model_copy(update={"stride": (1, 8)})})
 CONVOLUTION = Recipe(constant=KERNEL, source="conv.weight", by=PACKED_CONVOLUTION, window=WINDOW)
 
 
@@ -53,8 +55,9 @@ def test_what_is_made_of_a_constant_takes_its_place_in_the_code() -> None:
 
 
 def test_every_name_has_its_preparation() -> None:
-    assert {PACKED.by, CONVOLUTION.by} == set(KNOWN)
-    for constant in prepared(Constants(constants=(WEIGHT, KERNEL)), [PACKED, CONVOLUTION]):
+    recipes = [PACKED, CONVOLUTION, TURNED]
+    assert {recipe.by for recipe in recipes} == set(KNOWN)
+    for constant in prepared(Constants(constants=(WEIGHT, KERNEL)), recipes):
         assert constant.preparation is not None
 
 
