@@ -44,7 +44,10 @@ def pack_convolutions(program: ExportedProgram, signature: Signature) -> tuple[R
     for names, calls in weights_of(program, values, weight_of(*_DIMENSIONS)):
         windows = [window_of(call) for call in calls if _can_be_packed(call, values[names[0]])]
         known = [window for window in windows if window is not None]
-        if len(known) < len(calls) or not is_faster_packed(specs[names[0]].shape, known[0].groups):
+        # In other groups the same numbers are another weight.
+        if len(known) < len(calls) or len({window.groups for window in known}) > 1:
+            continue
+        if not is_faster_packed(specs[names[0]].shape, known[0].groups):
             continue
         wide = change_constant(program, names, lambda plain: plain.unsqueeze(_ACROSS) if plain.dim() == 3 else plain)
         recipes += [_recipe(specs[name], wide, known[0]) for name in names]

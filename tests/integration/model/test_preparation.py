@@ -181,7 +181,8 @@ def test_inspect_shows_what_is_prepared_how_and_in_how_many_bytes(
     assert [(each["constant"], each["by"], each["plain_bytes"]) for each in told] == [
         ("first.weight", PACKED_LINEAR, size),
         ("second.weight", PACKED_LINEAR, size),
+        ("small.weight", COLUMN_MAJOR, 8 * WIDTH * 4),
     ]
-    assert all(each["prepared_bytes"] >= size for each in told)
+    assert all(each["prepared_bytes"] >= each["plain_bytes"] for each in told)
     inspect(mlp[1].path, None, as_json=False)
-    assert "prepared when staged: 2 constants" in capsys.readouterr().out
+    assert "prepared when staged: 3 constants" in capsys.readouterr().out

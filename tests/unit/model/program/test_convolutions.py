@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.export import Dim
+from torch.nn.functional import conv2d
 
 from aoti_serve.model.preparation.recipe import PACKED_CONVOLUTION, Recipe
 from aoti_serve.model.program import convolutions
@@ -31,6 +32,10 @@ class Whole(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         return self._forward(self, x)
+
+
+def kernel(out: int, channels: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(out, channels, 3, 3))
 
 
 @pytest.fixture(autouse=True)
@@ -109,11 +114,15 @@ def test_one_dimension_is_computed_as_two(layer: nn.Conv1d) -> None:
         pytest.param(Whole(lambda self, x: self.layer(x[0]), layer=nn.Conv2d(4, 6, 3)), id="no-batch"),
         pytest.param(Whole(lambda self, x: self.layer(x.unsqueeze(2)), layer=nn.Conv3d(4, 6, (1, 3, 3))), id="volume"),
         pytest.param(
+            Whole(lambda self, x: conv2d(x, self.table, groups=2) + conv2d(x[:, :2], self.table), table=kernel(4, 2)),
+            id="in-other-groups",
+        ),
+        pytest.param(
             Whole(lambda self, x: self.layer(x) + self.layer.weight.sum(), layer=nn.Conv2d(4, 6, 3)),
             id="read-elsewhere",
         ),
         pytest.param(
-            Whole(lambda self, x: nn.functional.conv2d(x, self.table * 2), table=nn.Parameter(torch.randn(4, 4, 3, 3))),
+            Whole(lambda self, x: conv2d(x, self.table * 2), table=kernel(4, 4)),
             id="computed",
         ),
     ],
