@@ -61,8 +61,9 @@ def export_package(
     Give every dynamic dimension an example of at least 2, or the compiler fixes it (upstream #151582). With
     `batch_sizes` the first dimension of every input is compiled once for each of them, and a container picks; such
     variants share one copy of the weights. `allow_baked` writes a package even if the compiler fixed some parameter,
-    `forget_mutations` even if forward() changes a buffer. With `prepare` staging packs the weights of linear layers for
-    oneDNN where that pays (docs/preparation.md). The module is exported as it is: call `.eval()` first.
+    `forget_mutations` even if forward() changes a buffer. With `prepare` staging puts weights in the order
+    that is fastest where they run, if that pays (docs/preparation.md). The module is exported as it is: call `.eval()`
+    first.
 
     Takes tens of seconds, needs a C++ compiler, and leaves `path` untouched when it fails. Raises UnsupportedModule,
     BakedConstants or ExportFailed.

@@ -84,3 +84,15 @@ def onednn_linear_sum() -> Any:
     operator = torch.ops.mkldnn._linear_pointwise.binary
     torch.library.register_fake("mkldnn::_linear_pointwise.binary", lambda x, other, *_: torch.empty_like(other))
     return operator
+
+
+def onednn_convolution() -> Any:
+    """oneDNN's convolution with an activation: input, weight, bias, padding, stride, dilation, groups, activation, its
+    numbers, its algorithm. Of four dimensions, and its result is in the order of channels last."""
+    return torch.ops.mkldnn._convolution_pointwise.default
+
+
+def example_sizes(shape: Sequence[Any]) -> tuple[int, ...] | None:
+    """A shape as it was in the example that was exported, also where it may vary; None if that is not known."""
+    sizes = [size.node.hint if isinstance(size, torch.SymInt) else size for size in shape]
+    return tuple(int(size) for size in sizes) if None not in sizes else None

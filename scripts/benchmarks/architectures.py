@@ -1,14 +1,15 @@
-"""The architectures that are measured by rows: an MLP in two dtypes, a sentence encoder, a CNN, a GRU."""
+"""The architectures that are measured by rows: an MLP in two dtypes, a sentence encoder, two CNNs, a GRU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from models import Mlp
 from torch import nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu, max_pool2d, pad, scaled_dot_product_attention
 
 Inputs = tuple[torch.Tensor, ...]
 
@@ -91,6 +92,28 @@ class Cnn(nn.Module):
         return answer
 
 
+class Waveform(nn.Module):
+    """The pitch of 1,024 samples, by six convolutions whose kernels are 512 and 64 long: CREPE, 22 million weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = (1, 1024, 128, 128, 128, 256, 512)
+        self.first = nn.Conv2d(1, 1024, (512, 1), stride=(4, 1))
+        self.others = nn.ModuleList(nn.Conv2d(*pair, (64, 1)) for pair in pairwise(channels[1:]))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(given) for given in channels[1:])
+        self.head = nn.Linear(2048, 360)
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        hidden = self._after(0, self.first(pad(samples[:, None, :, None], (0, 0, 254, 254))))
+        for index, convolution in enumerate(self.others, 1):
+            hidden = self._after(index, convolution(pad(hidden, (0, 0, 31, 32))))
+        answer: torch.Tensor = torch.sigmoid(self.head(hidden.permute(0, 2, 1, 3).flatten(1)))
+        return answer
+
+    def _after(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        return max_pool2d(self.norms[index](torch.relu(hidden)), (2, 1))
+
+
 class Gru(nn.Module):
     """Two layers of 256 over 32 steps."""
 
@@ -117,5 +140,6 @@ def subjects() -> list[Subject]:
         ),
         Subject("encoder", "encoder, sentences of 16 tokens", Encoder(), lambda rows: (torch.randn(rows, 16, 384),)),
         Subject("cnn", "CNN", Cnn(), lambda rows: (torch.randn(rows, 3, 112, 112),)),
+        Subject("waveform", "CNN over a waveform", Waveform(), lambda rows: (torch.randn(rows, 1024),)),
         Subject("gru", "GRU, 32 steps", Gru(), lambda rows: (torch.randn(rows, 32, 64),)),
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -10,12 +11,17 @@ import torch
 from torch import nn
 
 from aoti_serve.model.package import Package
-from aoti_serve.model.program import linears
+from aoti_serve.model.program import convolutions, linears
 
 
-def small_layers_packed() -> AbstractContextManager[object]:
-    """Let export pack every linear layer, also where it would not pay."""
-    return patch.object(linears, "pays", lambda *_: True)
+@contextmanager
+def small_layers_packed() -> Iterator[None]:
+    """Let export pack every layer, also where it would not pay."""
+    with (
+        patch.object(linears, "pays", lambda *_: True),
+        patch.object(convolutions, "is_faster_packed", lambda *_: True),
+    ):
+        yield
 
 
 class Mixed(nn.Module):

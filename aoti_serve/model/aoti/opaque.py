@@ -27,6 +27,20 @@ def pack_linear(weight: torch.Tensor) -> torch.Tensor:
     return packed
 
 
+def pack_convolution(
+    weight: torch.Tensor,
+    padding: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    taken: Sequence[int],
+) -> torch.Tensor:
+    """Copy a convolution's weight into the layout that oneDNN chooses for an input of the shape `taken`; opaque."""
+    reorder = torch.ops.mkldnn._reorder_convolution_weight
+    packed: torch.Tensor = reorder(weight, list(padding), list(stride), list(dilation), groups, list(taken))
+    return packed
+
+
 def packs(dtype: torch.dtype) -> bool:
     """Whether oneDNN computes in this dtype on this processor."""
     if dtype == torch.bfloat16:

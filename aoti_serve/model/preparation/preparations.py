@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 
+from aoti_serve.model.preparation.column_major import ColumnMajor
+from aoti_serve.model.preparation.packed_convolution import PackedConvolution
 from aoti_serve.model.preparation.packed_linear import PackedLinear
-from aoti_serve.model.preparation.recipe import PACKED_LINEAR, Recipe
+from aoti_serve.model.preparation.recipe import COLUMN_MAJOR, PACKED_CONVOLUTION, PACKED_LINEAR, Recipe
 from aoti_serve.signature.constants import Constants, ConstantSpec
 
 
@@ -28,7 +30,11 @@ class Preparation(Protocol):
     def prepare(self, rows: torch.Tensor, first: int, memory: torch.Tensor) -> None: ...
 
 
-_PREPARATIONS = {PACKED_LINEAR: PackedLinear}
+_PREPARATIONS: dict[str, Callable[[ConstantSpec, Recipe], Preparation]] = {
+    PACKED_LINEAR: lambda source, _: PackedLinear(source),
+    PACKED_CONVOLUTION: lambda _, recipe: PackedConvolution(recipe),
+    COLUMN_MAJOR: lambda _, recipe: ColumnMajor(recipe),
+}
 
 
 class CodeConstant(NamedTuple):
@@ -49,7 +55,7 @@ def prepared(constants: Constants, recipes: Sequence[Recipe] = ()) -> tuple[Code
     sources = {recipe.source for recipe in recipes}
     plain = [CodeConstant(spec, spec.name) for spec in constants.constants if spec.name not in sources]
     made = [
-        CodeConstant(recipe.constant, recipe.source, _PREPARATIONS[recipe.by](specs[recipe.source]))
+        CodeConstant(recipe.constant, recipe.source, _PREPARATIONS[recipe.by](specs[recipe.source], recipe))
         for recipe in recipes
     ]
     return (*plain, *made)

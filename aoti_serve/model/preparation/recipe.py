@@ -11,18 +11,32 @@ from aoti_serve.signature.constants import Constants, ConstantSpec
 from aoti_serve.signature.tensors import Frozen
 
 PACKED_LINEAR: Final = "onednn_linear"
-KNOWN = (PACKED_LINEAR,)
+PACKED_CONVOLUTION: Final = "onednn_convolution"
+COLUMN_MAJOR: Final = "column_major"
+KNOWN = (PACKED_LINEAR, PACKED_CONVOLUTION, COLUMN_MAJOR)
+
+
+class Window(Frozen):
+    """How a convolution goes over its input, whose shape is `taken`: its layout depends on all of it but the batch."""
+
+    padding: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    taken: tuple[int, ...]
 
 
 class Recipe(Frozen):
     """One constant that is prepared: `constant` as the code takes it, made of `source`, a tensor of the weights.
 
-    `by` names the preparation. A constant without a recipe is its tensor of the weights itself.
+    `by` names the preparation, and `window` tells one of a convolution more. A constant without a recipe is its tensor
+    of the weights itself.
     """
 
     constant: ConstantSpec
     source: str
     by: str
+    window: Window | None = None
 
 
 RECIPES = TypeAdapter(tuple[Recipe, ...])
@@ -36,6 +50,8 @@ def recipe_problems(recipes: Sequence[Recipe], constants: Constants) -> Iterator
             yield f"it prepares '{recipe.source}' by '{recipe.by}'; this version knows {', '.join(KNOWN)}"
         if recipe.source not in names:
             yield f"it prepares '{recipe.source}', which is none of its constants"
+        if recipe.by == PACKED_CONVOLUTION and recipe.window is None:
+            yield f"it prepares '{recipe.source}' for a convolution, and does not say for which"
 
 
 def code_constants(constants: Constants, recipes: Sequence[Recipe]) -> tuple[ConstantSpec, ...]:

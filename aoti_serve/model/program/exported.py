@@ -13,6 +13,8 @@ from torch.fx import Node
 
 from aoti_serve.errors import ExportFailed, UnsupportedModule
 from aoti_serve.model.preparation.recipe import Recipe
+from aoti_serve.model.program.column_major import turn_weights
+from aoti_serve.model.program.convolutions import pack_convolutions
 from aoti_serve.model.program.dataflow import SHAPE_ONLY, op_name
 from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.guards import guard_indices
@@ -36,8 +38,12 @@ class Program(NamedTuple):
 
     @property
     def values(self) -> dict[str, torch.Tensor]:
-        """Every parameter, buffer and lifted tensor by FQN."""
-        return dict(self.exported.constants) | dict(self.exported.state_dict)
+        """Every parameter, buffer and lifted tensor by FQN, in the shape that weights have, not the code."""
+        held = dict(self.exported.constants) | dict(self.exported.state_dict)
+        specs = {spec.name: spec for spec in self.signature.constants}
+        shapes = {memory_key(held[recipe.source]): specs[recipe.source].shape for recipe in self.recipes}
+        plain = {name: shapes.get(memory_key(value), value.shape) for name, value in held.items()}
+        return {name: value.detach().reshape(plain[name]) for name, value in held.items()}
 
     @property
     def device(self) -> torch.device:
@@ -83,8 +89,10 @@ def program_of(
         raise UnsupportedModule(detail=detail)
     _write_to_copies(exported, written)
     signature = describe(exported, guard_indices(exported))
-    recipes = pack_linears(exported, signature) if prepare and _device_of(exported).type == CPU else ()
-    return Program(exported, signature, recipes)
+    if not prepare or _device_of(exported).type != CPU:
+        return Program(exported, signature)
+    packed = pack_linears(exported, signature) + pack_convolutions(exported, signature)
+    return Program(exported, signature, packed + turn_weights(exported, signature))
 
 
 def stored_program(path: Path, model: str) -> Program:

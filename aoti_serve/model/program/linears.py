@@ -6,31 +6,15 @@ weight stays a constant that can be swapped, and a recipe says that staging pack
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
-
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from aoti_serve.model.preparation.recipe import PACKED_LINEAR, Recipe
 from aoti_serve.model.program.dataflow import argument_named, op_name
-from aoti_serve.model.tensor_memory import memory_key
+from aoti_serve.model.program.packing import Layer, is_of_one_dtype, only_user, weight_of, weights_of, with_activation
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import changes_arguments, onednn_linear, onednn_linear_sum
-
-
-class _Linear(NamedTuple):
-    """A call of `aten.linear`, and what oneDNN computes with it: an activation of its result, or a sum with another."""
-
-    node: Node
-    last: Node
-    activation: str = "none"
-    algorithm: str = ""
-    addend: Node | None = None
-
-
-_ACTIVATIONS = {"relu": "relu", "silu": "swish", "tanh": "tanh", "sigmoid": "sigmoid", "gelu": "gelu"}
 
 
 def pack_linears(program: ExportedProgram, signature: Signature) -> tuple[Recipe, ...]:
@@ -41,7 +25,7 @@ def pack_linears(program: ExportedProgram, signature: Signature) -> tuple[Recipe
     values = dict(program.constants) | dict(program.state_dict)
     specs = {spec.name: spec for spec in signature.constants}
     recipes = []
-    for names, linears in _weights(program, values):
+    for names, linears in weights_of(program, values, weight_of("linear")):
         spec = specs[names[0]]
         if all(_can_be_packed(linear, values[names[0]]) for linear in linears) and pays(spec.dtype, *spec.shape):
             for linear in linears:
@@ -71,59 +55,25 @@ def pays(dtype: str, rows: int, columns: int) -> bool:
     | 1024 x 1024 | 1.48 | 1.59 | 1.64 | 1.57 | 1.55 | 1.43 | 1.23 |
     | 4096 x 4096 | 1.20 | 1.16 | 1.09 | 1.17 | 1.15 | 1.19 | 1.04 |
 
-    A call of oneDNN costs 25 us more than one of BLAS: small layers of float32 lose by it, and a single row of large
-    ones a little. bfloat16 goes to oneDNN in any case.
+    A call of oneDNN costs 25 us more than one of BLAS: small layers of float32 lose by it (column_major.py is for
+    them), and a single row of large ones a little. bfloat16 goes to oneDNN in any case.
     """
     return rows * columns >= _LEAST[dtype]
 
 
-def _weights(program: ExportedProgram, values: Mapping[str, torch.Tensor]) -> Iterator[tuple[list[str], list[Node]]]:
-    """Constants that only linear layers read, as their weight: the names of each, and the calls."""
-    nodes = {node.name: node for node in program.graph.nodes}
-    groups: dict[object, list[str]] = {}
-    placeholders = {}
-    for spec in program.graph_signature.input_specs:
-        if spec.target in values and nodes[spec.arg.name].users:
-            placeholders[str(spec.target)] = nodes[spec.arg.name]
-            groups.setdefault(memory_key(values[str(spec.target)]), []).append(str(spec.target))
-    for names in groups.values():
-        calls = [user for name in names for user in placeholders[name].users]
-        if all(op_name(call) == "linear" for call in calls) and not any(
-            placeholders[name] in (argument_named(call, "input"), argument_named(call, "bias"))
-            for name in names
-            for call in calls
-        ):
-            yield names, list(dict.fromkeys(calls))
-
-
 def _can_be_packed(linear: Node, weight: torch.Tensor) -> bool:
-    taken, bias = argument_named(linear, "input").meta["val"], argument_named(linear, "bias")
-    dtypes = {weight.dtype, taken.dtype, *([bias.meta["val"].dtype] if bias is not None else [])}
-    return (
-        dtypes in ({torch.float32}, {torch.bfloat16})
-        and weight.is_contiguous()
-        and weight.dim() == 2
-        and taken.dim() >= 2
-    )
+    rows = argument_named(linear, "input").meta["val"]
+    return is_of_one_dtype(linear, weight) and weight.is_contiguous() and weight.dim() == 2 and rows.dim() >= 2
 
 
-def _with_what_follows(linear: Node) -> _Linear:
+def _with_what_follows(linear: Node) -> Layer:
     """The linear layer with the one operator that uses its result, if oneDNN can do both at once."""
-    alone = _Linear(linear, linear)
-    if len(linear.users) != 1:
-        return alone
-    (user,) = linear.users
-    name = op_name(user)
-    if not _nothing_written_between(linear, user):  # the layer is computed where the user stands
-        return alone
-    if name == "add":
-        return _sum(linear, user) or alone
-    if name == "gelu":
-        return _Linear(linear, user, "gelu", argument_named(user, "approximate"))
-    return _Linear(linear, user, _ACTIVATIONS[name]) if name in _ACTIVATIONS else alone
+    user = only_user(linear)
+    added = _sum(linear, user) if user is not None and op_name(user) == "add" else None
+    return added or with_activation(linear)
 
 
-def _sum(linear: Node, user: Node) -> _Linear | None:
+def _sum(linear: Node, user: Node) -> Layer | None:
     """Both terms must be tensors of one shape and dtype; the other one may not be what is written to."""
     first, second = argument_named(user, "self"), argument_named(user, "other")
     addend = second if first is linear else first
@@ -132,23 +82,14 @@ def _sum(linear: Node, user: Node) -> _Linear | None:
     mine, other = linear.meta["val"], addend.meta["val"]
     same = isinstance(other, torch.Tensor) and other.dtype == mine.dtype and _sizes(mine) == _sizes(other)
     kept = first is linear or not changes_arguments(user.target)
-    return _Linear(linear, user, "add", addend=addend) if same and kept else None
+    return Layer(linear, user, "add", addend=addend) if same and kept else None
 
 
 def _sizes(value: torch.Tensor) -> list[str]:
     return [str(size) for size in value.shape]
 
 
-def _nothing_written_between(first: Node, last: Node) -> bool:
-    node = first.next
-    while node is not last:
-        if changes_arguments(node.target):
-            return False
-        node = node.next
-    return True
-
-
-def _replace(linear: _Linear) -> None:
+def _replace(linear: Layer) -> None:
     """Make the last node oneDNN's operator; it keeps its name, by which the program's outputs know it."""
     taken, weight, bias = (argument_named(linear.node, name) for name in ("input", "weight", "bias"))
     if linear.addend is None:

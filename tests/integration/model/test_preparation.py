@@ -17,14 +17,14 @@ from aoti_serve.errors import IncompatiblePackage
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import PREPARATION_KEY, Package
-from aoti_serve.model.preparation.recipe import PACKED_LINEAR
+from aoti_serve.model.preparation.recipe import COLUMN_MAJOR, PACKED_LINEAR
 from tests.package_cache import PackageCache
 
 WIDTH = 768  # the least square that is packed by the rule
 
 
 class Mlp(nn.Module):
-    """Two layers that are packed, one of them used twice, and a small one that is not."""
+    """Two layers that are packed, one of them used twice, and a small one that is turned."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,9 +65,11 @@ def eager(module: nn.Module, weights: dict[str, torch.Tensor], x: torch.Tensor) 
 
 def test_the_package_says_what_is_prepared(mlp: tuple[Mlp, Package, Package]) -> None:
     _, package, plain = mlp
-    assert {recipe.source: recipe.by for recipe in package.recipes} == dict.fromkeys(
-        ("first.weight", "second.weight"), PACKED_LINEAR
-    )
+    assert {recipe.source: recipe.by for recipe in package.recipes} == {
+        "first.weight": PACKED_LINEAR,
+        "second.weight": PACKED_LINEAR,
+        "small.weight": COLUMN_MAJOR,
+    }
     assert plain.recipes == ()
     assert package.signature == plain.signature
 
@@ -179,7 +181,8 @@ def test_inspect_shows_what_is_prepared_how_and_in_how_many_bytes(
     assert [(each["constant"], each["by"], each["plain_bytes"]) for each in told] == [
         ("first.weight", PACKED_LINEAR, size),
         ("second.weight", PACKED_LINEAR, size),
+        ("small.weight", COLUMN_MAJOR, 8 * WIDTH * 4),
     ]
-    assert all(each["prepared_bytes"] >= size for each in told)
+    assert all(each["prepared_bytes"] >= each["plain_bytes"] for each in told)
     inspect(mlp[1].path, None, as_json=False)
-    assert "prepared when staged: 2 constants" in capsys.readouterr().out
+    assert "prepared when staged: 3 constants" in capsys.readouterr().out

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from aoti_serve.model.preparation.preparations import prepared
-from aoti_serve.model.preparation.recipe import KNOWN, PACKED_LINEAR, RECIPES, Recipe, code_constants, recipe_problems
+from aoti_serve.model.preparation.recipe import (
+    COLUMN_MAJOR,
+    KNOWN,
+    PACKED_CONVOLUTION,
+    PACKED_LINEAR,
+    RECIPES,
+    Recipe,
+    Window,
+    code_constants,
+    recipe_problems,
+)
 from aoti_serve.signature.constants import Constants, ConstantSpec
 
 WEIGHT = ConstantSpec(name="fc.weight", dtype="float32", shape=(8, 4), stride=(4, 1))
 BIAS = ConstantSpec(name="fc.bias", dtype="float32", shape=(8,), stride=(1,))
 CONSTANTS = Constants(constants=(WEIGHT, BIAS))
 PACKED = Recipe(constant=WEIGHT, source="fc.weight", by=PACKED_LINEAR)
+KERNEL = ConstantSpec(name="conv.weight", dtype="float32", shape=(8, 4, 3, 3), stride=(36, 9, 3, 1))
+WINDOW = Window(padding=(1, 1), stride=(1, 1), dilation=(1, 1), groups=1, taken=(2, 4, 9, 9))
+TURNED = PACKED.model_copy(update={"by": COLUMN_MAJOR, "constant": WEIGHT.model_copy(update={"stride": (1, 8)})})
+CONVOLUTION = Recipe(constant=KERNEL, source="conv.weight", by=PACKED_CONVOLUTION, window=WINDOW)
 
 
 def test_recipes_survive_the_metadata() -> None:
-    assert RECIPES.validate_json(RECIPES.dump_json((PACKED,))) == (PACKED,)
+    assert RECIPES.validate_json(RECIPES.dump_json((PACKED, CONVOLUTION))) == (PACKED, CONVOLUTION)
 
 
 def test_a_preparation_that_is_not_there_is_named_with_those_that_are() -> None:
@@ -27,6 +41,13 @@ def test_a_source_that_is_no_constant_is_named() -> None:
     assert list(recipe_problems([recipe], CONSTANTS)) == ["it prepares 'fc.wait', which is none of its constants"]
 
 
+def test_a_convolution_is_told_which() -> None:
+    recipe = CONVOLUTION.model_copy(update={"window": None})
+    assert list(recipe_problems([recipe], Constants(constants=(KERNEL,)))) == [
+        "it prepares 'conv.weight' for a convolution, and does not say for which"
+    ]
+
+
 def test_what_is_made_of_a_constant_takes_its_place_in_the_code() -> None:
     made = WEIGHT.model_copy(update={"name": "fc.weight.packed"})
     recipe = PACKED.model_copy(update={"constant": made})
@@ -34,8 +55,9 @@ def test_what_is_made_of_a_constant_takes_its_place_in_the_code() -> None:
 
 
 def test_every_name_has_its_preparation() -> None:
-    for name in KNOWN:
-        (constant,) = prepared(Constants(constants=(WEIGHT,)), [PACKED.model_copy(update={"by": name})])
+    recipes = [PACKED, CONVOLUTION, TURNED]
+    assert {recipe.by for recipe in recipes} == set(KNOWN)
+    for constant in prepared(Constants(constants=(WEIGHT, KERNEL)), recipes):
         assert constant.preparation is not None
 
 
