@@ -79,13 +79,6 @@ def onednn_linear() -> Any:
     return torch.ops.mkldnn._linear_pointwise.default
 
 
-def onednn_linear_sum() -> Any:
-    """oneDNN's linear layer with a sum: input, addend, weight, bias, "add". torch 2.13 has no shape function for it."""
-    operator = torch.ops.mkldnn._linear_pointwise.binary
-    torch.library.register_fake("mkldnn::_linear_pointwise.binary", lambda x, other, *_: torch.empty_like(other))
-    return operator
-
-
 def onednn_convolution() -> Any:
     """oneDNN's convolution with an activation: input, weight, bias, padding, stride, dilation, groups, activation, its
     numbers, its algorithm. Of four dimensions, and its result is in the order of channels last."""

@@ -1,7 +1,8 @@
 """Linear layers whose weights are packed when they are staged: what of a program becomes oneDNN's own operator.
 
 The compiler does this itself for weights that it may freeze (torch/_inductor/fx_passes/mkldnn_fusion.py). Here the
-weight stays a constant that can be swapped, and a recipe says that staging packs it.
+weight stays a constant that can be swapped, and a recipe says that staging packs it. The activation or the sum behind a
+layer the compiler still makes part of it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from aoti_serve.model.preparation.recipe import PACKED_LINEAR, Recipe
-from aoti_serve.model.program.dataflow import argument_named, op_name
-from aoti_serve.model.program.packing import Layer, is_of_one_dtype, only_user, weight_of, weights_of, with_activation
+from aoti_serve.model.program.dataflow import argument_named
+from aoti_serve.model.program.packing import is_of_one_dtype, weight_of, weights_of
 from aoti_serve.signature.signature import Signature
-from aoti_serve.signature.torch_private import changes_arguments, onednn_linear, onednn_linear_sum
+from aoti_serve.signature.torch_private import onednn_linear
 
 
 def pack_linears(program: ExportedProgram, signature: Signature) -> tuple[Recipe, ...]:
@@ -27,9 +28,9 @@ def pack_linears(program: ExportedProgram, signature: Signature) -> tuple[Recipe
     recipes = []
     for names, linears in weights_of(program, values, weight_of("linear")):
         spec = specs[names[0]]
-        if all(_can_be_packed(linear, values[names[0]]) for linear in linears) and pays(spec.dtype, *spec.shape):
+        if all(fits_onednn(linear, values[names[0]]) for linear in linears) and pays(spec.dtype, *spec.shape):
             for linear in linears:
-                _replace(_with_what_follows(linear))
+                _replace(linear)
             recipes += [Recipe(constant=specs[name], source=name, by=PACKED_LINEAR) for name in names]
     if recipes:
         program.graph_module.recompile()
@@ -61,43 +62,13 @@ def pays(dtype: str, rows: int, columns: int) -> bool:
     return rows * columns >= _LEAST[dtype]
 
 
-def _can_be_packed(linear: Node, weight: torch.Tensor) -> bool:
+def fits_onednn(linear: Node, weight: torch.Tensor) -> bool:
+    """Whether a linear layer with this weight is one that oneDNN computes."""
     rows = argument_named(linear, "input").meta["val"]
     return is_of_one_dtype(linear, weight) and weight.is_contiguous() and weight.dim() == 2 and rows.dim() >= 2
 
 
-def _with_what_follows(linear: Node) -> Layer:
-    """The linear layer with the one operator that uses its result, if oneDNN can do both at once."""
-    user = only_user(linear)
-    added = _sum(linear, user) if user is not None and op_name(user) == "add" else None
-    return added or with_activation(linear)
-
-
-def _sum(linear: Node, user: Node) -> Layer | None:
-    """Both terms must be tensors of one shape and dtype; the other one may not be what is written to."""
-    first, second = argument_named(user, "self"), argument_named(user, "other")
-    addend = second if first is linear else first
-    if not isinstance(addend, Node) or addend is linear or argument_named(user, "alpha") != 1:
-        return None
-    mine, other = linear.meta["val"], addend.meta["val"]
-    same = isinstance(other, torch.Tensor) and other.dtype == mine.dtype and _sizes(mine) == _sizes(other)
-    kept = first is linear or not changes_arguments(user.target)
-    return Layer(linear, user, "add", addend=addend) if same and kept else None
-
-
-def _sizes(value: torch.Tensor) -> list[str]:
-    return [str(size) for size in value.shape]
-
-
-def _replace(linear: Layer) -> None:
-    """Make the last node oneDNN's operator; it keeps its name, by which the program's outputs know it."""
-    taken, weight, bias = (argument_named(linear.node, name) for name in ("input", "weight", "bias"))
-    if linear.addend is None:
-        linear.last.target = onednn_linear()
-        linear.last.args = (taken, weight, bias, linear.activation, [], linear.algorithm)
-    else:
-        linear.last.target = onednn_linear_sum()
-        linear.last.args = (taken, linear.addend, weight, bias, linear.activation)
-    linear.last.kwargs = {}
-    if linear.last is not linear.node:
-        linear.node.graph.erase_node(linear.node)
+def _replace(linear: Node) -> None:
+    """Make a node oneDNN's operator, under the name by which the program's outputs may know it."""
+    taken, weight, bias = (argument_named(linear, name) for name in ("input", "weight", "bias"))
+    linear.target, linear.args, linear.kwargs = onednn_linear(), (taken, weight, bias, "none", [], ""), {}

@@ -17,13 +17,12 @@ _ACTIVATIONS = {"relu": "relu", "silu": "swish", "tanh": "tanh", "sigmoid": "sig
 
 
 class Layer(NamedTuple):
-    """A call of torch's layer, and what oneDNN computes with it: an activation of its result, or a sum with another."""
+    """A call of torch's layer, and the activation of its result that oneDNN computes with it."""
 
     node: Node
     last: Node
     activation: str = "none"
     algorithm: str = ""
-    addend: Node | None = None
 
 
 def weights_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import zipfile
 from pathlib import Path
@@ -18,6 +19,7 @@ from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import PREPARATION_KEY, Package
 from aoti_serve.model.preparation.recipe import COLUMN_MAJOR, PACKED_LINEAR
+from tests.integration.models import small_layers_packed
 from tests.package_cache import PackageCache
 
 WIDTH = 768  # the least square that is packed by the rule
@@ -101,6 +103,40 @@ def test_it_answers_as_eager_does_over_swaps_and_rollbacks(mlp: tuple[Mlp, Packa
         container.commit()
         versions[5] = versions[4] | {"small.bias": versions[2]["small.bias"]}
         check(5)
+
+
+class Behind(nn.Module):
+    """A layer with each of what the compiler makes part of it."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16, 16, dtype=dtype) for _ in range(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        relu, gelu, tanh_gelu, silu, tanh, sigmoid, first, second = self.layers
+        x = nn.functional.gelu(gelu(torch.relu(relu(x))))
+        x = nn.functional.silu(silu(nn.functional.gelu(tanh_gelu(x), approximate="tanh")))
+        x = torch.sigmoid(sigmoid(torch.tanh(tanh(x))))
+        x = x + first(x)
+        answer: torch.Tensor = second(x) + x
+        return answer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_activations_and_sums_are_computed_with_their_layers(dtype: torch.dtype, tmp_path: Path) -> None:
+    module, x = Behind(dtype).eval(), torch.randn(3, 16, dtype=dtype)
+    shapes = {"x": {0: torch.export.Dim("batch", min=1, max=64)}}
+    with small_layers_packed():
+        package = export_package(module, (x,), tmp_path / "behind.pt2", dynamic_shapes=shapes)
+    (code,) = package.extract().glob("*wrapper.cpp")
+    calls = re.findall(r'linear_pointwise(?:_binary)?\([^;]*?"(\w+)"', code.read_text())
+    assert calls == ["relu", "gelu", "gelu", "swish", "tanh", "sigmoid", "add", "add"]
+    with Container(package) as container:
+        container.stage(module.state_dict())
+        container.commit()
+        tolerance = 1e-4 if dtype == torch.float32 else 0.05
+        answer = container.run([x])["output"]
+        torch.testing.assert_close(answer, eager(module, module.state_dict(), x), rtol=tolerance, atol=tolerance)
 
 
 def test_it_occupies_what_the_processor_wants(mlp: tuple[Mlp, Package, Package]) -> None:
