@@ -84,3 +84,12 @@ def onednn_linear_sum() -> Any:
     operator = torch.ops.mkldnn._linear_pointwise.binary
     torch.library.register_fake("mkldnn::_linear_pointwise.binary", lambda x, other, *_: torch.empty_like(other))
     return operator
+
+
+def onednn_int8_linear() -> Any:
+    """oneDNN's linear layer of uint8 and int8: input, its scale and zero point, weight, its scales and zero point,
+    bias, the result's scale, zero point and dtype, an activation, its numbers, its algorithm.
+
+    It takes an input of int8 as well, but where oneDNN has no AMX it then computes a thousand times more slowly.
+    """
+    return torch.ops.onednn.qlinear_pointwise.tensor

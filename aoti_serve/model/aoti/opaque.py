@@ -27,6 +27,12 @@ def pack_linear(weight: torch.Tensor) -> torch.Tensor:
     return packed
 
 
+def pack_int8_linear(weight: torch.Tensor) -> torch.Tensor:
+    """As `pack_linear`, an int8 weight for `onednn_int8_linear`; an opaque tensor of `[columns, rows]`."""
+    packed: torch.Tensor = torch.ops.onednn.qlinear_prepack(weight, None)
+    return packed
+
+
 def descriptor_of(opaque: torch.Tensor) -> torch.Tensor:
     """How the bytes of an opaque tensor lie."""
     descriptor: torch.Tensor = torch.ops.mkldnn._get_mkldnn_serialized_md(opaque)

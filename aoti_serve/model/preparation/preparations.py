@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 
+from aoti_serve.model.preparation.int8_linear import Int8Linear, Int8Scales
 from aoti_serve.model.preparation.packed_linear import PackedLinear
-from aoti_serve.model.preparation.recipe import PACKED_LINEAR, Recipe
+from aoti_serve.model.preparation.recipe import INT8_LINEAR, INT8_SCALES, PACKED_LINEAR, Recipe
 from aoti_serve.signature.constants import Constants, ConstantSpec
 
 
@@ -28,7 +29,11 @@ class Preparation(Protocol):
     def prepare(self, rows: torch.Tensor, first: int, memory: torch.Tensor) -> None: ...
 
 
-_PREPARATIONS = {PACKED_LINEAR: PackedLinear}
+_PREPARATIONS: dict[str, Callable[[ConstantSpec], Preparation]] = {
+    PACKED_LINEAR: PackedLinear,
+    INT8_LINEAR: Int8Linear,
+    INT8_SCALES: Int8Scales,
+}
 
 
 class CodeConstant(NamedTuple):

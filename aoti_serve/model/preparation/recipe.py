@@ -11,7 +11,9 @@ from aoti_serve.signature.constants import Constants, ConstantSpec
 from aoti_serve.signature.tensors import Frozen
 
 PACKED_LINEAR: Final = "onednn_linear"
-KNOWN = (PACKED_LINEAR,)
+INT8_LINEAR: Final = "onednn_int8_linear"
+INT8_SCALES: Final = "int8_row_scales"
+KNOWN = (PACKED_LINEAR, INT8_LINEAR, INT8_SCALES)
 
 
 class Recipe(Frozen):
