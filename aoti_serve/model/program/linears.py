@@ -41,9 +41,9 @@ def pack_linears(program: ExportedProgram, signature: Signature) -> tuple[Recipe
     values = dict(program.constants) | dict(program.state_dict)
     specs = {spec.name: spec for spec in signature.constants}
     recipes = []
-    for names, linears in _weights(program, values):
+    for names, linears in linear_weights(program, values):
         spec = specs[names[0]]
-        if all(_can_be_packed(linear, values[names[0]]) for linear in linears) and pays(spec.dtype, *spec.shape):
+        if all(fits_onednn(linear, values[names[0]]) for linear in linears) and pays(spec.dtype, *spec.shape):
             for linear in linears:
                 _replace(_with_what_follows(linear))
             recipes += [Recipe(constant=specs[name], source=name, by=PACKED_LINEAR) for name in names]
@@ -77,7 +77,9 @@ def pays(dtype: str, rows: int, columns: int) -> bool:
     return rows * columns >= _LEAST[dtype]
 
 
-def _weights(program: ExportedProgram, values: Mapping[str, torch.Tensor]) -> Iterator[tuple[list[str], list[Node]]]:
+def linear_weights(
+    program: ExportedProgram, values: Mapping[str, torch.Tensor]
+) -> Iterator[tuple[list[str], list[Node]]]:
     """Constants that only linear layers read, as their weight: the names of each, and the calls."""
     nodes = {node.name: node for node in program.graph.nodes}
     groups: dict[object, list[str]] = {}
@@ -96,7 +98,7 @@ def _weights(program: ExportedProgram, values: Mapping[str, torch.Tensor]) -> It
             yield names, list(dict.fromkeys(calls))
 
 
-def _can_be_packed(linear: Node, weight: torch.Tensor) -> bool:
+def fits_onednn(linear: Node, weight: torch.Tensor) -> bool:
     taken, bias = argument_named(linear, "input").meta["val"], argument_named(linear, "bias")
     dtypes = {weight.dtype, taken.dtype, *([bias.meta["val"].dtype] if bias is not None else [])}
     return (
