@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -13,8 +14,12 @@ from aoti_serve.cli.console import bytes_text, out, print_json
 from aoti_serve.model.package import Package
 from aoti_serve.signature.signature import Signature
 
+if TYPE_CHECKING:
+    from aoti_serve.model.program.accuracy import Accuracy
 
-def show_package(package: Package, as_json: bool) -> None:
+
+def show_package(package: Package, as_json: bool, accuracy: Accuracy | None = None) -> None:
+    """Print what a package says of itself, and how accurate it was found to be when it was made."""
     compiled = {key: value for key, value in package.metadata.items() if key.startswith("AOTI_")}
     facts = {
         "path": str(package.path),
@@ -27,6 +32,7 @@ def show_package(package: Package, as_json: bool) -> None:
     signature = package.signature
     if as_json:
         made = [{"constant": name, **asdict(each)} for name, each in _prepared(package).items()]
+        facts |= {"accuracy": accuracy._asdict()} if accuracy else {}
         print_json(facts | {"signature": signature.model_dump(mode="json"), "preparation": made})
         return
     size = bytes_text(package.path.stat().st_size)
@@ -39,6 +45,11 @@ def show_package(package: Package, as_json: bool) -> None:
     out.print(_constants(signature, _prepared(package)))
     for line in _remarks(package):
         out.print(line)
+    if accuracy:
+        out.print(
+            f"against the module, on its example inputs: largest error {accuracy.largest:.3g}, "
+            f"mean {accuracy.mean:.3g}, cosine {accuracy.cosine:.6f}"
+        )
 
 
 @dataclass(frozen=True)
@@ -56,11 +67,13 @@ def _prepared(package: Package) -> dict[str, _Prepared]:
     from aoti_serve.model.preparation.preparations import prepared  # torch: only when it is needed
 
     plain = {spec.name: spec.nbytes for spec in package.constants}
-    here = {constant.source: constant for constant in prepared(package.signature, package.recipes)}
-    return {
-        recipe.source: _Prepared(recipe.by, plain[recipe.source], here[recipe.source].nbytes)
-        for recipe in package.recipes
-    }
+    ways: dict[str, list[str]] = {}
+    for recipe in package.recipes:
+        ways.setdefault(recipe.source, []).append(recipe.by)
+    here = Counter[str]()
+    for constant in prepared(package.signature, package.recipes):
+        here[constant.source] += constant.nbytes
+    return {source: _Prepared(", ".join(by), plain[source], here[source]) for source, by in ways.items()}
 
 
 def _constants(signature: Signature, prepared: Mapping[str, _Prepared]) -> Table:

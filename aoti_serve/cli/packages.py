@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from aoti_serve.cli.console import AsJson, out, progress_out, reports_errors
 from aoti_serve.cli.package_view import show_package
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.model.package import Package
+
+if TYPE_CHECKING:
+    from aoti_serve.model.program.accuracy import Accuracy
 
 
 @reports_errors
@@ -31,6 +34,16 @@ def package(
     prepare: Annotated[
         bool, typer.Option("--prepare/--no-prepare", help="Let staging pack weights for the processor where that pays.")
     ] = True,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="int8", help="Compute linear layers in it where that pays; weights come plain. On the CPU only."
+        ),
+    ] = None,
+    min_cosine: Annotated[
+        float,
+        typer.Option(help="The least cosine of a quantized package's answers to the module's own.", min=-1, max=1),
+    ] = 0.99,
     as_json: AsJson = False,
 ) -> None:
     """Compile a PyTorch model to a package with swappable weights.
@@ -44,6 +57,7 @@ def package(
     module, inputs, shapes = _make_model(target)
     from aoti_serve.model.export import export_package  # torch: only when it is needed
 
+    accuracies: list[Accuracy] = []
     with progress_out.status("exporting") as status:
         made = export_package(
             module,
@@ -54,9 +68,12 @@ def package(
             allow_baked=allow_baked,
             forget_mutations=forget_mutations,
             prepare=prepare,
+            quantize=quantize,
+            min_cosine=min_cosine,
+            measured=accuracies.append,
             progress=lambda phase: status.update(f"{phase} {to.name}"),
         )
-    show_package(made, as_json)
+    show_package(made, as_json, *accuracies)
     if not as_json:
         out.print(f"\nwritten: {to} and {to.with_suffix('.safetensors')}, its weights")
         out.print("name them in a configuration (`package`, `weights`), then serve it with `aoti-serve up`")

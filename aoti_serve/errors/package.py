@@ -89,3 +89,33 @@ class UnsupportedModule(PackageError):
     """The module's inputs or outputs cannot be described in a signature."""
 
     detail: str
+
+
+class CannotQuantize(PackageError, text="cannot quantize the module: {detail}"):
+    """The module, its device or the kind of quantisation is none that can be quantised."""
+
+    detail: str
+
+
+class TooInaccurate(PackageError):
+    """A quantised package answers too differently from the module; it was not written."""
+
+    text = (
+        "quantized to {quantize}, the package answers its example inputs with a cosine of {cosine} to the module's own "
+        "answers, the least that is allowed is {limit} (--min-cosine); its largest error is {largest}, the mean one "
+        "{mean}. Give example inputs that are like real ones, allow less, or package the module without --quantize"
+    )
+    quantize: str
+    cosine: float
+    limit: float
+    largest: float
+    mean: float
+
+
+class UnfitProcessor(PackageError):
+    """This processor would compute wrong answers."""
+
+    text = (
+        "oneDNN adds up products of int8 wrongly on this processor, as it does without VNNI, so a package that was "
+        "quantized to int8 cannot answer here; serve it elsewhere, or package the module without --quantize"
+    )

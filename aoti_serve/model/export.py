@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import save_file
 
-from aoti_serve.errors import BakedConstants, UnsupportedModule
+from aoti_serve.errors import BakedConstants, CannotQuantize, UnsupportedModule
 from aoti_serve.model.archive.preflight import TORCH_KEY
 from aoti_serve.model.foreign.generated import GeneratedCode
 from aoti_serve.model.loading import swappable
@@ -28,11 +28,14 @@ from aoti_serve.model.package import (
     Package,
 )
 from aoti_serve.model.preparation.recipe import RECIPES, Recipe
+from aoti_serve.model.program.accuracy import Accuracy, accuracy_of
 from aoti_serve.model.program.exported import ExampleInputs, Program, program_of, torch_message
 from aoti_serve.model.program.reconcile import narrow, passing_over, reconcile
 from aoti_serve.model.program.sizes import check_rows_are_independent, resized_inputs, served_signature
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import compile_files, write_archive
+
+INT8 = "int8"
 
 
 class _Compiled(NamedTuple):
@@ -53,6 +56,9 @@ def export_package(
     allow_baked: bool = False,
     forget_mutations: bool = False,
     prepare: bool = True,
+    quantize: str | None = None,
+    min_cosine: float = 0.99,
+    measured: Callable[[Accuracy], object] = lambda accuracy: None,
     progress: Callable[[str], None] = lambda phase: None,
 ) -> Package:
     """Compile `module` to a package at `path`, code only, and its weights beside it (`<stem>.safetensors`).
@@ -65,14 +71,21 @@ def export_package(
     that is fastest where they run, if that pays (docs/preparation.md). The module is exported as it is: call `.eval()`
     first.
 
+    With `quantize` the package computes linear layers in int8 where that pays. Its weights stay the module's own, and
+    staging quantises them. `measured` is told how its answers to the example inputs differ from the module's, and a
+    cosine of less than `min_cosine` is an error. On the CPU only.
+
     Takes tens of seconds, needs a C++ compiler, and leaves `path` untouched when it fails. Raises UnsupportedModule,
-    BakedConstants or ExportFailed.
+    BakedConstants, ExportFailed, CannotQuantize or TooInaccurate.
     """
     target = Path(path)
     if target.suffix != ".pt2":
         raise UnsupportedModule(detail=f"a package is called <name>.pt2, not {target.name}")
+    if quantize not in (None, INT8):
+        raise CannotQuantize(detail=f"'{quantize}' is not known, only '{INT8}' is")
     progress("exporting")
-    programs = _programs(module, example_inputs, dynamic_shapes, batch_sizes, forget_mutations, prepare)
+    one = partial(program_of, module, forget_mutations=forget_mutations, prepare=prepare, quantize=quantize is not None)
+    programs = _programs(one, module, example_inputs, dynamic_shapes, batch_sizes)
     compiled = {}
     for size, program in programs.items():
         progress(f"compiling for batches of {size}" if size else "compiling")
@@ -85,20 +98,26 @@ def export_package(
     if lost and not allow_baked:
         raise BakedConstants(names=lost)
     values = next(iter(programs.values())).values
-    _write(target, {size: model.files for size, model in compiled.items()}, signature, recipes, values)
+
+    def check(package: Package) -> None:
+        if quantize is not None:
+            progress("measuring the accuracy of")
+            accuracy = accuracy_of(module, package, values, [program.examples for program in programs.values()])
+            measured(accuracy)
+            accuracy.check(quantize, min_cosine)
+
+    _write(target, {size: model.files for size, model in compiled.items()}, signature, recipes, values, check)
     return Package.open(target)
 
 
 def _programs(
+    one: Callable[[ExampleInputs, Any], Program],
     module: torch.nn.Module,
     inputs: ExampleInputs,
     dynamic_shapes: Any,
     batch_sizes: Sequence[int],
-    forget_mutations: bool,
-    prepare: bool,
 ) -> dict[int, Program]:
     """Export a program for each batch size; 0 stands for the only one, of the sizes in `dynamic_shapes`."""
-    one = partial(program_of, module, forget_mutations=forget_mutations, prepare=prepare)
     if not batch_sizes:
         return {0: one(inputs, dynamic_shapes)}
     if min(batch_sizes) < 1:
@@ -110,13 +129,10 @@ def _programs(
 
 
 def _compiled(program: Program) -> _Compiled:
-    exported = program.exported
-    example = exported.example_inputs
-    assert example is not None  # torch.export keeps them
-    module = exported.module(check_guards=False)
-    files = torch_message("compile", lambda: compile_files(module, example, _OPTIONS))
+    module = program.exported.module(check_guards=False)
+    files = torch_message("compile", lambda: compile_files(module, program.examples, _OPTIONS))
     library = next(Path(file) for file in files if file.endswith("wrapper.so"))
-    signature = reconcile(program.signature, program.values, swappable(library, program.device))
+    signature = reconcile(program.signature, program.values, program.with_sources(swappable(library, program.device)))
     signature = passing_over(signature, program.unread()) if signature.baked else signature
     names = {spec.name for spec in signature.constants}  # of several names of a tensor the compiler keeps one
     return _Compiled(files, signature, tuple(recipe for recipe in program.recipes if recipe.source in names))
@@ -142,6 +158,7 @@ def _write(
     signature: Signature,
     recipes: tuple[Recipe, ...],
     values: dict[str, torch.Tensor],
+    check: Callable[[Package], None],
 ) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     models = {f"batch{size}" if size else "model": size for size in files}
@@ -160,6 +177,7 @@ def _write(
         _save({spec.name: values[spec.name] for spec in signature.constants if spec.carried}, weights)
         with zipfile.ZipFile(scratch, "a") as archive:
             archive.write(weights, f"{target.stem}/{BASELINE}")
+        check(Package.open(scratch))
         _save({spec.name: values[spec.name] for spec in signature.constants}, weights)
         weights.replace(target.with_suffix(".safetensors"))
         scratch.replace(target)

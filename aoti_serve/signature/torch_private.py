@@ -89,3 +89,12 @@ def example_sizes(shape: Sequence[Any]) -> tuple[int, ...] | None:
     """A shape as it was in the example that was exported, also where it may vary; None if that is not known."""
     sizes = [size.node.hint if isinstance(size, torch.SymInt) else size for size in shape]
     return tuple(int(size) for size in sizes) if None not in sizes else None
+
+
+def onednn_int8_linear() -> Any:
+    """oneDNN's linear layer of uint8 and int8: input, its scale and zero point, weight, its scales and zero point,
+    bias, the result's scale, zero point and dtype, an activation, its numbers, its algorithm.
+
+    It takes an input of int8 as well, but where oneDNN has no AMX it then computes a thousand times more slowly.
+    """
+    return torch.ops.onednn.qlinear_pointwise.tensor

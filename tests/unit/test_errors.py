@@ -57,6 +57,9 @@ AotiServeError                      500
 │   ├── WrongOutput                      a package gives what its declared signature does not say
 │   ├── MissingOperators                 custom operators that nobody has imported
 │   ├── ExportFailed                     torch could not export or compile the module
+│   ├── CannotQuantize                   what was asked for is there for other modules, devices or kinds
+│   ├── TooInaccurate                    a quantised package answers too differently from its module
+│   ├── UnfitProcessor                   this one would add up wrongly
 │   └── UnsupportedModule                export cannot describe this module
 ├── Unauthorized                    401, AdminClosed 403
 ├── Unavailable                     503

@@ -48,6 +48,12 @@ def packs(dtype: torch.dtype) -> bool:
     return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
+def pack_int8_linear(weight: torch.Tensor) -> torch.Tensor:
+    """As `pack_linear`, an int8 weight for `onednn_int8_linear`; an opaque tensor of `[columns, rows]`."""
+    packed: torch.Tensor = torch.ops.onednn.qlinear_prepack(weight, None)
+    return packed
+
+
 def descriptor_of(opaque: torch.Tensor) -> torch.Tensor:
     """How the bytes of an opaque tensor lie."""
     descriptor: torch.Tensor = torch.ops.mkldnn._get_mkldnn_serialized_md(opaque)

@@ -13,7 +13,9 @@ from aoti_serve.signature.tensors import Frozen
 PACKED_LINEAR: Final = "onednn_linear"
 PACKED_CONVOLUTION: Final = "onednn_convolution"
 COLUMN_MAJOR: Final = "column_major"
-KNOWN = (PACKED_LINEAR, PACKED_CONVOLUTION, COLUMN_MAJOR)
+INT8_LINEAR: Final = "onednn_int8_linear"
+INT8_SCALES: Final = "int8_row_scales"
+KNOWN = (PACKED_LINEAR, PACKED_CONVOLUTION, COLUMN_MAJOR, INT8_LINEAR, INT8_SCALES)
 
 
 class Window(Frozen):

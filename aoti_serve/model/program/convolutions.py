@@ -8,15 +8,15 @@ the time. Packed, a weight is read as it lies.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
-from torch.fx.node import map_arg
 
 from aoti_serve.model.preparation.recipe import PACKED_CONVOLUTION, Recipe, Window
-from aoti_serve.model.program.dataflow import argument_named, op_name
+from aoti_serve.model.program.dataflow import argument_named, inserted, op_name
 from aoti_serve.model.program.packing import (
     Layer,
     change_constant,
@@ -145,23 +145,16 @@ def _replace(layer: Layer, window: Window) -> None:
     """
     taken, weight, bias = (argument_named(layer.node, name) for name in ("input", "weight", "bias"))
     aten, flat = torch.ops.aten, op_name(layer.node) == "conv1d"
+    called = partial(inserted, layer.last)
     numbers: tuple[Any, ...] = (list(window.padding), list(window.stride), list(window.dilation), window.groups)
-    with layer.node.graph.inserting_before(layer.last):
-        taken = _called(aten.unsqueeze.default, taken, _ACROSS) if flat else taken
-        numbers = (*numbers, layer.activation, [], layer.algorithm)
-        result = _called(onednn_convolution(), taken, weight, bias, *numbers)
-        result = _called(aten.squeeze.dim, result, _ACROSS) if flat else result
+    numbers = (*numbers, layer.activation, [], layer.algorithm)
+    taken = called(aten.unsqueeze.default, taken, _ACROSS) if flat else taken
+    result = called(onednn_convolution(), taken, weight, bias, *numbers)
+    result = called(aten.squeeze.dim, result, _ACROSS) if flat else result
     layer.last.target = aten.clone.default
     layer.last.args, layer.last.kwargs = (result,), {"memory_format": torch.contiguous_format}
     if layer.last is not layer.node:
         layer.node.graph.erase_node(layer.node)
-
-
-def _called(target: Any, first: Node, *others: Any) -> Node:
-    """A new node, with an example of its result as torch.export gives to each."""
-    node = first.graph.call_function(target, (first, *others))
-    node.meta["val"] = target(*map_arg(node.args, lambda argument: argument.meta["val"]))
-    return node
 
 
 def _recipe(spec: ConstantSpec, wide: torch.Tensor, window: Window) -> Recipe:

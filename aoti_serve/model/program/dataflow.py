@@ -5,12 +5,20 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.fx.node import map_arg
 
-from aoti_serve.signature.torch_private import is_higher_order, operator_name, operator_schema, pytree
+from aoti_serve.signature.torch_private import (
+    detect_fake_mode,
+    is_higher_order,
+    operator_name,
+    operator_schema,
+    pytree,
+)
 
 SHAPE_ONLY = {"sym_size", "sym_numel", "sym_stride", "zeros_like", "ones_like", "full_like", "empty_like"}
 SHAPE_ONLY |= {"new_zeros", "new_ones", "new_full", "new_empty"}
@@ -77,6 +85,21 @@ def argument_named(node: Node, name: str) -> Any:
     place = argument_index(node, name)
     default = operator_schema(node.target).arguments[place].default_value
     return node.args[place] if place < len(node.args) else node.kwargs.get(name, default)
+
+
+def inserted(before: Node, target: Any, *args: Any) -> Node:
+    """Insert a call into the graph of a node, before it, with an example value and the node's origin."""
+    with before.graph.inserting_before(before):
+        node = before.graph.call_function(target, args)
+    with fake_mode_of(before):
+        node.meta["val"] = target(*map_arg(args, lambda arg: arg.meta["val"]))
+    node.meta |= {key: before.meta[key] for key in ("nn_module_stack", "stack_trace") if key in before.meta}
+    return node
+
+
+def fake_mode_of(node: Node) -> AbstractContextManager[Any]:
+    """The mode in which the example values around a node are computed."""
+    return detect_fake_mode([each.meta.get("val") for each in (node, *node.all_input_nodes)]) or nullcontext()
 
 
 def _aliased(node: Node) -> tuple[list[Node], list[Node]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,13 +11,14 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import Node
 
-from aoti_serve.errors import ExportFailed, UnsupportedModule
+from aoti_serve.errors import CannotQuantize, ExportFailed, UnsupportedModule
 from aoti_serve.model.preparation.recipe import Recipe
 from aoti_serve.model.program.column_major import turn_weights
 from aoti_serve.model.program.convolutions import pack_convolutions
 from aoti_serve.model.program.dataflow import SHAPE_ONLY, op_name
 from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.guards import guard_indices
+from aoti_serve.model.program.int8_linears import Quantized, quantize_linears
 from aoti_serve.model.program.linears import pack_linears
 from aoti_serve.model.tensor_memory import memory_key
 from aoti_serve.signature.signature import Signature
@@ -35,15 +36,29 @@ class Program(NamedTuple):
     exported: ExportedProgram
     signature: Signature
     recipes: tuple[Recipe, ...] = ()
+    plain: Mapping[str, torch.Tensor] = {}
 
     @property
     def values(self) -> dict[str, torch.Tensor]:
-        """Every parameter, buffer and lifted tensor by FQN, in the shape that weights have, not the code."""
+        """Every parameter, buffer and lifted tensor by FQN, in the form that weights have, whatever the code has."""
         held = dict(self.exported.constants) | dict(self.exported.state_dict)
         specs = {spec.name: spec for spec in self.signature.constants}
-        shapes = {memory_key(held[recipe.source]): specs[recipe.source].shape for recipe in self.recipes}
+        sources = [recipe.source for recipe in self.recipes if recipe.source in held]
+        shapes = {memory_key(held[source]): specs[source].shape for source in sources}
         plain = {name: shapes.get(memory_key(value), value.shape) for name, value in held.items()}
-        return {name: value.detach().reshape(plain[name]) for name, value in held.items()}
+        return {name: value.detach().reshape(plain[name]) for name, value in held.items()} | dict(self.plain)
+
+    def with_sources(self, constants: Collection[str]) -> set[str]:
+        """Constants of the code, and those of the weights that some of them are made of."""
+        return {*constants, *(recipe.source for recipe in self.recipes if recipe.constant.name in constants)}
+
+    @property
+    def examples(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments that it was exported with, positional ones and those by name."""
+        given = self.exported.example_inputs
+        assert given is not None  # torch.export keeps them
+        args, kwargs = given
+        return args, kwargs
 
     @property
     def device(self) -> torch.device:
@@ -56,15 +71,21 @@ class Program(NamedTuple):
         read = {node.name for node in core.graph.nodes if any(op_name(user) not in SHAPE_ONLY for user in node.users)}
         constants = [spec for spec in core.graph_signature.input_specs if spec.target is not None]
         idle = {str(spec.target) for spec in constants if spec.arg.name not in read}
-        return idle | {name for name, value in self.values.items() if value.numel() == 0}
+        return self.with_sources(idle) | {name for name, value in self.values.items() if value.numel() == 0}
 
 
 def program_of(
-    module: torch.nn.Module, inputs: ExampleInputs, dynamic_shapes: Any, *, forget_mutations: bool, prepare: bool
+    module: torch.nn.Module,
+    inputs: ExampleInputs,
+    dynamic_shapes: Any,
+    *,
+    forget_mutations: bool,
+    prepare: bool,
+    quantize: bool,
 ) -> Program:
-    """Export `module` as it is; for weights that are prepared, if `prepare`.
+    """Export `module` as it is; for weights that are packed, if `prepare`, and quantised, if `quantize`.
 
-    Raises UnsupportedModule, or ExportFailed with what torch said.
+    Raises UnsupportedModule, CannotQuantize, or ExportFailed with what torch said.
     """
     if not isinstance(module, torch.nn.Module):
         raise UnsupportedModule(detail=f"a {type(module).__name__} instead of a torch.nn.Module")
@@ -89,10 +110,26 @@ def program_of(
         raise UnsupportedModule(detail=detail)
     _write_to_copies(exported, written)
     signature = describe(exported, guard_indices(exported))
-    if not prepare or _device_of(exported).type != CPU:
-        return Program(exported, signature)
-    packed = pack_linears(exported, signature) + pack_convolutions(exported, signature)
-    return Program(exported, signature, packed + turn_weights(exported, signature))
+    quantized = _quantized(exported, signature) if quantize else Quantized()
+    recipes = quantized.recipes
+    if prepare and _device_of(exported).type == CPU:
+        recipes += pack_linears(exported, signature) + pack_convolutions(exported, signature)
+        recipes += turn_weights(exported, signature)
+    return Program(exported, signature, recipes, quantized.plain)
+
+
+def _quantized(exported: ExportedProgram, signature: Signature) -> Quantized:
+    if _device_of(exported).type != CPU:
+        # Not written yet: kernels for a card, and the quantising of what is staged there.
+        raise CannotQuantize(
+            detail=f"it is on {_device_of(exported)}, and this is not there yet for anything but the CPU"
+        )
+    quantized = quantize_linears(exported, signature)
+    if not quantized.recipes:
+        raise CannotQuantize(
+            detail="it has no linear layer that is large enough to gain by it, and reads its weight alone"
+        )
+    return quantized
 
 
 def stored_program(path: Path, model: str) -> Program:

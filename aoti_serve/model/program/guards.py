@@ -8,18 +8,16 @@ clamped before its use, and one more output tells which were out of range.
 from __future__ import annotations
 
 import operator
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, OutputSpec, TensorArgument
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.node import map_arg
 
-from aoti_serve.model.program.dataflow import Flow, argument_index, argument_named, op_name
+from aoti_serve.model.program.dataflow import Flow, argument_index, argument_named, inserted, op_name
 from aoti_serve.signature.signature import IndexGuard
-from aoti_serve.signature.torch_private import detect_fake_mode, pytree
+from aoti_serve.signature.torch_private import pytree
 
 aten = torch.ops.aten
 
@@ -85,7 +83,6 @@ class _Guarder:
         self.guards: list[IndexGuard] = []
         self.flags: list[Node] = []
         self._module, self._flow = module, flow
-        self._fake = detect_fake_mode([node.meta.get("val") for node in module.graph.nodes])
         self._clamps: dict[Any, Node] = {}
         self._sizes: dict[str, Node] = {}
 
@@ -191,11 +188,7 @@ class _Guarder:
         return self._sizes[expression]
 
     def _emit(self, use: Node, target: Any, *args: Any) -> Node:
-        with self._module.graph.inserting_before(use):
-            node = self._module.graph.call_function(target, args)
-        with self._fake or nullcontext():
-            node.meta["val"] = target(*map_arg(args, lambda arg: arg.meta["val"]))
-        node.meta |= {key: use.meta[key] for key in ("nn_module_stack", "stack_trace") if key in use.meta}
+        node = inserted(use, target, *args)
         self._flow.step(node)
         return node
 

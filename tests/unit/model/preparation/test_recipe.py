@@ -5,6 +5,8 @@ from __future__ import annotations
 from aoti_serve.model.preparation.preparations import prepared
 from aoti_serve.model.preparation.recipe import (
     COLUMN_MAJOR,
+    INT8_LINEAR,
+    INT8_SCALES,
     KNOWN,
     PACKED_CONVOLUTION,
     PACKED_LINEAR,
@@ -55,7 +57,8 @@ def test_what_is_made_of_a_constant_takes_its_place_in_the_code() -> None:
 
 
 def test_every_name_has_its_preparation() -> None:
-    recipes = [PACKED, CONVOLUTION, TURNED]
+    quantized = [PACKED.model_copy(update={"by": name}) for name in (INT8_LINEAR, INT8_SCALES)]
+    recipes = [PACKED, CONVOLUTION, TURNED, *quantized]
     assert {recipe.by for recipe in recipes} == set(KNOWN)
     for constant in prepared(Constants(constants=(WEIGHT, KERNEL)), recipes):
         assert constant.preparation is not None

@@ -58,7 +58,7 @@ def test_tied_weights_stay_one_tensor(kind: Callable[[], nn.Module], x: torch.Te
     two.weight = one.weight
     module = Whole(lambda self, x: self.two(self.one(x)), one=one, two=two).eval()
     with small_layers_packed():
-        program = program_of(module, (x,), None, forget_mutations=False, prepare=True)
+        program = program_of(module, (x,), None, forget_mutations=False, prepare=True, quantize=False)
     assert program.recipes
     names = {memory_key(program.values[name]) for name in ("one.weight", "two.weight")}
     assert len(names) == 1

@@ -189,7 +189,7 @@ def test_sizes_that_vary_are_those_of_the_example() -> None:
 
 def test_weights_keep_the_shape_that_the_module_gives_them() -> None:
     module = nn.Conv1d(4, 6, 3).eval()
-    program = program_of(module, (SERIES,), None, forget_mutations=False, prepare=True)
+    program = program_of(module, (SERIES,), None, forget_mutations=False, prepare=True, quantize=False)
     assert {recipe.source for recipe in program.recipes} == {"weight"}
     assert program.values["weight"].shape == (6, 4, 3)
     assert {spec.name: spec.shape for spec in program.signature.constants}["weight"] == (6, 4, 3)
