@@ -66,7 +66,8 @@ def compared(expected: Iterable[torch.Tensor], given: Iterable[torch.Tensor]) ->
 def _cosine(one: torch.Tensor, other: torch.Tensor) -> float:
     if torch.equal(one, other):  # zeros too
         return 1.0
-    return float(torch.dot(one, other) / (one.norm() * other.norm()))
+    length = one.norm() * other.norm()
+    return float(torch.dot(one, other) / length) if length else 0.0
 
 
 def _answers(result: Any) -> list[torch.Tensor]:

@@ -26,6 +26,10 @@ def test_errors_are_of_all_outputs_the_cosine_of_the_worst() -> None:
     assert compared(expected, given) == pytest.approx(Accuracy(1.0, 0.25, math.sqrt(0.5)))
 
 
+def test_an_answer_of_zeros_has_nothing_of_one_that_is_none() -> None:
+    assert compared([torch.ones(2)], [torch.zeros(2)]) == Accuracy(1.0, 1.0, 0.0)
+
+
 def test_what_is_finite_in_neither_answer_is_passed_over() -> None:
     masked = torch.tensor([1.0, -math.inf, math.nan])
     assert compared([masked], [masked]) == EXACT

@@ -13,7 +13,6 @@ from torch.export import ExportedProgram
 from torch.nn.functional import linear
 
 from aoti_serve.errors import CannotQuantize
-from aoti_serve.model.preparation.int8_linear import quantized, row_scales
 from aoti_serve.model.preparation.preparations import prepared
 from aoti_serve.model.preparation.recipe import INT8_LINEAR, INT8_SCALES, Recipe
 from aoti_serve.model.program import int8_linears
@@ -21,6 +20,7 @@ from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.exported import program_of
 from aoti_serve.model.program.int8_linears import Quantized, int8_pays, quantize_linears
 from aoti_serve.signature.constants import Constants
+from tests.int8 import in_int8
 
 Forward = Callable[[Any, torch.Tensor], Any]
 WIDTH = 70
@@ -83,15 +83,6 @@ class Named(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.value.sum()
-
-
-def in_int8(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """A linear layer as it is meant, with sums that are exact."""
-    rows, weight = x.float().flatten(0, -2), weight.detach().float()
-    sums = quantized(rows).double() @ quantized(weight).double().t()
-    answer = sums * row_scales(rows)[:, None].double() * row_scales(weight).double()
-    answer = answer if bias is None else answer + bias.detach().double()
-    return answer.to(x.dtype).view(*x.shape[:-1], len(weight))
 
 
 def names_of(forward: Forward, x: torch.Tensor | None = None) -> list[str]:
