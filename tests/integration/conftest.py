@@ -25,7 +25,9 @@ def mixed(package_cache: PackageCache) -> Compiled:
 
     def make(folder: Path) -> None:
         batch = torch.export.Dim("batch", min=1, max=64)
-        export_package(module, inputs, folder / "mixed.pt2", dynamic_shapes={"x": {0: batch}, "ids": {0: batch}})
+        shapes = {"x": {0: batch}, "ids": {0: batch}}
+        # Plain, so that torch's own loader, and the stand-in for a card, may take it as well.
+        export_package(module, inputs, folder / "mixed.pt2", dynamic_shapes=shapes, prepare=False)
 
     folder = package_cache.entry("mixed", make, Path(models.__file__), Path(__file__))
     return Compiled(module, Package.open(folder / "mixed.pt2"), inputs)
