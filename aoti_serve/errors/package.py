@@ -112,10 +112,11 @@ class TooInaccurate(PackageError):
     mean: float
 
 
-class UnfitProcessor(PackageError):
-    """This processor would compute wrong answers."""
+class UnfitForInt8(PackageError):
+    """A package that was quantised to int8 would answer wrongly in this process."""
 
     text = (
-        "oneDNN adds up products of int8 wrongly on this processor, as it does without VNNI, so a package that was "
-        "quantized to int8 cannot answer here; serve it elsewhere, or package the module without --quantize"
+        "a package that was quantized to int8 would answer wrongly here: {reason}; serve it elsewhere, or package the "
+        "module without --quantize"
     )
+    reason: str

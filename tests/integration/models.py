@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from aoti_serve.model.package import Package
-from aoti_serve.model.program import convolutions, linears
+from aoti_serve.model.program.layers import convolutions, linears
 
 
 @contextmanager

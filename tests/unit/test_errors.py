@@ -59,7 +59,7 @@ AotiServeError                      500
 │   ├── ExportFailed                     torch could not export or compile the module
 │   ├── CannotQuantize                   what was asked for is there for other modules, devices or kinds
 │   ├── TooInaccurate                    a quantised package answers too differently from its module
-│   ├── UnfitProcessor                   this one would add up wrongly
+│   ├── UnfitForInt8                     this processor would add up wrongly, or go on with old scales
 │   └── UnsupportedModule                export cannot describe this module
 ├── Unauthorized                    401, AdminClosed 403
 ├── Unavailable                     503

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import pad
 
-from aoti_serve.errors import UnfitProcessor
+from aoti_serve.errors import UnfitForInt8
 from aoti_serve.model.aoti.opaque import descriptor_of, opaque_bytes, opaque_over, pack_int8_linear
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.torch_private import onednn_int8_linear
@@ -45,9 +45,9 @@ class Int8Linear:
         self.rows_at_once = _rows_at_once(source) if self._layout.imitated else source.shape[0]
 
     def tensor(self, memory: torch.Tensor) -> torch.Tensor:
-        """What the code takes, over `memory`: as many bytes as `nbytes`. Raises UnfitProcessor."""
-        if not _adds_up():
-            raise UnfitProcessor()
+        """What the code takes, over `memory`: as many bytes as `nbytes`. Raises UnfitForInt8."""
+        if reason := _what_is_wrong():
+            raise UnfitForInt8(reason=reason)
         return opaque_over(memory, self._shape[::-1], torch.int8, self._layout.descriptor)
 
     def prepare(self, rows: torch.Tensor, first: int, memory: torch.Tensor) -> None:
@@ -115,10 +115,19 @@ def _rows_at_once(source: ConstantSpec) -> int:
 
 
 @lru_cache(maxsize=1)
-def _adds_up() -> bool:
-    """Whether oneDNN's sums of products are exact here: without VNNI they end at 2 ** 15."""
-    weight, given = torch.full((_BLOCK, _BLOCK), 127, dtype=torch.int8), torch.full((1, _BLOCK), 255, dtype=torch.uint8)
-    one, zero, offset = torch.tensor(1.0), torch.tensor(0), torch.tensor(128)
-    packed, scales = pack_int8_linear(weight), torch.ones(_BLOCK)
+def _what_is_wrong() -> str | None:
+    """Why oneDNN would compute wrong answers here; None if it does not."""
+    packed = pack_int8_linear(torch.full((_BLOCK, _BLOCK), 127, dtype=torch.int8))
+    if _answer(packed, 1.0) != 127 * 127 * _BLOCK:
+        return "oneDNN does not add up products of int8 exactly on this processor, as it does not without VNNI"
+    if _answer(packed, 2.0) != 127 * 127 * _BLOCK * 2:
+        return "oneDNN goes on with the scales of weights that were swapped (is ONEDNN_CACHE_CONTEXT_UNSAFE set?)"
+    return None
+
+
+def _answer(packed: torch.Tensor, scale: float) -> float:
+    """To the largest input, of the weight that is largest everywhere."""
+    given, scales = torch.full((1, _BLOCK), 255, dtype=torch.uint8), torch.full((_BLOCK,), scale)
+    one, offset, zero = torch.tensor(1.0), torch.tensor(128), torch.tensor(0)
     answer = onednn_int8_linear()(given, one, offset, packed, scales, zero, None, 1.0, 0, torch.float32, "none", [], "")
-    return bool((answer == 127 * 127 * _BLOCK).all())
+    return float(answer[0, 0])

@@ -13,13 +13,13 @@ from torch.fx import Node
 
 from aoti_serve.errors import CannotQuantize, ExportFailed, UnsupportedModule
 from aoti_serve.model.preparation.recipe import Recipe
-from aoti_serve.model.program.column_major import turn_weights
-from aoti_serve.model.program.convolutions import pack_convolutions
 from aoti_serve.model.program.dataflow import SHAPE_ONLY, op_name
 from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.guards import guard_indices
-from aoti_serve.model.program.int8_linears import Quantized, quantize_linears
-from aoti_serve.model.program.linears import pack_linears
+from aoti_serve.model.program.layers.column_major import turn_weights
+from aoti_serve.model.program.layers.convolutions import pack_convolutions
+from aoti_serve.model.program.layers.int8_linears import Quantized, quantize_linears
+from aoti_serve.model.program.layers.linears import pack_linears
 from aoti_serve.model.tensor_memory import memory_key
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import CPU

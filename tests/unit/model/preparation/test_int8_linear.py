@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from aoti_serve.errors import UnfitProcessor
+from aoti_serve.errors import UnfitForInt8
 from aoti_serve.model.aoti.opaque import opaque_bytes, pack_int8_linear
 from aoti_serve.model.preparation import int8_linear
 from aoti_serve.model.preparation.int8_linear import Int8Linear, Int8Scales, quantized, row_scales
@@ -112,8 +112,8 @@ def test_the_code_sees_the_weight_in_its_memory_and_sees_it_change(shape: tuple[
 
 
 def test_a_processor_that_adds_up_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert int8_linear._adds_up()
-    monkeypatch.setattr(int8_linear, "_adds_up", lambda: False)
+    assert int8_linear._what_is_wrong() is None
+    monkeypatch.setattr(int8_linear, "_what_is_wrong", lambda: "it has no VNNI")
     preparation = Int8Linear(spec_of(torch.zeros(3, 5)))
-    with pytest.raises(UnfitProcessor, match="VNNI"):
+    with pytest.raises(UnfitForInt8, match="VNNI"):
         preparation.tensor(torch.zeros(preparation.nbytes, dtype=torch.uint8))

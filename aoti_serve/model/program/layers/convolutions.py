@@ -17,7 +17,7 @@ from torch.fx import Node
 
 from aoti_serve.model.preparation.recipe import PACKED_CONVOLUTION, Recipe, Window
 from aoti_serve.model.program.dataflow import argument_named, inserted, op_name
-from aoti_serve.model.program.packing import (
+from aoti_serve.model.program.layers.packing import (
     Layer,
     change_constant,
     is_of_one_dtype,

@@ -12,10 +12,10 @@ from torch.export import Dim
 from torch.nn.functional import conv2d
 
 from aoti_serve.model.preparation.recipe import PACKED_CONVOLUTION, Recipe
-from aoti_serve.model.program import convolutions
-from aoti_serve.model.program.convolutions import is_faster_packed, pack_convolutions
 from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.exported import program_of
+from aoti_serve.model.program.layers import convolutions
+from aoti_serve.model.program.layers.convolutions import is_faster_packed, pack_convolutions
 
 Made = tuple[tuple[Recipe, ...], str]
 IMAGES, SERIES = torch.randn(2, 4, 9, 8), torch.randn(2, 4, 9)

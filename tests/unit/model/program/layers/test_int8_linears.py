@@ -15,10 +15,10 @@ from torch.nn.functional import linear
 from aoti_serve.errors import CannotQuantize
 from aoti_serve.model.preparation.preparations import prepared
 from aoti_serve.model.preparation.recipe import INT8_LINEAR, INT8_SCALES, Recipe
-from aoti_serve.model.program import int8_linears
 from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.exported import program_of
-from aoti_serve.model.program.int8_linears import Quantized, int8_pays, quantize_linears
+from aoti_serve.model.program.layers import int8_linears
+from aoti_serve.model.program.layers.int8_linears import Quantized, int8_pays, quantize_linears
 from aoti_serve.signature.constants import Constants
 from tests.int8 import in_int8
 

@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from aoti_serve.model.preparation.recipe import COLUMN_MAJOR, Recipe
 from aoti_serve.model.program.dataflow import argument_named, op_name
-from aoti_serve.model.program.packing import change_constant, weight_of, weights_of
+from aoti_serve.model.program.layers.packing import change_constant, weight_of, weights_of
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import Signature
 

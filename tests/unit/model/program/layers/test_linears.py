@@ -11,9 +11,9 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.nn.functional import linear
 
-from aoti_serve.model.program import linears
 from aoti_serve.model.program.describe import describe
-from aoti_serve.model.program.linears import pack_linears, pays
+from aoti_serve.model.program.layers import linears
+from aoti_serve.model.program.layers.linears import pack_linears, pays
 
 Forward = Callable[[Any, torch.Tensor], Any]
 

@@ -11,12 +11,12 @@ from torch import nn
 from torch.export import Dim
 from torch.nn.functional import linear
 
-from aoti_serve.model.program.column_major import is_faster_turned, turn_weights
 from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.exported import program_of
+from aoti_serve.model.program.layers.column_major import is_faster_turned, turn_weights
 from aoti_serve.model.tensor_memory import memory_key
 from tests.integration.models import small_layers_packed
-from tests.unit.model.program.test_convolutions import Whole
+from tests.unit.model.program.layers.test_convolutions import Whole
 
 X = torch.randn(3, 6)
 

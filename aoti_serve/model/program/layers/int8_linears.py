@@ -1,13 +1,11 @@
 """Linear layers that are computed in int8: their weights become constants that staging quantises.
 
-A trainer goes on sending the plain weights. Inputs are quantised in each run, row by row, so that no row's answer
-depends on those that share its batch. Sums of int8 are exact, so it does not depend on their number either.
+A trainer goes on sending the plain weights: those stay the constants of the signature.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,16 +13,14 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx import Node
 
-from aoti_serve.model.preparation.int8_linear import LEAST
 from aoti_serve.model.preparation.recipe import INT8_LINEAR, INT8_SCALES, Recipe
-from aoti_serve.model.program.dataflow import argument_named, fake_mode_of, inserted
-from aoti_serve.model.program.linears import fits_onednn
-from aoti_serve.model.program.packing import weight_of, weights_of
+from aoti_serve.model.program.dataflow import fake_mode_of
+from aoti_serve.model.program.layers.int8_layer import Numbers, compute_in_int8, numbers_of
+from aoti_serve.model.program.layers.linears import fits_onednn
+from aoti_serve.model.program.layers.packing import weight_of, weights_of
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import Signature
-from aoti_serve.signature.torch_private import onednn_int8_linear
 
-_aten = torch.ops.aten
 _LEAST_ELEMENTS = {"float32": 1 << 17, "bfloat16": 1 << 19}
 _MOST_COLUMNS = 1 << 17  # of products of int8 whose sum is an int32 for certain
 
@@ -45,13 +41,15 @@ def quantize_linears(program: ExportedProgram, signature: Signature) -> Quantize
     specs = {spec.name: spec for spec in signature.constants}
     recipes: list[Recipe] = []
     plain: dict[str, torch.Tensor] = {}
+    numbers: Numbers | None = None
     for names, linears in weights_of(program, values, weight_of("linear")):
         spec = specs[names[0]]
         if all(fits_onednn(linear, values[names[0]]) for linear in linears) and int8_pays(spec.dtype, *spec.shape):
             made = _recipes(spec, values)
             weight, scales = (_added(program, recipe, linears[0]) for recipe in made)
+            numbers = numbers or numbers_of(scales)
             for linear in linears:
-                _replace(linear, weight, scales)
+                compute_in_int8(linear, weight, scales, numbers)
             _forget(program, names)
             recipes += made
             plain |= {name: values[name] for name in names}
@@ -134,34 +132,3 @@ def _forget(program: ExportedProgram, names: Collection[str]) -> None:
     for name in names:
         program.state_dict.pop(name, None)
         program.constants.pop(name, None)
-
-
-def _replace(linear: Node, weight: Node, scales: Node) -> None:
-    """Compute a layer in int8; its node stays, the last of those that do it."""
-    taken, bias = argument_named(linear, "input"), argument_named(linear, "bias")
-    emit = partial(inserted, linear)
-    given, given_scales = _quantized(emit, taken)
-    one, offset, none = _numbers(emit, scales)
-    product = emit(
-        onednn_int8_linear(), given, one, offset, weight, scales, none, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    answer = emit(_aten.mul.Tensor, product, given_scales)
-    if bias is not None:
-        answer = emit(_aten.add.Tensor, answer, bias)
-    linear.target, linear.args, linear.kwargs = _aten.to.dtype, (answer, taken.meta["val"].dtype), {}
-
-
-def _quantized(emit: Callable[..., Node], taken: Node) -> tuple[Node, Node]:
-    """The rows of an input as uint8 around 128, and the scale of each, as `preparation.int8_linear` does it."""
-    largest = emit(_aten.to.dtype, emit(_aten.amax.default, emit(_aten.abs.default, taken), [-1], True), torch.float32)
-    scales = emit(_aten.div.Tensor, emit(_aten.clamp.default, largest, LEAST), 127.0)
-    scales = emit(_aten.add.Tensor, scales, emit(_aten.sub.Tensor, largest, largest))
-    rounded = emit(_aten.round.default, emit(_aten.mul.Tensor, taken, emit(_aten.reciprocal.default, scales)))
-    return emit(_aten.to.dtype, emit(_aten.add.Tensor, rounded, 128.0), torch.uint8), scales
-
-
-def _numbers(emit: Callable[..., Node], scales: Node) -> tuple[Node, Node, Node]:
-    """1.0, 128 and 0 as tensors that are computed: of plain ones the compiler makes constants that nobody fills."""
-    none = emit(_aten.to.dtype, emit(_aten.lt.Scalar, emit(_aten.select.int, scales, 0, 0), -1.0), torch.int32)
-    one = emit(_aten.add.Tensor, emit(_aten.to.dtype, none, torch.float32), 1.0)
-    return one, emit(_aten.add.Tensor, none, 128), none

@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from aoti_serve.model.preparation.recipe import PACKED_LINEAR, Recipe
 from aoti_serve.model.program.dataflow import argument_named
-from aoti_serve.model.program.packing import is_of_one_dtype, weight_of, weights_of
+from aoti_serve.model.program.layers.packing import is_of_one_dtype, weight_of, weights_of
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import onednn_linear
 
