@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,9 @@ def show_package(package: Package, as_json: bool, accuracy: Accuracy | None = No
         "batch_sizes": [size for size, _ in package.variants if size],
     }
     signature = package.signature
+    prepared = _prepared(package)
     if as_json:
-        made = [{"constant": name, **asdict(each)} for name, each in _prepared(package).items()]
+        made = [{"constant": name, **asdict(each)} for name, each in prepared.items()]
         facts |= {"accuracy": accuracy._asdict()} if accuracy else {}
         print_json(facts | {"signature": signature.model_dump(mode="json"), "preparation": made})
         return
@@ -42,8 +43,8 @@ def show_package(package: Package, as_json: bool, accuracy: Accuracy | None = No
     where = "inside, as version 0" if package.carries_weights else "apart"
     out.print(f"weights: {where}; {len(signature.constants)} constants, {bytes_text(weights)}")
     out.print(_tensors(signature.inputs, signature.outputs))
-    out.print(_constants(signature, _prepared(package)))
-    for line in _remarks(package):
+    out.print(_constants(signature, prepared))
+    for line in _remarks(package, prepared.values()):
         out.print(line)
     if accuracy:
         out.print(
@@ -64,14 +65,14 @@ class _Prepared:
 def _prepared(package: Package) -> dict[str, _Prepared]:
     if not package.recipes:
         return {}
-    from aoti_serve.model.preparation.preparations import prepared  # torch: only when it is needed
+    from aoti_serve.model.preparation import preparations  # torch: only when it is needed
 
     plain = {spec.name: spec.nbytes for spec in package.constants}
     ways: dict[str, list[str]] = {}
     for recipe in package.recipes:
         ways.setdefault(recipe.source, []).append(recipe.by)
     here = Counter[str]()
-    for constant in prepared(package.signature, package.recipes):
+    for constant in preparations.prepared(package.signature, package.recipes):
         here[constant.source] += constant.nbytes
     return {source: _Prepared(", ".join(by), plain[source], here[source]) for source, by in ways.items()}
 
@@ -89,11 +90,11 @@ def _constants(signature: Signature, prepared: Mapping[str, _Prepared]) -> Table
     return table
 
 
-def _remarks(package: Package) -> Iterator[str]:
+def _remarks(package: Package, made: Collection[_Prepared]) -> Iterator[str]:
     signature = package.signature
     if signature.unused:
         yield f"accepted in weights, not used by the code: {', '.join(signature.unused)}"
-    if made := _prepared(package).values():
+    if made:
         plain, here = sum(each.plain_bytes for each in made), sum(each.prepared_bytes for each in made)
         yield f"prepared when staged: {len(made)} constants; {bytes_text(here)} here, {bytes_text(plain)} plain"
     if sizes := [str(size) for size, _ in package.variants if size]:

@@ -17,8 +17,7 @@ from aoti_serve.model.device import CHUNK
 from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.device.cuda import Device, MemoryBlock
 from aoti_serve.model.preparation.preparations import CodeConstant
-from aoti_serve.model.tensor_memory import bytes_of
-from aoti_serve.signature.constants import ConstantSpec
+from aoti_serve.model.tensor_memory import bytes_of, constant_in
 
 BUFFER_ALIGNMENT = 64  # bytes; AOTI_CONST_ALIGNMENT, to which the library's own sizes are padded as well
 
@@ -133,12 +132,7 @@ def _places(whole: torch.Tensor, constants: Sequence[CodeConstant]) -> Iterator[
 def _seen(constant: CodeConstant, memory: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """A constant as the code sees it."""
     place = memory[constant.spec.name]
-    return _view(place, constant.spec) if constant.preparation is None else constant.preparation.tensor(place)
-
-
-def _view(place: torch.Tensor, spec: ConstantSpec) -> torch.Tensor:
-    part = place.view(getattr(torch, spec.dtype))
-    return part.as_strided(spec.shape, spec.stride, part.storage_offset())
+    return constant_in(place, constant.spec) if constant.preparation is None else constant.preparation.tensor(place)
 
 
 def _steps(target: torch.Tensor, source: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

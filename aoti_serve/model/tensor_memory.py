@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.nn.parameter import is_lazy
 
 from aoti_serve.errors import InvalidInputData, UnfitTensor
+from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.tensors import DTYPES, Shaped
 from aoti_serve.signature.torch_private import is_traceable_wrapper_subclass
 
@@ -49,6 +50,12 @@ def memory_key(tensor: torch.Tensor) -> object:
 def bytes_of(tensor: torch.Tensor) -> torch.Tensor:
     """The memory of a contiguous tensor, as a vector of bytes."""
     return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)  # a single element may have any stride
+
+
+def constant_in(memory: torch.Tensor, spec: ConstantSpec) -> torch.Tensor:
+    """A constant as the code reads it, over as many bytes as it takes."""
+    whole = memory.view(getattr(torch, spec.dtype))
+    return whole.as_strided(spec.shape, spec.stride, whole.storage_offset())
 
 
 def content_of(tensor: torch.Tensor) -> NDArray[np.uint8]:

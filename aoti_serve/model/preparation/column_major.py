@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from aoti_serve.model.preparation.recipe import Recipe
+from aoti_serve.model.tensor_memory import constant_in
 
 _AT_ONCE = 1 << 20  # bytes; a part that is turned stays in the cache
 
@@ -13,15 +14,13 @@ class ColumnMajor:
     """Turns one weight of `[rows, columns]`, `rows_at_once` of it at a time. On the CPU, in any thread."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._dtype = getattr(torch, recipe.constant.dtype)
-        self._shape, self._stride = recipe.constant.shape, recipe.constant.stride
-        self.nbytes = recipe.constant.nbytes
-        self.rows_at_once = max(1, _AT_ONCE // (self.nbytes // self._shape[0]))
+        self._spec = recipe.constant
+        self.nbytes = self._spec.nbytes
+        self.rows_at_once = max(1, _AT_ONCE // (self.nbytes // self._spec.shape[0]))
 
     def tensor(self, memory: torch.Tensor) -> torch.Tensor:
         """What the code takes, over `memory`: as many bytes as `nbytes`."""
-        whole = memory.view(self._dtype)
-        return whole.as_strided(self._shape, self._stride, whole.storage_offset())
+        return constant_in(memory, self._spec)
 
     def prepare(self, rows: torch.Tensor, first: int, memory: torch.Tensor) -> None:
         """Copy rows of the plain weight to their places; `first` is the number of the first of them."""

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.nn.functional import linear
 
 from aoti_serve.errors import CannotQuantize
 from aoti_serve.model.preparation.preparations import prepared
@@ -21,23 +20,9 @@ from aoti_serve.model.program.layers import int8_linears
 from aoti_serve.model.program.layers.int8_linears import Quantized, int8_pays, quantize_linears
 from aoti_serve.signature.constants import Constants
 from tests.int8 import in_int8
+from tests.unit.model.program.layers.modules import READ_BY_OTHERS, Forward, Layers, Tied
 
-Forward = Callable[[Any, torch.Tensor], Any]
 WIDTH = 70
-
-
-class Layers(nn.Module):
-    """Two layers of one width, and a forward() of the test's."""
-
-    def __init__(self, forward: Forward, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.one, self.two = nn.Linear(WIDTH, WIDTH, dtype=dtype), nn.Linear(WIDTH, WIDTH, bias=False, dtype=dtype)
-        self.table = nn.Parameter(torch.randn(WIDTH, WIDTH, dtype=dtype))
-        self._forward = forward
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self._forward(self, x)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +72,7 @@ class Named(nn.Module):
 
 def names_of(forward: Forward, x: torch.Tensor | None = None) -> list[str]:
     x = torch.randn(4, WIDTH) if x is None else x
-    _, made = exported(Layers(forward, x.dtype if x.is_floating_point() else torch.float32), x)
+    _, made = exported(Layers(forward, WIDTH, x.dtype if x.is_floating_point() else torch.float32), x)
     assert {recipe.source for recipe in made.recipes} == set(made.plain)
     return sorted(made.plain)
 
@@ -95,7 +80,7 @@ def names_of(forward: Forward, x: torch.Tensor | None = None) -> list[str]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1, WIDTH), (7, WIDTH), (3, 2, 4, WIDTH)])
 def test_a_layer_computes_with_its_integers_and_scales(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    module = Layers(lambda self, x: (self.one(x), self.two(x)), dtype)
+    module = Layers(lambda self, x: (self.one(x), self.two(x)), WIDTH, dtype)
     x = torch.randn(8, *shape[1:]).to(dtype)
     run = staged(*exported(module, x))
     x = torch.randn(shape).to(dtype)
@@ -106,7 +91,7 @@ def test_a_layer_computes_with_its_integers_and_scales(shape: tuple[int, ...], d
 
 
 def test_two_constants_stand_for_one_weight_which_the_program_no_longer_has() -> None:
-    program, made = exported(Layers(lambda self, x: self.one(x)), torch.randn(4, WIDTH))
+    program, made = exported(Layers(lambda self, x: self.one(x), WIDTH), torch.randn(4, WIDTH))
     weight, scales = made.recipes
     assert (weight.constant.name, weight.by) == ("one.weight_int8", INT8_LINEAR)
     assert (weight.constant.dtype, weight.constant.shape) == ("int8", (WIDTH, WIDTH))
@@ -134,7 +119,7 @@ def test_a_name_that_is_taken_is_left_to_its_owner() -> None:
 
 
 def test_rows_do_not_depend_on_each_other_and_what_is_not_finite_stays_in_its_row() -> None:
-    run = staged(*exported(Layers(lambda self, x: self.one(x)), torch.randn(4, WIDTH)))
+    run = staged(*exported(Layers(lambda self, x: self.one(x), WIDTH), torch.randn(4, WIDTH)))
     x = torch.randn(5, WIDTH)
     x[1], x[2, 3], x[3, 4] = 1e30, math.nan, math.inf
     answer = run(x)
@@ -146,13 +131,13 @@ def test_rows_do_not_depend_on_each_other_and_what_is_not_finite_stays_in_its_ro
 
 @pytest.mark.parametrize("value", [0.0, 1e-42])
 def test_rows_of_next_to_nothing_answer_the_bias(value: float) -> None:
-    module = Layers(lambda self, x: self.one(x))
+    module = Layers(lambda self, x: self.one(x), WIDTH)
     run = staged(*exported(module, torch.randn(4, WIDTH)))
     torch.testing.assert_close(run(torch.full((2, WIDTH), value)), module.one.bias.detach().expand(2, -1))
 
 
 def test_a_weight_that_is_not_finite_spoils_its_own_output_only() -> None:
-    module = Layers(lambda self, x: self.two(x))
+    module = Layers(lambda self, x: self.two(x), WIDTH)
     with torch.no_grad():
         module.two.weight[3, 5] = math.inf
     answer = staged(*exported(module, torch.randn(4, WIDTH)))(torch.randn(4, WIDTH))
@@ -161,7 +146,7 @@ def test_a_weight_that_is_not_finite_spoils_its_own_output_only() -> None:
 
 
 def test_a_weight_that_two_layers_use_is_quantised_once() -> None:
-    module = Layers(lambda self, x: self.one(torch.relu(self.one(x))))
+    module = Layers(lambda self, x: self.one(torch.relu(self.one(x))), WIDTH)
     program, made = exported(module, torch.randn(4, WIDTH))
     assert len(made.recipes) == 2
     x = torch.randn(3, WIDTH)
@@ -169,39 +154,13 @@ def test_a_weight_that_two_layers_use_is_quantised_once() -> None:
     torch.testing.assert_close(staged(program, made)(x), in_int8(hidden, module.one.weight, module.one.bias))
 
 
-class Tied(nn.Module):
-    """Two layers with one weight, or a layer and a table of embeddings."""
-
-    def __init__(self, other: nn.Module) -> None:
-        super().__init__()
-        self.layer, self.other = nn.Linear(WIDTH, WIDTH), other
-        self.other.weight = self.layer.weight
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        read = self.other(x if isinstance(self.other, nn.Linear) else x.abs().long())
-        answer: torch.Tensor = self.layer(x) + (read if isinstance(self.other, nn.Linear) else read.sum(1))
-        return answer
-
-
 def test_tied_layers_are_quantised_once_and_a_tied_table_is_not() -> None:
-    _, made = exported(Tied(nn.Linear(WIDTH, WIDTH)), torch.randn(4, WIDTH))
+    _, made = exported(Tied(WIDTH, nn.Linear(WIDTH, WIDTH)), torch.randn(4, WIDTH))
     assert [recipe.by for recipe in made.recipes] == [INT8_LINEAR, INT8_SCALES]
-    assert exported(Tied(nn.Embedding(WIDTH, WIDTH)), torch.randn(4, WIDTH))[1] == Quantized()
+    assert exported(Tied(WIDTH, nn.Embedding(WIDTH, WIDTH)), torch.randn(4, WIDTH))[1] == Quantized()
 
 
-@pytest.mark.parametrize(
-    "forward",
-    [
-        pytest.param(lambda self, x: linear(x, self.table * 2), id="computed"),
-        pytest.param(lambda self, x: linear(x, self.table) + self.table[0], id="read-elsewhere"),
-        pytest.param(lambda self, x: linear(self.table, self.table) + x.sum(), id="input-as-well"),
-        pytest.param(lambda self, x: linear(x, self.table.t()), id="turned"),
-        pytest.param(lambda self, x: (linear(x, self.table), self.table), id="answer"),
-        pytest.param(lambda self, x: linear(x[0], self.table), id="one-vector"),
-        pytest.param(lambda self, x: x @ self.table, id="matmul"),
-        pytest.param(lambda self, x: torch.cond(x.sum() > 0, self.one, self.two, (x,)), id="branch"),
-    ],
-)
+@pytest.mark.parametrize("forward", READ_BY_OTHERS)
 def test_a_weight_that_others_read_stays_plain(forward: Forward) -> None:
     assert names_of(forward) == []
 
@@ -218,7 +177,7 @@ def written_between(self: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def test_what_is_written_after_a_layer_does_not_change_it() -> None:
-    module = Layers(written_between)
+    module = Layers(written_between, WIDTH)
     x = torch.randn(3, WIDTH)
     answer = staged(*exported(module, x.repeat(2, 1)))(x)
     expected = torch.relu(in_int8(torch.sin(x), module.one.weight, module.one.bias)) + torch.sin(x) + 1
@@ -247,7 +206,7 @@ def test_what_cannot_be_quantised_is_refused_in_words(monkeypatch: pytest.Monkey
 
 def test_recipes_name_a_source_of_the_signature() -> None:
     made: Recipe
-    program, quantized = exported(Layers(lambda self, x: self.one(x)), torch.randn(4, WIDTH))
+    program, quantized = exported(Layers(lambda self, x: self.one(x), WIDTH), torch.randn(4, WIDTH))
     for made in quantized.recipes:
         assert made.source in quantized.plain
     assert program.state_dict.keys() >= {made.constant.name for made in quantized.recipes}

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.nn.functional import linear
 
 from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.layers import linears
 from aoti_serve.model.program.layers.linears import pack_linears, pays
-
-Forward = Callable[[Any, torch.Tensor], Any]
-
-
-class Layers(nn.Module):
-    """Two layers of one width, and a forward() of the test's."""
-
-    def __init__(self, forward: Forward, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        self.one, self.two = nn.Linear(6, 6, dtype=dtype), nn.Linear(6, 6, bias=False, dtype=dtype)
-        self.table = nn.Parameter(torch.randn(6, 6, dtype=dtype))
-        self._forward = forward
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self._forward(self, x)
+from tests.unit.model.program.layers.modules import READ_BY_OTHERS, Forward, Layers, Tied
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +21,7 @@ def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def exported(forward: Forward, x: torch.Tensor, module: nn.Module | None = None) -> ExportedProgram:
     torch.manual_seed(0)
     batch = torch.export.Dim("batch", min=1, max=64)
-    made = module or Layers(forward, x.dtype)
+    made = module or Layers(forward, 6, x.dtype)
     return torch.export.export(made.eval(), (x,), dynamic_shapes=({0: batch},))
 
 
@@ -85,51 +67,18 @@ def test_a_weight_that_two_layers_use_is_packed_once() -> None:
     assert code.count("_linear_pointwise") == 2
 
 
-class Tied(nn.Module):
-    """Two layers with one weight, or a layer and a table of embeddings."""
-
-    def __init__(self, other: nn.Module) -> None:
-        super().__init__()
-        self.layer, self.other = nn.Linear(6, 6), other
-        self.other.weight = self.layer.weight
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        read = self.other(x if isinstance(self.other, nn.Linear) else x.abs().long())
-        answer: torch.Tensor = self.layer(x) + (read if isinstance(self.other, nn.Linear) else read.sum(1))
-        return answer
-
-
 def test_tied_layers_are_packed_and_a_tied_table_is_not() -> None:
-    assert packed(lambda *_: None, module=Tied(nn.Linear(6, 6)))[0]
-    assert packed(lambda *_: None, module=Tied(nn.Embedding(6, 6)))[0] == set()
+    assert packed(lambda *_: None, module=Tied(6, nn.Linear(6, 6)))[0]
+    assert packed(lambda *_: None, module=Tied(6, nn.Embedding(6, 6)))[0] == set()
 
 
-@pytest.mark.parametrize(
-    "forward",
-    [
-        pytest.param(lambda self, x: linear(x, self.table * 2), id="computed"),
-        pytest.param(lambda self, x: linear(x, self.table) + self.table[0], id="read-elsewhere"),
-        pytest.param(lambda self, x: linear(self.table, self.table) + x.sum(), id="input-as-well"),
-        pytest.param(lambda self, x: linear(x, self.table.t()), id="turned"),
-        pytest.param(lambda self, x: (linear(x, self.table), self.table), id="answer"),
-        pytest.param(lambda self, x: linear(x[0], self.table), id="one-vector"),
-        pytest.param(lambda self, x: x @ self.table, id="matmul"),
-    ],
-)
+@pytest.mark.parametrize("forward", READ_BY_OTHERS)
 def test_a_weight_that_others_read_stays_plain(forward: Forward) -> None:
     assert packed(forward)[0] == set()
 
 
 def test_other_dtypes_stay_plain() -> None:
     assert packed(lambda self, x: self.one(x), torch.randn(4, 6).double())[0] == set()
-
-
-def test_a_layer_in_a_branch_stays_plain() -> None:
-    def branched(self: Any, x: torch.Tensor) -> torch.Tensor:
-        answer: torch.Tensor = torch.cond(x.sum() > 0, self.one, self.two, (x,))
-        return answer
-
-    assert packed(branched)[0] == set()
 
 
 def test_the_rule_leaves_small_layers_alone() -> None:
