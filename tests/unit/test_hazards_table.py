@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+from tests.unit.source import parsed
+
 TESTS = Path(__file__).parent.parent
 TABLE = TESTS.parent / "docs" / "hazards.md"
 _NAMED = re.compile(r"`((?:unit|integration)/[\w/]+\.py)::(test_\w+)`")
@@ -21,7 +23,7 @@ def rows() -> list[str]:
 
 def written_in(module: str) -> set[str]:
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    tree = ast.parse((TESTS / module).read_text())
+    tree = parsed((TESTS / module).read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, functions)}
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import aoti_serve
+from tests.unit.source import parsed
 
 ROOT = Path(aoti_serve.__file__).parent
 RANKS = {
@@ -55,7 +56,7 @@ def unit_of(module: str) -> str:
 def imported(module: str, source: str) -> Iterator[str]:
     """Full dotted names of what a module imports, wherever the import stands."""
     package = ["aoti_serve", *module.split("/")[:-1]]
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -101,7 +102,7 @@ def foreign(module: str, source: str) -> list[str]:
 
 def torch_internals(module: str, source: str) -> list[str]:
     """What it uses of torch that torch's authors call private."""
-    uses = [ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    uses = [ast.unparse(node) for node in ast.walk(parsed(source)) if isinstance(node, ast.Attribute)]
     return [name for name in [*imported(module, source), *uses] if is_private_torch(name)]
 
 
@@ -145,7 +146,7 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def public_names(module: str) -> Iterator[str]:
     """The classes, functions and values that a module gives to others."""
-    for node in ast.parse((ROOT / module).read_text()).body:
+    for node in parsed((ROOT / module).read_text()).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             names = [node.name]
         else:

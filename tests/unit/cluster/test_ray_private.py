@@ -21,6 +21,7 @@ from ray.serve._private.controller import ServeController
 from ray.serve.handle import DeploymentHandle
 
 import aoti_serve
+from tests.unit.source import parsed
 
 READ_IN = "2.60.0"
 LEANED_ON = {
@@ -54,7 +55,7 @@ def private(source: str) -> list[str]:
     """What is imported of Ray that its authors call private."""
     return [
         f"{node.module}.{alias.name}"
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parsed(source))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ray")
         for alias in node.names
         if any(part.startswith("_") for part in f"{node.module}.{alias.name}".split("."))
@@ -70,13 +71,13 @@ def test_it_is_borrowed_in_one_file() -> None:
 
 def attributes(ctx: type[ast.expr_context], source: str) -> set[str]:
     """The attributes that are read, or set, and whose names begin with one underscore."""
-    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    nodes = [node for node in ast.walk(parsed(source)) if isinstance(node, ast.Attribute)]
     return {node.attr for node in nodes if isinstance(node.ctx, ctx) and re.match("_[^_]", node.attr)}
 
 
 def own(source: str) -> set[str]:
     """The names that a file defines: functions, classes, fields, slots and attributes."""
-    tree = list(ast.walk(ast.parse(source)))
+    tree = list(ast.walk(parsed(source)))
     named = {node.name for node in tree if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
     fields = {node.target.id for node in tree if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
     slots = {node.value for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)}

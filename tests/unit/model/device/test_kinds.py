@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import aoti_serve
+from tests.unit.source import parsed
 
 ROOT = Path(aoti_serve.__file__).parent
 NAMED_IN = "signature/tensors.py"
@@ -22,7 +23,7 @@ def prose(tree: ast.AST) -> set[ast.AST]:
 
 def named(source: str) -> Iterator[str]:
     """The strings in code that hold the word."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in prose(tree):
             yield from [node.value] if "cuda" in node.value else []
@@ -30,7 +31,7 @@ def named(source: str) -> Iterator[str]:
 
 def called(source: str) -> Iterator[str]:
     """`torch.cuda` and `torch.version.cuda`."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Attribute) and node.attr == "cuda":
             yield ast.unparse(node)
 
