@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -68,13 +67,10 @@ def _prepared(package: Package) -> dict[str, _Prepared]:
     from aoti_serve.model.preparation import preparations  # torch: only when it is needed
 
     plain = {spec.name: spec.nbytes for spec in package.constants}
-    ways: dict[str, list[str]] = {}
-    for recipe in package.recipes:
-        ways.setdefault(recipe.source, []).append(recipe.by)
-    here = Counter[str]()
-    for constant in preparations.prepared(package.signature, package.recipes):
-        here[constant.source] += constant.nbytes
-    return {source: _Prepared(", ".join(by), plain[source], here[source]) for source, by in ways.items()}
+    here = {each.source: each.nbytes for each in preparations.prepared(package.signature, package.recipes)}
+    return {
+        recipe.source: _Prepared(recipe.by, plain[recipe.source], here[recipe.source]) for recipe in package.recipes
+    }
 
 
 def _constants(signature: Signature, prepared: Mapping[str, _Prepared]) -> Table:

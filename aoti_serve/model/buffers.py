@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from aoti_serve.model.device import CHUNK
 from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.device.cuda import Device, MemoryBlock
-from aoti_serve.model.preparation.preparations import CodeConstant
-from aoti_serve.model.tensor_memory import bytes_of, constant_in
+from aoti_serve.model.preparation.preparations import Preparation, Prepared
+from aoti_serve.model.tensor_memory import bytes_of
 
 BUFFER_ALIGNMENT = 64  # bytes; AOTI_CONST_ALIGNMENT, to which the library's own sizes are padded as well
 
@@ -28,22 +28,20 @@ class ConstantBuffer:
     `registered`: the runtime was told where they are now.
     """
 
-    def __init__(self, constants: Sequence[CodeConstant], device: Device) -> None:
+    def __init__(self, contents: Sequence[Prepared], device: Device) -> None:
         self._device = device
-        self._made_of: dict[str, list[CodeConstant]] = {}
-        for constant in constants:
-            self._made_of.setdefault(constant.source, []).append(constant)
-        on_device = [constant for constant in constants if not constant.spec.host]
-        on_host = [constant for constant in constants if constant.spec.host]
+        self._contents = {each.source: each for each in contents}
+        on_device = [each for each in contents if not each.on_host]
+        on_host = [each for each in contents if each.on_host]
         self._blocks: list[MemoryBlock] = []
         self._memory: dict[str, torch.Tensor] = {}
         for group, place in ((on_device, device), (on_host, CpuDevice())):
             with torch.inference_mode(False):  # else they could not be refilled outside of it
-                block = place.allocate(sum(padded(constant.nbytes) for constant in group))
+                block = place.allocate(sum(padded(each.nbytes) for each in group))
                 self._memory |= dict(_places(block.tensor, group))
             self._blocks.append(block)
         with torch.inference_mode(False):
-            self.tensors = {constant.spec.name: _seen(constant, self._memory) for constant in constants}
+            self.tensors = dict(_seen(contents, self._memory))
         self.registered = False
         self.free()  # views can be made of memory only while it is there
 
@@ -57,9 +55,9 @@ class ConstantBuffer:
         """The places of its memory now: a runtime needs to be told again only when they change."""
         return tuple(block.tensor.data_ptr() for block in self._blocks)
 
-    def made_of(self, source: str) -> list[CodeConstant]:
-        """The constants that are made of a tensor of the weights."""
-        return self._made_of.get(source, [])
+    def preparation(self, source: str) -> Preparation | None:
+        """How a tensor of the weights is prepared; None if the code takes it as it is."""
+        return self._contents[source].preparation
 
     def check_memory(self, beside: int) -> None:
         """Raise NotEnoughMemory if there is no room for all of it, and for `beside` bytes more on the device."""
@@ -83,16 +81,15 @@ class ConstantBuffer:
     def fill(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Copy or prepare tensors of the weights, in bounded steps; torch lets go of the GIL in each."""
         for source, value in weights.items():
-            for constant in self.made_of(source):
-                if constant.preparation is None:
-                    self._copy(self.tensors[constant.spec.name], value)
-                else:
-                    self._prepare_whole(constant, value)
+            if preparation := self.preparation(source):
+                self._prepare_whole(source, value, preparation.rows_at_once)
+            else:
+                self._copy(self.tensors[source], value)
 
     def keep(self, other: ConstantBuffer, sources: Collection[str]) -> None:
         """Take over from another buffer what is made of these tensors."""
-        for constant in (constant for source in sources for constant in self.made_of(source)):
-            self._copy(self._memory[constant.spec.name], other._memory[constant.spec.name])
+        for source in sources:
+            self._copy(self._memory[source], other._memory[source])
 
     def fill_bytes(self, name: str, at: int, source: NDArray[np.uint8]) -> None:
         """Copy bytes of a contiguous constant, to its `at`th and the following ones, in bounded steps."""
@@ -101,17 +98,16 @@ class ConstantBuffer:
             part = source[start : start + CHUNK]
             self._device.copy_bytes(whole[at + start : at + start + len(part)], part)
 
-    def prepare(self, constant: CodeConstant, rows: torch.Tensor, first: int) -> None:
+    def prepare(self, source: str, rows: torch.Tensor, first: int) -> None:
         """Prepare as many rows of a tensor as are prepared at once, or its last ones, from number `first` on."""
-        assert constant.preparation is not None
-        constant.preparation.prepare(rows, first, self._memory[constant.spec.name])
+        preparation = self.preparation(source)
+        assert preparation is not None
+        preparation.prepare(rows, first, self._memory[source])
 
-    def _prepare_whole(self, constant: CodeConstant, value: torch.Tensor) -> None:
-        assert constant.preparation is not None
-        first = 0
-        for rows in torch.split(value, constant.preparation.rows_at_once):
-            self.prepare(constant, rows.to("cpu").contiguous().resolve_neg(), first)
-            first += len(rows)
+    def _prepare_whole(self, source: str, value: torch.Tensor, at_once: int) -> None:
+        for first in range(0, len(value), at_once):
+            rows = value[first : first + at_once]
+            self.prepare(source, rows.to("cpu").contiguous().resolve_neg(), first)
 
     def _copy(self, target: torch.Tensor, value: torch.Tensor) -> None:
         for part, source in _steps(target, value):
@@ -122,17 +118,16 @@ def padded(nbytes: int) -> int:
     return -(-nbytes // BUFFER_ALIGNMENT) * BUFFER_ALIGNMENT
 
 
-def _places(whole: torch.Tensor, constants: Sequence[CodeConstant]) -> Iterator[tuple[str, torch.Tensor]]:
+def _places(whole: torch.Tensor, contents: Sequence[Prepared]) -> Iterator[tuple[str, torch.Tensor]]:
     start = 0
-    for constant in constants:
-        yield constant.spec.name, whole[start : start + constant.nbytes]
-        start += padded(constant.nbytes)
+    for each in contents:
+        yield each.source, whole[start : start + each.nbytes]
+        start += padded(each.nbytes)
 
 
-def _seen(constant: CodeConstant, memory: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """A constant as the code sees it."""
-    place = memory[constant.spec.name]
-    return constant_in(place, constant.spec) if constant.preparation is None else constant.preparation.tensor(place)
+def _seen(contents: Sequence[Prepared], memory: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    for each in contents:
+        yield from each.tensors(memory[each.source]).items()
 
 
 def _steps(target: torch.Tensor, source: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

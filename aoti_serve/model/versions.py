@@ -17,7 +17,7 @@ from aoti_serve.errors import ContainerClosed, NothingStaged, NothingToRollBack,
 from aoti_serve.model.buffers import ConstantBuffer
 from aoti_serve.model.device.cuda import Device
 from aoti_serve.model.gate import Gate
-from aoti_serve.model.preparation.preparations import CodeConstant
+from aoti_serve.model.preparation.preparations import Prepared
 from aoti_serve.model.variants import Variants
 
 BUILT_IN_VERSION = 0
@@ -31,9 +31,7 @@ class ResidentVersions:
     runtime, and another whenever one must be thrown away.
     """
 
-    def __init__(
-        self, load: Callable[[], Variants], constants: Sequence[CodeConstant], device: Device, gate: Gate
-    ) -> None:
+    def __init__(self, load: Callable[[], Variants], contents: Sequence[Prepared], device: Device, gate: Gate) -> None:
         self.version: int | None = None
         self.previous: int | None = None
         self.staged: int | None = None
@@ -43,7 +41,7 @@ class ResidentVersions:
         self._device = device
         self._gate = gate
         self.runtime = load()
-        self.active, self.inactive = ConstantBuffer(constants, device), ConstantBuffer(constants, device)
+        self.active, self.inactive = ConstantBuffer(contents, device), ConstantBuffer(contents, device)
 
     @property
     def nbytes(self) -> int:

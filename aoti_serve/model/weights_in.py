@@ -13,7 +13,7 @@ import torch
 from aoti_serve.errors import ConstantIsBaked, UnfitTensor, UnreadableWeights
 from aoti_serve.model.aoti.opaque import only_read
 from aoti_serve.model.buffers import ConstantBuffer
-from aoti_serve.model.preparation.preparations import CodeConstant
+from aoti_serve.model.preparation.preparations import Preparation
 from aoti_serve.model.tensor_memory import bytes_of, content_of, memory_key, readable
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import Bytes, ContentsCheck
@@ -77,11 +77,11 @@ class WeightsStream:
         """
         names, homes = [spec.name for spec in self._constants.constants], self._contents.homes
         buffer.fill({name: rest[name] for name in names if name not in homes})
-        ways = {homes[name][0]: _ways(buffer, self._index[homes[name][0]], name) for name in names if name in homes}
+        ways = {homes[name][0]: _way(buffer, self._index[homes[name][0]], name) for name in names if name in homes}
 
         def take(name: str, chunk: Bytes) -> None:
             self._contents.take(name, chunk)
-            for way in ways.get(name, ()):
+            if way := ways.get(name):
                 way.take(chunk)
 
         _deal(pieces, self._index, take)
@@ -91,11 +91,9 @@ class WeightsStream:
         warn_of_baked(self._contents.finish(strict=strict))
 
 
-def _ways(buffer: ConstantBuffer, span: Span, source: str) -> list[_Copy | _Rows]:
-    return [
-        _Copy(buffer, constant.spec.name) if constant.preparation is None else _Rows(buffer, constant, span)
-        for constant in buffer.made_of(source)
-    ]
+def _way(buffer: ConstantBuffer, span: Span, source: str) -> _Copy | _Rows:
+    preparation = buffer.preparation(source)
+    return _Rows(buffer, source, preparation, span) if preparation else _Copy(buffer, source)
 
 
 class _Copy:
@@ -126,15 +124,14 @@ class _Copy:
 
 
 class _Rows:
-    """The rows of one tensor on their way into a constant that is made of them, as many at a time as that takes."""
+    """The rows of one tensor on their way to what is made of them, as many at a time as that takes."""
 
-    def __init__(self, buffer: ConstantBuffer, constant: CodeConstant, span: Span) -> None:
-        assert constant.preparation is not None
+    def __init__(self, buffer: ConstantBuffer, name: str, preparation: Preparation, span: Span) -> None:
         self._buffer = buffer
-        self._constant = constant
+        self._name = name
         self._dtype = getattr(torch, span.dtype)
         self._shape = span.shape
-        self._at_once = constant.preparation.rows_at_once
+        self._at_once = preparation.rows_at_once
         self._first = 0  # the row with which the next ones begin
         self._gathered: torch.Tensor | None = None
         self._at = 0  # bytes that are gathered
@@ -167,7 +164,7 @@ class _Rows:
         return chunk[len(given) :]
 
     def _prepare(self, rows: torch.Tensor, count: int) -> None:
-        self._buffer.prepare(self._constant, rows.view(count, *self._shape[1:]), self._first)
+        self._buffer.prepare(self._name, rows.view(count, *self._shape[1:]), self._first)
         self._first += count
 
 

@@ -1,4 +1,4 @@
-"""AOTInductor's C ABI through ctypes. Only this file and `opaque` are unsafe.
+"""AOTInductor's C ABI through ctypes. Only this room is unsafe.
 
 The functions are declared in torch/include/torch/csrc/inductor/aoti_runtime/interface.h; every compiled library
 exports them. ctypes releases the GIL for the length of each call, so several runners really run at the same time;

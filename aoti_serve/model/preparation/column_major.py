@@ -14,14 +14,14 @@ class ColumnMajor:
     """Turns one weight of `[rows, columns]`, `rows_at_once` of it at a time. On the CPU, in any thread."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._spec = recipe.constant
+        (self._spec,) = recipe.constants
         self.nbytes = self._spec.nbytes
         self.rows_at_once = max(1, _AT_ONCE // (self.nbytes // self._spec.shape[0]))
 
-    def tensor(self, memory: torch.Tensor) -> torch.Tensor:
+    def tensors(self, memory: torch.Tensor) -> tuple[torch.Tensor]:
         """What the code takes, over `memory`: as many bytes as `nbytes`."""
-        return constant_in(memory, self._spec)
+        return (constant_in(memory, self._spec),)
 
     def prepare(self, rows: torch.Tensor, first: int, memory: torch.Tensor) -> None:
         """Copy rows of the plain weight to their places; `first` is the number of the first of them."""
-        self.tensor(memory)[first : first + len(rows)].copy_(rows)
+        constant_in(memory, self._spec)[first : first + len(rows)].copy_(rows)

@@ -1,8 +1,8 @@
 """A linear layer's weight as int8, with a scale for each of its rows: `scale * int8` is the weight, nearly.
 
 The int8 lie as oneDNN reads them. Its own reordering takes 4 ns for each, so its order is imitated, and compared with
-the original once for each shape: blocks of 64 rows, in them 4 columns of each row together, and at the end, for the
-inputs' zero point, the negative sum of each row.
+the original once for each shape: blocks of 64 rows, and at the end, for the inputs' zero point, the negative sum of
+each row.
 """
 
 from __future__ import annotations
@@ -11,68 +11,67 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import pad
 
 from aoti_serve.errors import UnfitForInt8
 from aoti_serve.model.aoti.opaque import descriptor_of, opaque_bytes, opaque_over, pack_int8_linear
+from aoti_serve.model.preparation.blocks import Blocks
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.torch_private import onednn_int8_linear
 
 LEAST = 1e-30  # what is smaller is zero: its scale would be none
 _BLOCK = 64  # rows and columns
-_AT_ONCE = 1 << 20  # bytes; each step of the quantising finds them in the cache
+_AT_ONCE = 1 << 18  # bytes; each step of the quantising finds them in the cache
+_SCALE = 4  # bytes
 
 
 def row_scales(rows: torch.Tensor) -> torch.Tensor:
     """The scale of each row of float32: its largest absolute value over 127; NaN if a value of it is not finite."""
-    largest = rows.abs().amax(1)
+    largest = torch.maximum(rows.amax(1), rows.amin(1).neg_())
     scales = largest.clamp(min=LEAST).div_(127)
     return scales.add_(largest.sub_(largest))  # infinite less infinite is NaN
 
 
-def quantized(rows: torch.Tensor) -> torch.Tensor:
+def quantized(rows: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """Rows of float32 in their scales, rounded to the nearest integer, still as float32."""
-    return (rows * row_scales(rows).reciprocal_()[:, None]).round_()
+    return (rows * scales.reciprocal()[:, None]).round_()
 
 
 class Int8Linear:
     """Quantises and packs one weight of `[rows, columns]`. On the CPU, in any thread."""
 
     def __init__(self, source: ConstantSpec) -> None:
-        self._shape = source.shape
-        self._layout = _layout(source.shape)
-        self.nbytes = self._layout.nbytes
-        self.rows_at_once = _rows_at_once(source) if self._layout.imitated else source.shape[0]
+        self._shape = source.shape[0], source.shape[1]
+        self._layout = _layout(self._shape)
+        self.nbytes = self._layout.nbytes + source.shape[0] * _SCALE
+        row = source.nbytes // source.shape[0]
+        imitated = max(_AT_ONCE // row // _BLOCK, 1) * _BLOCK
+        self.rows_at_once = imitated if self._layout.imitated else source.shape[0]
 
-    def tensor(self, memory: torch.Tensor) -> torch.Tensor:
-        """What the code takes, over `memory`: as many bytes as `nbytes`. Raises UnfitForInt8."""
+    def tensors(self, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the code takes, the int8 and their scales, over `memory`: as many bytes as `nbytes`.
+
+        Raises UnfitForInt8.
+        """
         if reason := _what_is_wrong():
             raise UnfitForInt8(reason=reason)
-        return opaque_over(memory, self._shape[::-1], torch.int8, self._layout.descriptor)
+        packed, scales = self._parts(memory)
+        return opaque_over(packed, self._shape[::-1], torch.int8, self._layout.descriptor), scales
 
     def prepare(self, rows: torch.Tensor, first: int, memory: torch.Tensor) -> None:
         """Quantise rows into their place; `first` is the number of the first of them."""
-        part = quantized(rows.float())  # mixed dtypes are computed one by one
+        rows = rows.float()  # mixed dtypes are computed one by one
+        scales = row_scales(rows)
+        part = quantized(rows, scales)
+        packed, all_scales = self._parts(memory)
+        all_scales[first : first + len(rows)].copy_(scales)
         if self._layout.imitated:
-            _place(part, first, memory, self._shape[0])
+            _place(part, first, packed, self._shape)
         else:
-            memory.copy_(opaque_bytes(pack_int8_linear(part.to(torch.int8))))
+            packed.copy_(opaque_bytes(pack_int8_linear(part.to(torch.int8))))
 
-
-class Int8Scales:
-    """The scales of the rows of an `Int8Linear`. On the CPU, in any thread."""
-
-    def __init__(self, source: ConstantSpec) -> None:
-        self.nbytes = source.shape[0] * 4
-        self.rows_at_once = _rows_at_once(source)
-
-    def tensor(self, memory: torch.Tensor) -> torch.Tensor:
-        """What the code takes, over `memory`: as many bytes as `nbytes`."""
-        return memory.view(torch.float32)
-
-    def prepare(self, rows: torch.Tensor, first: int, memory: torch.Tensor) -> None:
-        """Write the scales of rows; `first` is the number of the first of them."""
-        memory.view(torch.float32)[first : first + len(rows)].copy_(row_scales(rows.float()))
+    def _parts(self, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The memory of the int8 and, behind it, the scales."""
+        return memory[: self._layout.nbytes], memory[self._layout.nbytes :].view(torch.float32)
 
 
 class _Layout(NamedTuple):
@@ -89,29 +88,22 @@ def _layout(shape: tuple[int, int]) -> _Layout:
     packed = pack_int8_linear(weight)
     original = opaque_bytes(packed)
     imitation = torch.zeros(_filled_up(shape[0]) * (_filled_up(shape[1]) + 4), dtype=torch.uint8)
-    _place(weight.float(), 0, imitation, shape[0])
+    _place(weight.float(), 0, imitation, shape)
     return _Layout(descriptor_of(packed), len(original), torch.equal(original, imitation))
 
 
-def _place(part: torch.Tensor, first: int, memory: torch.Tensor, rows: int) -> None:
-    """Write integers, from row `first` on, as int8 to where oneDNN has them in a weight of `rows`."""
-    count, columns = _filled_up(len(part)), _filled_up(part.shape[1])
-    if (count, columns) != part.shape:
-        part = pad(part, (0, columns - part.shape[1], 0, count - len(part)))
-    body = memory[: _filled_up(rows) * columns].view(torch.int32).view(-1, columns // 4, _BLOCK)
-    sums = memory[_filled_up(rows) * columns :].view(torch.int32)
-    fours = part.to(torch.int8).view(torch.int32).view(-1, _BLOCK, columns // 4)
-    body[first // _BLOCK : (first + count) // _BLOCK].copy_(fours.transpose(1, 2))
-    sums[first : first + count].copy_(part.sum(1).neg_())
+def _place(part: torch.Tensor, first: int, memory: torch.Tensor, shape: tuple[int, int]) -> None:
+    """Write integers, from row `first` on, as int8 to where oneDNN has them in a weight of this shape."""
+    rows, columns = (_filled_up(size) for size in shape)
+    blocks, sums = memory[: rows * columns], memory[rows * columns :].view(torch.int32)
+    Blocks(_BLOCK, columns // 4).place(part.to(torch.int8), first, blocks)
+    sums[first : first + len(part)].copy_(part.sum(1).neg_())
+    if first + len(part) == shape[0]:
+        sums[shape[0] :].zero_()
 
 
 def _filled_up(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
-
-
-def _rows_at_once(source: ConstantSpec) -> int:
-    row = source.nbytes // source.shape[0]
-    return max(_AT_ONCE // row // _BLOCK, 1) * _BLOCK
 
 
 @lru_cache(maxsize=1)

@@ -25,18 +25,19 @@ class PackedConvolution:
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.window is not None
         self._window = recipe.window
-        self._dtype = getattr(torch, recipe.constant.dtype)
+        (constant,) = recipe.constants
+        self._dtype = getattr(torch, constant.dtype)
         if not packs(self._dtype):
-            reason = f"oneDNN does not compute in {recipe.constant.dtype} on this processor"
+            reason = f"oneDNN does not compute in {constant.dtype} on this processor"
             raise CannotPrepare(name=recipe.source, by=recipe.by, reason=reason)
-        self._shape = recipe.constant.shape
+        self._shape = constant.shape
         self._layout = _layout(self._dtype, self._shape, self._window)
         self.nbytes = self._layout.nbytes
         self.rows_at_once = self._shape[0]
 
-    def tensor(self, memory: torch.Tensor) -> torch.Tensor:
+    def tensors(self, memory: torch.Tensor) -> tuple[torch.Tensor]:
         """What the code takes, over `memory`: as many bytes as `nbytes`."""
-        return opaque_over(memory, self._shape, self._dtype, self._layout.descriptor)
+        return (opaque_over(memory, self._shape, self._dtype, self._layout.descriptor),)
 
     def prepare(self, rows: torch.Tensor, first: int, memory: torch.Tensor) -> None:
         """Pack the plain weight, which is all of `rows`."""

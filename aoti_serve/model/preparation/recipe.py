@@ -1,7 +1,8 @@
-"""A recipe: how staging makes a constant of the compiled code from weights. Data, in the package's metadata."""
+"""A recipe: how staging makes constants of the compiled code from weights. Data, in the package's metadata."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -14,8 +15,7 @@ PACKED_LINEAR: Final = "onednn_linear"
 PACKED_CONVOLUTION: Final = "onednn_convolution"
 COLUMN_MAJOR: Final = "column_major"
 INT8_LINEAR: Final = "onednn_int8_linear"
-INT8_SCALES: Final = "int8_row_scales"
-KNOWN = (PACKED_LINEAR, PACKED_CONVOLUTION, COLUMN_MAJOR, INT8_LINEAR, INT8_SCALES)
+KNOWN = (PACKED_LINEAR, PACKED_CONVOLUTION, COLUMN_MAJOR, INT8_LINEAR)
 
 
 class Window(Frozen):
@@ -29,14 +29,14 @@ class Window(Frozen):
 
 
 class Recipe(Frozen):
-    """One constant that is prepared: `constant` as the code takes it, made of `source`, a tensor of the weights.
+    """How one tensor of the weights, `source`, is prepared: what the code takes in its place are `constants`.
 
-    `by` names the preparation, and `window` tells one of a convolution more. A constant without a recipe is its tensor
-    of the weights itself.
+    `by` names the preparation, and `window` tells one of a convolution more. A tensor without a recipe is a constant
+    itself.
     """
 
-    constant: ConstantSpec
     source: str
+    constants: tuple[ConstantSpec, ...]
     by: str
     window: Window | None = None
 
@@ -47,6 +47,9 @@ RECIPES = TypeAdapter(tuple[Recipe, ...])
 def recipe_problems(recipes: Sequence[Recipe], constants: Constants) -> Iterator[str]:
     """Why recipes cannot be followed, in words."""
     names = {spec.name for spec in constants.constants}
+    for source, count in Counter(recipe.source for recipe in recipes).items():
+        if count > 1:
+            yield f"it prepares '{source}' twice"
     for recipe in recipes:
         if recipe.by not in KNOWN:
             yield f"it prepares '{recipe.source}' by '{recipe.by}'; this version knows {', '.join(KNOWN)}"
@@ -60,4 +63,4 @@ def code_constants(constants: Constants, recipes: Sequence[Recipe]) -> tuple[Con
     """The constants that the code takes: those of the weights, and what is made of some in their place."""
     sources = {recipe.source for recipe in recipes}
     plain = [spec for spec in constants.constants if spec.name not in sources]
-    return (*plain, *(recipe.constant for recipe in recipes))
+    return (*plain, *(spec for recipe in recipes for spec in recipe.constants))

@@ -50,7 +50,8 @@ class Program(NamedTuple):
 
     def with_sources(self, constants: Collection[str]) -> set[str]:
         """Constants of the code, and those of the weights that some of them are made of."""
-        return {*constants, *(recipe.source for recipe in self.recipes if recipe.constant.name in constants)}
+        made = {spec.name: recipe.source for recipe in self.recipes for spec in recipe.constants}
+        return {*constants, *(made[name] for name in constants if name in made)}
 
     @property
     def examples(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -149,7 +149,7 @@ def test_images_are_answered_as_eager_does_over_swaps(made: Callable[[str], Made
 @pytest.mark.parametrize("shape", [(1, 6, 16), (4, 6, 33), (16, 6, 64)])
 def test_series_of_every_length_are_answered_as_eager_does(made: Callable[[str], Made], shape: tuple[int, ...]) -> None:
     module, package = made("series")
-    assert {recipe.source: recipe.constant.shape for recipe in package.recipes} == {
+    assert {recipe.source: recipe.constants[0].shape for recipe in package.recipes} == {
         "stem.weight": (32, 6, 1, 4),
         "depthwise.weight": (32, 1, 1, 7),
         "grouped.weight": (32, 16, 1, 3),

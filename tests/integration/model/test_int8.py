@@ -22,7 +22,7 @@ from aoti_serve.errors import CannotQuantize, TooInaccurate, WrongTensorDtype
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
-from aoti_serve.model.preparation.recipe import INT8_LINEAR, INT8_SCALES, PACKED_LINEAR
+from aoti_serve.model.preparation.recipe import INT8_LINEAR, PACKED_LINEAR
 from aoti_serve.model.program.accuracy import Accuracy
 from aoti_serve.weights.files.index import read_index
 from tests.int8 import in_int8
@@ -109,9 +109,8 @@ def test_a_trainer_goes_on_with_its_own_weights(package: Package) -> None:
     assert {spec.name for spec in signature.constants} | set(signature.tied) == names
     assert {spec.dtype for spec in signature.constants} == {"float32"}
     assert {(recipe.source, recipe.by) for recipe in package.recipes if recipe.source != "small.weight"} == {
-        (spec.name, by)
+        (spec.name, INT8_LINEAR)
         for spec in signature.constants
-        for by in (INT8_LINEAR, INT8_SCALES)
         if spec.name in ("first.weight", "second.weight", "tied.weight")
     }
     assert load_file(package.path.with_suffix(".safetensors")).keys() == {spec.name for spec in signature.constants}
@@ -193,8 +192,8 @@ def test_variants_share_what_is_quantised(tmp_path: Path, dtype: torch.dtype, mo
         measured=found.append,
     )
     assert [accuracy.cosine > 0.999 for accuracy in found] == [True]
-    assert [recipe.by for recipe in made.recipes][:4] == [INT8_LINEAR, INT8_SCALES] * 2
-    assert {recipe.source for recipe in made.recipes[4:]} <= {"small.weight"}
+    assert [recipe.by for recipe in made.recipes][:2] == [INT8_LINEAR] * 2
+    assert {recipe.source for recipe in made.recipes[2:]} <= {"small.weight"}
     with Container(made) as container:
         for seed in (1, 2):
             weights = fresh(seed, dtype)
@@ -222,7 +221,6 @@ def test_what_does_not_gain_by_int8_is_packed_as_before(tmp_path: Path) -> None:
         made = export_package(module, inputs, tmp_path / "both.pt2", quantize="int8")
     assert [(recipe.source, recipe.by) for recipe in made.recipes] == [
         ("alone.weight", INT8_LINEAR),
-        ("alone.weight", INT8_SCALES),
         ("read.weight", PACKED_LINEAR),
     ]
 
@@ -282,7 +280,7 @@ def test_the_command_line_tells_the_accuracy(tmp_path: Path, monkeypatch: pytest
     told = CliRunner().invoke(app, [*command, "--json"])
     assert json.loads(told.stdout)["accuracy"].keys() == {"largest", "mean", "cosine"}
     (prepared,) = json.loads(CliRunner().invoke(app, ["inspect", "s.pt2", "--json"]).stdout)["preparation"]
-    assert prepared["by"] == f"{INT8_LINEAR}, {INT8_SCALES}"
+    assert prepared["by"] == INT8_LINEAR
     assert prepared["prepared_bytes"] < 0.3 * prepared["plain_bytes"]
 
 

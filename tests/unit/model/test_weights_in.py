@@ -119,7 +119,7 @@ def test_a_prepared_constant_is_the_same_however_the_file_is_cut(data: st.DataOb
     at = data.draw(st.lists(st.integers(0, len(content)), max_size=6))
     constants = Constants(constants=(spec,))
     buffer = ConstantBuffer(
-        prepared(constants, [Recipe(constant=spec, source="weight", by=PACKED_LINEAR)]), CpuDevice()
+        prepared(constants, [Recipe(source="weight", constants=(spec,), by=PACKED_LINEAR)]), CpuDevice()
     )
     with buffer.refilled():
         WeightsStream({"weight": Span("float32", spec.shape, 6, len(content))}, constants).fill(

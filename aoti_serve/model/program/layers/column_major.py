@@ -61,4 +61,4 @@ def _reads(call: Node, constant: Node) -> bool:
 
 def _recipe(spec: ConstantSpec, stride: tuple[int, ...]) -> Recipe:
     made = spec.model_copy(update={"stride": stride})
-    return Recipe(constant=made, source=spec.name, by=COLUMN_MAJOR)
+    return Recipe(source=spec.name, constants=(made,), by=COLUMN_MAJOR)

@@ -159,4 +159,4 @@ def _replace(layer: Layer, window: Window) -> None:
 
 def _recipe(spec: ConstantSpec, wide: torch.Tensor, window: Window) -> Recipe:
     made = spec.model_copy(update={"shape": tuple(wide.shape), "stride": wide.stride()})
-    return Recipe(constant=made, source=spec.name, by=PACKED_CONVOLUTION, window=window)
+    return Recipe(source=spec.name, constants=(made,), by=PACKED_CONVOLUTION, window=window)

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx import Node
 
-from aoti_serve.model.preparation.recipe import INT8_LINEAR, INT8_SCALES, Recipe
+from aoti_serve.model.preparation.recipe import INT8_LINEAR, Recipe
 from aoti_serve.model.program.dataflow import fake_mode_of
 from aoti_serve.model.program.layers.int8_layer import Numbers, compute_in_int8, numbers_of
 from aoti_serve.model.program.layers.linears import fits_onednn
@@ -45,13 +45,13 @@ def quantize_linears(program: ExportedProgram, signature: Signature) -> Quantize
     for names, linears in weights_of(program, values, weight_of("linear")):
         spec = specs[names[0]]
         if all(fits_onednn(linear, values[names[0]]) for linear in linears) and int8_pays(spec.dtype, *spec.shape):
-            made = _recipes(spec, values)
-            weight, scales = (_added(program, recipe, linears[0]) for recipe in made)
+            recipe = _recipe(spec, values)
+            weight, scales = (_added(program, made, linears[0]) for made in recipe.constants)
             numbers = numbers or numbers_of(scales)
             for linear in linears:
                 compute_in_int8(linear, weight, scales, numbers)
             _forget(program, names)
-            recipes += made
+            recipes.append(recipe)
             plain |= {name: values[name] for name in names}
     if recipes:
         program.graph_module.recompile()
@@ -85,19 +85,13 @@ def int8_pays(dtype: str, rows: int, columns: int) -> bool:
     return rows * columns >= _LEAST_ELEMENTS[dtype] and columns <= _MOST_COLUMNS
 
 
-def _recipes(source: ConstantSpec, taken: Collection[str]) -> list[Recipe]:
+def _recipe(source: ConstantSpec, taken: Collection[str]) -> Recipe:
     """How the two constants are made that stand for a weight, under names that are not `taken`."""
     rows, columns = source.shape
     weight, scales = (_free(f"{source.name}_{suffix}", taken) for suffix in ("int8", "scales"))
     packed = ConstantSpec(name=weight, dtype="int8", shape=(columns, rows), stride=(rows, 1))
-    return [
-        Recipe(constant=packed, source=source.name, by=INT8_LINEAR),
-        Recipe(
-            constant=ConstantSpec(name=scales, dtype="float32", shape=(rows,), stride=(1,)),
-            source=source.name,
-            by=INT8_SCALES,
-        ),
-    ]
+    factors = ConstantSpec(name=scales, dtype="float32", shape=(rows,), stride=(1,))
+    return Recipe(source=source.name, constants=(packed, factors), by=INT8_LINEAR)
 
 
 def _free(name: str, taken: Collection[str]) -> str:
@@ -106,9 +100,9 @@ def _free(name: str, taken: Collection[str]) -> str:
     return name
 
 
-def _added(program: ExportedProgram, recipe: Recipe, reader: Node) -> Node:
+def _added(program: ExportedProgram, spec: ConstantSpec, reader: Node) -> Node:
     """Give the program one more constant, before all others; returns its placeholder."""
-    spec, graph = recipe.constant, program.graph
+    graph = program.graph
     dtype = getattr(torch, spec.dtype)
     value = torch.zeros(spec.shape, dtype=dtype)
     with graph.inserting_before(next(iter(graph.nodes))):

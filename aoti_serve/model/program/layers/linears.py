@@ -31,7 +31,7 @@ def pack_linears(program: ExportedProgram, signature: Signature) -> tuple[Recipe
         if all(fits_onednn(linear, values[names[0]]) for linear in linears) and pays(spec.dtype, *spec.shape):
             for linear in linears:
                 _replace(linear)
-            recipes += [Recipe(constant=specs[name], source=name, by=PACKED_LINEAR) for name in names]
+            recipes += [Recipe(source=name, constants=(specs[name],), by=PACKED_LINEAR) for name in names]
     if recipes:
         program.graph_module.recompile()
     return tuple(recipes)

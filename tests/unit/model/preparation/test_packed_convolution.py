@@ -16,7 +16,7 @@ from aoti_serve.signature.constants import ConstantSpec
 def recipe_of(weight: torch.Tensor, window: Window) -> Recipe:
     dtype = str(weight.dtype).removeprefix("torch.")
     spec = ConstantSpec(name="weight", dtype=dtype, shape=tuple(weight.shape), stride=weight.stride())
-    return Recipe(constant=spec, source="weight", by=PACKED_CONVOLUTION, window=window)
+    return Recipe(source="weight", constants=(spec,), by=PACKED_CONVOLUTION, window=window)
 
 
 def window(groups: int, channels: int, **changes: Any) -> Window:
@@ -35,7 +35,7 @@ def test_the_code_sees_the_weight_in_its_memory_and_sees_it_change(
     over = window(groups, shape[1] * groups)
     preparation = PackedConvolution(recipe_of(first, over))
     memory = torch.full((preparation.nbytes,), 0xAA, dtype=torch.uint8)
-    seen = preparation.tensor(memory)
+    (seen,) = preparation.tensors(memory)
     assert preparation.rows_at_once == shape[0]
     for weight in (first, second):
         preparation.prepare(weight, 0, memory)
@@ -53,8 +53,6 @@ def test_a_weight_of_one_dimension_arrives_as_it_is() -> None:
     preparation = PackedConvolution(recipe_of(weight.unsqueeze(2), window(1, 4, taken=(1, 4, 1, 9))))
     memory = torch.empty(preparation.nbytes, dtype=torch.uint8)
     preparation.prepare(weight, 0, memory)
-    x = torch.randn(2, 4, 1, 9)
-    answer = torch.ops.mkldnn._convolution_pointwise(
-        x, preparation.tensor(memory), None, [0, 0], [1, 1], [1, 1], 1, "none", [], ""
-    )
+    x, (seen,) = torch.randn(2, 4, 1, 9), preparation.tensors(memory)
+    answer = torch.ops.mkldnn._convolution_pointwise(x, seen, None, [0, 0], [1, 1], [1, 1], 1, "none", [], "")
     torch.testing.assert_close(answer, conv2d(x, weight.unsqueeze(2)), rtol=1e-4, atol=1e-4)

@@ -45,7 +45,7 @@ def test_a_large_weight_is_packed_in_several_parts() -> None:
 def test_the_code_sees_the_weight_in_its_memory_and_sees_it_change(dtype: torch.dtype) -> None:
     first, second, x = torch.randn(65, 7).to(dtype), torch.randn(65, 7).to(dtype), torch.randn(2, 7).to(dtype)
     preparation, memory = packed(first)
-    seen = preparation.tensor(memory)
+    (seen,) = preparation.tensors(memory)
     for weight in (first, second):
         preparation.prepare(weight, 0, memory)
         answer = torch.ops.mkldnn._linear_pointwise(x, seen, None, "none", [], "")

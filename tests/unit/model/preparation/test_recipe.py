@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+
 from aoti_serve.model.preparation.preparations import prepared
 from aoti_serve.model.preparation.recipe import (
     COLUMN_MAJOR,
     INT8_LINEAR,
-    INT8_SCALES,
     KNOWN,
     PACKED_CONVOLUTION,
     PACKED_LINEAR,
@@ -21,11 +22,14 @@ from aoti_serve.signature.constants import Constants, ConstantSpec
 WEIGHT = ConstantSpec(name="fc.weight", dtype="float32", shape=(8, 4), stride=(4, 1))
 BIAS = ConstantSpec(name="fc.bias", dtype="float32", shape=(8,), stride=(1,))
 CONSTANTS = Constants(constants=(WEIGHT, BIAS))
-PACKED = Recipe(constant=WEIGHT, source="fc.weight", by=PACKED_LINEAR)
+PACKED = Recipe(source="fc.weight", constants=(WEIGHT,), by=PACKED_LINEAR)
 KERNEL = ConstantSpec(name="conv.weight", dtype="float32", shape=(8, 4, 3, 3), stride=(36, 9, 3, 1))
 WINDOW = Window(padding=(1, 1), stride=(1, 1), dilation=(1, 1), groups=1, taken=(2, 4, 9, 9))
-TURNED = PACKED.model_copy(update={"by": COLUMN_MAJOR, "constant": WEIGHT.model_copy(update={"stride": (1, 8)})})
-CONVOLUTION = Recipe(constant=KERNEL, source="conv.weight", by=PACKED_CONVOLUTION, window=WINDOW)
+TURNED = PACKED.model_copy(update={"by": COLUMN_MAJOR, "constants": (WEIGHT.model_copy(update={"stride": (1, 8)}),)})
+INT8 = ConstantSpec(name="fc.weight_int8", dtype="int8", shape=(4, 8), stride=(8, 1))
+SCALES = ConstantSpec(name="fc.weight_scales", dtype="float32", shape=(8,), stride=(1,))
+QUANTIZED = Recipe(source="fc.weight", constants=(INT8, SCALES), by=INT8_LINEAR)
+CONVOLUTION = Recipe(source="conv.weight", constants=(KERNEL,), by=PACKED_CONVOLUTION, window=WINDOW)
 
 
 def test_recipes_survive_the_metadata() -> None:
@@ -52,20 +56,25 @@ def test_a_convolution_is_told_which() -> None:
 
 def test_what_is_made_of_a_constant_takes_its_place_in_the_code() -> None:
     made = WEIGHT.model_copy(update={"name": "fc.weight.packed"})
-    recipe = PACKED.model_copy(update={"constant": made})
+    recipe = PACKED.model_copy(update={"constants": (made,)})
     assert code_constants(CONSTANTS, [recipe]) == (BIAS, made)
 
 
 def test_every_name_has_its_preparation() -> None:
-    quantized = [PACKED.model_copy(update={"by": name}) for name in (INT8_LINEAR, INT8_SCALES)]
-    recipes = [PACKED, CONVOLUTION, TURNED, *quantized]
+    recipes = [PACKED, CONVOLUTION, TURNED, QUANTIZED]
     assert {recipe.by for recipe in recipes} == set(KNOWN)
-    for constant in prepared(Constants(constants=(WEIGHT, KERNEL)), recipes):
-        assert constant.preparation is not None
+    for recipe in recipes:
+        made = next(each for each in prepared(Constants(constants=(WEIGHT, KERNEL)), [recipe]) if each.preparation)
+        memory = torch.zeros(made.nbytes, dtype=torch.uint8)
+        assert [*made.tensors(memory)] == [spec.name for spec in recipe.constants]
+
+
+def test_a_source_that_is_prepared_twice_is_named() -> None:
+    assert list(recipe_problems([PACKED, TURNED], CONSTANTS)) == ["it prepares 'fc.weight' twice"]
 
 
 def test_without_recipes_every_constant_is_its_tensor_of_the_weights() -> None:
-    assert [(constant.source, constant.preparation) for constant in prepared(CONSTANTS)] == [
+    assert [(each.source, each.preparation) for each in prepared(CONSTANTS)] == [
         ("fc.weight", None),
         ("fc.bias", None),
     ]

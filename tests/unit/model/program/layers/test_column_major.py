@@ -30,7 +30,7 @@ def turned(module: nn.Module, x: torch.Tensor = X) -> set[str]:
     torch.testing.assert_close(program.module()(x), expected)
     values = dict(program.constants) | dict(program.state_dict)
     for recipe in recipes:
-        assert values[recipe.source].stride() == recipe.constant.stride
+        assert values[recipe.source].stride() == recipe.constants[0].stride
     return {recipe.source for recipe in recipes}
 
 

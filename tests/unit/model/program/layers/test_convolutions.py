@@ -78,11 +78,8 @@ def sources(module: nn.Module, x: torch.Tensor = IMAGES) -> set[str]:
 )
 def test_every_kind_of_two_dimensions_is_packed(layer: nn.Conv2d) -> None:
     (recipe,), code = packed(layer)
-    assert (recipe.source, recipe.constant.shape, recipe.by) == (
-        "weight",
-        tuple(layer.weight.shape),
-        PACKED_CONVOLUTION,
-    )
+    (made,) = recipe.constants
+    assert (recipe.source, made.shape, recipe.by) == ("weight", tuple(layer.weight.shape), PACKED_CONVOLUTION)
     assert "aten.conv2d" not in code
 
 
@@ -97,7 +94,8 @@ def test_every_kind_of_two_dimensions_is_packed(layer: nn.Conv2d) -> None:
 )
 def test_one_dimension_is_computed_as_two(layer: nn.Conv1d) -> None:
     (recipe,), code = packed(layer, SERIES)
-    assert recipe.constant.shape == (layer.out_channels, 4 // layer.groups, 1, *layer.kernel_size)
+    (made,) = recipe.constants
+    assert made.shape == (layer.out_channels, 4 // layer.groups, 1, *layer.kernel_size)
     assert "aten.conv1d" not in code
 
 

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from aoti_serve.errors import CannotQuantize
 from aoti_serve.model.preparation.preparations import prepared
-from aoti_serve.model.preparation.recipe import INT8_LINEAR, INT8_SCALES, Recipe
+from aoti_serve.model.preparation.recipe import INT8_LINEAR, Recipe
 from aoti_serve.model.program.describe import describe
 from aoti_serve.model.program.exported import program_of
 from aoti_serve.model.program.layers import int8_linears
@@ -43,16 +43,17 @@ def staged(program: ExportedProgram, quantized: Quantized) -> Callable[[torch.Te
     module = program.module()
     kept: list[torch.Tensor] = []  # a tensor of oneDNN's does not keep its memory
     sources = [spec_of(name, value) for name, value in quantized.plain.items()]
-    for constant in prepared(Constants(constants=tuple(sources)), quantized.recipes):
-        if constant.preparation is None:
+    for each in prepared(Constants(constants=tuple(sources)), quantized.recipes):
+        if each.preparation is None:
             continue
-        memory = torch.zeros(constant.preparation.nbytes, dtype=torch.uint8)
-        value, step = quantized.plain[constant.source].detach(), constant.preparation.rows_at_once
+        memory = torch.zeros(each.nbytes, dtype=torch.uint8)
+        value, step = quantized.plain[each.source].detach(), each.preparation.rows_at_once
         for first in range(0, len(value), step):
-            constant.preparation.prepare(value[first : first + step], first, memory)
+            each.preparation.prepare(value[first : first + step], first, memory)
         kept.append(memory)
-        path, _, name = constant.spec.name.rpartition(".")
-        module.get_submodule(path)._buffers[name] = constant.preparation.tensor(memory)
+        for constant, tensor in each.tensors(memory).items():
+            path, _, name = constant.rpartition(".")
+            module.get_submodule(path)._buffers[name] = tensor
     return lambda x: (module(x), kept)[0]
 
 
@@ -92,12 +93,12 @@ def test_a_layer_computes_with_its_integers_and_scales(shape: tuple[int, ...], d
 
 def test_two_constants_stand_for_one_weight_which_the_program_no_longer_has() -> None:
     program, made = exported(Layers(lambda self, x: self.one(x), WIDTH), torch.randn(4, WIDTH))
-    weight, scales = made.recipes
-    assert (weight.constant.name, weight.by) == ("one.weight_int8", INT8_LINEAR)
-    assert (weight.constant.dtype, weight.constant.shape) == ("int8", (WIDTH, WIDTH))
-    assert (scales.constant.name, scales.by) == ("one.weight_scales", INT8_SCALES)
-    assert (scales.constant.dtype, scales.constant.shape) == ("float32", (WIDTH,))
-    assert {weight.source, scales.source} == {"one.weight"}
+    (recipe,) = made.recipes
+    assert (recipe.source, recipe.by) == ("one.weight", INT8_LINEAR)
+    assert [(spec.name, spec.dtype, spec.shape) for spec in recipe.constants] == [
+        ("one.weight_int8", "int8", (WIDTH, WIDTH)),
+        ("one.weight_scales", "float32", (WIDTH,)),
+    ]
     taken = {spec.target for spec in program.graph_signature.input_specs if spec.target}
     assert taken & {"one.weight", "one.weight_int8", "one.weight_scales"} == {"one.weight_int8", "one.weight_scales"}
 
@@ -115,7 +116,7 @@ class Taken(nn.Linear):
 
 def test_a_name_that_is_taken_is_left_to_its_owner() -> None:
     _, made = exported(nn.Sequential(Taken()), torch.randn(4, WIDTH))
-    assert [recipe.constant.name for recipe in made.recipes] == ["0.weight_int8_", "0.weight_scales"]
+    assert [spec.name for recipe in made.recipes for spec in recipe.constants] == ["0.weight_int8_", "0.weight_scales"]
 
 
 def test_rows_do_not_depend_on_each_other_and_what_is_not_finite_stays_in_its_row() -> None:
@@ -148,7 +149,7 @@ def test_a_weight_that_is_not_finite_spoils_its_own_output_only() -> None:
 def test_a_weight_that_two_layers_use_is_quantised_once() -> None:
     module = Layers(lambda self, x: self.one(torch.relu(self.one(x))), WIDTH)
     program, made = exported(module, torch.randn(4, WIDTH))
-    assert len(made.recipes) == 2
+    assert len(made.recipes) == 1
     x = torch.randn(3, WIDTH)
     hidden = torch.relu(in_int8(x, module.one.weight, module.one.bias))
     torch.testing.assert_close(staged(program, made)(x), in_int8(hidden, module.one.weight, module.one.bias))
@@ -156,7 +157,7 @@ def test_a_weight_that_two_layers_use_is_quantised_once() -> None:
 
 def test_tied_layers_are_quantised_once_and_a_tied_table_is_not() -> None:
     _, made = exported(Tied(WIDTH, nn.Linear(WIDTH, WIDTH)), torch.randn(4, WIDTH))
-    assert [recipe.by for recipe in made.recipes] == [INT8_LINEAR, INT8_SCALES]
+    assert [recipe.by for recipe in made.recipes] == [INT8_LINEAR]
     assert exported(Tied(WIDTH, nn.Embedding(WIDTH, WIDTH)), torch.randn(4, WIDTH))[1] == Quantized()
 
 
@@ -209,4 +210,4 @@ def test_recipes_name_a_source_of_the_signature() -> None:
     program, quantized = exported(Layers(lambda self, x: self.one(x), WIDTH), torch.randn(4, WIDTH))
     for made in quantized.recipes:
         assert made.source in quantized.plain
-    assert program.state_dict.keys() >= {made.constant.name for made in quantized.recipes}
+    assert program.state_dict.keys() >= {spec.name for made in quantized.recipes for spec in made.constants}
