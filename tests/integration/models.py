@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from aoti_serve.model.package import Package
-from aoti_serve.model.program.layers import convolutions, linears
+from aoti_serve.model.program.layers import convolutions, int8_linears, linears
 
 
 @contextmanager
 def small_layers_packed() -> Iterator[None]:
-    """Let export pack every layer, also where it would not pay."""
+    """Let export pack or quantise every layer, also where it would not pay."""
     with (
+        patch.object(int8_linears, "int8_pays", lambda *_: True),
         patch.object(linears, "pays", lambda *_: True),
         patch.object(convolutions, "is_faster_packed", lambda *_: True),
     ):

@@ -33,6 +33,7 @@ from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.gate import Gate
 from aoti_serve.model.package import Package
+from tests.int8 import in_int8
 from tests.integration.models import small_layers_packed
 
 Weights = dict[str, torch.Tensor]
@@ -68,8 +69,21 @@ class Tied(nn.Module):
         return logits
 
 
+class InInt8(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return in_int8(x, self.weight, self.bias)
+
+
+class Quantized(Tied):
+    """The same, as a package that is made with `quantize="int8"` computes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = InInt8(5, WIDTH)
+
+
 class Subject:
-    """The module, its package, and the questions that everybody asks."""
+    """The module that answers as the package does, that package, and the questions that everybody asks."""
 
     def __init__(self, module: Tied, package: Package) -> None:
         self.module = module
@@ -99,17 +113,22 @@ class Subject:
         return answer
 
 
-@pytest.fixture(scope="session")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+@pytest.fixture(scope="session", params=["packed", "int8"])
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     torch.manual_seed(0)
-    module = Tied().eval()
+    module, quantize = Tied().eval(), request.param == "int8"
     batch = torch.export.Dim("batch", min=1, max=8)
     inputs = {"x": torch.randn(4, 5), "ids": torch.randint(0, WORDS, (4, 3))}
     path: Path = tmp_path_factory.mktemp("tied") / "tied.pt2"
+    shapes = {"x": {0: batch}, "ids": {0: batch}}
     with small_layers_packed():
-        package = export_package(module, inputs, path, dynamic_shapes={"x": {0: batch}, "ids": {0: batch}})
+        package = export_package(module, inputs, path, dynamic_shapes=shapes, quantize="int8" if quantize else None)
     assert [recipe.source for recipe in package.recipes] == ["first.weight"]  # of the tied one a table is made, too
     assert {*package.signature.tied, *package.signature.tied.values()} == {"last.weight", "table.weight"}
+    if quantize:
+        module, made = Quantized().eval(), module
+        module.load_state_dict(made.state_dict())
+        module.offset = made.offset
     return Subject(module, package)
 
 
