@@ -10,6 +10,8 @@ from aoti_serve.model.preparation.recipe import (
     KNOWN,
     PACKED_CONVOLUTION,
     PACKED_LINEAR,
+    PACKED_LSTM_HIDDEN,
+    PACKED_LSTM_INPUT,
     RECIPES,
     Recipe,
     Window,
@@ -57,8 +59,8 @@ def test_what_is_made_of_a_constant_takes_its_place_in_the_code() -> None:
 
 
 def test_every_name_has_its_preparation() -> None:
-    quantized = [PACKED.model_copy(update={"by": name}) for name in (INT8_LINEAR, INT8_SCALES)]
-    recipes = [PACKED, CONVOLUTION, TURNED, *quantized]
+    others = (INT8_LINEAR, INT8_SCALES, PACKED_LSTM_INPUT, PACKED_LSTM_HIDDEN)
+    recipes = [PACKED, CONVOLUTION, TURNED, *(PACKED.model_copy(update={"by": name}) for name in others)]
     assert {recipe.by for recipe in recipes} == set(KNOWN)
     for constant in prepared(Constants(constants=(WEIGHT, KERNEL)), recipes):
         assert constant.preparation is not None
