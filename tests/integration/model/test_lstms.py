@@ -19,7 +19,10 @@ from aoti_serve.weights.files.index import read_index
 from tests.package_cache import PackageCache
 
 # torch.export's own, of each nn.LSTM
-pytestmark = pytest.mark.filterwarnings(r"ignore:The tensor attributes? self\..*_flat_weights:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:The tensor attributes? self\..*_flat_weights:UserWarning"),
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning"),
+]
 
 Made = tuple[nn.Module, Package]
 STEPS = 7

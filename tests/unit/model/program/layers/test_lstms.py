@@ -15,7 +15,10 @@ from aoti_serve.model.program.layers.lstms import pack_lstms
 from tests.unit.model.program.layers.test_convolutions import Whole
 
 # torch.export's own, of each nn.LSTM
-pytestmark = pytest.mark.filterwarnings(r"ignore:The tensor attributes? self\..*_flat_weights:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:The tensor attributes? self\..*_flat_weights:UserWarning"),
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning"),
+]
 
 X = torch.randn(3, 5, 6)
 
