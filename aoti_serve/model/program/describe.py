@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
 from aoti_serve.errors import UnsupportedModule
+from aoti_serve.model.program.dataflow import argument_named, op_name
 from aoti_serve.signature.call_spec import CALL, RESULT, CallSpec, KeyPath, key_name, key_paths, output_name
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import IndexGuard, Signature
@@ -145,6 +146,7 @@ class _DimReader:
         shape = first_input.meta["val"].shape
         self._batch = str(shape[0].node.expr) if shape and not isinstance(shape[0], int) else None
         self._names = _dim_names(node.meta.get("val") for node in program.graph.nodes)
+        self._never_zero = set(_sizes_of_lstms(program))
 
     def spec(self, name: str, node: torch.fx.Node) -> TensorSpec:
         value = node.meta["val"]
@@ -165,7 +167,7 @@ class _DimReader:
 
     def _linear(self, symbol: str, factor: int, offset: int) -> Dim:
         bounds = self._ranges.get(symbol)
-        low = max(0, (_whole(bounds.lower) or 0) if bounds else 0)
+        low = max(int(symbol in self._never_zero), (_whole(bounds.lower) or 0) if bounds else 0)
         high = _whole(bounds.upper) if bounds else None
         return Dim(
             symbol="batch" if symbol == self._batch else self._names.get(symbol, symbol),
@@ -174,6 +176,14 @@ class _DimReader:
             factor=factor,
             offset=offset,
         )
+
+
+def _sizes_of_lstms(program: ExportedProgram) -> Iterator[str]:
+    """The symbols of what LSTMs take: an empty input ends the process, as oneDNN's operator divides by its size."""
+    for node in program.graph.nodes:
+        if op_name(node) == "lstm":
+            for size in argument_named(node, "input").meta["val"].shape:
+                yield from () if isinstance(size, int) else map(str, size.node.expr.free_symbols)
 
 
 def _dim_names(values: Iterable[Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from aoti_serve.errors import WrongInputShape
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
@@ -49,7 +50,7 @@ class Series(nn.Module):
 def made(package_cache: PackageCache) -> Callable[[str], Made]:
     def make(kind: str) -> Made:
         how = {
-            "dynamic": {"dynamic_shapes": ({0: torch.export.Dim("batch", min=1, max=32)},)},
+            "dynamic": {"dynamic_shapes": ({0: torch.export.Dim("batch", min=0, max=32)},)},
             "sized": {"batch_sizes": (1, 4)},
         }[kind]
 
@@ -116,3 +117,18 @@ def test_weights_come_as_bytes_of_a_file_in_pieces_of_any_size(made: Callable[[s
         container.stage_bytes(read_index(file), [content[at : at + 999] for at in range(0, len(content), 999)])
         container.commit()
         check(container, module, weights, series(2))
+
+
+def test_an_empty_batch_that_would_end_the_process_is_refused_or_padded(made: Callable[[str], Made]) -> None:
+    module, dynamic = made("dynamic")
+    with Container(dynamic) as container:
+        container.stage(module.state_dict())
+        container.commit()
+        with pytest.raises(WrongInputShape, match="'x'"):
+            container.run([series(0)])
+    module, sized = made("sized")
+    with Container(sized) as container:
+        container.stage(module.state_dict())
+        container.commit()
+        check(container, module, module.state_dict(), series(1))
+        assert container.run([series(0)])["output_0"].shape == (0, STEPS, 2)
