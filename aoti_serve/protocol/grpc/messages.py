@@ -2,7 +2,7 @@
 
 A dict has the names of the .proto: numbers, bools, strings, enums by their names, lists, and dicts for messages. What
 protobuf leaves out because it is 0, "" or empty may be missing from a dict that is written; in one that was read it is
-there, and a message that was not sent is None.
+there, and a message that was not sent is None. That of several fields only one may be sent (`oneof`) is not checked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aoti_serve.protocol.grpc.varints import joined_varints
 from aoti_serve.protocol.grpc.wire import DELIMITED, VARINT, FieldBudget, tag_of
 from aoti_serve.protocol.grpc.written import delimited, packed_numbers, varint
 
-Message = Mapping[str, Any]
+MessageValues = Mapping[str, Any]
 
 # What is left of 64 bits, read as an int64.
 _NUMBERS: dict[str, Callable[[int], int]] = {
@@ -28,7 +28,7 @@ _NUMBERS: dict[str, Callable[[int], int]] = {
 }
 
 
-def encode_message(kind: str, message: Message) -> bytes:
+def encode_message(kind: str, message: MessageValues) -> bytes:
     """The bytes of a message that `schema.MESSAGES` calls `kind`."""
     assert message.keys() <= {field.name for field in MESSAGES[kind]}, (kind, message)
     return b"".join(_written(field, message[field.name]) for field in MESSAGES[kind] if field.name in message)

@@ -54,10 +54,10 @@ def ours(data: bytes, limits: GatewayConfig) -> Meaning:
     """What our code reads. Raises its errors."""
     cut = cut_request(data, limits)
     head = decode_infer_head(cut.head, limits)
-    asked = (cut.model_name, cut.model_version, head.id, head.outputs, list(head.binary))
+    called = (cut.model_name, cut.model_version, head.id)
+    asked = (head.outputs, list(head.binary), head.binary_default, head.priority, head.timeout)
     inputs = [(tensor.name, tensor.dtype, tensor.shape) for tensor in head.inputs]
-    asked += (head.binary_default, head.priority, head.timeout)
-    return Meaning(asked, inputs, raw_arrays(head, cut.raw))
+    return Meaning((*called, *asked), inputs, raw_arrays(head, cut.raw))
 
 
 def meaning(message: Any) -> Meaning:

@@ -13,8 +13,10 @@ from tests.unit.protocol.grpc.protobuf import message_class
 from tests.unit.protocol.grpc.reference import TYPED
 
 TEXTS = ("", "x", "y", "größe", "a-name-that-is-longer", "\0")
-PARAMETERS = ("priority", "timeout", "binary_data_output", "binary_data", "binary_data_size", "anything", "")
-PARAMETERS += ("anything", "more", "classification", "shared_memory_region")
+PARAMETERS = (
+    *("priority", "timeout", "binary_data_output", "binary_data", "binary_data_size"),
+    *("anything", "more", "", "classification", "shared_memory_region"),
+)
 EDGES = (0, 1, 127, 128, 255, 2**14 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1)
 BITS = {"int_contents": (31, True), "uint_contents": (32, False), "int64_contents": (63, True)}
 BITS |= {"uint64_contents": (64, False)}
@@ -93,5 +95,5 @@ class RequestMaker:
             bits, negative = BITS[field]
             number = self._random.choice([edge for edge in EDGES if edge < 2**bits])
             return -number if negative and self._random.random() < 0.3 else number
-        number = self._random.choice((0.0, -1.5, 3.0e38, float("inf"), float("nan"), self._random.gauss(0, 1)))
-        return float(np.float32(number))
+        real = self._random.choice((0.0, -1.5, 3.0e38, float("inf"), float("nan"), self._random.gauss(0, 1)))
+        return float(np.float32(real))

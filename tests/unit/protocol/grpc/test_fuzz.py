@@ -15,7 +15,7 @@ from tests.unit.protocol.grpc.reference import Meaning, Refused, lost_an_entry, 
 from tests.unit.protocol.grpc.requests import RequestMaker
 
 LIMITS = GatewayConfig()
-COUNT = pytest.mark.parametrize("count", [2000, pytest.param(20_000, marks=pytest.mark.long)])
+COUNT = pytest.mark.parametrize("count", [2000, pytest.param(50_000, marks=pytest.mark.long)])
 
 
 def verdict(data: bytes) -> str:
