@@ -77,8 +77,7 @@ def _numbers(name: str, field: ContentsField, shape: tuple[int, ...], pieces: li
         return np.frombuffer(packed, field.numbers)
     packed = joined_varints(pieces)
     _check_length(name, count_varints(packed), shape)
-    values = decoded_varints(packed)
-    return values != 0 if field is _BOOL else values.astype(field.numbers)
+    return decoded_varints(packed, field.numbers)
 
 
 def _joined_floats(pieces: list[memoryview], itemsize: int) -> WireBytes:

@@ -23,30 +23,29 @@ from aoti_serve.protocol.grpc.contents import array_from_contents
 from aoti_serve.protocol.grpc.parameters import parameters_of
 from aoti_serve.protocol.grpc.payloads import last_text, payloads_of, signed_numbers
 from aoti_serve.protocol.grpc.varints import count_varints, joined_varints
-from aoti_serve.protocol.grpc.wire import DELIMITED, VARINT, FieldBudget, tag_of
+from aoti_serve.protocol.grpc.wire import DELIMITED, VARINT, FieldBudget, WireBytes, tag_of
 from aoti_serve.protocol.messages import InputHead, RequestHead
 from aoti_serve.signature.tensors import DType
 
-_REQUEST = {tag_of(3): "id", tag_of(4): "parameters", tag_of(5): "inputs", tag_of(6): "outputs"}
+_REQUEST = {tag_of(4): "parameters", tag_of(5): "inputs", tag_of(6): "outputs"}
 _INPUT = {tag_of(1): "name", tag_of(2): "datatype", tag_of(4): "parameters", tag_of(5): "contents"}
 _INPUT |= {tag_of(3, kind): "shape" for kind in (DELIMITED, VARINT)}
 _OUTPUT = {tag_of(1): "name", tag_of(2): "parameters"}
 
 
-def decode_infer_head(head: bytes, limits: GatewayConfig) -> RequestHead:
-    """Read the head of a ModelInferRequest. Raises an InvalidInput that names the input, or InvalidBody.
+def decode_infer_head(head: WireBytes, limits: GatewayConfig) -> RequestHead:
+    """Read the head of a ModelInferRequest, as it was cut. Raises an InvalidInput that names the input, or InvalidBody.
 
-    An input with contents has its array; one without has `nbytes`, which `raw_arrays` looks for. Whether it fits a
-    model is checked later, against the signature.
+    An input with contents has its array, perhaps a view of the head; one without has `nbytes`, which `raw_arrays` looks
+    for. The id was cut off, so it is None. Whether it fits a model is checked later, against the signature.
     """
     budget = FieldBudget()
     found = payloads_of([memoryview(head)], _REQUEST, budget)
     for what in ("inputs", "outputs"):
         check_tensor_count(len(found[what]), what, limits)
-    identity = last_text(found["id"]) or None
     parameters = checked_parameters(parameters_of(found["parameters"], budget, nesting=1))
     inputs = tuple([_input(entry, budget) for entry in found["inputs"]])
-    return checked_head(identity, inputs, [_output(entry, budget) for entry in found["outputs"]], parameters)
+    return checked_head(None, inputs, [_output(entry, budget) for entry in found["outputs"]], parameters)
 
 
 def _input(entry: memoryview, budget: FieldBudget) -> InputHead:

@@ -27,8 +27,8 @@ def payloads_of(
     found: defaultdict[Key, list[memoryview]] = defaultdict(list)
     for piece in pieces:
         for tag, begin, end in fields_of(piece, budget, nesting):
-            if tag in keys:
-                found[keys[tag]].append(piece[begin:end])
+            if (key := keys.get(tag)) is not None:
+                found[key].append(piece[begin:end])
     return found
 
 

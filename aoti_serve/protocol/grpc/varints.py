@@ -1,14 +1,18 @@
-"""Packed varints to arrays, all at once: a loop over each would take 0.3 µs a number, this takes a few ns.
+"""Packed varints to arrays, a block at a time: each number by itself would take as long as a hundred do here.
 
 Numbers are as in the section "Repeated Elements" of https://protobuf.dev/programming-guides/encoding/.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from aoti_serve.protocol.grpc.wire import VARINT_BYTES, WireBytes, malformed
+
+BLOCK = 2**14  # bytes: what is made of them meanwhile stays in a processor's cache
 
 
 def joined_varints(pieces: list[memoryview]) -> WireBytes:
@@ -23,16 +27,30 @@ def count_varints(packed: WireBytes) -> int:
     return int(np.count_nonzero(np.frombuffer(packed, np.uint8) <= 0x7F))
 
 
-def decoded_varints(packed: WireBytes) -> NDArray[np.uint64]:
-    """The values modulo 2**64. Takes up to 32 bytes for each of `packed` meanwhile. Raises InvalidBody."""
+def decoded_varints(packed: WireBytes, dtype: str) -> NDArray[Any]:
+    """The values as numpy's `dtype`: bits beyond its own are dropped, and a bool is whether any bit is set.
+
+    Takes little more memory than the array. Raises InvalidBody.
+    """
     octets = np.frombuffer(packed, np.uint8)
-    ends = np.flatnonzero(octets <= 0x7F)
+    decoded = np.empty(count_varints(packed), dtype)
+    at = done = 0
+    while at < len(octets):
+        ends = np.flatnonzero(octets[at : at + BLOCK] <= 0x7F)
+        if not len(ends):
+            malformed(f"a varint has more than {VARINT_BYTES} bytes")
+        decoded[done : done + len(ends)] = _values(octets[at : at + ends[-1] + 1], ends)
+        at, done = at + int(ends[-1]) + 1, done + len(ends)
+    return decoded
+
+
+def _values(octets: NDArray[np.uint8], ends: NDArray[np.intp]) -> NDArray[np.unsignedinteger[Any]]:
+    """The values modulo 2**64 of the varints that end at `ends`."""
     if len(ends) == len(octets):
-        return octets.astype(np.uint64)
+        return octets
     starts = np.concatenate((np.zeros(1, ends.dtype), ends[:-1] + 1))
     lengths = ends - starts + 1
-    longest = int(lengths.max(initial=0))
-    if longest > VARINT_BYTES:
+    if (longest := int(lengths.max())) > VARINT_BYTES:
         malformed(f"a varint has more than {VARINT_BYTES} bytes")
     values = _seven_bits(octets, starts, 0)
     for index in range(1, longest):

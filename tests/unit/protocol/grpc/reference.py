@@ -54,7 +54,7 @@ def ours(data: bytes, limits: GatewayConfig) -> Meaning:
     """What our code reads. Raises its errors."""
     cut = cut_request(data, limits)
     head = decode_infer_head(cut.head, limits)
-    called = (cut.model_name, cut.model_version, head.id)
+    called = (cut.model_name, cut.model_version, cut.id)
     asked = (head.outputs, list(head.binary), head.binary_default, head.priority, head.timeout)
     inputs = [(tensor.name, tensor.dtype, tensor.shape) for tensor in head.inputs]
     return Meaning((*called, *asked), inputs, raw_arrays(head, cut.raw))

@@ -71,40 +71,52 @@ def test_a_tensor_arrives_value_by_value(datatype: str, typed: bool, data: st.Da
 
 def test_raw_tensors_and_packed_floats_are_not_copied() -> None:
     raw = request(inputs=[raw_tensor()], raw_input_contents=[bytes(8)]).SerializeToString()
-    typed = request(inputs=[tensor()]).SerializeToString()
+    many = {"shape": [2000], "contents": {"fp32_contents": [1] * 2000}}
+    typed = request(model_name="m", inputs=[tensor(**many), tensor(**many)]).SerializeToString()
     for message in (raw, typed):
         cut = cut_request(message, LIMITS)
-        [found] = raw_arrays(decode_infer_head(cut.head, LIMITS), cut.raw)
-        assert np.shares_memory(found, np.frombuffer(message, np.uint8))
+        for found in raw_arrays(decode_infer_head(cut.head, LIMITS), cut.raw):
+            assert np.shares_memory(found, np.frombuffer(message, np.uint8))
 
 
-def test_the_head_is_the_same_for_other_tensors() -> None:
-    messages = [request(model_name="m", inputs=[raw_tensor()], raw_input_contents=[bytes([n] * 8)]) for n in (0, 1)]
-    heads = {cut_request(memoryview(message.SerializeToString()), LIMITS).head for message in messages}
-    assert len(heads) == 1
+def test_the_head_is_the_same_for_other_tensors_and_another_id() -> None:
+    messages = [
+        request(model_name="m", id=str(n), inputs=[raw_tensor()], raw_input_contents=[bytes([n] * 8)]) for n in (0, 1)
+    ]
+    cuts = [cut_request(memoryview(message.SerializeToString()), LIMITS) for message in messages]
+    assert [cut.id for cut in cuts] == ["0", "1"]
+    assert cuts[0].head == cuts[1].head
+    assert hash(cuts[0].head) == hash(cuts[1].head)
+
+
+def test_a_small_head_does_not_keep_the_message() -> None:
+    message = request(inputs=[raw_tensor()], raw_input_contents=[bytes(8)]).SerializeToString()
+    assert type(cut_request(message, LIMITS).head) is bytes
 
 
 def test_raw_contents_may_stand_before_and_between_the_rest() -> None:
-    parts = [request(raw_input_contents=[bytes(8)]), request(id="7"), request(raw_input_contents=[b"\1" * 8])]
-    parts.append(request(inputs=[raw_tensor(name="a"), raw_tensor(name="b")]))
-    message = request()
-    message.ParseFromString(b"".join(part.SerializeToString() for part in parts))
+    parts = [
+        request(raw_input_contents=[bytes(8)]),
+        request(inputs=[raw_tensor(name="a")]),
+        request(id="7", raw_input_contents=[b"\1" * 8]),
+        request(inputs=[raw_tensor(name="b")]),
+    ]
     cut = cut_request(b"".join(part.SerializeToString() for part in parts), LIMITS)
     head = decode_infer_head(cut.head, LIMITS)
-    assert head.id == "7"
+    assert [tensor.name for tensor in head.inputs] == ["a", "b"]
     assert [array.tobytes() for array in raw_arrays(head, cut.raw)] == [bytes(8), b"\1" * 8]
 
 
-def test_the_model_and_its_version_are_read_before_the_head() -> None:
-    named = cut_request(request(model_name="m", model_version="3").SerializeToString(), LIMITS)
-    assert (named.model_name, named.model_version) == ("m", "3")
-    assert cut_request(b"", LIMITS)[:2] == ("", None)
+def test_whom_a_request_is_for_is_read_before_the_head() -> None:
+    named = cut_request(request(model_name="m", model_version="3", id="7").SerializeToString(), LIMITS)
+    assert named == ("m", "3", "7", b"", [])
+    assert cut_request(b"", LIMITS) == ("", None, None, b"", [])
 
 
 def test_what_is_asked_of_the_answer_is_read() -> None:
     outputs = [{"name": "a", "parameters": {"binary_data": {"bool_param": True}}}, {"name": "b"}]
-    head = head_of(request(id="42", outputs=outputs))
-    assert (head.id, head.outputs, list(head.binary)) == ("42", ["a", "b"], ["a"])
+    head = head_of(request(outputs=outputs))
+    assert (head.outputs, list(head.binary)) == (["a", "b"], ["a"])
     assert head_of(request()) == RequestHead(id=None, binary=[])
 
 

@@ -165,4 +165,4 @@ def test_all_but_raw_contents_is_limited() -> None:
     limits = GatewayConfig(max_json_bytes=100)
     cut_request(delimited(7, bytes(1000)), limits)
     with pytest.raises(InvalidBody, match="max_json_bytes"):
-        cut_request(delimited(7, bytes(1000)) + delimited(3, bytes(100)), limits)
+        cut_request(delimited(7, bytes(1000)) + delimited(5, bytes(100)), limits)
