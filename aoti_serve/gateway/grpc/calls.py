@@ -17,8 +17,8 @@ from aoti_serve.protocol.elements import shown_value
 logger = logging.getLogger("ray.serve")
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Answers = Callable[[bytes, Context], Awaitable[bytes]]
-REQUEST_ID = "x-request-id"
-TIMEOUT = "x-request-timeout-seconds"
+ID_KEY = "x-request-id"
+TIMEOUT_KEY = "x-request-timeout-seconds"
 _sound = re.compile(r"[\x21-\x7e]{1,128}").fullmatch
 
 
@@ -52,15 +52,15 @@ async def _abort_for_defect(context: Context, error: Exception) -> NoReturn:
 
 def identify(context: Context) -> str:
     """Send the client's own id back, if it is short and printable, else a unique one; returns it."""
-    given = metadata_of(context, REQUEST_ID)
+    given = metadata_of(context, ID_KEY)
     identity = given if given is not None and _sound(given) else os.urandom(8).hex()
-    context.set_trailing_metadata(((REQUEST_ID, identity),))
+    context.set_trailing_metadata(((ID_KEY, identity),))
     return identity
 
 
 def timeout_of(context: Context, parameter: float | None) -> float | None:
     """The client's timeout in seconds: the shortest of its deadline, the request's parameter and the metadata's."""
-    given = metadata_of(context, TIMEOUT)
+    given = metadata_of(context, TIMEOUT_KEY)
     limits = [context.time_remaining(), parameter, None if given is None else _seconds(given)]
     return min((limit for limit in limits if limit is not None), default=None)
 
@@ -76,5 +76,5 @@ def _seconds(value: str) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        raise InvalidBody(detail=f"{TIMEOUT} {shown_value(value)} is no number") from None
+        raise InvalidBody(detail=f"{TIMEOUT_KEY} {shown_value(value)} is no number") from None
     return seconds if seconds > 0 else None  # no limit, as over HTTP
