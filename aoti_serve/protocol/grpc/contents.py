@@ -57,12 +57,12 @@ def array_from_contents(
     Floats that come packed in one piece are not copied. Raises an InvalidInput that names the input, or InvalidBody.
     """
     found = payloads_of(messages, _BY_TAG, budget, nesting=2)
-    given = {field for field, payloads in found.items() if field is _BYTES or any(payloads)}
+    given = [field for field, payloads in found.items() if field is _BYTES or any(payloads)]
     wanted = _BY_DTYPE.get(dtype.torch)
     if wanted is None:
         raise InvalidInputData(name=name, detail=f"{dtype.oip} has no typed contents; send it in raw_input_contents")
-    for field in given - {wanted}:
-        raise InvalidInputData(name=name, detail=f"contents hold {field.name}, {dtype.oip} goes in {wanted.name}")
+    for other in [field for field in given if field is not wanted]:
+        raise InvalidInputData(name=name, detail=f"contents hold {other.name}, {dtype.oip} goes in {wanted.name}")
     numbers = _numbers(name, wanted, shape, found[wanted])
     array = _narrowed(name, wanted, dtype, numbers).reshape(shape)
     array.flags.writeable = False

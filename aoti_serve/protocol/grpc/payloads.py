@@ -43,7 +43,7 @@ def signed(payload: WireBytes) -> int:
 
 
 def signed_numbers(packed: WireBytes) -> list[int]:
-    """The values of a few int64, one behind the other. Raises InvalidBody."""
+    """The values of a few int64, each a whole varint, one behind the other. Raises InvalidBody."""
     values, at = [], 0
     while at < len(packed):
         value, at = varint_at(packed, at, VARINT_BYTES)

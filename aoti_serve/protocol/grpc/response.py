@@ -34,14 +34,12 @@ def encode_stream_response(response: InferResponse) -> bytes:
 def encode_stream_failure(message: str, identity: str | None) -> bytes:
     """An error as an answer in a stream, with the request's id as Triton sends it. An empty message would be none."""
     assert message
-    answer = delimited(2, string_field(3, identity)) if identity else b""
-    return string_field(1, message) + answer
+    return string_field(1, message) + (delimited(2, string_field(3, identity)) if identity else b"")
 
 
 def _pieces(response: InferResponse) -> list[bytes | memoryview]:
     pieces: list[bytes | memoryview] = [_model(response.model_name, response.model_version)]
-    if response.id:
-        pieces.append(string_field(3, response.id))
+    pieces.append(string_field(3, response.id or ""))
     pieces += [_output(spec.name, DTYPES[spec.dtype].oip, array.shape) for spec, array in response.outputs]
     for _, array in response.outputs:
         pieces += (_raw_start(array.nbytes), _bytes_of(array))

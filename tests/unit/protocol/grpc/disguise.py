@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped, unused-ignore]
 
 from aoti_serve.protocol.grpc.wire import DELIMITED, FIXED32, FIXED64, GROUP, VARINT
 

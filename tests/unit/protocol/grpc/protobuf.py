@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import (  # type: ignore[import-untyped]
+from google.protobuf import (  # type: ignore[import-untyped, unused-ignore]
     descriptor_pb2,
     descriptor_pool,
     message_factory,
     text_format,
 )
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 # https://github.com/grpc/grpc/blob/master/src/proto/grpc/health/v1/health.proto

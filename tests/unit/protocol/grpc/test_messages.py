@@ -6,13 +6,14 @@ from random import Random
 from typing import Any
 
 import pytest
-from google.protobuf.json_format import MessageToDict, ParseDict  # type: ignore[import-untyped]
+from google.protobuf.json_format import MessageToDict, ParseDict  # type: ignore[import-untyped, unused-ignore]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.errors import InvalidBody
 from aoti_serve.protocol.grpc.messages import decode_message, encode_message
 from aoti_serve.protocol.grpc.schema import ENUMS, MESSAGES
+from aoti_serve.protocol.grpc.written import delimited, varint
 from tests.unit.protocol.grpc.disguise import Disguise, damaged
 from tests.unit.protocol.grpc.protobuf import message_class, parsed
 
@@ -130,6 +131,12 @@ def test_a_message_in_any_form_whole_or_damaged_is_read_as_by_protobuf(kind: str
                 assert decode_message(kind, data) == as_read(kind, message)
 
     check()
+
+
+def test_bits_beyond_those_of_a_number_are_dropped() -> None:
+    data = delimited(1, varint(2**32 + 5) + varint(2**31)) + b"\x18" + varint(2**32)
+    message = message_class("ModelDynamicBatching").FromString(data)
+    assert decode_message("ModelDynamicBatching", data) == as_read("ModelDynamicBatching", message)
 
 
 def test_the_requests_are_whole() -> None:

@@ -103,6 +103,7 @@ def test_raw_contents_may_stand_before_and_between_the_rest() -> None:
     ]
     cut = cut_request(b"".join(part.SerializeToString() for part in parts), LIMITS)
     head = decode_infer_head(cut.head, LIMITS)
+    assert cut.head == parts[1].SerializeToString() + parts[3].SerializeToString()
     assert [tensor.name for tensor in head.inputs] == ["a", "b"]
     assert [array.tobytes() for array in raw_arrays(head, cut.raw)] == [bytes(8), b"\1" * 8]
 

@@ -24,6 +24,11 @@ def groups(depth: int) -> bytes:
     return GROUP_100 * depth + GROUP_100_END * depth
 
 
+def typed(contents: bytes) -> bytes:
+    """A request whose input has these contents, which should be two floats."""
+    return delimited(5, delimited(2, b"FP32") + delimited(3, b"\x02") + delimited(5, contents))
+
+
 def read(data: bytes) -> None:
     decode_infer_head(cut_request(data, LIMITS).head, LIMITS)
 
@@ -52,6 +57,8 @@ def read(data: bytes) -> None:
         pytest.param(delimited(5, b"\x12\x04FP32" + groups(99)), id="groups-99-deep-in-an-input"),
         pytest.param(delimited(4, groups(99)), id="groups-99-deep-in-an-entry"),
         pytest.param(delimited(4, delimited(2, groups(98))), id="groups-98-deep-in-a-parameter"),
+        pytest.param(typed(delimited(6, bytes(8)) + groups(98)), id="groups-98-deep-in-contents"),
+        pytest.param(typed(delimited(6, bytes(4)) + delimited(6, b"") + b"\x35" + bytes(4)), id="floats-in-pieces"),
         pytest.param(delimited(4, b""), id="an-empty-entry"),
         pytest.param(b"\x0a\x04\xf4\x8f\xbf\xbf", id="the-last-character"),
         pytest.param(b"\x0a\x01\x00", id="nul"),
@@ -94,6 +101,8 @@ def test_what_protobuf_reads_is_read(data: bytes) -> None:
         pytest.param(delimited(5, b"\x12\x04FP32" + groups(100)), id="groups-100-deep-in-an-input"),
         pytest.param(delimited(4, groups(100)), id="groups-100-deep-in-an-entry"),
         pytest.param(delimited(4, delimited(2, groups(99))), id="groups-99-deep-in-a-parameter"),
+        pytest.param(typed(delimited(6, bytes(8)) + groups(99)), id="groups-99-deep-in-contents"),
+        pytest.param(typed(delimited(6, bytes(2)) + delimited(6, bytes(6))), id="a-float-in-two-pieces"),
         pytest.param(delimited(5, GROUP_100) + GROUP_100_END, id="group-that-ends-outside"),
         pytest.param(b"\x0a\x01\xff", id="name-not-utf8"),
         pytest.param(b"\x0a\x01\xff\x0a\x01a", id="earlier-name-not-utf8"),
