@@ -16,6 +16,11 @@ from aoti_serve.protocol.messages import PLATFORM
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import DTYPES, TensorSpec
 
+DATA_TYPES = (
+    *("TYPE_INVALID", "TYPE_BOOL", "TYPE_UINT8", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64", "TYPE_INT8"),
+    *("TYPE_INT16", "TYPE_INT32", "TYPE_INT64", "TYPE_FP16", "TYPE_FP32", "TYPE_FP64", "TYPE_STRING", "TYPE_BF16"),
+)  # in the order of model_config.proto's numbers
+
 
 def model_config(name: str, signature: Signature, batching: BatchingConfig) -> dict[str, Any]:
     """A model's configuration. Where requests are batched, `dims` leave out the dimension of the batch."""
@@ -57,4 +62,5 @@ def decode_index_request(message: bytes) -> bool:
 
 def _tensor(spec: TensorSpec, batches: bool) -> dict[str, Any]:
     dims = list(spec.static_shape)[1 if batches else 0 :]
-    return {"name": spec.name, "data_type": f"TYPE_{DTYPES[spec.dtype].oip}", "dims": dims}
+    kind = f"TYPE_{DTYPES[spec.dtype].oip}"
+    return {"name": spec.name, "data_type": kind if kind in DATA_TYPES else "TYPE_INVALID", "dims": dims}

@@ -22,7 +22,7 @@ BATCHED = Signature(
 )
 FIXED = Signature(
     inputs=(TensorSpec(name="x", dtype="bool", shape=(2, 3)),),
-    outputs=(TensorSpec(name="y", dtype="uint8", shape=()),),
+    outputs=(TensorSpec(name="y", dtype="float8_e5m2", shape=()),),
     constants=(),
 )
 
@@ -42,7 +42,7 @@ def test_a_model_that_does_not_has_its_whole_shapes() -> None:
     config = model_config("m", FIXED, BatchingConfig())
     assert (config["max_batch_size"], "dynamic_batching" in config) == (0, False)
     assert config["input"] == [{"name": "x", "data_type": "TYPE_BOOL", "dims": [2, 3]}]
-    assert config["output"] == [{"name": "y", "data_type": "TYPE_UINT8", "dims": []}]
+    assert config["output"] == [{"name": "y", "data_type": "TYPE_INVALID", "dims": []}]
 
 
 @pytest.mark.parametrize("signature", [BATCHED, FIXED])
