@@ -85,6 +85,13 @@ def onednn_convolution() -> Any:
     return torch.ops.mkldnn._convolution_pointwise.default
 
 
+def onednn_lstm() -> Any:
+    """oneDNN's LSTM: input `[steps, batch, columns]`, two weights, two biases, state and cells `[1, batch, hidden]`,
+    whether backwards, sizes of batches, the kind of cell, the hidden size, layers, whether it has biases, goes both
+    ways, has the batch first, and trains. It gives the steps, the last state, the last cells, and a work space."""
+    return torch.ops.aten.mkldnn_rnn_layer.default
+
+
 def example_sizes(shape: Sequence[Any]) -> tuple[int, ...] | None:
     """A shape as it was in the example that was exported, also where it may vary; None if that is not known."""
     sizes = [size.node.hint if isinstance(size, torch.SymInt) else size for size in shape]

@@ -1,4 +1,4 @@
-"""The architectures that are measured by rows: an MLP in two dtypes, a sentence encoder, two CNNs, a GRU."""
+"""The architectures that are measured by rows: an MLP in two dtypes, a sentence encoder, two CNNs, a GRU, an LSTM."""
 
 from __future__ import annotations
 
@@ -128,6 +128,20 @@ class Gru(nn.Module):
         return answer
 
 
+class Lstm(nn.Module):
+    """Two layers of 256 over 32 steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(64, 256, num_layers=2, batch_first=True)
+        self.head = nn.Linear(256, 10)
+
+    def forward(self, series: torch.Tensor) -> torch.Tensor:
+        steps, _ = self.lstm(series)
+        answer: torch.Tensor = self.head(steps[:, -1])
+        return answer
+
+
 def subjects() -> list[Subject]:
     half = torch.bfloat16
     return [
@@ -142,4 +156,5 @@ def subjects() -> list[Subject]:
         Subject("cnn", "CNN", Cnn(), lambda rows: (torch.randn(rows, 3, 112, 112),)),
         Subject("waveform", "CNN over a waveform", Waveform(), lambda rows: (torch.randn(rows, 1024),)),
         Subject("gru", "GRU, 32 steps", Gru(), lambda rows: (torch.randn(rows, 32, 64),)),
+        Subject("lstm", "LSTM, 32 steps", Lstm(), lambda rows: (torch.randn(rows, 32, 64),)),
     ]

@@ -41,6 +41,16 @@ def pack_convolution(
     return packed
 
 
+def pack_lstm(of_input: torch.Tensor, of_hidden: torch.Tensor, hidden_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Copy the two weights of an LSTM's layer into the layouts that oneDNN chooses on this machine; opaque tensors.
+
+    Where it has layouts that fit one size of inputs only, those are the plain tensors themselves.
+    """
+    reorder = torch.ops.mkldnn._reorder_mkldnn_rnn_layer_weight
+    one, other = reorder(of_input, of_hidden, hidden_size, False, True, False)
+    return one, other
+
+
 def packs(dtype: torch.dtype) -> bool:
     """Whether oneDNN computes in this dtype on this processor."""
     if dtype == torch.bfloat16:

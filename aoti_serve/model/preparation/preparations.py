@@ -11,11 +11,14 @@ from aoti_serve.model.preparation.column_major import ColumnMajor
 from aoti_serve.model.preparation.int8_linear import Int8Linear
 from aoti_serve.model.preparation.packed_convolution import PackedConvolution
 from aoti_serve.model.preparation.packed_linear import PackedLinear
+from aoti_serve.model.preparation.packed_lstm import PackedLstm
 from aoti_serve.model.preparation.recipe import (
     COLUMN_MAJOR,
     INT8_LINEAR,
     PACKED_CONVOLUTION,
     PACKED_LINEAR,
+    PACKED_LSTM_HIDDEN,
+    PACKED_LSTM_INPUT,
     Recipe,
 )
 from aoti_serve.model.tensor_memory import constant_in
@@ -41,6 +44,8 @@ class Preparation(Protocol):
 _PREPARATIONS: dict[str, Callable[[ConstantSpec, Recipe], Preparation]] = {
     PACKED_LINEAR: lambda source, _: PackedLinear(source),
     PACKED_CONVOLUTION: lambda _, recipe: PackedConvolution(recipe),
+    PACKED_LSTM_INPUT: lambda _, recipe: PackedLstm(recipe),
+    PACKED_LSTM_HIDDEN: lambda _, recipe: PackedLstm(recipe),
     COLUMN_MAJOR: lambda _, recipe: ColumnMajor(recipe),
     INT8_LINEAR: lambda source, _: Int8Linear(source),
 }

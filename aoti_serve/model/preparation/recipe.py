@@ -13,9 +13,18 @@ from aoti_serve.signature.tensors import Frozen
 
 PACKED_LINEAR: Final = "onednn_linear"
 PACKED_CONVOLUTION: Final = "onednn_convolution"
+PACKED_LSTM_INPUT: Final = "onednn_lstm_input"
+PACKED_LSTM_HIDDEN: Final = "onednn_lstm_hidden"
 COLUMN_MAJOR: Final = "column_major"
 INT8_LINEAR: Final = "onednn_int8_linear"
-KNOWN = (PACKED_LINEAR, PACKED_CONVOLUTION, COLUMN_MAJOR, INT8_LINEAR)
+KNOWN = (
+    PACKED_LINEAR,
+    PACKED_CONVOLUTION,
+    PACKED_LSTM_INPUT,
+    PACKED_LSTM_HIDDEN,
+    COLUMN_MAJOR,
+    INT8_LINEAR,
+)
 
 
 class Window(Frozen):

@@ -20,6 +20,7 @@ from aoti_serve.model.program.layers.column_major import turn_weights
 from aoti_serve.model.program.layers.convolutions import pack_convolutions
 from aoti_serve.model.program.layers.int8_linears import Quantized, quantize_linears
 from aoti_serve.model.program.layers.linears import pack_linears
+from aoti_serve.model.program.layers.lstms import pack_lstms
 from aoti_serve.model.tensor_memory import memory_key
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import CPU
@@ -115,7 +116,7 @@ def program_of(
     recipes = quantized.recipes
     if prepare and _device_of(exported).type == CPU:
         recipes += pack_linears(exported, signature) + pack_convolutions(exported, signature)
-        recipes += turn_weights(exported, signature)
+        recipes += pack_lstms(exported, signature) + turn_weights(exported, signature)
     return Program(exported, signature, recipes, quantized.plain)
 
 

@@ -11,6 +11,8 @@ from aoti_serve.model.preparation.recipe import (
     KNOWN,
     PACKED_CONVOLUTION,
     PACKED_LINEAR,
+    PACKED_LSTM_HIDDEN,
+    PACKED_LSTM_INPUT,
     RECIPES,
     Recipe,
     Window,
@@ -61,7 +63,8 @@ def test_what_is_made_of_a_constant_takes_its_place_in_the_code() -> None:
 
 
 def test_every_name_has_its_preparation() -> None:
-    recipes = [PACKED, CONVOLUTION, TURNED, QUANTIZED]
+    lstm = [PACKED.model_copy(update={"by": name}) for name in (PACKED_LSTM_INPUT, PACKED_LSTM_HIDDEN)]
+    recipes = [PACKED, CONVOLUTION, TURNED, QUANTIZED, *lstm]
     assert {recipe.by for recipe in recipes} == set(KNOWN)
     for recipe in recipes:
         made = next(each for each in prepared(Constants(constants=(WEIGHT, KERNEL)), [recipe]) if each.preparation)
