@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Discriminator, Field, PositiveInt, StringCo
 
 from aoti_serve.signature.tensors import DeviceKind, Frozen, TensorSpec
 
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 # Absolute: the processes of the server start in other folders.
@@ -180,16 +181,17 @@ class WeightsLimits(Frozen):
 class GatewayConfig(WeightsLimits):
     """The gateways, and the limits of their clients. Sizes in bytes, times in seconds, limits of requests per gateway.
 
-    With `http_port: null` gateways do not listen; they answer through Serve's own proxies only. A request's headers may
-    take `header_timeout_s`, its body `body_timeout_s` and a second more for each `min_body_bytes_per_s` of it; a
-    connection without a request is closed after `idle_timeout_s`, one that does not take its answer after
-    `write_timeout_s`. `max_reading_bytes` is for the bodies of all requests that are being read or answered, but for
-    those of up to 64 KiB. `max_json_bytes` and `max_json_values` are for the JSON of a request: nothing else
-    runs while it is read.
+    With `http_port: null` gateways do not listen; they answer through Serve's own proxies only. gRPC is answered where
+    there is a `grpc_port`, 8001 for one, within those limits that mean anything there. A request's headers may take
+    `header_timeout_s`, its body `body_timeout_s` and a second more for each `min_body_bytes_per_s` of it; a connection
+    without a request is closed after `idle_timeout_s`, one that does not take its answer after `write_timeout_s`.
+    `max_reading_bytes` is for all bodies that are being read or answered, but for those of up to 64 KiB.
+    `max_json_bytes` and `max_json_values` are for the JSON of a request: nothing else runs while it is read.
     """
 
     host: str = "127.0.0.1"
-    http_port: Annotated[int, Field(ge=1, le=65535)] | None = 8000
+    http_port: PortNumber | None = 8000
+    grpc_port: PortNumber | None = None
     tls: Tls | None = None
     replicas: ReplicaCount = 1
     access_log: bool = False
@@ -212,6 +214,12 @@ class GatewayConfig(WeightsLimits):
     def _room_for_a_body(self) -> GatewayConfig:
         if self.max_reading_bytes < self.max_body_bytes:
             raise ValueError("max_reading_bytes is below max_body_bytes: a body that large could never be read")
+        return self
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> GatewayConfig:
+        if self.grpc_port is not None and self.grpc_port == self.http_port:
+            raise ValueError(f"http_port and grpc_port are both {self.http_port}")
         return self
 
 

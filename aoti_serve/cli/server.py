@@ -29,6 +29,9 @@ AddressOption = Annotated[
 ]
 HostOption = Annotated[str | None, typer.Option(help="Where gateways listen, in place of the file's `gateway.host`.")]
 PortOption = Annotated[int | None, typer.Option(min=1, max=65535, help="In place of the file's `gateway.http_port`.")]
+GrpcPortOption = Annotated[
+    int | None, typer.Option(min=1, max=65535, help="In place of the file's `gateway.grpc_port`.")
+]
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Put it in the place of another application of its name.")
 ]
@@ -42,6 +45,7 @@ def up(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A Serve configuration, as for `serve run`.")],
     host: HostOption = None,
     port: PortOption = None,
+    grpc_port: GrpcPortOption = None,
     address: AddressOption = None,
     replace: ReplaceOption = False,
     drain_seconds: DrainSecondsOption = 30.0,
@@ -53,7 +57,7 @@ def up(
     other applications of that cluster stay as they are.
     """
     cluster = cluster_at(address) if address is not None else None  # before Ray is imported, which reads its settings
-    files = read_config(config, host, port)
+    files = read_config(config, host, port, grpc_port)
     from aoti_serve.launcher.configuration.checks import check_config
 
     packages = check_config(files)

@@ -7,23 +7,39 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar, dataclass_transform
 
+# google/rpc/code.proto says so, but for 409 and 413, to which it has no single answer.
+_GRPC_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "FAILED_PRECONDITION",
+    413: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+    507: "RESOURCE_EXHAUSTED",
+}
+
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
 class AotiServeError(Exception):
     """Base class of all errors of this package. It survives pickling.
 
     A subclass declares its facts as typed fields, as a dataclass does; they are keyword arguments. In its class line it
-    declares what differs from its parent: `status`, the HTTP status, and `text`, a template of the message that names
-    the facts. The message takes `longest` bytes of UTF-8 at most, and each fact half of that, whatever a client sent.
+    declares what differs from its parent: `status`, the HTTP status, `grpc`, the name of gRPC's if it is not the one
+    that goes with it, and `text`, a template of the message that names the facts. The message takes `longest` bytes of
+    UTF-8 at most, and each fact half of that, whatever a client sent.
     """
 
     status: ClassVar[int] = 500
+    grpc: ClassVar[str | None] = None
     text: ClassVar[str] = "{detail}"
     longest: ClassVar[int] = 1024
 
-    def __init_subclass__(cls, *, status: int | None = None, text: str | None = None) -> None:
+    def __init_subclass__(cls, *, status: int | None = None, grpc: str | None = None, text: str | None = None) -> None:
         super().__init_subclass__()
         cls.status = cls.status if status is None else status
+        cls.grpc = grpc or cls.grpc
         cls.text = cls.text if text is None else text
         dataclass(kw_only=True, eq=False, repr=False)(cls)
 
@@ -35,6 +51,11 @@ class AotiServeError(Exception):
     @property
     def http_status(self) -> int:
         return self.status
+
+    @property
+    def grpc_status(self) -> str:
+        """The name of a code in grpc.StatusCode."""
+        return self.grpc or _GRPC_STATUS.get(self.http_status, "INTERNAL")
 
     def __str__(self) -> str:
         facts = {name: shortened(_shown_fact(fact), self.longest // 2) for name, fact in self.facts.items()}

@@ -40,7 +40,7 @@ class Stopping(Unavailable, text="this server is being stopped and takes no new 
     """The gateway answers the requests that it has, and no others; the connection ends with this answer."""
 
 
-class QueueFull(Unavailable):
+class QueueFull(Unavailable, grpc="RESOURCE_EXHAUSTED"):
     """The queue holds its limit of rows or bytes, or the wait would be too long. `retry_after` is in whole seconds."""
 
     text = (
@@ -53,7 +53,7 @@ class QueueFull(Unavailable):
     retry_after: int
 
 
-class ReadingTooMuch(Unavailable):
+class ReadingTooMuch(Unavailable, grpc="RESOURCE_EXHAUSTED"):
     """The bodies of all requests together are as large as they may be; this one was not read."""
 
     text = (
@@ -162,12 +162,13 @@ class PortTaken(AotiServeError):
     """Another process listens at the gateway's port."""
 
     text = (
-        "port {port} of {host} is taken by {holder}: end it, or choose another `gateway.http_port`; if it is Serve's "
-        "own proxy, set `proxy_location: Disabled`, or `gateway.http_port: null` to answer through Serve's proxies"
+        "port {port} of {host} is taken by {holder}: end it, or choose another `{key}`; if it is Serve's own proxy, "
+        "set `proxy_location: Disabled`, or `{key}: null` to do without a port of the gateway's own"
     )
     port: int
     host: str
     holder: str
+    key: str = "gateway.http_port"
 
 
 class BadCertificate(StartFailed, text="cannot serve TLS with certificate {certificate} and key {key}: {detail}"):

@@ -23,6 +23,7 @@ from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.pool import Pool
 from aoti_serve.protocol.messages import InferResponse, model_metadata
+from aoti_serve.protocol.triton import model_config, repository_index
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.swap.follower import Fence
 from aoti_serve.weights.swap.target import Report, Target
@@ -54,9 +55,9 @@ class ServedModel:
         self._fence = Fence()
         batch = signature.batch
         rows = min(config.batching.max_batch_size, batch.max if batch and batch.max else sys.maxsize)
-        batching = config.batching.model_copy(update={"max_batch_size": rows})
+        self._batching = config.batching.model_copy(update={"max_batch_size": rows})
         smallest = batch.min if batch else 0
-        self._batcher = Batcher(config.name, batching, self._run, batches=batch is not None, smallest=smallest)
+        self._batcher = Batcher(config.name, self._batching, self._run, batches=batch is not None, smallest=smallest)
         self._pool = Pool(config.name, gateway, node, self._count_runners)
         self.membership = Membership(self, CoordinatorFinder(coordinator, gateway, node))
 
@@ -110,6 +111,11 @@ class ServedModel:
     def metadata(self, version: str | None) -> dict[str, object]:
         self.check_version(version)
         return model_metadata(self.name, self.version, self.signature.inputs, self.signature.outputs)
+
+    def triton_config(self, version: str | None) -> dict[str, Any]:
+        """The model's configuration, as Triton's clients read it."""
+        self.check_version(version)
+        return model_config(self.name, self.signature, self._batching)
 
     def _count_runners(self) -> None:
         self._batcher.runners = self._pool.runners
@@ -189,6 +195,14 @@ class DataPlane:
     @property
     def names(self) -> list[str]:
         return sorted(self._models)
+
+    def index(self, *, ready_only: bool = False) -> list[dict[str, str]]:
+        """The models, as Triton lists its repository."""
+        models = [self._models[name] for name in self.names]
+        reasons = [(model, None if model.ready else "no replica answers") for model in models]
+        return repository_index(
+            (model.name, model.version, reason) for model, reason in reasons if not (ready_only and reason)
+        )
 
     def model(self, name: str) -> ServedModel:
         if name not in self._models:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from ray import serve
 from aoti_serve.cluster.scaling import METRIC
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
+from aoti_serve.gateway.grpc.methods import grpc_methods
+from aoti_serve.gateway.grpc.server import GrpcListener
 from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.app import build_app
 from aoti_serve.gateway.listener.server import Listener
@@ -50,10 +53,14 @@ class Gateway:
         self._plane = DataPlane(served, config.max_reading_bytes)
         self._app = build_app(self._plane, Guard(token_digest), config)
         await self._plane.join()
-        self._listener: Listener | None = None
+        self._listeners: list[Listener | GrpcListener] = []
+        owner = f"{runtime.gcs_address}/{context.app_name}"
         if config.http_port is not None:
-            self._listener = Listener(self._app, config, f"{runtime.gcs_address}/{context.app_name}")
-            await self._listener.open()
+            self._listeners.append(Listener(self._app, config, owner))
+        if config.grpc_port is not None:
+            self._listeners.append(GrpcListener(grpc_methods(self._plane, config), config, owner))
+        for listener in self._listeners:
+            await listener.open()
         gc.freeze()  # these objects stay: a full collection, which stops all requests, need not scan them
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -75,6 +82,5 @@ class Gateway:
     async def __del__(self) -> None:
         """Answer the requests in flight, then close. Serve awaits this when it stops the gateway."""
         self._plane.drain()
-        if self._listener is not None:
-            await self._listener.close(DRAIN_S)
+        await asyncio.gather(*(listener.close(DRAIN_S) for listener in self._listeners))
         self._plane.close()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import EmptyRows, InvalidInputData, RepeatedOutput, TooManyRows
 from aoti_serve.protocol.decode import decode_head
+from aoti_serve.protocol.grpc.head import decode_infer_head
 from aoti_serve.protocol.messages import RequestHead
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Shaped, TensorSpec
 
+Decoder = Callable[[Any, GatewayConfig], RequestHead]
 MANY_HEADS = 512
 LARGE_HEAD = 4096  # bytes: a larger one has its data in JSON, and does not come again
 
@@ -39,17 +42,21 @@ def _places(head: RequestHead) -> dict[str, int]:
 
 
 class RequestChecker:
-    """Checks heads for one model. `read` also reads those of HTTP, of which most are the same bytes again."""
+    """Checks heads for one model. `read` also reads them, of which most are the same bytes again."""
 
     def __init__(self, signature: Signature, limits: GatewayConfig) -> None:
         self._accepts = signature.for_any_batch
         self._batches = signature.batch is not None
         self._limits = limits
-        self._read_once = lru_cache(MANY_HEADS)(self._read)
+        self._decoded_once = lru_cache(MANY_HEADS)(self._decoded)
 
     def read(self, message: bytes) -> CheckedRequest:
         """The request whose head is this JSON. Raises JsonTooLarge, or what `decode_head` and `check` raise."""
-        return self._read_once(message) if len(message) <= LARGE_HEAD else self._read(message)
+        return self._read(message, decode_head)
+
+    def read_protobuf(self, head: bytes | memoryview) -> CheckedRequest:
+        """The request with this head of a ModelInferRequest. Raises what `decode_infer_head` and `check` raise."""
+        return self._read(head, decode_infer_head)
 
     def check(self, head: RequestHead) -> CheckedRequest:
         """The request of this head, from any protocol. Raises an InvalidInput that names the input or the output."""
@@ -64,8 +71,11 @@ class RequestChecker:
         order = tuple(inputs[spec.name] for spec in signature.inputs)
         return CheckedRequest(replace(head, binary=binary), order, wanted)
 
-    def _read(self, message: bytes) -> CheckedRequest:
-        return self.check(decode_head(message, self._limits))
+    def _read(self, message: bytes | memoryview, decode: Decoder) -> CheckedRequest:
+        return self._decoded_once(message, decode) if len(message) <= LARGE_HEAD else self._decoded(message, decode)
+
+    def _decoded(self, message: bytes | memoryview, decode: Decoder) -> CheckedRequest:
+        return self.check(decode(message, self._limits))
 
     def _outputs(self, head: RequestHead) -> tuple[tuple[int, TensorSpec], ...]:
         names = [self._accepts.output_named(name) for name in head.outputs or []]

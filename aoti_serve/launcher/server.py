@@ -107,6 +107,7 @@ class Server:
         self._processes.update()
         known = {
             **{urlsplit(endpoint.url).port: "HTTP" for endpoint in self.endpoints},
+            **{application.gateway.grpc_port: "gRPC" for application in self.config.ours},
             urlsplit(f"//{self.dashboard}").port: "Ray's dashboard",
             urlsplit(self.metrics).port: "metrics for Prometheus",
         }
@@ -114,9 +115,10 @@ class Server:
 
     def _require_ports(self) -> None:
         for application in self.config.ours:
-            if application.gateway.http_port is not None:
-                way_out = "choose another with --port, or `gateway.http_port` in the file"
-                require_free(application.gateway.host, application.gateway.http_port, way_out)
+            for option, key in (("--port", "http_port"), ("--grpc-port", "grpc_port")):
+                if (port := getattr(application.gateway, key)) is not None:
+                    way_out = f"choose another with {option}, or `gateway.{key}` in the file"
+                    require_free(application.gateway.host, port, way_out)
         if self.config.proxies != DISABLED:
             way_out = "choose another for Serve's proxies, `http_options.port` in the file"
             require_free(*self.config.proxy_address, way_out)

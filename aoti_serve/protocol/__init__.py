@@ -1,1 +1,1 @@
-"""The Open Inference Protocol V2, JSON and binary: what a request says, and how an answer is written."""
+"""The Open Inference Protocol V2, JSON, binary and protobuf: what a request says, and how an answer is written."""

@@ -11,36 +11,30 @@ a million numbers take 0.03 s, and the count of 8 MB takes 0.02 s.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from itertools import compress
 from typing import Any
 
-import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import (
-    InvalidBody,
-    InvalidInputData,
-    JsonTooLarge,
-    TooManyTensors,
-    WrongInputLength,
+from aoti_serve.errors import InvalidBody, InvalidInputData, JsonTooLarge
+from aoti_serve.protocol.checks import (
+    check_tensor_count,
+    checked_dtype,
+    checked_head,
+    checked_nbytes,
+    checked_parameters,
+    checked_shape,
+    tensor_view,
 )
 from aoti_serve.protocol.elements import array_from_json, shown_value
-from aoti_serve.protocol.messages import LEAST_URGENT, InputHead, RequestHead
-from aoti_serve.signature.tensors import BY_OIP, DTYPES, DType
+from aoti_serve.protocol.messages import InputHead, RequestHead
 
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
-MAX_RANK = 32
-MAX_ELEMENTS = 2**48
-MAX_EMPTY = 2**24  # the product of an empty tensor's other sizes: no byte is sent for them
 MAX_DIGITS = 18
 KEYS = ("id", "inputs", "outputs", "parameters")
 ALSO_SENT = ("model_name", "model_version")  # by KServe's client; the path says both
-# What Triton's clients may ask for, and what would be passed over in silence.
-UNSUPPORTED = {"classification": "class_count", "shared_memory_region": "shared memory"}
 
 
 def head_length(body: bytes | bytearray | memoryview, header_length: str | None) -> int:
@@ -86,17 +80,11 @@ def arrays_of(head: RequestHead, tail: memoryview) -> list[NDArray[Any]]:
             left = len(tail) - offset
             detail = f"binary_data_size is {tensor.nbytes}, but only {left} bytes are left in the body"
             raise InvalidInputData(name=tensor.name, detail=detail)
-        arrays.append(_viewed(tensor, tail[offset:end]))
+        arrays.append(tensor_view(tensor, tail[offset:end]))
         offset = end
     if offset < len(tail):
         raise InvalidBody(detail=f"{len(tail) - offset} bytes follow the last input's data")
     return arrays
-
-
-def _viewed(tensor: InputHead, raw: memoryview) -> NDArray[Any]:
-    if tensor.dtype == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
-        raise InvalidInputData(name=tensor.name, detail="a byte of BOOL data is neither 0 nor 1")
-    return np.frombuffer(raw, DTYPES[tensor.dtype].numpy).reshape(tensor.shape)
 
 
 def _check_size(message: bytes, limits: GatewayConfig) -> None:
@@ -111,25 +99,14 @@ def _check_size(message: bytes, limits: GatewayConfig) -> None:
 def _entries(message: dict[str, Any], what: str, limits: GatewayConfig) -> list[dict[str, Any]]:
     """The inputs, or the wanted outputs. Too many are refused before any of them is read."""
     entries: list[Any] = _typed(message.get(what), list, f"'{what}'")
-    if len(entries) > limits.max_request_tensors:
-        raise TooManyTensors(got=len(entries), what=what, limit=limits.max_request_tensors)
+    check_tensor_count(len(entries), what, limits)
     return [_typed(entry, dict, f"an entry of '{what}'") for entry in entries]
 
 
 def _head(message: dict[str, Any], inputs: tuple[InputHead, ...], outputs: list[dict[str, Any]]) -> RequestHead:
-    names: list[str] = [_typed(entry.get("name"), str, "an output's 'name'") for entry in outputs]
-    flags = [_flag(_parameters(entry), "binary_data") for entry in outputs]
+    wanted = [(_typed(entry.get("name"), str, "an output's 'name'"), _parameters(entry)) for entry in outputs]
     identity, parameters = message.get("id"), _parameters(message)
-    timeout = _count(parameters, "timeout", "a whole number of microseconds")
-    return RequestHead(
-        id=None if identity is None else _typed(identity, str, "'id'"),
-        inputs=inputs,
-        outputs=names or None,
-        binary=list(compress(names, flags)),
-        binary_default=_flag(parameters, "binary_data_output"),
-        priority=_count(parameters, "priority", f"a level from 1, the most urgent, to {LEAST_URGENT}", LEAST_URGENT),
-        timeout=timeout / 1e6 if timeout else None,
-    )
+    return checked_head(None if identity is None else _typed(identity, str, "'id'"), inputs, wanted, parameters)
 
 
 def _inputs(entries: list[dict[str, Any]]) -> Iterator[InputHead]:
@@ -138,14 +115,11 @@ def _inputs(entries: list[dict[str, Any]]) -> Iterator[InputHead]:
 
 
 def _input(name: str, entry: dict[str, Any]) -> InputHead:
-    datatype = entry.get("datatype")
-    dtype = BY_OIP.get(datatype) if isinstance(datatype, str) else None
-    if dtype is None:
-        raise InvalidInputData(name=name, detail=f"datatype {shown_value(datatype)} is not one of {', '.join(BY_OIP)}")
-    shape = _shape(name, entry.get("shape"))
+    dtype = checked_dtype(name, entry.get("datatype"))
+    shape = checked_shape(name, entry.get("shape"))
     size = _parameters(entry, name).get("binary_data_size")
     if size is not None:
-        return InputHead(name, dtype.torch, shape, _size(name, dtype, shape, size))
+        return InputHead(name, dtype.torch, shape, checked_nbytes(name, dtype, shape, size))
     if "data" not in entry:
         raise InvalidInputData(name=name, detail="neither 'data' nor the parameter 'binary_data_size' is given")
     data = entry["data"]
@@ -154,53 +128,8 @@ def _input(name: str, entry: dict[str, Any]) -> InputHead:
     return InputHead(name, dtype.torch, shape, None, array_from_json(name, dtype, shape, data))
 
 
-def _size(name: str, dtype: DType, shape: tuple[int, ...], size: Any) -> int:
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise InvalidInputData(name=name, detail=f"binary_data_size {shown_value(size)} is not a number of bytes")
-    expected = math.prod(shape) * dtype.itemsize
-    if size != expected:
-        raise WrongInputLength(name=name, got=size, unit="bytes", shape=list(shape), expected=expected)
-    return size
-
-
-def _shape(name: str, value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise InvalidInputData(name=name, detail=f"shape is {shown_value(value)}, not a list of sizes")
-    if len(value) > MAX_RANK:
-        raise InvalidInputData(name=name, detail=f"shape has {len(value)} sizes, a tensor has at most {MAX_RANK}")
-    for size in value:
-        if type(size) is not int or size < 0:
-            raise InvalidInputData(name=name, detail=f"shape holds {shown_value(size)} where a size belongs")
-    if math.prod([size or 1 for size in value]) > (MAX_EMPTY if 0 in value else MAX_ELEMENTS):
-        raise InvalidInputData(name=name, detail=f"shape {value} is beyond what a tensor can have")
-    return tuple(value)
-
-
 def _parameters(entry: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
-    value = {} if entry.get("parameters") is None else entry["parameters"]
-    if not isinstance(value, dict):
-        detail = "'parameters' must be an object"
-    elif refused := UNSUPPORTED.keys() & value.keys():
-        detail = f"parameter '{min(refused)}': {UNSUPPORTED[min(refused)]} is not supported"
-    else:
-        return value
-    raise InvalidBody(detail=detail) if owner is None else InvalidInputData(name=owner, detail=detail)
-
-
-def _count(parameters: dict[str, Any], name: str, wanted: str, most: int = 2**63) -> int:
-    value = parameters.get(name)
-    if value is None:
-        return 0
-    if type(value) is not int or not 0 <= value <= most:
-        raise InvalidBody(detail=f"parameter '{name}' is {shown_value(value)}, not {wanted}")
-    return value
-
-
-def _flag(parameters: dict[str, Any], name: str) -> bool:
-    value = parameters.get(name)
-    if value is not None and type(value) is not bool:
-        raise InvalidBody(detail=f"parameter '{name}' is {shown_value(value)}, neither true nor false")
-    return bool(value)
+    return checked_parameters(entry.get("parameters"), owner)
 
 
 def _typed(value: Any, kind: type, what: str) -> Any:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aoti_serve.signature.tensors import DTYPES, TensorSpec
 
+PLATFORM = "pytorch_aotinductor"
 LEAST_URGENT = 9  # levels of priority go from 1 to this
 
 
@@ -66,7 +67,7 @@ def model_metadata(
     return {
         "name": name,
         "versions": [str(version)],
-        "platform": "pytorch_aotinductor",
+        "platform": PLATFORM,
         "inputs": [_tensor(spec) for spec in inputs],
         "outputs": [_tensor(spec) for spec in outputs],
     }

@@ -19,13 +19,17 @@ from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidBody, shortened
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.admin import Guard
+from aoti_serve.gateway.http.bodies import BodyLimits, read_body
 from aoti_serve.gateway.http.inference import PATHS, Inference, route_of
 from aoti_serve.gateway.http.request_id import REQUEST_ID, RequestIdMiddleware
 from aoti_serve.gateway.http.responses import error_reply, error_response, internal_error, json_response
 from aoti_serve.gateway.http.weights import weights_routes
+from aoti_serve.gateway.in_flight import Share
 from aoti_serve.protocol.messages import server_metadata
+from aoti_serve.protocol.triton import decode_index_request
 
 logger = logging.getLogger("ray.serve")
+_INDEX = BodyLimits(2**12, "of this request")
 READ = ["GET", "HEAD"]  # load balancers ask with HEAD
 
 
@@ -96,6 +100,17 @@ def _models(plane: DataPlane) -> APIRouter:
     @routes.api_route("/v2/models/{name}/versions/{version}", methods=READ)
     async def model(name: str, version: str | None = None) -> Response:
         return json_response(plane.model(name).metadata(version))
+
+    @routes.api_route("/v2/models/{name}/config", methods=READ)
+    @routes.api_route("/v2/models/{name}/versions/{version}/config", methods=READ)
+    async def config(name: str, version: str | None = None) -> Response:
+        return json_response(plane.model(name).triton_config(version))
+
+    @routes.post("/v2/repository/index")
+    async def index(request: Request) -> Response:
+        with Share(plane.budget) as share:
+            asked = await read_body(request.receive, dict(request.headers.raw), _INDEX, share)
+        return json_response(plane.index(ready_only=decode_index_request(bytes(asked))))
 
     @routes.api_route("/v2/models/{name}/ready", methods=READ)
     @routes.api_route("/v2/models/{name}/versions/{version}/ready", methods=READ)

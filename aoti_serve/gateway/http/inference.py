@@ -5,14 +5,11 @@ A plain ASGI application: FastAPI, which routes everything else, costs more than
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -25,6 +22,7 @@ from aoti_serve.gateway.http.request_id import REQUEST_ID
 from aoti_serve.gateway.http.responses import error_response, internal_error
 from aoti_serve.gateway.in_flight import Share
 from aoti_serve.gateway.listener.scope import VIEWS
+from aoti_serve.gateway.offload import LARGE_HEAD_BYTES, Offload
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.protocol.decode import arrays_of, head_length
 from aoti_serve.protocol.elements import shown_value
@@ -34,9 +32,6 @@ logger = logging.getLogger("ray.serve")
 HEADER_LENGTH = b"inference-header-content-length"
 TIMEOUT = b"x-request-timeout-seconds"
 PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
-Result = TypeVar("Result")
-LONGEST_REST_S = 0.2
-LARGE_JSON = 256 * 2**10  # bytes: read in a thread
 
 
 class Route(NamedTuple):
@@ -44,28 +39,6 @@ class Route(NamedTuple):
 
     name: str
     version: str | None
-
-
-class Offload:
-    """Runs work that would block the event loop in one thread; several threads would only compete for the GIL.
-
-    Work may hold the GIL for long. So after each work the thread rests for as long as it took, which leaves half of the
-    time to the event loop. A caller that is cancelled while it waits for its turn costs nothing.
-    """
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="offload")
-        self._turn = asyncio.Lock()
-
-    async def run(self, work: Callable[..., Result], *arguments: object) -> Result:
-        """Run `work` in the thread. Raises what `work` raises."""
-        loop = asyncio.get_running_loop()
-        await self._turn.acquire()
-        began = loop.time()
-        try:
-            return await loop.run_in_executor(self._thread, work, *arguments)
-        finally:
-            loop.call_later(min(loop.time() - began, LONGEST_REST_S), self._turn.release)
 
 
 class Inference:
@@ -116,7 +89,7 @@ class Inference:
         return encode_response(response, request.head)
 
     async def _read(self, checker: RequestChecker, head: bytes) -> CheckedRequest:
-        return checker.read(head) if len(head) <= LARGE_JSON else await self._offload.run(checker.read, head)
+        return checker.read(head) if len(head) <= LARGE_HEAD_BYTES else await self._offload.run(checker.read, head)
 
 
 def route_of(scope: Scope) -> Route | None:

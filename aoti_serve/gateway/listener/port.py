@@ -7,6 +7,7 @@ import errno
 import socket
 import struct
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -29,24 +30,52 @@ class BoundPort(NamedTuple):
         self.claim.release()
 
 
-def bind(host: str, port: int, owner: str) -> list[BoundPort]:
+class WantedPort(NamedTuple):
+    """A port, the host whose addresses it is wanted at, the owner, and the key of the configuration that says so."""
+
+    host: str
+    port: int
+    owner: str
+    key: str = "gateway.http_port"
+
+
+def bind(wanted: WantedPort) -> list[BoundPort]:
     """Listen on each address of the host. Blocks. Raises PortTaken, or StartFailed."""
-    with ExitStack() as undo, is_alone(port) as folder:
+    with ExitStack() as undo, is_alone(wanted.port) as folder:
         bound = []
-        for family, address in addresses(host, port):
-            other = other_claims(folder, address, owner)
-            if other is not None:
-                holder = f"the application {other} of yours ({listening_sockets(port)})"
-                raise PortTaken(port=port, host=host, holder=holder)
-            claim = PortClaim(folder / f"{address}.claim")
+        for family, address in addresses(wanted.host, wanted.port):
+            claim = _claimed(folder, family, address, wanted)
             undo.callback(claim.release)
-            if claim.first:
-                _listening(family, address, port, host, shared=False).close()
-            bound.append(BoundPort(_listening(family, address, port, host, shared=True), claim))
+            bound.append(BoundPort(_listening(family, address, wanted, shared=True), claim))
             undo.callback(bound[-1].socket.close)
-            claim.hold(owner)
         undo.pop_all()
         return bound
+
+
+def claim_port(wanted: WantedPort) -> dict[str, PortClaim]:
+    """Claim each address of the host, for a server that listens by itself. Blocks. Raises PortTaken, or StartFailed."""
+    with ExitStack() as undo, is_alone(wanted.port) as folder:
+        claims = {}
+        for family, address in addresses(wanted.host, wanted.port):
+            claims[address] = _claimed(folder, family, address, wanted)
+            undo.callback(claims[address].release)
+        undo.pop_all()
+        return claims
+
+
+def _claimed(folder: Path, family: socket.AddressFamily, address: str, wanted: WantedPort) -> PortClaim:
+    if (other := other_claims(folder, address, wanted.owner)) is not None:
+        holder = f"the application {other} of yours ({listening_sockets(wanted.port)})"
+        raise PortTaken(port=wanted.port, host=wanted.host, holder=holder, key=wanted.key)
+    claim = PortClaim(folder / f"{address}.claim")
+    try:
+        if claim.first:
+            _listening(family, address, wanted, shared=False).close()
+        claim.hold(wanted.owner)
+    except BaseException:
+        claim.release()
+        raise
+    return claim
 
 
 def addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
@@ -58,18 +87,19 @@ def addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
     return list(dict.fromkeys((family, str(sockaddr[0])) for family, _, _, _, sockaddr in found))
 
 
-def _listening(family: socket.AddressFamily, address: str, port: int, host: str, *, shared: bool) -> socket.socket:
+def _listening(family: socket.AddressFamily, address: str, wanted: WantedPort, *, shared: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
-        sock.bind((address, port))
+        sock.bind((address, wanted.port))
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
-            raise PortTaken(port=port, host=host, holder=listening_sockets(port)) from None
-        raise StartFailed(detail=f"cannot listen on {host}:{port}: {error.strerror}") from None
+            holder = listening_sockets(wanted.port)
+            raise PortTaken(port=wanted.port, host=wanted.host, holder=holder, key=wanted.key) from None
+        raise StartFailed(detail=f"cannot listen on {wanted.host}:{wanted.port}: {error.strerror}") from None
     return sock
 
 

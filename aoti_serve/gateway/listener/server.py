@@ -17,7 +17,7 @@ from aoti_serve.config import GatewayConfig, Tls
 from aoti_serve.errors import BadCertificate
 from aoti_serve.gateway.listener.acceptor import Acceptor
 from aoti_serve.gateway.listener.connection import ClientConnection, Shared
-from aoti_serve.gateway.listener.port import bind
+from aoti_serve.gateway.listener.port import WantedPort, bind
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Listener:
         tls = None if config.tls is None else tls_context(config.tls)
         self._uvicorn.load()
         self._date_answers()
-        bound = await asyncio.to_thread(bind, config.host, config.http_port, self._owner)
+        bound = await asyncio.to_thread(bind, WantedPort(config.host, config.http_port, self._owner))
         self._address = bound[0].socket.getsockname()[:2]
         self._acceptor = Acceptor(bound, self._connection, self._room, tls, config.header_timeout_s)
         self._acceptor.start()

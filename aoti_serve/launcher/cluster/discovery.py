@@ -124,11 +124,12 @@ def _token_path() -> Path:
 
 def _accepts(address: str, metadata: tuple[tuple[str, str], ...]) -> bool:
     """True if the head answers a call with these headers. The call only asks for the cluster's id."""
-    import grpc  # type: ignore[import-untyped]
+    import grpc
 
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            channel.unary_unary(PING)(b"", timeout=CLUSTER_ANSWER_S, metadata=metadata)
+            ping: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PING)
+            ping(b"", timeout=CLUSTER_ANSWER_S, metadata=metadata)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 return False

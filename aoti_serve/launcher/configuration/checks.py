@@ -77,12 +77,13 @@ def _found(module: str) -> bool:
 
 
 def _port_problems(config: ConfigFile) -> Iterator[str]:
-    listening = [application for application in config.ours if application.gateway.http_port is not None]
-    for one, other in combinations(listening, 2):
-        if _meet(one.gateway.host, one.gateway.http_port, other.gateway.host, other.gateway.http_port):
+    listening = [(application, key) for application in config.ours for key in ("http_port", "grpc_port")]
+    for (one, key), (other, other_key) in combinations(listening, 2):
+        port, other_port = getattr(one.gateway, key), getattr(other.gateway, other_key)
+        if one is not other and _meet(one.gateway.host, port, other.gateway.host, other_port):
             yield (
-                f"applications '{one.name}' and '{other.name}' both listen at port {one.gateway.http_port}, and would "
-                "answer each other's requests: give each its own `gateway.http_port`"
+                f"applications '{one.name}' and '{other.name}' both listen at port {port}, and would answer each "
+                f"other's requests: give each its own `gateway.{other_key}`"
             )
     for application in config.ours:
         gateway = application.gateway

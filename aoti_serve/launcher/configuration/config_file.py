@@ -61,8 +61,10 @@ class ConfigFile(NamedTuple):
         return options.get("host") or SERVE_HOST, options.get("port") or SERVE_PORT
 
 
-def read_config(path: Path, host: str | None = None, port: int | None = None) -> ConfigFile:
-    """Read the file. `host` and `port` replace those of its gateway.
+def read_config(
+    path: Path, host: str | None = None, port: int | None = None, grpc_port: int | None = None
+) -> ConfigFile:
+    """Read the file. `host` and the ports replace those of its gateway.
 
     Raises InvalidConfig, which names the file and the field.
     """
@@ -78,7 +80,7 @@ def read_config(path: Path, host: str | None = None, port: int | None = None) ->
     if not applications:
         raise InvalidConfig(detail=f"{path}: 'applications' is empty: there is nothing to serve")
     built = [entry for entry in applications if entry.get("import_path") == BUILDER]
-    _listen_at(path, built, {"host": host, "http_port": port})
+    _listen_at(path, built, {"host": host, "http_port": port, "grpc_port": grpc_port})
     ours = [_ours(path, entry) for entry in built]
     for entry, application in zip(built, ours, strict=True):  # the process that builds it may run in another folder
         entry["args"] = application.config.model_dump(mode="json", exclude_unset=True)
@@ -90,8 +92,8 @@ def _listen_at(path: Path, built: list[dict[str, Any]], wanted: dict[str, Any]) 
     if not wanted:
         return
     if len(built) != 1:
-        detail = f"{path}: --host and --port are for a file with one application of ours, this one has {len(built)}"
-        raise InvalidConfig(detail=f"{detail}: write `gateway.host` and `gateway.http_port` into the file")
+        detail = f"{path}: --host and the ports are for a file with one application of ours, this one has {len(built)}"
+        raise InvalidConfig(detail=f"{detail}: write {', '.join(f'`gateway.{key}`' for key in wanted)} into the file")
     arguments = built[0].get("args") or {}
     if isinstance(arguments, dict) and isinstance(gateway := arguments.get("gateway") or {}, dict):
         built[0]["args"] = arguments | {"gateway": gateway | wanted}

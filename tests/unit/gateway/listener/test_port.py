@@ -15,7 +15,7 @@ import pytest
 
 from aoti_serve.errors import AotiServeError, PortTaken, StartFailed
 from aoti_serve.gateway.listener.claim import addresses_overlap
-from aoti_serve.gateway.listener.port import BoundPort, bind, refuse_handshakes
+from aoti_serve.gateway.listener.port import BoundPort, WantedPort, bind, refuse_handshakes
 from tests.unit.gateway.listener.wired import HOST, free_port
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -35,7 +35,7 @@ class Held(ExitStack):
     """What listens during a test."""
 
     def bind(self, host: str, port: int, owner: str) -> BoundPort:
-        (bound,) = bind(host, port, owner)
+        (bound,) = bind(WantedPort(host, port, owner))
         self.callback(bound.close)
         return bound
 
@@ -50,7 +50,7 @@ def test_another_application_of_the_same_user_is_told_whose_it_is(port: int) -> 
     with Held() as held:
         held.bind(HOST, port, "ours")
         with pytest.raises(PortTaken) as taken:
-            bind(HOST, port, "theirs")
+            bind(WantedPort(HOST, port, "theirs"))
     for part in ("application ours", f"pid {os.getpid()}", "gateway.http_port", "proxy_location: Disabled", "null"):
         assert part in str(taken.value)
 
@@ -62,7 +62,7 @@ def test_a_foreign_program_is_named(port: int, shared: bool) -> None:
         foreign.bind((HOST, port))
         foreign.listen()
         with pytest.raises(PortTaken, match=rf"python.*\(pid {os.getpid()}\)"):
-            bind(HOST, port, "ours")
+            bind(WantedPort(HOST, port, "ours"))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_host_includes_another(first: str, second: str, port: int) -> None:
     with Held() as held:
         held.bind(first, port, "ours")
         with pytest.raises(PortTaken, match="application ours"):
-            bind(second, port, "theirs")
+            bind(WantedPort(second, port, "theirs"))
 
 
 def test_two_applications_have_one_port_of_two_addresses(port: int) -> None:
@@ -89,7 +89,7 @@ def test_a_port_is_free_again_when_all_have_left(port: int) -> None:
     with Held() as held:
         held.bind(HOST, port, "theirs")
         with pytest.raises(PortTaken, match="theirs"):
-            bind(HOST, port, "ours")
+            bind(WantedPort(HOST, port, "ours"))
 
 
 def test_a_port_is_kept_by_those_who_have_joined(port: int) -> None:
@@ -98,14 +98,14 @@ def test_a_port_is_kept_by_those_who_have_joined(port: int) -> None:
             first.bind(HOST, port, "ours")
             held.bind(HOST, port, "ours")
         with pytest.raises(PortTaken, match="application ours"):
-            bind(HOST, port, "theirs")
+            bind(WantedPort(HOST, port, "theirs"))
 
 
 def hold(folder: str, port: int, ready: Connection) -> None:
     import tempfile
 
     tempfile.tempdir = folder
-    bound = bind(HOST, port, "ours")
+    bound = bind(WantedPort(HOST, port, "ours"))
     ready.send("bound")
     ready.recv()
     del bound
@@ -117,7 +117,7 @@ def test_a_port_of_one_that_was_killed_is_free(port: int, tmp_path: Path) -> Non
     other.start()
     assert ready.recv() == "bound"
     with pytest.raises(PortTaken, match=f"pid {other.pid}"):
-        bind(HOST, port, "theirs")
+        bind(WantedPort(HOST, port, "theirs"))
     assert other.pid is not None
     os.kill(other.pid, signal.SIGKILL)
     other.join()
@@ -128,7 +128,7 @@ def test_a_port_of_one_that_was_killed_is_free(port: int, tmp_path: Path) -> Non
 def test_of_many_that_start_at_once_one_owner_gets_the_port(port: int) -> None:
     def attempt(owner: str) -> BoundPort | AotiServeError:
         try:
-            return bind(HOST, port, owner)[0]
+            return bind(WantedPort(HOST, port, owner))[0]
         except AotiServeError as error:
             return error
 
@@ -144,7 +144,7 @@ def test_of_many_that_start_at_once_one_owner_gets_the_port(port: int) -> None:
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7"])
 def test_a_host_that_is_not_this_machine_is_named(host: str, port: int) -> None:
     with pytest.raises(StartFailed, match=f"cannot listen on {host}"):
-        bind(host, port, "ours")
+        bind(WantedPort(host, port, "ours"))
 
 
 def test_a_folder_that_others_may_write_is_not_used(port: int, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_folder_that_others_may_write_is_not_used(port: int, tmp_path: Path) -
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(StartFailed, match="private"):
-        bind(HOST, port, "ours")
+        bind(WantedPort(HOST, port, "ours"))
 
 
 def test_whoever_comes_after_the_last_handshake_is_kept_waiting_and_whoever_was_before_is_served(port: int) -> None:

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 import pytest
 
 from aoti_serve.errors import StartFailed
@@ -31,7 +31,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     os.environ.pop("RAY_AUTH_MODE", None)
 
 
-class Head(grpc.GenericRpcHandler):  # type: ignore[misc]
+class Head(grpc.GenericRpcHandler):
     """As much of a head as is asked: who it is, and whether one may ask."""
 
     def __init__(self, token: str | None) -> None:

@@ -147,7 +147,7 @@ def two(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_host_and_port_are_for_one_application_only() -> None:
-    with pytest.raises(InvalidConfig, match="--port are for a file with one application of ours, this one has 2"):
+    with pytest.raises(InvalidConfig, match="the ports are for a file with one application of ours, this one has 2"):
         read(two({}, {"http_port": 8001}), port=8123)
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from aoti_serve.gateway.http.inference import Offload
+from aoti_serve.gateway.offload import Offload
 
 
 async def test_it_is_done_in_one_thread_in_order_and_raises_what_the_work_raises() -> None:

@@ -1,0 +1,80 @@
+"""gRPC calls as awaitables over bytes: ids, deadlines, and errors as statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import grpc
+
+from aoti_serve.errors import AotiServeError, InvalidBody
+from aoti_serve.protocol.elements import shown_value
+
+logger = logging.getLogger("ray.serve")
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Answers = Callable[[bytes, Context], Awaitable[bytes]]
+ID_KEY = "x-request-id"
+TIMEOUT_KEY = "x-request-timeout-seconds"
+_sound = re.compile(r"[\x21-\x7e]{1,128}").fullmatch
+
+
+def unary(answer: Answers) -> grpc.RpcMethodHandler[bytes, bytes]:
+    """A method that answers one message with one."""
+
+    async def call(message: bytes, context: Context) -> bytes:
+        identity = identify(context)
+        try:
+            return await answer(message, context)
+        except AotiServeError as error:
+            await context.abort(status_of(error), str(error))
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            logger.exception("a call failed (x-request-id %s)", identity)
+            await _abort_for_defect(context, error)
+
+    return grpc.unary_unary_rpc_method_handler(call)
+
+
+def status_of(error: AotiServeError) -> grpc.StatusCode:
+    return grpc.StatusCode[error.grpc_status]
+
+
+async def _abort_for_defect(context: Context, error: Exception) -> NoReturn:
+    """End a call for a defect of ours; its text goes to the log only."""
+    text = f"internal error ({type(error).__name__}); the gateway's log has it"
+    await context.abort(grpc.StatusCode.INTERNAL, text)
+
+
+def identify(context: Context) -> str:
+    """Send the client's own id back, if it is short and printable, else a unique one; returns it."""
+    given = metadata_of(context, ID_KEY)
+    identity = given if given is not None and _sound(given) else os.urandom(8).hex()
+    context.set_trailing_metadata(((ID_KEY, identity),))
+    return identity
+
+
+def timeout_of(context: Context, parameter: float | None) -> float | None:
+    """The client's timeout in seconds: the shortest of its deadline, the request's parameter and the metadata's."""
+    given = metadata_of(context, TIMEOUT_KEY)
+    limits = [context.time_remaining(), parameter, None if given is None else _seconds(given)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def metadata_of(context: Context, name: str) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == name and isinstance(value, str):
+            return value
+    return None
+
+
+def _seconds(value: str) -> float | None:
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise InvalidBody(detail=f"{TIMEOUT_KEY} {shown_value(value)} is no number") from None
+    return seconds if seconds > 0 else None  # no limit, as over HTTP

@@ -1,0 +1,73 @@
+"""The methods of one gateway, by the names that gRPC calls them. What is not here is answered UNIMPLEMENTED."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpc
+
+from aoti_serve import __version__
+from aoti_serve.config import GatewayConfig
+from aoti_serve.errors import UnknownModel
+from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.grpc.calls import Context, unary
+from aoti_serve.gateway.grpc.inference import GrpcInference
+from aoti_serve.protocol.grpc.messages import decode_message, encode_message
+from aoti_serve.protocol.messages import server_metadata
+
+SERVICE = "inference.GRPCInferenceService"
+HEALTH = "grpc.health.v1.Health"
+Values = dict[str, Any]
+
+
+def grpc_methods(plane: DataPlane, config: GatewayConfig) -> Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]:
+    """What is served: the protocol's methods, those of Triton's that stock clients call, and the health check."""
+    inference, small = GrpcInference(plane, config), _SmallMethods(plane)
+    return {
+        f"/{SERVICE}/ModelInfer": unary(inference.infer),
+        f"/{SERVICE}/ModelStreamInfer": grpc.stream_stream_rpc_method_handler(inference.stream),
+        f"/{HEALTH}/Check": _small("HealthCheck", small.health),
+        **{f"/{SERVICE}/{name}": _small(name, answer) for name, answer in small.by_name.items()},
+    }
+
+
+def _small(name: str, answer: Callable[[Values], Values]) -> grpc.RpcMethodHandler[bytes, bytes]:
+    """A method whose messages are rows of `protocol.grpc.schema`, called `<name>Request` and `<name>Response`."""
+
+    async def call(message: bytes, _: Context) -> bytes:
+        return encode_message(f"{name}Response", answer(decode_message(f"{name}Request", message)))
+
+    return unary(call)
+
+
+class _SmallMethods:
+    """All but inference: values in, values out."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+        self.by_name: Mapping[str, Callable[[Values], Values]] = {
+            "ServerLive": lambda _: {"live": True},
+            "ServerReady": lambda _: {"ready": plane.reason_not_ready is None},
+            "ServerMetadata": lambda _: server_metadata(__version__),
+            "ModelReady": self._model_ready,
+            "ModelMetadata": lambda asked: plane.model(asked["name"]).metadata(asked["version"] or None),
+            "ModelConfig": lambda asked: {"config": plane.model(asked["name"]).triton_config(asked["version"] or None)},
+            "RepositoryIndex": lambda asked: {"models": plane.index(ready_only=asked["ready"])},
+        }
+
+    def health(self, asked: Values) -> Values:
+        """Of the whole server, of the inference service, or of a model. Raises UnknownModel."""
+        name = asked["service"]
+        if name in ("", SERVICE):
+            serving = self._plane.reason_not_ready is None
+        elif name in self._plane.names:
+            serving = self._plane.model(name).ready
+        else:
+            raise UnknownModel(name=name, known=[SERVICE, *self._plane.names])
+        return {"status": "SERVING" if serving else "NOT_SERVING"}
+
+    def _model_ready(self, asked: Values) -> Values:
+        served = self._plane.model(asked["name"])
+        served.check_version(asked["version"] or None)
+        return {"ready": served.ready}

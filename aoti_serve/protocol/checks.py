@@ -1,0 +1,127 @@
+"""Checks of what a request says, the same for JSON and protobuf: dtypes, shapes, sizes, parameters, numbers of tensors.
+
+Values are as JSON has them: what is a number in protobuf may still be a string, a list or nothing here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import compress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aoti_serve.config import GatewayConfig
+from aoti_serve.errors import InvalidBody, InvalidInputData, TooManyTensors, WrongInputLength
+from aoti_serve.protocol.elements import shown_value
+from aoti_serve.protocol.messages import LEAST_URGENT, InputHead, RequestHead
+from aoti_serve.signature.tensors import BY_OIP, DTYPES, DType
+
+MAX_RANK = 32
+MAX_ELEMENTS = 2**48
+MAX_EMPTY = 2**24  # the product of an empty tensor's other sizes: no byte is sent for them
+# What Triton's clients may ask for, and what would be passed over in silence.
+UNSUPPORTED = {"classification": "class_count", "shared_memory_region": "shared memory"}
+
+
+def check_tensor_count(got: int, what: str, limits: GatewayConfig) -> None:
+    """Raises TooManyTensors; `what` is "inputs", or what else is counted."""
+    if got > limits.max_request_tensors:
+        raise TooManyTensors(got=got, what=what, limit=limits.max_request_tensors)
+
+
+def checked_dtype(name: str, datatype: object) -> DType:
+    """The dtype of input `name`. Raises InvalidInputData."""
+    dtype = BY_OIP.get(datatype) if isinstance(datatype, str) else None
+    if dtype is None:
+        raise InvalidInputData(name=name, detail=f"datatype {shown_value(datatype)} is not one of {', '.join(BY_OIP)}")
+    return dtype
+
+
+def checked_shape(name: str, value: Any) -> tuple[int, ...]:
+    """The shape of input `name`. Raises InvalidInputData."""
+    if not isinstance(value, list):
+        raise InvalidInputData(name=name, detail=f"shape is {shown_value(value)}, not a list of sizes")
+    check_rank(name, len(value))
+    for size in value:
+        if type(size) is not int or size < 0:
+            raise InvalidInputData(name=name, detail=f"shape holds {shown_value(size)} where a size belongs")
+    if math.prod([size or 1 for size in value]) > (MAX_EMPTY if 0 in value else MAX_ELEMENTS):
+        raise InvalidInputData(name=name, detail=f"shape {value} is beyond what a tensor can have")
+    return tuple(value)
+
+
+def check_rank(name: str, rank: int) -> None:
+    if rank > MAX_RANK:
+        raise InvalidInputData(name=name, detail=f"shape has {rank} sizes, a tensor has at most {MAX_RANK}")
+
+
+def checked_nbytes(name: str, dtype: DType, shape: tuple[int, ...], size: object) -> int:
+    """The parameter binary_data_size of input `name`. Raises InvalidInputData, or WrongInputLength."""
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise InvalidInputData(name=name, detail=f"binary_data_size {shown_value(size)} is not a number of bytes")
+    expected = math.prod(shape) * dtype.itemsize
+    if size != expected:
+        raise WrongInputLength(name=name, got=size, unit="bytes", shape=list(shape), expected=expected)
+    return size
+
+
+def checked_parameters(value: Any, owner: str | None = None) -> dict[str, Any]:
+    """Parameters, none of which would be passed over. Raises InvalidBody, or InvalidInputData of the input `owner`."""
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        detail = "'parameters' must be an object"
+    elif refused := UNSUPPORTED.keys() & value.keys():
+        detail = f"parameter '{min(refused)}': {UNSUPPORTED[min(refused)]} is not supported"
+    else:
+        return value
+    raise InvalidBody(detail=detail) if owner is None else InvalidInputData(name=owner, detail=detail)
+
+
+def checked_head(
+    identity: str | None,
+    inputs: tuple[InputHead, ...],
+    outputs: Sequence[tuple[str, dict[str, Any]]],
+    parameters: dict[str, Any],
+) -> RequestHead:
+    """The head of a request with these parameters; `outputs` are the wanted names, each with its own parameters.
+
+    Raises InvalidBody.
+    """
+    names = [name for name, _ in outputs]
+    flags = [_flag(wanted, "binary_data") for _, wanted in outputs]
+    timeout = _count(parameters, "timeout", "a whole number of microseconds")
+    return RequestHead(
+        id=identity,
+        inputs=inputs,
+        outputs=names or None,
+        binary=list(compress(names, flags)),
+        binary_default=_flag(parameters, "binary_data_output"),
+        priority=_count(parameters, "priority", f"a level from 1, the most urgent, to {LEAST_URGENT}", LEAST_URGENT),
+        timeout=timeout / 1e6 if timeout else None,
+    )
+
+
+def tensor_view(tensor: InputHead, raw: memoryview) -> NDArray[Any]:
+    """The tensor whose bytes are `raw`, as many as it needs, without a copy. Raises InvalidInputData."""
+    if tensor.dtype == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
+        raise InvalidInputData(name=tensor.name, detail="a byte of BOOL data is neither 0 nor 1")
+    return np.frombuffer(raw, DTYPES[tensor.dtype].numpy).reshape(tensor.shape)
+
+
+def _count(parameters: dict[str, Any], name: str, wanted: str, most: int = 2**63) -> int:
+    value = parameters.get(name)
+    if value is None:
+        return 0
+    if type(value) is not int or not 0 <= value <= most:
+        raise InvalidBody(detail=f"parameter '{name}' is {shown_value(value)}, not {wanted}")
+    return value
+
+
+def _flag(parameters: dict[str, Any], name: str) -> bool:
+    value = parameters.get(name)
+    if value is not None and type(value) is not bool:
+        raise InvalidBody(detail=f"parameter '{name}' is {shown_value(value)}, neither true nor false")
+    return bool(value)
