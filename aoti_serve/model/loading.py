@@ -72,6 +72,7 @@ def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int |
 def set_threads(count: int | None) -> None:
     """Give the runs of the calling thread so many intra-op threads; None leaves them as they are."""
     if count and getattr(_thread, "count", None) != count:
+        torch.get_num_threads()  # a thread's first look takes over what any thread has set last, also after its own set
         torch.set_num_threads(count)  # OpenMP counts per thread
         _thread.count = count
 

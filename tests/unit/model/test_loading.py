@@ -1,14 +1,15 @@
-"""The device that a package is run on, chosen before any of its code is loaded."""
+"""The device that a package is run on, chosen before any of its code is loaded; and the threads of a run."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from aoti_serve.errors import IncompatiblePackage
-from aoti_serve.model.loading import choose_device
+from aoti_serve.model.loading import choose_device, set_threads
 from aoti_serve.model.package import Package
 
 
@@ -33,3 +34,10 @@ def test_code_for_the_cpu_runs_there(device: str | None) -> None:
 def test_a_device_that_does_not_fit_is_refused(facts: dict[str, str], device: str | None, reason: str) -> None:
     with pytest.raises(IncompatiblePackage, match=reason):
         choose_device(package(**facts), device)
+
+
+def test_a_threads_count_is_its_own_whatever_another_sets_before_its_first_run() -> None:
+    with ThreadPoolExecutor(1) as runner, ThreadPoolExecutor(1) as stager:
+        runner.submit(set_threads, 1).result()
+        stager.submit(set_threads, 3).result()
+        assert runner.submit(torch.get_num_threads).result() == 1
