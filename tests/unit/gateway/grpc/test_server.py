@@ -204,7 +204,7 @@ async def test_patience_is_the_shortest_of_deadline_and_metadata(channel: grpc.a
     await call(channel, "ModelInfer", request(), timeout=None, metadata=[("x-request-timeout-seconds", "0")])
     first, second, third = echo.patience
     assert first is not None
-    assert 10 < first <= 20
+    assert 10 < first <= 21  # on its way gRPC rounds a deadline up
     assert second == 5
     assert third is None
     error = await refusal(call(channel, "ModelInfer", request(), metadata=[("x-request-timeout-seconds", "soon")]))
