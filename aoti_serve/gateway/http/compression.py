@@ -14,8 +14,8 @@ from aoti_serve.gateway.in_flight import Share
 from aoti_serve.gateway.offload import Offload
 from aoti_serve.protocol.elements import shown_value
 
-STEP = 2**20  # bytes that are made at once
-SMALL_STEP = 2**16  # bytes: less than a millisecond, so that a thread would cost more
+INFLATED_BYTES = 2**20  # bytes that are made at once
+INLINE_BYTES = 2**16  # bytes: less than a millisecond, so that a thread would cost more
 _WINDOWS = {b"gzip": 31, b"deflate": 15}  # zlib's wbits
 _FASTEST = 1
 
@@ -49,10 +49,10 @@ async def decompressed(body: BodyStream, coding: bytes, bound: BodyLimits, share
     inflation, rest, pieces, size = zlib.decompressobj(_WINDOWS[coding]), bytes(body), [b""], 0
     try:
         while not inflation.eof and (rest or pieces[-1]):
-            if size or len(rest) > SMALL_STEP:
-                pieces.append(await offload.run(inflation.decompress, rest, STEP))
+            if size or len(rest) > INLINE_BYTES:
+                pieces.append(await offload.run(inflation.decompress, rest, INFLATED_BYTES))
             else:
-                pieces.append(inflation.decompress(rest, SMALL_STEP))
+                pieces.append(inflation.decompress(rest, INLINE_BYTES))
             rest, size = inflation.unconsumed_tail, size + len(pieces[-1])
             bound.check(size)
             share.grow(size)
@@ -67,7 +67,7 @@ async def decompressed(body: BodyStream, coding: bytes, bound: BodyLimits, share
 async def compressed(pieces: Iterable[bytes | memoryview], coding: bytes, offload: Offload) -> bytes:
     """A whole body, compressed; in a thread if it is large."""
     body = b"".join(pieces)
-    if len(body) > SMALL_STEP:
+    if len(body) > INLINE_BYTES:
         return await offload.run(_compressed, body, coding)
     return _compressed(body, coding)
 

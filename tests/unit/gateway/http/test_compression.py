@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from aoti_serve.errors import BodyTooLarge, InvalidBody, ReadingTooMuch
 from aoti_serve.gateway.http.bodies import BodyLimits
-from aoti_serve.gateway.http.compression import SMALL_STEP, STEP, coding_of, compressed, decompressed, wished_coding
+from aoti_serve.gateway.http.compression import (
+    INFLATED_BYTES,
+    INLINE_BYTES,
+    coding_of,
+    compressed,
+    decompressed,
+    wished_coding,
+)
 from aoti_serve.gateway.in_flight import ReadingBudget, Share
 from aoti_serve.gateway.offload import Offload
 
@@ -28,14 +35,16 @@ async def opened(body: bytes, coding: bytes = b"gzip", limit: int = 2**30, budge
 
 
 @pytest.mark.parametrize("coding", SQUEEZED)
-@pytest.mark.parametrize("size", [0, 1, SMALL_STEP, SMALL_STEP + 1, STEP + SMALL_STEP, 3 * STEP + 7])
+@pytest.mark.parametrize(
+    "size", [0, 1, INLINE_BYTES, INLINE_BYTES + 1, INFLATED_BYTES + INLINE_BYTES, 3 * INFLATED_BYTES + 7]
+)
 async def test_a_body_is_what_it_was(coding: bytes, size: int) -> None:
     for body in (bytes(size), bytes(range(256)) * (size // 256 + 1)):
         assert await opened(SQUEEZED[coding](body), coding, len(body)) == body
         assert OPENED[coding](await compressed([body[:1], memoryview(body)[1:]], coding, Offload())) == body
 
 
-@pytest.mark.parametrize("limit", [10, SMALL_STEP, 2 * STEP])
+@pytest.mark.parametrize("limit", [10, INLINE_BYTES, 2 * INFLATED_BYTES])
 async def test_what_would_be_too_large_is_not_made(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     made = 0
     real = zlib.decompressobj
@@ -54,13 +63,13 @@ async def test_what_would_be_too_large_is_not_made(limit: int, monkeypatch: pyte
 
     monkeypatch.setattr(zlib, "decompressobj", Counted)
     with pytest.raises(BodyTooLarge, match=f"larger than {limit} bytes"):
-        await opened(gzip.compress(bytes(64 * STEP)), limit=limit)
-    assert made <= limit + STEP + SMALL_STEP
+        await opened(gzip.compress(bytes(64 * INFLATED_BYTES)), limit=limit)
+    assert made <= limit + INFLATED_BYTES + INLINE_BYTES
 
 
 async def test_it_takes_from_the_budget_what_it_becomes() -> None:
     with pytest.raises(ReadingTooMuch):
-        await opened(gzip.compress(bytes(8 * STEP)), budget=2 * STEP)
+        await opened(gzip.compress(bytes(8 * INFLATED_BYTES)), budget=2 * INFLATED_BYTES)
 
 
 @pytest.mark.parametrize("coding", SQUEEZED)
