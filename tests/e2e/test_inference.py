@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import tritonclient.http as triton
 from numpy.typing import NDArray
@@ -70,11 +72,12 @@ def test_an_unmodified_triton_client_reads_metadata_and_infers(server: Server, e
     assert client.is_model_ready("digits")
     assert client.get_server_metadata()["name"] == "aoti-serve"
     assert client.get_model_metadata("digits")["inputs"][0]["name"] == "image"
-    for binary in (False, True):
+    for binary, coding in product((False, True), (None, "gzip", "deflate")):
         tensor = triton.InferInput("image", [64, 1, 8, 8], "FP32")
         tensor.set_data_from_numpy(images[:64], binary_data=binary)
         wanted = [triton.InferRequestedOutput("logits", binary_data=binary)]
-        result = client.infer("digits", [tensor], outputs=wanted, request_id="seven")
+        codings = {"request_compression_algorithm": coding, "response_compression_algorithm": coding}
+        result = client.infer("digits", [tensor], outputs=wanted, request_id="seven", **codings)
         np.testing.assert_allclose(result.as_numpy("logits"), eager.logits("v2", images[:64]), atol=1e-4)
         assert result.get_response()["id"] == "seven"
         assert result.get_response()["model_version"] == str(server.status()["current"]["number"])

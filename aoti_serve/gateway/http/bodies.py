@@ -32,7 +32,7 @@ class BodyLimits(NamedTuple):
 
 
 async def read_body(receive: Receive, headers: Headers, bound: BodyLimits, share: Share) -> BodyStream:
-    """Read the whole body. Its announced length is checked, and taken from the budget, before anything is read.
+    """Read the whole body, as it comes. Its announced length is checked, and taken from the budget, before it is read.
 
     Raises the error of `bound` without having read more than that, or ReadingTooMuch.
     """
@@ -72,6 +72,9 @@ async def stream_body(receive: Receive, headers: Headers, bound: BodyLimits) -> 
 
     Only one piece is held at a time, so nothing is taken from the budget. Raises InvalidBody for a compressed body.
     """
+    if (encoding := headers.get(b"content-encoding", b"identity")) != b"identity":
+        what = shown_value(encoding.decode("latin-1"))
+        raise InvalidBody(detail=f"Content-Encoding {what} is not supported here; send it as it is")
     _announced(headers, bound)
     size = 0
     async for piece in _pieces(receive, await receive()):
@@ -95,10 +98,6 @@ async def _pieces(receive: Receive, message: Mapping[str, object]) -> AsyncItera
 
 def _announced(headers: Headers, bound: BodyLimits) -> int:
     """The Content-Length; 0 if there is none."""
-    encoding = headers.get(b"content-encoding", b"identity")
-    if encoding != b"identity":
-        what = shown_value(encoding.decode("latin-1"))
-        raise InvalidBody(detail=f"Content-Encoding {what} is not supported; send it as it is")
     digits = headers.get(b"content-length", b"0")
     if not digits.isdigit():
         return 0

@@ -18,6 +18,7 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, DeadlineExceeded, InvalidBody, JsonTooLarge, Unavailable
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.bodies import BodyLimits, Headers, read_body
+from aoti_serve.gateway.http.compression import coding_of, compressed, decompressed, wished_coding
 from aoti_serve.gateway.http.request_id import REQUEST_ID
 from aoti_serve.gateway.http.responses import error_response, internal_error
 from aoti_serve.gateway.in_flight import Share
@@ -61,9 +62,11 @@ class Inference:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, share: Share) -> None:
         try:
-            asked = route_of(scope)
+            asked, headers = route_of(scope), dict(scope["headers"])
             assert asked is not None
-            encoded = await self._infer(asked, dict(scope["headers"]), receive, share)
+            encoded, wish = await self._infer(asked, headers, receive, share), wished_coding(headers)
+            if wish is not None:
+                encoded = encoded._replace(pieces=[await compressed(encoded.pieces, wish, self._offload)])
         except AotiServeError as error:
             await error_response(error)(scope, receive, send)
         except ClientDisconnect:
@@ -72,13 +75,16 @@ class Inference:
             logger.exception("a request failed (X-Request-ID %s)", scope.get(REQUEST_ID))
             await internal_error(error)(scope, receive, send)
         else:
-            await _send(encoded, send, views=VIEWS in scope.get("extensions", ()))
+            await _send(encoded, wish, send, views=VIEWS in scope.get("extensions", ()))
 
     async def _infer(self, asked: Route, headers: Headers, receive: Receive, share: Share) -> Encoded:
         arrived = time.monotonic()
         served = self._plane.model(asked.name)
-        length = headers.get(HEADER_LENGTH)
-        body = await read_body(receive, headers, self._json if length is None else self._body, share)
+        length, coding = headers.get(HEADER_LENGTH), coding_of(headers)
+        bound = self._json if length is None else self._body
+        body = await read_body(receive, headers, bound, share)
+        if coding is not None:
+            body = await decompressed(body, coding, bound, share, self._offload)
         split = head_length(body, None if length is None else length.decode("latin-1"))
         request = await self._read(served.checker, bytes(body[:split]))
         arrays = arrays_of(request.head, memoryview(body)[split:])
@@ -131,8 +137,10 @@ def _remaining(timeout: float | None, arrived: float, model: str) -> float | Non
     return left
 
 
-async def _send(encoded: Encoded, send: Send, *, views: bool) -> None:
+async def _send(encoded: Encoded, coding: bytes | None, send: Send, *, views: bool) -> None:
     headers = [(b"content-length", str(sum(map(len, encoded.pieces))).encode())]
+    if coding is not None:
+        headers.append((b"content-encoding", coding))
     if encoded.header_length is None:
         headers.append((b"content-type", b"application/json"))
     else:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import threading
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -227,3 +228,19 @@ async def test_the_time_a_client_gives_counts_from_its_arrival_and_is_not_cut(
 async def test_time_that_has_passed_before_the_run_is_a_504(client: httpx.AsyncClient) -> None:
     answer = await client.post(INFER, content=body(), headers={"X-Request-Timeout-Seconds": "1e-9"})
     assert answer.status_code == 504
+
+
+@pytest.mark.parametrize(("coding", "window"), [("gzip", 31), ("deflate", 15)])
+async def test_request_and_answer_may_be_compressed(client: httpx.AsyncClient, coding: str, window: int) -> None:
+    """The length of the JSON part is that of what is not compressed, as Triton's clients take it."""
+    sent = binary(1000)
+    plain = await client.post(INFER, **sent)
+    packed = zlib.compress(sent["content"], wbits=window)
+    headers = {"Content-Encoding": coding, "Accept-Encoding": coding}
+    answer = await client.post(INFER, content=packed, headers=sent["headers"] | headers)
+    assert answer.status_code == plain.status_code == 200
+    assert answer.headers["content-encoding"] == coding
+    assert int(answer.headers["content-length"]) < len(plain.content)
+    assert answer.content == plain.content
+    both = await client.post(INFER, content=body(), headers={"Accept-Encoding": "gzip, deflate"})
+    assert "content-encoding" not in both.headers
