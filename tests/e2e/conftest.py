@@ -11,16 +11,21 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.e2e import labour, toil
-from tests.e2e.served import Eager, Server, serving, write_config
+from tests.e2e.served import Eager, Server, free_port, serving, write_config
 from tests.package_cache import PackageCache
 
 
 @pytest.fixture(scope="session")
-def server(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The fast ingress, two replicas, version 1 = v1."""
+def grpc_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def server(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory, grpc_port: int) -> Iterator[Server]:
+    """The fast ingress over HTTP and gRPC, two replicas, version 1 = v1."""
     folder = tmp_path_factory.mktemp("server")
     config = write_config(folder, digits_dir, weights_roots=[str(digits_dir)])
-    with serving(config) as running:
+    with serving(config, "--grpc-port", str(grpc_port)) as running:
         yield running
 
 

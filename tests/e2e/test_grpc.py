@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,34 +12,17 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
-import yaml
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from aoti_serve.protocol.grpc.messages import decode_message
-from tests.e2e.served import Eager, Server, free_port, serving, write_config
+from tests.e2e.served import Eager, Server
 
 Images = NDArray[np.float32]
 
 
-@pytest.fixture(scope="module")
-def grpc_port() -> int:
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def both(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory, grpc_port: int) -> Iterator[Server]:
-    """A server that answers over HTTP and over gRPC."""
-    path = write_config(tmp_path_factory.mktemp("grpc"), digits_dir, replicas=1)
-    content = yaml.safe_load(path.read_text())
-    content["applications"][0]["args"]["gateway"] = {"grpc_port": grpc_port}
-    path.write_text(yaml.safe_dump(content))
-    with serving(path) as running:
-        yield running
-
-
 @pytest.fixture
-def client(both: Server, grpc_port: int) -> Iterator[Any]:
+def client(server: Server, grpc_port: int) -> Iterator[Any]:
     with triton.InferenceServerClient(f"127.0.0.1:{grpc_port}") as client:
         yield client
 
@@ -51,7 +33,7 @@ def tensor(images: Images, module: Any = triton) -> Any:
     return given
 
 
-def test_an_unmodified_triton_client_finds_what_it_asks_for(client: Any, both: Server) -> None:
+def test_an_unmodified_triton_client_finds_what_it_asks_for(client: Any, server: Server) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("digits")
@@ -59,20 +41,20 @@ def test_an_unmodified_triton_client_finds_what_it_asks_for(client: Any, both: S
     metadata = client.get_model_metadata("digits", as_json=True)
     assert metadata["inputs"] == [{"name": "image", "datatype": "FP32", "shape": ["-1", "1", "8", "8"]}]
     config = client.get_model_config("digits", as_json=True)["config"]
-    over_http = both.http.get("/v2/models/digits/config").json()
+    over_http = server.http.get("/v2/models/digits/config").json()
     assert config["max_batch_size"] == over_http["max_batch_size"] > 0
     assert config["input"][0]["dims"] == [str(size) for size in over_http["input"][0]["dims"]] == ["1", "8", "8"]
     (model,) = client.get_model_repository_index().models
     assert (model.name, model.state) == ("digits", "READY")
-    assert both.http.post("/v2/repository/index").json()[0]["name"] == "digits"
+    assert server.http.post("/v2/repository/index").json()[0]["name"] == "digits"
 
 
 def test_answers_are_those_of_the_eager_model_through_a_swap(
-    client: Any, both: Server, eager: Eager, images: Images
+    client: Any, server: Server, eager: Eager, images: Images
 ) -> None:
     for name in ("v2", "v1"):
-        assert both.swap(eager.files[name]).status_code == 200
-        number = both.status()["current"]["number"]
+        assert server.swap(eager.files[name]).status_code == 200
+        number = server.status()["current"]["number"]
         for rows in (1, 64, len(images)):
             wanted = [triton.InferRequestedOutput("logits")]
             result = client.infer("digits", [tensor(images[:rows])], outputs=wanted, request_id="seven")
@@ -91,8 +73,8 @@ def test_errors_have_true_statuses_and_name_what_is_wrong(client: Any, images: I
         assert text in str(caught.value)
 
 
-def test_a_stream_is_answered_request_by_request(client: Any, both: Server, eager: Eager, images: Images) -> None:
-    assert both.swap(eager.files["v2"]).status_code == 200
+def test_a_stream_is_answered_request_by_request(client: Any, server: Server, eager: Eager, images: Images) -> None:
+    assert server.swap(eager.files["v2"]).status_code == 200
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     client.start_stream(lambda result, error: answers.put((result, error)))
     for index in range(20):
@@ -110,9 +92,9 @@ def test_a_stream_is_answered_request_by_request(client: Any, both: Server, eage
 
 
 async def test_the_asynchronous_client_infers_many_at_once(
-    both: Server, grpc_port: int, eager: Eager, images: Images
+    server: Server, grpc_port: int, eager: Eager, images: Images
 ) -> None:
-    assert both.swap(eager.files["v2"]).status_code == 200
+    assert server.swap(eager.files["v2"]).status_code == 200
     async with triton_aio.InferenceServerClient(f"127.0.0.1:{grpc_port}") as client:
         results = await asyncio.gather(
             *(client.infer("digits", [tensor(images[i : i + 1], triton_aio)]) for i in range(64))
@@ -121,11 +103,11 @@ async def test_the_asynchronous_client_infers_many_at_once(
     np.testing.assert_allclose(found, eager.logits("v2", images[:64]), atol=1e-4)
 
 
-def test_a_health_probe_hears_that_it_serves(both: Server, grpc_port: int) -> None:
+def test_a_health_probe_hears_that_it_serves(server: Server, grpc_port: int) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
         check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
         assert decode_message("HealthCheckResponse", check(b"", timeout=30)) == {"status": "SERVING"}
 
 
-def test_up_says_what_the_port_is_for(both: Server, grpc_port: int) -> None:
-    assert any(str(grpc_port) in line and "gRPC" in line for line in both.launched.lines), both.launched.output
+def test_up_says_what_the_port_is_for(server: Server, grpc_port: int) -> None:
+    assert any(str(grpc_port) in line and "gRPC" in line for line in server.launched.lines), server.launched.output
