@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import re
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import grpc
 
-from aoti_serve.errors import AotiServeError, InvalidBody
-from aoti_serve.protocol.elements import shown_value
+from aoti_serve.errors import AotiServeError
+from aoti_serve.gateway.client_facts import defect_text, identity_from, patience_from
 
 logger = logging.getLogger("ray.serve")
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Answers = Callable[[bytes, Context], Awaitable[bytes]]
 ID_KEY = "x-request-id"
 TIMEOUT_KEY = "x-request-timeout-seconds"
-_sound = re.compile(r"[\x21-\x7e]{1,128}").fullmatch
 
 
 def unary(answer: Answers) -> grpc.RpcMethodHandler[bytes, bytes]:
@@ -45,15 +42,12 @@ def status_of(error: AotiServeError) -> grpc.StatusCode:
 
 
 async def _abort_for_defect(context: Context, error: Exception) -> NoReturn:
-    """End a call for a defect of ours; its text goes to the log only."""
-    text = f"internal error ({type(error).__name__}); the gateway's log has it"
-    await context.abort(grpc.StatusCode.INTERNAL, text)
+    await context.abort(grpc.StatusCode.INTERNAL, defect_text(error))
 
 
 def identify(context: Context) -> str:
     """Send the client's own id back, if it is short and printable, else a unique one; returns it."""
-    given = metadata_of(context, ID_KEY)
-    identity = given if given is not None and _sound(given) else os.urandom(8).hex()
+    identity = identity_from(metadata_of(context, ID_KEY))
     context.set_trailing_metadata(((ID_KEY, identity),))
     return identity
 
@@ -61,7 +55,7 @@ def identify(context: Context) -> str:
 def timeout_of(context: Context, parameter: float | None) -> float | None:
     """The client's timeout in seconds: the shortest of its deadline, the request's parameter and the metadata's."""
     given = metadata_of(context, TIMEOUT_KEY)
-    limits = [context.time_remaining(), parameter, None if given is None else _seconds(given)]
+    limits = [context.time_remaining(), parameter, None if given is None else patience_from(given)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -70,11 +64,3 @@ def metadata_of(context: Context, name: str) -> str | None:
         if key == name and isinstance(value, str):
             return value
     return None
-
-
-def _seconds(value: str) -> float | None:
-    try:
-        seconds = float(value)
-    except ValueError:
-        raise InvalidBody(detail=f"{TIMEOUT_KEY} {shown_value(value)} is no number") from None
-    return seconds if seconds > 0 else None  # no limit, as over HTTP

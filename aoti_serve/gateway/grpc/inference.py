@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError
+from aoti_serve.gateway.client_facts import defect_text
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.grpc.calls import Context, identify, timeout_of
 from aoti_serve.gateway.in_flight import Share
@@ -71,7 +72,7 @@ class GrpcInference:
             return encode_stream_failure(str(error), identity)
         except Exception as error:
             logger.exception("a request of a stream failed (id %s)", identity)
-            return encode_stream_failure(f"internal error ({type(error).__name__})", identity)
+            return encode_stream_failure(defect_text(error), identity)
 
     async def _answer(self, request: CutRequest, context: Context) -> InferResponse:
         served = self._plane.model(request.model_name)

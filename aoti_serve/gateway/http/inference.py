@@ -15,7 +15,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import AotiServeError, DeadlineExceeded, InvalidBody, JsonTooLarge, Unavailable
+from aoti_serve.errors import AotiServeError, DeadlineExceeded, JsonTooLarge, Unavailable
+from aoti_serve.gateway.client_facts import patience_from
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.bodies import BodyLimits, Headers, read_body
 from aoti_serve.gateway.http.compression import coding_of, compressed, decompressed, wished_coding
@@ -26,7 +27,6 @@ from aoti_serve.gateway.listener.scope import VIEWS
 from aoti_serve.gateway.offload import LARGE_HEAD_BYTES, Offload
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.protocol.decode import arrays_of, head_length
-from aoti_serve.protocol.elements import shown_value
 from aoti_serve.protocol.encode import Encoded, encode_response, takes_long
 
 logger = logging.getLogger("ray.serve")
@@ -116,15 +116,8 @@ def _timeout_of(headers: Headers, parameter: float | None) -> float | None:
     value = headers.get(TIMEOUT)
     if value is None:
         return parameter
-    try:
-        seconds = float(value)
-    except ValueError:
-        raise InvalidBody(
-            detail=f"X-Request-Timeout-Seconds {shown_value(value.decode('latin-1'))} is no number"
-        ) from None
-    if not seconds > 0:  # no limit, as in Serve
-        return parameter
-    return seconds if parameter is None else min(seconds, parameter)
+    limits = [limit for limit in (parameter, patience_from(value.decode("latin-1"))) if limit is not None]
+    return min(limits, default=None)
 
 
 def _remaining(timeout: float | None, arrived: float, model: str) -> float | None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aoti_serve.gateway.client_facts import identity_from
 
 access = logging.getLogger("aoti_serve.access")
 REQUEST_ID_HEADER = b"x-request-id"
 REQUEST_ID = "aoti_serve.request_id"  # where a scope has it, as text
 LONGEST_METHOD, LONGEST_PATH = 16, 256
-_sound = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
 
 
 class RequestIdMiddleware:
@@ -48,13 +47,8 @@ class RequestIdMiddleware:
 
 
 def _identity(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The client's own id if it is short and printable, else a unique one."""
-    for name, value in headers:
-        if name == REQUEST_ID_HEADER:
-            if _sound(value):
-                return value
-            break
-    return os.urandom(8).hex().encode()
+    given = next((value for name, value in headers if name == REQUEST_ID_HEADER), None)
+    return identity_from(None if given is None else given.decode("latin-1")).encode()
 
 
 def _open(logger: logging.Logger) -> None:

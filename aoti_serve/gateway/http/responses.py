@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from aoti_serve.errors import AotiServeError, Stopping, shortened
+from aoti_serve.gateway.client_facts import defect_text
 
 
 def json_response(value: Any, status: int = 200) -> Response:
@@ -33,5 +34,4 @@ def error_response(error: AotiServeError) -> Response:
 
 
 def internal_error(error: Exception) -> Response:
-    """The response for a defect of ours; its text goes to the log only."""
-    return error_reply(f"internal error ({type(error).__name__}); the gateway's log has it", 500)
+    return error_reply(defect_text(error), 500)

@@ -12,11 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import AotiServeError, PortTaken, QueueFull, ReplicaDied, UnknownModel, UnknownVersion
+from aoti_serve.errors import AotiServeError, PortTaken, QueueFull, ReplicaDied, UnknownVersion
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.grpc.methods import HEALTH, SERVICE, grpc_methods
 from aoti_serve.gateway.grpc.server import GrpcListener
-from aoti_serve.gateway.in_flight import InFlight, ReadingBudget
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.protocol.grpc.messages import decode_message, encode_message
 from aoti_serve.protocol.grpc.wire import FieldBudget, fields_of
@@ -25,6 +24,7 @@ from aoti_serve.protocol.messages import InferResponse
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
 from tests.unit.gateway.listener.wired import HOST, free_port
+from tests.unit.gateway.plane import Plane
 
 X = TensorSpec(name="x", dtype="float32", shape=(Dim(symbol="batch", min=1, max=8), 2))
 Y = X.model_copy(update={"name": "y"})
@@ -68,23 +68,6 @@ class Echo:
     def metadata(self, version: str | None) -> dict[str, object]:
         self.check_version(version)
         return {"name": "m", "versions": ["1"]}
-
-
-class Plane:
-    """A data plane of one model."""
-
-    names = ["m"]
-    reason_not_ready: str | None = None
-
-    def __init__(self, model: Echo, max_reading_bytes: int) -> None:
-        self.door = InFlight()
-        self.budget = ReadingBudget(max_reading_bytes)
-        self._model = model
-
-    def model(self, name: str) -> Echo:
-        if name != "m":
-            raise UnknownModel(name=name, known=self.names)
-        return self._model
 
 
 @pytest.fixture

@@ -16,15 +16,14 @@ import pytest
 from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import UnknownModel
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.app import build_app
-from aoti_serve.gateway.in_flight import InFlight, ReadingBudget
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.protocol.messages import InferResponse
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
+from tests.unit.gateway.plane import Plane
 
 BATCH = Dim(symbol="batch", min=1, max=8)
 X = TensorSpec(name="x", dtype="float32", shape=(BATCH, 2))
@@ -66,23 +65,6 @@ class Echo:
         if self.fails:
             raise self.fails
         return InferResponse("m", 1, request.head.id, [(Y, arrays[0])])
-
-
-class Plane:
-    """A data plane of one model."""
-
-    names = ["m"]
-    reason_not_ready: str | None = None
-
-    def __init__(self, model: Echo, max_reading_bytes: int) -> None:
-        self.door = InFlight()
-        self.budget = ReadingBudget(max_reading_bytes)
-        self._model = model
-
-    def model(self, name: str) -> Echo:
-        if name != "m":
-            raise UnknownModel(name=name, known=self.names)
-        return self._model
 
 
 def client_of(echo: Echo, config: GatewayConfig) -> httpx.AsyncClient:

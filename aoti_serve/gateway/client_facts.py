@@ -1,0 +1,30 @@
+"""What a client says of its request beside it, in HTTP's headers and in gRPC's metadata alike: its id, its patience."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from aoti_serve.errors import InvalidBody
+from aoti_serve.protocol.elements import shown_value
+
+_sound = re.compile(r"[\x21-\x7e]{1,128}").fullmatch
+
+
+def identity_from(given: str | None) -> str:
+    """The client's own id if it is short and printable, else a unique one."""
+    return given if given is not None and _sound(given) else os.urandom(8).hex()
+
+
+def patience_from(given: str) -> float | None:
+    """The seconds of `X-Request-Timeout-Seconds`; None for no limit, as in Serve. Raises InvalidBody."""
+    try:
+        seconds = float(given)
+    except ValueError:
+        raise InvalidBody(detail=f"X-Request-Timeout-Seconds {shown_value(given)} is no number") from None
+    return seconds if seconds > 0 else None
+
+
+def defect_text(error: Exception) -> str:
+    """What a client is told of a defect of ours; its own text goes to the log only."""
+    return f"internal error ({type(error).__name__}); the gateway's log has it"
