@@ -18,6 +18,7 @@ from aoti_serve.model.package import Package
 from aoti_serve.model.preparation.recipe import PACKED_CONVOLUTION
 from aoti_serve.weights.files.index import read_index
 from tests.integration.models import small_layers_packed
+from tests.integration.swaps import check_over_swaps
 from tests.package_cache import PackageCache
 
 Made = tuple[nn.Module, Package]
@@ -133,17 +134,7 @@ def test_images_are_answered_as_eager_does_over_swaps(made: Callable[[str], Made
     module, package = made(kind)
     x, versions = images(rows), [fresh(module) for _ in range(3)]
     with Container(package) as container:
-        for weights in versions:
-            container.stage(weights)
-            container.try_staged()
-            container.commit()
-            check(container, module, weights, x)
-        container.rollback()
-        check(container, module, versions[1], x)
-        change = {"stem.weight": versions[0]["stem.weight"]}
-        container.stage(change, partial=True)
-        container.commit()
-        check(container, module, versions[1] | change, x)
+        check_over_swaps(container, versions, ("stem.weight",), lambda weights: check(container, module, weights, x))
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 16), (4, 6, 33), (16, 6, 64)])

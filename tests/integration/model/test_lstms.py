@@ -17,6 +17,7 @@ from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
 from aoti_serve.model.preparation.recipe import PACKED_LSTM_HIDDEN, PACKED_LSTM_INPUT
 from aoti_serve.weights.files.index import read_index
+from tests.integration.swaps import check_over_swaps
 from tests.package_cache import PackageCache
 
 # torch.export's own, of each nn.LSTM
@@ -95,17 +96,12 @@ def test_series_are_answered_as_eager_does_over_swaps(made: Callable[[str], Made
     module, package = made(kind)
     x, versions = series(rows), [fresh(module) for _ in range(3)]
     with Container(package) as container:
-        for weights in versions:
-            container.stage(weights)
-            container.try_staged()
-            container.commit()
-            check(container, module, weights, x)
-        container.rollback()
-        check(container, module, versions[1], x)
-        change = {name: versions[0][name] for name in ("both.weight_ih_l1_reverse", "on.weight_hh_l0")}
-        container.stage(change, partial=True)
-        container.commit()
-        check(container, module, versions[1] | change, x)
+        check_over_swaps(
+            container,
+            versions,
+            ("both.weight_ih_l1_reverse", "on.weight_hh_l0"),
+            lambda weights: check(container, module, weights, x),
+        )
 
 
 def test_weights_come_as_bytes_of_a_file_in_pieces_of_any_size(made: Callable[[str], Made], tmp_path: Path) -> None:
