@@ -127,7 +127,9 @@ def measured(folder: Path, depth: int, rounds: int) -> Measured:
     }
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options={"port": SERVE_PORT}, logging_config={"enable_access_log": False})
-    serve.run(build({"models": [model], "gateway": {"http_port": OUR_PORT}}), name="ours", route_prefix="/")
+    serve.run(
+        build({"models": [model], "gateway": {"http_port": OUR_PORT, "grpc_port": None}}), name="ours", route_prefix="/"
+    )
     rows, phases, peak = ours(files, rounds)
     serve.delete("ours")
     rows.append(reload(files, depth, rounds))

@@ -85,7 +85,7 @@ class Lab:
                     "import_path": "aoti_serve.app:build",
                     "args": {
                         "models": [entry | model],
-                        "gateway": {"http_port": self.nodes.port},
+                        "gateway": {"http_port": self.nodes.port, "grpc_port": None},
                     },
                     "deployments": [
                         {

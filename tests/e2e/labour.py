@@ -55,7 +55,7 @@ def write_config(package: Path, folder: Path, gateway: dict[str, Any], **model: 
         "store": str(folder / "versions"),
         "operators": ["toil"],
     } | model
-    args = {"models": [entry], "gateway": gateway}
+    args = {"models": [entry], "gateway": {"grpc_port": None} | gateway}
     application = {"name": "default", "route_prefix": "/", "import_path": "aoti_serve.app:build"}
     path = folder / "labour.yaml"
     path.write_text(yaml.safe_dump({"applications": [application | {"args": args}]}))

@@ -44,7 +44,7 @@ def listening(pids: set[int] | None = None) -> set[int]:
 
 
 def write_config(folder: Path, digits: Path, **model: Any) -> Path:
-    """A configuration for the digits package, with a store of its own."""
+    """A configuration for the digits package, with a store of its own, without gRPC."""
     entry = {
         "name": "digits",
         "package": str(digits / "digits.pt2"),
@@ -53,8 +53,9 @@ def write_config(folder: Path, digits: Path, **model: Any) -> Path:
         "replicas": 2,
     } | model
     application = {"name": "default", "route_prefix": "/", "import_path": "aoti_serve.app:build"}
+    args = {"models": [entry], "gateway": {"grpc_port": None}}
     path = folder / "model.yaml"
-    path.write_text(yaml.safe_dump({"applications": [application | {"args": {"models": [entry]}}]}))
+    path.write_text(yaml.safe_dump({"applications": [application | {"args": args}]}))
     return path
 
 

@@ -35,9 +35,9 @@ class Front:
         _certify(self.certificate, folder / "key.pem")
         tls = {"certificate": str(self.certificate), "key": str(folder / "key.pem")}
         gateways: dict[str, dict[str, Any]] = {
-            "shared": {"http_port": self.shared, "replicas": 2},
-            "secret": {"http_port": self.secret, "tls": tls},
-            "proxied": {"http_port": None},
+            "shared": {"grpc_port": None, "http_port": self.shared, "replicas": 2},
+            "secret": {"grpc_port": None, "http_port": self.secret, "tls": tls},
+            "proxied": {"grpc_port": None, "http_port": None},
         }
         applications = [_application(folder, digits, name, gateway) for name, gateway in gateways.items()]
         http = {"host": "127.0.0.1", "port": self.proxied}
@@ -142,7 +142,9 @@ def test_a_port_that_another_application_has_is_refused_with_both_ways_out(
     front: tuple[Front, Launched], digits_dir: Path, tmp_path: Path
 ) -> None:
     made, _ = front
-    content = {"applications": [_application(tmp_path, digits_dir, "other", {"http_port": made.shared})]}
+    content = {
+        "applications": [_application(tmp_path, digits_dir, "other", {"http_port": made.shared, "grpc_port": None})]
+    }
     config = tmp_path / "other.yaml"
     config.write_text(yaml.safe_dump(content))
     done = subprocess.run([PROGRAM, "up", str(config)], cwd=ROOT, capture_output=True, text=True, check=False)

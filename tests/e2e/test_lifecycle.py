@@ -321,7 +321,7 @@ def test_plain_serve_run_takes_the_same_configuration(
     """configs/model.yaml as it stands, but for a free port, a store of its own, and where the demo lies."""
     content = yaml.safe_load((ROOT / "configs" / "model.yaml").read_text())
     port = free_port()
-    content["applications"][0]["args"]["gateway"]["http_port"] = port
+    content["applications"][0]["args"]["gateway"] |= {"http_port": port, "grpc_port": free_port()}
     files = {"package": "digits.pt2", "weights": "v1.safetensors"}
     own = {key: str(digits_dir / name) for key, name in files.items()}
     content["applications"][0]["args"]["models"][0] |= own | {"store": str(tmp_path / "versions")}

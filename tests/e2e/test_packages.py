@@ -94,7 +94,9 @@ def written(packages: Path, folder: Path) -> Path:
         model["store"] = str(folder / f"{model['name']}-versions")
     application = {"name": "default", "route_prefix": "/", "import_path": "aoti_serve.app:build"}
     path = folder / "both.yaml"
-    path.write_text(yaml.safe_dump({"applications": [application | {"args": {"models": models}}]}))
+    path.write_text(
+        yaml.safe_dump({"applications": [application | {"args": {"models": models, "gateway": {"grpc_port": None}}}]})
+    )
     return path
 
 

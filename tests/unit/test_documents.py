@@ -38,7 +38,7 @@ def test_the_example_of_a_module_and_its_tests_is_there() -> None:
     [
         ("DTYPES", "aoti_serve/signature/tensors.py"),
         ("_ACCEPTED", "aoti_serve/protocol/elements.py"),
-        ("GatewayConfig", "aoti_serve/config.py"),
+        ("GatewayConfig", "aoti_serve/config/gateway.py"),
         ("resources_of", "aoti_serve/cluster/deployments.py"),
         ("LASTING", "aoti_serve/launcher/cluster/applications.py"),
         ("check_run", "aoti_serve/model/trial.py"),

@@ -60,7 +60,7 @@ def server(name: str, *models: Model, gateways: int = 1) -> Server:
 
 def _config(name: str, models: Sequence[Model], gateways: int, port: int, folder: Path) -> dict[str, Any]:
     entries = [_entry(model, folder / f"{name}-{model.name}.versions") for model in models]
-    arguments = {"gateway": {"http_port": port, "replicas": gateways}, "models": entries}
+    arguments = {"gateway": {"http_port": port, "grpc_port": None, "replicas": gateways}, "models": entries}
     application = {"name": "default", "import_path": "aoti_serve.app:build", "args": arguments}
     return {"proxy_location": "Disabled", "applications": [application]}
 

@@ -148,12 +148,13 @@ def two(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 def test_host_and_port_are_for_one_application_only() -> None:
     with pytest.raises(InvalidConfig, match="the ports are for a file with one application of ours, this one has 2"):
-        read(two({}, {"http_port": 8001}), port=8123)
+        read(two({}, {"http_port": 8002}), port=8123)
 
 
 def test_two_applications_at_one_port_would_answer_each_others_requests() -> None:
     assert "'default' and 'second' both listen at port 8000" in refused(two({}, {"host": "0.0.0.0"}))
-    check_config(read(two({}, {"http_port": 8001})))
+    assert "both listen at port 8001" in refused(two({}, {"http_port": 8002}))
+    check_config(read(two({}, {"http_port": 8002, "grpc_port": None})))
 
 
 @pytest.mark.parametrize(

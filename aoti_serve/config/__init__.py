@@ -1,0 +1,23 @@
+"""The configuration: the `args` of a Serve application, one section per owner, unknown keys refused."""
+
+from __future__ import annotations
+
+from aoti_serve.config.application import AppConfig
+from aoti_serve.config.gateway import GatewayConfig, Tls, WeightsLimits
+from aoti_serve.config.model import NO_WEIGHTS, BatchingConfig, DeclaredSignature, ModelConfig
+from aoti_serve.config.scaling import ScalingConfig
+from aoti_serve.config.values import absolute, problems
+
+__all__ = [
+    "NO_WEIGHTS",
+    "AppConfig",
+    "BatchingConfig",
+    "DeclaredSignature",
+    "GatewayConfig",
+    "ModelConfig",
+    "ScalingConfig",
+    "Tls",
+    "WeightsLimits",
+    "absolute",
+    "problems",
+]
