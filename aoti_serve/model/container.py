@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from aoti_serve.errors import InvalidConfig, InvalidInputData, NothingStaged, WeightsMissing
 from aoti_serve.model.arguments import ModelInputs, checked_inputs, named_outputs
 from aoti_serve.model.gate import Gate
-from aoti_serve.model.loading import choose_device, load, open_device, set_threads, warn_of_fixed_threads
+from aoti_serve.model.loading import IntraOpThreads, choose_device, load, open_device, warn_of_fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.preparation.preparations import prepared
 from aoti_serve.model.trial import TrialRuntime, check_run
@@ -134,10 +134,9 @@ class Container:
             if partial and self.version is None:
                 raise WeightsMissing()
             self._versions.check_free(version)
-            self._use_all_cores()
             given = accept_tensors(weights, self.signature, partial=partial, strict=strict)
             rest = {spec.name for spec in self.signature.constants} - given.keys()
-            with self._versions.staging(version) as buffer:
+            with self._all_cores(), self._versions.staging(version) as buffer:
                 buffer.fill(given)
                 if partial:
                     buffer.keep(self._versions.active, rest)
@@ -162,9 +161,8 @@ class Container:
         """
         with self._step():
             self._versions.check_free(version)
-            self._use_all_cores()
             stream = WeightsStream(index, self.signature)
-            with self._versions.staging(version) as buffer:
+            with self._all_cores(), self._versions.staging(version) as buffer:
                 stream.fill(buffer, pieces, self._baseline)
                 stream.check(strict=strict)
 
@@ -178,9 +176,9 @@ class Container:
             if self.staged is None:
                 raise NothingStaged()
             try:
-                set_threads(self.num_threads)
                 active = None if self.version is None else self._infer
-                check_run(self.signature, self._trial.over(self._versions.inactive), active)
+                with IntraOpThreads(self.num_threads):
+                    check_run(self.signature, self._trial.over(self._versions.inactive), active)
             except BaseException:
                 self._versions.release()
                 raise
@@ -225,8 +223,8 @@ class Container:
             self._versions.check_open()
             yield
 
-    def _use_all_cores(self) -> None:
-        set_threads(self.num_threads and self.num_threads * self.num_runners)
+    def _all_cores(self) -> IntraOpThreads:
+        return IntraOpThreads(self.num_threads and self.num_threads * self.num_runners)
 
     def _load(self, num_runners: int) -> Variants:
         return load(self.package, num_runners, self.device, single_threaded=self.run_single_threaded)
@@ -241,9 +239,8 @@ class Container:
             self._versions.check_open()
             if self.version is None:
                 raise WeightsMissing()
-            set_threads(self.num_threads)
             version = self.version
-            with self._device.runner() as stream:
+            with IntraOpThreads(self.num_threads), self._device.runner() as stream:
                 ordered[:] = [self._device.take(tensor) for tensor in ordered]
                 outputs = self._versions.runtime.run(ordered, stream)
             self._device.give(outputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from pathlib import Path
 
@@ -20,8 +19,6 @@ from aoti_serve.model.package import Package
 from aoti_serve.model.preparation.recipe import code_constants
 from aoti_serve.model.variants import BatchVariant, Runtime, Variants
 from aoti_serve.signature.tensors import CPU, DEVICE_KINDS
-
-_thread = threading.local()
 
 
 def choose_device(package: Package, device: str | None) -> torch.device:
@@ -69,12 +66,26 @@ def warn_of_fixed_threads(package: Package, num_runners: int, num_threads: int |
         )
 
 
-def set_threads(count: int | None) -> None:
-    """Give the runs of the calling thread so many intra-op threads; None leaves them as they are."""
-    if count and getattr(_thread, "count", None) != count:
-        torch.get_num_threads()  # a thread's first look takes over what any thread has set last, also after its own set
-        torch.set_num_threads(count)  # OpenMP counts per thread
-        _thread.count = count
+class IntraOpThreads:
+    """A context that gives the work of the calling thread so many threads; None leaves them as they are.
+
+    At its end the thread has as many as before: it may be a caller's, with work of its own.
+    """
+
+    __slots__ = ("_before", "_count")
+
+    def __init__(self, count: int | None) -> None:
+        self._count = count
+
+    def __enter__(self) -> None:
+        # A thread's first look takes over what any thread has set last, also after a set of its own.
+        self._before = torch.get_num_threads()
+        if self._count:
+            torch.set_num_threads(self._count)  # OpenMP counts per thread
+
+    def __exit__(self, *_: object) -> None:
+        if self._count:
+            torch.set_num_threads(self._before)
 
 
 def load(package: Package, num_runners: int, device: torch.device, *, single_threaded: bool = False) -> Variants:

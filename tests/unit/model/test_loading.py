@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aoti_serve.errors import IncompatiblePackage
-from aoti_serve.model.loading import choose_device, set_threads
+from aoti_serve.model.loading import IntraOpThreads, choose_device
 from aoti_serve.model.package import Package
 
 
@@ -36,8 +36,20 @@ def test_a_device_that_does_not_fit_is_refused(facts: dict[str, str], device: st
         choose_device(package(**facts), device)
 
 
-def test_a_threads_count_is_its_own_whatever_another_sets_before_its_first_run() -> None:
+def test_work_has_its_threads_whatever_other_work_has() -> None:
     with ThreadPoolExecutor(1) as runner, ThreadPoolExecutor(1) as stager:
-        runner.submit(set_threads, 1).result()
-        stager.submit(set_threads, 3).result()
-        assert runner.submit(torch.get_num_threads).result() == 1
+        assert runner.submit(threads_within, 1).result() == 1
+        assert stager.submit(threads_within, 3).result() == 3
+        assert runner.submit(threads_within, 1).result() == 1
+
+
+def threads_within(count: int) -> int:
+    with IntraOpThreads(count):
+        return torch.get_num_threads()
+
+
+def test_a_caller_keeps_the_threads_it_had() -> None:
+    with IntraOpThreads(5):
+        with pytest.raises(ZeroDivisionError), IntraOpThreads(2):
+            _ = 1 / 0
+        assert torch.get_num_threads() == 5
