@@ -1,4 +1,4 @@
-"""The requests in flight: their number, the bytes of their bodies, and the end of admission when the server stops."""
+"""The requests in flight: their number, the bytes of their bodies, and no more when the server stops."""
 
 from __future__ import annotations
 

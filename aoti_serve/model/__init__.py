@@ -2,7 +2,7 @@
 
 Making:   export, program/ (what is compiled)
 Reading:  package, archive/ (the file), foreign/ (packages made by plain torch), loading
-Running:  container (the whole), gate (admission), arguments (inputs and outputs), variants (batch sizes), device/ (CPU,
+Running:  container (the whole), gate (entry), arguments (inputs and outputs), variants (batch sizes), device/ (CPU,
           card: memory and streams), aoti/ (the native runtime)
 Changing: versions (the steps), buffers, weights_in (as tensors, as bytes), trial (a run before the commit),
           preparation/ (what staging makes of weights)

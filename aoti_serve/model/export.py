@@ -29,8 +29,8 @@ from aoti_serve.model.package import (
 )
 from aoti_serve.model.preparation.recipe import RECIPES, Recipe
 from aoti_serve.model.program.accuracy import Accuracy, accuracy_of
+from aoti_serve.model.program.compiled_signature import as_compiled, narrow, passing_over
 from aoti_serve.model.program.exported import ExampleInputs, Program, program_of, torch_message
-from aoti_serve.model.program.reconcile import narrow, passing_over, reconcile
 from aoti_serve.model.program.sizes import check_rows_are_independent, resized_inputs, served_signature
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import compile_files, write_archive
@@ -132,7 +132,7 @@ def _compiled(program: Program) -> _Compiled:
     module = program.exported.module(check_guards=False)
     files = torch_message("compile", lambda: compile_files(module, program.examples, _OPTIONS))
     library = next(Path(file) for file in files if file.endswith("wrapper.so"))
-    signature = reconcile(program.signature, program.values, program.with_sources(swappable(library, program.device)))
+    signature = as_compiled(program.signature, program.values, program.with_sources(swappable(library, program.device)))
     signature = passing_over(signature, program.unread()) if signature.baked else signature
     names = {spec.name for spec in signature.constants}  # of several names of a tensor the compiler keeps one
     return _Compiled(files, signature, tuple(recipe for recipe in program.recipes if recipe.source in names))

@@ -1,4 +1,4 @@
-"""Admission to a container: at most `slots` runs at a time, in order of arrival, and none while it is closed."""
+"""Entry to a container: at most `slots` runs at a time, in order of arrival, and none while it is closed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Gate:
     """A counting semaphore that gives a free slot to the run that waits longest, and that can be closed.
 
     The runtime's own lock lets readers overtake the writer, so a swap under load starves for seconds
-    (upstream #144459). Here closing stops admission first, then waits for the runs in flight. Thread-safe.
+    (upstream #144459). Here closing stops entry first, then waits for the runs in flight. Thread-safe.
     """
 
     def __init__(self, slots: int) -> None:

@@ -33,8 +33,8 @@ from aoti_serve.errors import (
     UploadFailed,
 )
 from aoti_serve.signature.signature import Signature
-from aoti_serve.weights.admission import Admission
 from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.story import StoryEvent
@@ -66,7 +66,7 @@ class Coordinator:
         limits: WeightsLimits,
     ) -> None:
         self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
-        self._admission = Admission(self._store, model.name, signature, limits, model.weights_roots)
+        self._intake = Intake(self._store, model.name, signature, limits, model.weights_roots)
         first = await asyncio.to_thread(self._first, model, signature, carries_weights)
         deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
         live = LiveActors(serve.get_replica_context().app_name, members)
@@ -119,7 +119,7 @@ class Coordinator:
 
         def admit(current: Version) -> Version:
             try:
-                return self._admission.of_file(path, options, current)
+                return self._intake.of_file(path, options, current)
             finally:
                 self._store.discard(path)
 
@@ -133,7 +133,7 @@ class Coordinator:
         """Swap to a file under one of `weights_roots`."""
 
         def admit(current: Version) -> Version:
-            return self._admission.of_uri(uri, options, current)
+            return self._intake.of_uri(uri, options, current)
 
         return await self._changes.swap(Attempt("swap", who, options.label, shown_uri(uri)), admit, wait=wait)
 
@@ -209,7 +209,7 @@ class Coordinator:
             raise InvalidConfig(detail=f"model '{model.name}': {NO_WEIGHTS}")
         if model.weights is None:
             return Committed(epoch=0, version=BUILT_IN)
-        version = self._admission.of_local(model.weights, SwapOptions(label=model.weights.stem))
+        version = self._intake.of_local(model.weights, SwapOptions(label=model.weights.stem))
         return self._store.commit(version, 1, BUILT_IN if carries_weights else None)
 
     def _check_committed(self, version: Version, signature: Signature) -> None:

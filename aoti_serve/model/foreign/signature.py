@@ -17,7 +17,7 @@ from aoti_serve.config import DeclaredSignature
 from aoti_serve.errors import IncompatiblePackage, UnknownSignature, UnreadablePackage
 from aoti_serve.model.archive import reading
 from aoti_serve.model.foreign.generated import GeneratedCode
-from aoti_serve.model.program.reconcile import narrow
+from aoti_serve.model.program.compiled_signature import narrow
 from aoti_serve.signature.call_spec import CALL, RESULT, CallSpec, KeyPath, key_name, key_paths, output_name
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import TensorSpec
@@ -57,8 +57,8 @@ def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> 
 
 
 def _stored(path: Path, model: str, code: GeneratedCode) -> Signature:
+    from aoti_serve.model.program.compiled_signature import as_compiled
     from aoti_serve.model.program.exported import stored_program, written_inputs
-    from aoti_serve.model.program.reconcile import reconcile
 
     try:
         program = stored_program(path, model)
@@ -74,7 +74,7 @@ def _stored(path: Path, model: str, code: GeneratedCode) -> Signature:
     known = [spec for spec in program.signature.constants if spec.name not in made]
     constants = code.constants([spec.name for spec in known if spec.carried])
     signature = program.signature.model_copy(update={"constants": tuple(known)})
-    signature = reconcile(signature, program.values, {spec.name for spec in constants})
+    signature = as_compiled(signature, program.values, {spec.name for spec in constants})
     return signature.model_copy(update={"constants": constants})
 
 

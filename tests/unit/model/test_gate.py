@@ -1,4 +1,4 @@
-"""Admission: bounded, in order of arrival, and closed with nobody inside."""
+"""The gate: bounded, in order of arrival, and closed with nobody inside."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from aoti_serve.errors import (
     WeightsTooLarge,
 )
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
-from aoti_serve.weights.admission import Admission
+from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Version
@@ -44,8 +44,8 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store", "m", 4)
 
 
-def admission(store: Store, tmp_path: Path, **limits: int) -> Admission:
-    return Admission(store, "m", CONSTANTS, WeightsLimits.model_validate(limits), [str(tmp_path)])
+def intake(store: Store, tmp_path: Path, **limits: int) -> Intake:
+    return Intake(store, "m", CONSTANTS, WeightsLimits.model_validate(limits), [str(tmp_path)])
 
 
 def upload(store: Store, **changes: np.ndarray | None) -> Path:
@@ -62,7 +62,7 @@ def only(store: Store, **tensors: np.ndarray) -> Path:
 
 
 def first(store: Store, tmp_path: Path) -> Version:
-    version = admission(store, tmp_path).of_file(upload(store), SwapOptions(label="first"), BUILT_IN)
+    version = intake(store, tmp_path).of_file(upload(store), SwapOptions(label="first"), BUILT_IN)
     return store.commit(version, 1, None).version
 
 
@@ -75,7 +75,7 @@ def test_a_partial_file_becomes_a_whole_version_on_its_base(store: Store, tmp_pa
     base = first(store, tmp_path)
     changes = only(store, bias=np.full(3, 7, np.float32))
     order = SwapOptions(partial=True, base_version=1, sha256=sha256(changes.read_bytes()).hexdigest())
-    version = admission(store, tmp_path).of_file(changes, order, base)
+    version = intake(store, tmp_path).of_file(changes, order, base)
     assert version.parent == 1
     stored = load_file(str(store.file(version)))
     assert stored["bias"].tolist() == [7, 7, 7]
@@ -85,7 +85,7 @@ def test_a_partial_file_becomes_a_whole_version_on_its_base(store: Store, tmp_pa
 def test_the_bytes_that_answer_already_make_no_new_version(store: Store, tmp_path: Path) -> None:
     """A client that repeats its swap after a timeout keeps its way back."""
     answers = first(store, tmp_path)
-    again = admission(store, tmp_path).of_file(upload(store), SwapOptions(label="again"), answers)
+    again = intake(store, tmp_path).of_file(upload(store), SwapOptions(label="again"), answers)
     assert again == answers
     assert store.versions() == [answers]
     assert [path.name for path in (tmp_path / "store" / "versions").iterdir()] == ["1"]
@@ -94,12 +94,12 @@ def test_the_bytes_that_answer_already_make_no_new_version(store: Store, tmp_pat
 
 def test_a_partial_file_that_changes_nothing_makes_no_new_version(store: Store, tmp_path: Path) -> None:
     base = first(store, tmp_path)
-    whole = admission(store, tmp_path).of_file(
+    whole = intake(store, tmp_path).of_file(
         only(store, bias=np.full(3, 7, np.float32)), SwapOptions(partial=True, base_version=1), base
     )
     store.commit(whole, 2, base)
     order = SwapOptions(partial=True, base_version=whole.number)
-    assert admission(store, tmp_path).of_file(only(store, bias=np.full(3, 7, np.float32)), order, whole) == whole
+    assert intake(store, tmp_path).of_file(only(store, bias=np.full(3, 7, np.float32)), order, whole) == whole
 
 
 @pytest.mark.parametrize(
@@ -113,15 +113,15 @@ def test_anything_else_makes_a_new_version(
     store: Store, tmp_path: Path, changes: dict[str, np.ndarray], strict: bool
 ) -> None:
     answers = first(store, tmp_path)
-    made = admission(store, tmp_path).of_file(upload(store, **changes), SwapOptions(strict=strict), answers)
+    made = intake(store, tmp_path).of_file(upload(store, **changes), SwapOptions(strict=strict), answers)
     assert (made.number, made.strict) == (2, strict)
 
 
 def test_the_bytes_of_an_older_version_make_a_new_one(store: Store, tmp_path: Path) -> None:
     older = first(store, tmp_path)
-    answers = admission(store, tmp_path).of_file(upload(store, bias=np.zeros(3, np.float32)), SwapOptions(), older)
+    answers = intake(store, tmp_path).of_file(upload(store, bias=np.zeros(3, np.float32)), SwapOptions(), older)
     store.commit(answers, 2, older)
-    assert admission(store, tmp_path).of_file(upload(store), SwapOptions(), answers).number == 3
+    assert intake(store, tmp_path).of_file(upload(store), SwapOptions(), answers).number == 3
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_what_does_not_fit_leaves_no_version(
 ) -> None:
     path = made(store)
     with pytest.raises(error):
-        admission(store, tmp_path).of_file(path, order, BUILT_IN)
+        intake(store, tmp_path).of_file(path, order, BUILT_IN)
     store.discard(path)
     assert store.versions() == []
     assert list((tmp_path / "store" / "incoming").iterdir()) == []
@@ -161,23 +161,23 @@ def test_a_bool_that_is_neither_is_refused_before_anybody_stages_it(store: Store
         content.replace(b"\x01\x00", b"\x02\x00") if content.endswith(b"\x01\x00") else content[:-2] + b"\x02\x00"
     )
     with pytest.raises(UnfitTensor, match="'flags'"):
-        admission(store, tmp_path).of_file(path, SwapOptions(), BUILT_IN)
+        intake(store, tmp_path).of_file(path, SwapOptions(), BUILT_IN)
 
 
 def test_without_strict_a_compiled_in_value_stays_as_it_is(store: Store, tmp_path: Path) -> None:
-    version = admission(store, tmp_path).of_file(upload(store, scale=2 * BAKED), SwapOptions(strict=False), BUILT_IN)
+    version = intake(store, tmp_path).of_file(upload(store, scale=2 * BAKED), SwapOptions(strict=False), BUILT_IN)
     assert not version.strict
 
 
 def test_a_wrong_base_is_refused_before_anything_is_fetched(store: Store, tmp_path: Path) -> None:
     with pytest.raises(BaseVersionMismatch):
-        admission(store, tmp_path).of_uri(str(tmp_path / "nowhere"), SwapOptions(base_version=7), BUILT_IN)
+        intake(store, tmp_path).of_uri(str(tmp_path / "nowhere"), SwapOptions(base_version=7), BUILT_IN)
 
 
 def test_a_file_elsewhere_is_copied_and_stays(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "elsewhere.safetensors"
     upload(store).rename(source)
-    version = admission(store, tmp_path).of_uri(str(source), SwapOptions(), BUILT_IN)
+    version = intake(store, tmp_path).of_uri(str(source), SwapOptions(), BUILT_IN)
     assert source.read_bytes() == store.file(version).read_bytes()
     assert list((tmp_path / "store" / "incoming").iterdir()) == []
 
@@ -187,10 +187,10 @@ def test_the_configured_first_file_may_be_a_link_to_anywhere(store: Store, tmp_p
     link = tmp_path / "folder" / "first.safetensors"
     link.parent.mkdir()
     link.symlink_to(source)
-    assert Admission(store, "m", CONSTANTS, WeightsLimits(), []).of_local(link, SwapOptions()).number == 1
+    assert Intake(store, "m", CONSTANTS, WeightsLimits(), []).of_local(link, SwapOptions()).number == 1
 
 
 @pytest.mark.parametrize("limit", ["max_weights_tensors", "max_weights_header_bytes"])
 def test_the_limits_are_those_of_the_gateway(store: Store, tmp_path: Path, limit: str) -> None:
     with pytest.raises(WeightsTooLarge, match=limit):
-        admission(store, tmp_path, **{limit: 2}).of_file(upload(store), SwapOptions(), BUILT_IN)
+        intake(store, tmp_path, **{limit: 2}).of_file(upload(store), SwapOptions(), BUILT_IN)

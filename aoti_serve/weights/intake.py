@@ -25,7 +25,7 @@ from aoti_serve.weights.version import BUILT_IN, MergedAdapter, Version
 
 
 @dataclass(frozen=True)
-class Admission:
+class Intake:
     """Makes versions of files. Runs in the coordinator, in threads.
 
     The bytes that answer already make no new version: all methods then return the version that answers. They raise an

@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 
 from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
-from aoti_serve.weights.admission import check_values
 from aoti_serve.weights.files import index as files
 from aoti_serve.weights.files.index import file_chunks, read_index
+from aoti_serve.weights.intake import check_values
 
 COMPILED: NDArray[Any] = np.arange(5, dtype=np.float64)
 CONSTANTS = Constants(

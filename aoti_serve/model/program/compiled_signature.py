@@ -13,7 +13,7 @@ from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
-def reconcile(signature: Signature, values: Mapping[str, torch.Tensor], swappable: Collection[str]) -> Signature:
+def as_compiled(signature: Signature, values: Mapping[str, torch.Tensor], swappable: Collection[str]) -> Signature:
     """Return `signature` with only those constants that are `swappable` in the library.
 
     Another name of a swappable tensor becomes tied to it: the compiler keeps one of several. Each constant that is left

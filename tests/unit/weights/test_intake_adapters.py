@@ -28,7 +28,7 @@ from aoti_serve.errors import (
     WrongTensorShape,
 )
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
-from aoti_serve.weights.admission import Admission
+from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, MergedAdapter, Version
@@ -60,7 +60,7 @@ class Weights:
     def __init__(self, folder: Path, **limits: int) -> None:
         self.folder = folder
         self.store = Store(folder / "store", "m", KEEP)
-        self.admission = Admission(
+        self.intake = Intake(
             self.store, "m", CONSTANTS, WeightsLimits.model_validate(limits), [str(folder / "allowed")]
         )
 
@@ -73,13 +73,13 @@ class Weights:
         path = self.store.incoming()
         save_file(dict(tensors), path)
         try:
-            return self.commit(self.admission.of_file(path, SwapOptions.model_validate(options), self.current))
+            return self.commit(self.intake.of_file(path, SwapOptions.model_validate(options), self.current))
         finally:
             self.store.discard(path)
 
     def swap_uri(self, uri: Path | str, **options: Any) -> Version:
         asked = SwapOptions.model_validate({"adapter": True} | options)
-        return self.commit(self.admission.of_uri(str(uri), asked, self.current))
+        return self.commit(self.intake.of_uri(str(uri), asked, self.current))
 
     def plain(self, value: float) -> Version:
         weight, bias = np.full((2, 3), value, np.float32), np.zeros(2, np.float32)

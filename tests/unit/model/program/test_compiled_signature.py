@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aoti_serve.model.program.reconcile import narrow
+from aoti_serve.model.program.compiled_signature import narrow
 from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
