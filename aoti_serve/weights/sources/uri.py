@@ -89,7 +89,9 @@ def _segments(parts: SplitResult, uri: str) -> list[str]:
     """The segments of the path, dots resolved. Only HTTP decodes them: elsewhere `%41` may be part of a key."""
     web = parts.scheme in PORTS
     kept: list[str] = []
-    for raw in (parts.path if web or not parts.query else f"{parts.path}?{parts.query}").split("/")[1:]:
+    # A key of a bucket may hold a question mark, also as its end, which urlsplit takes for an empty query.
+    path = parts.path if web else uri.partition("://")[2].removeprefix(parts.netloc)
+    for raw in path.split("/")[1:]:
         plain = _plain(raw)
         if HIDDEN.search(plain):
             raise SourceRefused(uri=shown_uri(uri), reason="a slash, backslash or control is hidden in it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aoti_serve.errors import SourceRefused
@@ -122,6 +122,7 @@ def test_a_refusal_says_what_to_list() -> None:
 
 
 @given(tail=st.text(st.sampled_from("./%2eEfF5cC\\a:@?#"), max_size=24))
+@example(tail="?/.")
 def test_nothing_that_is_written_behind_a_root_leads_out_of_it(tail: str) -> None:
     for root in ("https://host/models", "s3://bucket/models"):
         try:
