@@ -5,6 +5,7 @@ import_path: aoti_serve.app:build
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,9 +25,8 @@ from aoti_serve.config import (
 )
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.gateway.deployment import Gateway, ModelBinding
-from aoti_serve.gateway.http.admin import token_digest
 from aoti_serve.model.package import Package, configured_package
-from aoti_serve.token import read_token
+from aoti_serve.token import TokenSet, read_token
 
 MANY_REQUESTS = 4096
 GATEWAY_REQUESTS = 64
@@ -52,9 +52,14 @@ def build(args: dict[str, Any]) -> Application:
     except ValidationError as error:
         raise InvalidConfig(detail=f"args: {problems(error.errors())}") from error
     models = [_served(model, config.gateway) for model in config.models]
-    token = read_token()
-    bound = config.gateway, models, token_digest(token) if token else None
+    bound = config.gateway, models, _own_token(config.gateway)
     return _deployment(serve.ingress()(Gateway)).options(**_gateway_options(config.gateway)).bind(*bound)
+
+
+def _own_token(config: GatewayConfig) -> TokenSet:
+    """The admin token of the user who builds this; none if there are others instead."""
+    token = read_token() if config.admin_tokens is None else None
+    return TokenSet(secrets.token_bytes(16), {token: ""} if token else {})
 
 
 def _deployment(cls: type) -> Deployment:

@@ -20,7 +20,7 @@ from aoti_serve.cli.console import progress_out
 from aoti_serve.config import problems
 from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, TryAgain, UnreadableWeights
 from aoti_serve.launcher.processes.ports import is_loopback
-from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path
+from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path, token_place
 from aoti_serve.weights.swap_options import SwapOptions
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -45,16 +45,12 @@ class AdminClient:
     """
 
     def __init__(self, url: str, model: str) -> None:
-        token = read_token()
-        if token is None:
-            raise NoAdminToken(url=url, path=token_path(), variable=TOKEN_VARIABLE)
-        with _words_for_failures(url):
-            _warn_if_readable(url)
+        headers = _authorization(url)
         self.url = url
         self.model = model
         self._weights = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}/weights"
         self._client = httpx.Client(
-            headers={"Authorization": f"Bearer {token}"},
+            headers=headers,
             timeout=httpx.Timeout(CONNECT_S, read=REQUEST_TIMEOUT_S),
             trust_env=False,
             verify=ssl.create_default_context(),  # the system's authorities, or those of SSL_CERT_FILE
@@ -120,7 +116,7 @@ def answer_json(response: httpx.Response) -> Any:
     except (ValueError, KeyError, TypeError):
         detail = f"{response.status_code} {_plain_text(response)}"
     if response.status_code == httpx.codes.UNAUTHORIZED:
-        detail += f"; put the server's token into {token_path()} or {TOKEN_VARIABLE}"
+        detail += f"; the one that was sent stands in {token_place()}: put an admin token of this server there"
     raise ServerRefused(code=response.status_code, detail=safe(detail))
 
 
@@ -132,12 +128,24 @@ def _plain_text(response: httpx.Response) -> str:
 
 
 def served_models(url: str) -> list[str]:
-    """The names of the models that the server serves."""
+    """The names of the models that the server serves. Raises what `AdminClient` does."""
+    headers = _authorization(url)
     with _words_for_failures(url):
-        answer = answer_json(httpx.get(f"{url.rstrip('/')}/v2/models", timeout=CONNECT_S, trust_env=False))
+        asked = f"{url.rstrip('/')}/v2/models"
+        answer = answer_json(httpx.get(asked, headers=headers, timeout=CONNECT_S, trust_env=False))
         if not isinstance(answer, dict) or not isinstance(answer.get("models"), list):
             raise ValueError("no list of models")
     return [str(name) for name in answer["models"]]
+
+
+def _authorization(url: str) -> dict[str, str]:
+    """The header with the admin token. Raises NoAdminToken."""
+    token = read_token()
+    if token is None:
+        raise NoAdminToken(url=url, path=token_path(), variable=TOKEN_VARIABLE)
+    with _words_for_failures(url):
+        _warn_if_readable(url)
+    return {"Authorization": f"Bearer {token}"}
 
 
 @contextmanager

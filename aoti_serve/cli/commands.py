@@ -1,4 +1,7 @@
-"""The commands that `up` prints. Each works as printed, in another terminal in the same folder."""
+"""The commands that `up` prints. Each works as printed, in another terminal in the same folder.
+
+Where inference asks for a token, the shell's variable TOKEN must hold one.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,15 @@ from aoti_serve.weights.files.index import read_index
 SHORT = 64  # elements; the text of a larger request does not fit a line
 
 
-def commands(url: str, certificate: str | None, model: ModelConfig, package: Package) -> list[str]:
+def commands(
+    url: str, certificate: str | None, model: ModelConfig, package: Package, *, asks_token: bool = False
+) -> list[str]:
     """The commands to infer, to swap if there are weights to swap to, and to see the status."""
     program = _program()
     options = "" if url == DEFAULT_URL else f" --url {url}"
-    found = [_infer(url, certificate, model, package.signature)]
+    certified = f"--cacert {_quoted(Path(certificate))} " if certificate else ""
+    bearer = '-H "Authorization: Bearer $TOKEN" ' if asks_token else ""
+    found = [_infer(f"curl -s {certified}{bearer}{url}/v2/models/{model.name}", model, package.signature)]
     if weights := next(_others(model, package.signature), None):
         found.append(f"{program} swap{options} {model.name} {_quoted(weights)}")
     return [*found, f"{program} status{options}"]
@@ -39,8 +46,7 @@ def request_of(signature: Signature) -> str:
     return json.dumps({"inputs": tensors}, separators=(",", ":"))
 
 
-def _infer(url: str, certificate: str | None, model: ModelConfig, signature: Signature) -> str:
-    curl = f"curl -s {f'--cacert {_quoted(Path(certificate))} ' if certificate else ''}{url}/v2/models/{model.name}"
+def _infer(curl: str, model: ModelConfig, signature: Signature) -> str:
     example = model.package.with_suffix(".example.json")
     if example.exists():
         return f"{curl}/infer -d @{_quoted(example)}"

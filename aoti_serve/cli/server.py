@@ -18,7 +18,7 @@ from aoti_serve.launcher.cluster.discovery import cluster_at
 from aoti_serve.launcher.configuration.config_file import read_config
 from aoti_serve.launcher.processes.background import leave
 from aoti_serve.launcher.processes.stop_request import StopRequest
-from aoti_serve.token import ensure_token, token_path
+from aoti_serve.token import ensure_token, token_place
 
 if TYPE_CHECKING:
     from aoti_serve.launcher.server import Server  # imports Ray, which takes seconds
@@ -61,7 +61,8 @@ def up(
     from aoti_serve.launcher.configuration.checks import check_config
 
     packages = check_config(files)
-    ensure_token()
+    if any(application.gateway.admin_tokens is None for application in files.ours):
+        ensure_token()
     from aoti_serve.launcher.server import Server
 
     with Terminal() as log:
@@ -107,7 +108,7 @@ def down(
 def token() -> None:
     """Make the admin token if there is none, and print where it is kept."""
     ensure_token()
-    out.print(f"the admin token is in {token_path()}; servers that start from now on accept it")
+    out.print(f"the admin token is in {token_place()}; servers that start from now on accept it")
 
 
 def _say_ready(server: Server, packages: Mapping[str, Package]) -> None:
@@ -119,9 +120,10 @@ def _say_ready(server: Server, packages: Mapping[str, Package]) -> None:
         _say_ports(server)
     if server.endpoints:
         first = server.endpoints[0]
-        model = server.config.ours[0].config.models[0]
+        config = server.config.ours[0].config
+        model, asks = config.models[0], config.gateway.inference_tokens is not None
         out.print("\nIn another terminal, infer, swap, status:\n")
-        for command in commands(first.url, first.certificate, model, packages[model.name]):
+        for command in commands(first.url, first.certificate, model, packages[model.name], asks_token=asks):
             out.print(f"  {command}")
         out.print()
 

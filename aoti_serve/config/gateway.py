@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt, model_validator
+from typing import Annotated
+
+from pydantic import PositiveInt, StringConstraints, model_validator
 
 from aoti_serve.config.scaling import ReplicaCount
-from aoti_serve.config.values import AbsolutePath, PortNumber, Seconds
+from aoti_serve.config.values import AbsolutePath, PortNumber, Seconds, WatchedPath
 from aoti_serve.signature.tensors import Frozen
+
+# As browsers send it; "*" is any.
+Origin = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s,*A-Z]+)$")]
 
 
 class Tls(Frozen):
@@ -33,12 +38,18 @@ class GatewayConfig(WeightsLimits):
     without a request is closed after `idle_timeout_s`, one that does not take its answer after `write_timeout_s`.
     `max_reading_bytes` is for all bodies that are being read or answered, but for those of up to 64 KiB.
     `max_json_bytes` and `max_json_values` are for the JSON of a request: nothing else runs while it is read.
+    `admin_tokens` and `inference_tokens` are files of tokens, read by each gateway on its own node and again when they
+    change: who may change weights, and who may ask. Without the first, the token of the server's user opens the weights
+    API; without the second, everybody may ask. `cors_origins` are the origins of web pages that may ask, over HTTP.
     """
 
     host: str = "127.0.0.1"
     http_port: PortNumber | None = 8000
     grpc_port: PortNumber | None = 8001
     tls: Tls | None = None
+    admin_tokens: WatchedPath | None = None
+    inference_tokens: WatchedPath | None = None
+    cors_origins: tuple[Origin, ...] = ()
     replicas: ReplicaCount = 1
     access_log: bool = False
     max_connections: PositiveInt = 4096

@@ -15,6 +15,8 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 # Absolute: the processes of the server start in other folders.
 AbsolutePath = Annotated[Path, AfterValidator(Path.resolve)]
+# Links stay: what is behind them may be exchanged.
+WatchedPath = Annotated[Path, AfterValidator(Path.absolute)]
 
 
 def _located(place: str) -> str:

@@ -14,16 +14,28 @@ class InvalidConfig(AotiServeError, status=400):
 
 
 class Unauthorized(AotiServeError, status=401):
-    """No admin token was sent, or a wrong one."""
+    """No token of this kind was sent, or a wrong one."""
 
-    text = "the weights API needs the header `Authorization: Bearer <admin token>`: {reason}"
+    text = "{place} needs the header `Authorization: Bearer <{kind} token>`: {reason}"
+    place: str
+    kind: str
     reason: str
 
 
-class AdminClosed(AotiServeError, status=403):
-    """No admin token is configured, so the weights API is closed."""
+class TooManyWrongTokens(AotiServeError, status=429):
+    """The client's address has sent many wrong tokens, so this one was not looked at. `retry_after` is in seconds."""
 
-    text = "the weights API is closed: no admin token is configured; run `aoti-serve token`, then restart"
+    text = "too many wrong tokens have come from this address; try again in {retry_after} s"
+    retry_after: int
+
+
+class AdminClosed(AotiServeError, status=403):
+    """The server has no admin token, so its weights API is closed."""
+
+    text = (
+        "the weights API is closed: this server has no admin token; run `aoti-serve token` on its machine and restart "
+        "it, or set `gateway.admin_tokens`"
+    )
 
 
 class Unavailable(AotiServeError, status=503):
@@ -135,7 +147,10 @@ class ServerUnreachable(AotiServeError, text="no aoti-serve server answers at {u
 class NoAdminToken(AotiServeError):
     """The command line has no token to send, so it did not ask the server."""
 
-    text = "there is no admin token here: copy that of the server at {url} to {path} (mode 600), or set {variable}"
+    text = (
+        "this command has no admin token to send: set {variable}, or copy the one of the server at {url} to {path} "
+        "(mode 600)"
+    )
     url: str
     path: Path | str
     variable: str

@@ -12,13 +12,14 @@ from ray import serve
 
 from aoti_serve.cluster.scaling import METRIC
 from aoti_serve.config import GatewayConfig, ModelConfig
+from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
 from aoti_serve.gateway.grpc.methods import grpc_methods
 from aoti_serve.gateway.grpc.server import GrpcListener
-from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.app import build_app
 from aoti_serve.gateway.listener.server import Listener
 from aoti_serve.signature.signature import Signature
+from aoti_serve.token import TokenSet
 
 # Requests in flight are many young objects: at Python's 700 the collector looks at them again and again.
 YOUNG_OBJECTS = 10_000
@@ -44,21 +45,23 @@ class Gateway:
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
-        self, config: GatewayConfig, models: list[ModelBinding], token_digest: str | None
+        self, config: GatewayConfig, models: list[ModelBinding], admin: TokenSet
     ) -> None:
         gc.set_threshold(YOUNG_OBJECTS)
+        self._access = Access(config, admin)
         context, runtime = serve.get_replica_context(), ray.get_runtime_context()
         name, node = context.replica_id.unique_id, runtime.get_node_id()
         served = [ServedModel(name, node, m.config, m.signature, m.coordinator, config) for m in models]
         self._plane = DataPlane(served, config.max_reading_bytes)
-        self._app = build_app(self._plane, Guard(token_digest), config)
+        self._app = build_app(self._plane, self._access, config)
         await self._plane.join()
+        self._access.watch()
         self._listeners: list[Listener | GrpcListener] = []
         owner = f"{runtime.gcs_address}/{context.app_name}"
         if config.http_port is not None:
             self._listeners.append(Listener(self._app, config, owner))
         if config.grpc_port is not None:
-            self._listeners.append(GrpcListener(grpc_methods(self._plane, config), config, owner))
+            self._listeners.append(GrpcListener(grpc_methods(self._plane, self._access, config), config, owner))
         for listener in self._listeners:
             await listener.open()
         gc.freeze()  # these objects stay: a full collection, which stops all requests, need not scan them
@@ -84,3 +87,4 @@ class Gateway:
         self._plane.drain()
         await asyncio.gather(*(listener.close(DRAIN_S) for listener in self._listeners))
         self._plane.close()
+        self._access.close()

@@ -208,6 +208,26 @@ def test_replicas_may_be_scaled() -> None:
     assert only.replicas == ScalingConfig(min=2, max=4)
 
 
+def test_a_file_of_tokens_is_named_by_its_link_since_what_is_behind_may_change(tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to("one")
+    gateway = config(model(), gateway={"inference_tokens": tmp_path / "data" / "tokens"}).gateway
+    assert gateway.inference_tokens == tmp_path / "data" / "tokens"
+
+
+@pytest.mark.parametrize("origin", ["*", "https://app.example", "http://localhost:3000", "http://[::1]:8080"])
+def test_origins_are_as_browsers_send_them(origin: str) -> None:
+    assert config(model(), gateway={"cors_origins": [origin]}).gateway.cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origins",
+    ["*", ["https://app.example/"], ["app.example"], ["https://*.example"], ["https://App.example"], ["null"], [""]],
+)
+def test_what_no_browser_sends_is_no_origin(origins: Any) -> None:
+    with pytest.raises(ValidationError, match="cors_origins"):
+        config(model(), gateway={"cors_origins": origins})
+
+
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         config(model()).gateway.replicas = 2

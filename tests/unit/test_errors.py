@@ -62,6 +62,7 @@ AotiServeError                      500
 │   ├── UnfitForInt8                     this processor would add up wrongly, or go on with old scales
 │   └── UnsupportedModule                export cannot describe this module
 ├── Unauthorized                    401, AdminClosed 403
+├── TooManyWrongTokens              429  from one address
 ├── Unavailable                     503
 │   ├── TryAgain                         for any other reason
 │   ├── Stopping                         it takes no new requests any more

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import NoReturn
+from urllib.parse import unquote
 
 import grpc
 
 from aoti_serve.errors import AotiServeError
+from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.client_facts import defect_text, identity_from, patience_from
 
 logger = logging.getLogger("ray.serve")
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Answers = Callable[[bytes, Context], Awaitable[bytes]]
+StreamAnswers = Callable[[AsyncIterable[bytes], Context], AsyncIterator[bytes]]
 ID_KEY = "x-request-id"
 TIMEOUT_KEY = "x-request-timeout-seconds"
+TOKEN_KEY = "authorization"
 
 
 def unary(answer: Answers) -> grpc.RpcMethodHandler[bytes, bytes]:
@@ -35,6 +39,36 @@ def unary(answer: Answers) -> grpc.RpcMethodHandler[bytes, bytes]:
             await _abort_for_defect(context, error)
 
     return grpc.unary_unary_rpc_method_handler(call)
+
+
+def admitted(answer: Answers, access: Access) -> Answers:
+    """The method for those who send an inference token, if one is asked for."""
+
+    async def call(message: bytes, context: Context) -> bytes:
+        access.check_inference(metadata_of(context, TOKEN_KEY), _address_of(context))
+        return await answer(message, context)
+
+    return call if access.asks_for_inference else answer
+
+
+def admitted_stream(answers: StreamAnswers, access: Access) -> StreamAnswers:
+    """As `admitted`, for a method that answers a stream with one."""
+
+    async def call(messages: AsyncIterable[bytes], context: Context) -> AsyncIterator[bytes]:
+        try:
+            access.check_inference(metadata_of(context, TOKEN_KEY), _address_of(context))
+        except AotiServeError as error:
+            identify(context)
+            await context.abort(status_of(error), str(error))
+        async for answer in answers(messages, context):
+            yield answer
+
+    return call if access.asks_for_inference else answers
+
+
+def _address_of(context: Context) -> str:
+    """The client's address; gRPC has it as `ipv4:127.0.0.1:80` or `ipv6:%5B::1%5D:80`."""
+    return unquote(context.peer()).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def status_of(error: AotiServeError) -> grpc.StatusCode:

@@ -10,35 +10,44 @@ import grpc
 from aoti_serve import __version__
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import UnknownModel
+from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
-from aoti_serve.gateway.grpc.calls import Context, unary
+from aoti_serve.gateway.grpc.calls import Answers, Context, admitted, admitted_stream, unary
 from aoti_serve.gateway.grpc.inference import GrpcInference
 from aoti_serve.protocol.grpc.messages import decode_message, encode_message
 from aoti_serve.protocol.messages import server_metadata
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
+OPEN = ("ServerLive", "ServerReady", "ModelReady")  # to probes, which carry no token
 Values = dict[str, Any]
 
 
-def grpc_methods(plane: DataPlane, config: GatewayConfig) -> Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]:
+def grpc_methods(
+    plane: DataPlane, access: Access, config: GatewayConfig
+) -> Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]:
     """What is served: the protocol's methods, those of Triton's that stock clients call, and the health check."""
     inference, small = GrpcInference(plane, config), _SmallMethods(plane)
+    methods = {name: _small(name, answer) for name, answer in small.by_name.items()} | {"ModelInfer": inference.infer}
     return {
-        f"/{SERVICE}/ModelInfer": unary(inference.infer),
-        f"/{SERVICE}/ModelStreamInfer": grpc.stream_stream_rpc_method_handler(inference.stream),
-        f"/{HEALTH}/Check": _small("HealthCheck", small.health),
-        **{f"/{SERVICE}/{name}": _small(name, answer) for name, answer in small.by_name.items()},
+        f"/{SERVICE}/ModelStreamInfer": grpc.stream_stream_rpc_method_handler(
+            admitted_stream(inference.stream, access)
+        ),
+        f"/{HEALTH}/Check": unary(_small("HealthCheck", small.health)),
+        **{
+            f"/{SERVICE}/{name}": unary(answer if name in OPEN else admitted(answer, access))
+            for name, answer in methods.items()
+        },
     }
 
 
-def _small(name: str, answer: Callable[[Values], Values]) -> grpc.RpcMethodHandler[bytes, bytes]:
+def _small(name: str, answer: Callable[[Values], Values]) -> Answers:
     """A method whose messages are rows of `protocol.grpc.schema`, called `<name>Request` and `<name>Response`."""
 
     async def call(message: bytes, _: Context) -> bytes:
         return encode_message(f"{name}Response", answer(decode_message(f"{name}Request", message)))
 
-    return unary(call)
+    return call
 
 
 class _SmallMethods:

@@ -17,10 +17,11 @@ from starlette.types import Receive, Scope, Send
 from aoti_serve import __version__
 from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidBody, shortened
+from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
-from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.bodies import BodyLimits, read_body
 from aoti_serve.gateway.http.inference import PATHS, Inference, route_of
+from aoti_serve.gateway.http.middleware import protected
 from aoti_serve.gateway.http.request_id import REQUEST_ID, RequestIdMiddleware
 from aoti_serve.gateway.http.responses import error_reply, error_response, internal_error, json_response
 from aoti_serve.gateway.http.weights import weights_routes
@@ -55,16 +56,16 @@ class App(FastAPI):
             logger.exception("a request failed (X-Request-ID %s)", scope.get(REQUEST_ID))
 
 
-def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
+def build_app(plane: DataPlane, access: Access, config: GatewayConfig) -> FastAPI:
     """The ASGI app of one gateway."""
     app = App(title="aoti-serve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.inference = Inference(plane, config)
-    app.identified = RequestIdMiddleware(app.dispatch, access_log=config.access_log)
+    app.identified = RequestIdMiddleware(protected(app.dispatch, access, config), access_log=config.access_log)
     for path in PATHS:  # first: Serve looks up the route of each request for its metrics
         app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
     app.include_router(_health(plane))
     app.include_router(_models(plane))
-    app.include_router(weights_routes(plane, guard, config), prefix="/v2/models/{name}/weights")
+    app.include_router(weights_routes(plane, access, config), prefix="/v2/models/{name}/weights")
     _add_error_handlers(app)
     return app
 

@@ -24,7 +24,7 @@ def error_reply(text: str, status: int) -> Response:
 def error_response(error: AotiServeError) -> Response:
     """The response for an error that was raised on purpose; its text is for the client."""
     response = error_reply(str(error), error.http_status)
-    if error.http_status == 503:
+    if error.http_status in (429, 503):
         response.headers["retry-after"] = str(error.facts.get("retry_after", 1))
     if isinstance(error, Stopping):
         response.headers["connection"] = "close"  # the next one goes to another gateway

@@ -13,8 +13,8 @@ from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, rechunk
 from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, BodyTooLarge, InvalidBody
+from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
-from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.bodies import BodyLimits, read_body, stream_body
 from aoti_serve.gateway.http.responses import json_response
 from aoti_serve.gateway.in_flight import Share
@@ -40,7 +40,7 @@ class RollbackBody(Frozen):
     version: VersionNumber | None = None
 
 
-def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig) -> APIRouter:
+def weights_routes(plane: DataPlane, access: Access, config: GatewayConfig) -> APIRouter:
     """All routes of the weights API; their prefix is `/v2/models/{name}/weights`."""
     uploads = BodyLimits(config.max_weights_bytes, "gateway.max_weights_bytes")
     json = BodyLimits(config.max_json_bytes, "gateway.max_json_bytes")
@@ -51,16 +51,18 @@ def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig) -> API
 
     async def admit(request: Request, name: str) -> ServedModel:
         try:
-            guard.check(request.headers.get("authorization"))
+            connected = request.client.host if request.client else ""
+            request.state.holder = access.check_admin(request.headers.get("authorization"), connected)
         except AotiServeError as error:
             plane.note_refused(name, f"{request.method} {request.url.path}", _address(request), str(error))
             raise
         return plane.model(name)
 
-    def who(request: Request) -> str:
-        return f"{guard.holder} from {_address(request)}"
-
     Admin = Annotated[ServedModel, Depends(admit)]
+
+    def who(request: Request, _: Admin) -> str:
+        return f"{request.state.holder} from {_address(request)}"
+
     Who = Annotated[str, Depends(who)]
     routes = APIRouter(tags=["weights"])
 

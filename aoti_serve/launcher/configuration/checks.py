@@ -17,6 +17,7 @@ from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
 from aoti_serve.launcher.processes.ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
+from aoti_serve.token import read_tokens
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.sources.uri import is_uri
 from aoti_serve.weights.store.catalog import Catalog
@@ -109,9 +110,19 @@ def _section_problems(config: ConfigFile) -> Iterator[str]:
         for file in (tls.certificate, tls.key) if tls else ():
             if not file.exists():
                 yield f"application '{application.name}': gateway.tls: no file {file}"
+        yield from _token_problems(application)
         known = deployments_of(application)
         for name in application.deployments.keys() - known:
             yield f"application '{application.name}' has no deployment '{name}'; available: {', '.join(sorted(known))}"
+
+
+def _token_problems(application: Ours) -> Iterator[str]:
+    for key in ("admin_tokens", "inference_tokens"):
+        if (file := getattr(application.gateway, key)) is not None:
+            try:
+                read_tokens(file)
+            except InvalidConfig as error:
+                yield f"application '{application.name}': gateway.{key}: {error}"
 
 
 def _prefix_problems(config: ConfigFile) -> Iterator[str]:

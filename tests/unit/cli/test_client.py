@@ -56,8 +56,11 @@ def test_the_token_goes_along(client: AdminClient, played: Played) -> None:
 
 def test_without_a_token_nothing_is_asked(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE)
-    with pytest.raises(NoAdminToken, match=rf"there is no admin token here: copy .* {played.url} to .*admin-token"):
+    with pytest.raises(NoAdminToken, match=rf"this command has no admin token .*: set {TOKEN_VARIABLE}, .*admin-token"):
         AdminClient(played.url, "m")
+    with pytest.raises(NoAdminToken, match=rf"the server at {played.url} "):
+        served_models(played.url)
+    assert played.asked == []
 
 
 @pytest.mark.parametrize(
@@ -140,9 +143,15 @@ def test_the_servers_own_words(client: AdminClient, played: Played) -> None:
     assert caught.value.http_status == 409
 
 
-def test_a_wrong_token_says_where_the_right_one_goes(client: AdminClient, played: Played) -> None:
+def test_a_wrong_token_says_where_it_stands(
+    client: AdminClient, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is put into the file counts only if the variable is not set."""
     played.replies[f"GET {WEIGHTS}"] = Reply({"error": "the token is wrong"}, 401)
-    with pytest.raises(ServerRefused, match=r"the token is wrong; put .*admin-token or AOTI_SERVE_ADMIN_TOKEN"):
+    with pytest.raises(ServerRefused, match=r"the token is wrong; the one that was sent stands in AOTI_SERVE_ADMIN_"):
+        client.status()
+    monkeypatch.delenv(TOKEN_VARIABLE)
+    with pytest.raises(ServerRefused, match=r"the token is wrong; .* in .*/admin-token: put an admin token of this"):
         client.status()
 
 

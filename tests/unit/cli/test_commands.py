@@ -37,13 +37,13 @@ def spec(name: str, *shape: int | Dim, dtype: str = "float32") -> TensorSpec:
     return TensorSpec(name=name, dtype=dtype, shape=shape)
 
 
-def printed(*inputs: TensorSpec, weights: str | None = None) -> list[str]:
+def printed(*inputs: TensorSpec, weights: str | None = None, **options: Any) -> list[str]:
     signature = Signature(inputs=inputs, outputs=(), constants=(CONSTANT,))
     with zipfile.ZipFile("m.pt2", "w") as archive:
         metadata = json.dumps({SIGNATURE_KEY: signature.model_dump_json()})
         archive.writestr("m/data/aotinductor/model/a.wrapper_metadata.json", metadata)
     model = ModelConfig.model_validate({"name": "m", "package": "m.pt2", "weights": weights})
-    return commands(URL, None, model, Package.open("m.pt2"))
+    return commands(URL, None, model, Package.open("m.pt2"), **options)
 
 
 def sent(command: str) -> Any:
@@ -63,6 +63,11 @@ def test_a_request_is_made_from_the_signature() -> None:
         ]
     }
     assert status == f"aoti-serve status --url {URL}"
+
+
+def test_a_token_is_sent_where_one_is_asked_for() -> None:
+    infer, _ = printed(spec("x", BATCH), asks_token=True)
+    assert infer.startswith(f'curl -s -H "Authorization: Bearer $TOKEN" {URL}/v2/models/m/infer -d ')
 
 
 def test_a_symbol_has_one_value_in_all_inputs() -> None:

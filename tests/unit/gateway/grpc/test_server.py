@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import grpc
@@ -13,16 +15,19 @@ from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, PortTaken, QueueFull, ReplicaDied, UnknownVersion
+from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.grpc.methods import HEALTH, SERVICE, grpc_methods
 from aoti_serve.gateway.grpc.server import GrpcListener
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
+from aoti_serve.gateway.wrong_tokens import BURST
 from aoti_serve.protocol.grpc.messages import decode_message, encode_message
 from aoti_serve.protocol.grpc.wire import FieldBudget, fields_of
 from aoti_serve.protocol.grpc.written import delimited, packed_numbers, string_field
 from aoti_serve.protocol.messages import InferResponse
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
+from aoti_serve.token import TokenSet
 from tests.unit.gateway.listener.wired import HOST, free_port
 from tests.unit.gateway.plane import Plane
 
@@ -30,6 +35,7 @@ X = TensorSpec(name="x", dtype="float32", shape=(Dim(symbol="batch", min=1, max=
 Y = X.model_copy(update={"name": "y"})
 SIGNATURE = Signature(inputs=(X,), outputs=(Y,), constants=())
 Status = grpc.StatusCode
+ASKER = "asker-0123456789abcdef"
 
 
 class Echo:
@@ -87,9 +93,33 @@ async def plane(echo: Echo, config: GatewayConfig) -> Plane:
     return Plane(echo, config.max_reading_bytes)
 
 
+def methods_of(plane: Plane, config: GatewayConfig) -> Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]:
+    return grpc_methods(cast(DataPlane, plane), Access(config, TokenSet(b"key")), config)
+
+
+@pytest.fixture
+def closed(config: GatewayConfig, tmp_path: Path) -> GatewayConfig:
+    """It asks for an inference token."""
+    path = tmp_path / "tokens"
+    path.write_text(ASKER)
+    path.chmod(0o600)
+    return config.model_copy(update={"inference_tokens": path})
+
+
+@asynccontextmanager
+async def answering(plane: Plane, config: GatewayConfig) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a listener of this configuration."""
+    listener = GrpcListener(methods_of(plane, config), config, "the tests")
+    await listener.open()
+    options = [("grpc.max_send_message_length", -1), ("grpc.enable_http_proxy", 0)]
+    async with grpc.aio.insecure_channel(f"{HOST}:{config.grpc_port}", options=options) as channel:
+        yield channel
+    await listener.close(0)
+
+
 @pytest.fixture
 async def listener(plane: Plane, config: GatewayConfig) -> AsyncIterator[GrpcListener]:
-    listener = GrpcListener(grpc_methods(cast(DataPlane, plane), config), config, "the tests")
+    listener = GrpcListener(methods_of(plane, config), config, "the tests")
     await listener.open()
     yield listener
     await listener.close(0)
@@ -269,6 +299,34 @@ async def test_a_stream_runs_what_has_come_while_the_first_is_under_way(channel:
     await asyncio.wait_for(echo.cancelled.wait(), 30)
 
 
+async def test_with_inference_tokens_a_call_needs_one_and_probes_do_not(
+    closed: GatewayConfig, plane: Plane, echo: Echo
+) -> None:
+    asks = [("authorization", f"Bearer {ASKER}")]
+    async with answering(plane, closed) as channel:
+        for metadata in ([], [("authorization", "Bearer wrong")]):
+            for method in ("ModelInfer", "ServerMetadata", "ModelMetadata", "ModelConfig", "RepositoryIndex"):
+                error = await refusal(call(channel, method, metadata=metadata))
+                assert error.code() is Status.UNAUTHENTICATED
+            stream: Any = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+            assert await stream([request()], metadata=metadata).code() is Status.UNAUTHENTICATED
+        assert echo.arrived.empty()
+        for method, service in (("ServerLive", SERVICE), ("ServerReady", SERVICE), ("Check", HEALTH)):
+            await call(channel, method, service=service)
+        await call(channel, "ModelReady", encode_message("ModelReadyRequest", {"name": "m"}))
+        assert raw_of(await call(channel, "ModelInfer", request(), metadata=asks))
+        assert len([answer async for answer in stream([request(), request()], metadata=asks)]) == 2
+
+
+async def test_who_guesses_over_grpc_waits_too(closed: GatewayConfig, plane: Plane) -> None:
+    async with answering(plane, closed) as channel:
+        for _ in range(BURST):
+            await refusal(call(channel, "ModelInfer", request(), metadata=[("authorization", "Bearer wrong")]))
+        error = await refusal(call(channel, "ModelInfer", request(), metadata=[("authorization", f"Bearer {ASKER}")]))
+        assert error.code() is Status.RESOURCE_EXHAUSTED
+        assert "try again in 1 s" in str(error.details())
+
+
 async def test_calls_in_flight_are_answered_before_the_end(
     listener: GrpcListener, channel: grpc.aio.Channel, echo: Echo
 ) -> None:
@@ -285,7 +343,7 @@ async def test_calls_in_flight_are_answered_before_the_end(
 async def test_another_application_does_not_get_the_port(
     listener: GrpcListener, plane: Plane, config: GatewayConfig
 ) -> None:
-    methods = grpc_methods(cast(DataPlane, plane), config)
+    methods = methods_of(plane, config)
     with pytest.raises(PortTaken, match=r"gateway\.grpc_port"):
         await GrpcListener(methods, config, "another").open()
     second = GrpcListener(methods, config, "the tests")

@@ -16,13 +16,14 @@ from ray.serve.handle import DeploymentHandle
 from aoti_serve.address import Address
 from aoti_serve.cluster.membership.pauses import PauseDetector
 from aoti_serve.config import BatchingConfig, GatewayConfig, ModelConfig
+from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
-from aoti_serve.gateway.http.admin import Guard, token_digest
 from aoti_serve.gateway.http.app import build_app
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.server import LinkServer
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
+from aoti_serve.token import TokenSet
 from aoti_serve.weights.swap.target import Target
 from aoti_serve.weights.version import Committed, Version
 
@@ -122,7 +123,8 @@ async def running(config: GatewayConfig, batching: BatchingConfig) -> AsyncItera
     await link.open()
     beats = asyncio.create_task(link.tick())
     served.route((Address("replica", NODE, link.path, 1, link.key),))
-    app = build_app(DataPlane([served], config.max_reading_bytes), Guard(token_digest(TOKEN)), config)
+    access = Access(config, TokenSet(b"key", {TOKEN: ""}))
+    app = build_app(DataPlane([served], config.max_reading_bytes), access, config)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=60) as client:

@@ -16,13 +16,14 @@ import pytest
 from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
+from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
-from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.app import build_app
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.protocol.messages import InferResponse
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
+from aoti_serve.token import TokenSet
 from tests.unit.gateway.plane import Plane
 
 BATCH = Dim(symbol="batch", min=1, max=8)
@@ -68,7 +69,7 @@ class Echo:
 
 
 def client_of(echo: Echo, config: GatewayConfig) -> httpx.AsyncClient:
-    app = build_app(cast(DataPlane, Plane(echo, config.max_reading_bytes)), Guard(None), config)
+    app = build_app(cast(DataPlane, Plane(echo, config.max_reading_bytes)), Access(config, TokenSet(b"key")), config)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
 

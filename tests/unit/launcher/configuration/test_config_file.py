@@ -188,6 +188,20 @@ def test_a_certificate_that_is_not_there_is_named_before_ray_starts(here: Path) 
         check_config(read(content))
 
 
+@pytest.mark.parametrize("key", ["admin_tokens", "inference_tokens"])
+def test_a_file_of_tokens_that_cannot_be_used_is_named_before_ray_starts(here: Path, key: str) -> None:
+    content = valid()
+    content["applications"][0]["args"]["gateway"] = {key: "tokens"}
+    with pytest.raises(InvalidConfig, match=rf"application 'default': gateway\.{key}: .*/tokens cannot be read"):
+        check_config(read(content))
+    (here / "tokens").write_text("short")
+    (here / "tokens").chmod(0o600)
+    with pytest.raises(InvalidConfig, match=r"/tokens, line 1: a token has at least"):
+        check_config(read(content))
+    (here / "tokens").write_text("ci: a-token-that-is-long-enough")
+    check_config(read(content))
+
+
 def test_without_a_word_about_proxies_there_are_none() -> None:
     content = valid()
     del content["proxy_location"]

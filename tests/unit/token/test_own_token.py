@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aoti_serve.errors import InvalidConfig
-from aoti_serve.token import TOKEN_VARIABLE, ensure_token, read_token, token_path
+from aoti_serve.token import TOKEN_VARIABLE, ensure_token, read_token, token_path, token_place
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +71,12 @@ def test_the_environment_comes_before_the_file(file: Path, monkeypatch: pytest.M
     written(file, "from-the-file")
     monkeypatch.setenv(TOKEN_VARIABLE, " from-the-environment ")
     assert (read_token(), ensure_token()) == ("from-the-environment", "from-the-environment")
+
+
+def test_where_it_stands_is_where_it_was_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert token_place() == str(file)
+    monkeypatch.setenv(TOKEN_VARIABLE, "set")
+    assert token_place() == TOKEN_VARIABLE
 
 
 def test_a_blank_variable_does_not_count(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The admin token: made once, and kept in a file that only its owner can read."""
+"""The admin token of this user: made once, and kept in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def read_token() -> str | None:
         return path.read_text().strip() or None
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(detail=f"{path} does not hold an admin token: {error}") from error
+
+
+def token_place() -> str:
+    """Where `read_token` finds the token, or would: the variable if it is set, else the file."""
+    return TOKEN_VARIABLE if os.environ.get(TOKEN_VARIABLE, "").strip() else str(token_path())
 
 
 def ensure_token() -> str:
