@@ -18,6 +18,7 @@ from aoti_serve.gateway.http.admin import Guard
 from aoti_serve.gateway.http.bodies import BodyLimits, read_body, stream_body
 from aoti_serve.gateway.http.responses import json_response
 from aoti_serve.gateway.in_flight import Share
+from aoti_serve.protocol.elements import shown_value
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.swap_options import SwapOptions, Uri, VersionNumber
 
@@ -94,14 +95,16 @@ def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig) -> API
         return _change_response(await served.weights.rollback(wanted.version, who, wait), wait)
 
     async def run_swap(request: Request, served: ServedModel, who: str, wait: bool) -> WeightsStatus:
+        asked = {name: value for name, value in request.query_params.items() if name != "wait"}
         if request.headers.get("content-type", "").startswith("application/octet-stream"):
-            asked = {name: value for name, value in request.query_params.items() if name != "wait"}
             options = _checked(lambda: SwapOptions.model_validate(asked))
             body = stream_body(request.receive, _headers(request), uploads)
             return await served.weights.swap_bytes(rechunk(body, UPLOAD_CHUNK_BYTES), options, who, wait)
         if not request.headers.get("content-type", "").startswith("application/json"):
             kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
             raise InvalidBody(detail=f"the Content-Type must be {kinds}")
+        if asked:
+            raise InvalidBody(detail=f"query parameter {shown_value(min(asked))}: with a uri, options stand beside it")
         wanted = _parsed(SwapBody, await read(request))
         return await served.weights.swap_uri(wanted.uri, wanted.options, who, wait)
 
@@ -137,7 +140,7 @@ async def _events(plane: DataPlane, served: ServedModel) -> AsyncIterator[bytes]
 
 
 def _parsed(kind: type[JsonBody], body: bytes) -> JsonBody:
-    return _checked(lambda: kind.model_validate_json(body))
+    return _checked(lambda: kind.model_validate_json(body, strict=True))  # else true would be version 1
 
 
 def _checked(read: Callable[[], JsonBody]) -> JsonBody:
