@@ -22,6 +22,8 @@ _VERSION: JsonSchema = {"type": "string", "pattern": "^[0-9]+$"}
 _SIZE: JsonSchema = {"type": ["integer", "null"], "minimum": 0, "description": "bytes of the tensor behind the JSON"}
 _BINARY: JsonSchema = {"type": ["boolean", "null"], "description": "answer as binary data, not as JSON"}
 _COUNT: JsonSchema = {"type": ["integer", "null"], "minimum": 0}
+# Of an output: what was split into batches comes back in one piece, so their bounds do not hold for it.
+_ANY_SIZES: JsonSchema = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 _PARAMETERS: JsonSchema = {
     "type": ["object", "null"],
     "properties": {
@@ -91,7 +93,7 @@ def _input(ordinal: str, spec: TensorSpec) -> JsonSchema:
     properties = {
         "name": {"enum": [spec.name, ordinal]},
         "datatype": {"const": dtype.oip},
-        "shape": _shape([_size(dim) for dim in spec.shape]),
+        "shape": {"type": "array", "prefixItems": list(map(_size, spec.shape))} | _of_rank(len(spec.shape)),
         "parameters": _object({"binary_data_size": _SIZE}),
     }
     schema = {"type": "object", "title": spec.name, "properties": properties}
@@ -108,7 +110,7 @@ def _output(spec: TensorSpec) -> JsonSchema:
     properties = {
         "name": {"const": spec.name},
         "datatype": {"const": dtype.oip},
-        "shape": _shape([_size(dim, bounded=False) for dim in spec.shape]),
+        "shape": _ANY_SIZES | _of_rank(len(spec.shape)),
         "data": {"type": "array", "items": {"type": [kind, "null"]}, "description": "null for what is not finite"},
         "parameters": _object({"binary_data_size": _SIZE}),
     }
@@ -120,16 +122,15 @@ def _object(properties: dict[str, JsonSchema]) -> JsonSchema:
     return {"type": ["object", "null"], "properties": properties}
 
 
-def _shape(sizes: list[JsonSchema]) -> JsonSchema:
-    return {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)}
+def _of_rank(rank: int) -> JsonSchema:
+    return {"minItems": rank, "maxItems": rank}
 
 
-def _size(dim: int | Dim, *, bounded: bool = True) -> JsonSchema:
-    """Of an output no bounds are told: what a batch is split for comes back in one piece."""
+def _size(dim: int | Dim) -> JsonSchema:
     if isinstance(dim, int):
         return {"const": dim}
     bounds = {"minimum": dim.min} if dim.max is None else {"minimum": dim.min, "maximum": dim.max}
-    return {"type": "integer", "title": dim.symbol, **(bounds if bounded else {"minimum": 0})}
+    return {"type": "integer", "title": dim.symbol, **bounds}
 
 
 def _element(dtype: DType) -> JsonSchema:

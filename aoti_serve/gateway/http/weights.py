@@ -91,20 +91,20 @@ def weights_routes(plane: DataPlane, guard: Guard, config: GatewayConfig) -> API
 
     @routes.post("/rollback")
     async def rollback(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
+        _refuse_options(request)
         wanted = _parsed(RollbackBody, await read(request) or b"{}")
         return _change_response(await served.weights.rollback(wanted.version, who, wait), wait)
 
     async def run_swap(request: Request, served: ServedModel, who: str, wait: bool) -> WeightsStatus:
-        asked = {name: value for name, value in request.query_params.items() if name != "wait"}
         if request.headers.get("content-type", "").startswith("application/octet-stream"):
+            asked = {name: value for name, value in request.query_params.items() if name != "wait"}
             options = _checked(lambda: SwapOptions.model_validate(asked))
             body = stream_body(request.receive, _headers(request), uploads)
             return await served.weights.swap_bytes(rechunk(body, UPLOAD_CHUNK_BYTES), options, who, wait)
         if not request.headers.get("content-type", "").startswith("application/json"):
             kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
             raise InvalidBody(detail=f"the Content-Type must be {kinds}")
-        if asked:
-            raise InvalidBody(detail=f"query parameter {shown_value(min(asked))}: with a uri, options stand beside it")
+        _refuse_options(request)
         wanted = _parsed(SwapBody, await read(request))
         return await served.weights.swap_uri(wanted.uri, wanted.options, who, wait)
 
@@ -120,6 +120,12 @@ def _address(request: Request) -> str:
     connected = request.client.host if request.client else "unknown"
     forwarded = request.headers.get("x-forwarded-for")
     return f"{connected} for {forwarded}" if forwarded else connected
+
+
+def _refuse_options(request: Request) -> None:
+    """Raise InvalidBody for options in the query of a request that has them in its JSON: they would be passed over."""
+    for name in request.query_params.keys() - {"wait"}:
+        raise InvalidBody(detail=f"query parameter {shown_value(name)}: it belongs into the JSON of the body")
 
 
 def _change_response(status: WeightsStatus, wait: bool) -> Response:

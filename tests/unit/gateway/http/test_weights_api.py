@@ -106,6 +106,7 @@ async def test_an_error_of_the_coordinator_arrives_as_itself(gateway: Gateway) -
         pytest.param("", {"json": {"uri": "a"}, "params": {"label": "b"}}, "'label'", id="options in two places"),
         pytest.param("/rollback", {"json": {"version": "one"}}, "version", id="no number"),
         pytest.param("/rollback", {"json": {"version": True}}, "version", id="true for 1"),
+        pytest.param("/rollback", {"params": {"version": 3}}, "'version'", id="a version in the query"),
         pytest.param("/rollback", {"content": b"{"}, "JSON", id="no JSON"),
     ],
 )
