@@ -17,6 +17,7 @@ ADMIN = "admin"
 SCHEME: OpenApi = {"type": "http", "scheme": "bearer", "description": "the admin token"}
 _READ_ERRORS = (401, 403, 404, 503)
 _CHANGE_ERRORS = (400, 401, 403, 404, 409, 413, 500, 503, 507)
+_OPTIONS = SwapOptions.model_json_schema()["properties"]
 _WAIT = parameter(
     "query", "wait", {"type": "boolean", "default": True}, "whether to answer when it has ended, or at once"
 )
@@ -57,8 +58,6 @@ def _guarded(model: str, name: str, summary: str, answers: dict[int, OpenApi], *
 
 
 def _swap(model: str) -> OpenApi:
-    options = SwapOptions.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
-    query = [parameter("query", name, _flat(schema), "of an upload") for name, schema in options.items()]
     body = {
         "required": True,
         "content": {
@@ -67,13 +66,16 @@ def _swap(model: str) -> OpenApi:
         },
     }
     summary = "Change the weights: to an upload in safetensors' format, or to a file that the server may read"
-    return _guarded(model, "swap", summary, _changed(), errors=_CHANGE_ERRORS, parameters=[_WAIT, *query], body=body)
+    return _guarded(model, "swap", summary, _changed(), errors=_CHANGE_ERRORS, parameters=[_WAIT, *_UPLOAD], body=body)
 
 
 def _flat(schema: OpenApi) -> OpenApi:
     """The schema of a query parameter: an object comes as JSON text, and nothing as no parameter."""
     kinds = [kind for kind in schema.get("anyOf", [schema]) if kind != {"type": "null"}]
     return {"type": "string"} if "$ref" in kinds[0] else kinds[0]
+
+
+_UPLOAD = [parameter("query", name, _flat(schema), "of an upload") for name, schema in _OPTIONS.items()]
 
 
 def _rollback(model: str) -> OpenApi:
