@@ -33,11 +33,12 @@ class GatewayConfig(WeightsLimits):
     """The gateways, and the limits of their clients. Sizes in bytes, times in seconds, limits of requests per gateway.
 
     With `http_port: null` gateways do not listen; they answer through Serve's own proxies only. gRPC is answered at
-    `grpc_port`, unless that is null, within those limits that mean anything there. A request's headers may take
-    `header_timeout_s`, its body `body_timeout_s` and a second more for each `min_body_bytes_per_s` of it; a connection
-    without a request is closed after `idle_timeout_s`, one that does not take its answer after `write_timeout_s`.
-    `max_reading_bytes` is for all bodies that are being read or answered, but for those of up to 64 KiB.
-    `max_json_bytes` and `max_json_values` are for the JSON of a request: nothing else runs while it is read.
+    `grpc_port`, unless that is null, within those limits that mean anything there. `docs` shows all routes at `/docs`.
+    A request's headers may take `header_timeout_s`, its body `body_timeout_s` and a second more for each
+    `min_body_bytes_per_s` of it; a connection without a request is closed after `idle_timeout_s`, one that does not
+    take its answer after `write_timeout_s`. `max_reading_bytes` is for all bodies that are being read or answered, but
+    for those of up to 64 KiB. `max_json_bytes` and `max_json_values` are for the JSON of a request: nothing else runs
+    while it is read.
     `admin_tokens` and `inference_tokens` are files of tokens, read by each gateway on its own node and again when they
     change: who may change weights, and who may ask. Without the first, the token of the server's user opens the weights
     API; without the second, everybody may ask. `cors_origins` are the origins of web pages that may ask, over HTTP.
@@ -52,6 +53,7 @@ class GatewayConfig(WeightsLimits):
     cors_origins: tuple[Origin, ...] = ()
     replicas: ReplicaCount = 1
     access_log: bool = False
+    docs: bool = True
     max_connections: PositiveInt = 4096
     max_header_bytes: PositiveInt = 32 * 2**10
     max_headers: PositiveInt = 100

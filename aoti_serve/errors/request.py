@@ -123,6 +123,13 @@ class UnknownVersion(AotiServeError, status=404, text="model '{name}' answers wi
     current: int
 
 
+class NotServed(AotiServeError, status=501, grpc="UNIMPLEMENTED", text="{what} is not served here: {instead}"):
+    """The client asks for what other servers of the protocol have. `instead` says why not, and what to do."""
+
+    what: str
+    instead: str
+
+
 class BodyTooLarge(AotiServeError, status=413, text="the body is larger than {limit} bytes ({setting})"):
     """The body is larger than the configuration allows."""
 

@@ -35,6 +35,9 @@ def check_tensor_count(got: int, what: str, limits: GatewayConfig) -> None:
 def checked_dtype(name: str, datatype: object) -> DType:
     """The dtype of input `name`. Raises InvalidInputData."""
     dtype = BY_OIP.get(datatype) if isinstance(datatype, str) else None
+    if datatype == "BYTES":
+        detail = "BYTES are strings, and a compiled model takes numbers only; send token ids, for example"
+        raise InvalidInputData(name=name, detail=detail)
     if dtype is None:
         raise InvalidInputData(name=name, detail=f"datatype {shown_value(datatype)} is not one of {', '.join(BY_OIP)}")
     return dtype

@@ -57,8 +57,12 @@ class InferResponse:
     outputs: list[tuple[TensorSpec, NDArray[Any]]] = field(default_factory=list)
 
 
+# Triton's names of its extensions, and ours. Of `model_repository` only the index is served, so it is not here.
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "schedule_policy", "weights"]
+
+
 def server_metadata(version: str) -> dict[str, object]:
-    return {"name": "aoti-serve", "version": version, "extensions": ["binary_tensor_data", "weights"]}
+    return {"name": "aoti-serve", "version": version, "extensions": EXTENSIONS}
 
 
 def model_metadata(

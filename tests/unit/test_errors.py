@@ -22,6 +22,7 @@ AotiServeError                      500
 │   ├── TooManyTensors, TooManyRows, EmptyRows
 │   └── WrongInputDtype, WrongInputShape, WrongInputLength, InvalidInputData, IndexOutOfRange
 ├── UnknownModel, UnknownVersion    404
+├── NotServed                       501  what other servers of the protocol have
 ├── BodyTooLarge                    413
 │   └── JsonTooLarge                     its JSON alone
 ├── InvalidConfig                   400

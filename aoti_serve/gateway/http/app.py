@@ -16,14 +16,16 @@ from starlette.types import Receive, Scope, Send
 
 from aoti_serve import __version__
 from aoti_serve.config import GatewayConfig, problems
-from aoti_serve.errors import AotiServeError, InvalidBody, shortened
+from aoti_serve.errors import AotiServeError, InvalidBody
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.bodies import BodyLimits, read_body
+from aoti_serve.gateway.http.docs import docs_routes
 from aoti_serve.gateway.http.inference import PATHS, Inference, route_of
 from aoti_serve.gateway.http.middleware import protected
 from aoti_serve.gateway.http.request_id import REQUEST_ID, RequestIdMiddleware
-from aoti_serve.gateway.http.responses import error_reply, error_response, internal_error, json_response
+from aoti_serve.gateway.http.responses import error_response, internal_error, json_response
+from aoti_serve.gateway.http.unserved import answer_unrouted, unserved_routes
 from aoti_serve.gateway.http.weights import weights_routes
 from aoti_serve.gateway.in_flight import Share
 from aoti_serve.protocol.messages import server_metadata
@@ -58,7 +60,7 @@ class App(FastAPI):
 
 def build_app(plane: DataPlane, access: Access, config: GatewayConfig) -> FastAPI:
     """The ASGI app of one gateway."""
-    app = App(title="aoti-serve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = App(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.inference = Inference(plane, config)
     app.identified = RequestIdMiddleware(protected(app.dispatch, access, config), access_log=config.access_log)
     for path in PATHS:  # first: Serve looks up the route of each request for its metrics
@@ -66,6 +68,9 @@ def build_app(plane: DataPlane, access: Access, config: GatewayConfig) -> FastAP
     app.include_router(_health(plane))
     app.include_router(_models(plane))
     app.include_router(weights_routes(plane, access, config), prefix="/v2/models/{name}/weights")
+    app.router.routes.extend(unserved_routes())
+    if config.docs:
+        app.include_router(docs_routes(plane))
     _add_error_handlers(app)
     return app
 
@@ -133,8 +138,8 @@ def _add_error_handlers(app: App) -> None:
         return internal_error(error)  # Starlette raises it again, and it is logged
 
     @app.exception_handler(HTTPException)
-    async def answer_unrouted(request: Request, error: HTTPException) -> Response:
-        return error_reply(f"{request.method} {shortened(request.url.path, 512)}: {error.detail}", error.status_code)
+    async def answer_without_route(request: Request, error: HTTPException) -> Response:
+        return answer_unrouted(app.router.routes, request, error)
 
     @app.exception_handler(RequestValidationError)
     async def answer_invalid(_: Request, error: RequestValidationError) -> Response:

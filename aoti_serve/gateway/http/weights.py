@@ -18,6 +18,7 @@ from aoti_serve.gateway.data_plane import DataPlane, ServedModel
 from aoti_serve.gateway.http.bodies import BodyLimits, read_body, stream_body
 from aoti_serve.gateway.http.responses import json_response
 from aoti_serve.gateway.in_flight import Share
+from aoti_serve.protocol.elements import shown_value
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.swap_options import SwapOptions, Uri, VersionNumber
 
@@ -92,6 +93,7 @@ def weights_routes(plane: DataPlane, access: Access, config: GatewayConfig) -> A
 
     @routes.post("/rollback")
     async def rollback(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
+        _refuse_options(request)
         wanted = _parsed(RollbackBody, await read(request) or b"{}")
         return _change_response(await served.weights.rollback(wanted.version, who, wait), wait)
 
@@ -104,6 +106,7 @@ def weights_routes(plane: DataPlane, access: Access, config: GatewayConfig) -> A
         if not request.headers.get("content-type", "").startswith("application/json"):
             kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
             raise InvalidBody(detail=f"the Content-Type must be {kinds}")
+        _refuse_options(request)
         wanted = _parsed(SwapBody, await read(request))
         return await served.weights.swap_uri(wanted.uri, wanted.options, who, wait)
 
@@ -119,6 +122,12 @@ def _address(request: Request) -> str:
     connected = request.client.host if request.client else "unknown"
     forwarded = request.headers.get("x-forwarded-for")
     return f"{connected} for {forwarded}" if forwarded else connected
+
+
+def _refuse_options(request: Request) -> None:
+    """Raise InvalidBody for options in the query of a request that has them in its JSON: they would be passed over."""
+    for name in request.query_params.keys() - {"wait"}:
+        raise InvalidBody(detail=f"query parameter {shown_value(name)}: it belongs into the JSON of the body")
 
 
 def _change_response(status: WeightsStatus, wait: bool) -> Response:
@@ -139,7 +148,7 @@ async def _events(plane: DataPlane, served: ServedModel) -> AsyncIterator[bytes]
 
 
 def _parsed(kind: type[JsonBody], body: bytes) -> JsonBody:
-    return _checked(lambda: kind.model_validate_json(body))
+    return _checked(lambda: kind.model_validate_json(body, strict=True))  # else true would be version 1
 
 
 def _checked(read: Callable[[], JsonBody]) -> JsonBody:

@@ -565,16 +565,29 @@ def only_invalid_input(body: bytes, header_length: str | None) -> None:
         assert array.dtype == np.dtype(DTYPES[tensor.dtype].numpy)
 
 
-@settings(deadline=None, max_examples=300)
-@given(body=st.binary(), header_length=st.none() | st.text(max_size=8) | st.integers(0, 100).map(str))
-def test_arbitrary_bytes_raise_only_invalid_input(body: bytes, header_length: str | None) -> None:
-    only_invalid_input(body, header_length)
+COUNT = pytest.mark.parametrize(
+    "count", [300, pytest.param(20_000, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
+)
 
 
-@settings(deadline=None, max_examples=300)
-@given(value=JSON_VALUES | NEARLY_REQUESTS, tail=st.binary(max_size=24), shift=st.integers(-2, 2))
-def test_arbitrary_json_raises_only_invalid_input(value: Any, tail: bytes, shift: int) -> None:
-    header = json.dumps(value).encode()
-    only_invalid_input(header, None)
-    only_invalid_input(header + tail, str(max(0, len(header) + shift)))
-    only_invalid_input(header + tail, str(len(header)))
+@COUNT
+def test_arbitrary_bytes_raise_only_invalid_input(count: int) -> None:
+    @settings(deadline=None, max_examples=count, database=None)
+    @given(body=st.binary(), header_length=st.none() | st.text(max_size=8) | st.integers(0, 100).map(str))
+    def read(body: bytes, header_length: str | None) -> None:
+        only_invalid_input(body, header_length)
+
+    read()
+
+
+@COUNT
+def test_arbitrary_json_raises_only_invalid_input(count: int) -> None:
+    @settings(deadline=None, max_examples=count, database=None)
+    @given(value=JSON_VALUES | NEARLY_REQUESTS, tail=st.binary(max_size=24), shift=st.integers(-2, 2))
+    def read(value: Any, tail: bytes, shift: int) -> None:
+        header = json.dumps(value).encode()
+        only_invalid_input(header, None)
+        only_invalid_input(header + tail, str(max(0, len(header) + shift)))
+        only_invalid_input(header + tail, str(len(header)))
+
+    read()

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import httpx
 import numpy as np
+from fastapi import FastAPI
 from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
@@ -67,6 +68,11 @@ class Runner:
             await self._news.wait_for(lambda: row in self.begun)
 
 
+async def echoed(gateway: str, batch: BatchMessage) -> AnswerMessage:
+    """A runner that gives back what it takes."""
+    return AnswerMessage(VERSION, 1, list(batch.arrays))
+
+
 class Coordinator:
     """Serve's handle of a coordinator: every call is answered with an error, or with what a test has put here."""
 
@@ -98,7 +104,8 @@ class Remote:
 class Gateway:
     """A client of the gateway, and what is behind it."""
 
-    def __init__(self, client: httpx.AsyncClient, runner: Runner, coordinator: Coordinator) -> None:
+    def __init__(self, app: FastAPI, client: httpx.AsyncClient, runner: Runner, coordinator: Coordinator) -> None:
+        self.app = app
         self.client = client
         self.runner = runner
         self.coordinator = coordinator
@@ -109,17 +116,22 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running(config: GatewayConfig, batching: BatchingConfig) -> AsyncIterator[Gateway]:
-    """With one replica, which has one runner."""
+async def running(
+    config: GatewayConfig,
+    batching: BatchingConfig,
+    signature: Signature = SIGNATURE,
+    run: Callable[[str, BatchMessage], Awaitable[AnswerMessage]] | None = None,
+) -> AsyncIterator[Gateway]:
+    """With one replica, which has one runner; `run` is played in its place."""
     runner, coordinator = Runner(), Coordinator()
     model = ModelConfig.model_validate({"name": NAME, "package": "doubling.pt2", "batching": batching})
     handle = cast(DeploymentHandle[Any], coordinator)
-    served = ServedModel("gateway", NODE, model, SIGNATURE, handle, config)
+    served = ServedModel("gateway", NODE, model, signature, handle, config)
     served.membership.pauses = PauseDetector(lambda: None, clock=lambda: 0.0)  # nobody stops this process
     served.membership.pauses.learn(0.0)
     served.membership.joined = True
     await served.reconcile(Target(1, 1, Committed(epoch=1, version=Version(number=VERSION))))
-    link = LinkServer(runner)
+    link = LinkServer(run or runner)
     await link.open()
     beats = asyncio.create_task(link.tick())
     served.route((Address("replica", NODE, link.path, 1, link.key),))
@@ -128,7 +140,7 @@ async def running(config: GatewayConfig, batching: BatchingConfig) -> AsyncItera
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=60) as client:
-            yield Gateway(client, runner, coordinator)
+            yield Gateway(app, client, runner, coordinator)
     finally:
         served.close()
         beats.cancel()

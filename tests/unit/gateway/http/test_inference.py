@@ -115,11 +115,6 @@ async def test_a_load_balancer_may_ask_for_the_head_only(client: httpx.AsyncClie
     assert (await client.head("/v2/models/m/weights")).status_code == 405
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
-async def test_nobody_is_told_of_the_routes(client: httpx.AsyncClient, path: str) -> None:
-    assert (await client.get(path)).status_code == 404
-
-
 async def test_no_error_is_as_long_as_the_request(client: httpx.AsyncClient) -> None:
     name = "x" * 20_000
     asked = [

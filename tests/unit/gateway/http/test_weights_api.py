@@ -102,7 +102,11 @@ async def test_an_error_of_the_coordinator_arrives_as_itself(gateway: Gateway) -
             "adapter_config: use_dora True is not supported; merge it where it was trained",
             id="no plain adapter",
         ),
+        pytest.param("", {"json": {"uri": "a", "partial": "yes"}}, "partial", id="a word for true"),
+        pytest.param("", {"json": {"uri": "a"}, "params": {"label": "b"}}, "'label'", id="options in two places"),
         pytest.param("/rollback", {"json": {"version": "one"}}, "version", id="no number"),
+        pytest.param("/rollback", {"json": {"version": True}}, "version", id="true for 1"),
+        pytest.param("/rollback", {"params": {"version": 3}}, "'version'", id="a version in the query"),
         pytest.param("/rollback", {"content": b"{"}, "JSON", id="no JSON"),
     ],
 )

@@ -1,0 +1,99 @@
+"""The operations of the weights API, from the classes that its routes read and write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from aoti_serve.cluster.status import WeightsStatus
+from aoti_serve.gateway.http.weights import RollbackBody, SwapBody
+from aoti_serve.gateway.openapi.operations import OpenApi, json_answer, operation, parameter, ref
+from aoti_serve.weights.swap.story import StoryEvent
+from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.version import Version
+
+ADMIN = "admin"
+SCHEME: OpenApi = {"type": "http", "scheme": "bearer", "description": "the admin token"}
+_READ_ERRORS = (401, 403, 404, 503)
+_CHANGE_ERRORS = (400, 401, 403, 404, 409, 413, 500, 503, 507)
+_OPTIONS = SwapOptions.model_json_schema()["properties"]
+_WAIT = parameter(
+    "query", "wait", {"type": "boolean", "default": True}, "whether to answer when it has ended, or at once"
+)
+
+
+def weights_schemas() -> OpenApi:
+    """The schemas of all that comes and goes."""
+    bodies = [(SwapBody, "validation"), (RollbackBody, "validation")]
+    answers = [(WeightsStatus, "serialization"), (Version, "serialization"), (StoryEvent, "serialization")]
+    kinds: Any = bodies + answers
+    _, found = models_json_schema(kinds, ref_template="#/components/schemas/{model}")
+    schemas: OpenApi = found["$defs"]
+    schemas["AdapterConfig"]["additionalProperties"] = True  # it is PEFT's file, of which the rest changes nothing
+    return schemas
+
+
+def weights_paths(model: str) -> OpenApi:
+    """The paths of the weights API of one model."""
+    prefix = f"/v2/models/{model}/weights"
+
+    def get(name: str, summary: str, answer: OpenApi) -> OpenApi:
+        return {"get": _guarded(model, name, summary, {200: answer}, errors=_READ_ERRORS)}
+
+    events = {"description": "The status now, and at every change.", "content": {"text/event-stream": {"schema": {}}}}
+    status = get("status", "What answers, and the change under way", json_answer("The status.", ref("WeightsStatus")))
+    return {
+        prefix: status | {"post": _swap(model)},
+        f"{prefix}/versions": get("versions", "The stored versions", _listed("Version")),
+        f"{prefix}/story": get("story", "The last events of its cluster", _listed("StoryEvent")),
+        f"{prefix}/events": get("events", "Follow the status", events),
+        f"{prefix}/rollback": {"post": _rollback(model)},
+    }
+
+
+def _guarded(model: str, name: str, summary: str, answers: dict[int, OpenApi], **more: Any) -> OpenApi:
+    identity = f"{model}.weights.{name}"
+    return operation(identity, f"{model}: weights", summary, answers, security=[{ADMIN: []}], **more)
+
+
+def _swap(model: str) -> OpenApi:
+    body = {
+        "required": True,
+        "content": {
+            "application/json": {"schema": ref("SwapBody"), "example": {"uri": "v2.safetensors", "label": "new"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+    summary = "Change the weights: to an upload in safetensors' format, or to a file that the server may read"
+    return _guarded(model, "swap", summary, _changed(), errors=_CHANGE_ERRORS, parameters=[_WAIT, *_UPLOAD], body=body)
+
+
+def _flat(schema: OpenApi) -> OpenApi:
+    """The schema of a query parameter: an object comes as JSON text, and nothing as no parameter."""
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind != {"type": "null"}]
+    return {"type": "string"} if "$ref" in kinds[0] else kinds[0]
+
+
+_UPLOAD = [parameter("query", name, _flat(schema), "of an upload") for name, schema in _OPTIONS.items()]
+
+
+def _rollback(model: str) -> OpenApi:
+    body = {"content": {"application/json": {"schema": ref("RollbackBody"), "example": {}}}}
+    return _guarded(
+        *(model, "rollback", "Go back to a stored version, the previous one if none is named", _changed()),
+        errors=_CHANGE_ERRORS,
+        parameters=[_WAIT],
+        body=body,
+    )
+
+
+def _changed() -> dict[int, OpenApi]:
+    return {
+        200: json_answer("It has ended.", ref("WeightsStatus")),
+        202: json_answer("It has begun.", ref("WeightsStatus")),
+    }
+
+
+def _listed(schema: str) -> OpenApi:
+    return json_answer("The list.", {"type": "array", "items": ref(schema)})
