@@ -70,7 +70,7 @@ def build_app(plane: DataPlane, access: Access, config: GatewayConfig) -> FastAP
     app.include_router(weights_routes(plane, access, config), prefix="/v2/models/{name}/weights")
     app.router.routes.extend(unserved_routes())
     if config.docs:
-        app.include_router(docs_routes(plane))
+        app.include_router(docs_routes(plane, tokens=access.asks_for_inference))
     _add_error_handlers(app)
     return app
 

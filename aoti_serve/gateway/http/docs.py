@@ -43,8 +43,8 @@ _KINDS = {
 }
 
 
-def docs_routes(plane: DataPlane) -> APIRouter:
-    """`/openapi.json`, `/docs`, and what the page loads."""
+def docs_routes(plane: DataPlane, *, tokens: bool) -> APIRouter:
+    """`/openapi.json`, `/docs`, and what the page loads; with inference `tokens` or without."""
     routes = APIRouter()
 
     @lru_cache(1)  # until the weights of a model change
@@ -52,7 +52,7 @@ def docs_routes(plane: DataPlane) -> APIRouter:
         versioned = zip(plane.names, versions, strict=True)
         models = [DescribedModel(name, version, plane.model(name).signature) for name, version in versioned]
         servers = {"servers": [{"url": root_path}]} if root_path else {}
-        return orjson.dumps(openapi_document(models) | servers)
+        return orjson.dumps(openapi_document(models, tokens=tokens) | servers)
 
     @routes.api_route("/openapi.json", methods=_READ)
     async def document(request: Request) -> Response:

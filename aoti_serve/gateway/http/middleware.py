@@ -12,12 +12,14 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.http.responses import error_response
+from aoti_serve.gateway.http.unserved import METHODS
 
-METHODS = ("GET", "HEAD", "POST")
 EXPOSED = ("Inference-Header-Content-Length", "Retry-After", "X-Request-ID")  # a page may read these of an answer
-# Probes carry no token, the weights API asks for an admin's by itself, and outside of /v2 nothing is told of models.
-_is_open = re.compile(
-    r"/v2/health/(live|ready)|/v2/models/[^/]+(/versions/[^/]+)?/ready|/v2/models/[^/]+/weights(/.*)?|(?!/v2).*", re.S
+# Probes carry no token, the weights API asks for an admin's by itself, and what is left tells nothing of models.
+is_open = re.compile(
+    r"/v2/health/(live|ready)|/v2/models/[^/]+(/versions/[^/]+)?/ready|/v2/models/[^/]+/weights(/.*)?"
+    r"|(?!/v2|/openapi\.json$).*",
+    re.S,
 ).fullmatch
 
 
@@ -51,7 +53,7 @@ class TokenMiddleware:
 @lru_cache(1024)
 def _needs_none(path: str, root_path: str) -> bool:
     inner = path.removeprefix(root_path)
-    return _is_open(inner if inner.startswith("/") else path) is not None
+    return is_open(inner if inner.startswith("/") else path) is not None
 
 
 def _asker(scope: Scope) -> tuple[str | None, str]:

@@ -15,9 +15,11 @@ ERROR: OpenApi = {
     "additionalProperties": False,
 }
 _WHOLE: OpenApi = {"type": "integer", "minimum": 1}
+_LATER: OpenApi = {"Retry-After": {"schema": _WHOLE, "description": "seconds"}}
 _HEADERS: dict[int, OpenApi] = {
     401: {"WWW-Authenticate": {"schema": {"const": "Bearer"}}},
-    503: {"Retry-After": {"schema": _WHOLE, "description": "seconds"}},
+    429: _LATER,
+    503: _LATER,
 }
 _MEANINGS = {
     400: "The request is wrong. The text names the input, the parameter or the header.",
@@ -26,6 +28,7 @@ _MEANINGS = {
     404: "There is no such model, or another version answers. The text says which.",
     409: "Another change is under way, or another version answers than the change is based on.",
     413: "It is larger than it may be. The text names the limit's key in the configuration.",
+    429: "Too many wrong tokens came from this address.",
     500: "A run has failed. The text says what is known.",
     503: "Not now.",
     504: "The request's own deadline has passed.",

@@ -15,8 +15,8 @@ from aoti_serve.weights.version import Version
 
 ADMIN = "admin"
 SCHEME: OpenApi = {"type": "http", "scheme": "bearer", "description": "the admin token"}
-_READ_ERRORS = (401, 403, 404, 503)
-_CHANGE_ERRORS = (400, 401, 403, 404, 409, 413, 500, 503, 507)
+_READ_ERRORS = (401, 403, 404, 429, 503)
+_CHANGE_ERRORS = (400, 401, 403, 404, 409, 413, 429, 500, 503, 507)
 _OPTIONS = SwapOptions.model_json_schema()["properties"]
 _WAIT = parameter(
     "query", "wait", {"type": "boolean", "default": True}, "whether to answer when it has ended, or at once"

@@ -59,6 +59,13 @@ def test_the_weights_api_and_nothing_else_asks_for_the_token() -> None:
         assert ("security" in operation) == ("/weights" in path) == ("401" in operation["responses"])
 
 
+def test_with_inference_tokens_all_but_probes_asks_for_one() -> None:
+    document = openapi_document(MODELS, tokens=True)
+    validate(document)
+    guarded = {path for path, methods in document["paths"].items() for found in methods.values() if "security" in found}
+    assert set(document["paths"]) - guarded == {path for path in document["paths"] if path.endswith(("ready", "live"))}
+
+
 def test_every_schema_is_used_and_there() -> None:
     named = set(re.findall(r"'#/components/schemas/([^']+)'", str(DOCUMENT)))
     assert named == set(DOCUMENT["components"]["schemas"])
