@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt, model_validator
+from typing import Annotated
+
+from pydantic import Field, PositiveInt, model_validator
 
 from aoti_serve.config.scaling import ReplicaCount
 from aoti_serve.config.values import AbsolutePath, PortNumber, Seconds
@@ -32,6 +34,8 @@ class GatewayConfig(WeightsLimits):
     `header_timeout_s`, its body `body_timeout_s` and a second more for each `min_body_bytes_per_s` of it; a connection
     without a request is closed after `idle_timeout_s`, one that does not take its answer after `write_timeout_s`.
     `max_reading_bytes` is for all bodies that are being read or answered, but for those of up to 64 KiB.
+    Within `probe_period_s` a replica whose runs fail, or end no more, gets no further requests; a model that nobody
+    asks is probed for that. With null it is not, and a replica that is connected counts as ready.
     `max_json_bytes` and `max_json_values` are for the JSON of a request: nothing else runs while it is read.
     """
 
@@ -40,7 +44,8 @@ class GatewayConfig(WeightsLimits):
     grpc_port: PortNumber | None = 8001
     tls: Tls | None = None
     replicas: ReplicaCount = 1
-    access_log: bool = False
+    access_log: Annotated[float, Field(ge=0, le=1)] = 0.0
+    probe_period_s: Seconds | None = 10.0
     max_connections: PositiveInt = 4096
     max_header_bytes: PositiveInt = 32 * 2**10
     max_headers: PositiveInt = 100

@@ -59,7 +59,7 @@ def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
     """The ASGI app of one gateway."""
     app = App(title="aoti-serve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.inference = Inference(plane, config)
-    app.identified = RequestIdMiddleware(app.dispatch, access_log=config.access_log)
+    app.identified = RequestIdMiddleware(app.dispatch, access_log=config.access_log > 0)
     for path in PATHS:  # first: Serve looks up the route of each request for its metrics
         app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
     app.include_router(_health(plane))
@@ -117,7 +117,9 @@ def _models(plane: DataPlane) -> APIRouter:
     async def model_ready(name: str, version: str | None = None) -> Response:
         served = plane.model(name)
         served.check_version(version)
-        return json_response({"name": name, "ready": served.ready}, 200 if served.ready else 503)
+        reason = served.reason_not_ready
+        said = {"name": name, "ready": False, "reason": reason} if reason else {"name": name, "ready": True}
+        return json_response(said, 503 if reason else 200)
 
     return routes
 
