@@ -89,7 +89,8 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ModelBinding:
     limits = WeightsLimits.model_validate(gateway.model_dump(include=set(WeightsLimits.model_fields)))
     bound = coordinator.bind(config, package.signature, package.carries_weights, members, limits)
     replicas = _deployment(ReplicaActor).options(**_replica_options(config, package))
-    served = replicas.bind(config.name, package, config.num_runners, config.previous == "keep", bound)
+    keeps = config.previous == "keep"
+    served = replicas.bind(config.name, package, config.num_runners, keeps, config.commit_timeout_s, bound)
     return ModelBinding(config, package.signature, bound, served)
 
 

@@ -56,7 +56,8 @@ async def judged(probe: Probe, answer: Callable[[int], Exception | None]) -> Mod
 async def test_it_sends_the_smallest_inputs_in_their_order() -> None:
     model = await judged(Probe(SIGNATURE), lambda _: None)
     ((x, half),) = model.asked
-    assert (x.shape, x.dtype, half.shape, half.dtype) == ((2, 3), np.float32, (2,), np.uint16)
+    assert (x.shape, half.shape) == ((2, 3), (2,))
+    assert (x.dtype, half.dtype) == (np.dtype("float32"), np.dtype("uint16"))
     assert model.health.trusted
 
 
