@@ -20,6 +20,7 @@ from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays
 from aoti_serve.gateway.in_flight import InFlight, ReadingBudget
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
+from aoti_serve.gateway.request_log import note_version
 from aoti_serve.link.health.probe import Probe
 from aoti_serve.link.messages import AnswerMessage, BatchArrays, BatchMessage
 from aoti_serve.link.pool import Pool, Probing
@@ -115,6 +116,7 @@ class ServedModel:
         rows = await self._batcher.submit(ordered, priority=request.head.priority, timeout=timeout)
         if version is not None and version != str(rows.version):  # a swap was committed during the run
             raise UnknownVersion(name=self.name, version=version, current=rows.version)
+        note_version(rows.version)
         outputs = [(spec, rows.outputs[index]) for index, spec in request.outputs]
         return InferResponse(self.name, rows.version, request.head.id, outputs)
 

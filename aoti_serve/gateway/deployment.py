@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from ray import serve
 
 from aoti_serve.cluster.scaling import METRIC
+from aoti_serve.cluster.serve_log import join_serve_log
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
 from aoti_serve.gateway.grpc.methods import grpc_methods
@@ -46,6 +47,7 @@ class Gateway:
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
         self, config: GatewayConfig, models: list[ModelBinding], token_digest: str | None
     ) -> None:
+        join_serve_log()
         gc.set_threshold(YOUNG_OBJECTS)
         context, runtime = serve.get_replica_context(), ray.get_runtime_context()
         name, node = context.replica_id.unique_id, runtime.get_node_id()

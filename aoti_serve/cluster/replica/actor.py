@@ -22,6 +22,7 @@ from aoti_serve.cluster.membership.member import Membership, announce_loading
 from aoti_serve.cluster.replica.buffers import ReplicaBuffers, load_container
 from aoti_serve.cluster.replica.self_test import SelfTest
 from aoti_serve.cluster.scaling import METRIC, Loads
+from aoti_serve.cluster.serve_log import join_serve_log
 from aoti_serve.errors import ContainerClosed, DeadlineExceeded, ReplicaBehind
 from aoti_serve.link.messages import AnswerMessage, BatchArrays, BatchMessage
 from aoti_serve.link.server import LinkServer
@@ -52,6 +53,7 @@ class ReplicaActor:
         longest_run_s: float,
         coordinator: DeploymentHandle[Any],
     ) -> None:
+        join_serve_log()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._model = model
         self._member = serve.get_replica_context().replica_id.unique_id

@@ -13,6 +13,7 @@ from aoti_serve.errors import UnknownModel
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.grpc.calls import Context, unary
 from aoti_serve.gateway.grpc.inference import GrpcInference
+from aoti_serve.gateway.request_log import RequestLog
 from aoti_serve.protocol.grpc.messages import decode_message, encode_message
 from aoti_serve.protocol.messages import server_metadata
 
@@ -23,22 +24,23 @@ Values = dict[str, Any]
 
 def grpc_methods(plane: DataPlane, config: GatewayConfig) -> Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]:
     """What is served: the protocol's methods, those of Triton's that stock clients call, and the health check."""
-    inference, small = GrpcInference(plane, config), _SmallMethods(plane)
+    log = RequestLog(config.access_log)
+    inference, small = GrpcInference(plane, config, log), _SmallMethods(plane)
     return {
-        f"/{SERVICE}/ModelInfer": unary(inference.infer),
+        f"/{SERVICE}/ModelInfer": unary("ModelInfer", inference.infer, log),
         f"/{SERVICE}/ModelStreamInfer": grpc.stream_stream_rpc_method_handler(inference.stream),
-        f"/{HEALTH}/Check": _small("HealthCheck", small.health),
-        **{f"/{SERVICE}/{name}": _small(name, answer) for name, answer in small.by_name.items()},
+        f"/{HEALTH}/Check": _small("HealthCheck", small.health, log),
+        **{f"/{SERVICE}/{name}": _small(name, answer, log) for name, answer in small.by_name.items()},
     }
 
 
-def _small(name: str, answer: Callable[[Values], Values]) -> grpc.RpcMethodHandler[bytes, bytes]:
+def _small(name: str, answer: Callable[[Values], Values], log: RequestLog) -> grpc.RpcMethodHandler[bytes, bytes]:
     """A method whose messages are rows of `protocol.grpc.schema`, called `<name>Request` and `<name>Response`."""
 
     async def call(message: bytes, _: Context) -> bytes:
         return encode_message(f"{name}Response", answer(decode_message(f"{name}Request", message)))
 
-    return unary(call)
+    return unary(name, call, log)
 
 
 class _SmallMethods:

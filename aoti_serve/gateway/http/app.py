@@ -25,6 +25,7 @@ from aoti_serve.gateway.http.request_id import REQUEST_ID, RequestIdMiddleware
 from aoti_serve.gateway.http.responses import error_reply, error_response, internal_error, json_response
 from aoti_serve.gateway.http.weights import weights_routes
 from aoti_serve.gateway.in_flight import Share
+from aoti_serve.gateway.request_log import RequestLog
 from aoti_serve.protocol.messages import server_metadata
 from aoti_serve.protocol.triton import decode_index_request
 
@@ -59,7 +60,7 @@ def build_app(plane: DataPlane, guard: Guard, config: GatewayConfig) -> FastAPI:
     """The ASGI app of one gateway."""
     app = App(title="aoti-serve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.inference = Inference(plane, config)
-    app.identified = RequestIdMiddleware(app.dispatch, access_log=config.access_log > 0)
+    app.identified = RequestIdMiddleware(app.dispatch, RequestLog(config.access_log))
     for path in PATHS:  # first: Serve looks up the route of each request for its metrics
         app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
     app.include_router(_health(plane))
