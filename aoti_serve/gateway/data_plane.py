@@ -21,6 +21,7 @@ from aoti_serve.gateway.batching.work_item import Arrays
 from aoti_serve.gateway.in_flight import InFlight, ReadingBudget
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.gateway.request_log import note_version
+from aoti_serve.gateway.tracing import trace_run
 from aoti_serve.link.health.probe import Probe
 from aoti_serve.link.messages import AnswerMessage, BatchArrays, BatchMessage
 from aoti_serve.link.pool import Pool, Probing
@@ -113,10 +114,12 @@ class ServedModel:
             raise TryAgain(detail=f"this gateway has not reached the coordinator of model '{self.name}' yet")
         self.check_version(version)
         ordered = [arrays[index] for index in request.order]
+        arrived = time.monotonic()
         rows = await self._batcher.submit(ordered, priority=request.head.priority, timeout=timeout)
         if version is not None and version != str(rows.version):  # a swap was committed during the run
             raise UnknownVersion(name=self.name, version=version, current=rows.version)
         note_version(rows.version)
+        trace_run(self.name, rows.version, arrived, rows.left)
         outputs = [(spec, rows.outputs[index]) for index, spec in request.outputs]
         return InferResponse(self.name, rows.version, request.head.id, outputs)
 

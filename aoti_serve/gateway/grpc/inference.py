@@ -14,11 +14,12 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError
 from aoti_serve.gateway.client_facts import defect_text
 from aoti_serve.gateway.data_plane import DataPlane
-from aoti_serve.gateway.grpc.calls import GRPC_METHOD, Context, identify, timeout_of
+from aoti_serve.gateway.grpc.calls import GRPC_METHOD, Context, identify, metadata_of, timeout_of
 from aoti_serve.gateway.in_flight import Share
 from aoti_serve.gateway.offload import LARGE_HEAD_BYTES, Offload
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.gateway.request_log import RequestLog, RequestNote
+from aoti_serve.gateway.tracing import adopt_trace
 from aoti_serve.protocol.grpc.request import CutRequest, cut_request, raw_arrays
 from aoti_serve.protocol.grpc.response import encode_infer_response, encode_stream_failure, encode_stream_response
 from aoti_serve.protocol.messages import InferResponse
@@ -80,6 +81,7 @@ class GrpcInference:
             return answer
 
     async def _answer(self, request: CutRequest, context: Context) -> InferResponse:
+        adopt_trace(metadata_of(context, "traceparent"), metadata_of(context, "tracestate"))
         served = self._plane.model(request.model_name)
         checked = await self._read(served.checker, request)
         arrays = raw_arrays(checked.head, request.raw)
