@@ -37,7 +37,10 @@ class RequestNote:
     `status` is HTTP's, or gRPC's by its name; 0 means that the client went away before it had an answer.
     """
 
-    __slots__ = ("_began", "_log", "_token", "client", "error", "identity", "method", "path", "status", "version")
+    status: int | str = 0
+    version: int | None = None
+    error: Exception | None = None
+    _began = 0.0
 
     def __init__(self, log: RequestLog, client: object, method: str, path: str, identity: str) -> None:
         self._log = log
@@ -45,21 +48,19 @@ class RequestNote:
         self.method = method
         self.path = path
         self.identity = identity
-        self.status: int | str = 0
-        self.version: int | None = None
-        self.error: Exception | None = None
 
     def __enter__(self) -> RequestNote:
-        self._began = time.monotonic()
-        self._token = _noted.set(self)
+        _noted.set(self)  # for this task alone, which ends with the request
+        if self._log.rate:
+            self._began = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
-        _noted.reset(self._token)
+        log = self._log
         if self.error is not None:
-            self._log.failed(self)
-        if self._log.samples():
-            self._log.accessed(self, time.monotonic() - self._began)
+            log.failed(self)
+        if log.rate and log.samples():
+            log.accessed(self, time.monotonic() - self._began)
 
 
 class RequestLog:
@@ -72,7 +73,7 @@ class RequestLog:
     def __init__(
         self, rate: float, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
     ) -> None:
-        self._rate = rate
+        self.rate = rate
         self._clock = clock
         self._chance = chance
         self._written = -REST_S
@@ -82,7 +83,7 @@ class RequestLog:
 
     def samples(self) -> bool:
         """Whether this request gets an access line."""
-        return self._rate > 0 and self._chance() < self._rate
+        return self.rate > 0 and self._chance() < self.rate
 
     def accessed(self, note: RequestNote, seconds: float) -> None:
         name = type(note.error).__name__ if note.error else ""
