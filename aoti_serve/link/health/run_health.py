@@ -11,7 +11,7 @@ from aoti_serve.errors import DeadlineExceeded, InvalidInput, Unavailable
 PROBE_REST_S = 1.0  # the least time between two probes
 PROBE_PART = 0.1  # of its time: what probes may take of a runner
 PATIENCE = 2.0  # times the longest run
-FADING = 0.9  # of the longest run, with each one that succeeds
+FADING = 0.99  # of the longest run, with each one that succeeds: a rare long one is not forgotten at once
 
 
 class RunHealth:
