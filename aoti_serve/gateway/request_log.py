@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 
-from aoti_serve.errors import AotiServeError, shortened
+from aoti_serve.errors import AotiServeError
 
 access = logging.getLogger("aoti_serve.access")
 failures = logging.getLogger("aoti_serve.failures")
-LONGEST_METHOD, LONGEST_PATH = 16, 256
+LONGEST_METHOD, LONGEST_TEXT = 16, 256
 DEFECT = 500
 REST_S = 1.0  # between two lines about requests that could not be answered then
 
@@ -117,7 +117,7 @@ class RequestLog:
     def _write(self, level: int, note: RequestNote, error: Exception, others: str) -> None:
         name = type(error).__name__
         extra = {"request_id": note.identity, "error": name}
-        failures.log(level, "%s: %s: %s%s", _printable(note.path), name, shortened(str(error)), others, extra=extra)
+        failures.log(level, "%s: %s: %s%s", _printable(note.path), name, _printable(str(error)), others, extra=extra)
 
 
 def _client(client: object) -> str:
@@ -126,4 +126,5 @@ def _client(client: object) -> str:
 
 
 def _printable(text: str) -> str:
-    return text[:LONGEST_PATH].encode("unicode_escape").decode()
+    """Its beginning, on one line."""
+    return text[:LONGEST_TEXT].encode("unicode_escape").decode()

@@ -129,13 +129,14 @@ async def test_errors_come_back_as_themselves() -> None:
             await link.ask(rows(1))
 
 
-async def test_a_defect_of_the_replica_comes_back_as_one() -> None:
+async def test_a_defect_of_the_replica_comes_back_as_one_and_is_in_its_log(caplog: pytest.LogCaptureFixture) -> None:
     async def defect(gateway: str, batch: BatchMessage) -> AnswerMessage:
         raise ZeroDivisionError
 
     async with served(defect) as (_, address), linked(address) as link:
         with pytest.raises(ReplicaFailed, match="ZeroDivisionError"):
             await link.ask(rows(1))
+    assert caplog.messages == ["a batch of gateway g1 failed: ZeroDivisionError()"]
 
 
 async def test_whoever_does_not_know_the_key_is_refused() -> None:
