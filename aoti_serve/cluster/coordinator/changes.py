@@ -144,11 +144,12 @@ class Changes:
 
     def _tell(self, attempt: Attempt, outcome: str, error: BaseException | None) -> None:
         """One line of the log for the end of an attempt; the audit log has all of its facts."""
-        number, epoch = attempt.version and attempt.version.number, self._members.table.target.committed.epoch
+        number, epoch = attempt.version.number if attempt.version else None, self._members.table.target.committed.epoch
         extra = {"model": self._model, "weights_version": number, "epoch": epoch, "outcome": outcome}
-        text = f"model '{self._model}': {attempt.action} {attempt.id} to version {number} is {outcome}, epoch {epoch}"
+        what = f"{attempt.action} {attempt.id}" + ("" if number is None else f" to version {number}")
+        why = "" if error is None else f": {error!r}"
         level = logging.INFO if error is None else logging.WARNING
-        logger.log(level, text + (f": {error!r}" if error is not None else ""), extra=extra)
+        logger.log(level, f"model '{self._model}': {what}: {outcome}, epoch {epoch}{why}", extra=extra)
 
     async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version]) -> None:
         self._members.touch()
