@@ -39,7 +39,6 @@ LIFECYCLE: dict[str, Any] = {
 }
 # Seconds for requests in hand. Replicas get more, since gateways need them for their own.
 GATEWAY_LEAVES_S, REPLICA_LEAVES_S = 40.0, 50.0
-QUIET = {"enable_access_log": False}  # of calls between our own processes
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -73,7 +72,6 @@ def _gateway_options(config: GatewayConfig) -> dict[str, Any]:
         "name": GATEWAY,
         "ray_actor_options": {"num_cpus": 0},
         "max_ongoing_requests": MANY_REQUESTS,
-        "logging_config": QUIET,
         "graceful_shutdown_timeout_s": GATEWAY_LEAVES_S,
         "max_surge_percent": 100,  # in an update the next one listens before this one leaves
         **LIFECYCLE,
@@ -87,14 +85,14 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ModelBinding:
         name=coordinator_of(config.name),
         max_ongoing_requests=MANY_REQUESTS,
         ray_actor_options={"num_cpus": 0},
-        logging_config=QUIET,
         **LIFECYCLE,
     )
     members = (replicas_of(config.name), GATEWAY)
     limits = WeightsLimits.model_validate(gateway.model_dump(include=set(WeightsLimits.model_fields)))
     bound = coordinator.bind(config, package.signature, package.carries_weights, members, limits)
     replicas = _deployment(ReplicaActor).options(**_replica_options(config, package))
-    served = replicas.bind(config.name, package, config.num_runners, config.previous == "keep", bound)
+    keeps = config.previous == "keep"
+    served = replicas.bind(config.name, package, config.num_runners, keeps, config.commit_timeout_s, bound)
     return ModelBinding(config, package.signature, bound, served)
 
 
@@ -103,7 +101,6 @@ def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:
     return {
         "name": replicas_of(config.name),
         "ray_actor_options": resources_of(package.device, config.num_runners),
-        "logging_config": QUIET,
         "graceful_shutdown_timeout_s": REPLICA_LEAVES_S,
         **LIFECYCLE,
         **_scaling(config.replicas, full),

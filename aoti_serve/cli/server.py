@@ -115,6 +115,7 @@ def _say_ready(server: Server, packages: Mapping[str, Package]) -> None:
     where = "".join(f"  {endpoint.url}/v2" for endpoint in server.endpoints)
     out.print(Text.assemble(("\nready", "bold green"), f"{where}   (Ray dashboard: {server.dashboard})"))
     out.print(f"metrics for Prometheus: {server.metrics}")
+    out.print(f"logs, on each node: {server.logs}")
     out.print(f"to join, for Python, `serve` and `ray`: {ray_variables(server.ray, token=server.token)}")
     if not server.joined:
         _say_ports(server)
@@ -143,6 +144,7 @@ def _facts_of(server: Server) -> dict[str, object]:
         "urls": {endpoint.application: endpoint.url for endpoint in server.endpoints},
         "dashboard": server.dashboard,
         "metrics": server.metrics,
+        "logs": server.logs,
         "ray_address": server.ray,
         "ray_asks_for_token": server.token,
         "listening": [entry._asdict() | {"public": entry.public} for entry in listening],

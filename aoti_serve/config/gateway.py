@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import PositiveInt, StringConstraints, model_validator
+from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
 from aoti_serve.config.scaling import ReplicaCount
 from aoti_serve.config.values import AbsolutePath, PortNumber, Seconds, WatchedPath
@@ -39,6 +39,8 @@ class GatewayConfig(WeightsLimits):
     take its answer after `write_timeout_s`. `max_reading_bytes` is for all bodies that are being read or answered, but
     for those of up to 64 KiB. `max_json_bytes` and `max_json_values` are for the JSON of a request: nothing else runs
     while it is read.
+    Within `probe_period_s` a replica whose runs fail, or end no more, gets no further requests; a model that nobody
+    asks is probed for that. With null it is not, and a replica that is connected counts as ready.
     `admin_tokens` and `inference_tokens` are files of tokens, read by each gateway on its own node and again when they
     change: who may change weights, and who may ask. Without the first, the token of the server's user opens the weights
     API; without the second, everybody may ask. `cors_origins` are the origins of web pages that may ask, over HTTP.
@@ -52,8 +54,9 @@ class GatewayConfig(WeightsLimits):
     inference_tokens: WatchedPath | None = None
     cors_origins: tuple[Origin, ...] = ()
     replicas: ReplicaCount = 1
-    access_log: bool = False
+    access_log: Annotated[float, Field(ge=0, le=1)] = 0.0
     docs: bool = True
+    probe_period_s: Seconds | None = 10.0
     max_connections: PositiveInt = 4096
     max_header_bytes: PositiveInt = 32 * 2**10
     max_headers: PositiveInt = 100

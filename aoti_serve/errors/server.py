@@ -126,6 +126,13 @@ class ReplicaFailed(AotiServeError, text="the replica failed ({raised}); its log
     detail: str
 
 
+class ReplicaAtFault(AotiServeError, text="model '{model}': this replica must be replaced: {fault}"):
+    """No run of the replica ends any more, or all of them fail, also those that have succeeded before."""
+
+    model: str
+    fault: str
+
+
 class ContainerClosed(Unavailable, text="the container is closed"):
     """The container has been closed."""
 

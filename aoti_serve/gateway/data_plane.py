@@ -20,8 +20,11 @@ from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays
 from aoti_serve.gateway.in_flight import InFlight, ReadingBudget
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
-from aoti_serve.link.messages import AnswerMessage, BatchMessage
-from aoti_serve.link.pool import Pool
+from aoti_serve.gateway.request_log import note_version
+from aoti_serve.gateway.tracing import trace_run
+from aoti_serve.link.health.probe import Probe
+from aoti_serve.link.messages import AnswerMessage, BatchArrays, BatchMessage
+from aoti_serve.link.pool import Pool, Probing
 from aoti_serve.protocol.messages import InferResponse, model_metadata
 from aoti_serve.protocol.triton import model_config, repository_index
 from aoti_serve.signature.signature import Signature
@@ -58,12 +61,21 @@ class ServedModel:
         self._batching = config.batching.model_copy(update={"max_batch_size": rows})
         smallest = batch.min if batch else 0
         self._batcher = Batcher(config.name, self._batching, self._run, batches=batch is not None, smallest=smallest)
-        self._pool = Pool(config.name, gateway, node, self._count_runners)
+        period = limits.probe_period_s
+        probing = None if period is None else Probing(Probe(signature), self._message, period)
+        self._pool = Pool(config.name, gateway, node, self._count_runners, probing)
         self.membership = Membership(self, CoordinatorFinder(coordinator, gateway, node))
 
     @property
     def ready(self) -> bool:
-        return self._batcher.runners > 0
+        return self.reason_not_ready is None
+
+    @property
+    def reason_not_ready(self) -> str | None:
+        """None if a replica that holds what is committed has run lately, so far as this gateway knows."""
+        if not self.membership.joined:
+            return f"model '{self.name}': this gateway has not reached its coordinator yet"
+        return None if self._batcher.runners else f"model '{self.name}': {self._pool.why_idle}"
 
     def report(self) -> Report:
         return self._fence.report(self._gateway, self._node)
@@ -102,9 +114,12 @@ class ServedModel:
             raise TryAgain(detail=f"this gateway has not reached the coordinator of model '{self.name}' yet")
         self.check_version(version)
         ordered = [arrays[index] for index in request.order]
+        arrived = time.monotonic()
         rows = await self._batcher.submit(ordered, priority=request.head.priority, timeout=timeout)
         if version is not None and version != str(rows.version):  # a swap was committed during the run
             raise UnknownVersion(name=self.name, version=version, current=rows.version)
+        note_version(rows.version)
+        trace_run(self.name, rows.version, arrived, rows.left)
         outputs = [(spec, rows.outputs[index]) for index, spec in request.outputs]
         return InferResponse(self.name, rows.version, request.head.id, outputs)
 
@@ -120,15 +135,18 @@ class ServedModel:
     def _count_runners(self) -> None:
         self._batcher.runners = self._pool.runners
 
+    def _message(self, arrays: BatchArrays, timeout: float | None = None) -> BatchMessage:
+        share = self._batcher.rows * self._num_runners / max(self._batcher.runners, self._num_runners)
+        return BatchMessage(arrays, self._fence.epoch, timeout, share)
+
     async def _run(self, arrays: Arrays, timeout: float | None) -> AnswerMessage:
         """Run a batch on any replica, and return an answer that is not older than the last swap that has returned.
 
         A replica, or this gateway, may have been suspended before that swap, removed by it, and resumed after it.
         """
         for _ in range(TRIES):
-            share = self._batcher.rows * self._num_runners / max(self._batcher.runners, self._num_runners)
             try:
-                answer = await self._pool.ask(BatchMessage(arrays, self._fence.epoch, timeout, share))
+                answer = await self._pool.ask(self._message(arrays, timeout))
             except ReplicaBehind as error:
                 behind = error
             else:
@@ -189,8 +207,8 @@ class DataPlane:
     def reason_not_ready(self) -> str | None:
         if not self.door.open:
             return "the gateway is being stopped"
-        waiting = [name for name in self.names if not self._models[name].ready]
-        return f"no replica answers for {', '.join(waiting)}" if waiting else None
+        reasons = [self._models[name].reason_not_ready for name in self.names]
+        return "; ".join(filter(None, reasons)) or None
 
     @property
     def names(self) -> list[str]:
@@ -199,7 +217,7 @@ class DataPlane:
     def index(self, *, ready_only: bool = False) -> list[dict[str, str]]:
         """The models, as Triton lists its repository."""
         models = [self._models[name] for name in self.names]
-        reasons = [(model, None if model.ready else "no replica answers") for model in models]
+        reasons = [(model, model.reason_not_ready) for model in models]
         return repository_index(
             (model.name, model.version, reason) for model, reason in reasons if not (ready_only and reason)
         )

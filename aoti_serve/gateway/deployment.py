@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from ray import serve
 
 from aoti_serve.cluster.scaling import METRIC
+from aoti_serve.cluster.serve_log import join_serve_log
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
@@ -47,6 +48,7 @@ class Gateway:
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
         self, config: GatewayConfig, models: list[ModelBinding], admin: TokenSet
     ) -> None:
+        join_serve_log()
         gc.set_threshold(YOUNG_OBJECTS)
         self._access = Access(config, admin)
         context, runtime = serve.get_replica_context(), ray.get_runtime_context()

@@ -52,7 +52,7 @@ class Server:
     ) -> None:
         self.config = config
         self.endpoints: list[Endpoint] = []
-        self.dashboard = self.metrics = self.ray = ""
+        self.dashboard = self.metrics = self.ray = self.logs = ""
         self.token = True
         self._packages = packages
         self._stop = stop
@@ -142,6 +142,7 @@ class Server:
         context = connect(self._cluster or "local")
         self.dashboard = context.dashboard_url or "not running"
         self.ray = context.address_info["address"]
+        self.logs = f"{context.address_info['session_dir']}/logs/serve"
         node = next(entry for entry in ray.nodes() if entry["NodeID"] == context.address_info["node_id"])
         self.metrics = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
         self.token = asks_token(self.ray)

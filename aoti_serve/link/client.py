@@ -10,6 +10,7 @@ from aoti_serve.address import Address
 from aoti_serve.errors import LinkBroken, ReplicaDied
 from aoti_serve.link.frames import Frame, Kind
 from aoti_serve.link.handshake import CallingEnd
+from aoti_serve.link.health.run_health import RunHealth
 from aoti_serve.link.messages import AnswerMessage, BatchMessage, answer_of, batch_bytes, failure_of
 
 # Ticks without a frame of the replica, which beats once a tick. Beyond QUIET it gets no new batch, at STOPPED it counts
@@ -20,12 +21,14 @@ QUIET, STOPPED = 4, 20
 class Link(CallingEnd):
     """Sends batches and takes answers, many at a time. Lives in the gateway's event loop.
 
-    `leaving` counts the ticks since the replica wanted to go; it still answers until it is let go.
+    `leaving` counts the ticks since the replica wanted to go; it still answers until it is let go. `health` judges its
+    runs, if anybody does.
     """
 
-    def __init__(self, model: str, address: Address, gateway: str) -> None:
+    def __init__(self, model: str, address: Address, gateway: str, health: RunHealth | None = None) -> None:
         super().__init__(address, gateway)
         self.leaving = 0
+        self.health = health
         self._gone = False
         self._model = model
         self._calls: dict[int, Future[AnswerMessage]] = {}
@@ -34,8 +37,16 @@ class Link(CallingEnd):
 
     @property
     def usable(self) -> bool:
-        """Whether a batch may be sent now."""
-        return self.silent < QUIET and not self._gone and not self.closed.done()
+        """Whether a client's batch may be sent now."""
+        heard = self.silent < QUIET and not self._gone and not self.closed.done()
+        return heard and (self.health is None or self.health.trusted)
+
+    @property
+    def fault(self) -> str | None:
+        """The reason, in words, why a replica that neither leaves nor has just come is not usable."""
+        if self.silent >= QUIET:
+            return "it is silent"
+        return self.health.fault if self.health else None
 
     @property
     def load(self) -> float:
@@ -47,6 +58,18 @@ class Link(CallingEnd):
 
         The batch's arrays must not change before it has been answered. A cancelled call is cancelled in the replica.
         """
+        if self.health is None:
+            return await self._ask(batch)
+        began = self.health.begin()
+        try:
+            answer = await self._ask(batch)
+        except BaseException as error:
+            self.health.end(began, error)
+            raise
+        self.health.end(began)
+        return answer
+
+    async def _ask(self, batch: BatchMessage) -> AnswerMessage:
         call = next(self._numbers)
         answer: Future[AnswerMessage] = asyncio.get_running_loop().create_future()
         self._calls[call] = answer

@@ -7,11 +7,14 @@ import logging
 import random
 from asyncio import Task
 from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 from aoti_serve.address import Address
 from aoti_serve.errors import LinkRefused
 from aoti_serve.link.client import Link
-from aoti_serve.link.messages import AnswerMessage, BatchMessage
+from aoti_serve.link.health.probe import Probe
+from aoti_serve.link.health.run_health import RunHealth
+from aoti_serve.link.messages import AnswerMessage, BatchArrays, BatchMessage
 from aoti_serve.link.server import BEAT_S
 
 logger = logging.getLogger("ray.serve")
@@ -21,14 +24,25 @@ FIRST_S, LONGEST_S = 0.05, 2.0  # between two tries to connect
 LEAVING_TICKS = 8
 
 
+class Probing(NamedTuple):
+    """How replicas are judged: by `probe`, whose inputs become a batch in `batch_of`, within `period` seconds."""
+
+    probe: Probe
+    batch_of: Callable[[BatchArrays], BatchMessage]
+    period: float
+
+
 class Pool:
     """Keeps a link to every address, and makes it anew when it ends. Lives in the gateway's event loop.
 
     A link that is open stays, whatever addresses say: a coordinator that has just started knows few. `changed` is
-    called when `runners`, of all replicas that can be sent a batch now, may have changed.
+    called when `runners`, of all replicas that can be sent a batch now, may have changed. With `probing`, a replica is
+    sent clients' batches only while its runs succeed.
     """
 
-    def __init__(self, model: str, gateway: str, node: str, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, model: str, gateway: str, node: str, changed: Callable[[], None], probing: Probing | None = None
+    ) -> None:
         self.runners = 0
         self._model = model
         self._gateway = gateway
@@ -39,6 +53,10 @@ class Pool:
         self._keepers: dict[str, Task[None]] = {}
         self._usable = asyncio.Event()
         self._draining = False
+        self._probing = probing
+        self._probes: set[Task[None]] = set()
+        self._now = 0.0
+        self._at_fault: set[str] = set()
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
 
     def follow(self, addresses: Collection[Address]) -> None:
@@ -58,12 +76,20 @@ class Pool:
             await self._usable.wait()
         return await link.ask(batch)
 
+    @property
+    def why_idle(self) -> str:
+        """The reason why no replica is sent a batch now."""
+        if not self._links:
+            return "no replica is connected"
+        faults = {link.fault or "it is coming or leaving" for link in self._links.values()}
+        return f"none of its {len(self._links)} replicas can be used: {', '.join(sorted(faults))}"
+
     def drain(self) -> None:
         """Use also replicas that want to leave, for the requests in hand: no new ones come."""
         self._draining = True
 
     def close(self) -> None:
-        for task in (self._ticking, *self._keepers.values()):
+        for task in (self._ticking, *self._keepers.values(), *self._probes):
             task.cancel()
         for link in self._links.values():
             link.transport.close()
@@ -83,7 +109,7 @@ class Pool:
         pause = FIRST_S
         while (address := self._addresses.get(replica)) is not None:
             try:
-                self._links[replica] = link = await Link(self._model, address, self._gateway).connect(self._node)
+                self._links[replica] = link = await self._connected(address)
             except (OSError, LinkRefused) as error:
                 if pause == LONGEST_S:  # not for one that has just died
                     logger.warning(f"no link to replica {replica}: {error}")
@@ -91,11 +117,29 @@ class Pool:
                 pause = min(2 * pause, LONGEST_S)
                 continue
             pause = FIRST_S
+            self._probe_where_due()
             self._look()
             await link.closed
             del self._links[replica]
             self._look()
         del self._keepers[replica]
+        self._at_fault.discard(replica)
+
+    async def _connected(self, address: Address) -> Link:
+        health = RunHealth(self._probing.period, lambda: self._now) if self._probing else None
+        return await Link(self._model, address, self._gateway, health).connect(self._node)
+
+    def _probe_where_due(self) -> None:
+        for link in self._links.values():
+            if self._probing and link.health and link.health.probe_due and not link.closed.done():
+                link.health.begin_probe()
+                task = asyncio.get_running_loop().create_task(self._probe(self._probing, link, link.health))
+                self._probes.add(task)
+                task.add_done_callback(self._probes.discard)
+
+    async def _probe(self, probing: Probing, link: Link, health: RunHealth) -> None:
+        await probing.probe.judge(health, lambda arrays: link.ask(probing.batch_of(arrays)))
+        self._look()
 
     async def _tick(self) -> None:
         while True:
@@ -104,8 +148,10 @@ class Pool:
 
     def pass_time(self) -> None:
         """Count a tick."""
+        self._now += BEAT_S
         for link in list(self._links.values()):
             link.tick()
+        self._probe_where_due()
         self._let_go()
         self._look()
 
@@ -117,9 +163,19 @@ class Pool:
                 link.let_go()
 
     def _look(self) -> None:
+        self._tell_of_faults()
         runners = sum(link.address.runners for link in self._willing())
         if runners:
             self._usable.set()
         if runners != self.runners:
             self.runners = runners
             self._changed()
+
+    def _tell_of_faults(self) -> None:
+        for replica, link in self._links.items():
+            if link.usable and replica in self._at_fault:
+                self._at_fault.remove(replica)
+                logger.info(f"model '{self._model}': replica {replica} gets requests again")
+            elif link.fault and replica not in self._at_fault:
+                self._at_fault.add(replica)
+                logger.warning(f"model '{self._model}': replica {replica} gets no requests: {link.fault}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from asyncio import Task
 from collections.abc import Awaitable, Callable
 
-from aoti_serve.errors import LinkBroken
+from aoti_serve.errors import AotiServeError, LinkBroken
 from aoti_serve.link.frames import Frame, Kind
 from aoti_serve.link.handshake import ListeningEnd
 from aoti_serve.link.listener import LinkListener
 from aoti_serve.link.messages import AnswerMessage, BatchMessage, answer_bytes, batch_of, failure_bytes
 
+logger = logging.getLogger("ray.serve")
 BEAT_S = 0.25
 
 BatchHandler = Callable[[str, BatchMessage], Awaitable[AnswerMessage]]
@@ -108,6 +110,8 @@ class ReplicaEnd(ListeningEnd):
         try:
             kind, message = Kind.ANSWER, answer_bytes(await self._server.run(self.name, batch))
         except Exception as error:
+            if not isinstance(error, AotiServeError):
+                logger.error("a batch of gateway %s failed: %r", self.name, error)
             kind, message = Kind.FAILURE, [failure_bytes(error)]
         if not self.closed.done():
             self.outgoing.send(kind, call, message, busy=self._server.busy - 1)

@@ -17,12 +17,11 @@ from aoti_serve.model.arguments import checked_inputs, named_outputs
 from aoti_serve.model.buffers import ConstantBuffer
 from aoti_serve.model.device.cuda import Device
 from aoti_serve.model.variants import Variants
-from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.signature import MADE_UP_VALUES, Signature
 
 logger = logging.getLogger(__name__)
 
 Run = Callable[[list[torch.Tensor]], object]
-_FILLS = (0, 1)  # a distribution of zeros has no sum, a matrix of ones no inverse
 
 
 class TrialRuntime:
@@ -93,7 +92,7 @@ def check_run(signature: Signature, staged: Run, active: Run | None) -> None:
 def _failure(signature: Signature, run: Run) -> RuntimeFailed | None:
     """Run on the made-up inputs until one succeeds; returns the first failure if each of them fails."""
     failures = []
-    for fill in _FILLS:
+    for fill in MADE_UP_VALUES:
         try:
             run(checked_inputs(_made_up(signature, fill), signature))
             return None
@@ -104,7 +103,7 @@ def _failure(signature: Signature, run: Run) -> RuntimeFailed | None:
             raise UnfitTensor(name=error.facts["name"], detail=detail) from error
         except RuntimeFailed as error:
             failures.append(error)
-    return failures[0] if len(failures) == len(_FILLS) else None
+    return failures[0] if len(failures) == len(MADE_UP_VALUES) else None
 
 
 def _made_up(signature: Signature, fill: int) -> dict[str, torch.Tensor]:

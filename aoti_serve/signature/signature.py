@@ -21,6 +21,9 @@ from aoti_serve.signature.tensors import DTYPES, Dim, Frozen, Shaped, TensorSpec
 
 T = TypeVar("T")
 
+# Of made-up inputs, to see whether a model runs: a distribution of zeros has no sum, a matrix of ones no inverse.
+MADE_UP_VALUES = (0, 1)
+
 
 class IndexGuard(Frozen):
     """An index that the compiled code clamps and reports: it comes from `inputs` and must lie in `low`..`high`.

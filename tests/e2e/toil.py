@@ -1,4 +1,7 @@
-"""A custom operator that takes as long as it is told to, notes which rows it has seen, and fails over NaN."""
+"""A custom operator that takes as long as it is told to, notes which rows it has seen, and fails over NaN.
+
+While there is a file `BROKEN` beside the notes, it fails whatever comes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 import torch
 
 NOTES = "TOIL_NOTES"  # the environment variable that names the file
+BROKEN = "broken"
 
 
 # Not `custom_op`: its first call imports the compiler, for seconds.
@@ -21,6 +25,8 @@ def _toil(x: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
     if lines:
         with Path(os.environ[NOTES]).open("a") as notes:
             notes.writelines(lines)
+    if Path(os.environ[NOTES]).with_name(BROKEN).exists():
+        raise ValueError("an illegal memory access")
     if x.isnan().any():
         raise ValueError("not a number")
     time.sleep(float(seconds.max()))

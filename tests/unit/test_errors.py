@@ -76,6 +76,7 @@ AotiServeError                      500
 │   └── ContainerClosed
 ├── DeadlineExceeded                504  the request's own timeout
 ├── PoisonRequest                   500  two replicas died over it
+├── ReplicaAtFault                  500  nothing runs in a replica
 ├── ReplicaFailed                   500  a replica raised none of these
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
 ├── ServerUnreachable, ServerRefused, NoAdminToken    what the command line meets

@@ -19,6 +19,7 @@ from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.uploads import Uploads
 from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.server import MemberServer
+from aoti_serve.cluster.serve_log import join_serve_log
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.download import ChunkSource
@@ -65,6 +66,7 @@ class Coordinator:
         members: tuple[str, ...],
         limits: WeightsLimits,
     ) -> None:
+        join_serve_log()
         self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
         self._intake = Intake(self._store, model.name, signature, limits, model.weights_roots)
         first = await asyncio.to_thread(self._first, model, signature, carries_weights)

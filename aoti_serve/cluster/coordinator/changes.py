@@ -133,12 +133,23 @@ class Changes:
             self._members.touch()
             if error is not None:
                 story = "\n".join(f"  {event}" for event in self._members.story()[-LOGGED:])
-                logger.warning(f"model '{self._model}': {attempt.action} {attempt.id}: {error!r}; before:\n{story}")
+                logger.debug(f"model '{self._model}': before the end of {attempt.id}:\n{story}")
             await self._note(attempt, self._last.outcome, error)
 
     async def _note(self, attempt: Attempt, outcome: str, error: BaseException | None) -> None:
         facts = attempt.facts(outcome, error)
+        if outcome != "begun":
+            self._tell(attempt, outcome, error)
         await asyncio.to_thread(self._audit.write, model=self._model, **facts)
+
+    def _tell(self, attempt: Attempt, outcome: str, error: BaseException | None) -> None:
+        """One line of the log for the end of an attempt; the audit log has all of its facts."""
+        number, epoch = attempt.version.number if attempt.version else None, self._members.table.target.committed.epoch
+        extra = {"model": self._model, "weights_version": number, "epoch": epoch, "outcome": outcome}
+        what = f"{attempt.action} {attempt.id}" + ("" if number is None else f" to version {number}")
+        why = "" if error is None else f": {error!r}"
+        level = logging.INFO if error is None else logging.WARNING
+        logger.log(level, f"model '{self._model}': {what}: {outcome}, epoch {epoch}{why}", extra=extra)
 
     async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version]) -> None:
         self._members.touch()

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import time
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,9 +20,11 @@ from aoti_serve.address import Address
 from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership, announce_loading
 from aoti_serve.cluster.replica.buffers import ReplicaBuffers, load_container
+from aoti_serve.cluster.replica.self_test import SelfTest
 from aoti_serve.cluster.scaling import METRIC, Loads
+from aoti_serve.cluster.serve_log import join_serve_log
 from aoti_serve.errors import ContainerClosed, DeadlineExceeded, ReplicaBehind
-from aoti_serve.link.messages import AnswerMessage, BatchMessage
+from aoti_serve.link.messages import AnswerMessage, BatchArrays, BatchMessage
 from aoti_serve.link.server import LinkServer
 from aoti_serve.model.package import Package
 from aoti_serve.signature.tensors import DTYPES, TensorSpec
@@ -47,8 +50,10 @@ class ReplicaActor:
         package: Package,
         num_runners: int,
         keeps_previous: bool,
+        longest_run_s: float,
         coordinator: DeploymentHandle[Any],
     ) -> None:
+        join_serve_log()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._model = model
         self._member = serve.get_replica_context().replica_id.unique_id
@@ -64,6 +69,7 @@ class ReplicaActor:
         self._moved = asyncio.Event()
         self._loads = Loads()
         self._tcp: tuple[str, int] | None = None
+        self._self_test = SelfTest(model, self._container.signature, self._run_unfenced, longest_run_s)
         self._link = LinkServer(self._answer)
         await self._link.open()
         self._membership = Membership(self, finder)
@@ -75,6 +81,7 @@ class ReplicaActor:
         self._membership.check()
         if self._container.closed:
             raise ContainerClosed()
+        self._self_test.check()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve, see `by_load`."""
@@ -131,7 +138,12 @@ class ReplicaActor:
         self._loads.note(gateway, batch.rows)
         if self._follower.epoch < batch.fence:
             await self._reach(batch.fence)
-        return await asyncio.get_running_loop().run_in_executor(self._runs, self._run, batch, arrived)
+        run = asyncio.get_running_loop().run_in_executor(self._runs, self._run, batch, arrived)
+        return await self._self_test.watch(run)
+
+    def _run_unfenced(self, arrays: BatchArrays) -> Awaitable[AnswerMessage]:
+        batch = BatchMessage(arrays, NO_EPOCH)
+        return asyncio.get_running_loop().run_in_executor(self._runs, self._run, batch, time.monotonic())
 
     def _run(self, batch: BatchMessage, arrived: float) -> AnswerMessage:
         if batch.timeout is not None and time.monotonic() > arrived + batch.timeout:

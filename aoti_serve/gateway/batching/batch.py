@@ -93,15 +93,18 @@ class Batch:
             self.task.cancel()
 
 
-def deliver(pieces: list[WorkItem], answer: AnswerMessage) -> list[WorkItem]:
-    """Give every request its rows. Returns the pieces of requests of which some pieces must run again."""
+def deliver(pieces: list[WorkItem], answer: AnswerMessage, left: float) -> list[WorkItem]:
+    """Give every request its rows, which left at the time `left`.
+
+    Returns the pieces of requests of which some pieces must run again.
+    """
     version, outputs, late = answer.version, answer.outputs, list[WorkItem]()
     start = 0
     for piece in pieces:
         stop = start + piece.rows
         if not piece.future.done():
             whole = len(pieces) == 1
-            rows = Rows(version, list(outputs) if whole else [array[start:stop] for array in outputs])
+            rows = Rows(version, list(outputs) if whole else [array[start:stop] for array in outputs], left)
             if piece.split is None:
                 piece.future.set_result(rows)
             elif piece.split.place(piece, answer, rows):

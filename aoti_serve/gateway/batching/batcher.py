@@ -198,7 +198,7 @@ class Batcher:
             self._running -= batch.rows
         self._pump()
         if answer is not None:
-            self._hand_out(pieces, answer)
+            self._hand_out(pieces, answer, batch.left)
 
     def _answer(self, batch: Batch, task: asyncio.Task[AnswerMessage], now: float) -> AnswerMessage | None:
         """The answer of the run; None if it failed. Then the batch knows what runs again."""
@@ -213,9 +213,9 @@ class Batcher:
         self._measures.learn(batch, now, self._backlog.rows + self._running - batch.rows)
         return answer
 
-    def _hand_out(self, pieces: list[WorkItem], answer: AnswerMessage) -> None:
+    def _hand_out(self, pieces: list[WorkItem], answer: AnswerMessage, left: float) -> None:
         try:
-            late = deliver(pieces, answer)
+            late = deliver(pieces, answer, left)
         except Exception as error:
             self._failures.fail(pieces, error)
             return

@@ -5,6 +5,7 @@ A large request is cut into pieces, which run in any order and are joined again.
 
 from __future__ import annotations
 
+import math
 from asyncio import Future
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,10 +30,11 @@ def shape_of(arrays: Arrays) -> Shape:
 
 
 class Rows(NamedTuple):
-    """The part of an answer that belongs to one request."""
+    """The part of an answer that belongs to one request. `left` is the loop's time at which its first rows left."""
 
     version: int
     outputs: Arrays
+    left: float
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +106,7 @@ class Split:
         self._waits_for = len(places)
         self._following: Iterator[WorkItem] = map(self._make_piece, places)
         self._outputs: Arrays = []
+        self._left = math.inf
         self._newest = (-1, -1)  # epoch and version: numbers of versions fall again in a rollback, epochs never do
         self._rounds = 0
 
@@ -127,6 +130,7 @@ class Split:
         """Store the rows of a piece; the last piece answers the request. Returns true if pieces must run again."""
         piece.version = rows.version
         self._keep(slice(piece.start, piece.start + piece.rows), rows.outputs)
+        self._left = min(self._left, rows.left)
         self._newest = max(self._newest, (answer.epoch, answer.version))
         self._waits_for -= 1
         return not self._waits_for and self._complete()
@@ -140,7 +144,7 @@ class Split:
         if late:
             future.set_exception(VersionsDiffer(model=self._model, rounds=self._rounds))
         else:
-            future.set_result(Rows(version, self._outputs))
+            future.set_result(Rows(version, self._outputs, self._left))
         self.dissolve()
         return False
 

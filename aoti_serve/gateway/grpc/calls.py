@@ -13,6 +13,7 @@ import grpc
 from aoti_serve.errors import AotiServeError
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.client_facts import defect_text, identity_from, patience_from
+from aoti_serve.gateway.request_log import RequestLog, RequestNote
 
 logger = logging.getLogger("ray.serve")
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -21,22 +22,27 @@ StreamAnswers = Callable[[AsyncIterable[bytes], Context], AsyncIterator[bytes]]
 ID_KEY = "x-request-id"
 TIMEOUT_KEY = "x-request-timeout-seconds"
 TOKEN_KEY = "authorization"
+GRPC_METHOD = "gRPC"  # in the place of HTTP's, in the log
 
 
-def unary(answer: Answers) -> grpc.RpcMethodHandler[bytes, bytes]:
-    """A method that answers one message with one."""
+def unary(name: str, answer: Answers, log: RequestLog) -> grpc.RpcMethodHandler[bytes, bytes]:
+    """A method of this name that answers one message with one, and has its lines in the log."""
 
     async def call(message: bytes, context: Context) -> bytes:
-        identity = identify(context)
-        try:
-            return await answer(message, context)
-        except AotiServeError as error:
-            await context.abort(status_of(error), str(error))
-        except (asyncio.CancelledError, grpc.aio.AbortError):
-            raise
-        except Exception as error:
-            logger.exception("a call failed (x-request-id %s)", identity)
-            await _abort_for_defect(context, error)
+        with RequestNote(log, context.peer(), GRPC_METHOD, name, identify(context)) as note:
+            try:
+                answered = await answer(message, context)
+            except AotiServeError as error:
+                note.error, note.status = error, error.grpc_status
+                await context.abort(status_of(error), str(error))
+            except (asyncio.CancelledError, grpc.aio.AbortError):
+                raise
+            except Exception as error:
+                note.status = grpc.StatusCode.INTERNAL.name
+                logger.exception("a call failed (x-request-id %s)", note.identity)
+                await _abort_for_defect(context, error)
+            note.status = grpc.StatusCode.OK.name
+            return answered
 
     return grpc.unary_unary_rpc_method_handler(call)
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from dataclasses import replace
+from typing import Any
+
+import grpc
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError
 from aoti_serve.gateway.client_facts import defect_text
 from aoti_serve.gateway.data_plane import DataPlane
-from aoti_serve.gateway.grpc.calls import Context, identify, timeout_of
+from aoti_serve.gateway.grpc.calls import GRPC_METHOD, Context, identify, metadata_of, timeout_of
 from aoti_serve.gateway.in_flight import Share
 from aoti_serve.gateway.offload import LARGE_HEAD_BYTES, Offload
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
+from aoti_serve.gateway.request_log import RequestLog, RequestNote
+from aoti_serve.gateway.tracing import adopt_trace
 from aoti_serve.protocol.grpc.request import CutRequest, cut_request, raw_arrays
 from aoti_serve.protocol.grpc.response import encode_infer_response, encode_stream_failure, encode_stream_response
 from aoti_serve.protocol.messages import InferResponse
@@ -26,9 +31,10 @@ STREAM_AHEAD = 64  # requests of one stream that are answered at once
 class GrpcInference:
     """Answers the inference requests of one gateway that come over gRPC."""
 
-    def __init__(self, plane: DataPlane, config: GatewayConfig) -> None:
+    def __init__(self, plane: DataPlane, config: GatewayConfig, log: RequestLog) -> None:
         self._plane = plane
         self._config = config
+        self._log = log
         self._offload = Offload()
 
     async def infer(self, message: bytes, context: Context) -> bytes:
@@ -39,42 +45,43 @@ class GrpcInference:
 
     async def stream(self, messages: AsyncIterable[bytes], context: Context) -> AsyncIterator[bytes]:
         """`ModelStreamInfer`: runs requests as they come, answers in their order; an error ends none but its own."""
-        identify(context)
+        identity = identify(context)
         waiting: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_AHEAD)
-        reading = asyncio.create_task(self._read_stream(messages, context, waiting))
+
+        def answer(message: bytes) -> Coroutine[Any, Any, bytes]:
+            return self._stream_answer(message, context, identity)
+
+        reading = asyncio.create_task(_read_stream(messages, answer, waiting))
         try:
-            while (answer := await waiting.get()) is not None:
-                yield await answer
+            while (answered := await waiting.get()) is not None:
+                yield await answered
         finally:
             reading.cancel()
             while not waiting.empty():
                 if (left := waiting.get_nowait()) is not None:
                     left.cancel()
 
-    async def _read_stream(
-        self, messages: AsyncIterable[bytes], context: Context, waiting: asyncio.Queue[asyncio.Task[bytes] | None]
-    ) -> None:
-        try:
-            async for message in messages:
-                await waiting.put(asyncio.create_task(self._stream_answer(message, context)))
-        finally:
-            await waiting.put(None)
-
-    async def _stream_answer(self, message: bytes, context: Context) -> bytes:
+    async def _stream_answer(self, message: bytes, context: Context, stream: str) -> bytes:
         identity = None
-        try:
-            with self._plane.door, Share(self._plane.budget) as share:
-                share.grow(len(message))
-                request = cut_request(message, self._config)
-                identity = request.id
-                return encode_stream_response(await self._answer(request, context))
-        except AotiServeError as error:
-            return encode_stream_failure(str(error), identity)
-        except Exception as error:
-            logger.exception("a request of a stream failed (id %s)", identity)
-            return encode_stream_failure(defect_text(error), identity)
+        with RequestNote(self._log, context.peer(), GRPC_METHOD, "ModelStreamInfer", stream) as note:
+            try:
+                with self._plane.door, Share(self._plane.budget) as share:
+                    share.grow(len(message))
+                    request = cut_request(message, self._config)
+                    identity = request.id
+                    answer = encode_stream_response(await self._answer(request, context))
+            except AotiServeError as error:
+                note.error, note.status = error, error.grpc_status
+                return encode_stream_failure(str(error), identity)
+            except Exception as error:
+                note.status = grpc.StatusCode.INTERNAL.name
+                logger.exception("a request of a stream failed (x-request-id %s)", stream)
+                return encode_stream_failure(defect_text(error), identity)
+            note.status = grpc.StatusCode.OK.name
+            return answer
 
     async def _answer(self, request: CutRequest, context: Context) -> InferResponse:
+        adopt_trace(metadata_of(context, "traceparent"), metadata_of(context, "tracestate"))
         served = self._plane.model(request.model_name)
         checked = await self._read(served.checker, request)
         arrays = raw_arrays(checked.head, request.raw)
@@ -86,3 +93,16 @@ class GrpcInference:
         if len(request.head) <= LARGE_HEAD_BYTES:
             return checker.read_protobuf(request.head)
         return await self._offload.run(checker.read_protobuf, request.head)
+
+
+async def _read_stream(
+    messages: AsyncIterable[bytes],
+    answer: Callable[[bytes], Coroutine[Any, Any, bytes]],
+    waiting: asyncio.Queue[asyncio.Task[bytes] | None],
+) -> None:
+    """Begin to answer each message as it comes."""
+    try:
+        async for message in messages:
+            await waiting.put(asyncio.create_task(answer(message)))
+    finally:
+        await waiting.put(None)

@@ -14,6 +14,7 @@ from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.grpc.calls import Answers, Context, admitted, admitted_stream, unary
 from aoti_serve.gateway.grpc.inference import GrpcInference
+from aoti_serve.gateway.request_log import RequestLog
 from aoti_serve.protocol.grpc.messages import decode_message, encode_message
 from aoti_serve.protocol.messages import server_metadata
 
@@ -27,15 +28,16 @@ def grpc_methods(
     plane: DataPlane, access: Access, config: GatewayConfig
 ) -> Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]:
     """What is served: the protocol's methods, those of Triton's that stock clients call, and the health check."""
-    inference, small = GrpcInference(plane, config), _SmallMethods(plane)
+    log = RequestLog(config.access_log)
+    inference, small = GrpcInference(plane, config, log), _SmallMethods(plane)
     methods = {name: _small(name, answer) for name, answer in small.by_name.items()} | {"ModelInfer": inference.infer}
     return {
         f"/{SERVICE}/ModelStreamInfer": grpc.stream_stream_rpc_method_handler(
             admitted_stream(inference.stream, access)
         ),
-        f"/{HEALTH}/Check": unary(_small("HealthCheck", small.health)),
+        f"/{HEALTH}/Check": unary("HealthCheck", _small("HealthCheck", small.health), log),
         **{
-            f"/{SERVICE}/{name}": unary(answer if name in OPEN else admitted(answer, access))
+            f"/{SERVICE}/{name}": unary(name, answer if name in OPEN else admitted(answer, access), log)
             for name, answer in methods.items()
         },
     }

@@ -28,6 +28,7 @@ from aoti_serve.gateway.http.responses import error_response, internal_error, js
 from aoti_serve.gateway.http.unserved import answer_unrouted, unserved_routes
 from aoti_serve.gateway.http.weights import weights_routes
 from aoti_serve.gateway.in_flight import Share
+from aoti_serve.gateway.request_log import RequestLog
 from aoti_serve.protocol.messages import server_metadata
 from aoti_serve.protocol.triton import decode_index_request
 
@@ -62,7 +63,7 @@ def build_app(plane: DataPlane, access: Access, config: GatewayConfig) -> FastAP
     """The ASGI app of one gateway."""
     app = App(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.inference = Inference(plane, config)
-    app.identified = RequestIdMiddleware(protected(app.dispatch, access, config), access_log=config.access_log)
+    app.identified = RequestIdMiddleware(protected(app.dispatch, access, config), RequestLog(config.access_log))
     for path in PATHS:  # first: Serve looks up the route of each request for its metrics
         app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
     app.include_router(_health(plane))
@@ -123,7 +124,9 @@ def _models(plane: DataPlane) -> APIRouter:
     async def model_ready(name: str, version: str | None = None) -> Response:
         served = plane.model(name)
         served.check_version(version)
-        return json_response({"name": name, "ready": served.ready}, 200 if served.ready else 503)
+        reason = served.reason_not_ready
+        said = {"name": name, "ready": False, "reason": reason} if reason else {"name": name, "ready": True}
+        return json_response(said, 503 if reason else 200)
 
     return routes
 

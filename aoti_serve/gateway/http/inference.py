@@ -26,12 +26,14 @@ from aoti_serve.gateway.in_flight import Share
 from aoti_serve.gateway.listener.scope import VIEWS
 from aoti_serve.gateway.offload import LARGE_HEAD_BYTES, Offload
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
+from aoti_serve.gateway.tracing import adopt_trace
 from aoti_serve.protocol.decode import arrays_of, head_length
 from aoti_serve.protocol.encode import Encoded, encode_response, takes_long
 
 logger = logging.getLogger("ray.serve")
 HEADER_LENGTH = b"inference-header-content-length"
 TIMEOUT = b"x-request-timeout-seconds"
+TRACEPARENT, TRACESTATE = b"traceparent", b"tracestate"  # of the W3C
 PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
 
 
@@ -79,6 +81,7 @@ class Inference:
 
     async def _infer(self, asked: Route, headers: Headers, receive: Receive, share: Share) -> Encoded:
         arrived = time.monotonic()
+        adopt_trace(headers.get(TRACEPARENT), headers.get(TRACESTATE))
         served = self._plane.model(asked.name)
         length, coding = headers.get(HEADER_LENGTH), coding_of(headers)
         bound = self._json if length is None else self._body

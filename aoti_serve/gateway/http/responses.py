@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from aoti_serve.errors import AotiServeError, Stopping, shortened
 from aoti_serve.gateway.client_facts import defect_text
+from aoti_serve.gateway.request_log import note_error
 
 
 def json_response(value: Any, status: int = 200) -> Response:
@@ -22,7 +23,8 @@ def error_reply(text: str, status: int) -> Response:
 
 
 def error_response(error: AotiServeError) -> Response:
-    """The response for an error that was raised on purpose; its text is for the client."""
+    """The response for an error that was raised on purpose; its text is for the client. The log hears of it."""
+    note_error(error)
     response = error_reply(str(error), error.http_status)
     if error.http_status in (429, 503):
         response.headers["retry-after"] = str(error.facts.get("retry_after", 1))

@@ -17,6 +17,7 @@ from aoti_serve.gateway.listener.exchange import Exchange
 from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter, RequestMeter
 from aoti_serve.gateway.listener.refusals import HEAD_LATE, TOO_MANY_AT_ONCE, TOO_MANY_CONNECTIONS, Refusal, Refused
 from aoti_serve.gateway.listener.scope import complete_scope, read_after_upgrade, refusal_for
+from aoti_serve.gateway.request_log import RequestLog
 
 HELD_BYTES = 64 * 2**10  # reading stops while the application leaves more than this of a body
 MAX_PIPELINED = 64
@@ -27,9 +28,10 @@ class Shared(ServerState):
 
     connections: set[ClientConnection]  # type: ignore[assignment]
 
-    def __init__(self) -> None:
+    def __init__(self, log: RequestLog) -> None:
         super().__init__()
         self.leaving = False
+        self.log = log
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -195,6 +197,7 @@ class ClientConnection(HttpToolsProtocol):
             return
         if refusal is not None:
             self.transport.write(refusal.answer)
+            self.shared.log.refused(self.client, refusal.status.value, refusal.text)
         self.pipeline.clear()
         self.linger = LingerMeter()
         self.flow.resume_reading()

@@ -18,6 +18,7 @@ from aoti_serve.errors import BadCertificate
 from aoti_serve.gateway.listener.acceptor import Acceptor
 from aoti_serve.gateway.listener.connection import ClientConnection, Shared
 from aoti_serve.gateway.listener.port import WantedPort, bind
+from aoti_serve.gateway.request_log import RequestLog
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Listener:
             proxy_headers=False,
             http=ClientConnection,
         )
-        self._shared = Shared()
+        self._shared = Shared(RequestLog(config.access_log))
         self._address: tuple[str, int] | None = None
 
     @property

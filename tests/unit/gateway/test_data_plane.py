@@ -68,3 +68,17 @@ async def test_a_join_that_fails_is_told_to_the_health_check(monkeypatch: pytest
     with pytest.raises(RuntimeError, match="cannot hold"):
         plane.check_health()
     plane.close()
+
+
+async def test_what_is_not_ready_says_of_which_model_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = asyncio.Event()
+    models = [served(name, monkeypatch, joined) for name in ("a", "b")]
+    plane = DataPlane(models, 2**20)
+    models[0].membership.joined = True
+    assert plane.reason_not_ready == (
+        "model 'a': no replica is connected; model 'b': this gateway has not reached its coordinator yet"
+    )
+    assert [entry["reason"] for entry in plane.index()] == plane.reason_not_ready.split("; ")
+    plane.drain()
+    assert plane.reason_not_ready == "the gateway is being stopped"
+    plane.close()

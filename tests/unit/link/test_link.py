@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -17,11 +18,16 @@ from aoti_serve.address import Address
 from aoti_serve.errors import LinkRefused, ReplicaBehind, ReplicaDied, ReplicaFailed
 from aoti_serve.link import connection, handshake
 from aoti_serve.link.client import QUIET, STOPPED, Link
+from aoti_serve.link.health.probe import Probe
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
-from aoti_serve.link.pool import LEAVING_TICKS, Pool
-from aoti_serve.link.server import BatchHandler, LinkServer
+from aoti_serve.link.pool import LEAVING_TICKS, Pool, Probing
+from aoti_serve.link.server import BEAT_S, BatchHandler, LinkServer
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import Dim, TensorSpec
 
 NODE, ELSEWHERE = "node", "another node"
+X = TensorSpec(name="x", dtype="float32", shape=(Dim(symbol="batch", min=1),))
+SIGNATURE = Signature(inputs=(X,), outputs=(X,), constants=())
 
 
 def rows(*values: float) -> BatchMessage:
@@ -123,13 +129,14 @@ async def test_errors_come_back_as_themselves() -> None:
             await link.ask(rows(1))
 
 
-async def test_a_defect_of_the_replica_comes_back_as_one() -> None:
+async def test_a_defect_of_the_replica_comes_back_as_one_and_is_in_its_log(caplog: pytest.LogCaptureFixture) -> None:
     async def defect(gateway: str, batch: BatchMessage) -> AnswerMessage:
         raise ZeroDivisionError
 
     async with served(defect) as (_, address), linked(address) as link:
         with pytest.raises(ReplicaFailed, match="ZeroDivisionError"):
             await link.ask(rows(1))
+    assert caplog.messages == ["a batch of gateway g1 failed: ZeroDivisionError()"]
 
 
 async def test_whoever_does_not_know_the_key_is_refused() -> None:
@@ -330,6 +337,82 @@ async def test_a_gateway_that_drains_keeps_the_last_replica() -> None:
         link.let_go()
         pool.close()
         assert await left
+
+
+@asynccontextmanager
+async def probing(*addresses: Address) -> AsyncIterator[Pool]:
+    """A pool that judges replicas; its time passes when a test says so, beside its own."""
+    pool = Pool("m", "g1", NODE, lambda: None, Probing(Probe(SIGNATURE), lambda arrays: BatchMessage(arrays, 0), 10.0))
+    pool.follow(addresses)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def pass_seconds(pool: Pool, seconds: float) -> None:
+    """The replicas are heard meanwhile: their event loops live, whatever their runs do."""
+    for _ in range(int(seconds / BEAT_S)):
+        for link in pool._links.values():
+            link.silent = 0
+        pool.pass_time()
+
+
+async def test_a_replica_gets_its_first_batch_after_a_run_that_has_succeeded() -> None:
+    held = Held()
+    async with served(held) as (_, address), probing(address) as pool:
+        await held.until(1)
+        assert pool.runners == 0
+        assert "coming" in pool.why_idle
+        held.go.set()
+        await until(lambda: pool.runners == 1)
+
+
+async def test_a_replica_whose_runs_end_no_more_is_passed_over_within_a_period_and_used_again_when_they_do() -> None:
+    held = Held()
+    async with served(held, name="r1") as (_, bad), served(name="r2") as (_, good), probing(bad, good) as pool:
+        held.go.set()
+        await until(lambda: pool.runners == 2)
+        held.go.clear()
+        before = len(held.running)
+        pass_seconds(pool, 5.25)  # both are idle: both are probed
+        await held.until(before + 1)
+        pass_seconds(pool, 4.75)
+        await until(lambda: pool.runners == 1)
+        assert (await pool.ask(rows(1))).outputs[0].tolist() == [2]
+        held.go.set()
+        await until(lambda: pool.runners == 2)
+
+
+async def test_a_replica_all_of_whose_runs_fail_is_told_from_a_guilty_client(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ray.serve")
+    broken = False
+
+    async def run(gateway: str, batch: BatchMessage) -> AnswerMessage:
+        if broken or batch.arrays[0][0] < 0:
+            raise ValueError("an illegal memory access")
+        return await double(gateway, batch)
+
+    async with served(run) as (_, address), probing(address) as pool:
+        await until(lambda: pool.runners == 1)
+        for _ in range(10):
+            with pytest.raises(ReplicaFailed):
+                await pool.ask(rows(-1))
+            pass_seconds(pool, 1)
+            await until(lambda: pool.runners == 1)
+        broken = True
+        with pytest.raises(ReplicaFailed):
+            await pool.ask(rows(1))
+        pass_seconds(pool, 1)
+        await until(lambda: pool.runners == 0)
+        assert pool.why_idle == "none of its 1 replicas can be used: its runs fail (ReplicaFailed)"
+        broken = False
+        pass_seconds(pool, 1)
+        await until(lambda: pool.runners == 1)
+    assert [record.message for record in caplog.records if "requests" in record.message] == [
+        "model 'm': replica r1 gets no requests: its runs fail (ReplicaFailed)",
+        "model 'm': replica r1 gets requests again",
+    ]
 
 
 async def until(condition: Callable[[], bool]) -> None:

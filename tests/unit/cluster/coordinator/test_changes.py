@@ -158,6 +158,25 @@ async def test_where_the_audit_log_cannot_be_written_the_status_and_the_log_have
     assert '"error": "StoreFailed: ' in caplog.text
 
 
+async def test_each_change_leaves_one_line_when_it_has_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_bytes(content(1))
+
+    def refuse(_: Version) -> Version:
+        raise UploadFailed(detail="line\nbreak")
+
+    async with changing(tmp_path) as (changes, store, _):
+        caplog.set_level(logging.INFO, "ray.serve")
+        await changes.swap(Attempt("swap", "me", id="one"), lambda _: store.add(tmp_path / "file", ""), wait=True)
+        await changes.rollback(Attempt("rollback", "me", id="two"), None, wait=True)
+        with pytest.raises(UploadFailed):
+            await changes.swap(Attempt("swap", "me", id="three"), refuse, wait=True)
+    done, undone, failed = [line for line in caplog.messages if line.startswith("model 'm': ")]
+    assert done == "model 'm': swap one to version 1: committed, epoch 1"
+    assert undone == "model 'm': rollback two to version 0: committed, epoch 2"
+    assert failed.startswith("model 'm': swap three: failed, epoch 2: UploadFailed(")
+    assert failed.isprintable()
+
+
 def admitted(current: Version) -> Version:
     return Version(number=current.number + 1, digest="x")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -349,3 +350,20 @@ async def test_another_application_does_not_get_the_port(
     second = GrpcListener(methods, config, "the tests")
     await second.open()
     await second.close(0)
+
+
+async def test_the_access_log_has_grpc_too(
+    config: GatewayConfig, plane: Plane, echo: Echo, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "aoti_serve.access")
+    config = config.model_copy(update={"access_log": 1.0, "grpc_port": free_port()})
+    async with answering(plane, config) as channel:
+        await call(channel, "ModelInfer", request(), metadata=(("x-request-id", "mine"),))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(channel, "ModelInfer", request(model="other"))
+    answered, refused = caplog.records
+    assert '"gRPC ModelInfer" OK ' in answered.message
+    assert vars(answered)["request_id"] == "mine"
+    assert '"gRPC ModelInfer" NOT_FOUND ' in refused.message
+    assert refused.message.endswith("UnknownModel")
+    assert refused.exc_info is None

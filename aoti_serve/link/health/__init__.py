@@ -1,0 +1,1 @@
+"""Whether a replica can run its model: judged by outcomes of runs. Gateways judge replicas, and a replica itself."""
