@@ -24,12 +24,15 @@ from aoti_serve.weights.adapter_config import adapter_at
 from aoti_serve.weights.swap_options import SwapOptions
 
 if TYPE_CHECKING:
+    from aoti_serve.cluster.coordinator.gathered import Gathered
     from aoti_serve.cluster.status import WeightsStatus
+    from aoti_serve.protocol.statistics import VersionStatistics
     from aoti_serve.weights.swap.story import StoryEvent
     from aoti_serve.weights.version import Version
 
 T = TypeVar("T")
 NOTE_S = 5.0
+STATISTICS_S = 3.0
 
 
 class CoordinatorClient:
@@ -51,6 +54,12 @@ class CoordinatorClient:
         """The last events of the model's cluster, oldest first; times are UTC."""
         story: tuple[StoryEvent, ...] = await self._call("story")
         return story
+
+    async def exchange_statistics(self, gateway: str, changed: list[VersionStatistics]) -> Gathered:
+        """Tell what has changed in a gateway's figures; the sum of the others. Raises Unavailable, soon."""
+        call = self._coordinator.exchange_statistics.remote(gateway, changed)
+        gathered: Gathered = await self._answer(call, STATISTICS_S)
+        return gathered
 
     async def rollback(self, version: int | None, who: str, wait: bool = True) -> WeightsStatus:
         status: WeightsStatus = await self._call("rollback", version, who, wait)
@@ -87,9 +96,9 @@ class CoordinatorClient:
     async def _call(self, method: str, *arguments: Any) -> Any:
         return await self._answer(getattr(self._coordinator, method).remote(*arguments))
 
-    async def _answer(self, call: Awaitable[Any]) -> Any:
+    async def _answer(self, call: Awaitable[Any], seconds: float | None = None) -> Any:
         try:
-            return await result_of(call)
+            return await result_of(call, seconds)
         except RayActorError as error:
             detail = f"the coordinator of model '{self._model}' is being started again"
             raise TryAgain(detail=f"{detail}; ask for the status, then try again") from error

@@ -16,8 +16,11 @@ from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import ReplicaBehind, TryAgain, UnknownModel, UnknownVersion
-from aoti_serve.gateway.batching.batcher import Batcher
+from aoti_serve.gateway.batching.batcher import Batcher, BatcherLoad
 from aoti_serve.gateway.batching.work_item import Arrays
+from aoti_serve.gateway.figures.counted import GatewayFigures
+from aoti_serve.gateway.figures.exchange import StatisticsExchange
+from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.gateway.in_flight import InFlight, ReadingBudget
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
@@ -53,11 +56,14 @@ class ServedModel:
         self._node = node
         self._num_runners = config.num_runners
         self._fence = Fence()
+        self.figures = ModelFigures(config.name)
+        self.statistics = StatisticsExchange(gateway, self.figures, self.weights)
         batch = signature.batch
         rows = min(config.batching.max_batch_size, batch.max if batch and batch.max else sys.maxsize)
         self._batching = config.batching.model_copy(update={"max_batch_size": rows})
         smallest = batch.min if batch else 0
-        self._batcher = Batcher(config.name, self._batching, self._run, batches=batch is not None, smallest=smallest)
+        self._batches = batch is not None
+        self._batcher = Batcher(self.figures, self._batching, self._run, batches=self._batches, smallest=smallest)
         self._pool = Pool(config.name, gateway, node, self._count_runners)
         self.membership = Membership(self, CoordinatorFinder(coordinator, gateway, node))
 
@@ -65,12 +71,16 @@ class ServedModel:
     def ready(self) -> bool:
         return self._batcher.runners > 0
 
+    @property
+    def load(self) -> BatcherLoad:
+        return self._batcher.load
+
     def report(self) -> Report:
         return self._fence.report(self._gateway, self._node)
 
     async def reconcile(self, target: Target) -> None:
         self._fence.follow(target)
-        self.version = target.committed.version.number
+        self.version = self.figures.current = target.committed.version.number
 
     def withdraw(self, target: Target) -> None:
         """Nothing to withdraw: nothing here takes long."""
@@ -106,7 +116,8 @@ class ServedModel:
         if version is not None and version != str(rows.version):  # a swap was committed during the run
             raise UnknownVersion(name=self.name, version=version, current=rows.version)
         outputs = [(spec, rows.outputs[index]) for index, spec in request.outputs]
-        return InferResponse(self.name, rows.version, request.head.id, outputs)
+        asked = ordered[0].shape[0] if self._batches else 1
+        return InferResponse(self.name, rows.version, request.head.id, outputs, asked)
 
     def metadata(self, version: str | None) -> dict[str, object]:
         self.check_version(version)
@@ -127,11 +138,13 @@ class ServedModel:
         """
         for _ in range(TRIES):
             share = self._batcher.rows * self._num_runners / max(self._batcher.runners, self._num_runners)
+            sent = time.monotonic()
             try:
                 answer = await self._pool.ask(BatchMessage(arrays, self._fence.epoch, timeout, share))
             except ReplicaBehind as error:
                 behind = error
             else:
+                self.figures.round_trip.note(time.monotonic() - sent - answer.run.seconds)
                 await self.membership.pauses.refreshed()
                 if self._fence.lets_out(answer.epoch):
                     return answer
@@ -145,6 +158,7 @@ class DataPlane:
     def __init__(self, models: Sequence[ServedModel], max_reading_bytes: int) -> None:
         self.door = InFlight()
         self.budget = ReadingBudget(max_reading_bytes)
+        self.figures = GatewayFigures(model.figures for model in models)
         self._models = {model.name: model for model in models}
         self._joining: list[asyncio.Task[None]] = []
         self._noting: asyncio.Task[None] | None = None
@@ -198,11 +212,13 @@ class DataPlane:
 
     def index(self, *, ready_only: bool = False) -> list[dict[str, str]]:
         """The models, as Triton lists its repository."""
-        models = [self._models[name] for name in self.names]
-        reasons = [(model, None if model.ready else "no replica answers") for model in models]
+        reasons = [(model, None if model.ready else "no replica answers") for model in self.models()]
         return repository_index(
             (model.name, model.version, reason) for model, reason in reasons if not (ready_only and reason)
         )
+
+    def models(self) -> list[ServedModel]:
+        return [self._models[name] for name in self.names]
 
     def model(self, name: str) -> ServedModel:
         if name not in self._models:

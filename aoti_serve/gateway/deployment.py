@@ -14,6 +14,7 @@ from aoti_serve.cluster.scaling import METRIC
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane, ServedModel
+from aoti_serve.gateway.figures.report import FiguresReport
 from aoti_serve.gateway.grpc.methods import grpc_methods
 from aoti_serve.gateway.grpc.server import GrpcListener
 from aoti_serve.gateway.http.app import build_app
@@ -64,6 +65,7 @@ class Gateway:
             self._listeners.append(GrpcListener(grpc_methods(self._plane, self._access, config), config, owner))
         for listener in self._listeners:
             await listener.open()
+        self._reporting = asyncio.get_running_loop().create_task(FiguresReport(self._plane, self._connections).run())
         gc.freeze()  # these objects stay: a full collection, which stops all requests, need not scan them
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -77,6 +79,9 @@ class Gateway:
         """The load of this gateway, for Serve; see `by_load`."""
         return {METRIC: float(self._plane.door.inside)}
 
+    def _connections(self) -> int:
+        return sum(listener.connections for listener in self._listeners if isinstance(listener, Listener))
+
     async def drain(self) -> int:
         """Take no new inference requests from now on. Returns how many are still in flight."""
         self._plane.drain()
@@ -85,6 +90,7 @@ class Gateway:
     async def __del__(self) -> None:
         """Answer the requests in flight, then close. Serve awaits this when it stops the gateway."""
         self._plane.drain()
+        self._reporting.cancel()
         await asyncio.gather(*(listener.close(DRAIN_S) for listener in self._listeners))
         self._plane.close()
         self._access.close()

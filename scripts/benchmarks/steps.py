@@ -29,6 +29,7 @@ from wire_steps import linked, listened
 from aoti_serve import Container
 from aoti_serve.config import BatchingConfig, GatewayConfig
 from aoti_serve.gateway.batching.batcher import Batcher
+from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.link.messages import AnswerMessage
 from aoti_serve.protocol.decode import arrays_of
@@ -127,7 +128,7 @@ def batched(row: Row, rounds: int) -> float:
         return AnswerMessage(1, 1, arrays)
 
     async def scenario() -> float:
-        batcher = Batcher("mlp", BatchingConfig(), run, batches=True)
+        batcher = Batcher(ModelFigures("mlp"), BatchingConfig(), run, batches=True)
         batcher.runners = 1
         started = asyncio.get_running_loop().time()
         for _ in range(50):

@@ -187,7 +187,7 @@ def serving(config: Path, *options: str, wait: bool = True, **process: Any) -> I
     `process` goes to subprocess.Popen.
     """
     port = free_port()
-    command = [PROGRAM, "up", str(config), "--port", str(port), *options]
+    command = [PROGRAM, "up", str(config), "--port", str(port), "--metrics-port", "0", *options]
     launched = Launched(command, ROOT, {"COLUMNS": "200"}, **process)
     try:
         if wait:

@@ -98,7 +98,9 @@ def test_a_signal_to_the_whole_process_group_leaves_nothing_either(two: tuple[Se
 
 def test_ctrl_c_on_the_way_up_is_answered_at_once_and_leaves_nothing(digits_dir: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, digits_dir)
-    launched = Launched([str(BIN / "aoti-serve"), "up", str(config), "--port", str(free_port())], ROOT, {})
+    launched = Launched(
+        [str(BIN / "aoti-serve"), "up", str(config), "--port", str(free_port()), "--metrics-port", "0"], ROOT, {}
+    )
     try:
         until(lambda: starts_ray(launched), START_S)
         interrupt = partial(launched.process.send_signal, signal.SIGINT)

@@ -92,10 +92,9 @@ class Changes:
             self._members.touch()
 
     def measure(self) -> None:
-        """Let the metrics say what answers now."""
-        committed = self._members.table.target.committed
-        replicas = [report for report in self._members.table.reports if report.runners and report.holds(committed)]
-        self._metrics.answers(committed.version.number, committed.epoch, len(replicas))
+        """Export the metrics as they are now."""
+        table = self._members.table
+        self._metrics.export(table.target.committed, table.reports)
 
     def _receipts(self) -> tuple[Receipt, ...]:
         receipts = (report.receipt for report in self._members.table.reports if report.receipt and not report.joining)

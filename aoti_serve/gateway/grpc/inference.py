@@ -11,6 +11,8 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError
 from aoti_serve.gateway.client_facts import defect_text
 from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.figures.counted import CountedRequest
+from aoti_serve.gateway.figures.model_figures import GRPC
 from aoti_serve.gateway.grpc.calls import Context, identify, timeout_of
 from aoti_serve.gateway.in_flight import Share
 from aoti_serve.gateway.offload import LARGE_HEAD_BYTES, Offload
@@ -33,9 +35,10 @@ class GrpcInference:
 
     async def infer(self, message: bytes, context: Context) -> bytes:
         """`ModelInfer`. Raises an AotiServeError."""
-        with self._plane.door, Share(self._plane.budget) as share:
+        with self._plane.figures.request(GRPC) as counted, self._plane.door, Share(self._plane.budget) as share:
             share.grow(len(message))
-            return encode_infer_response(await self._answer(cut_request(message, self._config), context))
+            request = cut_request(message, self._config)
+            return encode_infer_response(await self._answer(request, context, counted))
 
     async def stream(self, messages: AsyncIterable[bytes], context: Context) -> AsyncIterator[bytes]:
         """`ModelStreamInfer`: runs requests as they come, answers in their order; an error ends none but its own."""
@@ -63,23 +66,24 @@ class GrpcInference:
     async def _stream_answer(self, message: bytes, context: Context) -> bytes:
         identity = None
         try:
-            with self._plane.door, Share(self._plane.budget) as share:
+            with self._plane.figures.request(GRPC) as counted, self._plane.door, Share(self._plane.budget) as share:
                 share.grow(len(message))
                 request = cut_request(message, self._config)
                 identity = request.id
-                return encode_stream_response(await self._answer(request, context))
+                return encode_stream_response(await self._answer(request, context, counted))
         except AotiServeError as error:
             return encode_stream_failure(str(error), identity)
         except Exception as error:
             logger.exception("a request of a stream failed (id %s)", identity)
             return encode_stream_failure(defect_text(error), identity)
 
-    async def _answer(self, request: CutRequest, context: Context) -> InferResponse:
+    async def _answer(self, request: CutRequest, context: Context, counted: CountedRequest) -> InferResponse:
+        counted.model = request.model_name
         served = self._plane.model(request.model_name)
         checked = await self._read(served.checker, request)
         arrays = raw_arrays(checked.head, request.raw)
         timeout = timeout_of(context, checked.head.timeout)
-        response = await served.infer(checked, arrays, request.model_version, timeout)
+        response = counted.response = await served.infer(checked, arrays, request.model_version, timeout)
         return replace(response, id=request.id)
 
     async def _read(self, checker: RequestChecker, request: CutRequest) -> CheckedRequest:

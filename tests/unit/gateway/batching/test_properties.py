@@ -20,6 +20,7 @@ from aoti_serve.gateway.batching.backlog import MANY_WAITING
 from aoti_serve.gateway.batching.batcher import DEFAULT_PRIORITY, Batcher
 from aoti_serve.gateway.batching.hold import HOLD_TICK_S
 from aoti_serve.gateway.batching.work_item import Arrays, Rows, WorkItem
+from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.link.messages import AnswerMessage
 from tests.unit.clock import SimulatedLoop, now, simulated
 
@@ -93,7 +94,7 @@ class World:
 
     async def play(self) -> None:
         config = BatchingConfig(priority_ageing_ms=AGEING_MS, **self.config)
-        self.queue = Batcher("m", config, self.run, batches=True, smallest=self.smallest)
+        self.queue = Batcher(ModelFigures("m"), config, self.run, batches=True, smallest=self.smallest)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SimulatedLoop)
         loop.before_every_jump(self.check)

@@ -1,0 +1,90 @@
+"""The figures of one model in one gateway. Plain counters: all of them together cost a request some microseconds."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from aoti_serve.cluster.metrics.histogram import NO_OR_MORE_ROWS, ROWS, SECONDS, BucketCounts
+from aoti_serve.gateway.figures.outcomes import RequestOutcome
+from aoti_serve.link.messages import RunFacts
+from aoti_serve.protocol.statistics import BATCH_FIELDS, VersionStatistics
+
+HTTP, GRPC = "http", "grpc"
+NS = 1_000_000_000
+RequestKind = tuple[str, int | None, RequestOutcome]
+
+
+class ModelFigures:
+    """Counted in the gateway's event loop, since the gateway started.
+
+    Requests count when they end, by protocol, version and outcome; what is refused belongs to the version that answers
+    then, `current`. Runs count when they are answered: those of large requests once for each piece, those that failed
+    not at all.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.current: int | None = None
+        self.versions: dict[int, VersionStatistics] = {}
+        self.requests: Counter[RequestKind] = Counter()
+        self.latency = {protocol: BucketCounts(SECONDS) for protocol in (HTTP, GRPC)}
+        self.queued = BucketCounts(SECONDS)
+        self.run_time = BucketCounts(SECONDS)
+        self.batch_rows = BucketCounts(ROWS)
+        self.padding = BucketCounts(NO_OR_MORE_ROWS)
+        self.round_trip = BucketCounts(SECONDS)
+
+    def of(self, version: int) -> VersionStatistics:
+        found = self.versions.get(version)
+        if found is None:
+            found = self.versions[version] = VersionStatistics(version)
+        return found
+
+    def note_answered(self, protocol: str, version: int, rows: int, seconds: float) -> None:
+        """Note a request that is answered, `seconds` after it had arrived."""
+        counted = self.of(version)
+        counted.success += 1
+        counted.success_ns += int(seconds * NS)
+        counted.inference_count += rows
+        self.requests[protocol, version, RequestOutcome.OK] += 1
+        self.latency[protocol].note(seconds)
+
+    def note_unanswered(self, protocol: str, outcome: RequestOutcome, seconds: float) -> None:
+        """Note a request that was refused, failed or given up."""
+        self.requests[protocol, self.current, outcome] += 1
+        if self.current is not None:
+            counted = self.of(self.current)
+            counted.fail += 1
+            counted.fail_ns += int(seconds * NS)
+
+    def note_run(self, version: int, rows: int, pieces: int, waits: Sequence[float], run: RunFacts) -> None:
+        """Note an answered batch of `rows` for `pieces` of requests; `waits` are those of its new requests, in seconds.
+
+        As in Triton each request is charged the whole time of its run.
+        """
+        counted = self.of(version)
+        counted.last_inference = int(time.time() * 1e3)
+        counted.execution_count += 1
+        counted.queue_ns += int(sum(waits) * NS) + pieces * run.queue_ns
+        counted.compute_input_ns += pieces * run.input_ns
+        counted.compute_infer_ns += pieces * run.infer_ns
+        counted.compute_output_ns += pieces * run.output_ns
+        times = counted.batches.get(rows)
+        if times is None:
+            times = counted.batches[rows] = [0] * BATCH_FIELDS
+        times[0] += 1
+        times[1] += run.input_ns
+        times[2] += run.infer_ns
+        times[3] += run.output_ns
+        self.queued.note_all(waits)
+        self.run_time.note(run.infer_ns / NS)
+        self.batch_rows.note(rows)
+        self.padding.note(run.padding)
+
+    def statistics(self) -> list[VersionStatistics]:
+        """A row for each version, and always one for the version that answers."""
+        if self.current is not None:
+            self.of(self.current)
+        return [self.versions[version] for version in sorted(self.versions)]
