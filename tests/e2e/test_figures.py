@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aoti_serve.cluster.metrics.definitions import COORDINATOR_METRICS, GATEWAY_METRICS, REPLICA_METRICS, MetricKind
 from tests.e2e.served import START_S, Eager, Server, json_request
-from tests.integration.cluster.conftest import until
+from tests.e2e.wire import until
 
 Images = NDArray[np.float32]
 

@@ -52,11 +52,11 @@ SUCCESS = _counter("inference_request_success", "model protocol", "requests", "a
 FAILURE = _counter("inference_request_failure", "model protocol reason", "requests", "refused, failed or given up")
 ROWS_ANSWERED = _counter("inference_count", "model", "rows", "of answered requests")
 RUNS = _counter("inference_exec_count", "model", "runs", "answered batches")
-DURATION = _counter("inference_request_duration_us", "model", "µs", "of answered requests, from arrival to answer")
-QUEUE = _counter("inference_queue_duration_us", "model", "µs", "waited in the gateway and for a runner")
-INPUT = _counter("inference_compute_input_duration_us", "model", "µs", "a replica took the inputs")
-INFER = _counter("inference_compute_infer_duration_us", "model", "µs", "the model ran")
-OUTPUT = _counter("inference_compute_output_duration_us", "model", "µs", "a replica gave the outputs")
+DURATION = _counter("inference_request_duration_us", "model", "us", "of answered requests, from arrival to answer")
+QUEUE = _counter("inference_queue_duration_us", "model", "us", "waited in the gateway and for a runner")
+INPUT = _counter("inference_compute_input_duration_us", "model", "us", "a replica took the inputs")
+INFER = _counter("inference_compute_infer_duration_us", "model", "us", "the model ran")
+OUTPUT = _counter("inference_compute_output_duration_us", "model", "us", "a replica gave the outputs")
 OF_VERSION = _gauge(
     "version_requests",
     "model version protocol outcome",
