@@ -25,13 +25,15 @@ class BucketCounts:
         self._counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def note_all(self, values: Iterable[float]) -> None:
+    def note_all(self, values: Iterable[float]) -> float:
+        """Count each value; their sum."""
         bounds, counts = self.bounds, self._counts
         total = 0.0
         for value in values:
             counts[bisect_left(bounds, value)] += 1
             total += value
         self.sum += total
+        return total
 
     @property
     def count(self) -> int:

@@ -13,7 +13,7 @@ from aoti_serve.protocol.statistics import BATCH_FIELDS, VersionStatistics
 
 HTTP, GRPC = "http", "grpc"
 NS = 1_000_000_000
-RequestKind = tuple[str, int | None, RequestOutcome]
+RequestKind = tuple[str, int | None, RequestOutcome]  # protocol, version, outcome
 
 
 class ModelFigures:
@@ -28,13 +28,20 @@ class ModelFigures:
         self.name = name
         self.current: int | None = None
         self.versions: dict[int, VersionStatistics] = {}
-        self.requests: Counter[RequestKind] = Counter()
+        self._answered: Counter[tuple[str, int]] = Counter()
+        self._unanswered: Counter[RequestKind] = Counter()
         self.latency = {protocol: BucketCounts(SECONDS) for protocol in (HTTP, GRPC)}
         self.queued = BucketCounts(SECONDS)
         self.run_time = BucketCounts(SECONDS)
         self.batch_rows = BucketCounts(ROWS)
         self.padding = BucketCounts(NO_OR_MORE_ROWS)
         self.round_trip = BucketCounts(SECONDS)
+
+    @property
+    def requests(self) -> dict[RequestKind, int]:
+        """How many there were of each kind."""
+        answered = self._answered.items()
+        return {(*key, RequestOutcome.OK): count for key, count in answered} | self._unanswered
 
     def of(self, version: int) -> VersionStatistics:
         found = self.versions.get(version)
@@ -48,12 +55,12 @@ class ModelFigures:
         counted.success += 1
         counted.success_ns += int(seconds * NS)
         counted.inference_count += rows
-        self.requests[protocol, version, RequestOutcome.OK] += 1
+        self._answered[protocol, version] += 1  # an enum's hash would take as long as all the rest
         self.latency[protocol].note(seconds)
 
     def note_unanswered(self, protocol: str, outcome: RequestOutcome, seconds: float) -> None:
         """Note a request that was refused, failed or given up."""
-        self.requests[protocol, self.current, outcome] += 1
+        self._unanswered[protocol, self.current, outcome] += 1
         if self.current is not None:
             counted = self.of(self.current)
             counted.fail += 1
@@ -64,22 +71,21 @@ class ModelFigures:
 
         As in Triton each request is charged the whole time of its run.
         """
-        counted = self.of(version)
+        counted, queue_ns, input_ns, infer_ns, output_ns = self.of(version), *run[:4]
         counted.last_inference = int(time.time() * 1e3)
         counted.execution_count += 1
-        counted.queue_ns += int(sum(waits) * NS) + pieces * run.queue_ns
-        counted.compute_input_ns += pieces * run.input_ns
-        counted.compute_infer_ns += pieces * run.infer_ns
-        counted.compute_output_ns += pieces * run.output_ns
+        counted.queue_ns += int(self.queued.note_all(waits) * NS) + pieces * queue_ns
+        counted.compute_input_ns += pieces * input_ns
+        counted.compute_infer_ns += pieces * infer_ns
+        counted.compute_output_ns += pieces * output_ns
         times = counted.batches.get(rows)
         if times is None:
             times = counted.batches[rows] = [0] * BATCH_FIELDS
         times[0] += 1
-        times[1] += run.input_ns
-        times[2] += run.infer_ns
-        times[3] += run.output_ns
-        self.queued.note_all(waits)
-        self.run_time.note(run.infer_ns / NS)
+        times[1] += input_ns
+        times[2] += infer_ns
+        times[3] += output_ns
+        self.run_time.note(infer_ns / NS)
         self.batch_rows.note(rows)
         self.padding.note(run.padding)
 
