@@ -24,9 +24,8 @@ from aoti_serve.weights.adapter_config import adapter_at
 from aoti_serve.weights.swap_options import SwapOptions
 
 if TYPE_CHECKING:
-    from aoti_serve.cluster.coordinator.gathered import Gathered
+    from aoti_serve.cluster.coordinator.gathered import Gathered, Told
     from aoti_serve.cluster.status import WeightsStatus
-    from aoti_serve.protocol.statistics import VersionStatistics
     from aoti_serve.weights.swap.story import StoryEvent
     from aoti_serve.weights.version import Version
 
@@ -55,10 +54,9 @@ class CoordinatorClient:
         story: tuple[StoryEvent, ...] = await self._call("story")
         return story
 
-    async def exchange_statistics(self, gateway: str, changed: list[VersionStatistics]) -> Gathered:
-        """Tell what has changed in a gateway's figures; the sum of the others. Raises Unavailable, soon."""
-        call = self._coordinator.exchange_statistics.remote(gateway, changed)
-        gathered: Gathered = await self._answer(call, STATISTICS_S)
+    async def exchange_statistics(self, told: Told) -> Gathered:
+        """Tell of a gateway's figures; those of the others. Raises Unavailable, soon."""
+        gathered: Gathered = await self._answer(self._coordinator.exchange_statistics.remote(told), STATISTICS_S)
         return gathered
 
     async def rollback(self, version: int | None, who: str, wait: bool = True) -> WeightsStatus:

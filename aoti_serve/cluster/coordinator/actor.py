@@ -16,7 +16,7 @@ from aoti_serve.address import Address
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
-from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics
+from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics, Told
 from aoti_serve.cluster.coordinator.uploads import Uploads
 from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.server import MemberServer
@@ -33,7 +33,6 @@ from aoti_serve.errors import (
     UnfitAdapter,
     UploadFailed,
 )
-from aoti_serve.protocol.statistics import VersionStatistics
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.intake import Intake
@@ -148,9 +147,9 @@ class Coordinator:
         """Note what a gateway has turned away, in a file of its own: many such lines must not push out the changes."""
         await asyncio.to_thread(self._refusals.write, outcome="refused", **facts)
 
-    async def exchange_statistics(self, gateway: str, changed: list[VersionStatistics]) -> Gathered:
-        """Keep what has changed in a gateway's figures; the sum of the others."""
-        return self._statistics.exchange(gateway, changed)
+    async def exchange_statistics(self, told: Told) -> Gathered:
+        """Keep what a gateway tells of its figures; those of the others."""
+        return self._statistics.exchange(told)
 
     async def versions(self) -> list[Version]:
         return await asyncio.to_thread(self._store.versions)

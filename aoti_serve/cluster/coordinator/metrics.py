@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 from aoti_serve.cluster.metrics.definitions import (
-    COORDINATOR_METRICS,
     MEMBERS,
     REPLICA_STARTS,
     REPLICAS,
@@ -27,9 +26,9 @@ from aoti_serve.weights.version import Committed
 class SwapMetrics:
     """The metrics of one model. What is noted is exported by the next `export`."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, exported: MetricExport) -> None:
         self._model = model
-        self._exported = MetricExport(COORDINATOR_METRICS)
+        self._exported = exported
         self._attempts: Counter[tuple[str, str]] = Counter()
         self._phases: dict[str, BucketCounts] = {}
         self._nbytes = 0
@@ -45,9 +44,8 @@ class SwapMetrics:
         """Bytes have arrived at replicas."""
         self._nbytes += nbytes
 
-    def export(self, committed: Committed, reports: Sequence[Report]) -> None:
-        """Say what is committed, and who the members are; `reports` are their last ones."""
-        joined = [report for report in reports if report.address or report.receipt or not report.joining]
+    def export(self, committed: Committed, joined: Sequence[Report]) -> None:
+        """Say what is committed, and who the members are, by the last reports of those that have joined."""
         replicas = [report for report in joined if report.runners]
         self._started |= {report.member for report in replicas}
         gauge, version = self._exported.gauge, committed.version

@@ -11,6 +11,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from aoti_serve.cluster.client import CoordinatorClient
+from aoti_serve.cluster.coordinator.gathered import Gathered, Told
 from aoti_serve.errors import AotiServeError, UnknownVersion
 from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.protocol.statistics import VersionStatistics, summed_by_version
@@ -31,14 +32,14 @@ class StatisticsExchange:
 
         Raises Unavailable while there is no coordinator.
         """
-        others = await self._exchange()
+        others = await self._exchange(asks=True)
         return summed_by_version([*self._figures.statistics(), *others])
 
     async def report(self) -> None:
         """Tell the coordinator what is new, if anything is. While there is none, nothing is lost: it is told later."""
         if self._changed():
             with suppress(AotiServeError, RayError, RayServeException):
-                await self._exchange()
+                await self._exchange(asks=False)
 
     async def messages(self, version: str | None = None) -> list[dict[str, Any]]:
         """Triton's rows of all gateways, of one version or of all. Raises UnknownVersion, or Unavailable."""
@@ -48,22 +49,25 @@ class StatisticsExchange:
             raise UnknownVersion(name=self._figures.name, version=str(version), current=current)
         return [row.message(self._figures.name) for row in rows]
 
-    async def _exchange(self) -> list[VersionStatistics]:
+    async def _exchange(self, *, asks: bool) -> list[VersionStatistics]:
         async with self._turn:
-            others, held = await self._send(self._changed())
-            if held < len(self._sent):  # a coordinator that has just started
-                self._sent.clear()
-                others, _ = await self._send(self._changed())
+            others, missing = await self._send(asks)
+            if missing:  # the coordinator has just started
+                self._sent = {version: sent for version, sent in self._sent.items() if version not in missing}
+                others, _ = await self._send(asks)
             return others
 
-    async def _send(self, changed: list[VersionStatistics]) -> tuple[list[VersionStatistics], int]:
-        gathered = await self._coordinator.exchange_statistics(self._gateway, changed)
+    async def _send(self, asks: bool) -> Gathered:
+        changed, versions = self._changed(), [row.version for row in self._rows()]
+        gathered = await self._coordinator.exchange_statistics(Told(self._gateway, changed, versions, asks))
         self._sent |= {row.version: row.progress for row in changed}
         return gathered
 
     def _changed(self) -> list[VersionStatistics]:
-        rows = self._figures.versions.values()
-        return [row.copy() for row in rows if row.progress != self._sent.get(row.version, 0)]
+        return [row.copy() for row in self._rows() if row.progress != self._sent.get(row.version)]
+
+    def _rows(self) -> list[VersionStatistics]:
+        return [row for row in self._figures.versions.values() if row.progress]
 
 
 async def all_statistics(models: Iterable[StatisticsExchange]) -> list[dict[str, Any]]:

@@ -47,9 +47,9 @@ class ExportedFigures:
                 self._export.total(known.FAILURE, count, name, protocol, outcome)
 
     def _export_runs(self) -> None:
-        name, versions = self._figures.name, self._figures.versions.values()
+        figures, export = self._figures, self._export
         for definition, field in ((known.ROWS_ANSWERED, "inference_count"), (known.RUNS, "execution_count")):
-            self._export.total(definition, sum(getattr(row, field) for row in versions), name)
+            export.total(definition, figures.total(field), figures.name)
         for definition, field in (
             (known.DURATION, "success_ns"),
             (known.QUEUE, "queue_ns"),
@@ -57,7 +57,7 @@ class ExportedFigures:
             (known.INFER, "compute_infer_ns"),
             (known.OUTPUT, "compute_output_ns"),
         ):
-            self._export.total(definition, sum(getattr(row, field) for row in versions) / 1e3, name)
+            export.total(definition, figures.total(field) / 1e3, figures.name)
 
     def _export_histograms(self) -> None:
         figures, export = self._figures, self._export

@@ -13,6 +13,7 @@ from aoti_serve.protocol.statistics import BATCH_FIELDS, VersionStatistics
 
 HTTP, GRPC = "http", "grpc"
 NS = 1_000_000_000
+KEPT_VERSIONS = 256  # all of them fit into one message to the coordinator, 4 MB
 RequestKind = tuple[str, int | None, RequestOutcome]  # protocol, version, outcome
 
 
@@ -21,13 +22,14 @@ class ModelFigures:
 
     Requests count when they end, by protocol, version and outcome; what is refused belongs to the version that answers
     then, `current`. Runs count when they are answered: those of large requests once for each piece, those that failed
-    not at all.
+    not at all. The last `KEPT_VERSIONS` versions have rows of their own, `earlier` has the sum of those before.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.current: int | None = None
         self.versions: dict[int, VersionStatistics] = {}
+        self.earlier = VersionStatistics(-1)
         self._answered: Counter[tuple[str, int]] = Counter()
         self._unanswered: Counter[RequestKind] = Counter()
         self.latency = {protocol: BucketCounts(SECONDS) for protocol in (HTTP, GRPC)}
@@ -47,7 +49,13 @@ class ModelFigures:
         found = self.versions.get(version)
         if found is None:
             found = self.versions[version] = VersionStatistics(version)
+            if len(self.versions) > KEPT_VERSIONS:
+                self.earlier.add(self.versions.pop(min(self.versions.keys() - {version, self.current})))
         return found
+
+    def total(self, name: str) -> int:
+        """The sum of this number over all versions that there ever were."""
+        return sum([getattr(row, name) for row in (*self.versions.values(), self.earlier)])
 
     def note_answered(self, protocol: str, version: int, rows: int, seconds: float) -> None:
         """Note a request that is answered, `seconds` after it had arrived."""

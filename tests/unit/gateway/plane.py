@@ -22,6 +22,9 @@ class Plane:
         self.figures = GatewayFigures([ModelFigures("m")])
         self._model = model
 
+    def models(self) -> list[Any]:
+        return [self._model]
+
     def model(self, name: str) -> Any:
         if name != "m":
             raise UnknownModel(name=name, known=self.names)

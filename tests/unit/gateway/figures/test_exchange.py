@@ -7,12 +7,11 @@ from typing import Any, cast
 import pytest
 
 from aoti_serve.cluster.client import CoordinatorClient
-from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics
+from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics, Told
 from aoti_serve.errors import TryAgain, UnknownVersion
 from aoti_serve.gateway.figures.exchange import StatisticsExchange
-from aoti_serve.gateway.figures.model_figures import HTTP, ModelFigures
+from aoti_serve.gateway.figures.model_figures import HTTP, KEPT_VERSIONS, ModelFigures
 from aoti_serve.gateway.figures.outcomes import RequestOutcome
-from aoti_serve.protocol.statistics import VersionStatistics
 
 
 class Coordinator:
@@ -23,11 +22,11 @@ class Coordinator:
         self.away = False
         self.sent: list[int] = []
 
-    async def exchange_statistics(self, gateway: str, changed: list[VersionStatistics]) -> Gathered:
+    async def exchange_statistics(self, told: Told) -> Gathered:
         if self.away:
             raise TryAgain(detail="it is being started again")
-        self.sent.append(len(changed))
-        return self.statistics.exchange(gateway, changed)
+        self.sent.append(len(told.changed))
+        return self.statistics.exchange(told)
 
 
 class Gateway:
@@ -116,7 +115,7 @@ async def test_a_late_message_takes_nothing_back(coordinator: Coordinator, pair:
     early = [row.copy() for row in one.figures.versions.values()]
     one.answer(1)
     await one.exchange.report()
-    coordinator.statistics.exchange("a", early)
+    coordinator.statistics.exchange(Told("a", early, [1], asks=False))
     assert await other.counts() == {1: 2}
 
 
@@ -133,3 +132,17 @@ async def test_a_row_has_all_that_a_client_reads(pair: tuple[Gateway, Gateway]) 
     assert durations.keys() == names
     assert durations["fail"] == {"count": 1, "ns": 500_000_000}
     assert (row["version"], row["last_inference"], row["batch_stats"]) == ("1", 0, [])
+
+
+async def test_no_more_versions_are_kept_than_fit_into_a_message(
+    coordinator: Coordinator, pair: tuple[Gateway, Gateway]
+) -> None:
+    one, other = pair
+    one.figures.current = 1
+    for version in range(1, KEPT_VERSIONS + 3):
+        one.answer(1, version=version)
+        await one.exchange.report()
+    counts = await other.counts()
+    assert counts.keys() == {1, *range(4, KEPT_VERSIONS + 3)}, "the one that answers, and the last"
+    assert one.figures.total("inference_count") == KEPT_VERSIONS + 2
+    assert set(coordinator.sent[:-1]) == {1}

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from aoti_serve.cluster.metrics.definitions import GATEWAY_METRICS, OF_VERSION, ROWS_ANSWERED, MetricDefinition
-from aoti_serve.cluster.metrics.export import MetricExport
+from aoti_serve.cluster.metrics.definitions import GATEWAY_METRICS, OF_VERSION, ROWS_ANSWERED
 from aoti_serve.gateway.figures.exported import SHOWN_S, ExportedFigures
 from aoti_serve.gateway.figures.model_figures import HTTP, ModelFigures
-
-
-class Export(MetricExport):
-    """The real one, which keeps what it was given."""
-
-    def __init__(self) -> None:
-        super().__init__(GATEWAY_METRICS)
-        self.gauges: dict[tuple[str, ...], float] = {}
-        self.totals: dict[tuple[str, ...], float] = {}
-
-    def gauge(self, definition: MetricDefinition, value: float, *labels: str) -> None:
-        super().gauge(definition, value, *labels)
-        self.gauges[definition.name, *labels] = value
-
-    def total(self, definition: MetricDefinition, value: float, *labels: str) -> None:
-        super().total(definition, value, *labels)
-        self.totals[definition.name, *labels] = value
+from tests.unit.cluster.metrics.recorded import RecordedExport
 
 
 def test_a_version_without_requests_has_no_series_after_a_while() -> None:
-    figures, export, now = ModelFigures("m"), Export(), [0.0]
+    figures, export, now = ModelFigures("m"), RecordedExport(GATEWAY_METRICS), [0.0]
     exported = ExportedFigures(figures, export, lambda: now[0])
     figures.note_answered(HTTP, 1, 2, 0.1)
     exported.export()
