@@ -87,7 +87,7 @@ def answer_bytes(answer: AnswerMessage) -> list[ByteBuffer]:
 
 def answer_of(message: memoryview) -> AnswerMessage:
     """Its outputs are views of the message. Raises LinkBroken."""
-    (version, epoch, *run), outputs = _read(message, 2 + len(RunFacts._fields))
+    (version, epoch, *run), outputs = _read(message, 2 + len(RunFacts()))
     return AnswerMessage(version, epoch, outputs, RunFacts(*run))
 
 

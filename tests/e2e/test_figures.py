@@ -69,8 +69,9 @@ def test_rows_of_older_versions_stay(server: Server, eager: Eager, images: Image
     assert "statistics" in server.http.get("/v2").json()["extensions"]
 
 
-def test_prometheus_finds_every_metric(server: Server, images: Images) -> None:
+def test_prometheus_finds_every_metric_at_the_port_that_was_asked_for(server: Server, images: Images) -> None:
     (url,) = re.findall(r"metrics for Prometheus: (\S+)", server.launched.output)
+    assert url.endswith(f":{server.metrics_port}/metrics")
     assert server.post_infer(*json_request(images[:4])).status_code == 200
     assert server.post_infer(b"{}", {}).status_code == 400
     wanted = set[str]()

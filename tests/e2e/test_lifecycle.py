@@ -115,15 +115,17 @@ def starts_ray(launched: Launched) -> bool:
     return any(process.name() == "raylet" for process in launched.family())
 
 
-def test_a_taken_port_is_named(digits_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--port", "--metrics-port"])
+def test_a_taken_port_is_named(digits_dir: Path, tmp_path: Path, option: str) -> None:
     with closing(socket.socket()) as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        done = ended("up", str(write_config(tmp_path, digits_dir)), "--port", str(port))
+        ports = {"--port": str(free_port()), "--metrics-port": "0"} | {option: str(port)}
+        done = ended("up", str(write_config(tmp_path, digits_dir)), *(word for pair in ports.items() for word in pair))
     assert done.returncode == 1
     assert f"port {port} is taken by" in done.stderr
-    assert "--port" in done.stderr
+    assert option in done.stderr
     assert "Traceback" not in done.stderr
 
 
