@@ -122,6 +122,7 @@ def counted(rounds: int) -> dict[str, float]:
             one.response = response
 
     def batch(waits: list[float]) -> None:
+        model.round_trip.note(1e-3)
         model.note_run(1, len(waits), len(waits), waits, run)
 
     each, alone, together = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from aoti_serve.cluster.metrics.histogram import NO_OR_MORE_ROWS, ROWS, SECONDS
+from aoti_serve.cluster.metrics.histogram import ROWS, SECONDS
 
 
 class MetricKind(StrEnum):
@@ -67,7 +67,7 @@ LATENCY = _histogram("request_seconds", "model protocol", "s", "answered request
 QUEUED = _histogram("queue_seconds", "model", "s", "a request's wait in the gateway", SECONDS)
 RUN_TIME = _histogram("run_seconds", "model", "s", "a run of the model", SECONDS)
 BATCH_ROWS = _histogram("batch_rows", "model", "rows", "of an answered batch", ROWS)
-ROW_PADDING = _histogram("batch_padding_rows", "model", "rows", "added to fill a static batch size", NO_OR_MORE_ROWS)
+ROW_PADDING = _histogram("batch_padding_rows", "model", "rows", "added to a batch that fills no static size", ROWS)
 ROUND_TRIP = _histogram("link_round_trip_seconds", "model", "s", "a batch's way to a replica and back", SECONDS)
 
 # Of a gateway: its state.

@@ -8,7 +8,6 @@ from itertools import accumulate
 
 SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-NO_OR_MORE_ROWS = (0, *ROWS)
 
 
 class BucketCounts:
@@ -34,6 +33,11 @@ class BucketCounts:
             total += value
         self.sum += total
         return total
+
+    def add(self, value: float, times: int) -> None:
+        """Count a value that has come so many times."""
+        self._counts[bisect_left(self.bounds, value)] += times
+        self.sum += times * value
 
     @property
     def count(self) -> int:

@@ -66,7 +66,7 @@ class ExportedFigures:
                 export.histogram(known.LATENCY, counts, figures.name, protocol)
         export.histogram(known.QUEUED, figures.queued, figures.name)
         export.histogram(known.RUN_TIME, figures.run_time, figures.name)
-        export.histogram(known.BATCH_ROWS, figures.batch_rows, figures.name)
+        export.histogram(known.BATCH_ROWS, figures.batch_rows(), figures.name)
         export.histogram(known.ROW_PADDING, figures.padding, figures.name)
         export.histogram(known.ROUND_TRIP, figures.round_trip, figures.name)
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from aoti_serve.cluster.metrics.histogram import NO_OR_MORE_ROWS, ROWS, SECONDS, BucketCounts
+from aoti_serve.cluster.metrics.histogram import ROWS, SECONDS, BucketCounts
 from aoti_serve.gateway.figures.outcomes import RequestOutcome
 from aoti_serve.link.messages import RunFacts
 from aoti_serve.protocol.statistics import BATCH_FIELDS, VersionStatistics
@@ -35,8 +35,7 @@ class ModelFigures:
         self.latency = {protocol: BucketCounts(SECONDS) for protocol in (HTTP, GRPC)}
         self.queued = BucketCounts(SECONDS)
         self.run_time = BucketCounts(SECONDS)
-        self.batch_rows = BucketCounts(ROWS)
-        self.padding = BucketCounts(NO_OR_MORE_ROWS)
+        self.padding = BucketCounts(ROWS)
         self.round_trip = BucketCounts(SECONDS)
 
     @property
@@ -94,8 +93,16 @@ class ModelFigures:
         times[2] += infer_ns
         times[3] += output_ns
         self.run_time.note(infer_ns / NS)
-        self.batch_rows.note(rows)
-        self.padding.note(run.padding)
+        if run.padding:
+            self.padding.note(run.padding)
+
+    def batch_rows(self) -> BucketCounts:
+        """The rows of all answered batches."""
+        found = BucketCounts(ROWS)
+        for row in (*self.versions.values(), self.earlier):
+            for rows, numbers in row.batches.items():
+                found.add(rows, numbers[0])
+        return found
 
     def statistics(self) -> list[VersionStatistics]:
         """A row for each version, and always one for the version that answers."""

@@ -246,7 +246,7 @@ class World:
             for _ in range(numbers[0])
         ]
         assert sorted(counted) == sorted(self.answered)
-        assert self.figures.batch_rows.sum == sum(rows for _, rows in self.answered)
+        assert self.figures.batch_rows().sum == sum(rows for _, rows in self.answered)
         waits, answers = self.figures.queued.count, sum(isinstance(each.outcome, Rows) for each in self.requests)
         assert waits >= answers
         if answers == len(self.requests) and not self.swaps:

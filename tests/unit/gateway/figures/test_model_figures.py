@@ -40,8 +40,8 @@ def test_sums_agree_with_what_was_noted(
     assert sum(figures.requests.values()) == len(well) + len(badly)
     assert sum(counts.count for counts in figures.latency.values()) == len(well)
     assert total(figures, "inference_count") == sum(rows for _, _, rows, _ in well)
-    assert total(figures, "execution_count") == len(ran) == figures.run_time.count == figures.batch_rows.count
-    assert figures.batch_rows.sum == sum(rows for _, rows, _, _ in ran)
+    assert total(figures, "execution_count") == len(ran) == figures.run_time.count == figures.batch_rows().count
+    assert figures.batch_rows().sum == sum(rows for _, rows, _, _ in ran)
     assert figures.padding.sum == sum(run.padding for *_, run in ran)
     assert figures.queued.count == sum(len(waits) for _, _, waits, _ in ran)
     assert total(figures, "compute_infer_ns") == sum(len(waits) * run.infer_ns for _, _, waits, run in ran)
