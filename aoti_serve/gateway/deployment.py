@@ -58,6 +58,7 @@ class Gateway:
         await self._plane.join()
         self._access.watch()
         self._listeners: list[Listener | GrpcListener] = []
+        self._reporting = asyncio.get_running_loop().create_task(FiguresReport(self._plane, self._connections).run())
         owner = f"{runtime.gcs_address}/{context.app_name}"
         if config.http_port is not None:
             self._listeners.append(Listener(self._app, config, owner))
@@ -65,7 +66,6 @@ class Gateway:
             self._listeners.append(GrpcListener(grpc_methods(self._plane, self._access, config), config, owner))
         for listener in self._listeners:
             await listener.open()
-        self._reporting = asyncio.get_running_loop().create_task(FiguresReport(self._plane, self._connections).run())
         gc.freeze()  # these objects stay: a full collection, which stops all requests, need not scan them
 
     def __serve_build_asgi_app__(self) -> FastAPI:
