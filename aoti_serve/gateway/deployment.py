@@ -10,6 +10,8 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 
+from aoti_serve.cluster.metrics.definitions import GATEWAY_METRICS
+from aoti_serve.cluster.metrics.export import MetricExport
 from aoti_serve.cluster.scaling import METRIC
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.gateway.access import Access
@@ -58,7 +60,8 @@ class Gateway:
         await self._plane.join()
         self._access.watch()
         self._listeners: list[Listener | GrpcListener] = []
-        self._reporting = asyncio.get_running_loop().create_task(FiguresReport(self._plane, self._connections).run())
+        report = FiguresReport(self._plane, self._connections, MetricExport(GATEWAY_METRICS))
+        self._reporting = asyncio.get_running_loop().create_task(report.run())
         owner = f"{runtime.gcs_address}/{context.app_name}"
         if config.http_port is not None:
             self._listeners.append(Listener(self._app, config, owner))

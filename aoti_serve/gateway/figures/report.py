@@ -9,7 +9,6 @@ from collections.abc import Callable
 from aoti_serve.cluster.metrics.definitions import (
     BODY_BYTES,
     CONNECTIONS,
-    GATEWAY_METRICS,
     IN_FLIGHT,
     LOOP_LAG,
     REACHED_RUNNERS,
@@ -29,11 +28,11 @@ LOAD = (WAITING_ROWS, WAITING_BYTES, UNDER_WAY, REACHED_RUNNERS)  # a BatcherLoa
 class FiguresReport:
     """Runs in the gateway's event loop. `connections` returns how many there are over HTTP."""
 
-    def __init__(self, plane: DataPlane, connections: Callable[[], int]) -> None:
+    def __init__(self, plane: DataPlane, connections: Callable[[], int], export: MetricExport) -> None:
         self._plane = plane
         self._connections = connections
         self._lag = LoopLag()
-        self._export = MetricExport(GATEWAY_METRICS)
+        self._export = export
         figures = [*plane.figures.models.values(), plane.figures.unknown]
         self._exported = [ExportedFigures(each, self._export) for each in figures]
 
@@ -43,11 +42,12 @@ class FiguresReport:
         try:
             while True:
                 await asyncio.sleep(REPORT_S)
-                await self._report()
+                await self.report()
         finally:
             measuring.cancel()
 
-    async def _report(self) -> None:
+    async def report(self) -> None:
+        """Report once."""
         try:
             self._export_state()
             for each in self._exported:
