@@ -32,11 +32,15 @@ PortOption = Annotated[int | None, typer.Option(min=1, max=65535, help="In place
 GrpcPortOption = Annotated[
     int | None, typer.Option(min=1, max=65535, help="In place of the file's `gateway.grpc_port`.")
 ]
+MetricsPortOption = Annotated[
+    int, typer.Option(min=0, max=65535, help="Where a new cluster shows its metrics to Prometheus; 0: at any port.")
+]
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Put it in the place of another application of its name.")
 ]
 DrainSecondsOption = Annotated[float, typer.Option(min=0, help="How long answers in flight may take at the end.")]
 
+METRICS_PORT = 8002  # Triton's, beside 8000 and 8001; Ray itself would choose another at each start
 SECOND_SIGNAL_HINT = "once more ends it at once"
 
 
@@ -46,6 +50,7 @@ def up(
     host: HostOption = None,
     port: PortOption = None,
     grpc_port: GrpcPortOption = None,
+    metrics_port: MetricsPortOption = METRICS_PORT,
     address: AddressOption = None,
     replace: ReplaceOption = False,
     drain_seconds: DrainSecondsOption = 30.0,
@@ -68,7 +73,16 @@ def up(
     with Terminal() as log:
         stop = StopRequest()
         stop.catch()
-        server = Server(files, packages, stop, log, cluster=cluster, drain_s=drain_seconds, replace=replace)
+        server = Server(
+            files,
+            packages,
+            stop,
+            log,
+            cluster=cluster,
+            drain_s=drain_seconds,
+            metrics_port=metrics_port,
+            replace=replace,
+        )
         # `leave`: Ray's own exit would wait for a cluster that is gone.
         with reported_errors(as_json, leave), server.running():
             log.rest()

@@ -24,12 +24,14 @@ from aoti_serve.weights.adapter_config import adapter_at
 from aoti_serve.weights.swap_options import SwapOptions
 
 if TYPE_CHECKING:
+    from aoti_serve.cluster.coordinator.gathered import Gathered, Told
     from aoti_serve.cluster.status import WeightsStatus
     from aoti_serve.weights.swap.story import StoryEvent
     from aoti_serve.weights.version import Version
 
 T = TypeVar("T")
 NOTE_S = 5.0
+STATISTICS_S = 3.0
 
 
 class CoordinatorClient:
@@ -51,6 +53,11 @@ class CoordinatorClient:
         """The last events of the model's cluster, oldest first; times are UTC."""
         story: tuple[StoryEvent, ...] = await self._call("story")
         return story
+
+    async def exchange_statistics(self, told: Told) -> Gathered:
+        """Tell of a gateway's figures; those of the others. Raises Unavailable, soon."""
+        gathered: Gathered = await self._answer(self._coordinator.exchange_statistics.remote(told), STATISTICS_S)
+        return gathered
 
     async def rollback(self, version: int | None, who: str, wait: bool = True) -> WeightsStatus:
         status: WeightsStatus = await self._call("rollback", version, who, wait)
@@ -87,9 +94,9 @@ class CoordinatorClient:
     async def _call(self, method: str, *arguments: Any) -> Any:
         return await self._answer(getattr(self._coordinator, method).remote(*arguments))
 
-    async def _answer(self, call: Awaitable[Any]) -> Any:
+    async def _answer(self, call: Awaitable[Any], seconds: float | None = None) -> Any:
         try:
-            return await result_of(call)
+            return await result_of(call, seconds)
         except RayActorError as error:
             detail = f"the coordinator of model '{self._model}' is being started again"
             raise TryAgain(detail=f"{detail}; ask for the status, then try again") from error

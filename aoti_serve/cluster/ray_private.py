@@ -36,6 +36,11 @@ def from_any_thread(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
     return handle
 
 
+def metrics_at(port: int) -> dict[str, int]:
+    """The option of `ray.init` by which a new cluster shows its metrics at this port; at 0 Ray chooses one."""
+    return {"_metrics_export_port": port}
+
+
 def serve_client() -> Any:
     """The client that `serve deploy` uses: it deploys, lists and deletes applications without a dashboard."""
     from ray.serve.context import _get_global_client

@@ -10,15 +10,19 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 
+from aoti_serve.cluster.metrics.definitions import GATEWAY_METRICS
+from aoti_serve.cluster.metrics.export import MetricExport
 from aoti_serve.cluster.scaling import METRIC
 from aoti_serve.cluster.serve_log import join_serve_log
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.gateway.access import Access
-from aoti_serve.gateway.data_plane import DataPlane, ServedModel
+from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.figures.report import FiguresReport
 from aoti_serve.gateway.grpc.methods import grpc_methods
 from aoti_serve.gateway.grpc.server import GrpcListener
 from aoti_serve.gateway.http.app import build_app
 from aoti_serve.gateway.listener.server import Listener
+from aoti_serve.gateway.served_model import ServedModel
 from aoti_serve.signature.signature import Signature
 from aoti_serve.token import TokenSet
 
@@ -59,6 +63,8 @@ class Gateway:
         await self._plane.join()
         self._access.watch()
         self._listeners: list[Listener | GrpcListener] = []
+        report = FiguresReport(self._plane, self._connections, MetricExport(GATEWAY_METRICS))
+        self._reporting = asyncio.get_running_loop().create_task(report.run())
         owner = f"{runtime.gcs_address}/{context.app_name}"
         if config.http_port is not None:
             self._listeners.append(Listener(self._app, config, owner))
@@ -79,6 +85,9 @@ class Gateway:
         """The load of this gateway, for Serve; see `by_load`."""
         return {METRIC: float(self._plane.door.inside)}
 
+    def _connections(self) -> int:
+        return sum(listener.connections for listener in self._listeners if isinstance(listener, Listener))
+
     async def drain(self) -> int:
         """Take no new inference requests from now on. Returns how many are still in flight."""
         self._plane.drain()
@@ -87,6 +96,7 @@ class Gateway:
     async def __del__(self) -> None:
         """Answer the requests in flight, then close. Serve awaits this when it stops the gateway."""
         self._plane.drain()
+        self._reporting.cancel()
         await asyncio.gather(*(listener.close(DRAIN_S) for listener in self._listeners))
         self._plane.close()
         self._access.close()

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import ray
 
+from aoti_serve.cluster.ray_private import metrics_at
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher import ProgressLog
 from aoti_serve.launcher.cluster.applications import Applications, instance_details
@@ -26,6 +27,7 @@ from aoti_serve.model.package import Package
 
 SERVER_POLL_S = 0.1
 WATCH_S = 2.0
+EVERYWHERE = "0.0.0.0"
 UNGUARDED_CLUSTER = (
     f"warning: this Ray cluster asks for no token: whoever reaches one of its ports runs code in it. Start it with "
     f"{AUTH_MODE}=token, or keep others away from its network"
@@ -36,7 +38,8 @@ class Server:
     """One configuration on one Ray cluster. Lives in the process of `aoti-serve up`.
 
     `cluster` is the address of the cluster to join, None to start one. `drain_s` is the time that answers in flight
-    may take at the end. `replace` allows the deletion of applications that have the same name and are not these.
+    may take at the end. `metrics_port` is where a cluster that is started shows its metrics. `replace` allows the
+    deletion of applications that have the same name and are not these.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Server:
         *,
         cluster: str | None,
         drain_s: float,
+        metrics_port: int,
         replace: bool = False,
     ) -> None:
         self.config = config
@@ -58,6 +62,7 @@ class Server:
         self._stop = stop
         self._log = log
         self._cluster = cluster
+        self._metrics_port = metrics_port
         self._replace = replace
         self._first_view = ServerView({}, {})
         self._applications = Applications(config)
@@ -119,6 +124,8 @@ class Server:
                 if (port := getattr(application.gateway, key)) is not None:
                     way_out = f"choose another with {option}, or `gateway.{key}` in the file"
                     require_free(application.gateway.host, port, way_out)
+        if self._metrics_port:
+            require_free(EVERYWHERE, self._metrics_port, "choose another for the metrics with --metrics-port")
         if self.config.proxies != DISABLED:
             way_out = "choose another for Serve's proxies, `http_options.port` in the file"
             require_free(*self.config.proxy_address, way_out)
@@ -139,7 +146,7 @@ class Server:
         from ray.serve.config import HTTPOptions
 
         self._log.progress("starting Ray" if not self.joined else "joining the Ray cluster")
-        context = connect(self._cluster or "local")
+        context = connect(self._cluster) if self._cluster else connect("local", **metrics_at(self._metrics_port))
         self.dashboard = context.dashboard_url or "not running"
         self.ray = context.address_info["address"]
         self.logs = f"{context.address_info['session_dir']}/logs/serve"

@@ -2,7 +2,7 @@
 
     message  size of the head u32 | head | tensors
     batch    [fence, timeout in seconds or null, rows in hand, tensors]
-    answer   [version, epoch, tensors]
+    answer   [version, epoch, the numbers of RunFacts, tensors]
 
 The head says of each tensor its numpy dtype and its shape. Behind the head, from the next multiple of 64 bytes, come
 the tensors, each at such a multiple. A failure is JSON only.
@@ -44,12 +44,31 @@ class BatchMessage(NamedTuple):
     rows: float = 0.0
 
 
+class RunFacts(NamedTuple):
+    """What a run took in its replica, in nanoseconds: until a runner was free, its inputs, the model, its outputs.
+
+    `padding` rows were added to fill a static batch size.
+    """
+
+    queue_ns: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+    padding: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """From the arrival of a batch to its answer."""
+        return (self.queue_ns + self.input_ns + self.infer_ns + self.output_ns) / 1e9
+
+
 class AnswerMessage(NamedTuple):
     """The outputs of a run in the signature's order, their version, and the epoch since which it answers."""
 
     version: int
     epoch: int
     outputs: list[NDArray[Any]]
+    run: RunFacts = RunFacts()
 
 
 def batch_bytes(batch: BatchMessage) -> list[ByteBuffer]:
@@ -63,13 +82,13 @@ def batch_of(message: memoryview) -> BatchMessage:
 
 
 def answer_bytes(answer: AnswerMessage) -> list[ByteBuffer]:
-    return _message([answer.version, answer.epoch], answer.outputs)
+    return _message([answer.version, answer.epoch, *answer.run], answer.outputs)
 
 
 def answer_of(message: memoryview) -> AnswerMessage:
     """Its outputs are views of the message. Raises LinkBroken."""
-    (version, epoch), outputs = _read(message, 2)
-    return AnswerMessage(version, epoch, outputs)
+    (version, epoch, *run), outputs = _read(message, 2 + len(RunFacts()))
+    return AnswerMessage(version, epoch, outputs, RunFacts(*run))
 
 
 def failure_bytes(error: BaseException) -> bytes:

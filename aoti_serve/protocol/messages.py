@@ -49,16 +49,17 @@ class RequestHead:
 
 @dataclass(frozen=True)
 class InferResponse:
-    """`outputs` are (spec, array) in the order they are answered."""
+    """`outputs` are (spec, array) in the order they are answered, for `rows` that were asked."""
 
     model_name: str
     model_version: int
     id: str | None
     outputs: list[tuple[TensorSpec, NDArray[Any]]] = field(default_factory=list)
+    rows: int = 1
 
 
 # Triton's names of its extensions, and ours. Of `model_repository` only the index is served, so it is not here.
-EXTENSIONS = ["binary_tensor_data", "model_configuration", "schedule_policy", "weights"]
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "schedule_policy", "statistics", "weights"]
 
 
 def server_metadata(version: str) -> dict[str, object]:

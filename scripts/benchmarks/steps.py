@@ -29,8 +29,10 @@ from wire_steps import linked, listened
 from aoti_serve import Container
 from aoti_serve.config import BatchingConfig, GatewayConfig
 from aoti_serve.gateway.batching.batcher import Batcher
+from aoti_serve.gateway.figures.counted import GatewayFigures
+from aoti_serve.gateway.figures.model_figures import HTTP, ModelFigures
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
-from aoti_serve.link.messages import AnswerMessage
+from aoti_serve.link.messages import AnswerMessage, RunFacts
 from aoti_serve.protocol.decode import arrays_of
 from aoti_serve.protocol.encode import encode_response
 from aoti_serve.protocol.messages import InferResponse
@@ -75,6 +77,7 @@ def measured(container: Container, rounds: int, folder: Path) -> dict[str, float
         "link, the replica's end, 1 row": alone.replica,
         **run(container, rounds),
         **answered(container, row, rounds),
+        **counted(rounds),
     }
 
 
@@ -109,6 +112,25 @@ def answered(container: Container, row: Row, rounds: int) -> dict[str, float]:
     }
 
 
+def counted(rounds: int) -> dict[str, float]:
+    """The figures: what each request adds, alone in its batch or among many. The batcher's step has its part of it."""
+    model = ModelFigures("mlp")
+    figures, response, run = GatewayFigures([model]), InferResponse("mlp", 1, None), RunFacts(1000, 1000, 1000, 1000)
+
+    def request() -> None:
+        with figures.request(HTTP, "mlp") as one:
+            one.response = response
+
+    def batch(waits: list[float]) -> None:
+        model.round_trip.note(1e-3)
+        model.note_run(1, len(waits), len(waits), waits, run)
+
+    each, alone, together = (
+        best(step, rounds) for step in (request, lambda: batch([1e-3]), lambda: batch([1e-3] * BATCH))
+    )
+    return {"figures, 1 row": each + alone, f"figures, {BATCH} rows": each + together / BATCH}
+
+
 def head_of(row: Row, *, binary: bool) -> bytes:
     tensor: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": list(row.shape)}
     tensor |= {"parameters": {"binary_data_size": row.nbytes}} if binary else {"data": row.ravel().tolist()}
@@ -127,7 +149,7 @@ def batched(row: Row, rounds: int) -> float:
         return AnswerMessage(1, 1, arrays)
 
     async def scenario() -> float:
-        batcher = Batcher("mlp", BatchingConfig(), run, batches=True)
+        batcher = Batcher(ModelFigures("mlp"), BatchingConfig(), run, batches=True)
         batcher.runners = 1
         started = asyncio.get_running_loop().time()
         for _ in range(50):

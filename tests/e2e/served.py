@@ -127,10 +127,11 @@ class Launched:
 class Server:
     """The HTTP interface of a running server."""
 
-    def __init__(self, launched: Launched, port: int, store: Path = Path()) -> None:
+    def __init__(self, launched: Launched, port: int, store: Path = Path(), metrics_port: int = 0) -> None:
         self.launched = launched
         self.store = store
         self.port = port
+        self.metrics_port = metrics_port
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
         self.admin = {"Authorization": f"Bearer {TOKEN}"}
@@ -186,13 +187,13 @@ def serving(config: Path, *options: str, wait: bool = True, **process: Any) -> I
 
     `process` goes to subprocess.Popen.
     """
-    port = free_port()
-    command = [PROGRAM, "up", str(config), "--port", str(port), *options]
+    port, metrics_port = free_port(), free_port()
+    command = [PROGRAM, "up", str(config), "--port", str(port), "--metrics-port", str(metrics_port), *options]
     launched = Launched(command, ROOT, {"COLUMNS": "200"}, **process)
     try:
         if wait:
             launched.wait_for("ready")
-        server = Server(launched, port, config.parent / "versions")
+        server = Server(launched, port, config.parent / "versions", metrics_port)
         with server.http:
             yield server
     finally:

@@ -70,7 +70,7 @@ def _certify(certificate: Path, key: Path) -> None:
 @pytest.fixture(scope="module")
 def front(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Front, Launched]]:
     made = Front(tmp_path_factory.mktemp("front"), digits_dir)
-    launched = Launched([PROGRAM, "up", str(made.config)], ROOT, {"COLUMNS": "200"})
+    launched = Launched([PROGRAM, "up", str(made.config), "--metrics-port", "0"], ROOT, {"COLUMNS": "200"})
     try:
         launched.wait_for("ready")
         yield made, launched

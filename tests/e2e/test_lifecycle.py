@@ -98,7 +98,9 @@ def test_a_signal_to_the_whole_process_group_leaves_nothing_either(two: tuple[Se
 
 def test_ctrl_c_on_the_way_up_is_answered_at_once_and_leaves_nothing(digits_dir: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, digits_dir)
-    launched = Launched([str(BIN / "aoti-serve"), "up", str(config), "--port", str(free_port())], ROOT, {})
+    launched = Launched(
+        [str(BIN / "aoti-serve"), "up", str(config), "--port", str(free_port()), "--metrics-port", "0"], ROOT, {}
+    )
     try:
         until(lambda: starts_ray(launched), START_S)
         interrupt = partial(launched.process.send_signal, signal.SIGINT)
@@ -113,15 +115,17 @@ def starts_ray(launched: Launched) -> bool:
     return any(process.name() == "raylet" for process in launched.family())
 
 
-def test_a_taken_port_is_named(digits_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--port", "--metrics-port"])
+def test_a_taken_port_is_named(digits_dir: Path, tmp_path: Path, option: str) -> None:
     with closing(socket.socket()) as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        done = ended("up", str(write_config(tmp_path, digits_dir)), "--port", str(port))
+        ports = {"--port": str(free_port()), "--metrics-port": "0"} | {option: str(port)}
+        done = ended("up", str(write_config(tmp_path, digits_dir)), *(word for pair in ports.items() for word in pair))
     assert done.returncode == 1
     assert f"port {port} is taken by" in done.stderr
-    assert "--port" in done.stderr
+    assert option in done.stderr
     assert "Traceback" not in done.stderr
 
 

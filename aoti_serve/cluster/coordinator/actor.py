@@ -16,6 +16,7 @@ from aoti_serve.address import Address
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
+from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics, Told
 from aoti_serve.cluster.coordinator.uploads import Uploads
 from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.server import MemberServer
@@ -76,6 +77,7 @@ class Coordinator:
         await self._members.open()
         self._status_took = 0.0  # seconds
         self._uploads = Uploads(self._store)
+        self._statistics = GatheredStatistics()
         self._transfer = TransferActor.here(limits.max_weights_bytes)
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
@@ -146,6 +148,10 @@ class Coordinator:
     async def refused(self, facts: dict[str, str]) -> None:
         """Note what a gateway has turned away, in a file of its own: many such lines must not push out the changes."""
         await asyncio.to_thread(self._refusals.write, outcome="refused", **facts)
+
+    async def exchange_statistics(self, told: Told) -> Gathered:
+        """Keep what a gateway tells of its figures; those of the others."""
+        return self._statistics.exchange(told)
 
     async def versions(self) -> list[Version]:
         return await asyncio.to_thread(self._store.versions)

@@ -13,6 +13,8 @@ from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.metrics import SwapMetrics
 from aoti_serve.cluster.membership.server import MemberServer
+from aoti_serve.cluster.metrics.definitions import COORDINATOR_METRICS
+from aoti_serve.cluster.metrics.export import MetricExport
 from aoti_serve.cluster.status import Outcome, WeightsStatus
 from aoti_serve.errors import (
     AotiServeError,
@@ -47,7 +49,7 @@ class Changes:
         self._store = store
         self._members = members
         self._audit = audit
-        self._metrics = SwapMetrics(model)
+        self._metrics = SwapMetrics(model, MetricExport(COORDINATOR_METRICS))
         self._attempt: Attempt | None = None
         self._last: Outcome | None = None
 
@@ -92,10 +94,10 @@ class Changes:
             self._members.touch()
 
     def measure(self) -> None:
-        """Let the metrics say what answers now."""
-        committed = self._members.table.target.committed
-        replicas = [report for report in self._members.table.reports if report.runners and report.holds(committed)]
-        self._metrics.answers(committed.version.number, committed.epoch, len(replicas))
+        """Export the metrics as they are now."""
+        table = self._members.table
+        joined = [report for report in table.reports if report.member in table.heard and not report.joining]
+        self._metrics.export(table.target.committed, joined)
 
     def _receipts(self) -> tuple[Receipt, ...]:
         receipts = (report.receipt for report in self._members.table.reports if report.receipt and not report.joining)

@@ -1,41 +1,67 @@
-"""Metrics of a model's weights, for Prometheus; Ray's own endpoint on each node exports them."""
+"""Metrics of a model's weights and members, kept by its coordinator."""
 
 from __future__ import annotations
 
-from ray.util.metrics import Counter, Gauge, Histogram
+from collections import Counter
+from collections.abc import Sequence
 
+from aoti_serve.cluster.metrics.definitions import (
+    MEMBERS,
+    REPLICA_STARTS,
+    REPLICAS,
+    SWAP_BYTES,
+    SWAP_PHASES,
+    SWAPS,
+    WEIGHTS_EPOCH,
+    WEIGHTS_INFO,
+    WEIGHTS_VERSION,
+)
+from aoti_serve.cluster.metrics.export import MetricExport
+from aoti_serve.cluster.metrics.histogram import BucketCounts
 from aoti_serve.cluster.status import Outcome
-
-SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300]
+from aoti_serve.weights.swap.target import Report
+from aoti_serve.weights.version import Committed
 
 
 class SwapMetrics:
-    """The metrics of one model; kept by its coordinator."""
+    """The metrics of one model. What is noted is exported by the next `export`."""
 
-    def __init__(self, model: str) -> None:
-        tags = {"model": model}
-        self._version = Gauge("aoti_serve_weights_version", "The committed weights version.", ("model",))
-        self._epoch = Gauge("aoti_serve_weights_epoch", "How many times weights were committed.", ("model",))
-        self._replicas = Gauge("aoti_serve_replicas", "Live replicas that hold the committed version.", ("model",))
-        self._swaps = Counter("aoti_serve_swaps_total", "Attempts to change weights.", ("model", "action", "outcome"))
-        self._bytes = Counter("aoti_serve_swap_bytes_total", "Bytes of weights that replicas received.", ("model",))
-        self._phases = Histogram("aoti_serve_swap_phase_seconds", "Time per phase.", SECONDS, ("model", "phase"))
-        for metric in (self._version, self._epoch, self._replicas, self._swaps, self._bytes, self._phases):
-            metric.set_default_tags(tags)
-
-    def answers(self, version: int, epoch: int, replicas: int) -> None:
-        """This version answers now, with so many replicas."""
-        self._version.set(version)
-        self._epoch.set(epoch)
-        self._replicas.set(replicas)
+    def __init__(self, model: str, exported: MetricExport) -> None:
+        self._model = model
+        self._exported = exported
+        self._attempts: Counter[tuple[str, str]] = Counter()
+        self._phases: dict[str, BucketCounts] = {}
+        self._nbytes = 0
+        self._started: set[str] = set()
 
     def ended(self, outcome: Outcome) -> None:
         """An attempt has ended."""
-        self._swaps.inc(1, {"action": outcome.action, "outcome": outcome.outcome})
+        self._attempts[outcome.action, outcome.outcome] += 1
         for phase, seconds in outcome.phases.items():
-            self._phases.observe(seconds, {"phase": phase})
+            self._phases.setdefault(phase, BucketCounts(SWAP_PHASES.bounds)).note(seconds)
 
     def moved(self, nbytes: int) -> None:
         """Bytes have arrived at replicas."""
-        if nbytes:
-            self._bytes.inc(nbytes)
+        self._nbytes += nbytes
+
+    def export(self, committed: Committed, joined: Sequence[Report]) -> None:
+        """Say what is committed, and who the members are, by the last reports of those that have joined."""
+        replicas = [report for report in joined if report.runners]
+        self._started |= {report.member for report in replicas}
+        gauge, version = self._exported.gauge, committed.version
+        gauge(WEIGHTS_VERSION, version.number, self._model)
+        gauge(WEIGHTS_EPOCH, committed.epoch, self._model)
+        gauge(WEIGHTS_INFO, 1, self._model, str(version.number), version.digest)
+        gauge(REPLICAS, sum(report.holds(committed) for report in replicas), self._model)
+        gauge(MEMBERS, len(replicas), self._model, "replica")
+        gauge(MEMBERS, len(joined) - len(replicas), self._model, "gateway")
+        self._export_changes()
+
+    def _export_changes(self) -> None:
+        exported, model = self._exported, self._model
+        exported.total(REPLICA_STARTS, len(self._started), model)
+        exported.total(SWAP_BYTES, self._nbytes, model)
+        for (action, outcome), count in self._attempts.items():
+            exported.total(SWAPS, count, model, action, outcome)
+        for phase, counts in self._phases.items():
+            exported.histogram(SWAP_PHASES, counts, model, phase)

@@ -20,6 +20,7 @@ from aoti_serve.address import Address
 from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership, announce_loading
 from aoti_serve.cluster.replica.buffers import ReplicaBuffers, load_container
+from aoti_serve.cluster.replica.figures import ReplicaFigures
 from aoti_serve.cluster.replica.self_test import SelfTest
 from aoti_serve.cluster.scaling import METRIC, Loads
 from aoti_serve.cluster.serve_log import join_serve_log
@@ -68,6 +69,8 @@ class ReplicaActor:
         self._settled_epoch = NO_EPOCH
         self._moved = asyncio.Event()
         self._loads = Loads()
+        self._figures = ReplicaFigures(model, package, self._container.num_runners)
+        self._reporting = asyncio.get_running_loop().create_task(self._figures.report())
         self._tcp: tuple[str, int] | None = None
         self._self_test = SelfTest(model, self._container.signature, self._run_unfenced, longest_run_s)
         self._link = LinkServer(self._answer)
@@ -89,6 +92,7 @@ class ReplicaActor:
 
     async def __del__(self) -> None:
         """Serve awaits it when it ends this replica gently: answer what is in hand, take nothing new, end the links."""
+        self._reporting.cancel()
         self._membership.leave()
         await self._link.leave(LEAVE_S)
         self._link.close()
@@ -146,13 +150,18 @@ class ReplicaActor:
         return asyncio.get_running_loop().run_in_executor(self._runs, self._run, batch, time.monotonic())
 
     def _run(self, batch: BatchMessage, arrived: float) -> AnswerMessage:
-        if batch.timeout is not None and time.monotonic() > arrived + batch.timeout:
+        begun = time.monotonic()
+        if batch.timeout is not None and begun > arrived + batch.timeout:
             raise DeadlineExceeded(model=self._model, timeout=batch.timeout)
         epoch = self._follower.epoch  # before the run, so that its weights are of this epoch or of a later one
         specs = self._container.signature.inputs
         tensors = [_to_torch(array, spec) for array, spec in zip(batch.arrays, specs, strict=True)]
+        given = time.monotonic()
         version, outputs = self._container.infer(tensors)
-        return AnswerMessage(version, epoch, [_to_numpy(tensor) for tensor in outputs.values()])
+        ran = time.monotonic()
+        arrays = [_to_numpy(tensor) for tensor in outputs.values()]
+        times = arrived, begun, given, ran, time.monotonic()
+        return AnswerMessage(version, epoch, arrays, self._figures.note_run(times, batch.arrays))
 
     async def _reach(self, fence: int) -> None:
         try:

@@ -47,6 +47,7 @@ import asyncio
 from contextvars import Context
 from functools import partial
 from time import monotonic  # the same clock as the loop's, whose time uvloop gives in whole milliseconds
+from typing import NamedTuple
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import TryAgain
@@ -58,6 +59,7 @@ from aoti_serve.gateway.batching.failures import Failures
 from aoti_serve.gateway.batching.hold import Hold
 from aoti_serve.gateway.batching.measures import Measures
 from aoti_serve.gateway.batching.work_item import Arrays, Rows, Split, WorkItem, shape_of
+from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.link.messages import AnswerMessage
 from aoti_serve.protocol.messages import LEAST_URGENT
 
@@ -65,16 +67,28 @@ DEFAULT_PRIORITY = 5  # Triton's, for a request that names none, or 0
 TURN = 2  # batches
 
 
+class BatcherLoad(NamedTuple):
+    """What a batcher has in hand: rows that wait, their bytes, batches that have left; and runners for them."""
+
+    rows: int
+    nbytes: int
+    batches: int
+    runners: int
+
+
 class Batcher:
-    """The batcher of one model. Runs in the gateway's event loop.
+    """The batcher of one model. Runs in the gateway's event loop, and notes in `figures` what it does.
 
     `run(arrays, timeout)` sends one batch to a replica. `timeout` is the longest time in seconds that one of its
     requests still has; None if one has no deadline. With `batches`, the first dimension of all arrays is rows; without,
     every request is a batch. `smallest` is the fewest rows that the model takes.
     """
 
-    def __init__(self, model: str, config: BatchingConfig, run: RunBatch, *, batches: bool, smallest: int = 0) -> None:
-        self._model = model
+    def __init__(
+        self, figures: ModelFigures, config: BatchingConfig, run: RunBatch, *, batches: bool, smallest: int = 0
+    ) -> None:
+        self._figures = figures
+        self._model = model = figures.name
         self._run = run
         self._batches = batches
         self._smallest = smallest
@@ -105,6 +119,11 @@ class Batcher:
     def rows(self) -> int:
         """The rows in hand: those that wait, and those that have left and are not answered."""
         return self._backlog.rows + self._backlog.later + self._running
+
+    @property
+    def load(self) -> BatcherLoad:
+        backlog = self._backlog
+        return BatcherLoad(backlog.rows + backlog.later, backlog.nbytes, self._under_way, self._runners)
 
     async def submit(self, arrays: Arrays, *, priority: int = 0, timeout: float | None = None) -> Rows:
         """Run one request. Returns its rows of an answer that one version computed.
@@ -198,7 +217,13 @@ class Batcher:
             self._running -= batch.rows
         self._pump()
         if answer is not None:
+            self._note(pieces, batch.left, answer)
             self._hand_out(pieces, answer, batch.left)
+
+    def _note(self, pieces: list[WorkItem], left: float, answer: AnswerMessage) -> None:
+        wanted = [piece for piece in pieces if not piece.future.done()]
+        waits = [left - piece.arrival for piece in wanted if not piece.start]
+        self._figures.note_run(answer.version, sum([piece.rows for piece in pieces]), len(wanted), waits, answer.run)
 
     def _answer(self, batch: Batch, task: asyncio.Task[AnswerMessage], now: float) -> AnswerMessage | None:
         """The answer of the run; None if it failed. Then the batch knows what runs again."""

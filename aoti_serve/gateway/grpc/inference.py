@@ -14,6 +14,8 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError
 from aoti_serve.gateway.client_facts import defect_text
 from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.figures.counted import CountedRequest
+from aoti_serve.gateway.figures.model_figures import GRPC
 from aoti_serve.gateway.grpc.calls import GRPC_METHOD, Context, identify, metadata_of, timeout_of
 from aoti_serve.gateway.in_flight import Share
 from aoti_serve.gateway.offload import LARGE_HEAD_BYTES, Offload
@@ -39,9 +41,10 @@ class GrpcInference:
 
     async def infer(self, message: bytes, context: Context) -> bytes:
         """`ModelInfer`. Raises an AotiServeError."""
-        with self._plane.door, Share(self._plane.budget) as share:
+        with self._plane.figures.request(GRPC) as counted, self._plane.door, Share(self._plane.budget) as share:
             share.grow(len(message))
-            return encode_infer_response(await self._answer(cut_request(message, self._config), context))
+            request = cut_request(message, self._config)
+            return encode_infer_response(await self._answer(request, context, counted))
 
     async def stream(self, messages: AsyncIterable[bytes], context: Context) -> AsyncIterator[bytes]:
         """`ModelStreamInfer`: runs requests as they come, answers in their order; an error ends none but its own."""
@@ -65,11 +68,11 @@ class GrpcInference:
         identity = None
         with RequestNote(self._log, context.peer(), GRPC_METHOD, "ModelStreamInfer", stream) as note:
             try:
-                with self._plane.door, Share(self._plane.budget) as share:
+                with self._plane.figures.request(GRPC) as counted, self._plane.door, Share(self._plane.budget) as share:
                     share.grow(len(message))
                     request = cut_request(message, self._config)
                     identity = request.id
-                    answer = encode_stream_response(await self._answer(request, context))
+                    answer = encode_stream_response(await self._answer(request, context, counted))
             except AotiServeError as error:
                 note.error, note.status = error, error.grpc_status
                 return encode_stream_failure(str(error), identity)
@@ -80,13 +83,14 @@ class GrpcInference:
             note.status = grpc.StatusCode.OK.name
             return answer
 
-    async def _answer(self, request: CutRequest, context: Context) -> InferResponse:
+    async def _answer(self, request: CutRequest, context: Context, counted: CountedRequest) -> InferResponse:
         adopt_trace(metadata_of(context, "traceparent"), metadata_of(context, "tracestate"))
+        counted.model = request.model_name
         served = self._plane.model(request.model_name)
         checked = await self._read(served.checker, request)
         arrays = raw_arrays(checked.head, request.raw)
         timeout = timeout_of(context, checked.head.timeout)
-        response = await served.infer(checked, arrays, request.model_version, timeout)
+        response = counted.response = await served.infer(checked, arrays, request.model_version, timeout)
         return replace(response, id=request.id)
 
     async def _read(self, checker: RequestChecker, request: CutRequest) -> CheckedRequest:

@@ -14,6 +14,7 @@ from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.grpc.calls import Answers, Context, admitted, admitted_stream, unary
 from aoti_serve.gateway.grpc.inference import GrpcInference
+from aoti_serve.gateway.grpc.statistics import model_statistics
 from aoti_serve.gateway.request_log import RequestLog
 from aoti_serve.protocol.grpc.messages import decode_message, encode_message
 from aoti_serve.protocol.messages import server_metadata
@@ -30,7 +31,10 @@ def grpc_methods(
     """What is served: the protocol's methods, those of Triton's that stock clients call, and the health check."""
     log = RequestLog(config.access_log)
     inference, small = GrpcInference(plane, config, log), _SmallMethods(plane)
-    methods = {name: _small(name, answer) for name, answer in small.by_name.items()} | {"ModelInfer": inference.infer}
+    methods = {name: _small(name, answer) for name, answer in small.by_name.items()} | {
+        "ModelInfer": inference.infer,
+        "ModelStatistics": model_statistics(plane),
+    }
     return {
         f"/{SERVICE}/ModelStreamInfer": grpc.stream_stream_rpc_method_handler(
             admitted_stream(inference.stream, access)

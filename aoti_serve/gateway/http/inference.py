@@ -15,9 +15,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import AotiServeError, DeadlineExceeded, JsonTooLarge, Unavailable
+from aoti_serve.errors import AotiServeError, DeadlineExceeded, JsonTooLarge, Stopping
 from aoti_serve.gateway.client_facts import patience_from
 from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.figures.counted import CountedRequest
+from aoti_serve.gateway.figures.model_figures import HTTP
+from aoti_serve.gateway.figures.outcomes import outcome_of
 from aoti_serve.gateway.http.bodies import BodyLimits, Headers, read_body
 from aoti_serve.gateway.http.compression import coding_of, compressed, decompressed, wished_coding
 from aoti_serve.gateway.http.request_id import REQUEST_ID
@@ -59,14 +62,16 @@ class Inference:
         try:
             with self._plane.door, Share(self._plane.budget) as share:
                 await self._answer(scope, receive, send, share)
-        except Unavailable as error:
+        except Stopping as error:
+            self._plane.figures.of(_route(scope).name).note_unanswered(HTTP, outcome_of(error), 0.0)
             await error_response(error)(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, share: Share) -> None:
         try:
-            asked, headers = route_of(scope), dict(scope["headers"])
-            assert asked is not None
-            encoded, wish = await self._infer(asked, headers, receive, share), wished_coding(headers)
+            asked, headers = _route(scope), dict(scope["headers"])
+            with self._plane.figures.request(HTTP, asked.name) as counted:
+                encoded = await self._infer(asked, headers, receive, share, counted)
+            wish = wished_coding(headers)
             if wish is not None:
                 encoded = encoded._replace(pieces=[await compressed(encoded.pieces, wish, self._offload)])
         except AotiServeError as error:
@@ -79,7 +84,9 @@ class Inference:
         else:
             await _send(encoded, wish, send, views=VIEWS in scope.get("extensions", ()))
 
-    async def _infer(self, asked: Route, headers: Headers, receive: Receive, share: Share) -> Encoded:
+    async def _infer(
+        self, asked: Route, headers: Headers, receive: Receive, share: Share, counted: CountedRequest
+    ) -> Encoded:
         arrived = time.monotonic()
         adopt_trace(headers.get(TRACEPARENT), headers.get(TRACESTATE))
         served = self._plane.model(asked.name)
@@ -92,7 +99,7 @@ class Inference:
         request = await self._read(served.checker, bytes(body[:split]))
         arrays = arrays_of(request.head, memoryview(body)[split:])
         left = _remaining(_timeout_of(headers, request.head.timeout), arrived, asked.name)
-        response = await served.infer(request, arrays, asked.version, left)
+        response = counted.response = await served.infer(request, arrays, asked.version, left)
         if takes_long(response, request.head):
             return await self._offload.run(encode_response, response, request.head)
         return encode_response(response, request.head)
@@ -106,6 +113,12 @@ def route_of(scope: Scope) -> Route | None:
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
     return _asked(scope["path"], scope.get("root_path", ""))
+
+
+def _route(scope: Scope) -> Route:
+    route = route_of(scope)
+    assert route is not None
+    return route
 
 
 @lru_cache(1024)

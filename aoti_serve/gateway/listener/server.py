@@ -76,6 +76,11 @@ class Listener:
         self._sweeping = loop.create_task(self._sweep())
 
     @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._shared.connections)
+
+    @property
     def _present(self) -> int:
         return len(self._shared.connections) + len(self._acceptor.handshaking)
 

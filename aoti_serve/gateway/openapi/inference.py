@@ -40,6 +40,9 @@ def server_paths(models: list[str]) -> OpenApi:
         "/v2/health/ready": {"get": operation("ready", SERVER, "Whether every model answers", ready)},
         "/ready": {"get": operation("also_ready", SERVER, "The same as /v2/health/ready", ready)},
         "/v2/models": {"get": operation("models", SERVER, "The models", {200: listed})},
+        "/v2/models/stats": {
+            "get": operation("stats", SERVER, "What all models have answered", _one("Statistics"), errors=(503,))
+        },
         "/v2/repository/index": {
             "post": operation(
                 "index", SERVER, "The models, as Triton lists them", _one("Index"), errors=(400, 413), body=index
@@ -63,9 +66,9 @@ def _paths(model: DescribedModel, prefix: str, suffix: str, parameters: list[Ope
     about = model_metadata(name, model.version, signature.inputs, signature.outputs)
     ready = {status: json_answer(text, ref("ModelReady")) for status, text in ((200, "Ready."), (503, "Not ready."))}
 
-    def get(what: str, summary: str, answers: dict[int, OpenApi]) -> OpenApi:
+    def get(what: str, summary: str, answers: dict[int, OpenApi], *errors: int) -> OpenApi:
         identity = f"{name}.{what}{suffix}"
-        return {"get": operation(identity, name, summary, answers, errors=(404,), parameters=parameters)}
+        return {"get": operation(identity, name, summary, answers, errors=(404, *errors), parameters=parameters)}
 
     described = {200: json_answer("Its inputs and outputs.", ref("ModelMetadata"), example=about)}
     return {
@@ -73,6 +76,7 @@ def _paths(model: DescribedModel, prefix: str, suffix: str, parameters: list[Ope
         prefix: get("metadata", "Inputs and outputs", described),
         f"{prefix}/ready": get("ready", "Whether it answers", ready),
         f"{prefix}/config": get("config", "Its configuration, as Triton's clients read it", _one("ModelConfig")),
+        f"{prefix}/stats": get("stats", "What it has answered, by version", _one("Statistics"), 503),
     }
 
 
@@ -125,6 +129,7 @@ SCHEMAS: OpenApi = {
     "ModelMetadata": _object(
         {"name": _STRING, "versions": _STRINGS, "platform": _STRING, "inputs": _LIST, "outputs": _LIST}
     ),
+    "Statistics": _object({"model_stats": _LIST}),
     "ModelReady": _object({"name": _STRING, "ready": _BOOLEAN}),
     "ModelConfig": _object(
         {"name": _STRING, "platform": _STRING, "max_batch_size": _LENGTH, "input": _LIST, "output": _LIST}

@@ -38,14 +38,14 @@ def ray_variables(address: str, *, token: bool) -> str:
     return " ".join(f"{key}={value}" for key, value in wanted.items())
 
 
-def connect(address: str) -> Any:
+def connect(address: str, **options: Any) -> Any:
     """Connect to the cluster at `address`, or start one for 'local'. Returns Ray's context. Raises StartFailed."""
     import ray
 
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises ConnectionError, RuntimeError, AuthenticationError, ...
         what = "Ray does not start" if address == "local" else f"cannot join the Ray cluster at {address}"
         raise StartFailed(detail=f"{what}: {str(error).strip().splitlines()[-1]}") from error

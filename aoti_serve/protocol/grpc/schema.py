@@ -87,6 +87,7 @@ MESSAGES = {
         "uint64 inference_count = 4",
         "uint64 execution_count = 5",
         "InferStatistics inference_stats = 6",
+        "repeated InferBatchStatistics batch_stats = 7",
     ),
     "InferStatistics": _message(
         "StatisticDuration success = 1",
@@ -99,6 +100,12 @@ MESSAGES = {
         "StatisticDuration cache_miss = 8",
     ),
     "StatisticDuration": _message("uint64 count = 1", "uint64 ns = 2"),
+    "InferBatchStatistics": _message(
+        "uint64 batch_size = 1",
+        "StatisticDuration compute_input = 2",
+        "StatisticDuration compute_infer = 3",
+        "StatisticDuration compute_output = 4",
+    ),
     "RepositoryIndexRequest": _message("string repository_name = 1", "bool ready = 2"),
     "RepositoryIndexResponse": _message("repeated ModelIndex models = 1"),
     "ModelIndex": _message("string name = 1", "string version = 2", "string state = 3", "string reason = 4"),

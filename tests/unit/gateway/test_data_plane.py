@@ -11,7 +11,8 @@ from ray.serve.handle import DeploymentHandle
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import TryAgain
 from aoti_serve.gateway import data_plane
-from aoti_serve.gateway.data_plane import DataPlane, ServedModel
+from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.served_model import ServedModel
 from aoti_serve.signature.signature import Signature
 from tests.unit.gateway.http.gateway import NODE, SIGNATURE, Coordinator
 

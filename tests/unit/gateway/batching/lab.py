@@ -11,6 +11,7 @@ from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import ReplicaDied
 from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
+from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.link.messages import AnswerMessage
 from tests.unit.clock import now
 
@@ -85,7 +86,7 @@ def rows_of(value: float, rows: int = 1, width: int = 1) -> Arrays:
 
 
 def batcher(replica: Replica, *, runners: int = 1, batches: bool = True, smallest: int = 0, **config: Any) -> Batcher:
-    made = Batcher("m", BatchingConfig(**config), replica.run, batches=batches, smallest=smallest)
+    made = Batcher(ModelFigures("m"), BatchingConfig(**config), replica.run, batches=batches, smallest=smallest)
     made.runners = runners
     return made
 

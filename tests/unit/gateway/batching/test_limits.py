@@ -16,6 +16,7 @@ from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import DeadlineExceeded, QueueFull
 from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
+from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.link.messages import AnswerMessage
 from tests.unit.clock import in_simulated_time, now, settled
 from tests.unit.gateway.batching.lab import Replica, batcher, outcomes, rows_of, submitted, values_of
@@ -380,7 +381,7 @@ async def test_a_run_belongs_to_none_of_its_requests() -> None:
         REQUEST.set(f"request {value}")
         return await queue.submit(rows_of(value))
 
-    queue = Batcher("m", BatchingConfig(max_batch_size=2), run, batches=True)
+    queue = Batcher(ModelFigures("m"), BatchingConfig(max_batch_size=2), run, batches=True)
     queue.runners = 1
     tasks = [asyncio.create_task(ask(value)) for value in range(5)]
     await settled()
@@ -446,7 +447,7 @@ async def test_memory_is_free_when_the_answer_is_out(rows: int) -> None:
     async def run(arrays: Arrays, timeout: float | None) -> AnswerMessage:
         return AnswerMessage(1, 1, [array * 2 for array in arrays])
 
-    queue = Batcher("m", BatchingConfig(max_batch_size=2), run, batches=True)
+    queue = Batcher(ModelFigures("m"), BatchingConfig(max_batch_size=2), run, batches=True)
     queue.runners = 1
     [array] = rows_of(1, rows=rows)
     seen = weakref.ref(array)

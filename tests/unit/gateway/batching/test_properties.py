@@ -20,6 +20,7 @@ from aoti_serve.gateway.batching.backlog import MANY_WAITING
 from aoti_serve.gateway.batching.batcher import DEFAULT_PRIORITY, Batcher
 from aoti_serve.gateway.batching.hold import HOLD_TICK_S
 from aoti_serve.gateway.batching.work_item import Arrays, Rows, WorkItem
+from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.link.messages import AnswerMessage
 from tests.unit.clock import SimulatedLoop, now, simulated
 
@@ -90,10 +91,12 @@ class World:
     runs: int = 0
     version: int = 1
     broken: list[AssertionError] = field(default_factory=list)
+    figures: ModelFigures = field(default_factory=lambda: ModelFigures("m"))
+    answered: list[tuple[int, int]] = field(default_factory=list)  # version and rows of a run
 
     async def play(self) -> None:
         config = BatchingConfig(priority_ageing_ms=AGEING_MS, **self.config)
-        self.queue = Batcher("m", config, self.run, batches=True, smallest=self.smallest)
+        self.queue = Batcher(self.figures, config, self.run, batches=True, smallest=self.smallest)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SimulatedLoop)
         loop.before_every_jump(self.check)
@@ -105,6 +108,7 @@ class World:
                 await asyncio.sleep(request.gap * MS)
                 group.create_task(self.submit(request))
         self.check_nothing_is_left()
+        self.check_figures()
         if self.broken:
             raise self.broken[0]
         for request in self.requests:
@@ -148,6 +152,7 @@ class World:
             self.fail(number, requests)
         finally:
             self.running -= 1
+        self.answered.append((version, len(values)))
         return AnswerMessage(version, version, [arrays[0] * 2, np.full(len(values), version)])
 
     def fail(self, number: int, requests: list[Request]) -> None:
@@ -231,6 +236,21 @@ class World:
         backlog = self.queue._backlog
         assert (backlog.rows, backlog.later, backlog.nbytes, backlog.ample, self.queue._under_way) == (0, 0, 0, 0, 0)
         assert (backlog._queues, set(backlog._rows_at), self.running) == ({}, {0}, 0)
+
+    def check_figures(self) -> None:
+        """Every answered run is counted, and every answered request has waited once, or again after a swap."""
+        counted = [
+            (version, rows)
+            for version, row in self.figures.versions.items()
+            for rows, numbers in row.batches.items()
+            for _ in range(numbers[0])
+        ]
+        assert sorted(counted) == sorted(self.answered)
+        assert self.figures.batch_rows().sum == sum(rows for _, rows in self.answered)
+        waits, answers = self.figures.queued.count, sum(isinstance(each.outcome, Rows) for each in self.requests)
+        assert waits >= answers
+        if answers == len(self.requests) and not self.swaps:
+            assert waits == answers
 
     def check_outcome(self, request: Request) -> None:
         outcome = request.outcome

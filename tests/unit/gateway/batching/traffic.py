@@ -13,6 +13,7 @@ import numpy as np
 from aoti_serve.config import BatchingConfig
 from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays
+from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.link.messages import AnswerMessage
 from tests.unit.clock import now
 from tests.unit.gateway.batching.lab import rows_of
@@ -47,7 +48,7 @@ class Model:
         return AnswerMessage(1, 1, arrays)
 
     def batcher(self, *, never_holds: bool = False, **config: Any) -> Batcher:
-        made = Batcher("m", BatchingConfig(**config), self.run, batches=True)
+        made = Batcher(ModelFigures("m"), BatchingConfig(**config), self.run, batches=True)
         made.runners = self.runners
         if never_holds:
             made._measures._holds = False

@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from aoti_serve.cluster.client import CoordinatorClient
+from aoti_serve.cluster.coordinator.gathered import Gathered, Told
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, PortTaken, QueueFull, ReplicaDied, UnknownVersion
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.figures.exchange import StatisticsExchange
+from aoti_serve.gateway.figures.model_figures import GRPC, ModelFigures
 from aoti_serve.gateway.grpc.methods import HEALTH, SERVICE, grpc_methods
 from aoti_serve.gateway.grpc.server import GrpcListener
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
@@ -39,12 +43,21 @@ Status = grpc.StatusCode
 ASKER = "asker-0123456789abcdef"
 
 
+class AllIsHere:
+    """The client of a coordinator that has no other gateway."""
+
+    async def exchange_statistics(self, told: Told) -> Gathered:
+        return Gathered([], [])
+
+
 class Echo:
     """A model that answers what it is sent, once it may; `name` is that of its model as `ServedModel` has it."""
 
     ready = True
 
     def __init__(self, config: GatewayConfig) -> None:
+        self.figures = ModelFigures("m")
+        self.statistics = StatisticsExchange("gateway", self.figures, cast(CoordinatorClient, AllIsHere()))
         self.checker = RequestChecker(SIGNATURE, config)
         self.patience: list[float | None] = []
         self.arrived: asyncio.Queue[None] = asyncio.Queue()
@@ -367,3 +380,25 @@ async def test_the_access_log_has_grpc_too(
     assert '"gRPC ModelInfer" NOT_FOUND ' in refused.message
     assert refused.message.endswith("UnknownModel")
     assert refused.exc_info is None
+
+
+async def test_requests_are_counted_by_how_they_end(channel: grpc.aio.Channel, plane: Plane) -> None:
+    await call(channel, "ModelInfer", request())
+    for wrong in (request(name="z"), request(model="n"), b"no protobuf"):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(channel, "ModelInfer", wrong)
+    counted = {figures.name: figures.requests for figures in (plane.figures.of("m"), plane.figures.unknown)}
+    assert counted == {"m": {(GRPC, 1, "ok"): 1, (GRPC, None, "invalid"): 1}, "": {(GRPC, None, "invalid"): 2}}
+
+
+async def test_statistics_are_of_one_model_or_of_all(channel: grpc.aio.Channel, echo: Echo) -> None:
+    echo.figures.note_answered(GRPC, 3, 5, 0.25)
+    known: list[dict[str, Any]] = [{}, {"name": "m"}, {"name": "m", "version": "3"}]
+    for asked in known:
+        (row,) = (await ask(channel, "ModelStatistics", asked))["model_stats"]
+        assert (row["name"], row["version"], row["inference_count"]) == ("m", "3", 5)
+        assert row["inference_stats"]["success"] == {"count": 1, "ns": 250_000_000}
+    for asked in ({"name": "n"}, {"name": "m", "version": "4"}):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(channel, "ModelStatistics", asked)
+        assert caught.value.code() is Status.NOT_FOUND

@@ -18,8 +18,9 @@ from aoti_serve.address import Address
 from aoti_serve.cluster.membership.pauses import PauseDetector
 from aoti_serve.config import BatchingConfig, GatewayConfig, ModelConfig
 from aoti_serve.gateway.access import Access
-from aoti_serve.gateway.data_plane import DataPlane, ServedModel
+from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.app import build_app
+from aoti_serve.gateway.served_model import ServedModel
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.server import LinkServer
 from aoti_serve.signature.signature import Signature

@@ -137,6 +137,7 @@ async def test_the_extensions_are_those_that_are_served(gateway: Gateway) -> Non
         "binary_tensor_data": None,  # the tests above
         "model_configuration": f"/v2/models/{NAME}/config",
         "schedule_policy": None,  # priority and timeout: tests/unit/gateway/batching
+        "statistics": f"/v2/models/{NAME}/stats",
         "weights": f"/v2/models/{NAME}/weights",
     }
     assert set(about["extensions"]) == set(paths)

@@ -1,0 +1,1 @@
+"""What a gateway measures: counted once, for Triton's statistics and for Prometheus alike."""

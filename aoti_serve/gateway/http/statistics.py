@@ -1,0 +1,28 @@
+"""The routes of Triton's extension `statistics`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.figures.exchange import all_statistics
+from aoti_serve.gateway.http.responses import json_response
+
+READ_STATISTICS = ["GET", "HEAD"]
+
+
+def statistics_routes(plane: DataPlane) -> APIRouter:
+    """Of one model, of one version, or of all models. They come before the routes of a model called `stats`."""
+    routes = APIRouter(tags=["statistics"])
+
+    @routes.api_route("/v2/models/stats", methods=READ_STATISTICS)
+    async def all_models() -> Response:
+        return json_response({"model_stats": await all_statistics(model.statistics for model in plane.models())})
+
+    @routes.api_route("/v2/models/{name}/stats", methods=READ_STATISTICS)
+    @routes.api_route("/v2/models/{name}/versions/{version}/stats", methods=READ_STATISTICS)
+    async def one_model(name: str, version: str | None = None) -> Response:
+        return json_response({"model_stats": await plane.model(name).statistics.messages(version)})
+
+    return routes

@@ -1,0 +1,165 @@
+"""One model in a gateway: its requests are checked, batched, run on a replica, and answered by one version."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from aoti_serve.address import Address
+from aoti_serve.cluster.client import CoordinatorClient
+from aoti_serve.cluster.membership.line import CoordinatorFinder
+from aoti_serve.cluster.membership.member import Membership
+from aoti_serve.config import GatewayConfig, ModelConfig
+from aoti_serve.errors import ReplicaBehind, TryAgain, UnknownVersion
+from aoti_serve.gateway.batching.batcher import Batcher, BatcherLoad
+from aoti_serve.gateway.batching.work_item import Arrays
+from aoti_serve.gateway.figures.exchange import StatisticsExchange
+from aoti_serve.gateway.figures.model_figures import ModelFigures
+from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
+from aoti_serve.gateway.request_log import note_version
+from aoti_serve.gateway.tracing import trace_run
+from aoti_serve.link.health.probe import Probe
+from aoti_serve.link.messages import AnswerMessage, BatchArrays, BatchMessage
+from aoti_serve.link.pool import Pool, Probing
+from aoti_serve.protocol.messages import InferResponse, model_metadata
+from aoti_serve.protocol.triton import model_config
+from aoti_serve.signature.signature import Signature
+from aoti_serve.weights.swap.follower import Fence
+from aoti_serve.weights.swap.target import Report, Target
+
+TRIES = 5  # replicas that are behind the fence, one after the other
+
+
+class ServedModel:
+    """One model in a gateway: a member that holds no weights, only the fence and links to the replicas."""
+
+    def __init__(
+        self,
+        gateway: str,
+        node: str,
+        config: ModelConfig,
+        signature: Signature,
+        coordinator: DeploymentHandle[Any],
+        limits: GatewayConfig,
+    ) -> None:
+        self.name = config.name
+        self.signature = signature
+        self.weights = CoordinatorClient(config.name, coordinator)
+        self.version = 0
+        self.checker = RequestChecker(signature, limits)
+        self._gateway = gateway
+        self._node = node
+        self._num_runners = config.num_runners
+        self._fence = Fence()
+        self.figures = ModelFigures(config.name)
+        self.statistics = StatisticsExchange(gateway, self.figures, self.weights)
+        batch = signature.batch
+        rows = min(config.batching.max_batch_size, batch.max if batch and batch.max else sys.maxsize)
+        self._batching = config.batching.model_copy(update={"max_batch_size": rows})
+        smallest = batch.min if batch else 0
+        self._batches = batch is not None
+        self._batcher = Batcher(self.figures, self._batching, self._run, batches=self._batches, smallest=smallest)
+        period = limits.probe_period_s
+        probing = None if period is None else Probing(Probe(signature), self._message, period)
+        self._pool = Pool(config.name, gateway, node, self._count_runners, probing)
+        self.membership = Membership(self, CoordinatorFinder(coordinator, gateway, node))
+
+    @property
+    def ready(self) -> bool:
+        return self.reason_not_ready is None
+
+    @property
+    def reason_not_ready(self) -> str | None:
+        """None if a replica that holds what is committed has run lately, so far as this gateway knows."""
+        if not self.membership.joined:
+            return f"model '{self.name}': this gateway has not reached its coordinator yet"
+        return None if self._batcher.runners else f"model '{self.name}': {self._pool.why_idle}"
+
+    @property
+    def load(self) -> BatcherLoad:
+        return self._batcher.load
+
+    def report(self) -> Report:
+        return self._fence.report(self._gateway, self._node)
+
+    async def reconcile(self, target: Target) -> None:
+        self._fence.follow(target)
+        self.version = self.figures.current = target.committed.version.number
+
+    def withdraw(self, target: Target) -> None:
+        """Nothing to withdraw: nothing here takes long."""
+
+    def route(self, addresses: tuple[Address, ...]) -> None:
+        """Keep links to these replicas."""
+        self._pool.follow(addresses)
+
+    def check_health(self) -> None:
+        self.membership.check()
+
+    def drain(self) -> None:
+        """Use also replicas that are about to leave, for the requests in hand: no new ones come."""
+        self._pool.drain()
+
+    def close(self) -> None:
+        self.membership.close()
+        self._pool.close()
+
+    def check_version(self, version: str | None) -> None:
+        if version is not None and version != str(self.version):
+            raise UnknownVersion(name=self.name, version=version, current=self.version)
+
+    async def infer(
+        self, request: CheckedRequest, arrays: Arrays, version: str | None = None, timeout: float | None = None
+    ) -> InferResponse:
+        """Run the rows of a checked request in some batch. Returns the outputs and the version that computed them."""
+        if not self.membership.joined:
+            raise TryAgain(detail=f"this gateway has not reached the coordinator of model '{self.name}' yet")
+        self.check_version(version)
+        ordered = [arrays[index] for index in request.order]
+        arrived = time.monotonic()
+        rows = await self._batcher.submit(ordered, priority=request.head.priority, timeout=timeout)
+        if version is not None and version != str(rows.version):  # a swap was committed during the run
+            raise UnknownVersion(name=self.name, version=version, current=rows.version)
+        note_version(rows.version)
+        trace_run(self.name, rows.version, arrived, rows.left)
+        outputs = [(spec, rows.outputs[index]) for index, spec in request.outputs]
+        asked = ordered[0].shape[0] if self._batches else 1
+        return InferResponse(self.name, rows.version, request.head.id, outputs, asked)
+
+    def metadata(self, version: str | None) -> dict[str, object]:
+        self.check_version(version)
+        return model_metadata(self.name, self.version, self.signature.inputs, self.signature.outputs)
+
+    def triton_config(self, version: str | None) -> dict[str, Any]:
+        """The model's configuration, as Triton's clients read it."""
+        self.check_version(version)
+        return model_config(self.name, self.signature, self._batching)
+
+    def _count_runners(self) -> None:
+        self._batcher.runners = self._pool.runners
+
+    def _message(self, arrays: BatchArrays, timeout: float | None = None) -> BatchMessage:
+        share = self._batcher.rows * self._num_runners / max(self._batcher.runners, self._num_runners)
+        return BatchMessage(arrays, self._fence.epoch, timeout, share)
+
+    async def _run(self, arrays: Arrays, timeout: float | None) -> AnswerMessage:
+        """Run a batch on any replica, and return an answer that is not older than the last swap that has returned.
+
+        A replica, or this gateway, may have been suspended before that swap, removed by it, and resumed after it.
+        """
+        for _ in range(TRIES):
+            sent = time.monotonic()
+            try:
+                answer = await self._pool.ask(self._message(arrays, timeout))
+            except ReplicaBehind as error:
+                behind = error
+            else:
+                self.figures.round_trip.note(time.monotonic() - sent - answer.run.seconds)
+                await self.membership.pauses.refreshed()
+                if self._fence.lets_out(answer.epoch):
+                    return answer
+                behind = ReplicaBehind(model=self.name, epoch=answer.epoch, fence=self._fence.settled_epoch)
+        raise behind
