@@ -78,17 +78,23 @@ def health_of(port: int) -> str:
 
 def test_a_replica_all_of_whose_runs_fail_turns_readiness_off_and_is_replaced(served: Server) -> None:
     assert_doubled(infer(served, 1.0), 1.0)
-    (broken,) = (receipt["pid"] for receipt in served.status()["replicas"])
+    (broken,) = pids(served)
     sign = served.store.parent / BROKEN
     sign.touch()
     try:
         until(lambda: served.http.get(READY).status_code == 503)
         assert "its runs fail" in served.http.get(READY).json()["reason"]
-        until(lambda: broken not in [receipt["pid"] for receipt in served.status()["replicas"]], START_S)
+        until(lambda: broken not in pids(served), START_S)
     finally:
         sign.unlink()
     until(lambda: served.http.get(READY).status_code == 200, START_S)
     assert_doubled(infer(served, 2.0), 2.0)
+
+
+def pids(server: Server) -> list[int]:
+    """The processes of its replicas."""
+    status = server.http.get(WEIGHTS, headers=server.admin).json()
+    return [receipt["pid"] for receipt in status["replicas"]]
 
 
 def test_every_request_has_one_line_of_json_and_refusals_have_no_traceback(served: Server) -> None:
