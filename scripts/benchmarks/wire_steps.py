@@ -11,7 +11,7 @@ import numpy as np
 import uvloop
 from httpbench.bodies import request, rows_of
 from httpbench.contenders import V2_PATH
-from httpbench.environments import require_wrk
+from httpbench.environments import require_client
 from httpbench.loads import BUSY
 from httpbench.servers import free_port
 from httpbench.wrk import measured
@@ -36,7 +36,7 @@ class Linked(NamedTuple):
 
 def listened(rounds: int, folder: Path) -> float:
     """The listener's part in a request at 64 connections: 4 KB read, 4 KB answered, nothing done."""
-    require_wrk()
+    require_client("wrk", "wrk")
     return min(uvloop.run(_listened(folder)) for _ in range(rounds))
 
 
