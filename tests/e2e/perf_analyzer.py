@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -79,7 +80,9 @@ def _fetch_libraries(folder: Path) -> None:
     _run(*apt, "update")
     _run(*apt, "download", *LIBRARIES, cwd=state / "packages")
     for package in (state / "packages").glob("*.deb"):
-        _run("dpkg-deb", "-x", str(package), str(folder / NEWER))
+        _run("dpkg-deb", "-x", str(package), str(state / NEWER))
+    (state / NEWER).rename(folder / NEWER)
+    shutil.rmtree(state)
 
 
 def _run(*command: str, cwd: Path | None = None) -> None:
