@@ -23,7 +23,7 @@ MAX_RANK = 32
 MAX_ELEMENTS = 2**48
 MAX_EMPTY = 2**24  # the product of an empty tensor's other sizes: no byte is sent for them
 # What Triton's clients may ask for, and what would be passed over in silence.
-UNSUPPORTED = {"classification": "class_count", "shared_memory_region": "shared memory"}
+UNSUPPORTED = {"classification": "class_count", "shared_memory_region": "shared memory", "sequence_id": "a sequence"}
 
 
 def check_tensor_count(got: int, what: str, limits: GatewayConfig) -> None:

@@ -24,7 +24,7 @@ from models import Mlp, compiled
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from wire_steps import linked, listened
+from wire_steps import called, linked, listened
 
 from aoti_serve import Container
 from aoti_serve.config import BatchingConfig, GatewayConfig
@@ -68,6 +68,7 @@ def measured(container: Container, rounds: int, folder: Path) -> dict[str, float
     alone, together = linked(1, rounds), linked(BATCH, rounds)
     return {
         f"listener, {BUSY.label}": listened(rounds, folder),
+        f"gRPC, {BUSY.label}": called(rounds, folder),
         **decoded(container, row, rounds),
         f"batcher, {BATCH} waiting": batched(row, rounds),
         f"{BATCH} rows gathered": best(lambda: np.concatenate([row] * BATCH), rounds) / BATCH,

@@ -1,25 +1,30 @@
-"""The steps of a request that need sockets: the listener, and the link. CPU in µs."""
+"""The steps of a request that need sockets: the listeners, and the link. CPU in µs."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import uvloop
+from httpbench import h2load
 from httpbench.bodies import request, rows_of
-from httpbench.contenders import V2_PATH
-from httpbench.environments import require_wrk
+from httpbench.contenders import GRPC_PATH, V2_PATH
+from httpbench.environments import require_client
 from httpbench.loads import BUSY
 from httpbench.servers import free_port
-from httpbench.wrk import measured
+from httpbench.wrk import Sample, measured
 from link_ends import NODES, echoed, replica
 from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
+from aoti_serve.gateway.grpc.calls import Context, unary
+from aoti_serve.gateway.grpc.server import GrpcListener
 from aoti_serve.gateway.listener.server import Listener
+from aoti_serve.gateway.request_log import RequestLog
 from aoti_serve.link.client import Link
 
 SECONDS, BATCHES = 2.0, 1000
@@ -36,8 +41,14 @@ class Linked(NamedTuple):
 
 def listened(rounds: int, folder: Path) -> float:
     """The listener's part in a request at 64 connections: 4 KB read, 4 KB answered, nothing done."""
-    require_wrk()
+    require_client("wrk", "wrk")
     return min(uvloop.run(_listened(folder)) for _ in range(rounds))
+
+
+def called(rounds: int, folder: Path) -> float:
+    """The same of gRPC: 4 KB in the message, which is the answer."""
+    require_client("h2load", "nghttp2-client")
+    return min(uvloop.run(_called(folder)) for _ in range(rounds))
 
 
 def linked(rows: int, rounds: int) -> Linked:
@@ -61,11 +72,30 @@ async def _listened(folder: Path) -> float:
     listener = Listener(noop, GatewayConfig(http_port=port), f"steps {port}")
     await listener.open()
     url, row = f"http://127.0.0.1:{port}{V2_PATH}", request("v2", rows_of(1))
-    began = time.process_time()
-    sample = await asyncio.to_thread(measured, url, row, folder, connections=BUSY.connections, seconds=SECONDS)
-    spent = time.process_time() - began
+    spent = await _spent(lambda: measured(url, row, folder, connections=BUSY.connections, seconds=SECONDS))
     await listener.close(CLOSE_S)
-    return 1e6 * spent / (sample.rate * SECONDS)
+    return spent
+
+
+async def _called(folder: Path) -> float:
+    port, methods = free_port(), {GRPC_PATH: unary("ModelInfer", _echoed, RequestLog(0.0))}
+    listener = GrpcListener(methods, GatewayConfig(grpc_port=port), f"steps {port}")
+    await listener.open()
+    url, row = f"http://127.0.0.1:{port}{GRPC_PATH}", request("grpc", rows_of(1))
+    spent = await _spent(lambda: h2load.measured(url, row, folder, connections=BUSY.connections, seconds=SECONDS))
+    await listener.close(CLOSE_S)
+    return spent
+
+
+async def _spent(measure: Callable[[], Sample]) -> float:
+    """This process's share of a request, in µs."""
+    began = time.process_time()
+    sample = await asyncio.to_thread(measure)
+    return 1e6 * (time.process_time() - began) / (sample.rate * SECONDS)
+
+
+async def _echoed(message: bytes, _: Context) -> bytes:
+    return message
 
 
 async def _noop(scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.e2e import labour, toil
+from tests.e2e import dtypes, labour, toil
 from tests.e2e.served import Eager, Server, free_port, serving, write_config
 from tests.package_cache import PackageCache
 
@@ -21,10 +21,18 @@ def grpc_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def server(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory, grpc_port: int) -> Iterator[Server]:
-    """The fast ingress over HTTP and gRPC, two replicas, version 1 = v1."""
+def server(
+    digits_dir: Path, dtypes_dir: Path, tmp_path_factory: pytest.TempPathFactory, grpc_port: int
+) -> Iterator[Server]:
+    """Over HTTP and gRPC: digits, two replicas, version 1 = v1; and dtypes."""
     folder = tmp_path_factory.mktemp("server")
-    config = write_config(folder, digits_dir, weights_roots=[str(digits_dir)])
+    other = {
+        "name": dtypes.NAME,
+        "package": str(dtypes_dir / "dtypes.pt2"),
+        "weights": str(dtypes_dir / "dtypes.safetensors"),
+        "store": str(folder / "dtypes-versions"),
+    }
+    config = write_config(folder, digits_dir, other, weights_roots=[str(digits_dir)])
     with serving(config, "--grpc-port", str(grpc_port)) as running:
         yield running
 
@@ -39,6 +47,12 @@ def images() -> NDArray[np.float32]:
 @pytest.fixture(scope="session")
 def eager(digits_dir: Path) -> Eager:
     return Eager(digits_dir)
+
+
+@pytest.fixture(scope="session")
+def dtypes_dir(package_cache: PackageCache) -> Path:
+    """A folder with dtypes.pt2 and its weights."""
+    return package_cache.entry("dtypes", dtypes.make_package, Path(dtypes.__file__))
 
 
 @pytest.fixture(scope="session")

@@ -43,8 +43,8 @@ def listening(pids: set[int] | None = None) -> set[int]:
     return {int(getattr(entry.laddr, "port", 0)) for entry in found if pids is None or entry.pid in pids}
 
 
-def write_config(folder: Path, digits: Path, **model: Any) -> Path:
-    """A configuration for the digits package, with a store of its own, without gRPC."""
+def write_config(folder: Path, digits: Path, *others: dict[str, Any], **model: Any) -> Path:
+    """A configuration for the digits package, with a store of its own, without gRPC; `others` take no core of Ray's."""
     entry = {
         "name": "digits",
         "package": str(digits / "digits.pt2"),
@@ -53,9 +53,10 @@ def write_config(folder: Path, digits: Path, **model: Any) -> Path:
         "replicas": 2,
     } | model
     application = {"name": "default", "route_prefix": "/", "import_path": "aoti_serve.app:build"}
-    args = {"models": [entry], "gateway": {"grpc_port": None}}
+    args = {"models": [entry, *others], "gateway": {"grpc_port": None}}
+    rest = [{"name": f"{other['name']}-replica", "ray_actor_options": {"num_cpus": 0}} for other in others]
     path = folder / "model.yaml"
-    path.write_text(yaml.safe_dump({"applications": [application | {"args": args}]}))
+    path.write_text(yaml.safe_dump({"applications": [application | {"args": args, "deployments": rest}]}))
     return path
 
 

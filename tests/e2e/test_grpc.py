@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from aoti_serve.protocol.grpc.messages import decode_message
 from tests.e2e.served import Eager, Server
 
 Images = NDArray[np.float32]
@@ -44,9 +44,9 @@ def test_an_unmodified_triton_client_finds_what_it_asks_for(client: Any, server:
     over_http = server.http.get("/v2/models/digits/config").json()
     assert config["max_batch_size"] == over_http["max_batch_size"] > 0
     assert config["input"][0]["dims"] == [str(size) for size in over_http["input"][0]["dims"]] == ["1", "8", "8"]
-    (model,) = client.get_model_repository_index().models
-    assert (model.name, model.state) == ("digits", "READY")
-    assert server.http.post("/v2/repository/index").json()[0]["name"] == "digits"
+    models = client.get_model_repository_index().models
+    assert [(model.name, model.state) for model in models] == [("digits", "READY"), ("dtypes", "READY")]
+    assert [model["name"] for model in server.http.post("/v2/repository/index").json()] == ["digits", "dtypes"]
 
 
 def test_answers_are_those_of_the_eager_model_through_a_swap(
@@ -64,7 +64,7 @@ def test_answers_are_those_of_the_eager_model_through_a_swap(
 
 def test_errors_have_true_statuses_and_name_what_is_wrong(client: Any, images: Images) -> None:
     for model, version, given, status, text in (
-        ("letters", "", tensor(images[:1]), "NOT_FOUND", "'letters' is not served here; available: digits"),
+        ("letters", "", tensor(images[:1]), "NOT_FOUND", "'letters' is not served here; available: digits, dtypes"),
         ("digits", "999", tensor(images[:1]), "NOT_FOUND", "not 999"),
         ("digits", "", tensor(images[:1, :, :4]), "INVALID_ARGUMENT", "input 'image': shape [1, 1, 4, 8]"),
     ):
@@ -103,10 +103,16 @@ async def test_the_asynchronous_client_infers_many_at_once(
     np.testing.assert_allclose(found, eager.logits("v2", images[:64]), atol=1e-4)
 
 
-def test_a_health_probe_hears_that_it_serves(server: Server, grpc_port: int) -> None:
+def test_a_health_probe_hears_who_serves(server: Server, grpc_port: int) -> None:
+    """gRPC's own client, as grpc_health_probe asks."""
     with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
-        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
-        assert decode_message("HealthCheckResponse", check(b"", timeout=30)) == {"status": "SERVING"}
+        probe = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "inference.GRPCInferenceService", "digits", "dtypes"):
+            answer = probe.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            probe.Check(health_pb2.HealthCheckRequest(service="letters"), timeout=30)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_up_says_what_the_port_is_for(server: Server, grpc_port: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 import aoti_serve
 
 ROOT = Path(aoti_serve.__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "scripts/README.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "scripts/README.md", "docs/protocol.md")
 CODE = re.compile(r"## The code\n.*?```text\n(.*?)```", re.S)
 
 
@@ -54,6 +54,13 @@ def test_a_name_that_contributing_gives_is_where_it_says(name: str, path: str) -
     assert f"`{name}`" in (ROOT / "CONTRIBUTING.md").read_text()
     files = [ROOT / path] if path.endswith(".py") else (ROOT / path).glob("*.py")
     assert any(re.search(rf"^\s*(class |def |async def )?{name}\b", file.read_text(), re.M) for file in files)
+
+
+def test_each_test_that_the_table_of_the_protocol_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/protocol.md").read_text()))
+    written = {name for path in ROOT.glob("tests/**/*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
+    assert len(named) > 20
+    assert named - written == set()
 
 
 def test_every_script_is_explained() -> None:

@@ -1,11 +1,12 @@
-"""Our server, others and the limits of both, over HTTP in one run.
+"""Our server, others and the limits of both, over HTTP in one run; ours over gRPC as well.
 
     scripts/bench http [--quick] [--rounds 3] [--seconds N] [--only NAME,NAME] [--plot FILE] [--json]
 
-The same 4 x 1024 MLP in fp32 everywhere, on one thread; one client, wrk. In every round each server is started, its
-answers are compared with eager PyTorch, it is measured and stopped. Medians of all rounds. Baselines are installed into
-var/baselines the first time. --quick leaves most of the sweeps and the heavy model out, and begins no round that would
-end after eight minutes; all of it takes more than an hour. The result is also in var/bench/http.json, the plot beside.
+The same 4 x 1024 MLP in fp32 everywhere, on one thread; one client, wrk, and another for gRPC beside HTTP, h2load. In
+every round each server is started, its answers are compared with eager PyTorch, it is measured and stopped. Medians of
+all rounds. Baselines are installed into var/baselines the first time. --quick leaves most of the sweeps and the heavy
+model out, and begins no round that would end after eight minutes; all of it takes more than an hour. The result is also
+in var/bench/http.json, the plot beside.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from models import compiled
 from httpbench.bare import Bare
 from httpbench.bodies import WIDTH
 from httpbench.contenders import BARE
-from httpbench.environments import ROOT, require_wrk, say
+from httpbench.environments import ROOT, require_client, say
 from httpbench.field import NAMES, contenders, heavy_contenders
 from httpbench.found import Found
 from httpbench.heavy import calibrated
@@ -48,7 +49,8 @@ def main() -> None:
     torch.set_num_threads(1)
     until = time.monotonic() + QUICK_S if options.quick else math.inf
     try:
-        require_wrk()
+        require_client("wrk", "wrk")
+        require_client("h2load", "nghttp2-client")
         with TemporaryDirectory(prefix="httpbench") as folder:
             result = _measured(Path(folder), options, until)
     except Failed as failure:

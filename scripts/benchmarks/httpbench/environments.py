@@ -1,4 +1,4 @@
-"""The baselines' environments, made on demand in var/baselines, and the client."""
+"""The baselines' environments, made on demand in var/baselines, and the clients."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def _install(name: str, folder: Path) -> None:
     _run(sys.executable, "-m", "venv", str(folder))
     requirements = BASELINES / f"{name}.txt"
     install = (str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check")
-    torch = next(line for line in requirements.read_text().splitlines() if line.startswith("torch=="))
-    _run(*install, torch)  # first and alone: anything else that wants it would fetch another build
+    for torch in (line for line in requirements.read_text().splitlines() if line.startswith("torch==")):
+        _run(*install, torch)  # first and alone: anything else that wants it would fetch another build
     _run(*install, "-r", str(requirements))
 
 
-def require_wrk() -> None:
-    """There is a `wrk` after this; raises Failed if none can be had."""
-    if shutil.which("wrk"):
+def require_client(program: str, package: str) -> None:
+    """There is such a program after this; raises Failed if none can be had. `package` is Debian's."""
+    if shutil.which(program):
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise Failed("wrk is needed to measure; install it (Debian: apt-get install wrk)")
-    say("installing wrk")
+        raise Failed(f"{program} is needed to measure; install it (Debian: apt-get install {package})")
+    say(f"installing {program}")
     _run("apt-get", "-qq", "update")
-    _run("apt-get", "-qq", "install", "-y", "wrk")
+    _run("apt-get", "-qq", "install", "-y", package)
 
 
 def _run(*command: str) -> None:

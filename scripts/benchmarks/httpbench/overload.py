@@ -24,7 +24,7 @@ from models import compiled
 from httpbench.bodies import WIDTH, request, rows_of
 from httpbench.connection import Piece
 from httpbench.contenders import OURS, V2_PATH, Endpoint
-from httpbench.environments import ROOT, require_wrk, say
+from httpbench.environments import ROOT, require_client, say
 from httpbench.flood import Flood, Phase, recovered_after, summed_up, windows
 from httpbench.floodreport import as_dict, show
 from httpbench.heavy import calibrated
@@ -47,7 +47,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started is ended on the way out
     torch.set_num_threads(1)
     try:
-        require_wrk()
+        require_client("wrk", "wrk")
         with TemporaryDirectory(prefix="httpbench") as folder:
             flood = _flooded(Path(folder), options)
     except Failed as failure:

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import httpx
 
+from httpbench import h2load, wrk
 from httpbench.bodies import request, rows_of
 from httpbench.contenders import BARE, Contender, Endpoint
 from httpbench.found import Found
 from httpbench.loads import BUSY, Load
 from httpbench.servers import Failed, Running, running
 from httpbench.verify import Verifier, answers
-from httpbench.wrk import Sample, measured
+from httpbench.wrk import Sample
 
 WARM_S = 1.0
 MEGABYTES_OF_ROWS = 1024
+CLIENTS = {"wrk": wrk.measured, "h2load": h2load.measured}
 Say = Callable[[str], None]
 
 
@@ -76,8 +78,9 @@ class Rounds:
                 server.check_alive()
 
     def _sample(self, server: Running, endpoint: Endpoint, load: Load, seconds: float) -> Sample:
-        asked, url = request(endpoint.protocol, rows_of(load.rows)), server.url + endpoint.path
-        return measured(url, asked, self._folder, connections=load.connections, seconds=seconds * _patience(load))
+        asked, url = request(endpoint.protocol, rows_of(load.rows)), endpoint.url(server.url)
+        seconds *= _patience(load)
+        return CLIENTS[endpoint.client](url, asked, self._folder, connections=load.connections, seconds=seconds)
 
     def _failed(self, name: str, why: object) -> None:
         self.found.failed(name, why)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from httpbench.contenders import BARE, FASTEST_OF_RAY, NOOP, OURS, PEERS
+from httpbench.contenders import BARE, FASTEST_OF_RAY, GRPC, HTTP, NOOP, OURS, PEERS
 from httpbench.found import Found
 from httpbench.loads import ALONE, BUSY, FEW, HEAVY, MANY_ROWS, Load
 
@@ -13,6 +13,7 @@ from httpbench.loads import ALONE, BUSY, FEW, HEAVY, MANY_ROWS, Load
 WANTED = {"ray_serve": 18.0, FASTEST_OF_RAY: 2.0, "litserve": 6.5, "pytriton": 3.3, NOOP: 0.75}
 WANTED_ALONE = {"fastapi": 1.15, "pytriton": 0.4}
 OF_BARE, OF_BEST, HEAVY_OF_BARE = 0.95, 0.95, 0.85
+GRPC_RATE, GRPC_P50 = 0.6, 2.0
 
 
 class Target(NamedTuple):
@@ -34,7 +35,7 @@ class Target(NamedTuple):
 
 
 def targets(found: Found, heavy: Found) -> list[Target]:
-    return [*_at_64(found), *_alone(found), *_few(found), *_many_rows(found), *_heavy(heavy)]
+    return [*_at_64(found), *_alone(found), *_few(found), *_many_rows(found), *_grpc(found), *_heavy(heavy)]
 
 
 def ratios(found: Found) -> dict[str, float | None]:
@@ -83,6 +84,18 @@ def _many_rows(found: Found) -> Iterator[Target]:
     for load in MANY_ROWS:
         yield Target(f"{load.label}: rows/s over the bare container", OF_BARE, of_bare(found, OURS, load))
         yield Target(f"{load.label}: rows/s over the best", OF_BEST, over(found, "rate", PEERS, load))
+
+
+def _grpc(found: Found) -> Iterator[Target]:
+    """Over HTTP, asked by the same client."""
+    yield Target(f"{BUSY.label}: requests/s of gRPC over HTTP", GRPC_RATE, _grpc_over_http(found, "rate", BUSY))
+    p50 = _grpc_over_http(found, "p50", ALONE)
+    yield Target(f"{ALONE.label}: p50 of gRPC over HTTP", GRPC_P50, p50, at_most=True)
+
+
+def _grpc_over_http(found: Found, figure: str, load: Load) -> float | None:
+    grpc, http = found.median(GRPC, load), found.median(HTTP, load)
+    return getattr(grpc, figure) / getattr(http, figure) if grpc and http else None
 
 
 def _heavy(heavy: Found) -> Iterator[Target]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import numpy as np
 import torch
 from models import Mlp
 
-from httpbench.bodies import Protocol, Rows, answered, request, rows_of
+from httpbench.bodies import Protocol, Rows, answered, request, rows_of, unframed
 from httpbench.contenders import Endpoint
 from httpbench.servers import Failed
 
@@ -35,7 +37,7 @@ class Verifier:
         parts = np.split(sent, len(sent) // rows)
         at_once = min(ROWS, max(load.connections for load in endpoint.loads))  # more than is measured might be refused
         with httpx.Client(trust_env=False, timeout=60) as client, ThreadPoolExecutor(at_once) as pool:
-            asked = [pool.submit(_ask, client, url + endpoint.path, endpoint.protocol, part) for part in parts]
+            asked = [pool.submit(_ask, client, endpoint.url(url), endpoint.protocol, part) for part in parts]
             got = np.concatenate([future.result() for future in asked])
         wanted = self.expected(sent, echoes=endpoint.echoes)
         if got.shape != wanted.shape or not np.allclose(got, wanted, atol=TOLERANCE):
@@ -45,26 +47,34 @@ class Verifier:
 def answers(url: str, endpoints: tuple[Endpoint, ...]) -> bool:
     """All of a server's endpoints are up."""
     with httpx.Client(trust_env=False, timeout=60) as client:
-        return all(_answers(client, url + endpoint.path, endpoint.protocol) for endpoint in endpoints)
+        return all(_answers(client, endpoint.url(url), endpoint.protocol) for endpoint in endpoints)
 
 
 def _answers(client: httpx.Client, url: str, protocol: Protocol) -> bool:
     try:
-        return _response(client, url, protocol, rows_of(1)).is_success
-    except httpx.TransportError:
+        return len(_ask(client, url, protocol, rows_of(1))) == 1
+    except (httpx.TransportError, Failed):
         return False
 
 
 def _ask(client: httpx.Client, url: str, protocol: Protocol, rows: Rows) -> Rows:
-    response = _response(client, url, protocol, rows)
+    if protocol == "grpc":
+        return _ask_grpc(url, rows)
+    headers, body, _ = request(protocol, rows)
+    response = client.post(url, headers=headers, content=body)
     if response.status_code != 200:
         raise Failed(f"{response.status_code} to {len(rows)} rows: {response.text[:200]}")
     return answered(protocol, response.headers, response.content)
 
 
-def _response(client: httpx.Client, url: str, protocol: Protocol, rows: Rows) -> httpx.Response:
-    headers, body = request(protocol, rows)
-    return client.post(url, headers=headers, content=body)
+def _ask_grpc(url: str, rows: Rows) -> Rows:
+    where = urlsplit(url)
+    with grpc.insecure_channel(where.netloc, [("grpc.max_receive_message_length", -1)]) as channel:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(where.path)
+        try:
+            return answered("grpc", {}, call(unframed(request("grpc", rows)), timeout=60))
+        except grpc.RpcError as error:
+            raise Failed(f"gRPC to {len(rows)} rows: {error}") from None
 
 
 def eager(width: int = 1024, depth: int = 4) -> Mlp:

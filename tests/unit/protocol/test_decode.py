@@ -347,6 +347,11 @@ def test_what_is_asked_of_the_answer_is_read() -> None:
             "parameter 'shared_memory_region': shared memory is not supported",
             id="shared-memory",
         ),
+        pytest.param(
+            {"parameters": {"sequence_id": 7, "sequence_start": True}},
+            "parameter 'sequence_id': a sequence is not supported",
+            id="sequence",
+        ),
         pytest.param({"output": [{"name": "y"}]}, "no key 'output'; available: id, inputs, outputs", id="key"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from httpbench.contenders import BARE, NOOP, OURS, PEERS
+from httpbench.contenders import BARE, GRPC, HTTP, NOOP, OURS, PEERS
 from httpbench.found import Found
 from httpbench.loads import ALONE, BUSY, HEAVY, Load
 from httpbench.targets import Target, cells, ratios, targets
@@ -64,6 +64,15 @@ def test_latency_alone_is_compared_by_its_median() -> None:
     target = _by_name(targets(found, Found()))["1 connection: p50 over fastapi"]
     assert target.reached == pytest.approx(1.1)
     assert target.met
+
+
+def test_grpc_is_compared_with_http_by_the_same_client() -> None:
+    found = _found(**{OURS: 900.0, HTTP: 600.0, GRPC: 400.0})
+    found.add(HTTP, ALONE, Sample(500.0, 2.0, 3.0, 4.0))
+    found.add(GRPC, ALONE, Sample(400.0, 3.0, 4.0, 5.0))
+    made = _by_name(targets(found, Found()))
+    assert made["64 connections: requests/s of gRPC over HTTP"].reached == pytest.approx(2 / 3)
+    assert made["1 connection: p50 of gRPC over HTTP"].reached == pytest.approx(1.5)
 
 
 def test_rows_are_compared_with_those_of_the_bare_container() -> None:

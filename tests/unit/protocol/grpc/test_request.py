@@ -141,6 +141,7 @@ def test_priority_timeout_and_binary_data_output_are_read_as_from_json() -> None
         ("binary_data_output", {"int64_param": 1}),
         ("classification", {"int64_param": 3}),
         ("shared_memory_region", {"string_param": "r"}),
+        ("sequence_id", {"int64_param": 7}),
     ],
 )
 def test_a_wrong_parameter_is_named(name: str, value: dict[str, Any]) -> None:
