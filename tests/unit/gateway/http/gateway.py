@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
+from aoti_serve.cluster.coordinator.gathered import Gathered
 from aoti_serve.cluster.membership.pauses import PauseDetector
 from aoti_serve.config import BatchingConfig, GatewayConfig, ModelConfig
 from aoti_serve.gateway.access import Access
@@ -81,7 +82,7 @@ class Coordinator:
     """Serve's handle of a coordinator: every call is answered with an error, or with what a test has put here."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Any] = {}
+        self.answers: dict[str, Any] = {"exchange_statistics": Gathered([], [])}  # there is no other gateway
         self.calls: list[tuple[Any, ...]] = []
 
     def options(self, **_: Any) -> Coordinator:

@@ -19,7 +19,6 @@ STATS = f"/v2/models/{NAME}/stats"
 @pytest.fixture
 async def gateway() -> AsyncIterator[Gateway]:
     async with running(GatewayConfig(), BatchingConfig(max_batch_size=4)) as found:
-        found.coordinator.answers["exchange_statistics"] = Gathered([], [])
         yield found
 
 
