@@ -82,7 +82,7 @@ class Pool:
         if not self._links:
             return "no replica is connected"
         faults = {link.fault or "it is coming or leaving" for link in self._links.values()}
-        return f"none of its {len(self._links)} replicas can be used: {', '.join(sorted(faults))}"
+        return f"none of {len(self._links)} connected replicas can be used: {', '.join(sorted(faults))}"
 
     def drain(self) -> None:
         """Use also replicas that want to leave, for the requests in hand: no new ones come."""

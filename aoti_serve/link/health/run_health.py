@@ -31,7 +31,7 @@ class RunHealth:
         self._half = period / 2
         self._clock = clock
         self._proven = self._probing = False
-        self._suspect = True
+        self._suspect = False
         self._broken = ""
         self._in_hand = 0
         self._owes_since: float | None = None
@@ -58,7 +58,8 @@ class RunHealth:
         now = self._clock()
         if self._probing or now - self._probed < PROBE_REST_S:
             return False
-        return self._suspect or now - self._tried >= max(self._half, self._longest / PROBE_PART)
+        first = self._probed == -math.inf  # what the model makes of made-up inputs must be known before it breaks
+        return first or self._suspect or now - self._tried >= max(self._half, self._longest / PROBE_PART)
 
     def begin(self) -> float:
         """A run begins; returns the time, for `end`."""

@@ -405,7 +405,7 @@ async def test_a_replica_all_of_whose_runs_fail_is_told_from_a_guilty_client(cap
             await pool.ask(rows(1))
         pass_seconds(pool, 1)
         await until(lambda: pool.runners == 0)
-        assert pool.why_idle == "none of its 1 replicas can be used: its runs fail (ReplicaFailed)"
+        assert pool.why_idle == "none of 1 connected replicas can be used: its runs fail (ReplicaFailed)"
         broken = False
         pass_seconds(pool, 1)
         await until(lambda: pool.runners == 1)

@@ -63,6 +63,7 @@ class Replica:
 
 async def test_one_whose_runs_all_fail_asks_to_be_replaced_within_seconds() -> None:
     replica = Replica()
+    await replica.answer(GOOD)
     await replica.checks(2)
     replica.broken = True
     with pytest.raises(ValueError, match="illegal"):
