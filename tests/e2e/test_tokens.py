@@ -99,6 +99,7 @@ def test_who_may_ask_and_who_may_change_weights(served: Server, client: Any) -> 
 
 
 def test_what_up_prints_sends_a_token(served: Server) -> None:
+    served.launched.wait_for("curl", 60)
     (line,) = (line for line in served.launched.lines if line.strip().startswith("curl"))
     known = os.environ | {"TOKEN": ASKER}
     ran = subprocess.run(line, shell=True, capture_output=True, text=True, check=True, env=known)

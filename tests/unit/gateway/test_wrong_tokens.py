@@ -57,9 +57,10 @@ def test_a_bar_ends_a_second_after_the_last_guess_however_many_there_were(wrong:
     assert wrong.barred_s("a") == 0
 
 
-def test_after_a_rest_the_whole_burst_is_there_again(wrong: WrongTokens, clock: Clock) -> None:
+@pytest.mark.parametrize("rest", [1, 100])
+def test_after_a_rest_the_whole_burst_is_there_again_and_no_more(wrong: WrongTokens, clock: Clock, rest: int) -> None:
     guessed(wrong, "a")
-    clock.now += BURST * EACH_S
+    clock.now += rest * BURST * EACH_S
     assert guessed(wrong, "a") == BURST
 
 
