@@ -53,7 +53,7 @@ class AdminClient:
             headers=headers,
             timeout=httpx.Timeout(CONNECT_S, read=REQUEST_TIMEOUT_S),
             trust_env=False,
-            verify=ssl.create_default_context(),  # the system's authorities, or those of SSL_CERT_FILE
+            verify=_trusted(),
         )
 
     def status(self) -> Any:
@@ -132,10 +132,15 @@ def served_models(url: str) -> list[str]:
     headers = _authorization(url)
     with _words_for_failures(url):
         asked = f"{url.rstrip('/')}/v2/models"
-        answer = answer_json(httpx.get(asked, headers=headers, timeout=CONNECT_S, trust_env=False))
+        answer = answer_json(httpx.get(asked, headers=headers, timeout=CONNECT_S, trust_env=False, verify=_trusted()))
         if not isinstance(answer, dict) or not isinstance(answer.get("models"), list):
             raise ValueError("no list of models")
     return [str(name) for name in answer["models"]]
+
+
+def _trusted() -> ssl.SSLContext:
+    """The system's authorities, or those of SSL_CERT_FILE; httpx by itself has a list of its own."""
+    return ssl.create_default_context()
 
 
 def _authorization(url: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
 from aoti_serve.config.scaling import ReplicaCount
-from aoti_serve.config.values import AbsolutePath, PortNumber, Seconds, WatchedPath
+from aoti_serve.config.values import PortNumber, Seconds, WatchedPath
 from aoti_serve.signature.tensors import Frozen
 
 # As browsers send it; "*" is any.
@@ -17,8 +17,8 @@ Origin = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/
 class Tls(Frozen):
     """PEM files of the listener: its certificate with the chain behind it, and its private key."""
 
-    certificate: AbsolutePath
-    key: AbsolutePath
+    certificate: WatchedPath
+    key: WatchedPath
 
 
 class WeightsLimits(Frozen):

@@ -15,7 +15,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 # Absolute: the processes of the server start in other folders.
 AbsolutePath = Annotated[Path, AfterValidator(Path.resolve)]
-# Links stay: what is behind them may be exchanged.
+# Links stay: what is behind them may be exchanged, as Kubernetes does with a secret.
 WatchedPath = Annotated[Path, AfterValidator(Path.absolute)]
 
 

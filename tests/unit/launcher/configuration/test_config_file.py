@@ -13,6 +13,7 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
+from aoti_serve.config import Tls
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.launcher.configuration.checks import check_config, deployments_of
 from aoti_serve.launcher.configuration.config_file import ConfigFile, read_config
@@ -73,6 +74,16 @@ def test_so_may_whoever_listens(here: Path) -> None:
     found = read_config(written("applications:\n" + application(f"{{models: {models}, gateway: {gateway}}}")))
     located = {"http_port": 1, "tls": {"certificate": str(here / "c.pem"), "key": str(here / "k.pem")}}
     assert found.content["applications"][0]["args"]["gateway"] == located
+
+
+def test_a_link_to_a_certificate_stays_one_for_what_it_leads_to_may_change(here: Path) -> None:
+    (here / "of-today.pem").touch()
+    (here / "c.pem").symlink_to("of-today.pem")
+    gateway = "{tls: {certificate: c.pem, key: c.pem}}"
+    found = read_config(
+        written("applications:\n" + application(f"{{models: [{{name: a, package: m}}], gateway: {gateway}}}"))
+    )
+    assert found.ours[0].gateway.tls == Tls(certificate=here / "c.pem", key=here / "c.pem")
 
 
 @pytest.mark.parametrize(
