@@ -16,8 +16,6 @@ from tests.e2e import perf_analyzer
 from tests.e2e.perf_analyzer import PerfAnalyzer, concurrencies
 from tests.e2e.served import Eager, Server
 
-COMPUTE = "Server Compute Infer"
-
 
 @pytest.fixture(scope="session")
 def analyzer(request: pytest.FixtureRequest) -> PerfAnalyzer:
@@ -36,9 +34,7 @@ def test_perf_analyzer_finishes_its_runs(
     rows = analyzer.measure(*where, *windows, "--concurrency-range", "1:16:5", report=tmp_path / "report.csv")
     assert concurrencies(rows) == [1, 6, 11, 16]
     assert all(float(row["Inferences/Second"]) > 0 for row in rows)
-    of_the_server = [float(row[COMPUTE]) for row in rows if COMPUTE in row]
-    assert len(of_the_server) == (len(rows) if "statistics" in server.http.get("/v2").json()["extensions"] else 0)
-    assert all(microseconds > 0 for microseconds in of_the_server)
+    assert all(float(row["Server Compute Infer"]) > 0 for row in rows)
 
 
 @pytest.mark.long
