@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 
 import numpy as np
 
@@ -27,12 +27,16 @@ class Client:
     def post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """Status and body. A connection that the gateway has ended is opened again."""
         for _ in range(2):
-            with suppress(ConnectionError, http.client.RemoteDisconnected):
+            try:
                 self._connection.request("POST", path, body, headers)
                 response = self._connection.getresponse()
                 return response.status, response.read()
-            self._connection.close()
-        raise ConnectionError(f"no answer for {body!r} with {headers}")
+            except ConnectionError:
+                self._connection.close()
+            except TimeoutError:
+                self._connection.close()
+                break
+        raise AssertionError(f"no answer to {body!r} with {headers}")
 
     def assert_good(self) -> None:
         """The gateway answers a good request."""
