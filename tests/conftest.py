@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.package_cache import ROOT, PackageCache
 
 TOKEN = "the-token-of-the-tests"
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # as machines are
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session", autouse=True)

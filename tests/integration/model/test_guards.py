@@ -277,7 +277,7 @@ def several() -> tuple[Any, Any]:
     return program.module(), twin.module()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.lists(st.lists(st.integers(-7, 10), min_size=2, max_size=2), max_size=6))
 def test_random_ids_are_answered_as_before_or_flagged(several: tuple[Any, Any], rows: list[list[int]]) -> None:
     program, twin = several

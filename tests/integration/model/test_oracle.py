@@ -552,7 +552,6 @@ def once_each(examples: int) -> settings:
         phases=[Phase.generate],
         derandomize=True,
         database=None,
-        deadline=None,
         suppress_health_check=checks,
     )
 

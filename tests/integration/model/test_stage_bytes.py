@@ -241,7 +241,7 @@ def test_it_is_as_if_it_had_been_staged_from_tensors(subject: Subject, filed: Fi
     assert container.version == 5 * 3 - 1
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 4000), max_size=30), st.integers(2, 99))
 def test_wherever_the_file_is_cut(
     everything: Subject, container: Container, filed: Filed, at: list[int], seed: int

@@ -185,7 +185,7 @@ REQUEST = {
 }
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(request=st.fixed_dictionaries({}, optional=REQUEST) | JSON)
 def test_any_json_is_a_request_or_is_refused_in_few_words(request: Any) -> None:
     try:

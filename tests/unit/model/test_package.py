@@ -197,7 +197,7 @@ def test_metadata_that_was_damaged_on_the_way_is_refused(tmp_path: Path) -> None
         Package.open(damaged(path, b'"AOTI_DEVICE_KEY": "cpu"', b'"AOTI_DEVICE_KEY": "gpu"'))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_no_damage_raises_anything_but_unreadable_package(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

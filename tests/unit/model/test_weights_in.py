@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aoti_serve.errors import ConstantIsBaked, DigestMismatch, TiedTensorsDiffer, UnfitTensor, UnreadableWeights
@@ -95,7 +95,6 @@ def filled(
     return buffer
 
 
-@settings(deadline=None)
 @given(st.data(), st.sampled_from([8, 1 << 20]))
 def test_every_constant_gets_its_bytes_however_the_file_is_cut(data: st.DataObject, step: int) -> None:
     constants = data.draw(specs())
@@ -108,7 +107,6 @@ def test_every_constant_gets_its_bytes_however_the_file_is_cut(data: st.DataObje
         assert in_file_order(buffer, spec) == content[index[spec.name].begin : index[spec.name].end], spec
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_prepared_constant_is_the_same_however_the_file_is_cut(data: st.DataObject) -> None:
     """Of so many columns that one part has 64 rows, and with rows that fill no part."""
@@ -128,7 +126,6 @@ def test_a_prepared_constant_is_the_same_however_the_file_is_cut(data: st.DataOb
     assert torch.equal(buffer._memory["weight"], opaque_bytes(pack_linear(value)))
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_an_index_that_lies_is_refused_before_a_byte_is_asked_for(data: st.DataObject) -> None:
     """Or is harmless: whatever the offsets say, the memory beside a constant stays as it is."""

@@ -82,7 +82,7 @@ def finite(dtype: DType) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("dtype", EVERY_DTYPE)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_binary_data_arrives_bit_by_bit(dtype: DType, data: st.DataObject) -> None:
     sent = data.draw(arrays_of(dtype))
@@ -95,7 +95,7 @@ def test_binary_data_arrives_bit_by_bit(dtype: DType, data: st.DataObject) -> No
 
 
 @pytest.mark.parametrize("dtype", JSON_DTYPES)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_json_data_arrives_value_by_value_flat_and_nested(dtype: DType, data: st.DataObject) -> None:
     sent = data.draw(arrays_of(dtype, min_side=1, **finite(dtype)))
@@ -577,7 +577,7 @@ COUNT = pytest.mark.parametrize(
 
 @COUNT
 def test_arbitrary_bytes_raise_only_invalid_input(count: int) -> None:
-    @settings(deadline=None, max_examples=count, database=None)
+    @settings(max_examples=count, database=None)
     @given(body=st.binary(), header_length=st.none() | st.text(max_size=8) | st.integers(0, 100).map(str))
     def read(body: bytes, header_length: str | None) -> None:
         only_invalid_input(body, header_length)
@@ -587,7 +587,7 @@ def test_arbitrary_bytes_raise_only_invalid_input(count: int) -> None:
 
 @COUNT
 def test_arbitrary_json_raises_only_invalid_input(count: int) -> None:
-    @settings(deadline=None, max_examples=count, database=None)
+    @settings(max_examples=count, database=None)
     @given(value=JSON_VALUES | NEARLY_REQUESTS, tail=st.binary(max_size=24), shift=st.integers(-2, 2))
     def read(value: Any, tail: bytes, shift: int) -> None:
         header = json.dumps(value).encode()

@@ -52,7 +52,7 @@ def test_large_binary_outputs_are_not_copied() -> None:
 
 
 @pytest.mark.parametrize("dtype", EVERY_DTYPE)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_binary_outputs_leave_bit_by_bit(dtype: DType, data: st.DataObject) -> None:
     array = data.draw(arrays_of(dtype, finite=False))
@@ -68,7 +68,7 @@ def test_binary_outputs_leave_bit_by_bit(dtype: DType, data: st.DataObject) -> N
 
 
 @pytest.mark.parametrize("dtype", JSON_DTYPES)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_json_outputs_leave_value_by_value(dtype: DType, data: st.DataObject) -> None:
     array = data.draw(arrays_of(dtype, finite=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aoti_serve.errors import (
@@ -217,7 +217,6 @@ def test_the_compiled_codes_outputs_are_named_also_those_that_are_no_tensors() -
     assert signature(IMAGE, outputs=(spec("y", BATCH),)).output_leaves == ("y",)
 
 
-@settings(deadline=None)
 @given(batch=st.integers(1, 16), length=st.integers(2, 2**40), data=st.data())
 def test_every_call_within_the_ranges_passes_and_one_other_dimension_fails(
     batch: int, length: int, data: st.DataObject

@@ -210,7 +210,7 @@ readers = st.lists(
 
 
 @given(readers, st.integers(1, 10), st.sampled_from([1, 2, math.inf]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_everyone_who_lives_gets_everything_in_order(readers: list[Reader], chunks: int, fan_out: float) -> None:
     step = window(chunks, fan_out)
 
@@ -224,7 +224,7 @@ def test_everyone_who_lives_gets_everything_in_order(readers: list[Reader], chun
 
 
 @given(readers, st.sampled_from([1, 2, math.inf]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_readers_that_live_and_are_not_too_slow_stay_within_the_window(readers: list[Reader], fan_out: float) -> None:
     quick = [Reader(reader.name, reader.seconds / 3.1) for reader in readers]
 
@@ -239,7 +239,7 @@ def test_readers_that_live_and_are_not_too_slow_stay_within_the_window(readers: 
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_copy_is_never_fetched_by_more_than_its_share(count: int, fan_out: int, chance: Any) -> None:
     step, fetching, copies = window(4, fan_out), Counter[int](), Counter[int]()
     going = {f"r{number}": 0 for number in range(count)}

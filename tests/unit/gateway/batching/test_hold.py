@@ -93,7 +93,7 @@ def test_a_crowd_that_comes_whatever_happens_waits_hardly_longer(costs: Costs, l
     assert late <= 1.25 * late_today
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     fixed=st.sampled_from([0.1, 0.5, 2.0, 20.0]),
     each=st.sampled_from([0.0, 0.05, 0.5]),

@@ -303,7 +303,7 @@ configs = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(
     requests=st.lists(requests, min_size=1, max_size=30),
     services=st.lists(st.sampled_from([0, 1, 2, 3, 10]), min_size=1, max_size=5),

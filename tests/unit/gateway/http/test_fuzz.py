@@ -100,7 +100,7 @@ def test_any_request_is_answered_or_refused_and_the_next_good_one_is_answered(
 ) -> None:
     statuses: list[int] = []
 
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck))
     @given(post=posts())
     def ask(post: tuple[bytes, dict[str, str]]) -> None:
         statuses.append(assert_answered(client, *post))

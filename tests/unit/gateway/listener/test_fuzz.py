@@ -86,7 +86,7 @@ def parts_of(answer: bytes) -> list[tuple[int, bytes]]:
 def test_any_bytes_are_answered_or_ended_and_the_next_good_request_is_answered(served: Wired, count: int) -> None:
     statuses: set[int] = set()
 
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck))
     @given(message=messages())
     def ask(message: bytes) -> None:
         for status, body in parts_of(said(served, message)):

@@ -62,7 +62,7 @@ def test_an_operation_answers_as_it_says(client: Client, operation: Any, mode: G
     excluded += [positive_data_acceptance] if operation.path.endswith(BEYOND_SCHEMAS) else []
     with requests.Session() as session:
 
-        @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: Any) -> None:
             case.call_and_validate(

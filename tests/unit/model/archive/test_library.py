@@ -130,7 +130,7 @@ def test_a_model_has_one_library(tmp_path: Path, names: list[str]) -> None:
             attempt()
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_library_raises_nothing_of_the_parsers_own(folder: Path, data: st.DataObject) -> None:
     content = bytearray(elf())

@@ -102,7 +102,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
         reading.names_in_archive(tmp_path / "gone.pt2")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_damage_raises_anything_but_unreadable_package(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -87,7 +87,7 @@ def test_what_is_no_package_is_not_unpacked(tmp_path: Path, cache: Path, files: 
     assert list(cache.iterdir()) == []
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_damage_raises_anything_but_unreadable_package(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -102,7 +102,7 @@ def test_a_table_says_what_the_proto_says(kind: str) -> None:
 @COUNT
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_protobuf_reads_and_what_it_writes_is_read(kind: str, count: int) -> None:
-    @settings(deadline=None, max_examples=count)
+    @settings(max_examples=count)
     @given(values_of(kind))
     def check(values: dict[str, Any]) -> None:
         theirs = ParseDict(values, message_class(kind)())
@@ -117,7 +117,7 @@ def test_what_is_written_protobuf_reads_and_what_it_writes_is_read(kind: str, co
 @COUNT
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_message_in_any_form_whole_or_damaged_is_read_as_by_protobuf(kind: str, count: int) -> None:
-    @settings(deadline=None, max_examples=count)
+    @settings(max_examples=count)
     @given(values_of(kind), st.integers(0, 2**32))
     def check(values: dict[str, Any], seed: int) -> None:
         random = Random(seed)

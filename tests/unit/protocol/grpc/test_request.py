@@ -52,7 +52,7 @@ def head_with(**parameters: dict[str, Any]) -> RequestHead:
 
 
 @pytest.mark.parametrize(("datatype", "typed"), FORMS)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_a_tensor_arrives_value_by_value(datatype: str, typed: bool, data: st.DataObject) -> None:
     shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)

@@ -45,7 +45,7 @@ def by_protobuf(answer: InferResponse) -> bytes:
     return data
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.text(st.characters(codec="utf-8")), ARRAYS), max_size=3), st.none() | st.text("ab7"))
 def test_an_answer_has_the_bytes_that_protobuf_would_write(
     outputs: list[tuple[str, tuple[str, NDArray[Any]]]], identity: str | None

@@ -56,7 +56,7 @@ def arrays(draw: st.DrawFn) -> Arrays:
     }
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(base=arrays(), changes=arrays(), piece=st.integers(1, 16))
 def test_the_result_is_the_base_with_the_changes(
     tmp_path_factory: pytest.TempPathFactory, base: Arrays, changes: Arrays, piece: int

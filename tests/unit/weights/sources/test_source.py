@@ -160,7 +160,7 @@ def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
             read_index(path)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_no_damage_raises_anything_but_unreadable_weights(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -297,7 +297,7 @@ def test_the_committed_version_and_the_one_before_are_never_dropped(tmp_path: Pa
     assert_whole(store_in(tmp_path, keep=4))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(steps=st.lists(st.tuples(st.sampled_from(["swap", "abort", "rollback"]), st.integers(0, 3)), max_size=10))
 def test_whatever_is_done_what_answers_and_what_is_behind_it_stay_whole(steps: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as name:

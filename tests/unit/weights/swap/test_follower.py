@@ -6,7 +6,7 @@ import asyncio
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aoti_serve.errors import UnknownTensor
@@ -113,14 +113,12 @@ async def test_the_same_target_again_does_nothing(target: Target) -> None:
     assert slots.done == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(TARGETS), min_size=1, max_size=8))
 def test_what_came_before_does_not_matter(targets: list[Target]) -> None:
     follower, slots = asyncio.run(following(*targets))
     check(follower, slots, targets[-1], max(target.committed.epoch for target in targets))
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(TARGETS), max_size=6))
 def test_when_nothing_is_to_be_staged_nothing_is(targets: list[Target]) -> None:
     """Whatever was staged or refused before, and for which swaps."""
