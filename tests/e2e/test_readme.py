@@ -41,7 +41,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         shutil.move(versions, kept)
     launched = Launched([str(ROOT / SERVE), "--port", str(port)], ROOT, {})
     try:
-        launched.wait_for("aoti-serve status", timeout=280)
+        launched.wait_for("aoti-serve status", timeout=800)  # a fresh clone trains and compiles first
         yield Demo(launched, port)
     finally:
         launched.stop()
