@@ -14,6 +14,7 @@ access = logging.getLogger("aoti_serve.access")
 failures = logging.getLogger("aoti_serve.failures")
 LONGEST_METHOD, LONGEST_TEXT = 16, 256
 DEFECT = 500
+NOT_SERVED = 501  # whatever the server's state: it is the client that asks for what is not there
 REST_S = 1.0  # between two lines about requests that could not be answered then
 
 _noted: ContextVar[RequestNote | None] = ContextVar("aoti_serve.request", default=None)
@@ -105,7 +106,7 @@ class RequestLog:
         status = error.http_status if isinstance(error, AotiServeError) else 0  # a defect's traceback is logged already
         if status == DEFECT:
             self._write(logging.ERROR, note, error, "")
-        elif status > DEFECT:
+        elif status > DEFECT and status != NOT_SERVED:
             now = self._clock()
             if now - self._written >= REST_S:
                 others = f" ({self._silent} others since the last such line)" if self._silent else ""

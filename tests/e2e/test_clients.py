@@ -30,16 +30,8 @@ def test_perf_analyzer_finishes_its_runs(
 ) -> None:
     port = server.port if "http" in way else grpc_port
     where = ["-m", "digits", *way, "-u", f"127.0.0.1:{port}", "--shared-memory", "none"]
-    windows = [
-        "--measurement-mode",
-        "count_windows",
-        "--measurement-request-count",
-        "50",
-        "-s",
-        "1000",
-        "-r",
-        "10",
-    ]  # whatever the noise
+    # Each level gets its row, however much the times differ on a busy machine.
+    windows = ["--measurement-mode", "count_windows", "--measurement-request-count", "50", "-s", "1000", "-r", "10"]
     rows = analyzer.measure(*where, *windows, "--concurrency-range", "1:16:5", report=tmp_path / "report.csv")
     assert concurrencies(rows) == [1, 6, 11, 16]
     assert all(float(row["Inferences/Second"]) > 0 for row in rows)

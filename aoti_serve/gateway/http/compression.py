@@ -57,10 +57,10 @@ async def decompressed(body: BodyStream, coding: bytes, bound: BodyLimits, share
             bound.check(size)
             share.grow(size)
     except zlib.error as error:
-        raise InvalidBody(detail=f"it is not {coding.decode()}: {error}") from None
+        raise InvalidBody(detail=f"the body is not {coding.decode()}: {error}") from None
     if not inflation.eof or inflation.unused_data:
         wrong = "bytes follow its end" if inflation.eof else "its end is missing"
-        raise InvalidBody(detail=f"it is {coding.decode()}, and {wrong}")
+        raise InvalidBody(detail=f"the body is {coding.decode()}, and {wrong}")
     return b"".join(pieces)
 
 

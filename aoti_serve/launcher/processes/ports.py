@@ -109,7 +109,7 @@ def _of(process: psutil.Process, known: Mapping[int, str]) -> Iterator[Listening
             if entry.status == psutil.CONN_LISTEN:
                 address, port = entry.laddr
                 purpose = known.get(port) or PURPOSES.get(title, WORKER)
-                yield ListeningPort(address, port, process.pid, title, purpose)
+                yield ListeningPort(address.removeprefix("::ffff:"), port, process.pid, title, purpose)  # gRPC's IPv4
 
 
 def _can_bind(host: str, port: int) -> bool:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from aoti_serve.errors import AotiServeError, DeadlineExceeded, MissingInput, QueueFull, RuntimeFailed
+from aoti_serve.errors import AotiServeError, DeadlineExceeded, MissingInput, NotServed, QueueFull, RuntimeFailed
 from aoti_serve.gateway.request_log import RequestLog, RequestNote, note_error, note_version
 
 FULL = QueueFull(model="m", waiting="9 rows", limit="8", setting="max_queued_rows", retry_after=1)
@@ -47,6 +47,11 @@ def test_a_line_names_the_request_and_the_version_that_answered(caplog: pytest.L
         "weights_version": 7,
         "error": "",
     }
+
+
+def test_what_is_never_served_is_the_clients_error(caplog: pytest.LogCaptureFixture) -> None:
+    ask(RequestLog(0), NotServed(what="shared memory", instead="send the tensors"))
+    assert not caplog.records
 
 
 def test_a_clients_error_is_one_line_by_its_name_and_only_in_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
