@@ -79,7 +79,7 @@ async def test_what_is_damaged_is_told(coding: bytes) -> None:
         (b"", "its end is missing"),
         (whole[:-1], "its end is missing"),
         (whole + b"x", "bytes follow its end"),
-        (b"{}" + whole, "it is not"),
+        (b"{}" + whole, "the body is not"),
     ):
         with pytest.raises(InvalidBody, match=text):
             await opened(body, coding)
