@@ -81,7 +81,7 @@ class WrongInputShape(InvalidInput, text="input '{name}': shape {got}, the model
     reason: str
 
 
-class WrongInputLength(InvalidInput, text="input '{name}': shape {shape} needs {expected} {unit}, and {got} came"):
+class WrongInputLength(InvalidInput, text="input '{name}': {got} {unit}, shape {shape} needs {expected}"):
     """The data holds more or fewer elements or bytes than the shape says."""
 
     name: str
