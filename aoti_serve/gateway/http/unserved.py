@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Match, Route
 
 from aoti_serve.errors import NotServed, shortened
 from aoti_serve.gateway.http.responses import error_reply, error_response
+from aoti_serve.signature.tensors import CUDA
 
 METHODS = ("GET", "HEAD", "POST")
 _OF_A_MODEL = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
@@ -27,7 +28,7 @@ _UNSERVED: dict[tuple[str, ...], tuple[str, str]] = {
         "send an X-Request-ID: the answer and the gateway's log have it",
     ),
     ("/v2/logging",): ("a change of the log's settings", "they stand in the configuration"),
-    tuple(f"/v2/{kind}sharedmemory/{path}" for kind in ("system", "cuda") for path in _SHARED_MEMORY): (
+    tuple(f"/v2/{kind}sharedmemory/{path}" for kind in ("system", CUDA) for path in _SHARED_MEMORY): (
         "shared memory",
         "the model may run on another machine; send the tensors as binary data",
     ),
