@@ -1,4 +1,4 @@
-"""The meaning of requests, independent of their protocol; HTTP translates to this."""
+"""All models of one gateway, whatever the protocol; HTTP and gRPC translate to this."""
 
 from __future__ import annotations
 

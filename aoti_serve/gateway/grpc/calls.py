@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from typing import NoReturn
 from urllib.parse import unquote
 
@@ -51,7 +51,7 @@ def admitted(answer: Answers, access: Access) -> Answers:
     """The method for those who send an inference token, if one is asked for."""
 
     async def call(message: bytes, context: Context) -> bytes:
-        access.check_inference(metadata_of(context, TOKEN_KEY), _address_of(context))
+        access.check_inference(metadata_of(context).get(TOKEN_KEY), _address_of(context))
         return await answer(message, context)
 
     return call if access.asks_for_inference else answer
@@ -62,7 +62,7 @@ def admitted_stream(answers: StreamAnswers, access: Access) -> StreamAnswers:
 
     async def call(messages: AsyncIterable[bytes], context: Context) -> AsyncIterator[bytes]:
         try:
-            access.check_inference(metadata_of(context, TOKEN_KEY), _address_of(context))
+            access.check_inference(metadata_of(context).get(TOKEN_KEY), _address_of(context))
         except AotiServeError as error:
             identify(context)
             await context.abort(status_of(error), str(error))
@@ -87,20 +87,19 @@ async def _abort_for_defect(context: Context, error: Exception) -> NoReturn:
 
 def identify(context: Context) -> str:
     """Send the client's own id back, if it is short and printable, else a unique one; returns it."""
-    identity = identity_from(metadata_of(context, ID_KEY))
+    identity = identity_from(metadata_of(context).get(ID_KEY))
     context.set_trailing_metadata(((ID_KEY, identity),))
     return identity
 
 
-def timeout_of(context: Context, parameter: float | None) -> float | None:
+def timeout_of(context: Context, metadata: Mapping[str, str], parameter: float | None) -> float | None:
     """The client's timeout in seconds: the shortest of its deadline, the request's parameter and the metadata's."""
-    given = metadata_of(context, TIMEOUT_KEY)
+    given = metadata.get(TIMEOUT_KEY)
     limits = [context.time_remaining(), parameter, None if given is None else patience_from(given)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def metadata_of(context: Context, name: str) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == name and isinstance(value, str):
-            return value
-    return None
+def metadata_of(context: Context) -> dict[str, str]:
+    """The client's metadata that is text; of several with one name the first. Each call costs gRPC some 10 us."""
+    sent = reversed(tuple(context.invocation_metadata() or ()))
+    return {key: value for key, value in sent if isinstance(value, str)}

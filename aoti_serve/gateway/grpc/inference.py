@@ -84,12 +84,13 @@ class GrpcInference:
             return answer
 
     async def _answer(self, request: CutRequest, context: Context, counted: CountedRequest) -> InferResponse:
-        adopt_trace(metadata_of(context, "traceparent"), metadata_of(context, "tracestate"))
+        metadata = metadata_of(context)
+        adopt_trace(metadata.get("traceparent"), metadata.get("tracestate"))
         counted.model = request.model_name
         served = self._plane.model(request.model_name)
         checked = await self._read(served.checker, request)
         arrays = raw_arrays(checked.head, request.raw)
-        timeout = timeout_of(context, checked.head.timeout)
+        timeout = timeout_of(context, metadata, checked.head.timeout)
         response = counted.response = await served.infer(checked, arrays, request.model_version, timeout)
         return replace(response, id=request.id)
 
