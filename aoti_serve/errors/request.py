@@ -137,6 +137,12 @@ class BodyTooLarge(AotiServeError, status=413, text="the body is larger than {li
     setting: str
 
 
+class BodyTooSlow(AotiServeError, status=408, grpc="DEADLINE_EXCEEDED"):
+    """The body did not come as fast as the configuration asks for."""
+
+    text = "the request's body comes slower than gateway.body_timeout_s and gateway.min_body_bytes_per_s allow"
+
+
 class JsonTooLarge(BodyTooLarge):
     """The JSON of a request has more bytes, or more values, than the configuration allows."""
 

@@ -77,6 +77,14 @@ class ReadingTooMuch(Unavailable, grpc="RESOURCE_EXHAUSTED"):
     retry_after: int
 
 
+class TooManyCalls(Unavailable, grpc="RESOURCE_EXHAUSTED"):
+    """A gateway has as many gRPC calls under way as it may have connections."""
+
+    text = "this gateway has {limit} calls under way (gateway.max_connections); try again in {retry_after} s"
+    limit: int
+    retry_after: int
+
+
 class VersionsDiffer(Unavailable):
     """A request larger than a batch found no moment in which one version answered for all of its pieces."""
 

@@ -19,8 +19,9 @@ from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.figures.report import FiguresReport
 from aoti_serve.gateway.grpc.methods import grpc_methods
-from aoti_serve.gateway.grpc.server import GrpcListener
+from aoti_serve.gateway.grpc.server import grpc_listener
 from aoti_serve.gateway.http.app import build_app
+from aoti_serve.gateway.listener.http import http_listener
 from aoti_serve.gateway.listener.server import Listener
 from aoti_serve.gateway.served_model import ServedModel
 from aoti_serve.signature.signature import Signature
@@ -62,14 +63,15 @@ class Gateway:
         self._app = build_app(self._plane, self._access, config)
         await self._plane.join()
         self._access.watch()
-        self._listeners: list[Listener | GrpcListener] = []
+        self._listeners: list[Listener] = []
         report = FiguresReport(self._plane, self._connections, MetricExport(GATEWAY_METRICS))
         self._reporting = asyncio.get_running_loop().create_task(report.run())
         owner = f"{runtime.gcs_address}/{context.app_name}"
         if config.http_port is not None:
-            self._listeners.append(Listener(self._app, config, owner))
+            self._listeners.append(http_listener(self._app, config, owner))
         if config.grpc_port is not None:
-            self._listeners.append(GrpcListener(grpc_methods(self._plane, self._access, config), config, owner))
+            methods = grpc_methods(self._plane, self._access, config)
+            self._listeners.append(grpc_listener(methods, self._plane.budget, config, owner))
         for listener in self._listeners:
             await listener.open()
         gc.freeze()  # these objects stay: a full collection, which stops all requests, need not scan them
@@ -86,7 +88,7 @@ class Gateway:
         return {METRIC: float(self._plane.door.inside)}
 
     def _connections(self) -> int:
-        return sum(listener.connections for listener in self._listeners if isinstance(listener, Listener))
+        return sum(listener.connections for listener in self._listeners)
 
     async def drain(self) -> int:
         """Take no new inference requests from now on. Returns how many are still in flight."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from aoti_serve.errors import ReadingTooMuch, Stopping
+from aoti_serve.errors import BodyTooLarge, ReadingTooMuch, Stopping
 
 SMALL = 64 * 2**10
 RETRY_AFTER_S = 1
@@ -27,6 +28,18 @@ class InFlight:
         self.inside -= 1
 
 
+class BodyLimits(NamedTuple):
+    """The largest size of a body in bytes, the key that sets it, and the error beyond it."""
+
+    limit: int
+    setting: str
+    error: type[BodyTooLarge] = BodyTooLarge
+
+    def check(self, size: int) -> None:
+        if size > self.limit:
+            raise self.error(limit=self.limit, setting=self.setting)
+
+
 @dataclass
 class ReadingBudget:
     """The bytes of bodies that one gateway may hold at once, counted from before they are read until they are answered.
@@ -40,7 +53,7 @@ class ReadingBudget:
 
 
 class Share:
-    """The part of the budget that one request holds, until its block ends."""
+    """The part of the budget that one request holds, until its block ends or it is released."""
 
     __slots__ = ("_budget", "_size")
 
@@ -52,7 +65,12 @@ class Share:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Hold nothing any more."""
         self._budget.held -= self._size
+        self._size = 0
 
     def grow(self, size: int) -> None:
         """Hold at least `size` bytes in all. Raises ReadingTooMuch."""

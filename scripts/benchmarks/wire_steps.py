@@ -21,9 +21,11 @@ from link_ends import NODES, echoed, replica
 from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.gateway.grpc.calls import Context, unary
-from aoti_serve.gateway.grpc.server import GrpcListener
-from aoti_serve.gateway.listener.server import Listener
+from aoti_serve.gateway.grpc.answers import unary
+from aoti_serve.gateway.grpc.call import Call
+from aoti_serve.gateway.grpc.server import grpc_listener
+from aoti_serve.gateway.in_flight import ReadingBudget
+from aoti_serve.gateway.listener.http import http_listener
 from aoti_serve.gateway.request_log import RequestLog
 from aoti_serve.link.client import Link
 
@@ -69,7 +71,7 @@ def linked(rows: int, rounds: int) -> Linked:
 async def _listened(folder: Path) -> float:
     port = free_port()
     noop: Any = _noop  # to uvicorn, types that Starlette does not have
-    listener = Listener(noop, GatewayConfig(http_port=port), f"steps {port}")
+    listener = http_listener(noop, GatewayConfig(http_port=port), f"steps {port}")
     await listener.open()
     url, row = f"http://127.0.0.1:{port}{V2_PATH}", request("v2", rows_of(1))
     spent = await _spent(lambda: measured(url, row, folder, connections=BUSY.connections, seconds=SECONDS))
@@ -79,7 +81,7 @@ async def _listened(folder: Path) -> float:
 
 async def _called(folder: Path) -> float:
     port, methods = free_port(), {GRPC_PATH: unary("ModelInfer", _echoed, RequestLog(0.0))}
-    listener = GrpcListener(methods, GatewayConfig(grpc_port=port), f"steps {port}")
+    listener = grpc_listener(methods, ReadingBudget(2**20), GatewayConfig(grpc_port=port), f"steps {port}")
     await listener.open()
     url, row = f"http://127.0.0.1:{port}{GRPC_PATH}", request("grpc", rows_of(1))
     spent = await _spent(lambda: h2load.measured(url, row, folder, connections=BUSY.connections, seconds=SECONDS))
@@ -94,8 +96,8 @@ async def _spent(measure: Callable[[], Sample]) -> float:
     return 1e6 * (time.process_time() - began) / (sample.rate * SECONDS)
 
 
-async def _echoed(message: bytes, _: Context) -> bytes:
-    return message
+async def _echoed(call: Call) -> bytes:
+    return await call.message()
 
 
 async def _noop(scope: Scope, receive: Receive, send: Send) -> None:

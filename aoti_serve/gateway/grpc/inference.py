@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
-
-import grpc
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError
@@ -16,7 +15,10 @@ from aoti_serve.gateway.client_facts import defect_text
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.figures.counted import CountedRequest
 from aoti_serve.gateway.figures.model_figures import GRPC
-from aoti_serve.gateway.grpc.calls import GRPC_METHOD, Context, identify, metadata_of, timeout_of
+from aoti_serve.gateway.grpc.answers import GRPC_METHOD
+from aoti_serve.gateway.grpc.call import Call
+from aoti_serve.gateway.grpc.messages import Message
+from aoti_serve.gateway.grpc.statuses import INTERNAL, OK
 from aoti_serve.gateway.in_flight import Share
 from aoti_serve.gateway.offload import LARGE_HEAD_BYTES, Offload
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
@@ -39,58 +41,54 @@ class GrpcInference:
         self._log = log
         self._offload = Offload()
 
-    async def infer(self, message: bytes, context: Context) -> bytes:
+    async def infer(self, call: Call) -> bytes:
         """`ModelInfer`. Raises an AotiServeError."""
-        with self._plane.figures.request(GRPC) as counted, self._plane.door, Share(self._plane.budget) as share:
-            share.grow(len(message))
-            request = cut_request(message, self._config)
-            return encode_infer_response(await self._answer(request, context, counted))
+        with self._plane.figures.request(GRPC) as counted, self._plane.door:
+            request = cut_request(await call.message(), self._config)
+            return encode_infer_response(await self._answer(request, call, counted))
 
-    async def stream(self, messages: AsyncIterable[bytes], context: Context) -> AsyncIterator[bytes]:
-        """`ModelStreamInfer`: runs requests as they come, answers in their order; an error ends none but its own."""
-        identity = identify(context)
+    async def stream(self, call: Call) -> AsyncIterator[bytes]:
+        """`ModelStreamInfer`: runs requests as they come, answers in their order; an error ends none but its own.
+
+        Raises an AotiServeError where the messages themselves cannot be read.
+        """
         waiting: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_AHEAD)
-
-        def answer(message: bytes) -> Coroutine[Any, Any, bytes]:
-            return self._stream_answer(message, context, identity)
-
-        reading = asyncio.create_task(_read_stream(messages, answer, waiting))
+        reading = asyncio.create_task(_read_stream(call, self._stream_answer, waiting))
         try:
-            while (answered := await waiting.get()) is not None:
-                yield await answered
+            while (answering := await waiting.get()) is not None:
+                yield await answering
+            await reading
         finally:
             reading.cancel()
             while not waiting.empty():
                 if (left := waiting.get_nowait()) is not None:
                     left.cancel()
 
-    async def _stream_answer(self, message: bytes, context: Context, stream: str) -> bytes:
+    async def _stream_answer(self, message: Message, call: Call) -> bytes:
         identity = None
-        with RequestNote(self._log, context.peer(), GRPC_METHOD, "ModelStreamInfer", stream) as note:
+        with RequestNote(self._log, call.client, GRPC_METHOD, "ModelStreamInfer", call.identity) as note:
             try:
-                with self._plane.figures.request(GRPC) as counted, self._plane.door, Share(self._plane.budget) as share:
-                    share.grow(len(message))
-                    request = cut_request(message, self._config)
+                with self._plane.figures.request(GRPC) as counted, self._plane.door:
+                    request = cut_request(await call.content(message), self._config)
                     identity = request.id
-                    answer = encode_stream_response(await self._answer(request, context, counted))
+                    answer = encode_stream_response(await self._answer(request, call, counted))
             except AotiServeError as error:
                 note.error, note.status = error, error.grpc_status
                 return encode_stream_failure(str(error), identity)
             except Exception as error:
-                note.status = grpc.StatusCode.INTERNAL.name
-                logger.exception("a request of a stream failed (x-request-id %s)", stream)
+                note.status = INTERNAL.name
+                logger.exception("a request of a stream failed (x-request-id %s)", call.identity)
                 return encode_stream_failure(defect_text(error), identity)
-            note.status = grpc.StatusCode.OK.name
+            note.status = OK.name
             return answer
 
-    async def _answer(self, request: CutRequest, context: Context, counted: CountedRequest) -> InferResponse:
-        metadata = metadata_of(context)
-        adopt_trace(metadata.get("traceparent"), metadata.get("tracestate"))
+    async def _answer(self, request: CutRequest, call: Call, counted: CountedRequest) -> InferResponse:
+        adopt_trace(call.metadata.get("traceparent"), call.metadata.get("tracestate"))
         counted.model = request.model_name
         served = self._plane.model(request.model_name)
         checked = await self._read(served.checker, request)
         arrays = raw_arrays(checked.head, request.raw)
-        timeout = timeout_of(context, metadata, checked.head.timeout)
+        timeout = call.timeout(checked.head.timeout)
         response = counted.response = await served.infer(checked, arrays, request.model_version, timeout)
         return replace(response, id=request.id)
 
@@ -101,13 +99,23 @@ class GrpcInference:
 
 
 async def _read_stream(
-    messages: AsyncIterable[bytes],
-    answer: Callable[[bytes], Coroutine[Any, Any, bytes]],
+    call: Call,
+    answer: Callable[[Message, Call], Coroutine[Any, Any, bytes]],
     waiting: asyncio.Queue[asyncio.Task[bytes] | None],
 ) -> None:
-    """Begin to answer each message as it comes."""
+    """Begin to answer each message as it comes. Raises an AotiServeError if one cannot be read."""
     try:
-        async for message in messages:
-            await waiting.put(asyncio.create_task(answer(message)))
+        async for message in call.messages():
+            answering = asyncio.create_task(answer(message, call))
+            answering.add_done_callback(partial(_release, message.share))  # also if it is cancelled before it begins
+            try:
+                await waiting.put(answering)
+            except asyncio.CancelledError:
+                answering.cancel()
+                raise
     finally:
         await waiting.put(None)
+
+
+def _release(share: Share, _: object) -> None:
+    share.release()

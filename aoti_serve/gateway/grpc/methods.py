@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import grpc
-
 from aoti_serve import __version__
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import UnknownModel
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
-from aoti_serve.gateway.grpc.calls import Answers, Context, admitted, admitted_stream, unary
+from aoti_serve.gateway.grpc.answers import Answer, admitted, admitted_stream, streamed, unary
+from aoti_serve.gateway.grpc.call import Call, Method
 from aoti_serve.gateway.grpc.inference import GrpcInference
 from aoti_serve.gateway.grpc.statistics import model_statistics
 from aoti_serve.gateway.request_log import RequestLog
@@ -25,9 +24,7 @@ OPEN = ("ServerLive", "ServerReady", "ModelReady")  # to probes, which carry no 
 Values = dict[str, Any]
 
 
-def grpc_methods(
-    plane: DataPlane, access: Access, config: GatewayConfig
-) -> Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]:
+def grpc_methods(plane: DataPlane, access: Access, config: GatewayConfig) -> Mapping[str, Method]:
     """What is served: the protocol's methods, those of Triton's that stock clients call, and the health check."""
     log = RequestLog(config.access_log)
     inference, small = GrpcInference(plane, config, log), _SmallMethods(plane)
@@ -36,9 +33,7 @@ def grpc_methods(
         "ModelStatistics": model_statistics(plane),
     }
     return {
-        f"/{SERVICE}/ModelStreamInfer": grpc.stream_stream_rpc_method_handler(
-            admitted_stream(inference.stream, access)
-        ),
+        f"/{SERVICE}/ModelStreamInfer": streamed(admitted_stream(inference.stream, access)),
         f"/{HEALTH}/Check": unary("HealthCheck", _small("HealthCheck", small.health), log),
         **{
             f"/{SERVICE}/{name}": unary(name, answer if name in OPEN else admitted(answer, access), log)
@@ -47,13 +42,13 @@ def grpc_methods(
     }
 
 
-def _small(name: str, answer: Callable[[Values], Values]) -> Answers:
+def _small(name: str, answer: Callable[[Values], Values]) -> Answer:
     """A method whose messages are rows of `protocol.grpc.schema`, called `<name>Request` and `<name>Response`."""
 
-    async def call(message: bytes, _: Context) -> bytes:
-        return encode_message(f"{name}Response", answer(decode_message(f"{name}Request", message)))
+    async def small(call: Call) -> bytes:
+        return encode_message(f"{name}Response", answer(decode_message(f"{name}Request", await call.message())))
 
-    return call
+    return small
 
 
 class _SmallMethods:

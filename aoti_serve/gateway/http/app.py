@@ -19,7 +19,7 @@ from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidBody
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
-from aoti_serve.gateway.http.bodies import BodyLimits, read_body
+from aoti_serve.gateway.http.bodies import read_body
 from aoti_serve.gateway.http.docs import docs_routes
 from aoti_serve.gateway.http.inference import PATHS, Inference, route_of
 from aoti_serve.gateway.http.middleware import protected
@@ -28,7 +28,7 @@ from aoti_serve.gateway.http.responses import error_response, internal_error, js
 from aoti_serve.gateway.http.statistics import statistics_routes
 from aoti_serve.gateway.http.unserved import answer_unrouted, unserved_routes
 from aoti_serve.gateway.http.weights import weights_routes
-from aoti_serve.gateway.in_flight import Share
+from aoti_serve.gateway.in_flight import BodyLimits, Share
 from aoti_serve.gateway.request_log import RequestLog
 from aoti_serve.protocol.messages import server_metadata
 from aoti_serve.protocol.triton import decode_index_request

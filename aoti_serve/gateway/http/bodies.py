@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from aoti_serve.errors import BodyTooLarge, InvalidBody
-from aoti_serve.gateway.in_flight import SMALL, Share
+from aoti_serve.errors import InvalidBody
+from aoti_serve.gateway.in_flight import SMALL, BodyLimits, Share
 from aoti_serve.link.memory import MEMORY
 from aoti_serve.protocol.elements import shown_value
 
@@ -17,18 +16,6 @@ MAX_LENGTH_DIGITS = 18  # of a 64-bit length; Python refuses to read numbers of 
 
 Headers = Mapping[bytes, bytes]
 BodyStream = bytes | bytearray | memoryview
-
-
-class BodyLimits(NamedTuple):
-    """The largest size of a body in bytes, the key that sets it, and the error beyond it."""
-
-    limit: int
-    setting: str
-    error: type[BodyTooLarge] = BodyTooLarge
-
-    def check(self, size: int) -> None:
-        if size > self.limit:
-            raise self.error(limit=self.limit, setting=self.setting)
 
 
 async def read_body(receive: Receive, headers: Headers, bound: BodyLimits, share: Share) -> BodyStream:

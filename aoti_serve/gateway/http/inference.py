@@ -21,11 +21,12 @@ from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.figures.counted import CountedRequest
 from aoti_serve.gateway.figures.model_figures import HTTP
 from aoti_serve.gateway.figures.outcomes import outcome_of
-from aoti_serve.gateway.http.bodies import BodyLimits, Headers, read_body
-from aoti_serve.gateway.http.compression import coding_of, compressed, decompressed, wished_coding
+from aoti_serve.gateway.http.bodies import Headers, read_body
+from aoti_serve.gateway.http.compression import coding_of, compressed, wished_coding
 from aoti_serve.gateway.http.request_id import REQUEST_ID
 from aoti_serve.gateway.http.responses import error_response, internal_error
-from aoti_serve.gateway.in_flight import Share
+from aoti_serve.gateway.in_flight import BodyLimits, Share
+from aoti_serve.gateway.inflation import decompressed
 from aoti_serve.gateway.listener.scope import VIEWS
 from aoti_serve.gateway.offload import LARGE_HEAD_BYTES, Offload
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker

@@ -15,9 +15,9 @@ from aoti_serve.config import GatewayConfig, problems
 from aoti_serve.errors import AotiServeError, BodyTooLarge, InvalidBody
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
-from aoti_serve.gateway.http.bodies import BodyLimits, read_body, stream_body
+from aoti_serve.gateway.http.bodies import read_body, stream_body
 from aoti_serve.gateway.http.responses import json_response
-from aoti_serve.gateway.in_flight import Share
+from aoti_serve.gateway.in_flight import BodyLimits, Share
 from aoti_serve.gateway.served_model import ServedModel
 from aoti_serve.protocol.elements import shown_value
 from aoti_serve.signature.tensors import Frozen

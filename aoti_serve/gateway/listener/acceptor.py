@@ -10,7 +10,6 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
-from aoti_serve.gateway.listener.connection import ClientConnection
 from aoti_serve.gateway.listener.port import BoundPort, refuse_handshakes
 
 logger = logging.getLogger(__name__)
@@ -27,7 +26,7 @@ class Acceptor:
     def __init__(
         self,
         bound: list[BoundPort],
-        connection: Callable[[], ClientConnection],
+        connection: Callable[[], asyncio.BaseProtocol],
         room: Callable[[], bool],
         tls: ssl.SSLContext | None,
         handshake_s: float,

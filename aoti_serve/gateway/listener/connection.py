@@ -10,28 +10,16 @@ from collections.abc import Callable
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.listener.exchange import Exchange
 from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter, RequestMeter
 from aoti_serve.gateway.listener.refusals import HEAD_LATE, TOO_MANY_AT_ONCE, TOO_MANY_CONNECTIONS, Refusal, Refused
 from aoti_serve.gateway.listener.scope import complete_scope, read_after_upgrade, refusal_for
-from aoti_serve.gateway.request_log import RequestLog
+from aoti_serve.gateway.listener.shared import Shared
 
 HELD_BYTES = 64 * 2**10  # reading stops while the application leaves more than this of a body
 MAX_PIPELINED = 64
-
-
-class Shared(ServerState):
-    """State that all connections of a listener share. While `leaving`, each answer is its connection's last."""
-
-    connections: set[ClientConnection]  # type: ignore[assignment]
-
-    def __init__(self, log: RequestLog) -> None:
-        super().__init__()
-        self.leaving = False
-        self.log = log
 
 
 class ClientConnection(HttpToolsProtocol):

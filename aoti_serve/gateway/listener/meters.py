@@ -64,8 +64,12 @@ class RequestMeter:
     def add_wait(self, seconds: float) -> Refusal | None:
         """Add time in which the client alone held its body back. Returns a refusal if the body is too slow."""
         self._waited_s += seconds
-        late = self._waited_s > self._config.body_timeout_s + self._body / self._config.min_body_bytes_per_s
-        return BODY_LATE if late else None
+        return BODY_LATE if is_too_slow(self._body, self._waited_s, self._config) else None
+
+
+def is_too_slow(body: int, waited_s: float, config: GatewayConfig) -> bool:
+    """Whether a client is too late that has sent so many bytes while it alone was waited for."""
+    return waited_s > config.body_timeout_s + body / config.min_body_bytes_per_s
 
 
 @dataclass(slots=True)

@@ -52,17 +52,6 @@ def bind(wanted: WantedPort) -> list[BoundPort]:
         return bound
 
 
-def claim_port(wanted: WantedPort) -> dict[str, PortClaim]:
-    """Claim each address of the host, for a server that listens by itself. Blocks. Raises PortTaken, or StartFailed."""
-    with ExitStack() as undo, is_alone(wanted.port) as folder:
-        claims = {}
-        for family, address in addresses(wanted.host, wanted.port):
-            claims[address] = _claimed(folder, family, address, wanted)
-            undo.callback(claims[address].release)
-        undo.pop_all()
-        return claims
-
-
 def _claimed(folder: Path, family: socket.AddressFamily, address: str, wanted: WantedPort) -> PortClaim:
     if (other := other_claims(folder, address, wanted.owner)) is not None:
         holder = f"the application {other} of yours ({listening_sockets(wanted.port)})"
@@ -88,7 +77,7 @@ def addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
 
 
 def _listening(family: socket.AddressFamily, address: str, wanted: WantedPort, *, shared: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))

@@ -8,6 +8,8 @@ from http import HTTPStatus
 
 import orjson
 
+from aoti_serve.errors import BodyTooSlow
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -41,16 +43,14 @@ class Refused(Exception):
 
 
 BAD_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
+NOT_HTTP_2 = Refusal(HTTPStatus.BAD_REQUEST, "gRPC is spoken here, over HTTP/2; HTTP/1.1 is at gateway.http_port")
 BAD_HOST = Refusal(HTTPStatus.BAD_REQUEST, "an HTTP/1.1 request has one Host header")
 BAD_TARGET = Refusal(HTTPStatus.BAD_REQUEST, "the request's target is not a path")
 BAD_VERSION = Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are spoken here")
 UNKNOWN_CODING = Refusal(HTTPStatus.NOT_IMPLEMENTED, "the only Transfer-Encoding that is read here is chunked")
 FAILED = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the gateway's log has it")
 HEAD_LATE = Refusal(HTTPStatus.REQUEST_TIMEOUT, "the request's headers did not arrive within gateway.header_timeout_s")
-BODY_LATE = Refusal(
-    HTTPStatus.REQUEST_TIMEOUT,
-    "the request's body comes slower than gateway.body_timeout_s and gateway.min_body_bytes_per_s allow",
-)
+BODY_LATE = Refusal(HTTPStatus.REQUEST_TIMEOUT, str(BodyTooSlow()))
 TARGET_TOO_LONG = Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "the request's target exceeds gateway.max_header_bytes")
 HEAD_TOO_LARGE = Refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's headers exceed gateway.max_header_bytes"

@@ -1,4 +1,4 @@
-"""The HTTP server of one gateway process."""
+"""A listening server of one gateway process: its port, its connections' limits, and its end."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import ssl
 import time
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import Any, cast
-
-from starlette.types import ASGIApp
-from uvicorn.config import Config
+from typing import cast
 
 from aoti_serve.config import GatewayConfig, Tls
 from aoti_serve.errors import BadCertificate
 from aoti_serve.gateway.listener.acceptor import Acceptor
-from aoti_serve.gateway.listener.connection import ClientConnection, Shared
 from aoti_serve.gateway.listener.port import WantedPort, bind
+from aoti_serve.gateway.listener.shared import Connection, Shared
 from aoti_serve.gateway.request_log import RequestLog
 
 logger = logging.getLogger(__name__)
@@ -29,29 +26,30 @@ LOOK_S = 0.1
 SURPLUS = 128  # connections beyond `max_connections` that get a 503; further ones are closed without an answer
 
 
-class Listener:
-    """HTTP server that answers with an ASGI application on the configured port.
+Connect = Callable[[Shared, bool], Connection]
 
-    Lives in the event loop in which `open` was awaited, in any thread. `owner` names the application, uniquely among
-    all on this machine. Its listeners, in all its processes, share the port and the load; other applications do not get
-    it.
+
+class Listener:
+    """A server on one port. `connect` makes each of its connections; true if it is one too many.
+
+    Lives in the event loop in which `open` was awaited, in any thread. The owner of the port is an application,
+    uniquely named among all on this machine. Its listeners, in all its processes, share the port and the load; other
+    applications do not get it. `spoken` is the protocol's name in TLS (ALPN).
     """
 
     def __init__(
-        self, app: ASGIApp, config: GatewayConfig, owner: str, clock: Callable[[], float] = time.monotonic
+        self,
+        connect: Connect,
+        wanted: WantedPort,
+        spoken: str,
+        config: GatewayConfig,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._connect = connect
+        self._wanted = wanted
+        self._spoken = spoken
         self._config = config
         self._clock = clock
-        self._owner = owner
-        self._uvicorn = Config(
-            cast("Any", app),  # starlette and uvicorn type one interface differently
-            interface="asgi3",
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            proxy_headers=False,
-            http=ClientConnection,
-        )
         self._shared = Shared(RequestLog(config.access_log))
         self._address: tuple[str, int] | None = None
 
@@ -64,11 +62,9 @@ class Listener:
     async def open(self) -> None:
         """Claim and bind the port, and accept connections. Raises PortTaken, BadCertificate, or StartFailed."""
         config, loop = self._config, asyncio.get_running_loop()
-        assert config.http_port is not None
-        tls = None if config.tls is None else tls_context(config.tls)
-        self._uvicorn.load()
+        tls = None if config.tls is None else tls_context(config.tls, self._spoken)
         self._date_answers()
-        bound = await asyncio.to_thread(bind, WantedPort(config.host, config.http_port, self._owner))
+        bound = await asyncio.to_thread(bind, self._wanted)
         self._address = bound[0].socket.getsockname()[:2]
         self._acceptor = Acceptor(bound, self._connection, self._room, tls, config.header_timeout_s)
         self._acceptor.start()
@@ -87,9 +83,9 @@ class Listener:
     def _room(self) -> bool:
         return self._present < self._config.max_connections + SURPLUS
 
-    def _connection(self) -> ClientConnection:
+    def _connection(self) -> asyncio.BaseProtocol:
         surplus = self._present > self._config.max_connections
-        return ClientConnection(self._uvicorn, self._shared, self._config, self._clock, surplus)
+        return cast(asyncio.BaseProtocol, self._connect(self._shared, surplus))
 
     async def _sweep(self) -> None:
         while True:
@@ -159,10 +155,13 @@ def _seconds_left(deadline: float) -> float:
     return deadline - asyncio.get_running_loop().time()
 
 
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """The TLS context of an HTTP/1.1 server. Raises BadCertificate if the files cannot be read or do not match."""
+def tls_context(tls: Tls, spoken: str) -> ssl.SSLContext:
+    """The TLS context of a server that speaks one protocol.
+
+    Raises BadCertificate if the files cannot be read or do not match.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([spoken])
     try:
         # OpenSSL would ask for a password at the terminal of a process that has none.
         context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")

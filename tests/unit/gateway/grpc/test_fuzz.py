@@ -10,13 +10,8 @@ import grpc
 import pytest
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.gateway.access import Access
-from aoti_serve.gateway.data_plane import DataPlane
-from aoti_serve.gateway.grpc.methods import grpc_methods
-from aoti_serve.gateway.grpc.server import GrpcListener
 from aoti_serve.signature.tensors import BY_OIP
-from aoti_serve.token import TokenSet
-from tests.unit.gateway.grpc.test_server import Echo, call, request
+from tests.unit.gateway.grpc.test_server import Echo, call, listener_of, request
 from tests.unit.gateway.listener.wired import HOST, free_port
 from tests.unit.gateway.plane import Plane
 from tests.unit.protocol.grpc.disguise import Disguise, damaged
@@ -73,8 +68,7 @@ class Liar:
 @pytest.fixture
 async def channel() -> AsyncIterator[grpc.aio.Channel]:
     config = GatewayConfig(host=HOST, grpc_port=free_port())
-    plane = cast(DataPlane, Plane(Echo(config), config.max_reading_bytes))
-    listener = GrpcListener(grpc_methods(plane, Access(config, TokenSet(b"key")), config), config, "the tests")
+    listener = listener_of(Plane(Echo(config), config.max_reading_bytes), config)
     await listener.open()
     async with grpc.aio.insecure_channel(f"{HOST}:{config.grpc_port}", [("grpc.enable_http_proxy", 0)]) as channel:
         yield channel

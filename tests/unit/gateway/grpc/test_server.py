@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,8 @@ from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.figures.exchange import StatisticsExchange
 from aoti_serve.gateway.figures.model_figures import GRPC, ModelFigures
 from aoti_serve.gateway.grpc.methods import HEALTH, SERVICE, grpc_methods
-from aoti_serve.gateway.grpc.server import GrpcListener
+from aoti_serve.gateway.grpc.server import grpc_listener
+from aoti_serve.gateway.listener.server import Listener
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.protocol.grpc.messages import decode_message, encode_message
 from aoti_serve.protocol.grpc.wire import FieldBudget, fields_of
@@ -106,8 +107,9 @@ async def plane(echo: Echo, config: GatewayConfig) -> Plane:
     return Plane(echo, config.max_reading_bytes)
 
 
-def methods_of(plane: Plane, config: GatewayConfig) -> Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]:
-    return grpc_methods(cast(DataPlane, plane), Access(config, TokenSet(b"key")), config)
+def listener_of(plane: Plane, config: GatewayConfig, owner: str = "the tests") -> Listener:
+    methods = grpc_methods(cast(DataPlane, plane), Access(config, TokenSet(b"key")), config)
+    return grpc_listener(methods, plane.budget, config, owner)
 
 
 @pytest.fixture
@@ -122,7 +124,7 @@ def closed(config: GatewayConfig, tmp_path: Path) -> GatewayConfig:
 @asynccontextmanager
 async def answering(plane: Plane, config: GatewayConfig) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a listener of this configuration."""
-    listener = GrpcListener(methods_of(plane, config), config, "the tests")
+    listener = listener_of(plane, config)
     await listener.open()
     options = [("grpc.max_send_message_length", -1), ("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(f"{HOST}:{config.grpc_port}", options=options) as channel:
@@ -131,15 +133,15 @@ async def answering(plane: Plane, config: GatewayConfig) -> AsyncIterator[grpc.a
 
 
 @pytest.fixture
-async def listener(plane: Plane, config: GatewayConfig) -> AsyncIterator[GrpcListener]:
-    listener = GrpcListener(methods_of(plane, config), config, "the tests")
+async def listener(plane: Plane, config: GatewayConfig) -> AsyncIterator[Listener]:
+    listener = listener_of(plane, config)
     await listener.open()
     yield listener
     await listener.close(0)
 
 
 @pytest.fixture
-async def channel(listener: GrpcListener, config: GatewayConfig) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(listener: Listener, config: GatewayConfig) -> AsyncIterator[grpc.aio.Channel]:
     options = [("grpc.max_send_message_length", -1), ("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(f"{HOST}:{config.grpc_port}", options=options) as channel:
         yield channel
@@ -342,7 +344,7 @@ async def test_who_guesses_over_grpc_waits_too(closed: GatewayConfig, plane: Pla
 
 
 async def test_calls_in_flight_are_answered_before_the_end(
-    listener: GrpcListener, channel: grpc.aio.Channel, echo: Echo
+    listener: Listener, channel: grpc.aio.Channel, echo: Echo
 ) -> None:
     echo.goes_on.clear()
     asked = asyncio.ensure_future(call(channel, "ModelInfer", request()))
@@ -355,12 +357,11 @@ async def test_calls_in_flight_are_answered_before_the_end(
 
 
 async def test_another_application_does_not_get_the_port(
-    listener: GrpcListener, plane: Plane, config: GatewayConfig
+    listener: Listener, plane: Plane, config: GatewayConfig
 ) -> None:
-    methods = methods_of(plane, config)
     with pytest.raises(PortTaken, match=r"gateway\.grpc_port"):
-        await GrpcListener(methods, config, "another").open()
-    second = GrpcListener(methods, config, "the tests")
+        await listener_of(plane, config, "another").open()
+    second = listener_of(plane, config)
     await second.open()
     await second.close(0)
 

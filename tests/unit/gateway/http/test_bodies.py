@@ -6,8 +6,8 @@ import pytest
 from starlette.types import Message
 
 from aoti_serve.errors import BodyTooLarge, InvalidBody, JsonTooLarge, ReadingTooMuch
-from aoti_serve.gateway.http.bodies import BodyLimits, BodyStream, read_body, stream_body
-from aoti_serve.gateway.in_flight import SMALL, ReadingBudget, Share
+from aoti_serve.gateway.http.bodies import BodyStream, read_body, stream_body
+from aoti_serve.gateway.in_flight import SMALL, BodyLimits, ReadingBudget, Share
 
 
 class Sender:

@@ -12,16 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoti_serve.errors import BodyTooLarge, InvalidBody, ReadingTooMuch
-from aoti_serve.gateway.http.bodies import BodyLimits
 from aoti_serve.gateway.http.compression import (
-    INFLATED_BYTES,
-    INLINE_BYTES,
     coding_of,
     compressed,
-    decompressed,
     wished_coding,
 )
-from aoti_serve.gateway.in_flight import ReadingBudget, Share
+from aoti_serve.gateway.in_flight import BodyLimits, ReadingBudget, Share
+from aoti_serve.gateway.inflation import INFLATED_BYTES, INLINE_BYTES, decompressed
 from aoti_serve.gateway.offload import Offload
 
 Bytes = Callable[[bytes], bytes]

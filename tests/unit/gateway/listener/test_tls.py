@@ -75,4 +75,4 @@ def test_files_that_do_not_do_are_named(tls: Tls, tmp_path: Path, certificate: s
     folder = tls.key.parent
     (folder / "other.pem").write_bytes(made(tmp_path).key.read_bytes())
     with pytest.raises(BadCertificate, match=key):
-        tls_context(Tls(certificate=folder / certificate, key=folder / key))
+        tls_context(Tls(certificate=folder / certificate, key=folder / key), "http/1.1")

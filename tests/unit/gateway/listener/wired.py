@@ -14,7 +14,7 @@ import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.gateway.listener.server import Listener
+from aoti_serve.gateway.listener.http import http_listener
 
 T = TypeVar("T")
 HOST = "127.0.0.1"
@@ -110,7 +110,7 @@ class Wired:
         self._loop = loop
         self.clock = Clock()
         self.config = GatewayConfig(**{"host": HOST, "http_port": free_port(), **keys})
-        self.listener = Listener(app, self.config, owner, self.clock)
+        self.listener = http_listener(app, self.config, owner, self.clock)
         loop.run(self.listener.open())
         self.address = (HOST, self.listener.address[1])
 

@@ -1,0 +1,186 @@
+"""One client's HTTP/2 connection: its socket, its limits, and an end that loses no answer."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import termios
+from collections.abc import Callable
+from typing import cast
+
+from aoti_serve.config import GatewayConfig
+from aoti_serve.gateway.http2.frames import (
+    LARGEST_WINDOW,
+    PREFACE,
+    BrokenConnection,
+    Code,
+    FrameReader,
+    Kind,
+    frame,
+    goaway,
+)
+from aoti_serve.gateway.http2.session import Serve, Session
+from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter
+from aoti_serve.gateway.listener.refusals import NOT_HTTP_2
+from aoti_serve.gateway.listener.shared import Shared
+
+UNSENT_BYTES = 256 * 2**10  # which wait in the transport, before streams wait
+
+
+class Http2Connection(asyncio.Protocol):
+    """The connection of one client, in the gateway's event loop. The listener's sweep calls `look` about once a second.
+
+    `serve` is told of each request. While the client takes nothing, nothing is read of it either. A client that has
+    been told of the end is read for a while, since a close with unread bytes would be a reset.
+    """
+
+    transport: asyncio.Transport
+    session: Session
+
+    def __init__(
+        self, serve: Serve, shared: Shared, config: GatewayConfig, clock: Callable[[], float], surplus: bool = False
+    ) -> None:
+        self._serve = serve
+        self._shared = shared
+        self._limits = config
+        self._clock = clock
+        self._surplus = surplus
+        self._preface: bytes | None = b""
+        self._frames = FrameReader()
+        self._taken = AnswerMeter()
+        self._linger: LingerMeter | None = None
+        self._since = self._heard = clock()
+        self._idle_s = 0.0
+
+    # Callbacks of the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self.transport.set_write_buffer_limits(UNSENT_BYTES)
+        client = self.transport.get_extra_info("peername")[:2]
+        self.session = Session(self._serve, self.transport.write, self._limits, client)
+        self._shared.connections.add(self)
+        self.session.greet()
+        if self._surplus:
+            text = "this gateway has gateway.max_connections connections"
+            self._fail(BrokenConnection(Code.ENHANCE_YOUR_CALM, text))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._shared.connections.discard(self)
+        self.session.end()
+
+    def pause_writing(self) -> None:
+        self.session.paused = True
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.session.paused = False
+        self.session.pump()
+        if not self.session.paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def eof_received(self) -> bool:
+        return False  # the transport closes itself: without a client that reads windows nothing more can be sent
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._clock()
+        if self._linger is not None:
+            if self._linger.take(len(data)):
+                self.transport.abort()
+            return
+        if self._preface is not None and not (data := self._behind_preface(data)):
+            return
+        try:
+            for arrived in self._frames.feed(data):
+                if arrived[0] == Kind.HEADERS:
+                    self._since = self._heard
+                self.session.take(arrived)
+        except BrokenConnection as error:
+            self._fail(error)
+
+    def _behind_preface(self, data: bytes) -> bytes:
+        """What follows the bytes with which HTTP/2 begins."""
+        assert self._preface is not None
+        self._preface += data
+        if not PREFACE.startswith(self._preface[: len(PREFACE)]):
+            self.transport.write(NOT_HTTP_2.answer)
+            self._end()
+        elif len(self._preface) >= len(PREFACE):
+            data, self._preface = self._preface[len(PREFACE) :], None
+            return data
+        return b""
+
+    # The end
+
+    def _fail(self, error: BrokenConnection) -> None:
+        """End the connection for what its client has done."""
+        if self._linger is None:
+            self._shared.log.refused(self.session.client, error.code, error.text)
+            self._end(error.code, error.text)
+
+    def _end(self, code: Code = Code.NO_ERROR, text: str = "") -> None:
+        if self.transport.is_closing() or self._linger is not None:
+            return
+        self.session.end()
+        self._linger = LingerMeter()
+        self.transport.write(goaway(self.session.last, code, text))
+        self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:  # TLS, where nothing else can end what is sent
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """Ask the client to begin nothing more here. What has begun, and what begins until it has heard, is answered."""
+        if self._linger is None:
+            self.transport.write(goaway(LARGEST_WINDOW, Code.NO_ERROR))
+
+    def end_if_quiet(self, now: float, seconds: float) -> None:
+        """End the connection if no request has begun for `seconds`, and none waits in the socket."""
+        if not self.session.streams and self._linger is None and now - self._since >= seconds:
+            unread = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+            if not any(unread):
+                self._end()
+
+    # The sweep
+
+    def look(self, now: float, elapsed: float) -> None:
+        """End the connection, or a stream, if it takes too long. `elapsed` is the time since the last call."""
+        left = self.transport.get_write_buffer_size()
+        if self._taken.stuck_for(left, elapsed) >= self._limits.write_timeout_s:
+            self.transport.abort()
+        elif self.transport.is_closing():
+            return
+        elif self._linger is not None:
+            if not left and self._linger.add_wait(elapsed):
+                self.transport.abort()
+        else:
+            self.session.look()
+            self._look_at_streams(elapsed)
+            self._idle_s = 0.0 if self.session.streams else self._idle_s + elapsed
+            self._look_at_silence(now - self._heard, now - self._since)
+
+    def _look_at_streams(self, elapsed: float) -> None:
+        for stream in list(self.session.blocked.values()):
+            if stream.stuck_for(elapsed) >= self._limits.write_timeout_s:
+                stream.reset(Code.CANCEL)
+        for stream in list(self.session.streams.values()):
+            stream.receiver.look(elapsed)
+
+    def _look_at_silence(self, silent: float, unasked: float) -> None:
+        limits, session = self._limits, self.session
+        if self._preface is not None or session.block is not None:
+            if unasked > limits.header_timeout_s:
+                self._end(Code.NO_ERROR, "headers did not arrive within gateway.header_timeout_s")
+        elif min(self._idle_s, unasked) > limits.idle_timeout_s:
+            self._end(Code.NO_ERROR, "gateway.idle_timeout_s")
+        elif silent > limits.idle_timeout_s:
+            self._ask_whether_alive(silent)
+
+    def _ask_whether_alive(self, silent: float) -> None:
+        """A client that waits for answers is silent, and so is one whose machine is no more."""
+        if not self.session.pinged:
+            self.session.pinged = True
+            self.transport.write(frame(Kind.PING, 0, 0, bytes(8)))
+        elif silent > 2 * self._limits.idle_timeout_s:
+            self.transport.abort()

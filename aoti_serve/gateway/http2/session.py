@@ -1,0 +1,247 @@
+"""What two ends of an HTTP/2 connection have agreed on: streams, windows, settings, and what each frame does to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from aoti_serve.config import GatewayConfig
+from aoti_serve.gateway.http2.frames import (
+    FIRST_WINDOW,
+    LARGEST_WINDOW,
+    BrokenConnection,
+    Code,
+    Flag,
+    Frame,
+    Kind,
+    Setting,
+    frame,
+    number_in,
+    reset,
+    settings,
+    settings_in,
+    unpadded,
+    window_update,
+)
+from aoti_serve.gateway.http2.headers import Head, HeaderReader, Malformed, TooManyHeaders
+from aoti_serve.gateway.http2.stream import STREAM_WINDOW, Receiver, Stream
+from aoti_serve.gateway.http2.windows import ReceiveWindow, SendWindow
+
+MAX_STREAMS = 1000  # of one connection at once
+CONNECTION_WINDOW = 2**22  # bytes that are on their way at once; each stream has its own limit
+CONTROL_FRAMES = 10_000  # between two looks: frames that bring nothing of a request
+_PRIORITY_BYTES = 5
+_PING_BYTES = 8
+
+Serve = Callable[[Stream, Head], Receiver]
+
+
+class _Block(NamedTuple):
+    """Headers that are not complete yet."""
+
+    stream: int
+    flags: int
+    content: bytearray
+
+
+class Session:
+    """One connection's state. `serve` is told of each request, `write` takes what is to be sent.
+
+    Every frame is checked: BrokenConnection ends the connection, a stream's own faults end the stream.
+    """
+
+    def __init__(
+        self, serve: Serve, write: Callable[[bytes | memoryview], None], config: GatewayConfig, client: tuple[str, int]
+    ) -> None:
+        self.client = client
+        self.write = write
+        self.window = SendWindow()
+        self.paused = False
+        self.streams: dict[int, Stream] = {}
+        self.blocked: dict[int, Stream] = {}
+        self.last = 0
+        self.block: _Block | None = None
+        self.pinged = False
+        self._serve = serve
+        self._max_bytes = config.max_header_bytes
+        self._headers = HeaderReader(config.max_header_bytes, config.max_headers)
+        self._received = ReceiveWindow(CONNECTION_WINDOW)
+        self._first_window = FIRST_WINDOW
+        self._greeted = False
+        self._controls = 0
+
+    def greet(self) -> None:
+        values = {
+            Setting.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+            Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            Setting.MAX_HEADER_LIST_SIZE: self._max_bytes,
+        }
+        self.write(settings(values) + window_update(0, CONNECTION_WINDOW - FIRST_WINDOW))
+
+    def take(self, arrived: Frame) -> None:
+        """Do what a frame asks for. Raises BrokenConnection."""
+        kind, flags, number, payload = arrived
+        if not self._greeted and kind != Kind.SETTINGS:
+            raise BrokenConnection(Code.PROTOCOL_ERROR, "the first frame is no SETTINGS")
+        if self.block is not None and (kind != Kind.CONTINUATION or number != self.block.stream):
+            raise BrokenConnection(Code.PROTOCOL_ERROR, "headers are interrupted")
+        if kind == Kind.DATA:
+            self._on_data(flags, number, payload)
+        elif kind == Kind.HEADERS:
+            self._on_headers(flags, number, payload)
+        else:
+            self._count_control()
+            if handler := _HANDLERS.get(kind):
+                handler(self, flags, number, payload)
+
+    def look(self) -> None:
+        """Count anew. About once a second."""
+        self._controls = 0
+
+    def end(self) -> None:
+        """Nothing more comes, and nothing that is sent arrives."""
+        for stream in list(self.streams.values()):
+            stream.lose()
+
+    def pump(self) -> None:
+        """Send what had to wait, as far as it need not any more; in turns, since each goes to the end of the line."""
+        for stream in list(self.blocked.values()):
+            del self.blocked[stream.number]
+            stream.pump()
+
+    def hold(self, stream: Stream) -> None:
+        """The stream has more to send than the windows let through."""
+        self.blocked[stream.number] = stream
+
+    def forget(self, stream: Stream) -> None:
+        self.streams.pop(stream.number, None)
+        self.blocked.pop(stream.number, None)
+
+    def _count_control(self) -> None:
+        self._controls += 1
+        if self._controls > CONTROL_FRAMES:
+            raise BrokenConnection(Code.ENHANCE_YOUR_CALM, f"more than {CONTROL_FRAMES} frames for nothing in a second")
+
+    def _on_data(self, flags: int, number: int, payload: bytes) -> None:
+        self._received.take(len(payload))
+        if more := self._received.give(len(payload)):
+            self.write(window_update(0, more))
+        if not payload:
+            self._count_control()
+        if stream := self._known(number):
+            stream.receive(flags, payload)
+
+    def _known(self, number: int) -> Stream | None:
+        """The stream, or None if it has ended. Raises BrokenConnection if it has never begun."""
+        if number == 0 or number > self.last or number % 2 == 0:
+            raise BrokenConnection(Code.PROTOCOL_ERROR, f"a frame of stream {number}, which has not begun")
+        return self.streams.get(number)
+
+    def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
+        content = unpadded(flags, payload)
+        if flags & Flag.PRIORITY:
+            content = content[_PRIORITY_BYTES:]
+        if flags & Flag.END_HEADERS:
+            self._on_block(number, flags, content)
+        else:
+            self.block = _Block(number, flags, bytearray(content))
+
+    def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
+        if (block := self.block) is None:
+            raise BrokenConnection(Code.PROTOCOL_ERROR, "headers go on that have not begun")
+        block.content.extend(payload)
+        if len(block.content) > self._max_bytes:
+            raise _too_many_headers()
+        if flags & Flag.END_HEADERS:
+            self.block = None
+            self._on_block(number, block.flags, bytes(block.content))
+
+    def _on_block(self, number: int, flags: int, content: bytes) -> None:
+        try:
+            if number > self.last and number % 2:
+                self.last = number
+                self._begin(number, flags, content)
+            else:
+                stream = self._known(number)
+                self._headers.skip(content)  # trailers: nobody reads them
+                if stream and flags & Flag.END_STREAM:
+                    stream.end()
+                elif stream:
+                    stream.reset(Code.PROTOCOL_ERROR)
+        except TooManyHeaders:
+            raise _too_many_headers() from None
+
+    def _begin(self, number: int, flags: int, content: bytes) -> None:
+        if len(self.streams) >= MAX_STREAMS:
+            self._headers.skip(content)
+            self.write(reset(number, Code.REFUSED_STREAM))
+            return
+        try:
+            head = self._headers.read(content)
+        except Malformed:
+            self.write(reset(number, Code.PROTOCOL_ERROR))
+            return
+        stream = self.streams[number] = Stream(self, number, self._first_window)
+        stream.receiver = self._serve(stream, head)
+        if flags & Flag.END_STREAM:
+            stream.end()
+
+    def _on_reset(self, _: int, number: int, payload: bytes) -> None:
+        number_in(payload)
+        if stream := self._known(number):
+            stream.lose()
+
+    def _on_window(self, _: int, number: int, payload: bytes) -> None:
+        if not (more := number_in(payload)):
+            raise BrokenConnection(Code.PROTOCOL_ERROR, "a window grows by nothing")
+        if number == 0:
+            self.window.grow(more)
+            self.pump()
+        elif stream := self._known(number):
+            stream.window.grow(more)
+            stream.pump()
+
+    def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
+        self._greeted = True
+        if number:
+            raise BrokenConnection(Code.PROTOCOL_ERROR, "settings of a stream")
+        if flags & Flag.ACK:
+            return
+        for setting, value in settings_in(payload):
+            if setting == Setting.INITIAL_WINDOW_SIZE:
+                self._resize(value)
+        self.write(frame(Kind.SETTINGS, Flag.ACK, 0))
+        self.pump()
+
+    def _resize(self, size: int) -> None:
+        if size > LARGEST_WINDOW:
+            raise BrokenConnection(Code.FLOW_CONTROL_ERROR, f"a window of {size} bytes")
+        for stream in self.streams.values():
+            stream.window.grow(size - self._first_window)
+        self._first_window = size
+
+    def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
+        if number or len(payload) != _PING_BYTES:
+            raise BrokenConnection(Code.FRAME_SIZE_ERROR, "a ping of a stream, or not of 8 bytes")
+        if flags & Flag.ACK:
+            self.pinged = False
+        else:
+            self.write(frame(Kind.PING, Flag.ACK, 0, payload))
+
+    def _on_push(self, *_: object) -> None:
+        raise BrokenConnection(Code.PROTOCOL_ERROR, "a client pushes nothing")
+
+
+def _too_many_headers() -> BrokenConnection:
+    text = "a request's headers exceed gateway.max_header_bytes or gateway.max_headers"
+    return BrokenConnection(Code.ENHANCE_YOUR_CALM, text)
+
+
+_HANDLERS: dict[int, Callable[[Session, int, int, bytes], None]] = {
+    Kind.RST_STREAM: Session._on_reset,
+    Kind.SETTINGS: Session._on_settings,
+    Kind.PUSH_PROMISE: Session._on_push,
+    Kind.PING: Session._on_ping,
+    Kind.WINDOW_UPDATE: Session._on_window,
+    Kind.CONTINUATION: Session._on_continuation,
+}
