@@ -131,7 +131,7 @@ class Http2Connection(asyncio.Protocol):
             self.transport.close()
 
     def shutdown(self) -> None:
-        """Ask the client to begin nothing more here. What has begun, and what begins until it has heard, is answered."""
+        """Ask the client to begin nothing more here. What begins until it has heard is answered as well."""
         if self._linger is None:
             self.transport.write(goaway(LARGEST_WINDOW, Code.NO_ERROR))
 
@@ -169,7 +169,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _look_at_silence(self, silent: float, unasked: float) -> None:
         limits, session = self._limits, self.session
-        if self._preface is not None or session.block is not None:
+        if not session.greeted or session.block is not None:
             if unasked > limits.header_timeout_s:
                 self._end(Code.NO_ERROR, "headers did not arrive within gateway.header_timeout_s")
         elif min(self._idle_s, unasked) > limits.idle_timeout_s:

@@ -118,11 +118,11 @@ def settings_in(payload: bytes) -> Iterator[tuple[int, int]]:
     yield from _setting.iter_unpack(payload)
 
 
-def frame_head(length: int, kind: Kind, flags: int, stream: int) -> bytes:
+def frame_head(length: int, kind: int, flags: int, stream: int) -> bytes:
     return _head.pack(length >> 8, length & 0xFF, kind, flags, stream)
 
 
-def frame(kind: Kind, flags: int, stream: int, payload: bytes = b"") -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return frame_head(len(payload), kind, flags, stream) + payload
 
 

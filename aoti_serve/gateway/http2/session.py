@@ -1,4 +1,4 @@
-"""What two ends of an HTTP/2 connection have agreed on: streams, windows, settings, and what each frame does to them."""
+"""What both ends of an HTTP/2 connection know of it: streams, windows, settings; and what each frame does to them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Session:
         self._headers = HeaderReader(config.max_header_bytes, config.max_headers)
         self._received = ReceiveWindow(CONNECTION_WINDOW)
         self._first_window = FIRST_WINDOW
-        self._greeted = False
+        self.greeted = False
         self._controls = 0
 
     def greet(self) -> None:
@@ -81,7 +81,7 @@ class Session:
     def take(self, arrived: Frame) -> None:
         """Do what a frame asks for. Raises BrokenConnection."""
         kind, flags, number, payload = arrived
-        if not self._greeted and kind != Kind.SETTINGS:
+        if not self.greeted and kind != Kind.SETTINGS:
             raise BrokenConnection(Code.PROTOCOL_ERROR, "the first frame is no SETTINGS")
         if self.block is not None and (kind != Kind.CONTINUATION or number != self.block.stream):
             raise BrokenConnection(Code.PROTOCOL_ERROR, "headers are interrupted")
@@ -202,7 +202,7 @@ class Session:
             stream.pump()
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
-        self._greeted = True
+        self.greeted = True
         if number:
             raise BrokenConnection(Code.PROTOCOL_ERROR, "settings of a stream")
         if flags & Flag.ACK:
