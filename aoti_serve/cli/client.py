@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from aoti_serve import __version__
 from aoti_serve.cli.console import progress_out
 from aoti_serve.config import problems
-from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, TryAgain, UnreadableWeights
+from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, TryAgain, UnreadableWeights, quantity
 from aoti_serve.launcher.processes.ports import is_loopback
 from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path, token_place
 from aoti_serve.weights.swap_options import SwapOptions
@@ -199,7 +199,8 @@ def _pieces(file: Path, size: int, sent: Callable[[int], None]) -> Iterator[byte
     except OSError as error:
         raise UnreadableWeights(detail=f"{file}: {error.strerror}") from error
     if left:
-        raise UnreadableWeights(detail=f"{file} became {left} bytes shorter while it was sent; send it again")
+        missing = quantity(left, "bytes")
+        raise UnreadableWeights(detail=f"{file} became {missing} shorter while it was sent; send it again")
 
 
 def value_of(kind: type[T], answer: Any) -> T:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aoti_serve.cli.console import bytes_text, out, print_json
+from aoti_serve.errors import quantity
 from aoti_serve.model.package import Package
 from aoti_serve.signature.signature import Signature
 
@@ -40,7 +41,7 @@ def show_package(package: Package, as_json: bool, accuracy: Accuracy | None = No
     out.print("  ".join(f"{key.removeprefix('AOTI_').lower()}: {value or '-'}" for key, value in compiled.items()))
     weights = sum(spec.nbytes for spec in signature.constants)
     where = "inside, as version 0" if package.carries_weights else "apart"
-    out.print(f"weights: {where}; {len(signature.constants)} constants, {bytes_text(weights)}")
+    out.print(f"weights: {where}; {quantity(len(signature.constants), 'constants')}, {bytes_text(weights)}")
     out.print(_tensors(signature.inputs, signature.outputs))
     out.print(_constants(signature, prepared))
     for line in _remarks(package, prepared.values()):
@@ -92,7 +93,8 @@ def _remarks(package: Package, made: Collection[_Prepared]) -> Iterator[str]:
         yield f"accepted in weights, not used by the code: {', '.join(signature.unused)}"
     if made:
         plain, here = sum(each.plain_bytes for each in made), sum(each.prepared_bytes for each in made)
-        yield f"prepared when staged: {len(made)} constants; {bytes_text(here)} here, {bytes_text(plain)} plain"
+        constants = quantity(len(made), "constants")
+        yield f"prepared when staged: {constants}; {bytes_text(here)} here, {bytes_text(plain)} plain"
     if sizes := [str(size) for size, _ in package.variants if size]:
         yield f"compiled for batches of {', '.join(sizes)}; others are padded"
     for guard in signature.guards:

@@ -29,7 +29,7 @@ class AotiServeError(Exception):
     A subclass declares its facts as typed fields, as a dataclass does; they are keyword arguments. In its class line it
     declares what differs from its parent: `status`, the HTTP status, `grpc`, the name of gRPC's if it is not the one
     that goes with it, and `text`, a template of the message that names the facts. The message takes `longest` bytes of
-    UTF-8 at most, and each fact half of that, whatever a client sent.
+    UTF-8 at most, and each fact half of that, whatever a client sent. `{rows:rows}` is "1 row", or "2 rows".
     """
 
     status: ClassVar[int] = 500
@@ -59,7 +59,7 @@ class AotiServeError(Exception):
         return self.grpc or _GRPC_STATUS.get(self.http_status, "INTERNAL")
 
     def __str__(self) -> str:
-        facts = {name: shortened(_shown_fact(fact), self.longest // 2) for name, fact in self.facts.items()}
+        facts = {name: _Said(shortened(_shown_fact(fact), self.longest // 2)) for name, fact in self.facts.items()}
         return shortened(self.text.format_map(facts), self.longest)
 
     def __repr__(self) -> str:
@@ -75,6 +75,20 @@ def shortened(text: str, longest: int = AotiServeError.longest) -> str:
     if len(raw) <= longest:
         return text
     return raw[: longest - len("…".encode())].decode(errors="ignore") + "…"
+
+
+def quantity(number: object, units: str) -> str:
+    """The number with its unit, which is given in the plural: `1 row`, `2 rows`."""
+    return f"{number} {units.removesuffix('s') if str(number) == '1' else units}"
+
+
+class _Said(str):
+    """A fact in words."""
+
+    __slots__ = ()
+
+    def __format__(self, units: str) -> str:
+        return quantity(self, units) if units else str(self)
 
 
 def _shown_fact(fact: object) -> str:

@@ -58,7 +58,7 @@ class TooManyRows(InvalidInput, text="{rows} rows, the limit is {limit} (gateway
     limit: int
 
 
-class EmptyRows(InvalidInput, text="{rows} rows, and not a byte in any of them"):
+class EmptyRows(InvalidInput, text="{rows:rows} without a single byte"):
     """The request has rows that hold no bytes, so their number costs the client nothing."""
 
     rows: int
@@ -81,7 +81,7 @@ class WrongInputShape(InvalidInput, text="input '{name}': shape {got}, the model
     reason: str
 
 
-class WrongInputLength(InvalidInput, text="input '{name}': {got} {unit}, shape {shape} needs {expected}"):
+class WrongInputLength(InvalidInput, text="input '{name}': {got:{unit}}, shape {shape} needs {expected}"):
     """The data holds more or fewer elements or bytes than the shape says."""
 
     name: str

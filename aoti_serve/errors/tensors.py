@@ -24,7 +24,7 @@ class DigestMismatch(InvalidWeights, text="the weights have sha256 {got}, expect
     expected: str
 
 
-class WeightsTooLarge(InvalidWeights, status=413, text="the weights have more than {limit} {unit} ({setting})"):
+class WeightsTooLarge(InvalidWeights, status=413, text="the weights have more than {limit:{unit}} ({setting})"):
     """The file, its header, or its number of tensors is larger than the configuration allows."""
 
     limit: int

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from aoti_serve.errors import UnknownModel
 from aoti_serve.gateway.figures.counted import GatewayFigures
@@ -13,6 +13,7 @@ from aoti_serve.gateway.served_model import ServedModel
 from aoti_serve.protocol.triton import repository_index
 
 JOIN_S = 30.0  # for all models of a gateway
+REFUSED_S = 1.0  # between two lines of the audit about refused attempts
 
 
 class DataPlane:
@@ -24,8 +25,7 @@ class DataPlane:
         self.figures = GatewayFigures(model.figures for model in models)
         self._models = {model.name: model for model in models}
         self._joining: list[asyncio.Task[None]] = []
-        self._noting: asyncio.Task[None] | None = None
-        self._noted, self._refused = 0.0, 0
+        self._refused = RefusedAttempts()
 
     async def join(self) -> None:
         """Join the clusters of all models at once.
@@ -58,7 +58,8 @@ class DataPlane:
         for model in self._models.values():
             model.drain()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        await self._refused.close()
         for model in self._models.values():
             model.close()
 
@@ -89,10 +90,43 @@ class DataPlane:
         return self._models[name]
 
     def note_refused(self, name: str, action: str, address: str, reason: str) -> None:
-        """Audit a refused attempt, in the background. One line a second at most, so that a flood costs little."""
-        served, now = self._models.get(name), time.monotonic()
-        self._refused += 1
-        if served is not None and now - self._noted >= 1.0 and (self._noting is None or self._noting.done()):
-            facts = {"action": action, "who": address, "error": reason, "since_last": str(self._refused)}
-            self._refused, self._noted = 0, now
-            self._noting = asyncio.get_running_loop().create_task(served.weights.refused(facts))
+        """Audit a refused attempt, in the background."""
+        self._refused.note(self._models.get(name), {"action": action, "who": address, "error": reason})
+
+
+class RefusedAttempts:
+    """Audits attempts that were refused: a line a second at most, so that a flood costs little.
+
+    A line has the facts of the last attempt, and how many there were since the line before. Those for no model that is
+    served here are only counted.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._last: tuple[ServedModel, dict[str, str]] | None = None
+        self._closing = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
+
+    def note(self, served: ServedModel | None, facts: dict[str, str]) -> None:
+        self._count += 1
+        if served is None:
+            return
+        self._last = served, facts
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.get_running_loop().create_task(self._write())
+
+    async def close(self) -> None:
+        """Write the line that is due, without delay."""
+        self._closing.set()
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    async def _write(self) -> None:
+        """Write a line after the other, until a second has brought no further attempt."""
+        while self._last is not None:
+            (served, facts), count = self._last, self._count
+            self._last, self._count = None, 0
+            await served.weights.refused(facts | {"since_last": str(count)})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REFUSED_S):
+                    await self._closing.wait()

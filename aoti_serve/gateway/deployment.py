@@ -100,5 +100,5 @@ class Gateway:
         self._plane.drain()
         self._reporting.cancel()
         await asyncio.gather(*(listener.close(DRAIN_S) for listener in self._listeners))
-        self._plane.close()
+        await self._plane.close()
         self._access.close()

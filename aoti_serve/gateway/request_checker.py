@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import EmptyRows, InvalidInputData, RepeatedOutput, TooManyRows
+from aoti_serve.errors import EmptyRows, InvalidInputData, RepeatedOutput, TooManyRows, WrongInputLength
 from aoti_serve.protocol.decode import decode_head
 from aoti_serve.protocol.grpc.head import decode_infer_head
 from aoti_serve.protocol.messages import RequestHead
@@ -75,7 +75,12 @@ class RequestChecker:
         return self._decoded_once(message, decode) if len(message) <= LARGE_HEAD else self._decoded(message, decode)
 
     def _decoded(self, message: bytes | memoryview, decode: Decoder) -> CheckedRequest:
-        return self.check(decode(message, self._limits))
+        try:
+            head = decode(message, self._limits)
+        except (InvalidInputData, WrongInputLength) as error:
+            self._accepts.check_known(self._accepts.by_input({error.name: None}))  # a wrong name is to be mended first
+            raise
+        return self.check(head)
 
     def _outputs(self, head: RequestHead) -> tuple[tuple[int, TensorSpec], ...]:
         names = [self._accepts.output_named(name) for name in head.outputs or []]

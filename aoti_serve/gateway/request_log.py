@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 
-from aoti_serve.errors import AotiServeError
+from aoti_serve.errors import AotiServeError, quantity
 
 access = logging.getLogger("aoti_serve.access")
 failures = logging.getLogger("aoti_serve.failures")
@@ -109,7 +109,7 @@ class RequestLog:
         elif status > DEFECT and status != NOT_SERVED:
             now = self._clock()
             if now - self._written >= REST_S:
-                others = f" ({self._silent} others since the last such line)" if self._silent else ""
+                others = f" ({quantity(self._silent, 'others')} since the last such line)" if self._silent else ""
                 self._written, self._silent = now, 0
                 self._write(logging.WARNING, note, error, others)
             else:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from aoti_serve.errors import BadIndexInWeights, IndexOutOfRange, InvalidInputData, WrongOutput
+from aoti_serve.errors import BadIndexInWeights, IndexOutOfRange, InvalidInputData, WrongOutput, quantity
 from aoti_serve.model.tensor_memory import readable, shaped_as
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
@@ -59,7 +59,8 @@ def _in_order(inputs: Sequence[torch.Tensor], signature: Signature) -> dict[str,
         detail = f"a {type(inputs).__name__} instead of tensors by name or in a list"
         raise InvalidInputData(name=", ".join(names), detail=detail)
     if len(inputs) != len(names):
-        raise InvalidInputData(name=", ".join(names), detail=f"{len(inputs)} tensors for {len(names)} inputs")
+        detail = f"{quantity(len(inputs), 'tensors')} for {quantity(len(names), 'inputs')}"
+        raise InvalidInputData(name=", ".join(names), detail=detail)
     return dict(zip(names, inputs, strict=True))
 
 

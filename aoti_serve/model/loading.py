@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from aoti_serve.errors import IncompatiblePackage
+from aoti_serve.errors import IncompatiblePackage, quantity
 from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
 from aoti_serve.model.aoti.stock import StockContainer
 from aoti_serve.model.archive import preflight
@@ -142,9 +142,9 @@ def _checked(package: Package, runtime: NativeContainer | StockContainer) -> Run
     signature = package.signature
     outputs = len(signature.output_leaves) + bool(signature.guards)
     if runtime.num_inputs not in (len(signature.inputs), None):
-        different.append(f"{runtime.num_inputs} inputs instead of {len(signature.inputs)}")
+        different.append(f"{quantity(runtime.num_inputs, 'inputs')} instead of {len(signature.inputs)}")
     if runtime.num_outputs not in (outputs, None):
-        different.append(f"{runtime.num_outputs} outputs instead of {outputs}")
+        different.append(f"{quantity(runtime.num_outputs, 'outputs')} instead of {outputs}")
     if different:
         runtime.delete()
         reason = f"its library and its signature differ: {', '.join(different)}"

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import torch
 
-from aoti_serve.errors import ConstantIsBaked, UnfitTensor, UnreadableWeights
+from aoti_serve.errors import ConstantIsBaked, UnfitTensor, UnreadableWeights, quantity
 from aoti_serve.model.aoti.opaque import only_read
 from aoti_serve.model.buffers import ConstantBuffer
 from aoti_serve.model.preparation.preparations import Preparation
@@ -177,7 +177,7 @@ def _check_index(index: Mapping[str, Span]) -> None:
             continue  # no constant has it
         needed = math.prod(span.shape) * DTYPES[span.dtype].itemsize
         if span.end - span.begin != needed:
-            raise UnfitTensor(name=name, detail=f"{span.end - span.begin} bytes, its shape takes {needed}")
+            raise UnfitTensor(name=name, detail=f"{quantity(span.end - span.begin, 'bytes')}, its shape takes {needed}")
     for before, name in pairwise(sorted(index, key=lambda name: index[name][-2:])):
         if index[name].begin < index[before].end:
             raise UnfitTensor(name=name, detail=f"its bytes are also those of '{before}'")
@@ -192,7 +192,7 @@ def _deal(pieces: Iterable[Bytes], index: Mapping[str, Span], take: Callable[[st
     for piece in pieces:
         end = begin + len(piece)
         if length is not None and end > length:
-            raise UnreadableWeights(detail=f"{end} bytes or more have arrived of a file of {length}")
+            raise UnreadableWeights(detail=f"{quantity(end, 'bytes')} or more arrived of a file of {length}")
         while waiting and (span := index[waiting[0]]).begin < end:
             take(waiting[0], piece[max(span.begin - begin, 0) : span.end - begin])
             if span.end > end:
@@ -201,4 +201,4 @@ def _deal(pieces: Iterable[Bytes], index: Mapping[str, Span], take: Callable[[st
         begin = end
         del piece  # else it would be held while the next one is made
     if length is not None and begin < length:
-        raise UnreadableWeights(detail=f"{begin} bytes have arrived of a file of {length}")
+        raise UnreadableWeights(detail=f"{quantity(begin, 'bytes')} arrived of a file of {length}")

@@ -64,7 +64,7 @@ def check_rank(name: str, rank: int) -> None:
 def checked_nbytes(name: str, dtype: DType, shape: tuple[int, ...], size: object) -> int:
     """The parameter binary_data_size of input `name`. Raises InvalidInputData, or WrongInputLength."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise InvalidInputData(name=name, detail=f"binary_data_size {shown_value(size)} is not a number of bytes")
+        raise InvalidInputData(name=name, detail=f"binary_data_size is {shown_value(size)}, not a number of bytes")
     expected = math.prod(shape) * dtype.itemsize
     if size != expected:
         raise WrongInputLength(name=name, got=size, unit="bytes", shape=list(shape), expected=expected)

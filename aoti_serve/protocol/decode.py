@@ -18,7 +18,7 @@ import orjson
 from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import InvalidBody, InvalidInputData, JsonTooLarge
+from aoti_serve.errors import InvalidBody, InvalidInputData, JsonTooLarge, quantity
 from aoti_serve.protocol.checks import (
     check_tensor_count,
     checked_dtype,
@@ -42,7 +42,7 @@ def head_length(body: bytes | bytearray | memoryview, header_length: str | None)
     if header_length is None:
         return len(body)
     if not header_length.isdecimal() or len(header_length) > MAX_DIGITS or int(header_length) > len(body):
-        detail = f"{shown_value(header_length)} is not a length within {len(body)} bytes"
+        detail = f"{shown_value(header_length)} is not a length within {quantity(len(body), 'bytes')}"
         raise InvalidBody(detail=f"Inference-Header-Content-Length {detail}")
     if int(header_length) == 0:
         detail = "raw binary requests without JSON are not supported"
@@ -77,13 +77,13 @@ def arrays_of(head: RequestHead, tail: memoryview) -> list[NDArray[Any]]:
             continue
         end = offset + tensor.nbytes
         if end > len(tail):
-            left = len(tail) - offset
-            detail = f"binary_data_size is {tensor.nbytes}, but only {left} bytes are left in the body"
+            left = quantity(len(tail) - offset, "bytes")
+            detail = f"binary_data_size is {tensor.nbytes}, but the body has only {left} left"
             raise InvalidInputData(name=tensor.name, detail=detail)
         arrays.append(tensor_view(tensor, tail[offset:end]))
         offset = end
     if offset < len(tail):
-        raise InvalidBody(detail=f"{len(tail) - offset} bytes follow the last input's data")
+        raise InvalidBody(detail=f"the body has {quantity(len(tail) - offset, 'bytes')} behind the last input's data")
     return arrays
 
 

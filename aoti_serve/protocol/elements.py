@@ -40,9 +40,14 @@ def array_from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[
 
 
 def shown_value(value: Any) -> str:
-    """A JSON value in few characters. Lists and objects by their kind: they may be nested a thousand deep."""
+    """A JSON value in few characters. Lists and objects by their kind: they may be nested a thousand deep.
+
+    Of integers beyond 64 bits orjson makes floats, whose digits nobody has sent.
+    """
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, float) and (value >= 2**64 or value <= -(2**63)):
+        return "a number too large for 64 bits"
     return repr(value[:40] if isinstance(value, str) else value)
 
 

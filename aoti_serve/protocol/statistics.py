@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+KEPT_VERSIONS = 256  # all of them fit into one message to the coordinator, 4 MB
 BATCH_FIELDS = 4  # of each entry in `batches`: its count, and the sums of its three times
 
 

@@ -116,13 +116,14 @@ class Signature(Constants):
         sizes: dict[str, tuple[int, str]] = {}
         for spec in self.inputs:
             if spec.name not in tensors:
-                self._check_known(tensors)  # it may be there under a wrong name
+                self.check_known(tensors)  # it may be there under a wrong name
                 raise MissingInput(name=spec.name)
             _check_input(spec, tensors[spec.name], sizes)
         if len(tensors) > len(self.inputs):
-            self._check_known(tensors)
+            self.check_known(tensors)
 
-    def _check_known(self, tensors: Iterable[str]) -> None:
+    def check_known(self, tensors: Iterable[str]) -> None:
+        """Raise UnknownInput if one of these, under their own names, is no input."""
         known = dict.fromkeys(spec.name for spec in self.inputs)
         for name in tensors:
             if name not in known:

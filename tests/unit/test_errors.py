@@ -170,6 +170,20 @@ def test_a_number_of_seconds_is_not_said_to_the_last_digit() -> None:
     assert "within 0.3 s" in str(errors.DeadlineExceeded(model="m", timeout=0.1 + 0.2))
 
 
+def test_one_of_something_is_said_in_the_singular() -> None:
+    assert [errors.quantity(number, "bytes") for number in (0, 1, 2, 11)] == [
+        "0 bytes",
+        "1 byte",
+        "2 bytes",
+        "11 bytes",
+    ]
+    assert [str(errors.EmptyRows(rows=rows))[:5] for rows in (1, 2)] == ["1 row", "2 row"]
+    lengths = [errors.WrongInputLength(name="x", got=got, unit="bytes", shape=[2], expected=8) for got in (1, 7)]
+    assert [str(error) for error in lengths] == [
+        f"input 'x': {got}, shape [2] needs 8" for got in ("1 byte", "7 bytes")
+    ]
+
+
 def test_facts_with_braces_are_not_formatted_again() -> None:
     assert str(UnknownTensor(name="{detail}")) == "tensor '{detail}': the package has no such constant"
 

@@ -151,7 +151,7 @@ class Coordinator:
 
     async def exchange_statistics(self, told: Told) -> Gathered:
         """Keep what a gateway tells of its figures; those of the others."""
-        return self._statistics.exchange(told)
+        return self._statistics.exchange(told, self._members.table.living)
 
     async def versions(self) -> list[Version]:
         return await asyncio.to_thread(self._store.versions)

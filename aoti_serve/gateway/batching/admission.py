@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.errors import QueueFull
+from aoti_serve.errors import QueueFull, quantity
 from aoti_serve.gateway.batching.backlog import Backlog
 from aoti_serve.gateway.batching.measures import Throughput
 
@@ -28,7 +28,7 @@ class AdmissionControl:
         config, backlog = self._config, self._backlog
         counted = backlog.counted_before(level)
         if counted + min(rows or 1, self._largest) > config.max_queued_rows:
-            raise self._full(f"{counted} rows", str(config.max_queued_rows), "max_queued_rows", runners)
+            raise self._full(quantity(counted, "rows"), str(config.max_queued_rows), "max_queued_rows", runners)
         if backlog.nbytes + nbytes > config.max_queued_bytes:
             waiting, limit = (f"{size / MB:.3g} MB" for size in (backlog.nbytes, config.max_queued_bytes))
             raise self._full(waiting, limit, "max_queued_bytes", runners)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aoti_serve.errors import RuntimeFailed
+from aoti_serve.errors import RuntimeFailed, quantity
 from aoti_serve.gateway.batching.work_item import Arrays, Rows, WorkItem
 from aoti_serve.link.messages import AnswerMessage
 
@@ -62,7 +62,7 @@ class Batch:
         rows = sum(piece.rows for piece in self.pieces)
         for index, array in enumerate(answer.outputs):
             if array.shape[:1] != (rows,):
-                detail = f"output {index} of a batch of {rows} rows has the shape {list(array.shape)}"
+                detail = f"output {index} of a batch of {quantity(rows, 'rows')} has the shape {list(array.shape)}"
                 return RuntimeFailed(call="run", detail=detail)
         return None
 

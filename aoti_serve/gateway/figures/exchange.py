@@ -51,16 +51,15 @@ class StatisticsExchange:
 
     async def _exchange(self, *, asks: bool) -> list[VersionStatistics]:
         async with self._turn:
-            others, missing = await self._send(asks)
-            if missing:  # the coordinator has just started
-                self._sent = {version: sent for version, sent in self._sent.items() if version not in missing}
-                others, _ = await self._send(asks)
-            return others
+            gathered = await self._send(asks)
+            if gathered.missing:  # the coordinator has just started
+                gathered = await self._send(asks)
+            return gathered.others
 
     async def _send(self, asks: bool) -> Gathered:
-        changed, versions = self._changed(), [row.version for row in self._rows()]
-        gathered = await self._coordinator.exchange_statistics(Told(self._gateway, changed, versions, asks))
-        self._sent |= {row.version: row.progress for row in changed}
+        changed, progress = self._changed(), {row.version: row.progress for row in self._rows()}
+        gathered = await self._coordinator.exchange_statistics(Told(self._gateway, changed, list(progress), asks))
+        self._sent = {version: sent for version, sent in progress.items() if version not in gathered.missing}
         return gathered
 
     def _changed(self) -> list[VersionStatistics]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from aoti_serve.cluster.metrics import definitions as known
 from aoti_serve.cluster.metrics.export import MetricExport
-from aoti_serve.gateway.figures.model_figures import ModelFigures
+from aoti_serve.gateway.figures.model_figures import ModelFigures, RequestKind
 from aoti_serve.gateway.figures.outcomes import RequestOutcome
 
 SHOWN_S = 600.0  # a version without requests for so long has no series of its own any more
@@ -26,7 +27,7 @@ class ExportedFigures:
         self._figures = figures
         self._export = export
         self._clock = clock
-        self._moved: dict[tuple[str, ...], tuple[int, float]] = {}  # the count of a series, and since when it is that
+        self._moved: dict[RequestKind, tuple[int, float]] = {}  # the count of a series, and since when it is that
 
     def export(self) -> None:
         self._export_requests()
@@ -35,11 +36,13 @@ class ExportedFigures:
             self._export_histograms()
 
     def _export_requests(self) -> None:
-        name, totals = self._figures.name, dict[tuple[str, RequestOutcome], int]()
-        for (protocol, version, outcome), count in self._figures.requests.items():
-            totals[protocol, outcome] = totals.get((protocol, outcome), 0) + count
-            if version is not None and self._is_recent((str(version), protocol, outcome), count):
+        name, requests, totals = self._figures.name, self._figures.requests, Counter[tuple[str, RequestOutcome]]()
+        for kind, count in requests.items():
+            protocol, version, outcome = kind
+            totals[protocol, outcome] += count
+            if version is not None and self._is_recent(kind, count):
                 self._export.gauge(known.OF_VERSION, count, name, str(version), protocol, outcome)
+        self._moved = {kind: moved for kind, moved in self._moved.items() if kind in requests}
         for (protocol, outcome), count in totals.items():
             if outcome is RequestOutcome.OK:
                 self._export.total(known.SUCCESS, count, name, protocol)
@@ -70,7 +73,7 @@ class ExportedFigures:
         export.histogram(known.ROW_PADDING, figures.padding, figures.name)
         export.histogram(known.ROUND_TRIP, figures.round_trip, figures.name)
 
-    def _is_recent(self, series: tuple[str, ...], count: int) -> bool:
+    def _is_recent(self, series: RequestKind, count: int) -> bool:
         before, since = self._moved.get(series, (0, 0.0))
         if count != before:
             since = self._clock()

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from aoti_serve.cluster.metrics.histogram import ROWS, SECONDS, BucketCounts
 from aoti_serve.gateway.figures.outcomes import RequestOutcome
 from aoti_serve.link.messages import RunFacts
-from aoti_serve.protocol.statistics import BATCH_FIELDS, VersionStatistics
+from aoti_serve.protocol.statistics import BATCH_FIELDS, KEPT_VERSIONS, VersionStatistics
 
 HTTP, GRPC = "http", "grpc"
 NS = 1_000_000_000
-KEPT_VERSIONS = 256  # all of them fit into one message to the coordinator, 4 MB
 RequestKind = tuple[str, int | None, RequestOutcome]  # protocol, version, outcome
 
 
@@ -22,7 +21,8 @@ class ModelFigures:
 
     Requests count when they end, by protocol, version and outcome; what is refused belongs to the version that answers
     then, `current`. Runs count when they are answered: those of large requests once for each piece, those that failed
-    not at all. The last `KEPT_VERSIONS` versions have rows of their own, `earlier` has the sum of those before.
+    not at all. The last `KEPT_VERSIONS` versions have rows of their own, `earlier` has the sum of those before, whose
+    requests are of no version any more.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,7 +30,7 @@ class ModelFigures:
         self.current: int | None = None
         self.versions: dict[int, VersionStatistics] = {}
         self.earlier = VersionStatistics(-1)
-        self._answered: Counter[tuple[str, int]] = Counter()
+        self._answered: Counter[tuple[str, int | None]] = Counter()
         self._unanswered: Counter[RequestKind] = Counter()
         self.latency = {protocol: BucketCounts(SECONDS) for protocol in (HTTP, GRPC)}
         self.queued = BucketCounts(SECONDS)
@@ -49,7 +49,7 @@ class ModelFigures:
         if found is None:
             found = self.versions[version] = VersionStatistics(version)
             if len(self.versions) > KEPT_VERSIONS:
-                self.earlier.add(self.versions.pop(min(self.versions.keys() - {version, self.current})))
+                self._fold(min(self.versions.keys() - {version, self.current}))
         return found
 
     def total(self, name: str) -> int:
@@ -95,6 +95,13 @@ class ModelFigures:
         self.run_time.note(infer_ns / NS)
         if run.padding:
             self.padding.note(run.padding)
+
+    def _fold(self, version: int) -> None:
+        self.earlier.add(self.versions.pop(version))
+        for answered in [key for key in self._answered if key[1] == version]:
+            self._answered[answered[0], None] += self._answered.pop(answered)
+        for kind in [kind for kind in self._unanswered if kind[1] == version]:
+            self._unanswered[kind[0], None, kind[2]] += self._unanswered.pop(kind)
 
     def batch_rows(self) -> BucketCounts:
         """The rows of all answered batches."""

@@ -15,7 +15,7 @@ class RequestOutcome(StrEnum):
     """`OK`, or why there was no answer."""
 
     OK = "ok"
-    INVALID = "invalid"  # 400, 404
+    INVALID = "invalid"  # 400, 404, 501: the client asks for what cannot be, or is not there
     TOO_LARGE = "too_large"  # 413
     OVERLOADED = "overloaded"  # 503: a queue is full, or the bodies of all requests are as large as they may be
     DEADLINE = "deadline"  # 504
@@ -39,6 +39,7 @@ _BY_STATUS = {
     400: RequestOutcome.INVALID,
     404: RequestOutcome.INVALID,
     413: RequestOutcome.TOO_LARGE,
+    501: RequestOutcome.INVALID,
     503: RequestOutcome.UNAVAILABLE,
     504: RequestOutcome.DEADLINE,
 }

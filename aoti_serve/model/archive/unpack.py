@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from aoti_serve.errors import UnreadablePackage
+from aoti_serve.errors import UnreadablePackage, quantity
 from aoti_serve.model.archive import reading
 from aoti_serve.signature.tensors import Frozen
 
@@ -123,7 +123,8 @@ def _write(path: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo, folder: P
             digest.update(piece)
     # zipfile gives no more than the directory says, which is what was checked; but it may give less.
     if written != info.file_size:
-        raise UnreadablePackage(path=path, detail=f"{info.filename} has {written} bytes, not {info.file_size}")
+        detail = f"{info.filename} has {quantity(written, 'bytes')}, not {info.file_size}"
+        raise UnreadablePackage(path=path, detail=detail)
     return written, digest.hexdigest()
 
 

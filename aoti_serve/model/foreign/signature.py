@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from aoti_serve.config import DeclaredSignature
-from aoti_serve.errors import IncompatiblePackage, UnknownSignature, UnreadablePackage
+from aoti_serve.errors import IncompatiblePackage, UnknownSignature, UnreadablePackage, quantity
 from aoti_serve.model.archive import reading
 from aoti_serve.model.foreign.generated import GeneratedCode
 from aoti_serve.model.program.compiled_signature import narrow
@@ -49,7 +49,8 @@ def signature_of(path: Path, model: str, declared: DeclaredSignature | None) -> 
         raise UnknownSignature(path=path, snippet=_snippet(code))
     counts = (len(signature.inputs), len(signature.outputs))
     if counts != (compiled := (code.num_inputs, sum(code.outputs))):
-        reason = "its signature has {} inputs and {} outputs, its code {} and {}".format(*counts, *compiled)
+        declared_counts = " and ".join(map(quantity, counts, ("inputs", "outputs")))
+        reason = "its signature has {}, its code {} and {}".format(declared_counts, *compiled)
         raise IncompatiblePackage(path=path, reason=reason)
     if misfit := narrow(signature.inputs, code.inputs or (), ranges=declared is not None):
         raise IncompatiblePackage(path=path, reason=misfit)

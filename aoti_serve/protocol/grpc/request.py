@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import InvalidBody, InvalidInputData, WrongInputLength
+from aoti_serve.errors import InvalidBody, InvalidInputData, WrongInputLength, quantity
 from aoti_serve.protocol.checks import check_tensor_count, tensor_view
 from aoti_serve.protocol.grpc.payloads import text
 from aoti_serve.protocol.grpc.wire import FieldBudget, WireBytes, fields_of, tag_of
@@ -65,7 +65,7 @@ def raw_arrays(head: RequestHead, raw: list[memoryview]) -> list[NDArray[Any]]:
         if tensor.array is not None:
             raise InvalidInputData(name=tensor.name, detail="contents must not be given with raw_input_contents")
     if len(raw) != len(head.inputs):
-        raise InvalidBody(detail=f"{len(raw)} raw_input_contents were sent for {len(head.inputs)} inputs")
+        raise InvalidBody(detail=f"{len(raw)} raw_input_contents were sent for {quantity(len(head.inputs), 'inputs')}")
     return [_from_raw(tensor, data) for tensor, data in zip(head.inputs, raw, strict=True)]
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
-from aoti_serve.errors import DigestMismatch, UnreadableWeights, WeightsTooLarge
+from aoti_serve.errors import DigestMismatch, UnreadableWeights, WeightsTooLarge, quantity
 from aoti_serve.signature.tensors import BY_SAFETENSORS, DTYPES, Shaped, Span
 
 MAX_NAME = 1024  # it stands in errors and receipts
@@ -69,7 +69,7 @@ def file_chunks(file: BinaryIO, span: Span) -> Iterator[bytes]:
     while left:
         piece = file.read(min(left, CHECK_CHUNK_BYTES))
         if not piece:
-            raise OSError(f"the file ends {left} bytes early")
+            raise OSError(f"the file ends {quantity(left, 'bytes')} early")
         left -= len(piece)
         yield piece
 
@@ -101,7 +101,8 @@ def _header_length(prefix: bytes, nbytes: int, limit: int | None) -> int:
         raise _unreadable("it ends before its header")
     length = int.from_bytes(prefix, "little")
     if length > min(nbytes - 8, FORMAT_MAX_HEADER_BYTES):
-        raise _unreadable(TORCH_SAVE if prefix.startswith(PICKLES) else f"its header would be {length} bytes long")
+        too_long = f"its header would be {quantity(length, 'bytes')} long"
+        raise _unreadable(TORCH_SAVE if prefix.startswith(PICKLES) else too_long)
     if limit is not None and length > limit:
         raise WeightsTooLarge(limit=limit, unit="bytes of header", setting="gateway.max_weights_header_bytes")
     return length

@@ -21,7 +21,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from upath import UPath
 
-from aoti_serve.errors import AotiServeError, SourceRefused, UnreadableWeights
+from aoti_serve.errors import AotiServeError, SourceRefused, UnreadableWeights, quantity
 from aoti_serve.weights.sources.uri import UriLocation, scrubbed, shown_uri
 
 FETCH_CHUNK_BYTES = 4 * 2**20
@@ -57,7 +57,7 @@ def web_chunks(place: UriLocation, uri: str, expect: Expect) -> Iterator[bytes]:
         while piece := answer.read1(FETCH_CHUNK_BYTES):
             yield piece
         if answer.length:
-            raise HTTPException(f"the connection ended {answer.length} bytes early")
+            raise HTTPException(f"the connection ended {quantity(answer.length, 'bytes')} early")
 
 
 def fetch(place: UriLocation, uri: str, expect: Expect) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from upath import UPath
 
-from aoti_serve.errors import StoreDamaged, StoreFailed, UnknownWeightsVersion, UnreadableWeights
+from aoti_serve.errors import StoreDamaged, StoreFailed, UnknownWeightsVersion, UnreadableWeights, quantity
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import index_in
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
@@ -140,7 +140,7 @@ class Catalog:
         except StoreFailed as error:
             raise damaged_version(self.file(version), version, f"it cannot be opened ({error})") from error
         if nbytes != version.nbytes:
-            raise damaged_version(self.file(version), version, f"it has {nbytes} bytes")
+            raise damaged_version(self.file(version), version, f"it has {quantity(nbytes, 'bytes')}")
         try:
             return self._read_header(version)
         except UnreadableWeights as error:
@@ -176,7 +176,7 @@ class Catalog:
         except ValueError as error:  # as pydantic's, whose text would be of no use
             if damaged is not None:
                 return damaged
-            detail = f"its {len(content or b'')} bytes are no such record"
+            detail = f"it has {quantity(len(content or b''), 'bytes')}, and is no such record"
             raise StoreDamaged(path=self.root, file=name, detail=detail) from error
 
     @contextmanager

@@ -50,6 +50,11 @@ class MemberTable:
         """The last reports of the replicas that answer."""
         return [report for report in self._reports.values() if report.runners and not report.joining]
 
+    @property
+    def living(self) -> set[str]:
+        """All members, and those whose end is not certain."""
+        return self._reports.keys() | self.ending.keys()
+
     def report_of(self, member: str) -> Report | None:
         return self._reports.get(member)
 

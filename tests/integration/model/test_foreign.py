@@ -252,8 +252,8 @@ def inputs(x: list[Any], age: list[Any], dtype: str = "float32") -> list[Any]:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        pytest.param({"inputs": DECLARED.inputs[:1]}, "1 inputs and 2 outputs, its code 2 and 2", id="inputs"),
-        pytest.param({"outputs": DECLARED.outputs[:1]}, "2 inputs and 1 outputs, its code 2 and 2", id="outputs"),
+        pytest.param({"inputs": DECLARED.inputs[:1]}, "1 input and 2 outputs, its code 2 and 2", id="inputs"),
+        pytest.param({"outputs": DECLARED.outputs[:1]}, "2 inputs and 1 output, its code 2 and 2", id="outputs"),
         pytest.param({"inputs": inputs(["n=1..64", 16], ["n=1..64", 2], "float64")}, "'x' is declared", id="dtype"),
         pytest.param({"inputs": inputs(["n=1..64", 16, 1], ["n=1..64", 2])}, "'x' is declared", id="rank"),
         pytest.param({"inputs": inputs(["n=1..64", 17], ["n=1..64", 2])}, "'x' is declared", id="size"),

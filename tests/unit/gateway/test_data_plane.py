@@ -11,18 +11,21 @@ from ray.serve.handle import DeploymentHandle
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import TryAgain
 from aoti_serve.gateway import data_plane
-from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.data_plane import REFUSED_S, DataPlane
 from aoti_serve.gateway.served_model import ServedModel
-from aoti_serve.signature.signature import Signature
+from tests.unit.clock import in_simulated_time, now, settled
 from tests.unit.gateway.http.gateway import NODE, SIGNATURE, Coordinator
+
+
+def model_of(name: str, coordinator: Coordinator) -> ServedModel:
+    config = ModelConfig.model_validate({"name": name, "package": "m.pt2"})
+    handle = cast(DeploymentHandle[Any], coordinator)
+    return ServedModel("gateway", NODE, config, SIGNATURE, handle, GatewayConfig())
 
 
 def served(name: str, monkeypatch: pytest.MonkeyPatch, joined: asyncio.Event) -> ServedModel:
     """A model whose coordinator lets the gateway join when the event is set."""
-    config = ModelConfig.model_validate({"name": name, "package": "m.pt2"})
-    signature: Signature = SIGNATURE
-    handle = cast(DeploymentHandle[Any], Coordinator())
-    made = ServedModel("gateway", NODE, config, signature, handle, GatewayConfig())
+    made = model_of(name, Coordinator())
 
     async def join() -> None:
         await joined.wait()
@@ -48,7 +51,7 @@ async def test_a_model_that_cannot_be_joined_keeps_no_gateway_from_the_others(mo
     bad.set()
     await asyncio.wait(plane._joining)
     assert plane.model("bad").membership.joined
-    plane.close()
+    await plane.close()
 
 
 async def test_a_join_that_fails_is_told_to_the_health_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +71,7 @@ async def test_a_join_that_fails_is_told_to_the_health_check(monkeypatch: pytest
     await asyncio.wait(plane._joining)
     with pytest.raises(RuntimeError, match="cannot hold"):
         plane.check_health()
-    plane.close()
+    await plane.close()
 
 
 async def test_what_is_not_ready_says_of_which_model_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,4 +85,44 @@ async def test_what_is_not_ready_says_of_which_model_and_why(monkeypatch: pytest
     assert [entry["reason"] for entry in plane.index()] == plane.reason_not_ready.split("; ")
     plane.drain()
     assert plane.reason_not_ready == "the gateway is being stopped"
-    plane.close()
+    await plane.close()
+
+
+async def guess(plane: DataPlane, number: int, model: str = "m") -> None:
+    """Try so many wrong tokens, one after the other."""
+    for _ in range(number):
+        plane.note_refused(model, "GET /", "192.0.2.1", "the token is wrong")
+        await settled()
+
+
+def counts(coordinator: Coordinator) -> list[str]:
+    """How many attempts each line of the audit tells of."""
+    return [facts["since_last"] for method, facts in coordinator.calls if method == "refused"]
+
+
+@in_simulated_time
+async def test_refused_attempts_have_a_line_a_second_and_all_are_counted_though_nobody_tries_again() -> None:
+    coordinator = Coordinator()
+    plane = DataPlane([model_of("m", coordinator)], 2**20)
+    others = asyncio.all_tasks()
+    await guess(plane, 5)
+    assert counts(coordinator) == ["1"]
+    await asyncio.sleep(REFUSED_S)
+    assert counts(coordinator) == ["1", "4"]
+    await asyncio.sleep(10 * REFUSED_S)
+    assert asyncio.all_tasks() == others
+    await guess(plane, 2, model="made up")
+    assert counts(coordinator) == ["1", "4"]
+    await guess(plane, 1)
+    assert counts(coordinator) == ["1", "4", "3"]
+    await plane.close()
+
+
+@in_simulated_time
+async def test_a_gateway_that_closes_writes_the_line_that_is_due() -> None:
+    coordinator = Coordinator()
+    plane = DataPlane([model_of("m", coordinator)], 2**20)
+    await guess(plane, 3)
+    await plane.close()
+    assert counts(coordinator) == ["1", "2"]
+    assert now() < REFUSED_S

@@ -13,10 +13,12 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import (
     AotiServeError,
     EmptyRows,
+    InvalidInput,
     InvalidInputData,
     MissingInput,
     RepeatedOutput,
     TooManyRows,
+    UnknownInput,
     UnknownOutput,
     WrongInputDtype,
     WrongInputShape,
@@ -24,6 +26,7 @@ from aoti_serve.errors import (
 from aoti_serve.gateway.request_checker import RequestChecker
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
+from tests.unit.protocol.grpc.protobuf import message_class
 
 BATCH = Dim(symbol="batch", min=1, max=8)
 SIGNATURE = Signature(
@@ -101,6 +104,31 @@ def test_what_does_not_fit_is_refused_each_time(message: bytes, error: type[Exce
     for _ in range(2):
         with pytest.raises(error):
             checker.read(message)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        pytest.param({"data": [1.0], "parameters": {}}, id="elements"),
+        pytest.param({"parameters": {"binary_data_size": 1}}, id="bytes"),
+        pytest.param({"datatype": "BYTES"}, id="datatype"),
+        pytest.param({"shape": "x"}, id="shape"),
+    ],
+)
+def test_an_unknown_name_is_said_before_any_other_mistake_of_its_input(mistake: dict[str, Any]) -> None:
+    with pytest.raises(UnknownInput, match=r"^input 'xs': the model has no such input; available: x, n$"):
+        checker_of(SIGNATURE).read(head(x(name="xs", **mistake), n()))
+    for name in ("x", "INPUT__0"):
+        with pytest.raises(InvalidInput, match=f"input '{name}': ") as caught:
+            checker_of(SIGNATURE).read(head(x(name=name, **mistake), n()))
+        assert not isinstance(caught.value, UnknownInput)
+
+
+def test_an_unknown_name_is_said_first_over_grpc_as_well() -> None:
+    message = message_class("ModelInferRequest")(model_name="m")
+    message.inputs.add(name="xs", datatype="FP32", shape=[1, 2]).contents.fp32_contents.append(1.0)
+    with pytest.raises(UnknownInput, match=r"^input 'xs'"):
+        checker_of(SIGNATURE).read_protobuf(message.SerializeToString())
 
 
 def test_more_rows_than_the_model_takes_are_no_error_here() -> None:

@@ -235,6 +235,32 @@ def test_an_input_that_cannot_be_read_is_refused_by_name(broken: dict[str, Any])
 
 
 @pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(binary_entry(2**64), id="size"),
+        pytest.param(binary_entry(-(2**63) - 1), id="negative-size"),
+        pytest.param(entry(shape=[10**30]), id="shape"),
+        pytest.param(entry(datatype="INT64", data=[1, 2**64]), id="data"),
+        pytest.param(entry(datatype="INT64", data=[1, -(10**30)]), id="negative-data"),
+    ],
+)
+def test_an_integer_beyond_64_bits_is_called_too_large_not_a_float(broken: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputData, match=r"^input 'x': .* a number too large for 64 bits") as caught:
+        decode_request(message(broken))
+    assert "e+" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("got", "said"),
+    [(1, "input 'x': 1 element, shape [2] needs 2"), (3, "input 'x': 3 elements, shape [2] needs 2")],
+)
+def test_one_element_is_said_in_the_singular(got: int, said: str) -> None:
+    with pytest.raises(WrongInputLength) as caught:
+        decode_request(message(entry(data=[0] * got)))
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
     ("size", "shape"),
     [
         pytest.param(7, [2], id="not-whole-elements"),
@@ -256,12 +282,12 @@ def test_a_binary_size_that_is_a_bool_is_refused_by_name() -> None:
 
 def test_a_truncated_tail_names_the_input_that_misses_bytes() -> None:
     header = message(binary_entry(8, name="a"), binary_entry(8))
-    with pytest.raises(InvalidInputData, match=r"input 'x'.* only 7 bytes are left"):
+    with pytest.raises(InvalidInputData, match=r"input 'x'.* only 7 bytes left"):
         decoded(header, bytes(15))
 
 
 def test_bytes_behind_the_last_input_are_refused() -> None:
-    with pytest.raises(InvalidBody, match="3 bytes follow"):
+    with pytest.raises(InvalidBody, match="has 3 bytes behind"):
         decoded(message(binary_entry(8)), bytes(11))
 
 

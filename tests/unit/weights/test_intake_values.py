@@ -77,5 +77,5 @@ def test_a_file_that_ends_within_a_tensor_is_an_error(tmp_path: Path) -> None:
     save_file({"embed": EMBED}, path)
     index = read_index(path)
     path.write_bytes(path.read_bytes()[:-1])
-    with path.open("rb") as file, pytest.raises(OSError, match="1 bytes early"):
+    with path.open("rb") as file, pytest.raises(OSError, match="1 byte early"):
         list(file_chunks(file, index["embed"]))

@@ -10,8 +10,9 @@ from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics, Told
 from aoti_serve.errors import TryAgain, UnknownVersion
 from aoti_serve.gateway.figures.exchange import StatisticsExchange
-from aoti_serve.gateway.figures.model_figures import HTTP, KEPT_VERSIONS, ModelFigures
+from aoti_serve.gateway.figures.model_figures import HTTP, ModelFigures
 from aoti_serve.gateway.figures.outcomes import RequestOutcome
+from aoti_serve.protocol.statistics import KEPT_VERSIONS, VersionStatistics
 
 
 class Coordinator:
@@ -19,6 +20,7 @@ class Coordinator:
 
     def __init__(self) -> None:
         self.statistics = GatheredStatistics()
+        self.living = {"a", "b"}
         self.away = False
         self.sent: list[int] = []
 
@@ -26,7 +28,7 @@ class Coordinator:
         if self.away:
             raise TryAgain(detail="it is being started again")
         self.sent.append(len(told.changed))
-        return self.statistics.exchange(told)
+        return self.statistics.exchange(told, self.living)
 
 
 class Gateway:
@@ -74,12 +76,41 @@ async def test_only_what_has_changed_is_sent(coordinator: Coordinator, pair: tup
     assert coordinator.sent == [2, 1]
 
 
-async def test_the_figures_of_a_gateway_that_has_ended_stay(pair: tuple[Gateway, Gateway]) -> None:
+async def test_the_figures_of_a_gateway_that_has_ended_stay(
+    coordinator: Coordinator, pair: tuple[Gateway, Gateway]
+) -> None:
     one, other = pair
     one.answer(2)
     await one.exchange.report()
-    del one
+    coordinator.living.remove("a")
     assert await other.counts() == {1: 2}
+    await one.exchange.total()  # a message that was long on its way
+    assert await other.counts() == {1: 2}
+
+
+async def test_a_gateway_that_the_coordinator_does_not_know_yet_is_asked_again(
+    coordinator: Coordinator, pair: tuple[Gateway, Gateway]
+) -> None:
+    one, other = pair
+    one.answer(2)
+    coordinator.living.remove("a")
+    await one.exchange.report()
+    assert await other.counts() == {1: 0}
+    coordinator.living.add("a")
+    await one.exchange.report()
+    assert await other.counts() == {1: 2}
+
+
+def test_of_gateways_that_have_ended_the_sum_is_kept_of_the_versions_that_answered_last() -> None:
+    statistics, last = GatheredStatistics(), KEPT_VERSIONS + 10
+    for number in range(1, last + 1):
+        rows = [VersionStatistics(version, last_inference=number, success=1) for version in (0, number)]
+        statistics.exchange(Told(f"gateway {number}", rows, [0, number], asks=False), {f"gateway {number}"})
+    others = statistics.exchange(Told("last", [], [], asks=True), {"last"}).others
+    counts = {row.version: row.success for row in others}
+    assert counts.pop(0) == last
+    assert counts == dict.fromkeys(range(last - KEPT_VERSIONS + 2, last + 1), 1)
+    assert list(statistics._of) == ["last"]
 
 
 async def test_a_new_coordinator_is_told_everything_by_those_that_live(
@@ -115,7 +146,7 @@ async def test_a_late_message_takes_nothing_back(coordinator: Coordinator, pair:
     early = [row.copy() for row in one.figures.versions.values()]
     one.answer(1)
     await one.exchange.report()
-    coordinator.statistics.exchange(Told("a", early, [1], asks=False))
+    coordinator.statistics.exchange(Told("a", early, [1], asks=False), coordinator.living)
     assert await other.counts() == {1: 2}
 
 
@@ -146,3 +177,4 @@ async def test_no_more_versions_are_kept_than_fit_into_a_message(
     assert counts.keys() == {1, *range(4, KEPT_VERSIONS + 3)}, "the one that answers, and the last"
     assert one.figures.total("inference_count") == KEPT_VERSIONS + 2
     assert set(coordinator.sent[:-1]) == {1}
+    assert one.exchange._sent.keys() == one.figures.versions.keys()

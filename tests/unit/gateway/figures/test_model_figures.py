@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from aoti_serve.gateway.figures.model_figures import GRPC, HTTP, ModelFigures
 from aoti_serve.gateway.figures.outcomes import RequestOutcome
 from aoti_serve.link.messages import RunFacts
+from aoti_serve.protocol.statistics import KEPT_VERSIONS
 
 versions = st.integers(0, 3)
 answered = st.tuples(st.sampled_from((HTTP, GRPC)), versions, st.integers(0, 300), st.floats(0, 20))
@@ -61,3 +62,18 @@ def test_what_is_refused_before_a_version_is_known_belongs_to_none() -> None:
     figures.note_unanswered(HTTP, RequestOutcome.UNAVAILABLE, 0.1)
     assert figures.requests == {(HTTP, None, RequestOutcome.UNAVAILABLE): 1}
     assert figures.versions == {}
+
+
+def test_requests_of_versions_without_a_row_of_their_own_are_of_none() -> None:
+    figures = ModelFigures("m")
+    for version in range(1, 2 * KEPT_VERSIONS + 1):
+        figures.current = version
+        figures.note_answered(HTTP, version, 1, 0.1)
+        figures.note_answered(GRPC, version, 1, 0.1)
+        figures.note_unanswered(HTTP, RequestOutcome.INVALID, 0.1)
+    own = {(HTTP, RequestOutcome.OK), (GRPC, RequestOutcome.OK), (HTTP, RequestOutcome.INVALID)}
+    assert {kind[1] for kind in figures.requests} == {None, *figures.versions}
+    assert len(figures.requests) == len(own) * (KEPT_VERSIONS + 1)
+    for protocol, outcome in own:
+        assert figures.requests[protocol, None, outcome] == KEPT_VERSIONS
+        assert sum(n for kind, n in figures.requests.items() if kind[::2] == (protocol, outcome)) == 2 * KEPT_VERSIONS

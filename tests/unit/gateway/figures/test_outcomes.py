@@ -11,6 +11,7 @@ from aoti_serve.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     InvalidBody,
+    NotServed,
     PoisonRequest,
     QueueFull,
     ReadingTooMuch,
@@ -28,6 +29,7 @@ FULL = QueueFull(model="m", waiting="1 row", limit="1", setting="max_queued_rows
     [
         (InvalidBody(detail="no JSON"), RequestOutcome.INVALID),
         (UnknownModel(name="n", known=[]), RequestOutcome.INVALID),
+        (NotServed(what="tracing", instead="ask without"), RequestOutcome.INVALID),
         (BodyTooLarge(limit=1, setting="gateway.max_body_bytes"), RequestOutcome.TOO_LARGE),
         (FULL, RequestOutcome.OVERLOADED),
         (ReadingTooMuch(held=1, limit=1, retry_after=1), RequestOutcome.OVERLOADED),

@@ -186,7 +186,7 @@ def test_shared_memory_is_refused_by_the_inputs_name() -> None:
             "'uint_contents' holds values too large for UINT16",
             id="above-uint16",
         ),
-        pytest.param({"contents": {"fp32_contents": [1]}}, "1 elements, shape \\[2\\] needs 2", id="too-few"),
+        pytest.param({"contents": {"fp32_contents": [1]}}, "1 element, shape \\[2\\] needs 2", id="too-few"),
         pytest.param({"contents": {}}, "0 elements, shape \\[2\\] needs 2", id="none"),
         pytest.param({"contents": None}, "neither contents nor raw_input_contents are given", id="nothing"),
         pytest.param(
@@ -214,7 +214,7 @@ def test_an_input_that_cannot_be_read_is_refused_by_name(changes: dict[str, Any]
             id="mixed",
         ),
         pytest.param(
-            request(inputs=[raw_tensor()], raw_input_contents=[bytes(8)] * 2), "2 raw_.* for 1 inputs", id="too-many"
+            request(inputs=[raw_tensor()], raw_input_contents=[bytes(8)] * 2), "2 raw_.* for 1 input$", id="too-many"
         ),
         pytest.param(
             request(inputs=[raw_tensor()] * 2, raw_input_contents=[bytes(8)]), "1 raw_.* for 2 inputs", id="too-few"

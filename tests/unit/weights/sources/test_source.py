@@ -135,7 +135,7 @@ def test_a_header_that_is_too_long_is_not_read(tmp_path: Path) -> None:
 
 def test_more_tensors_than_allowed_are_refused(tmp_path: Path) -> None:
     path = file_of(tmp_path / "w", {"__metadata__": {}, "a": tensor(0, 4), "b": tensor(4, 8)}, bytes(8))
-    with pytest.raises(WeightsTooLarge, match=r"more than 1 tensors \(gateway.max_weights_tensors\)"):
+    with pytest.raises(WeightsTooLarge, match=r"more than 1 tensor \(gateway.max_weights_tensors\)"):
         read_index(path, max_tensors=1)
     assert read_index(path, max_tensors=2).keys() == {"a", "b"}
 

@@ -70,9 +70,9 @@ def overwrite(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "spoil", "says"),
     [
-        pytest.param("CURRENT", overwrite, "CURRENT: its 5 bytes are no such record", id="current"),
-        pytest.param("TERM", overwrite, "TERM: its 5 bytes are no such record", id="term"),
-        pytest.param("versions/1/version.json", cut, "versions/1/version.json: its", id="record"),
+        pytest.param("CURRENT", overwrite, "CURRENT: it has 5 bytes, and is no such record", id="current"),
+        pytest.param("TERM", overwrite, "TERM: it has 5 bytes, and is no such record", id="term"),
+        pytest.param("versions/1/version.json", cut, "versions/1/version.json: it has", id="record"),
         pytest.param("versions/2/version.json", Path.unlink, "CURRENT: it names version 2, and", id="no-record"),
         pytest.param("versions/2/weights.safetensors", flip, "versions/2/weights.safetensors: its sha256 is", id="bit"),
         pytest.param("versions/2/weights.safetensors", cut, "bytes; stored were 8", id="cut"),

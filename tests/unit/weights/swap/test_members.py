@@ -91,7 +91,7 @@ def test_a_connection_that_ends_after_the_kill_is_the_end_of_the_process() -> No
     table.killed(["r1", "r2"], now=0.0)
     assert set(table.ending) == {"r1", "r2"}, "the connection of the first may have ended for any reason"
     table.disconnect("r2")
-    assert set(table.ending) == {"r1"}
+    assert table.living == set(table.ending) == {"r1"}
     table.expire(ENDED_S - 1)
     assert set(table.ending) == {"r1"}
     table.expire(ENDED_S)
@@ -144,6 +144,7 @@ def test_the_end_of_a_process_is_certain_or_not(heard: bool, ended: bool, unreac
         table.disconnect("r1")
     assert table.lose("r1", 0.0, unreachable=unreachable)
     assert bool(table.ending) is not certain
+    assert table.living == (set() if certain else {"r1"})
     assert not table.reports
 
 
