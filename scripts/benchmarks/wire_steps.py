@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.grpc.answers import unary
-from aoti_serve.gateway.grpc.call import Call
+from aoti_serve.gateway.grpc.call import GrpcCall
 from aoti_serve.gateway.grpc.server import grpc_listener
 from aoti_serve.gateway.in_flight import ReadingBudget
 from aoti_serve.gateway.listener.http import http_listener
@@ -96,7 +96,7 @@ async def _spent(measure: Callable[[], Sample]) -> float:
     return 1e6 * (time.process_time() - began) / (sample.rate * SECONDS)
 
 
-async def _echoed(call: Call) -> bytes:
+async def _echoed(call: GrpcCall) -> bytes:
     return await call.message()
 
 

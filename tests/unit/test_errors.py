@@ -25,6 +25,7 @@ AotiServeError                      500
 ├── NotServed                       501  what other servers of the protocol have
 ├── BodyTooLarge                    413
 │   └── JsonTooLarge                     its JSON alone
+├── BodyTooSlow                     408
 ├── InvalidConfig                   400
 ├── WeightsError
 │   ├── InvalidWeights              400  the weights do not fit the package
@@ -69,6 +70,7 @@ AotiServeError                      500
 │   ├── Stopping                         it takes no new requests any more
 │   ├── QueueFull                        as much waits in the gateway as may wait
 │   ├── ReadingTooMuch                   ... or is being read
+│   ├── TooManyCalls                     as many gRPC calls are under way as may be
 │   ├── VersionsDiffer                   a request in pieces was overtaken by one swap after the other
 │   ├── ReplicaBehind                    a replica has not reached the fence in time
 │   ├── ReplicaDied

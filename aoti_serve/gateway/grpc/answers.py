@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from aoti_serve.errors import AotiServeError
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.client_facts import defect_text
-from aoti_serve.gateway.grpc.call import Call, Method
+from aoti_serve.gateway.grpc.call import GrpcCall, Method
 from aoti_serve.gateway.grpc.statuses import INTERNAL, OK, status_of
 from aoti_serve.gateway.request_log import RequestLog, RequestNote
 
 logger = logging.getLogger("ray.serve")
-Answer = Callable[[Call], Awaitable[bytes]]
-StreamAnswers = Callable[[Call], AsyncIterator[bytes]]
+Answer = Callable[[GrpcCall], Awaitable[bytes]]
+StreamAnswers = Callable[[GrpcCall], AsyncIterator[bytes]]
 TOKEN_KEY = "authorization"
 GRPC_METHOD = "gRPC"  # in the place of HTTP's, in the log
 
@@ -22,7 +22,7 @@ GRPC_METHOD = "gRPC"  # in the place of HTTP's, in the log
 def unary(name: str, answer: Answer, log: RequestLog) -> Method:
     """A method of this name that answers one message with one, and has its lines in the log."""
 
-    async def run(call: Call) -> None:
+    async def run(call: GrpcCall) -> None:
         with RequestNote(log, call.client, GRPC_METHOD, name, call.identity) as note:
             try:
                 answered = await answer(call)
@@ -43,7 +43,7 @@ def unary(name: str, answer: Answer, log: RequestLog) -> Method:
 def streamed(answers: StreamAnswers) -> Method:
     """A method that answers a stream with one. Its requests have their own lines in the log."""
 
-    async def run(call: Call) -> None:
+    async def run(call: GrpcCall) -> None:
         try:
             async for answer in answers(call):
                 await call.send(answer)
@@ -61,7 +61,7 @@ def streamed(answers: StreamAnswers) -> Method:
 def admitted(answer: Answer, access: Access) -> Answer:
     """The method for those who send an inference token, if one is asked for."""
 
-    async def admitted_answer(call: Call) -> bytes:
+    async def admitted_answer(call: GrpcCall) -> bytes:
         access.check_inference(call.metadata.get(TOKEN_KEY), call.client[0])
         return await answer(call)
 
@@ -71,7 +71,7 @@ def admitted(answer: Answer, access: Access) -> Answer:
 def admitted_stream(answers: StreamAnswers, access: Access) -> StreamAnswers:
     """As `admitted`, for a method that answers a stream with one."""
 
-    async def admitted_answers(call: Call) -> AsyncIterator[bytes]:
+    async def admitted_answers(call: GrpcCall) -> AsyncIterator[bytes]:
         access.check_inference(call.metadata.get(TOKEN_KEY), call.client[0])
         async for answer in answers(call):
             yield answer

@@ -15,7 +15,7 @@ import grpc
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, BodyTooSlow, InvalidBody, NotServed
 from aoti_serve.gateway.client_facts import identity_from, patience_from
-from aoti_serve.gateway.grpc.messages import Message, MessageReader, written
+from aoti_serve.gateway.grpc.messages import GrpcMessage, MessageReader, written
 from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, CODINGS, ID_KEY, OK, trailers
 from aoti_serve.gateway.http2.headers import Head
 from aoti_serve.gateway.http2.stream import Stream
@@ -34,25 +34,25 @@ _deadline = re.compile(r"([0-9]{1,8})([HMSmun])").fullmatch
 class Method(NamedTuple):
     """How calls of one name are answered: from the first bytes on if it `streams`, else once their message is there."""
 
-    run: Callable[[Call], Coroutine[Any, Any, None]]
+    run: Callable[[GrpcCall], Coroutine[Any, Any, None]]
     streams: bool = False
 
 
-class Calls(NamedTuple):
+class GrpcCalls(NamedTuple):
     """What the calls of one listener have in common. `tasks` are the answers under way, `open` all calls."""
 
     config: GatewayConfig
     message: BodyLimits
     budget: ReadingBudget
     offload: Offload
-    open: set[Call]
+    open: set[GrpcCall]
     tasks: set[asyncio.Task[None]]
 
 
-class Call:
+class GrpcCall:
     """One call, as the receiver of an HTTP/2 stream. Lives in the gateway's event loop; its method runs in a task."""
 
-    def __init__(self, stream: Stream, head: Head, method: Method, calls: Calls) -> None:
+    def __init__(self, stream: Stream, head: Head, method: Method, calls: GrpcCalls) -> None:
         self.metadata = head.headers
         self.client = stream.client
         self._stream = stream
@@ -60,7 +60,7 @@ class Call:
         self._calls = calls
         self._began = time.monotonic()
         self._reader = MessageReader(calls.message, calls.budget)
-        self._messages: deque[Message] = deque()
+        self._messages: deque[GrpcMessage] = deque()
         self._news = asyncio.Event() if method.streams else None
         self._problem: AotiServeError | None = None
         self._task: asyncio.Task[None] | None = None
@@ -95,7 +95,7 @@ class Call:
             raise InvalidBody(detail=f"the call has {len(self._messages)} messages instead of one")
         return await self.content(self._messages[0])
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncIterator[GrpcMessage]:
         """The messages as they come. Who takes one releases its share. Raises an AotiServeError."""
         assert self._news is not None
         while True:
@@ -116,7 +116,7 @@ class Call:
         if self._reader.is_within:
             raise InvalidBody(detail="the call ends within a message")
 
-    async def content(self, message: Message) -> bytes:
+    async def content(self, message: GrpcMessage) -> bytes:
         """A message as it was before it was compressed. Raises InvalidBody, NotServed, BodyTooLarge, ReadingTooMuch."""
         if not message.compressed:
             return message.content

@@ -16,8 +16,8 @@ from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.figures.counted import CountedRequest
 from aoti_serve.gateway.figures.model_figures import GRPC
 from aoti_serve.gateway.grpc.answers import GRPC_METHOD
-from aoti_serve.gateway.grpc.call import Call
-from aoti_serve.gateway.grpc.messages import Message
+from aoti_serve.gateway.grpc.call import GrpcCall
+from aoti_serve.gateway.grpc.messages import GrpcMessage
 from aoti_serve.gateway.grpc.statuses import INTERNAL, OK
 from aoti_serve.gateway.in_flight import Share
 from aoti_serve.gateway.offload import LARGE_HEAD_BYTES, Offload
@@ -41,13 +41,13 @@ class GrpcInference:
         self._log = log
         self._offload = Offload()
 
-    async def infer(self, call: Call) -> bytes:
+    async def infer(self, call: GrpcCall) -> bytes:
         """`ModelInfer`. Raises an AotiServeError."""
         with self._plane.figures.request(GRPC) as counted, self._plane.door:
             request = cut_request(await call.message(), self._config)
             return encode_infer_response(await self._answer(request, call, counted))
 
-    async def stream(self, call: Call) -> AsyncIterator[bytes]:
+    async def stream(self, call: GrpcCall) -> AsyncIterator[bytes]:
         """`ModelStreamInfer`: runs requests as they come, answers in their order; an error ends none but its own.
 
         Raises an AotiServeError where the messages themselves cannot be read.
@@ -64,7 +64,7 @@ class GrpcInference:
                 if (left := waiting.get_nowait()) is not None:
                     left.cancel()
 
-    async def _stream_answer(self, message: Message, call: Call) -> bytes:
+    async def _stream_answer(self, message: GrpcMessage, call: GrpcCall) -> bytes:
         identity = None
         with RequestNote(self._log, call.client, GRPC_METHOD, "ModelStreamInfer", call.identity) as note:
             try:
@@ -82,7 +82,7 @@ class GrpcInference:
             note.status = OK.name
             return answer
 
-    async def _answer(self, request: CutRequest, call: Call, counted: CountedRequest) -> InferResponse:
+    async def _answer(self, request: CutRequest, call: GrpcCall, counted: CountedRequest) -> InferResponse:
         adopt_trace(call.metadata.get("traceparent"), call.metadata.get("tracestate"))
         counted.model = request.model_name
         served = self._plane.model(request.model_name)
@@ -99,8 +99,8 @@ class GrpcInference:
 
 
 async def _read_stream(
-    call: Call,
-    answer: Callable[[Message, Call], Coroutine[Any, Any, bytes]],
+    call: GrpcCall,
+    answer: Callable[[GrpcMessage, GrpcCall], Coroutine[Any, Any, bytes]],
     waiting: asyncio.Queue[asyncio.Task[bytes] | None],
 ) -> None:
     """Begin to answer each message as it comes. Raises an AotiServeError if one cannot be read."""

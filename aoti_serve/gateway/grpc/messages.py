@@ -15,7 +15,7 @@ from aoti_serve.gateway.in_flight import BodyLimits, ReadingBudget, Share
 _prefix = Struct(">BI")
 
 
-class Message(NamedTuple):
+class GrpcMessage(NamedTuple):
     """A message as it was sent, and its part of the budget, which is held until whoever took it gives it back."""
 
     content: bytes
@@ -47,7 +47,7 @@ class MessageReader:
         granted, self._granted = self._granted, 0
         return granted
 
-    def feed(self, data: bytes, most: int) -> Iterator[Message]:
+    def feed(self, data: bytes, most: int) -> Iterator[GrpcMessage]:
         """Messages that are complete now, so many at most. Raises BodyTooLarge, ReadingTooMuch, or InvalidBody."""
         if self._rest:
             data, self._rest = self._rest + data, b""
@@ -76,10 +76,10 @@ class MessageReader:
         self._granted += _prefix.size + length
         return share
 
-    def _finished(self, share: Share) -> Message:
+    def _finished(self, share: Share) -> GrpcMessage:
         content = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._share, self._pieces = None, []
-        return Message(content, self._compressed, share)
+        return GrpcMessage(content, self._compressed, share)
 
     def close(self) -> None:
         """Give back what a message holds that is there in part."""

@@ -11,7 +11,7 @@ from aoti_serve.errors import UnknownModel
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.grpc.answers import Answer, admitted, admitted_stream, streamed, unary
-from aoti_serve.gateway.grpc.call import Call, Method
+from aoti_serve.gateway.grpc.call import GrpcCall, Method
 from aoti_serve.gateway.grpc.inference import GrpcInference
 from aoti_serve.gateway.grpc.statistics import model_statistics
 from aoti_serve.gateway.request_log import RequestLog
@@ -45,7 +45,7 @@ def grpc_methods(plane: DataPlane, access: Access, config: GatewayConfig) -> Map
 def _small(name: str, answer: Callable[[Values], Values]) -> Answer:
     """A method whose messages are rows of `protocol.grpc.schema`, called `<name>Request` and `<name>Response`."""
 
-    async def small(call: Call) -> bytes:
+    async def small(call: GrpcCall) -> bytes:
         return encode_message(f"{name}Response", answer(decode_message(f"{name}Request", await call.message())))
 
     return small

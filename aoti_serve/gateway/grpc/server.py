@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, NotServed, TooManyCalls
 from aoti_serve.gateway.client_facts import identity_from
-from aoti_serve.gateway.grpc.call import Call, Calls, Method
+from aoti_serve.gateway.grpc.call import GrpcCall, GrpcCalls, Method
 from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, ID_KEY, NOT_GRPC, status_of, trailers
 from aoti_serve.gateway.http2.connection import Http2Connection
 from aoti_serve.gateway.http2.headers import Head
@@ -33,10 +33,10 @@ def grpc_listener(
     """A server that answers with `methods`, by their full names, at `grpc_port`. Messages count in `budget`."""
     assert config.grpc_port is not None
     bound = BodyLimits(config.max_body_bytes + MESSAGE_OVERHEAD, "gateway.max_body_bytes, and a megabyte beside it")
-    offload, calls = Offload(), set[Call]()
+    offload, calls = Offload(), set[GrpcCall]()
 
     def connect(shared: Shared, surplus: bool) -> Http2Connection:
-        of_all = Calls(config, bound, budget, offload, calls, shared.tasks)
+        of_all = GrpcCalls(config, bound, budget, offload, calls, shared.tasks)
         return Http2Connection(CallServer(methods, of_all).serve, shared, config, clock, surplus)
 
     return Listener(connect, WantedPort(config.host, config.grpc_port, owner, KEY), "h2", config, clock)
@@ -45,7 +45,7 @@ def grpc_listener(
 class CallServer:
     """Makes a call of each request, or refuses it."""
 
-    def __init__(self, methods: Mapping[str, Method], calls: Calls) -> None:
+    def __init__(self, methods: Mapping[str, Method], calls: GrpcCalls) -> None:
         self._methods = methods
         self._calls = calls
 
@@ -58,7 +58,7 @@ class CallServer:
         elif len(self._calls.open) >= (limit := self._calls.config.max_connections):
             _refuse(stream, head, TooManyCalls(limit=limit, retry_after=RETRY_AFTER_S))
         else:
-            return Call(stream, head, method, self._calls)
+            return GrpcCall(stream, head, method, self._calls)
         return _Deaf()
 
 

@@ -13,9 +13,9 @@ from aoti_serve.gateway.http2.frames import (
     LARGEST_WINDOW,
     PREFACE,
     BrokenConnection,
-    Code,
+    ErrorCode,
     FrameReader,
-    Kind,
+    FrameType,
     frame,
     goaway,
 )
@@ -63,7 +63,7 @@ class Http2Connection(asyncio.Protocol):
         self.session.greet()
         if self._surplus:
             text = "this gateway has gateway.max_connections connections"
-            self._fail(BrokenConnection(Code.ENHANCE_YOUR_CALM, text))
+            self._fail(BrokenConnection(ErrorCode.ENHANCE_YOUR_CALM, text))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._shared.connections.discard(self)
@@ -92,7 +92,7 @@ class Http2Connection(asyncio.Protocol):
             return
         try:
             for arrived in self._frames.feed(data):
-                if arrived[0] == Kind.HEADERS:
+                if arrived[0] == FrameType.HEADERS:
                     self._since = self._heard
                 self.session.take(arrived)
         except BrokenConnection as error:
@@ -118,7 +118,7 @@ class Http2Connection(asyncio.Protocol):
             self._shared.log.refused(self.session.client, error.code, error.text)
             self._end(error.code, error.text)
 
-    def _end(self, code: Code = Code.NO_ERROR, text: str = "") -> None:
+    def _end(self, code: ErrorCode = ErrorCode.NO_ERROR, text: str = "") -> None:
         if self.transport.is_closing() or self._linger is not None:
             return
         self.session.end()
@@ -133,7 +133,7 @@ class Http2Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Ask the client to begin nothing more here. What begins until it has heard is answered as well."""
         if self._linger is None:
-            self.transport.write(goaway(LARGEST_WINDOW, Code.NO_ERROR))
+            self.transport.write(goaway(LARGEST_WINDOW, ErrorCode.NO_ERROR))
 
     def end_if_quiet(self, now: float, seconds: float) -> None:
         """End the connection if no request has begun for `seconds`, and none waits in the socket."""
@@ -163,7 +163,7 @@ class Http2Connection(asyncio.Protocol):
     def _look_at_streams(self, elapsed: float) -> None:
         for stream in list(self.session.blocked.values()):
             if stream.stuck_for(elapsed) >= self._limits.write_timeout_s:
-                stream.reset(Code.CANCEL)
+                stream.reset(ErrorCode.CANCEL)
         for stream in list(self.session.streams.values()):
             stream.receiver.look(elapsed)
 
@@ -171,9 +171,9 @@ class Http2Connection(asyncio.Protocol):
         limits, session = self._limits, self.session
         if not session.greeted or session.block is not None:
             if unasked > limits.header_timeout_s:
-                self._end(Code.NO_ERROR, "headers did not arrive within gateway.header_timeout_s")
+                self._end(ErrorCode.NO_ERROR, "headers did not arrive within gateway.header_timeout_s")
         elif min(self._idle_s, unasked) > limits.idle_timeout_s:
-            self._end(Code.NO_ERROR, "gateway.idle_timeout_s")
+            self._end(ErrorCode.NO_ERROR, "gateway.idle_timeout_s")
         elif silent > limits.idle_timeout_s:
             self._ask_whether_alive(silent)
 
@@ -181,6 +181,6 @@ class Http2Connection(asyncio.Protocol):
         """A client that waits for answers is silent, and so is one whose machine is no more."""
         if not self.session.pinged:
             self.session.pinged = True
-            self.transport.write(frame(Kind.PING, 0, 0, bytes(8)))
+            self.transport.write(frame(FrameType.PING, 0, 0, bytes(8)))
         elif silent > 2 * self._limits.idle_timeout_s:
             self.transport.abort()

@@ -11,14 +11,14 @@ LONGEST_FRAME = 2**14  # bytes; what a peer may send that has not been told othe
 LARGEST_WINDOW = 2**31 - 1
 FIRST_WINDOW = 2**16 - 1  # bytes that either side may send before it is told otherwise
 
-Frame = tuple[int, int, int, bytes]  # kind, flags, stream, payload
+Http2Frame = tuple[int, int, int, bytes]  # type, flags, stream, payload
 
 _head = Struct(">HBBBI")
 _word, _two_words = Struct(">I"), Struct(">II")
 _setting = Struct(">HI")
 
 
-class Kind(IntEnum):
+class FrameType(IntEnum):
     DATA = 0
     HEADERS = 1
     PRIORITY = 2
@@ -39,7 +39,7 @@ class Flag(IntEnum):
     PRIORITY = 32
 
 
-class Code(IntEnum):
+class ErrorCode(IntEnum):
     """Why a stream or a connection ends."""
 
     NO_ERROR = 0
@@ -64,7 +64,7 @@ class Setting(IntEnum):
 class BrokenConnection(Exception):
     """What a peer has done that ends its connection; `text` is what it is told."""
 
-    def __init__(self, code: Code, text: str) -> None:
+    def __init__(self, code: ErrorCode, text: str) -> None:
         super().__init__(code, text)
         self.code = code
         self.text = text
@@ -76,7 +76,7 @@ class FrameReader:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
+    def feed(self, data: bytes) -> Iterator[Http2Frame]:
         """The frames that are complete now. Raises BrokenConnection at one that is too long."""
         if self._rest:
             data, self._rest = self._rest + data, b""
@@ -85,7 +85,9 @@ class FrameReader:
             high, low, kind, flags, stream = _head.unpack_from(data, at)
             length = high << 8 | low
             if length > LONGEST_FRAME:
-                raise BrokenConnection(Code.FRAME_SIZE_ERROR, f"a frame of {length} bytes; at most {LONGEST_FRAME}")
+                raise BrokenConnection(
+                    ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} bytes; at most {LONGEST_FRAME}"
+                )
             begin = at + _head.size
             if end - begin < length:
                 break
@@ -99,14 +101,16 @@ def unpadded(flags: int, payload: bytes) -> bytes:
     if not flags & Flag.PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise BrokenConnection(Code.PROTOCOL_ERROR, "a frame's padding is longer than the frame")
+        raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, "a frame's padding is longer than the frame")
     return payload[1 : len(payload) - payload[0]]
 
 
 def number_in(payload: bytes) -> int:
     """The number of a WINDOW_UPDATE's or RST_STREAM's payload, 31 bits of which count. Raises BrokenConnection."""
     if len(payload) != _word.size:
-        raise BrokenConnection(Code.FRAME_SIZE_ERROR, f"a frame with {len(payload)} bytes in the place of a number's 4")
+        raise BrokenConnection(
+            ErrorCode.FRAME_SIZE_ERROR, f"a frame with {len(payload)} bytes in the place of a number's 4"
+        )
     number: int = _word.unpack(payload)[0]
     return number & LARGEST_WINDOW
 
@@ -114,7 +118,7 @@ def number_in(payload: bytes) -> int:
 def settings_in(payload: bytes) -> Iterator[tuple[int, int]]:
     """The settings of a payload. Raises BrokenConnection."""
     if len(payload) % _setting.size:
-        raise BrokenConnection(Code.FRAME_SIZE_ERROR, f"settings of {len(payload)} bytes, which are not 6 each")
+        raise BrokenConnection(ErrorCode.FRAME_SIZE_ERROR, f"settings of {len(payload)} bytes, which are not 6 each")
     yield from _setting.iter_unpack(payload)
 
 
@@ -127,17 +131,17 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def settings(values: dict[Setting, int]) -> bytes:
-    return frame(Kind.SETTINGS, 0, 0, b"".join(_setting.pack(*item) for item in values.items()))
+    return frame(FrameType.SETTINGS, 0, 0, b"".join(_setting.pack(*item) for item in values.items()))
 
 
-def reset(stream: int, code: Code) -> bytes:
-    return frame(Kind.RST_STREAM, 0, stream, _word.pack(code))
+def reset(stream: int, code: ErrorCode) -> bytes:
+    return frame(FrameType.RST_STREAM, 0, stream, _word.pack(code))
 
 
 def window_update(stream: int, more: int) -> bytes:
-    return frame(Kind.WINDOW_UPDATE, 0, stream, _word.pack(more))
+    return frame(FrameType.WINDOW_UPDATE, 0, stream, _word.pack(more))
 
 
-def goaway(last: int, code: Code, text: str = "") -> bytes:
+def goaway(last: int, code: ErrorCode, text: str = "") -> bytes:
     """The end of a connection; `last` is the last stream that was looked at, `text` for people."""
-    return frame(Kind.GOAWAY, 0, 0, _two_words.pack(last, code) + text.encode())
+    return frame(FrameType.GOAWAY, 0, 0, _two_words.pack(last, code) + text.encode())

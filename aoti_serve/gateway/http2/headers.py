@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hpack import Decoder, HPACKError, OversizedHeaderListError
 
-from aoti_serve.gateway.http2.frames import BrokenConnection, Code
+from aoti_serve.gateway.http2.frames import BrokenConnection, ErrorCode
 
 KNOWN_BLOCKS = 64  # of one connection
 KNOWN_BYTES = 512  # the longest block that is remembered
@@ -70,7 +70,7 @@ class HeaderReader:
         except OversizedHeaderListError:
             raise TooManyHeaders from None
         except HPACKError as error:
-            raise BrokenConnection(Code.COMPRESSION_ERROR, f"headers that are not HPACK: {error}") from None
+            raise BrokenConnection(ErrorCode.COMPRESSION_ERROR, f"headers that are not HPACK: {error}") from None
         changed = self._table[0] is not newest or self._table[1] != sizes
         if changed:
             self._known.clear()

@@ -10,10 +10,10 @@ from aoti_serve.gateway.http2.frames import (
     FIRST_WINDOW,
     LARGEST_WINDOW,
     BrokenConnection,
-    Code,
+    ErrorCode,
     Flag,
-    Frame,
-    Kind,
+    FrameType,
+    Http2Frame,
     Setting,
     frame,
     number_in,
@@ -78,16 +78,16 @@ class Session:
         }
         self.write(settings(values) + window_update(0, CONNECTION_WINDOW - FIRST_WINDOW))
 
-    def take(self, arrived: Frame) -> None:
+    def take(self, arrived: Http2Frame) -> None:
         """Do what a frame asks for. Raises BrokenConnection."""
         kind, flags, number, payload = arrived
-        if not self.greeted and kind != Kind.SETTINGS:
-            raise BrokenConnection(Code.PROTOCOL_ERROR, "the first frame is no SETTINGS")
-        if self.block is not None and (kind != Kind.CONTINUATION or number != self.block.stream):
-            raise BrokenConnection(Code.PROTOCOL_ERROR, "headers are interrupted")
-        if kind == Kind.DATA:
+        if not self.greeted and kind != FrameType.SETTINGS:
+            raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, "the first frame is no SETTINGS")
+        if self.block is not None and (kind != FrameType.CONTINUATION or number != self.block.stream):
+            raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, "headers are interrupted")
+        if kind == FrameType.DATA:
             self._on_data(flags, number, payload)
-        elif kind == Kind.HEADERS:
+        elif kind == FrameType.HEADERS:
             self._on_headers(flags, number, payload)
         else:
             self._count_control()
@@ -120,7 +120,9 @@ class Session:
     def _count_control(self) -> None:
         self._controls += 1
         if self._controls > CONTROL_FRAMES:
-            raise BrokenConnection(Code.ENHANCE_YOUR_CALM, f"more than {CONTROL_FRAMES} frames for nothing in a second")
+            raise BrokenConnection(
+                ErrorCode.ENHANCE_YOUR_CALM, f"more than {CONTROL_FRAMES} frames for nothing in a second"
+            )
 
     def _on_data(self, flags: int, number: int, payload: bytes) -> None:
         self._received.take(len(payload))
@@ -134,7 +136,7 @@ class Session:
     def _known(self, number: int) -> Stream | None:
         """The stream, or None if it has ended. Raises BrokenConnection if it has never begun."""
         if number == 0 or number > self.last or number % 2 == 0:
-            raise BrokenConnection(Code.PROTOCOL_ERROR, f"a frame of stream {number}, which has not begun")
+            raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, f"a frame of stream {number}, which has not begun")
         return self.streams.get(number)
 
     def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
@@ -148,7 +150,7 @@ class Session:
 
     def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
         if (block := self.block) is None:
-            raise BrokenConnection(Code.PROTOCOL_ERROR, "headers go on that have not begun")
+            raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, "headers go on that have not begun")
         block.content.extend(payload)
         if len(block.content) > self._max_bytes:
             raise _too_many_headers()
@@ -167,19 +169,19 @@ class Session:
                 if stream and flags & Flag.END_STREAM:
                     stream.end()
                 elif stream:
-                    stream.reset(Code.PROTOCOL_ERROR)
+                    stream.reset(ErrorCode.PROTOCOL_ERROR)
         except TooManyHeaders:
             raise _too_many_headers() from None
 
     def _begin(self, number: int, flags: int, content: bytes) -> None:
         if len(self.streams) >= MAX_STREAMS:
             self._headers.skip(content)
-            self.write(reset(number, Code.REFUSED_STREAM))
+            self.write(reset(number, ErrorCode.REFUSED_STREAM))
             return
         try:
             head = self._headers.read(content)
         except Malformed:
-            self.write(reset(number, Code.PROTOCOL_ERROR))
+            self.write(reset(number, ErrorCode.PROTOCOL_ERROR))
             return
         stream = self.streams[number] = Stream(self, number, self._first_window)
         stream.receiver = self._serve(stream, head)
@@ -193,7 +195,7 @@ class Session:
 
     def _on_window(self, _: int, number: int, payload: bytes) -> None:
         if not (more := number_in(payload)):
-            raise BrokenConnection(Code.PROTOCOL_ERROR, "a window grows by nothing")
+            raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, "a window grows by nothing")
         if number == 0:
             self.window.grow(more)
             self.pump()
@@ -204,44 +206,44 @@ class Session:
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
         self.greeted = True
         if number:
-            raise BrokenConnection(Code.PROTOCOL_ERROR, "settings of a stream")
+            raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, "settings of a stream")
         if flags & Flag.ACK:
             return
         for setting, value in settings_in(payload):
             if setting == Setting.INITIAL_WINDOW_SIZE:
                 self._resize(value)
-        self.write(frame(Kind.SETTINGS, Flag.ACK, 0))
+        self.write(frame(FrameType.SETTINGS, Flag.ACK, 0))
         self.pump()
 
     def _resize(self, size: int) -> None:
         if size > LARGEST_WINDOW:
-            raise BrokenConnection(Code.FLOW_CONTROL_ERROR, f"a window of {size} bytes")
+            raise BrokenConnection(ErrorCode.FLOW_CONTROL_ERROR, f"a window of {size} bytes")
         for stream in self.streams.values():
             stream.window.grow(size - self._first_window)
         self._first_window = size
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
         if number or len(payload) != _PING_BYTES:
-            raise BrokenConnection(Code.FRAME_SIZE_ERROR, "a ping of a stream, or not of 8 bytes")
+            raise BrokenConnection(ErrorCode.FRAME_SIZE_ERROR, "a ping of a stream, or not of 8 bytes")
         if flags & Flag.ACK:
             self.pinged = False
         else:
-            self.write(frame(Kind.PING, Flag.ACK, 0, payload))
+            self.write(frame(FrameType.PING, Flag.ACK, 0, payload))
 
     def _on_push(self, *_: object) -> None:
-        raise BrokenConnection(Code.PROTOCOL_ERROR, "a client pushes nothing")
+        raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, "a client pushes nothing")
 
 
 def _too_many_headers() -> BrokenConnection:
     text = "a request's headers exceed gateway.max_header_bytes or gateway.max_headers"
-    return BrokenConnection(Code.ENHANCE_YOUR_CALM, text)
+    return BrokenConnection(ErrorCode.ENHANCE_YOUR_CALM, text)
 
 
 _HANDLERS: dict[int, Callable[[Session, int, int, bytes], None]] = {
-    Kind.RST_STREAM: Session._on_reset,
-    Kind.SETTINGS: Session._on_settings,
-    Kind.PUSH_PROMISE: Session._on_push,
-    Kind.PING: Session._on_ping,
-    Kind.WINDOW_UPDATE: Session._on_window,
-    Kind.CONTINUATION: Session._on_continuation,
+    FrameType.RST_STREAM: Session._on_reset,
+    FrameType.SETTINGS: Session._on_settings,
+    FrameType.PUSH_PROMISE: Session._on_push,
+    FrameType.PING: Session._on_ping,
+    FrameType.WINDOW_UPDATE: Session._on_window,
+    FrameType.CONTINUATION: Session._on_continuation,
 }

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from aoti_serve.gateway.http2.frames import (
     LONGEST_FRAME,
-    Code,
+    ErrorCode,
     Flag,
-    Kind,
+    FrameType,
     frame,
     frame_head,
     reset,
@@ -100,7 +100,7 @@ class Stream:
     def receive(self, flags: int, payload: bytes) -> None:
         """Take a DATA frame."""
         if not self.open:
-            self.reset(Code.STREAM_CLOSED)
+            self.reset(ErrorCode.STREAM_CLOSED)
             return
         self._received.take(len(payload))
         data = unpadded(flags, payload)
@@ -139,8 +139,8 @@ class Stream:
         elif not self.closed:
             self.window.left -= length
             line.window.left -= length
-            begin = frame(Kind.HEADERS, Flag.END_HEADERS, self.number, head)
-            line.write(begin + frame_head(length, Kind.DATA, 0, self.number) + body + self._last(trailers))
+            begin = frame(FrameType.HEADERS, Flag.END_HEADERS, self.number, head)
+            line.write(begin + frame_head(length, FrameType.DATA, 0, self.number) + body + self._last(trailers))
             self._close()
 
     def refuse(self, head: bytes) -> None:
@@ -151,7 +151,7 @@ class Stream:
 
     def start(self, head: bytes) -> None:
         if not self.closed:
-            self._line.write(frame(Kind.HEADERS, Flag.END_HEADERS, self.number, head))
+            self._line.write(frame(FrameType.HEADERS, Flag.END_HEADERS, self.number, head))
 
     def write(self, data: bytes) -> None:
         """Send a part of the body; it waits here if it must."""
@@ -171,7 +171,7 @@ class Stream:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
 
-    def reset(self, code: Code) -> None:
+    def reset(self, code: ErrorCode) -> None:
         """End it at once, for both sides."""
         if not self.closed:
             self._line.write(reset(self.number, code))
@@ -185,7 +185,7 @@ class Stream:
             count = min(len(piece), LONGEST_FRAME, self.window.left, line.window.left)
             if count <= 0 < len(piece):
                 break
-            line.write(b"".join((frame_head(count, Kind.DATA, 0, self.number), piece[:count])))
+            line.write(b"".join((frame_head(count, FrameType.DATA, 0, self.number), piece[:count])))
             self.window.left -= count
             line.window.left -= count
             if count == len(piece):
@@ -206,8 +206,8 @@ class Stream:
 
     def _last(self, block: bytes) -> bytes:
         """The frame that ends the answer. A client that has not ended its request yet is told that it need not."""
-        last = frame(Kind.HEADERS, Flag.END_HEADERS | Flag.END_STREAM, self.number, block)
-        return last + reset(self.number, Code.NO_ERROR) if self.open else last
+        last = frame(FrameType.HEADERS, Flag.END_HEADERS | Flag.END_STREAM, self.number, block)
+        return last + reset(self.number, ErrorCode.NO_ERROR) if self.open else last
 
     def _close(self) -> None:
         self.closed = True

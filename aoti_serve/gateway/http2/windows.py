@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aoti_serve.gateway.http2.frames import FIRST_WINDOW, LARGEST_WINDOW, BrokenConnection, Code
+from aoti_serve.gateway.http2.frames import FIRST_WINDOW, LARGEST_WINDOW, BrokenConnection, ErrorCode
 
 
 class SendWindow:
@@ -17,7 +17,7 @@ class SendWindow:
         """Raises BrokenConnection beyond the largest window there may be."""
         self.left += more
         if self.left > LARGEST_WINDOW:
-            raise BrokenConnection(Code.FLOW_CONTROL_ERROR, f"a window of more than {LARGEST_WINDOW} bytes")
+            raise BrokenConnection(ErrorCode.FLOW_CONTROL_ERROR, f"a window of more than {LARGEST_WINDOW} bytes")
 
 
 class ReceiveWindow:
@@ -33,7 +33,7 @@ class ReceiveWindow:
         """Count bytes that have come. Raises BrokenConnection if they were too many."""
         self._left -= count
         if self._left < 0:
-            raise BrokenConnection(Code.FLOW_CONTROL_ERROR, f"{-self._left} bytes beyond the window")
+            raise BrokenConnection(ErrorCode.FLOW_CONTROL_ERROR, f"{-self._left} bytes beyond the window")
 
     def give(self, count: int) -> int:
         """Give bytes back that have been dealt with. Returns the number to announce, 0 as long as it is small."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -107,9 +108,11 @@ async def plane(echo: Echo, config: GatewayConfig) -> Plane:
     return Plane(echo, config.max_reading_bytes)
 
 
-def listener_of(plane: Plane, config: GatewayConfig, owner: str = "the tests") -> Listener:
+def listener_of(
+    plane: Plane, config: GatewayConfig, owner: str = "the tests", clock: Callable[[], float] = time.monotonic
+) -> Listener:
     methods = grpc_methods(cast(DataPlane, plane), Access(config, TokenSet(b"key")), config)
-    return grpc_listener(methods, plane.budget, config, owner)
+    return grpc_listener(methods, plane.budget, config, owner, clock)
 
 
 @pytest.fixture

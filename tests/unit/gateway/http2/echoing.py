@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,8 @@ from hpack import Encoder
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.http2.connection import Http2Connection
-from aoti_serve.gateway.http2.frames import PREFACE, Flag, Frame, FrameReader, Kind, frame, settings
+from aoti_serve.gateway.http2.frames import PREFACE, Flag, FrameReader, Http2Frame, frame, settings
+from aoti_serve.gateway.http2.frames import FrameType as Kind
 from aoti_serve.gateway.http2.headers import Head, block_of
 from aoti_serve.gateway.http2.stream import Stream
 from aoti_serve.gateway.listener.port import WantedPort
@@ -41,7 +42,7 @@ class Echo:
         self._waits = told if head.path == "/wait" else None
         self._gives = head.path != "/full"
         self._tasks = shared.tasks
-        self.lost = False
+        self.lost = self.answered = False
 
     def take(self, data: bytes) -> None:
         self._body += data
@@ -57,6 +58,7 @@ class Echo:
         if self._waits is not None:
             await self._waits.wait()
         self._stream.respond(ANSWER, bytes(self._body), LAST)
+        self.answered = True
 
     def lose(self) -> None:
         self.lost = True
@@ -93,6 +95,11 @@ class Echoing:
     def tell(self) -> None:
         """Let those who wait answer."""
         self._loop.call(self.told.set)
+
+    def becomes(self, true: Callable[[], bool]) -> None:
+        """Wait until something is true in the event loop."""
+        while not self._loop.call(true):
+            pass
 
     def leave(self) -> None:
         """Begin to close the listener."""
@@ -196,11 +203,11 @@ class Raw:
     def send(self, *frames: bytes) -> None:
         self.socket.sendall(b"".join(frames))
 
-    def _received(self) -> Iterator[Frame]:
+    def _received(self) -> Iterator[Http2Frame]:
         while data := self.socket.recv(2**16):
             yield from self._reader.feed(data)
 
-    def until(self, kind: Kind, number: int = 0) -> Frame:
+    def until(self, kind: Kind, number: int = 0) -> Http2Frame:
         """The next frame of a kind, of a stream."""
         return next(found for found in self.frames if found[0] == kind and found[2] == number)
 

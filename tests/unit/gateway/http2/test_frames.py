@@ -13,15 +13,19 @@ from aoti_serve.gateway.http2.frames import (
     LARGEST_WINDOW,
     LONGEST_FRAME,
     BrokenConnection,
-    Code,
     Flag,
     FrameReader,
-    Kind,
     frame,
     frame_head,
     number_in,
     settings_in,
     unpadded,
+)
+from aoti_serve.gateway.http2.frames import (
+    ErrorCode as Code,
+)
+from aoti_serve.gateway.http2.frames import (
+    FrameType as Kind,
 )
 from aoti_serve.gateway.http2.headers import HeaderReader, Malformed, TooManyHeaders, block_of, head_of
 from aoti_serve.gateway.http2.windows import ReceiveWindow, SendWindow

@@ -8,7 +8,21 @@ from random import Random
 
 import pytest
 
-from aoti_serve.gateway.http2.frames import PREFACE, Code, Flag, Kind, Setting, frame, reset, settings, window_update
+from aoti_serve.gateway.http2.frames import (
+    PREFACE,
+    Flag,
+    Setting,
+    frame,
+    reset,
+    settings,
+    window_update,
+)
+from aoti_serve.gateway.http2.frames import (
+    ErrorCode as Code,
+)
+from aoti_serve.gateway.http2.frames import (
+    FrameType as Kind,
+)
 from tests.unit.gateway.http2.echoing import BLOCK, WAIT, Echoing, echoing, headers, whole
 
 COUNT = pytest.mark.parametrize(
