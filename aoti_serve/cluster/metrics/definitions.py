@@ -77,7 +77,7 @@ UNDER_WAY = _gauge("batches_under_way", "model", "batches", "have left for a rep
 REACHED_RUNNERS = _gauge("reached_runners", "model", "runners", "of the replicas that this gateway can ask now")
 IN_FLIGHT = _gauge("requests_in_flight", "", "requests", "of all models that are read, wait, run or are answered")
 BODY_BYTES = _gauge("held_body_bytes", "", "bytes", "count against `gateway.max_reading_bytes`")
-CONNECTIONS = _gauge("connections", "", "connections", "of HTTP clients")
+CONNECTIONS = _gauge("connections", "", "connections", "of clients, over HTTP and gRPC")
 LOOP_LAG = _gauge("event_loop_lag_seconds", "", "s", "the longest that the event loop was late since the last report")
 
 # Of a replica.
