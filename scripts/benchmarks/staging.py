@@ -22,9 +22,9 @@ SECONDS = 5.0
 
 
 @contextmanager
-def served(subject: Subject) -> Iterator[Container]:
-    """Two versions are resident, so that both buffers have their pages."""
-    with Container(subject.package, num_runners=1, num_threads=1) as container:
+def served(subject: Subject, cores: int = 1) -> Iterator[Container]:
+    """Two versions are resident, so that both buffers have their pages. Staging uses as many cores as runs do."""
+    with Container(subject.package, num_runners=cores, num_threads=1) as container:
         for _ in range(2):
             container.stage(subject.weights)
             container.commit()
@@ -32,14 +32,15 @@ def served(subject: Subject) -> Iterator[Container]:
 
 
 def staging(plain: Subject, packed: Subject, rounds: int) -> Figures:
-    """A whole stage, checks included, against one copy of as many bytes."""
+    """A whole stage, checks included, against one copy of as many bytes by one core."""
     weights = plain.weights
     size = sum(spec.nbytes for spec in plain.package.constants)
     source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
-    with served(plain) as container, served(packed) as packing:
+    with served(plain) as container, served(packed) as packing, served(packed, cores=2) as with_two:
         candidates: dict[str, Callable[[], Any]] = {
             "aoti-serve: stage()": lambda: container.stage(weights),
             "aoti-serve: stage(), packed": lambda: packing.stage(weights),
+            "aoti-serve: stage(), packed, two cores": lambda: with_two.stage(weights),
             "memcpy": lambda: np.copyto(target, source),
         }
         times: dict[str, list[float]] = {name: [] for name in candidates}
