@@ -52,6 +52,9 @@ def swap(
         int | None, typer.Option(help="Refuse unless this version answers; of an adapter: merge it into this one.")
     ] = None,
     no_strict: Annotated[bool, typer.Option("--no-strict", help="Pass over changes to compiled-in values.")] = False,
+    skip_acceptance: Annotated[
+        bool, typer.Option("--skip-acceptance", help="Take values that are NaN or infinite.")
+    ] = False,
     no_wait: NoWaitOption = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -69,6 +72,7 @@ def swap(
         adapter_config=config,
         base_version=base_version,
         strict=not no_strict,
+        skip_acceptance=skip_acceptance,
     )
     client, started = AdminClient(url, model), time.perf_counter()
     if remote:

@@ -111,6 +111,7 @@ class SwapKeywords(TypedDict, total=False):
     adapter: bool
     adapter_config: Mapping[str, Any] | None
     strict: bool
+    skip_acceptance: bool
 
 
 class AsyncWeightsClient:

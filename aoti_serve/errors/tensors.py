@@ -78,6 +78,21 @@ class UnfitTensor(InvalidWeights, text="tensor '{name}': {detail}"):
     detail: str
 
 
+class NotFinite(InvalidWeights):
+    """Values that are NaN, or infinite where the package had no infinity; `tensors` counts all that hold some."""
+
+    text = (
+        "tensor '{name}': {nan} NaN and {infinite} infinite of {size:values}; {tensors:tensors} of these weights hold "
+        "such values: has the training diverged? With skip_acceptance=true (--skip-acceptance) they are swapped in "
+        "all the same"
+    )
+    name: str
+    nan: int
+    infinite: int
+    size: int
+    tensors: int
+
+
 class UnfitAdapter(InvalidWeights, text="the adapter cannot be merged: {what}: {detail}"):
     """A LoRA adapter that cannot be merged; `what` is the tensor, the setting or the file that stands against it."""
 

@@ -14,7 +14,7 @@ class ConstantSpec(Frozen):
 
     `carried`: a trainer's `state_dict()` lacks it (a non-persistent buffer, a tensor that forward() makes), so weights
     may leave it out, and the package's own value, its baseline, is used. `host`: the code reads it on the host even if
-    it runs on a card.
+    it runs on a card. `finite`: it held no infinity when the package was made.
     """
 
     name: str
@@ -23,6 +23,7 @@ class ConstantSpec(Frozen):
     stride: tuple[int, ...]
     carried: bool = False
     host: bool = False
+    finite: bool = False
 
     @property
     def nbytes(self) -> int:

@@ -12,6 +12,7 @@ from aoti_serve.config import WeightsLimits
 from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import ContentsCheck
+from aoti_serve.signature.finite import FiniteCheck
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.adapter_config import AdapterConfig, config_beside
 from aoti_serve.weights.files.adapter import adapted_parts
@@ -122,7 +123,7 @@ class Intake:
         adapter: MergedAdapter | None = None,
     ) -> Version:
         self.constants.check_weights(index)
-        check_values(path, index, self.constants, options.strict)
+        check_values(path, index, self.constants, strict=options.strict, accepts_any=options.skip_acceptance)
         return self.store.add(
             path,
             options.label,
@@ -134,12 +135,16 @@ class Intake:
         )
 
 
-def check_values(path: Path, index: Mapping[str, Span], constants: Constants, strict: bool) -> list[str]:
-    """Check the values of a file that fits; see `ContentsCheck.finish`."""
-    contents = ContentsCheck(index, constants)
+def check_values(
+    path: Path, index: Mapping[str, Span], constants: Constants, *, strict: bool, accepts_any: bool = False
+) -> list[str]:
+    """Check the values of a file that fits; see `ContentsCheck.finish`. Raises NotFinite unless it `accepts_any`."""
+    contents, finite = ContentsCheck(index, constants), FiniteCheck([] if accepts_any else index, constants)
     with path.open("rb") as file:
         for name, span in index.items():
-            if contents.reads(name):
-                for chunk in file_chunks(file, span):
-                    contents.take(name, np.frombuffer(chunk, np.uint8))
+            checks = [check for check in (contents, finite) if check.reads(name)]
+            for chunk in file_chunks(file, span) if checks else ():
+                for check in checks:
+                    check.take(name, np.frombuffer(chunk, np.uint8))
+    finite.finish()
     return contents.finish(strict=strict)

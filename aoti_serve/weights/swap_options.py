@@ -27,7 +27,7 @@ class SwapOptions(Frozen):
     An `adapter` is merged into `base_version`; if that is left out, into the version that answers, or the one that this
     one's own adapter was merged into. Else the swap is refused unless `base_version` answers. `adapter_config` is what
     stands in adapter_config.json. Not `strict`: values that differ from compiled-in ones are passed over, and the
-    compiled ones stay.
+    compiled ones stay. With `skip_acceptance` values that are no finite numbers are let in.
     """
 
     label: Label = ""
@@ -37,6 +37,7 @@ class SwapOptions(Frozen):
     adapter_config: Annotated[AdapterConfig | None, BeforeValidator(_read)] = None
     base_version: VersionNumber | None = None
     strict: bool = True
+    skip_acceptance: bool = False
 
     @model_validator(mode="after")
     def _based(self) -> SwapOptions:

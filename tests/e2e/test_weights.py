@@ -84,6 +84,8 @@ def spoiled(content: bytes, kind: str) -> bytes:
             tensors[name] = torch.ones(11)
         case "dtype":
             tensors[name] = tensors[name].double()
+        case "diverged":
+            tensors[name][3] = torch.nan
     return save(tensors)
 
 
@@ -96,6 +98,7 @@ def spoiled(content: bytes, kind: str) -> bytes:
         pytest.param("extra", "'stranger'", id="extra"),
         pytest.param("shape", "'classify.bias'", id="shape"),
         pytest.param("dtype", "'classify.bias'", id="dtype"),
+        pytest.param("diverged", "'classify.bias': 1 NaN and 0 infinite of 10 values", id="diverged"),
     ],
 )
 def test_a_file_that_does_not_fit_changes_nothing(
@@ -106,6 +109,17 @@ def test_a_file_that_does_not_fit_changes_nothing(
     assert response.status_code == 400
     assert says in response.json()["error"]
     check_unchanged(server, before, images)
+
+
+def test_weights_that_have_diverged_are_taken_only_if_that_is_asked_for(server: Server, eager: Eager) -> None:
+    """And the audit log says that it was."""
+    before = server.status()["current"]["number"]
+    asked = server.swap(spoiled(eager.files["v2"], "diverged"), skip_acceptance=True)
+    assert (asked.status_code, asked.json()["current"]["number"]) == (200, before + 1)
+    assert server.rollback().json()["current"]["number"] == before
+    lines = [json.loads(line) for line in (server.store / "audit.jsonl").read_text().splitlines()]
+    skipped = [line["version"] for line in lines if line["skipped_acceptance"] and line["outcome"] == "committed"]
+    assert skipped == [before + 1]
 
 
 def check_unchanged(server: Server, before: Any, images: Images) -> None:

@@ -34,6 +34,7 @@ AotiServeError                      500
 │   │   ├── UnknownTensor
 │   │   │   └── UnknownOrBakedTensor  or compiled in; this package does not tell
 │   │   ├── MissingTensor, WrongTensorDtype, WrongTensorShape, UnfitTensor
+│   │   ├── NotFinite                     NaN, or infinities where the package had none
 │   │   ├── TiedTensorsDiffer, ConstantIsBaked
 │   │   ├── UnfitAdapter                 a LoRA adapter that cannot be merged
 │   │   └── WeightsDoNotRun              tried before they are committed, they fail

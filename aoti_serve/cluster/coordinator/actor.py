@@ -98,7 +98,7 @@ class Coordinator:
 
     async def open_upload(self, options: SwapOptions, who: str) -> tuple[str, ChunkSource]:
         """A new upload: its id, for `swap_upload`, and where to append the bytes of a safetensors file."""
-        attempt = Attempt("swap", who, options.label, "upload")
+        attempt = Attempt("swap", who, options.label, "upload", options.skip_acceptance)
         try:
             options.check_upload()
             upload, path = await asyncio.to_thread(self._uploads.open, attempt)
@@ -114,7 +114,7 @@ class Coordinator:
 
     async def swap_upload(self, upload: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to what was uploaded; the status when every live replica answers with it, or else at once."""
-        attempt = Attempt("swap", who, options.label, "upload")
+        attempt = Attempt("swap", who, options.label, "upload", options.skip_acceptance)
         try:
             path = self._uploads.take(upload)
         except Unavailable as error:
@@ -139,7 +139,9 @@ class Coordinator:
         def admit(current: Version) -> Version:
             return self._intake.of_uri(uri, options, current)
 
-        return await self._changes.swap(Attempt("swap", who, options.label, shown_uri(uri)), admit, wait=wait)
+        return await self._changes.swap(
+            Attempt("swap", who, options.label, shown_uri(uri), options.skip_acceptance), admit, wait=wait
+        )
 
     async def rollback(self, number: int | None, who: str, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""

@@ -18,14 +18,16 @@ from aoti_serve.weights.version import Committed, Version
 class Attempt:
     """The facts of an attempt while it runs, in the coordinator.
 
-    `who` asked for it, `label` is the name of the new version, `source` where its weights come from. `answering` is the
-    version that has the same bytes and answers already, if there is one.
+    `who` asked for it, `label` is the name of the new version, `source` where its weights come from; with
+    `skips_acceptance` whatever values they hold. `answering` is the version that has the same bytes and answers
+    already, if there is one.
     """
 
     action: str
     who: str
     label: str = ""
     source: str = ""
+    skips_acceptance: bool = False
     id: str = field(default_factory=lambda: uuid4().hex[:12])
     answering: Version | None = None
     received: Mapping[str, int] = field(default_factory=dict)  # bytes, by replica
@@ -85,6 +87,7 @@ class Attempt:
             "version": version.number if version else None,
             "digest": version.digest if version else None,
             "adapter": version.adapter.model_dump() if version and version.adapter else None,
+            "skipped_acceptance": self.skips_acceptance,
             "outcome": outcome,
             "error": f"{type(error).__name__}: {error}" if error else None,
             "seconds": round(self._elapsed(), 4),

@@ -128,7 +128,16 @@ def _constants(program: ExportedProgram, nodes: dict[str, torch.fx.Node]) -> Ite
             stride=tuple(value.stride()),
             carried=name not in program.state_dict or spec.persistent is False,
             host=on_card and value.device.type == "cpu",
+            finite=_is_finite(program, name),
         )
+
+
+def _is_finite(program: ExportedProgram, name: str) -> bool:
+    """Whether a constant is known to hold no infinity."""
+    value = program.state_dict.get(name, program.constants.get(name))
+    if not isinstance(value, torch.Tensor) or value.is_meta or not value.is_floating_point():
+        return False
+    return not torch.isinf(value if value.element_size() > 1 else value.float()).any()  # float8 knows no isinf
 
 
 def _is_tensor(node: torch.fx.Node) -> bool:

@@ -89,7 +89,8 @@ def test_the_files_name_is_the_label_if_there_is_no_other(played: Played, file: 
 
 
 def test_all_options_reach_the_server(played: Played, file: str) -> None:
-    options = ["--partial", "--base-version", "3", "--no-strict", "--sha256", "a" * 64, "--no-wait"]
+    options = ["--partial", "--base-version", "3", "--no-strict", "--sha256", "a" * 64]
+    options += ["--skip-acceptance", "--no-wait"]
     assert run("swap", "m", file, *options).exit_code == 0
     asked = played.asked_for(WEIGHTS)[-1]
     assert asked.query == {
@@ -98,6 +99,7 @@ def test_all_options_reach_the_server(played: Played, file: str) -> None:
         "base_version": "3",
         "strict": "false",
         "sha256": "a" * 64,
+        "skip_acceptance": "true",
         "wait": "false",
     }
     assert asked.body == Path(file).read_bytes()

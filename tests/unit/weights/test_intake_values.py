@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from aoti_serve.errors import ConstantIsBaked, TiedTensorsDiffer
+from aoti_serve.errors import ConstantIsBaked, NotFinite, TiedTensorsDiffer
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec
 from aoti_serve.weights.files import index as files
 from aoti_serve.weights.files.index import file_chunks, read_index
@@ -28,10 +28,12 @@ CONSTANTS = Constants(
 EMBED: NDArray[Any] = np.linspace(0, 1, 1000, dtype=np.float32)
 
 
-def checked(folder: Path, arrays: dict[str, NDArray[Any]], strict: bool = True) -> list[str]:
+def checked(
+    folder: Path, arrays: dict[str, NDArray[Any]], *, strict: bool = True, accepts_any: bool = False
+) -> list[str]:
     path = folder / "w.safetensors"
     save_file(arrays, path)
-    return check_values(path, read_index(path), CONSTANTS, strict)
+    return check_values(path, read_index(path), CONSTANTS, strict=strict, accepts_any=accepts_any)
 
 
 @pytest.fixture(autouse=True, params=[64, files.CHECK_CHUNK_BYTES])
@@ -58,7 +60,15 @@ def test_names_of_one_constant_with_two_values_are_refused(tmp_path: Path, names
 
 def test_the_same_bits_are_the_same_value_also_if_they_are_no_number(tmp_path: Path) -> None:
     nothing = np.full(1000, np.nan, np.float32)
-    assert checked(tmp_path, {"embed": nothing, "head": nothing}) == []
+    assert checked(tmp_path, {"embed": nothing, "head": nothing}, accepts_any=True) == []
+
+
+def test_what_is_no_number_is_counted_by_tensor_unless_that_is_not_asked_for(tmp_path: Path) -> None:
+    diverged = EMBED.copy()
+    diverged[::10] = np.nan
+    with pytest.raises(NotFinite, match="tensor 'embed': 100 NaN and 0 infinite of 1000 values"):
+        checked(tmp_path, {"embed": diverged})
+    assert checked(tmp_path, {"embed": diverged}, accepts_any=True) == []
 
 
 def test_the_compiled_value_passes(tmp_path: Path) -> None:
