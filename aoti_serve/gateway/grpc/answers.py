@@ -28,6 +28,7 @@ def unary(name: str, answer: Answer, log: RequestLog) -> Method:
                 answered = await answer(call)
             except AotiServeError as error:
                 note.error, note.status = error, error.grpc_status
+                error.__traceback__ = error.__context__ = None  # a cycle, in which the message would outlive the call
                 call.finish(status_of(error), str(error))
             except Exception as error:
                 note.status = INTERNAL.name
@@ -35,7 +36,7 @@ def unary(name: str, answer: Answer, log: RequestLog) -> Method:
                 call.finish(INTERNAL, defect_text(error))
             else:
                 note.status = OK.name
-                call.respond(answered)
+                await call.respond(answered)
 
     return Method(run)
 

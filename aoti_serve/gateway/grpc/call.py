@@ -17,6 +17,7 @@ from aoti_serve.errors import AotiServeError, BodyTooSlow, InvalidBody, NotServe
 from aoti_serve.gateway.client_facts import identity_from, patience_from
 from aoti_serve.gateway.grpc.messages import GrpcMessage, MessageReader, written
 from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, CODINGS, ID_KEY, OK, trailers
+from aoti_serve.gateway.http2.frames import ErrorCode
 from aoti_serve.gateway.http2.headers import Head
 from aoti_serve.gateway.http2.stream import Stream
 from aoti_serve.gateway.in_flight import BodyLimits, ReadingBudget
@@ -128,9 +129,10 @@ class GrpcCall:
 
     # The answer
 
-    def respond(self, content: bytes) -> None:
-        """Answer with one message."""
+    async def respond(self, content: bytes) -> None:
+        """Answer with one message. The call is under way until its client takes that."""
         self._stream.respond(ANSWER_HEAD, written(content), trailers(OK, "", self.identity))
+        await self._stream.drained()
 
     async def send(self, content: bytes) -> None:
         """Answer with one of several messages. Waits while the client does not take them."""
@@ -209,13 +211,14 @@ class GrpcCall:
     def _over(self, task: asyncio.Task[None]) -> None:
         self._calls.tasks.discard(task)
         self._task = None  # it holds this call
+        self._stream.reset(ErrorCode.INTERNAL_ERROR)  # if its method has left it without an end
         self._leave()
 
     def _leave(self) -> None:
         self._calls.open.discard(self)
         self._reader.close()
-        for message in self._messages:
-            message.share.release()
+        while self._messages:
+            self._messages.pop().share.release()
 
 
 def _seconds(given: str) -> float:

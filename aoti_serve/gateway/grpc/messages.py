@@ -13,6 +13,7 @@ from aoti_serve.errors import InvalidBody
 from aoti_serve.gateway.in_flight import BodyLimits, ReadingBudget, Share
 
 _prefix = Struct(">BI")
+SMALL_PIECE = 1024  # bytes
 
 
 class GrpcMessage(NamedTuple):
@@ -33,7 +34,7 @@ class MessageReader:
         self._share: Share | None = None
         self._missing = 0
         self._compressed = False
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | bytearray] = []
         self._granted = 0
 
     @property
@@ -58,7 +59,7 @@ class MessageReader:
                 self._share = self._begin(data)
                 data = data[_prefix.size :]
             piece, data = data[: self._missing], data[self._missing :]
-            self._pieces.append(piece)
+            self._keep(piece)
             self._missing -= len(piece)
             if self._missing:
                 break
@@ -76,8 +77,18 @@ class MessageReader:
         self._granted += _prefix.size + length
         return share
 
+    def _keep(self, piece: bytes) -> None:
+        """Small pieces are kept together: each alone takes 40 bytes more, and the budget counts none of these."""
+        if len(piece) >= SMALL_PIECE or not self._pieces:
+            self._pieces.append(piece)
+        elif isinstance(last := self._pieces[-1], bytearray):
+            last += piece
+        else:
+            self._pieces.append(bytearray(piece))
+
     def _finished(self, share: Share) -> GrpcMessage:
-        content = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        first = self._pieces[0]
+        content = first if len(self._pieces) == 1 and isinstance(first, bytes) else b"".join(self._pieces)
         self._share, self._pieces = None, []
         return GrpcMessage(content, self._compressed, share)
 

@@ -12,7 +12,8 @@ from aoti_serve.gateway.grpc.call import GrpcCall, GrpcCalls, Method
 from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, ID_KEY, NOT_GRPC, status_of, trailers
 from aoti_serve.gateway.http2.connection import Http2Connection
 from aoti_serve.gateway.http2.headers import Head
-from aoti_serve.gateway.http2.stream import Receiver, Stream
+from aoti_serve.gateway.http2.receiver import NOBODY, Receiver
+from aoti_serve.gateway.http2.stream import Stream
 from aoti_serve.gateway.in_flight import RETRY_AFTER_S, BodyLimits, ReadingBudget
 from aoti_serve.gateway.listener.port import WantedPort
 from aoti_serve.gateway.listener.server import Listener
@@ -51,7 +52,7 @@ class CallServer:
 
     def serve(self, stream: Stream, head: Head) -> Receiver:
         """The receiver of a new stream."""
-        if head.method != "POST" or not head.headers.get("content-type", "").startswith("application/grpc"):
+        if head.method != "POST" or not _is_grpc(head.headers.get("content-type", "")):
             stream.refuse(NOT_GRPC)
         elif (method := self._methods.get(head.path)) is None:
             _refuse(stream, head, NotServed(what=f"the method {head.path}", instead=", ".join(self._methods)))
@@ -59,21 +60,15 @@ class CallServer:
             _refuse(stream, head, TooManyCalls(limit=limit, retry_after=RETRY_AFTER_S))
         else:
             return GrpcCall(stream, head, method, self._calls)
-        return _Deaf()
+        return NOBODY
+
+
+def _is_grpc(content_type: str) -> bool:
+    """Whatever the messages are; gRPC-Web, which begins likewise, is another protocol."""
+    name = "application/grpc"
+    return content_type == name or content_type.startswith((f"{name}+", f"{name};"))
 
 
 def _refuse(stream: Stream, head: Head, error: AotiServeError) -> None:
     identity = identity_from(head.headers.get(ID_KEY))
     stream.refuse(ANSWER_HEAD + trailers(status_of(error), str(error), identity))
-
-
-class _Deaf:
-    """The receiver of a request that has its answer."""
-
-    def take(self, data: bytes) -> None: ...
-
-    def end(self) -> None: ...
-
-    def lose(self) -> None: ...
-
-    def look(self, elapsed: float) -> None: ...

@@ -24,6 +24,7 @@ from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter
 from aoti_serve.gateway.listener.refusals import NOT_HTTP_2
 from aoti_serve.gateway.listener.shared import Shared
 
+GONE = ("gone", 0)  # in the place of the address of a client that has left before it was accepted
 UNSENT_BYTES = 256 * 2**10  # which wait in the transport, before streams wait
 
 
@@ -57,11 +58,11 @@ class Http2Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self.transport.set_write_buffer_limits(UNSENT_BYTES)
-        client = self.transport.get_extra_info("peername")[:2]
+        client = (self.transport.get_extra_info("peername") or GONE)[:2]
         self.session = Session(self._serve, self.transport.write, self._limits, client)
         self._shared.connections.add(self)
-        self.session.greet()
         if self._surplus:
+            self.session.greet()
             text = "this gateway has gateway.max_connections connections"
             self._fail(BrokenConnection(ErrorCode.ENHANCE_YOUR_CALM, text))
 
@@ -76,6 +77,8 @@ class Http2Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.session.paused = False
         self.session.pump()
+        if not self.session.paused and self._linger is None:
+            self._take(b"")
         if not self.session.paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -88,13 +91,17 @@ class Http2Connection(asyncio.Protocol):
             if self._linger.take(len(data)):
                 self.transport.abort()
             return
-        if self._preface is not None and not (data := self._behind_preface(data)):
-            return
+        if self._preface is None or (data := self._behind_preface(data)):
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         try:
             for arrived in self._frames.feed(data):
                 if arrived[0] == FrameType.HEADERS:
                     self._since = self._heard
                 self.session.take(arrived)
+                if self.session.paused:  # the others wait as well, since they may have answers too
+                    break
         except BrokenConnection as error:
             self._fail(error)
 
@@ -107,6 +114,7 @@ class Http2Connection(asyncio.Protocol):
             self._end()
         elif len(self._preface) >= len(PREFACE):
             data, self._preface = self._preface[len(PREFACE) :], None
+            self.session.greet()
             return data
         return b""
 
@@ -136,8 +144,9 @@ class Http2Connection(asyncio.Protocol):
             self.transport.write(goaway(LARGEST_WINDOW, ErrorCode.NO_ERROR))
 
     def end_if_quiet(self, now: float, seconds: float) -> None:
-        """End the connection if no request has begun for `seconds`, and none waits in the socket."""
-        if not self.session.streams and self._linger is None and now - self._since >= seconds:
+        """End the connection if no request has begun for `seconds`, none waits in the socket, and no answer here."""
+        busy = self.session.streams or self._linger is not None or self.transport.get_write_buffer_size()
+        if not busy and now - self._since >= seconds:
             unread = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
             if not any(unread):
                 self._end()
@@ -155,16 +164,15 @@ class Http2Connection(asyncio.Protocol):
             if not left and self._linger.add_wait(elapsed):
                 self.transport.abort()
         else:
-            self.session.look()
+            self.session.flood.renew()
             self._look_at_streams(elapsed)
-            self._idle_s = 0.0 if self.session.streams else self._idle_s + elapsed
+            self._idle_s = 0.0 if self.session.streams or left else self._idle_s + elapsed
             self._look_at_silence(now - self._heard, now - self._since)
 
     def _look_at_streams(self, elapsed: float) -> None:
-        for stream in list(self.session.blocked.values()):
+        for stream in list(self.session.streams.values()):
             if stream.stuck_for(elapsed) >= self._limits.write_timeout_s:
                 stream.reset(ErrorCode.CANCEL)
-        for stream in list(self.session.streams.values()):
             stream.receiver.look(elapsed)
 
     def _look_at_silence(self, silent: float, unasked: float) -> None:

@@ -16,6 +16,7 @@ Http2Frame = tuple[int, int, int, bytes]  # type, flags, stream, payload
 _head = Struct(">HBBBI")
 _word, _two_words = Struct(">I"), Struct(">II")
 _setting = Struct(">HI")
+_PRIORITY_BYTES = 5
 
 
 class FrameType(IntEnum):
@@ -55,6 +56,7 @@ class ErrorCode(IntEnum):
 
 
 class Setting(IntEnum):
+    HEADER_TABLE_SIZE = 1
     INITIAL_WINDOW_SIZE = 4
     MAX_CONCURRENT_STREAMS = 3
     MAX_FRAME_SIZE = 5
@@ -71,7 +73,7 @@ class BrokenConnection(Exception):
 
 
 class FrameReader:
-    """Cuts what arrives into frames; keeps an unfinished one, which is never longer than `LONGEST_FRAME`."""
+    """Cuts what arrives into frames; keeps an unfinished one, and those that nobody has taken yet."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -81,19 +83,21 @@ class FrameReader:
         if self._rest:
             data, self._rest = self._rest + data, b""
         at, end = 0, len(data)
-        while end - at >= _head.size:
-            high, low, kind, flags, stream = _head.unpack_from(data, at)
-            length = high << 8 | low
-            if length > LONGEST_FRAME:
-                raise BrokenConnection(
-                    ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} bytes; at most {LONGEST_FRAME}"
-                )
-            begin = at + _head.size
-            if end - begin < length:
-                break
-            at = begin + length
-            yield kind, flags, stream & LARGEST_WINDOW, data[begin:at]
-        self._rest = data[at:]
+        try:
+            while end - at >= _head.size:
+                high, low, kind, flags, stream = _head.unpack_from(data, at)
+                length = high << 8 | low
+                if length > LONGEST_FRAME:
+                    raise BrokenConnection(
+                        ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} bytes; at most {LONGEST_FRAME}"
+                    )
+                begin = at + _head.size
+                if end - begin < length:
+                    break
+                at = begin + length
+                yield kind, flags, stream & LARGEST_WINDOW, data[begin:at]
+        finally:  # also when the frames are taken no further for now
+            self._rest = data[at:]
 
 
 def unpadded(flags: int, payload: bytes) -> bytes:
@@ -103,6 +107,12 @@ def unpadded(flags: int, payload: bytes) -> bytes:
     if not payload or payload[0] >= len(payload):
         raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, "a frame's padding is longer than the frame")
     return payload[1 : len(payload) - payload[0]]
+
+
+def block_in(flags: int, payload: bytes) -> bytes:
+    """The header block of a HEADERS frame, without padding and priority. Raises BrokenConnection."""
+    content = unpadded(flags, payload)
+    return content[_PRIORITY_BYTES:] if flags & Flag.PRIORITY else content
 
 
 def number_in(payload: bytes) -> int:

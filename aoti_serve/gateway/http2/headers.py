@@ -23,8 +23,12 @@ class Malformed(Exception):
     """A request's headers are no request's (RFC 9113, 8.1.1). It ends its stream alone."""
 
 
-class TooManyHeaders(Exception):
+class TooManyHeaders(BrokenConnection):
     """A request's headers are more than `max_bytes` or `max_headers`."""
+
+    def __init__(self) -> None:
+        text = "a request's headers exceed gateway.max_header_bytes or gateway.max_headers"
+        super().__init__(ErrorCode.ENHANCE_YOUR_CALM, text)
 
 
 class Head(NamedTuple):
@@ -47,7 +51,7 @@ class HeaderReader:
         self._known: dict[bytes, Head] = {}
 
     def read(self, block: bytes) -> Head:
-        """Raises Malformed for a request; TooManyHeaders or BrokenConnection when no block can be read any more."""
+        """Raises Malformed for a request; BrokenConnection when no block can be read any more."""
         if known := self._known.get(block):
             return known
         fields, changed = self._decoded(block)
@@ -59,7 +63,7 @@ class HeaderReader:
         return head
 
     def skip(self, block: bytes) -> None:
-        """Read a block for what it does to the table. Raises TooManyHeaders or BrokenConnection."""
+        """Read a block for what it does to the table. Raises BrokenConnection."""
         self._decoded(block)
 
     def _decoded(self, block: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
@@ -100,6 +104,9 @@ def head_of(fields: Iterable[tuple[bytes, bytes]]) -> Head:
     if not {b":method", b":scheme", b":path"} <= pseudo.keys():
         raise Malformed
     return Head(pseudo[b":method"].decode("latin-1"), pseudo[b":path"].decode("latin-1"), headers)
+
+
+NO_TABLE = b"\x20"  # at the beginning of a block: its writer has no table (RFC 7541, 6.3)
 
 
 def block_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:

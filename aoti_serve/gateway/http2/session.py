@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from aoti_serve.config import GatewayConfig
+from aoti_serve.gateway.http2.floods import RESET_FRAMES, STREAMS_PER_FRAME, FloodMeter
 from aoti_serve.gateway.http2.frames import (
     FIRST_WINDOW,
     LARGEST_WINDOW,
@@ -15,22 +16,22 @@ from aoti_serve.gateway.http2.frames import (
     FrameType,
     Http2Frame,
     Setting,
+    block_in,
     frame,
     number_in,
     reset,
     settings,
     settings_in,
-    unpadded,
     window_update,
 )
-from aoti_serve.gateway.http2.headers import Head, HeaderReader, Malformed, TooManyHeaders
-from aoti_serve.gateway.http2.stream import STREAM_WINDOW, Receiver, Stream
+from aoti_serve.gateway.http2.headers import NO_TABLE, Head, HeaderReader, Malformed, TooManyHeaders
+from aoti_serve.gateway.http2.receiver import Receiver
+from aoti_serve.gateway.http2.stream import STREAM_WINDOW, Stream
 from aoti_serve.gateway.http2.windows import ReceiveWindow, SendWindow
 
 MAX_STREAMS = 1000  # of one connection at once
 CONNECTION_WINDOW = 2**22  # bytes that are on their way at once; each stream has its own limit
-CONTROL_FRAMES = 10_000  # between two looks: frames that bring nothing of a request
-_PRIORITY_BYTES = 5
+TABLE_BYTES = 4096  # of each side's headers, if the other does not say otherwise
 _PING_BYTES = 8
 
 Serve = Callable[[Stream, Head], Receiver]
@@ -56,9 +57,11 @@ class Session:
         self.client = client
         self.write = write
         self.window = SendWindow()
+        self.flood = FloodMeter()
         self.paused = False
+        self.opening = b""
         self.streams: dict[int, Stream] = {}
-        self.blocked: dict[int, Stream] = {}
+        self._blocked: dict[int, Stream] = {}
         self.last = 0
         self.block: _Block | None = None
         self.pinged = False
@@ -68,7 +71,6 @@ class Session:
         self._received = ReceiveWindow(CONNECTION_WINDOW)
         self._first_window = FIRST_WINDOW
         self.greeted = False
-        self._controls = 0
 
     def greet(self) -> None:
         values = {
@@ -90,13 +92,9 @@ class Session:
         elif kind == FrameType.HEADERS:
             self._on_headers(flags, number, payload)
         else:
-            self._count_control()
+            self.flood.count()
             if handler := _HANDLERS.get(kind):
                 handler(self, flags, number, payload)
-
-    def look(self) -> None:
-        """Count anew. About once a second."""
-        self._controls = 0
 
     def end(self) -> None:
         """Nothing more comes, and nothing that is sent arrives."""
@@ -105,31 +103,24 @@ class Session:
 
     def pump(self) -> None:
         """Send what had to wait, as far as it need not any more; in turns, since each goes to the end of the line."""
-        for stream in list(self.blocked.values()):
-            del self.blocked[stream.number]
+        while self._blocked and self.window.left > 0 and not self.paused:
+            stream = self._blocked.pop(next(iter(self._blocked)))
             stream.pump()
 
     def hold(self, stream: Stream) -> None:
-        """The stream has more to send than the windows let through."""
-        self.blocked[stream.number] = stream
+        """The stream has more to send than the connection lets through."""
+        self._blocked[stream.number] = stream
 
     def forget(self, stream: Stream) -> None:
         self.streams.pop(stream.number, None)
-        self.blocked.pop(stream.number, None)
-
-    def _count_control(self) -> None:
-        self._controls += 1
-        if self._controls > CONTROL_FRAMES:
-            raise BrokenConnection(
-                ErrorCode.ENHANCE_YOUR_CALM, f"more than {CONTROL_FRAMES} frames for nothing in a second"
-            )
+        self._blocked.pop(stream.number, None)
 
     def _on_data(self, flags: int, number: int, payload: bytes) -> None:
         self._received.take(len(payload))
         if more := self._received.give(len(payload)):
             self.write(window_update(0, more))
         if not payload:
-            self._count_control()
+            self.flood.count()
         if stream := self._known(number):
             stream.receive(flags, payload)
 
@@ -140,9 +131,7 @@ class Session:
         return self.streams.get(number)
 
     def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
-        content = unpadded(flags, payload)
-        if flags & Flag.PRIORITY:
-            content = content[_PRIORITY_BYTES:]
+        content = block_in(flags, payload)
         if flags & Flag.END_HEADERS:
             self._on_block(number, flags, content)
         else:
@@ -153,44 +142,47 @@ class Session:
             raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, "headers go on that have not begun")
         block.content.extend(payload)
         if len(block.content) > self._max_bytes:
-            raise _too_many_headers()
+            raise TooManyHeaders
         if flags & Flag.END_HEADERS:
             self.block = None
             self._on_block(number, block.flags, bytes(block.content))
 
     def _on_block(self, number: int, flags: int, content: bytes) -> None:
-        try:
-            if number > self.last and number % 2:
-                self.last = number
-                self._begin(number, flags, content)
-            else:
-                stream = self._known(number)
-                self._headers.skip(content)  # trailers: nobody reads them
-                if stream and flags & Flag.END_STREAM:
-                    stream.end()
-                elif stream:
-                    stream.reset(ErrorCode.PROTOCOL_ERROR)
-        except TooManyHeaders:
-            raise _too_many_headers() from None
+        if number > self.last and number % 2:
+            self.last = number
+            self._begin(number, flags, content)
+            return
+        stream = self._known(number)
+        self._headers.skip(content)  # trailers: nobody reads them
+        if stream and flags & Flag.END_STREAM:
+            stream.end()
+        elif stream:
+            stream.break_off(ErrorCode.PROTOCOL_ERROR)
 
     def _begin(self, number: int, flags: int, content: bytes) -> None:
         if len(self.streams) >= MAX_STREAMS:
             self._headers.skip(content)
-            self.write(reset(number, ErrorCode.REFUSED_STREAM))
+            self._reset(number, ErrorCode.REFUSED_STREAM)
             return
         try:
             head = self._headers.read(content)
         except Malformed:
-            self.write(reset(number, ErrorCode.PROTOCOL_ERROR))
+            self._reset(number, ErrorCode.PROTOCOL_ERROR)
             return
         stream = self.streams[number] = Stream(self, number, self._first_window)
         stream.receiver = self._serve(stream, head)
         if flags & Flag.END_STREAM:
             stream.end()
 
+    def _reset(self, number: int, code: ErrorCode) -> None:
+        """End a stream before it begins."""
+        self.flood.count(RESET_FRAMES)
+        self.write(reset(number, code))
+
     def _on_reset(self, _: int, number: int, payload: bytes) -> None:
         number_in(payload)
         if stream := self._known(number):
+            self.flood.count(RESET_FRAMES)
             stream.lose()
 
     def _on_window(self, _: int, number: int, payload: bytes) -> None:
@@ -209,18 +201,22 @@ class Session:
             raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, "settings of a stream")
         if flags & Flag.ACK:
             return
-        for setting, value in settings_in(payload):
-            if setting == Setting.INITIAL_WINDOW_SIZE:
-                self._resize(value)
+        values = dict(settings_in(payload))  # of several values the last one counts
+        if values.get(Setting.HEADER_TABLE_SIZE, TABLE_BYTES) < TABLE_BYTES:
+            self.opening = NO_TABLE
         self.write(frame(FrameType.SETTINGS, Flag.ACK, 0))
-        self.pump()
+        if (size := values.get(Setting.INITIAL_WINDOW_SIZE)) is not None:
+            self._resize(size)
 
     def _resize(self, size: int) -> None:
         if size > LARGEST_WINDOW:
             raise BrokenConnection(ErrorCode.FLOW_CONTROL_ERROR, f"a window of {size} bytes")
-        for stream in self.streams.values():
-            stream.window.grow(size - self._first_window)
-        self._first_window = size
+        self.flood.count(len(self.streams) // STREAMS_PER_FRAME)
+        more, self._first_window = size - self._first_window, size
+        for stream in list(self.streams.values()):
+            stream.window.grow(more)
+            if more > 0:
+                stream.pump()
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
         if number or len(payload) != _PING_BYTES:
@@ -232,11 +228,6 @@ class Session:
 
     def _on_push(self, *_: object) -> None:
         raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, "a client pushes nothing")
-
-
-def _too_many_headers() -> BrokenConnection:
-    text = "a request's headers exceed gateway.max_header_bytes or gateway.max_headers"
-    return BrokenConnection(ErrorCode.ENHANCE_YOUR_CALM, text)
 
 
 _HANDLERS: dict[int, Callable[[Session, int, int, bytes], None]] = {

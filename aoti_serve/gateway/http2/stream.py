@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+from aoti_serve.gateway.http2.floods import RESET_FRAMES, FloodMeter
 from aoti_serve.gateway.http2.frames import (
     LONGEST_FRAME,
     ErrorCode,
@@ -17,26 +18,10 @@ from aoti_serve.gateway.http2.frames import (
     unpadded,
     window_update,
 )
+from aoti_serve.gateway.http2.receiver import NOBODY, Receiver
 from aoti_serve.gateway.http2.windows import ReceiveWindow, SendWindow
-from aoti_serve.gateway.listener.meters import AnswerMeter
 
 STREAM_WINDOW = 2**16  # bytes of a request that its client may send before its receiver has looked at them
-
-
-class Receiver(Protocol):
-    """Is told of a request, in the event loop. Its answer goes to the stream."""
-
-    def take(self, data: bytes) -> None:
-        """More of the body has come. The receiver gives as many bytes to the stream, at once or later."""
-
-    def end(self) -> None:
-        """The body is complete."""
-
-    def lose(self) -> None:
-        """The client has given up, or gone: nothing that is sent from now on reaches it."""
-
-    def look(self, elapsed: float) -> None:
-        """`elapsed` seconds are over since the last look. About once a second."""
 
 
 class Line(Protocol):
@@ -44,26 +29,28 @@ class Line(Protocol):
 
     client: tuple[str, int]
     window: SendWindow
+    flood: FloodMeter
     paused: bool
+    opening: bytes  # of each header block
 
     def write(self, data: bytes | memoryview, /) -> None: ...
 
     def hold(self, stream: Stream) -> None:
-        """The stream has more to send than the windows let through."""
+        """The stream has more to send than the connection lets through."""
 
     def forget(self, stream: Stream) -> None:
         """The stream has ended."""
 
 
 class Stream:
-    """One request and its answer. What does not fit the windows waits here; `blocked` while something does."""
+    """One request and its answer. What does not fit the windows waits here."""
 
     __slots__ = (
         "_body",
         "_drained",
         "_line",
-        "_meter",
         "_received",
+        "_stuck_s",
         "_trailers",
         "closed",
         "number",
@@ -84,23 +71,18 @@ class Stream:
         self._body: deque[memoryview] = deque()
         self._trailers: bytes | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._meter: AnswerMeter | None = None
+        self._stuck_s = 0.0
 
     @property
     def client(self) -> tuple[str, int]:
         return self._line.client
-
-    @property
-    def waiting(self) -> int:
-        """Bytes of the answer that wait for a window."""
-        return sum(map(len, self._body))
 
     # The request
 
     def receive(self, flags: int, payload: bytes) -> None:
         """Take a DATA frame."""
         if not self.open:
-            self.reset(ErrorCode.STREAM_CLOSED)
+            self.break_off(ErrorCode.STREAM_CLOSED)
             return
         self._received.take(len(payload))
         data = unpadded(flags, payload)
@@ -113,9 +95,11 @@ class Stream:
 
     def end(self) -> None:
         """The client has sent everything."""
+        if not self.open:
+            self.break_off(ErrorCode.STREAM_CLOSED)
+            return
         self.open = False
-        if not self.closed:
-            self.receiver.end()
+        self.receiver.end()
 
     def give(self, count: int) -> None:
         """Let the client send as many bytes more."""
@@ -124,8 +108,9 @@ class Stream:
 
     def lose(self) -> None:
         """The client has given up."""
+        receiver = self.receiver
         self._close()
-        self.receiver.lose()
+        receiver.lose()
 
     # The answer
 
@@ -139,7 +124,8 @@ class Stream:
         elif not self.closed:
             self.window.left -= length
             line.window.left -= length
-            begin = frame(FrameType.HEADERS, Flag.END_HEADERS, self.number, head)
+            line.flood.sent += 1
+            begin = self._headers(Flag.END_HEADERS, head)
             line.write(begin + frame_head(length, FrameType.DATA, 0, self.number) + body + self._last(trailers))
             self._close()
 
@@ -151,11 +137,11 @@ class Stream:
 
     def start(self, head: bytes) -> None:
         if not self.closed:
-            self._line.write(frame(FrameType.HEADERS, Flag.END_HEADERS, self.number, head))
+            self._line.write(self._headers(Flag.END_HEADERS, head))
 
     def write(self, data: bytes) -> None:
         """Send a part of the body; it waits here if it must."""
-        if not self.closed:
+        if data and not self.closed:
             self._body.append(memoryview(data))
             self.pump()
 
@@ -177,25 +163,32 @@ class Stream:
             self._line.write(reset(self.number, code))
             self.lose()
 
+    def break_off(self, code: ErrorCode) -> None:
+        """End it for what its client has done. Raises BrokenConnection if that is done too often."""
+        self._line.flood.count(RESET_FRAMES)
+        self.reset(code)
+
     def pump(self) -> None:
         """Send what the windows let through."""
         line = self._line
         while self._body and not line.paused:
             piece = self._body[0]
             count = min(len(piece), LONGEST_FRAME, self.window.left, line.window.left)
-            if count <= 0 < len(piece):
+            if count <= 0:
                 break
             line.write(b"".join((frame_head(count, FrameType.DATA, 0, self.number), piece[:count])))
             self.window.left -= count
             line.window.left -= count
+            line.flood.sent += 1
+            self._stuck_s = 0.0
             if count == len(piece):
                 self._body.popleft()
             else:
                 self._body[0] = piece[count:]
-        if self._body:
-            line.hold(self)
-        else:
+        if not self._body:
             self._all_sent()
+        elif self.window.left > 0:  # else its own window's opening is waited for
+            line.hold(self)
 
     def _all_sent(self) -> None:
         if self._drained is not None and not self._drained.done():
@@ -206,17 +199,22 @@ class Stream:
 
     def _last(self, block: bytes) -> bytes:
         """The frame that ends the answer. A client that has not ended its request yet is told that it need not."""
-        last = frame(FrameType.HEADERS, Flag.END_HEADERS | Flag.END_STREAM, self.number, block)
+        last = self._headers(Flag.END_HEADERS | Flag.END_STREAM, block)
         return last + reset(self.number, ErrorCode.NO_ERROR) if self.open else last
+
+    def _headers(self, flags: int, block: bytes) -> bytes:
+        return frame(FrameType.HEADERS, flags, self.number, self._line.opening + block)
 
     def _close(self) -> None:
         self.closed = True
+        self.receiver = NOBODY  # it holds the stream: in a cycle its request would outlive its answer
         self._body.clear()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         self._line.forget(self)
 
     def stuck_for(self, elapsed: float) -> float:
-        """The seconds for which nothing of a waiting answer was taken; `elapsed` since the last call."""
-        self._meter = self._meter or AnswerMeter()
-        return self._meter.stuck_for(self.waiting, elapsed)
+        """The seconds for which its window let nothing of a waiting answer out; `elapsed` since the last call."""
+        if self._body and not self._line.paused:  # else the connection as a whole is not read
+            self._stuck_s += elapsed
+        return self._stuck_s

@@ -36,10 +36,14 @@ class ReceiveWindow:
             raise BrokenConnection(ErrorCode.FLOW_CONTROL_ERROR, f"{-self._left} bytes beyond the window")
 
     def give(self, count: int) -> int:
-        """Give bytes back that have been dealt with. Returns the number to announce, 0 as long as it is small."""
+        """Give bytes back that have been dealt with. Returns the number to announce, 0 as long as it is small.
+
+        What is beyond the largest window there may be is announced later.
+        """
         self._owed += count
         if self._owed * 2 < self._size:
             return 0
-        owed, self._owed = self._owed, 0
-        self._left += owed
-        return owed
+        more = min(self._owed, LARGEST_WINDOW - self._left)
+        self._owed -= more
+        self._left += more
+        return more

@@ -63,6 +63,9 @@ class Asker:
         self._next = 1
         writer.write(PREFACE + settings({Setting.INITIAL_WINDOW_SIZE: 2**30}) + window_update(0, 2**30))
 
+    def write(self, data: bytes) -> None:
+        self._writer.write(data)
+
     def begin(self, path: str, headers: Mapping[str, str] = OF_GRPC, method: str = "POST") -> int:
         number, self._next = self._next, self._next + 2
         fields = [(":method", method), (":scheme", "http"), (":path", path), *headers.items()]
@@ -84,6 +87,15 @@ class Asker:
                     found = fields.get(b"grpc-status", fields.get(b":status", b"")), fields.get(b"grpc-message", b"")
                     return found[0].decode(), found[1].decode()
         raise EOFError
+
+    async def next_of(self, number: int) -> tuple[int, bytes]:
+        """The next frame of a call."""
+        data = b""
+        while True:
+            for kind, _, stream, payload in self._frames.feed(data):
+                if stream == number:
+                    return kind, payload
+            data = await self._reader.read(2**16)
 
     async def ask(self, path: str, body: bytes, headers: Mapping[str, str] = OF_GRPC) -> tuple[str, str]:
         number = self.begin(path, headers)

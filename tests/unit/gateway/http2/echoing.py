@@ -96,6 +96,10 @@ class Echoing:
         """Let those who wait answer."""
         self._loop.call(self.told.set)
 
+    def in_loop(self, function: Callable[[], object]) -> None:
+        """While it runs nothing is accepted or read."""
+        self._loop.call(function)
+
     def becomes(self, true: Callable[[], bool]) -> None:
         """Wait until something is true in the event loop."""
         while not self._loop.call(true):

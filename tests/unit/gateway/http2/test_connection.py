@@ -8,6 +8,7 @@ from struct import pack
 import pytest
 from h2.events import StreamReset
 
+from aoti_serve.gateway.http2.floods import CONTROL_FRAMES
 from aoti_serve.gateway.http2.frames import (
     LARGEST_WINDOW,
     LONGEST_FRAME,
@@ -26,7 +27,7 @@ from aoti_serve.gateway.http2.frames import (
 from aoti_serve.gateway.http2.frames import (
     FrameType as Kind,
 )
-from aoti_serve.gateway.http2.session import CONTROL_FRAMES, MAX_STREAMS
+from aoti_serve.gateway.http2.session import MAX_STREAMS
 from aoti_serve.gateway.http2.stream import STREAM_WINDOW
 from tests.unit.gateway.http2.echoing import BLOCK, FULL, HELLO, WAIT, Echoing, Raw, echoing, headers, whole
 
