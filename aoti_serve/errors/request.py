@@ -130,6 +130,17 @@ class NotServed(AotiServeError, status=501, grpc="UNIMPLEMENTED", text="{what} i
     instead: str
 
 
+class HeadersTooLarge(AotiServeError, status=431, grpc="RESOURCE_EXHAUSTED"):
+    """The headers of a call, its metadata among them, are more than the configuration allows."""
+
+    text = (
+        "the call's headers and metadata exceed {max_bytes:bytes} (gateway.max_header_bytes) or {max_headers:headers} "
+        "(gateway.max_headers)"
+    )
+    max_bytes: int
+    max_headers: int
+
+
 class BodyTooLarge(AotiServeError, status=413, text="the body is larger than {limit} bytes ({setting})"):
     """The body is larger than the configuration allows."""
 

@@ -82,8 +82,8 @@ class NotFinite(InvalidWeights):
     """Values that are NaN, or infinite where the package had no infinity; `tensors` counts all that hold some."""
 
     text = (
-        "tensor '{name}': {nan} NaN and {infinite} infinite of {size:values}; {tensors:tensors} of these weights hold "
-        "such values: has the training diverged? With skip_acceptance=true (--skip-acceptance) they are swapped in "
+        "tensor '{name}': {nan} NaN and {infinite} infinite of {size:values}; such values are in {tensors:tensors} of "
+        "these weights: has the training diverged? With skip_acceptance=true (--skip-acceptance) they are swapped in "
         "all the same"
     )
     name: str

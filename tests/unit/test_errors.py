@@ -26,6 +26,7 @@ AotiServeError                      500
 ├── BodyTooLarge                    413
 │   └── JsonTooLarge                     its JSON alone
 ├── BodyTooSlow                     408
+├── HeadersTooLarge                 431  of a gRPC call
 ├── InvalidConfig                   400
 ├── WeightsError
 │   ├── InvalidWeights              400  the weights do not fit the package

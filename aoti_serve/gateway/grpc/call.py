@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import AotiServeError, BodyTooSlow, InvalidBody, NotServed
+from aoti_serve.errors import AotiServeError, BodyTooSlow, InvalidBody, NotServed, Stopping
 from aoti_serve.gateway.client_facts import identity_from, patience_from
 from aoti_serve.gateway.grpc.messages import GrpcMessage, MessageReader, written
 from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, CODINGS, ID_KEY, OK, trailers
@@ -164,6 +164,11 @@ class GrpcCall:
             self._task.cancel()
         else:
             self._leave()
+
+    def leave(self) -> None:
+        """A stream's messages that are here are still answered."""
+        if self._method.streams:
+            self._fail(Stopping())
 
     def look(self, elapsed: float) -> None:
         if self._problem is None and self._waits_for_message:

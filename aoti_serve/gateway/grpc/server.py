@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import AotiServeError, NotServed, TooManyCalls
+from aoti_serve.errors import AotiServeError, HeadersTooLarge, NotServed, TooManyCalls
 from aoti_serve.gateway.client_facts import identity_from
 from aoti_serve.gateway.grpc.call import GrpcCall, GrpcCalls, Method
 from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, ID_KEY, NOT_GRPC, status_of, trailers
@@ -54,13 +54,20 @@ class CallServer:
         """The receiver of a new stream."""
         if head.method != "POST" or not _is_grpc(head.headers.get("content-type", "")):
             stream.refuse(NOT_GRPC)
+        elif head.too_large:
+            config = self._calls.config
+            _refuse(stream, head, HeadersTooLarge(max_bytes=config.max_header_bytes, max_headers=config.max_headers))
         elif (method := self._methods.get(head.path)) is None:
-            _refuse(stream, head, NotServed(what=f"the method {head.path}", instead=", ".join(self._methods)))
+            _refuse(stream, head, self._not_served(head.path))
         elif len(self._calls.open) >= (limit := self._calls.config.max_connections):
             _refuse(stream, head, TooManyCalls(limit=limit, retry_after=RETRY_AFTER_S))
         else:
             return GrpcCall(stream, head, method, self._calls)
         return NOBODY
+
+    def _not_served(self, path: str) -> NotServed:
+        names = ", ".join(name.rpartition("/")[2] for name in self._methods)
+        return NotServed(what=f"the method {path}", instead=f"served are {names}")
 
 
 def _is_grpc(content_type: str) -> bool:

@@ -141,7 +141,9 @@ class Http2Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Ask the client to begin nothing more here. What begins until it has heard is answered as well."""
         if self._linger is None:
-            self.transport.write(goaway(LARGEST_WINDOW, ErrorCode.NO_ERROR))
+            self.transport.write(goaway(LARGEST_WINDOW, ErrorCode.NO_ERROR, "this server is being stopped"))
+            for stream in list(self.session.streams.values()):
+                stream.receiver.leave()
 
     def end_if_quiet(self, now: float, seconds: float) -> None:
         """End the connection if no request has begun for `seconds`, none waits in the socket, and no answer here."""

@@ -11,6 +11,7 @@ from hpack import Decoder, HPACKError, OversizedHeaderListError
 from aoti_serve.gateway.http2.frames import BrokenConnection, ErrorCode
 
 KNOWN_BLOCKS = 64  # of one connection
+READABLE = 4  # times the limits: headers between are refused with an answer, larger ones end their connection
 KNOWN_BYTES = 512  # the longest block that is remembered
 ENTRY_BYTES = 32  # what a header counts beside its name and value (RFC 7541, 4.1)
 _PSEUDO = (b":method", b":scheme", b":path", b":authority")
@@ -32,11 +33,15 @@ class TooManyHeaders(BrokenConnection):
 
 
 class Head(NamedTuple):
-    """A request's headers. Of several with one name the first; names are in lower case."""
+    """A request's headers. Of several with one name the first; names are in lower case.
+
+    `too_large`: they exceed the limits, and were read for the answer alone.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
+    too_large: bool = False
 
 
 class HeaderReader:
@@ -46,7 +51,8 @@ class HeaderReader:
     """
 
     def __init__(self, max_bytes: int, max_headers: int) -> None:
-        self._decoder = Decoder(max_bytes + max_headers * ENTRY_BYTES)
+        self._decoder = Decoder(READABLE * (max_bytes + max_headers * ENTRY_BYTES))
+        self._max_bytes = max_bytes
         self._max_headers = max_headers
         self._known: dict[bytes, Head] = {}
 
@@ -55,9 +61,9 @@ class HeaderReader:
         if known := self._known.get(block):
             return known
         fields, changed = self._decoded(block)
-        if len(fields) > self._max_headers:
-            raise TooManyHeaders
         head = head_of(fields)
+        if len(fields) > self._max_headers or sum([len(name) + len(value) for name, value in fields]) > self._max_bytes:
+            return head._replace(too_large=True)
         if not changed and len(block) <= KNOWN_BYTES and len(self._known) < KNOWN_BLOCKS:
             self._known[block] = head
         return head

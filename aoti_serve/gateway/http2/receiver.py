@@ -17,6 +17,9 @@ class Receiver(Protocol):
     def lose(self) -> None:
         """The client has given up, or gone: nothing that is sent from now on reaches it."""
 
+    def leave(self) -> None:
+        """The server is about to stop: what has no end of its own must end now."""
+
     def look(self, elapsed: float) -> None:
         """`elapsed` seconds are over since the last look. About once a second."""
 
@@ -29,6 +32,8 @@ class Nobody:
     def end(self) -> None: ...
 
     def lose(self) -> None: ...
+
+    def leave(self) -> None: ...
 
     def look(self, elapsed: float) -> None: ...
 

@@ -24,7 +24,7 @@ from aoti_serve.gateway.http2.frames import (
     settings_in,
     window_update,
 )
-from aoti_serve.gateway.http2.headers import NO_TABLE, Head, HeaderReader, Malformed, TooManyHeaders
+from aoti_serve.gateway.http2.headers import NO_TABLE, READABLE, Head, HeaderReader, Malformed, TooManyHeaders
 from aoti_serve.gateway.http2.receiver import Receiver
 from aoti_serve.gateway.http2.stream import STREAM_WINDOW, Stream
 from aoti_serve.gateway.http2.windows import ReceiveWindow, SendWindow
@@ -141,7 +141,7 @@ class Session:
         if (block := self.block) is None:
             raise BrokenConnection(ErrorCode.PROTOCOL_ERROR, "headers go on that have not begun")
         block.content.extend(payload)
-        if len(block.content) > self._max_bytes:
+        if len(block.content) > READABLE * self._max_bytes:
             raise TooManyHeaders
         if flags & Flag.END_HEADERS:
             self.block = None
@@ -170,9 +170,11 @@ class Session:
             self._reset(number, ErrorCode.PROTOCOL_ERROR)
             return
         stream = self.streams[number] = Stream(self, number, self._first_window)
-        stream.receiver = self._serve(stream, head)
-        if flags & Flag.END_STREAM:
-            stream.end()
+        stream.open = not flags & Flag.END_STREAM
+        receiver = self._serve(stream, head)
+        stream.receiver = receiver
+        if not stream.open:
+            receiver.end()
 
     def _reset(self, number: int, code: ErrorCode) -> None:
         """End a stream before it begins."""

@@ -66,5 +66,5 @@ def test_the_error_says_where_how_many_and_what_to_do() -> None:
     with pytest.raises(NotFinite) as caught:
         check.finish()
     text = str(caught.value)
-    assert "tensor 'tied': 1 NaN and 1 infinite of 3 values; 2 tensors of these weights" in text
+    assert "tensor 'tied': 1 NaN and 1 infinite of 3 values; such values are in 2 tensors of these weights" in text
     assert "--skip-acceptance" in text

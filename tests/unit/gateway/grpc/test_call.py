@@ -161,7 +161,7 @@ async def test_a_method_that_is_not_there_is_answered_with_those_that_are(asker:
     code, text = await asker.ask("/inference.GRPCInferenceService/TraceSetting", written(b""))
     assert code == status(grpc.StatusCode.UNIMPLEMENTED)
     assert "TraceSetting is not served here" in text
-    assert READY in text
+    assert "served are ModelStreamInfer, " in text
 
 
 async def test_a_deadline_must_be_a_time(asker: Asker) -> None:
@@ -266,6 +266,27 @@ async def test_calls_at_once_are_bounded(plane: Plane, config: GatewayConfig) ->
     assert await asker.ask(READY, written(b"")) == (OK, "")
     asker.close()
     await listener.close(0)
+
+
+async def test_too_much_metadata_is_refused_for_its_call_alone(asker: Asker) -> None:
+    code, text = await asker.ask(READY, written(b""), OF_GRPC | {f"x-{number}": "y" for number in range(100)})
+    assert (code, "100 headers (gateway.max_headers)" in text) == (TOO_MUCH, True)
+    assert await asker.ask(READY, written(b"")) == (OK, "")
+
+
+async def test_a_stream_ends_in_words_when_the_server_stops_and_its_requests_are_answered(
+    asker: Asker, listener: Listener, echo: Echo
+) -> None:
+    echo.goes_on.clear()
+    number = asker.begin(STREAM)
+    asker.send(number, written(request()), ends=False)
+    await echo.arrived.get()
+    closing = asyncio.create_task(listener.close(30))
+    await asyncio.sleep(0)
+    echo.goes_on.set()
+    code, text = await asker.end_of(number)
+    assert (code, "being stopped" in text) == (status(grpc.StatusCode.UNAVAILABLE), True)
+    await closing
 
 
 async def test_large_messages_go_both_ways(channel: grpc.aio.Channel) -> None:

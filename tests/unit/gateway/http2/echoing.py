@@ -63,6 +63,8 @@ class Echo:
     def lose(self) -> None:
         self.lost = True
 
+    def leave(self) -> None: ...
+
     def look(self, elapsed: float) -> None: ...
 
 
