@@ -119,7 +119,7 @@ class RefusedAttempts:
         """Write the line that is due, without delay."""
         self._closing.set()
         if self._writing is not None:
-            await asyncio.wait([self._writing])
+            await asyncio.wait([self._writing], timeout=REFUSED_S)  # its coordinator may have ended already
 
     async def _write(self) -> None:
         """Write a line after the other, until a second has brought no further attempt."""

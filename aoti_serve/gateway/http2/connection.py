@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import termios
 from collections.abc import Callable
 from typing import cast
 
@@ -20,6 +18,7 @@ from aoti_serve.gateway.http2.frames import (
     goaway,
 )
 from aoti_serve.gateway.http2.session import Serve, Session
+from aoti_serve.gateway.listener.ending import goes_on, has_unread
 from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter
 from aoti_serve.gateway.listener.refusals import NOT_HTTP_2
 from aoti_serve.gateway.listener.shared import Shared
@@ -147,28 +146,21 @@ class Http2Connection(asyncio.Protocol):
 
     def end_if_quiet(self, now: float, seconds: float) -> None:
         """End the connection if no request has begun for `seconds`, none waits in the socket, and no answer here."""
-        busy = self.session.streams or self._linger is not None or self.transport.get_write_buffer_size()
-        if not busy and now - self._since >= seconds:
-            unread = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
-            if not any(unread):
-                self._end()
+        transport = self.transport
+        ending = transport.is_closing() or self._linger is not None
+        busy = ending or self.session.streams or transport.get_write_buffer_size()
+        if not busy and now - self._since >= seconds and not has_unread(self.transport):
+            self._end()
 
     # The sweep
 
     def look(self, now: float, elapsed: float) -> None:
         """End the connection, or a stream, if it takes too long. `elapsed` is the time since the last call."""
-        left = self.transport.get_write_buffer_size()
-        if self._taken.stuck_for(left, elapsed) >= self._limits.write_timeout_s:
-            self.transport.abort()
-        elif self.transport.is_closing():
-            return
-        elif self._linger is not None:
-            if not left and self._linger.add_wait(elapsed):
-                self.transport.abort()
-        else:
+        if goes_on(self.transport, self._taken, self._linger, elapsed, self._limits.write_timeout_s):
             self.session.flood.renew()
             self._look_at_streams(elapsed)
-            self._idle_s = 0.0 if self.session.streams or left else self._idle_s + elapsed
+            busy = self.session.streams or self.transport.get_write_buffer_size()
+            self._idle_s = 0.0 if busy else self._idle_s + elapsed
             self._look_at_silence(now - self._heard, now - self._since)
 
     def _look_at_streams(self, elapsed: float) -> None:

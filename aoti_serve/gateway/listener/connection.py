@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import termios
 from collections.abc import Callable
 
 import httptools
@@ -12,6 +10,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from aoti_serve.config import GatewayConfig
+from aoti_serve.gateway.listener.ending import goes_on, has_unread
 from aoti_serve.gateway.listener.exchange import Exchange
 from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter, RequestMeter
 from aoti_serve.gateway.listener.refusals import HEAD_LATE, TOO_MANY_AT_ONCE, TOO_MANY_CONNECTIONS, Refusal, Refused
@@ -198,15 +197,9 @@ class ClientConnection(HttpToolsProtocol):
 
     def look(self, now: float, elapsed: float) -> None:
         """End the connection if it takes too long. `elapsed` is the time in seconds since the last call."""
-        left = self.transport.get_write_buffer_size()
-        if self._taken.stuck_for(left, elapsed) >= self._limits.write_timeout_s:
-            self.transport.abort()
-        elif self.transport.is_closing():
+        if not goes_on(self.transport, self._taken, self.linger, elapsed, self._limits.write_timeout_s):
             return
-        elif self.linger is not None:
-            if not left and self.linger.add_wait(elapsed):
-                self.transport.abort()
-        elif self.answering is None:
+        if self.answering is None:
             self._look_at_head(now - self._since)
         elif self._waits_for_body and (refusal := self._meter.add_wait(elapsed)):
             self._refuse(refusal)
@@ -227,7 +220,5 @@ class ClientConnection(HttpToolsProtocol):
     def end_if_quiet(self, now: float, seconds: float) -> None:
         """End the connection if no request has begun for `seconds`, and none waits in the socket."""
         idle = not self.transport.is_closing() and self.linger is None and self.answering is None and not self._in_head
-        if idle and now - self._since >= seconds:
-            unread = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
-            if not any(unread):
-                self._end()
+        if idle and now - self._since >= seconds and not has_unread(self.transport):
+            self._end()

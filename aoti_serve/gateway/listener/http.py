@@ -35,6 +35,4 @@ def http_listener(
     def connect(shared: Shared, surplus: bool) -> ClientConnection:
         return ClientConnection(uvicorn, shared, config, clock, surplus)
 
-    return Listener(
-        connect, WantedPort(config.host, config.http_port, owner, "gateway.http_port"), "http/1.1", config, clock
-    )
+    return Listener(connect, WantedPort(config.host, config.http_port, owner), "http/1.1", config, clock)

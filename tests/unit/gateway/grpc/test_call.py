@@ -185,15 +185,15 @@ async def test_a_compressed_message_is_bounded_before_it_is_made(asker: Asker) -
     assert (code, "gateway.max_" in text) == (TOO_MUCH, True), text
 
 
-async def test_a_message_is_counted_when_its_length_is_known(asker: Asker, plane: Plane) -> None:
+async def test_a_message_is_counted_when_its_length_is_known(asker: Asker, listener: Listener, plane: Plane) -> None:
     """And given back when its client leaves."""
     number = asker.begin(INFER)
     asker.send(number, pack(">BI", 0, LIMIT) + bytes(10), ends=False)
     assert await asker.ask(READY, written(b"")) == (OK, "")
     assert plane.budget.held == LIMIT
     asker.close()
-    while plane.budget.held:
-        await asyncio.sleep(0)
+    await listener.close(20)  # when all have gone
+    assert plane.budget.held == 0
 
 
 async def test_a_message_that_may_not_be_read_is_refused_before_it_has_come(asker: Asker, plane: Plane) -> None:
@@ -282,7 +282,6 @@ async def test_a_stream_ends_in_words_when_the_server_stops_and_its_requests_are
     asker.send(number, written(request()), ends=False)
     await echo.arrived.get()
     closing = asyncio.create_task(listener.close(30))
-    await asyncio.sleep(0)
     echo.goes_on.set()
     code, text = await asker.end_of(number)
     assert (code, "being stopped" in text) == (status(grpc.StatusCode.UNAVAILABLE), True)
