@@ -97,6 +97,12 @@ class NothingStaged(WeightsError, status=409, text="nothing is staged: call stag
     """A commit without a stage before it."""
 
 
+class VersionNotResident(WeightsError, status=404, text="version {version} is not in this replica's memory"):
+    """A run asked for a version that is neither the active one nor the one behind it."""
+
+    version: int
+
+
 class NothingToRollBack(WeightsError, status=409, text="model '{model}': no previous version to roll back to"):
     """There is no previous version."""
 
