@@ -40,7 +40,7 @@ from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.story import StoryEvent
-from aoti_serve.weights.swap.swap import SwapDeadlines
+from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 

@@ -19,9 +19,9 @@ from aoti_serve.weights.swap.coordination import Coordination
 from aoti_serve.weights.swap.members import MemberTable
 from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Reroute
 from aoti_serve.weights.swap.story import StoryEvent
-from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
+from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Report
-from aoti_serve.weights.swap.timeouts import HEARTBEAT_S, TICK_S
+from aoti_serve.weights.swap.timeouts import HEARTBEAT_S, TICK_S, SwapDeadlines
 from aoti_serve.weights.version import Committed, Version
 
 logger = logging.getLogger("ray.serve")

@@ -23,7 +23,7 @@ from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import CommitUnknown, StoreFailed, Unavailable, UploadFailed
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
-from aoti_serve.weights.swap.swap import SwapDeadlines
+from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from aoti_serve.weights.version import BUILT_IN, Committed, MergedAdapter, Version
 from tests.unit.cluster.membership.members import Cluster
 from tests.unit.weights.store.crasher import content
