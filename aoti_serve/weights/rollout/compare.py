@@ -36,10 +36,10 @@ class PairComparison(NamedTuple):
 
 
 class ValueSums(NamedTuple):
-    """Of the values of one output; None in place of sums that no float could hold."""
+    """Of the values of one output: how many they are, their sum, and that of their squares."""
 
     finite: bool
-    count: int
+    size: int
     total: float
     squares: float
 
@@ -129,4 +129,5 @@ def _cosines(one: Doubles, other: Doubles) -> Doubles:
     lengths = np.sqrt(ones) * np.sqrt(others)
     cosines = np.where(ones + others > 0, 0.0, 1.0)
     np.divide(dots, lengths, out=cosines, where=lengths > 0)
-    return np.clip(cosines, -1.0, 1.0)
+    clipped: Doubles = np.clip(cosines, -1.0, 1.0)
+    return clipped

@@ -40,7 +40,7 @@ class ArmCounts:
         for reader, moments, array in zip(self._readers, self._moments, arrays, strict=True):
             sums = reader.sums(array)
             finite = finite and sums.finite
-            moments[0] += sums.count
+            moments[0] += sums.size
             moments[1] += sums.total
             moments[2] += sums.squares
         return not finite

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from aoti_serve.config.values import problems
 from aoti_serve.errors import InvalidConfig

@@ -44,7 +44,7 @@ def rate_of(value: object) -> float:
 
 
 def least_of(value: object) -> float:
-    """The least that is good, 0 to 1, from `below 0.9`, `below 90%` or 0.9. Raises ValueError, which names the value."""
+    """The least that is good, 0 to 1, from `below 0.9`, `below 90%` or 0.9. Raises ValueError as `share_of`."""
     return share_of(_text(value).removeprefix("below").strip() if isinstance(value, str) else value)
 
 
