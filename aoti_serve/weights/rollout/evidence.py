@@ -39,7 +39,7 @@ def upper_bound(hits: int, trials: int) -> float:
         return 1.0
     rate = hits / trials
     spread = DEVIATIONS * math.sqrt(rate * (1 - rate) / trials + square / (4 * trials * trials))
-    return min(1.0, (rate + square / (2 * trials) + spread) / (1 + square / trials))
+    return min(1.0, max(rate, (rate + square / (2 * trials) + spread) / (1 + square / trials)))
 
 
 def differs_upward(hits: int, trials: int, other_hits: int, others: int) -> bool:
@@ -57,8 +57,6 @@ def differs_upward(hits: int, trials: int, other_hits: int, others: int) -> bool
 def _log_gain(total: float, trials: int, limit: float, bet: float) -> float:
     """The logarithm of the likelihood ratio between the mean that is bet on and the limit.
 
-    Between 0 and 1 it is the bound that the inequality of the means gives, so the bet stays fair.
+    For values between 0 and 1 it is less than what is fair, by the inequality of the means.
     """
-    odds = bet * limit / (1 - limit)
-    mean = odds / (1 + odds)
-    return total * math.log(mean / limit) + (trials - total) * math.log((1 - mean) / (1 - limit))
+    return total * math.log(bet) - trials * math.log1p((bet - 1) * limit)

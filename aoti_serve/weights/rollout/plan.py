@@ -86,7 +86,7 @@ def read_plan(text: str, source: str = "the rollout's plan") -> RolloutPlan:
     """The plan in YAML or JSON, with or without `rollout:` above it. Raises InvalidConfig, which names the key."""
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise InvalidConfig(detail=f"{source}: {error}") from None
     try:
         return RolloutPlan.model_validate(_inner(document))
