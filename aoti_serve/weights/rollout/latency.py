@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from itertools import accumulate
-from operator import add, lt
+from operator import add, lt, sub
 from typing import Annotated
 
 from pydantic import Field
@@ -58,14 +59,14 @@ class LatencyCounts(Frozen):
 
     def above(self, seconds: float) -> int:
         """How many took certainly longer; those in the bucket of `seconds` itself do not count."""
-        return sum(count for count, least in zip(self.counts, _EDGES, strict=True) if least >= seconds)
+        return sum(self.counts[bisect_left(_EDGES, seconds) :])
 
     def __add__(self, other: LatencyCounts) -> LatencyCounts:
         return LatencyCounts(counts=tuple(map(add, self.counts, other.counts)))
 
     def __sub__(self, other: LatencyCounts) -> LatencyCounts:
-        pairs = zip(self.counts, other.counts, strict=True)
-        return LatencyCounts(counts=tuple(max(0, now - before) for now, before in pairs))
+        counts = tuple(map(sub, self.counts, other.counts))
+        return LatencyCounts(counts=counts if min(counts) >= 0 else tuple(max(0, count) for count in counts))
 
     def has_fallen(self, earlier: LatencyCounts) -> bool:
         return any(map(lt, self.counts, earlier.counts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,10 +17,12 @@ from aoti_serve.weights.rollout.decisions import (
 )
 from aoti_serve.weights.rollout.figures import TrialFigures
 from aoti_serve.weights.rollout.plan import RolloutPlan
-from aoti_serve.weights.rollout.rules import Observed, RuleFinding, findings, shortages
+from aoti_serve.weights.rollout.rules import UNSTEADY, Observed, RuleFinding, findings, shortages
 from aoti_serve.weights.rollout.state import RolloutPhase, RolloutProgress, RolloutState
 
+STEADY_CALLS = 5  # so long must it be bad where no active version shows whether all is, and not only the candidate
 MOST_S = 5.0  # that pass between two calls: if it is more, this process was stopped, and has seen nothing
+_ANEW: Mapping[str, Any] = {"window": TrialFigures(), "bad_calls": {}}
 
 
 class Rollout:
@@ -74,7 +77,7 @@ class Rollout:
         """The candidate is committed, and answers everything: the watch begins."""
         assert self.state.phase is RolloutPhase.PROMOTING, f"nothing is being promoted, it is {self.state.phase}"
         self._told, self._ticked = True, self._clock()
-        self._change(phase=RolloutPhase.WATCHING, left=self.plan.watch, window=TrialFigures(), seen=figures)
+        self._change(phase=RolloutPhase.WATCHING, left=self.plan.watch, seen=figures, **_ANEW)
 
     def stop(self, reason: str) -> list[Decision]:
         """Somebody wants it no more, or the commit was refused. Not to be called while the commit is under way."""
@@ -96,16 +99,28 @@ class Rollout:
     def _note(self, figures: TrialFigures) -> None:
         new = figures.since(self.state.seen)
         self._change(seen=figures, window=self.state.window + new, trial=self.state.trial + new)
+        bad = Counter(self.state.bad_calls)
+        bad.update({finding.rule for finding in findings(self.plan, self._observed(new))})
+        self._change(bad_calls=dict(bad))
+
+    def _observed(self, window: TrialFigures) -> Observed:
+        return Observed(window, self.state.trial.active, alone=self._share >= 1)
 
     def _judge(self) -> list[Decision]:
-        watching = self.state.phase is RolloutPhase.WATCHING
-        observed = Observed(self.state.window, self.state.trial.active, watching or self._share >= 1)
+        observed = self._observed(self.state.window)
         found = findings(self.plan, observed)
-        if found and found[0].breached:
-            return self._fail(f"{found[0].rule}: {found[0].text}", {"rule": found[0].rule, **found[0].figures})
+        breach = next((finding for finding in found if self._is_certain(finding, observed)), None)
+        if breach is not None:
+            return self._fail(f"{breach.rule}: {breach.text}", {"rule": breach.rule, **breach.figures})
         if self.state.left > 1e-9:
             return []
-        return self._end(RolloutOutcome.PROMOTED) if watching else self._end_step(observed, found)
+        if self.state.phase is RolloutPhase.WATCHING:
+            return self._end(RolloutOutcome.PROMOTED)
+        return self._end_step(observed, found)
+
+    def _is_certain(self, finding: RuleFinding, observed: Observed) -> bool:
+        steady = not observed.alone or self.state.bad_calls.get(finding.rule, 0) >= STEADY_CALLS
+        return finding.breached and (steady or finding.rule not in UNSTEADY)
 
     def _end_step(self, observed: Observed, doubts: list[RuleFinding]) -> list[Decision]:
         lacking = shortages(self.plan, observed, self._share)
@@ -127,8 +142,8 @@ class Rollout:
                 left=self.plan.each,
                 extended=0,
                 waits_for="",
-                window=TrialFigures(),
                 evidence=figures,
+                **_ANEW,
             )
         return self._decisions()
 

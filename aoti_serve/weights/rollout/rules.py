@@ -16,6 +16,8 @@ from aoti_serve.weights.rollout.outputs import four_digits, share
 from aoti_serve.weights.rollout.plan import AbortRules, RolloutPlan
 from aoti_serve.weights.rollout.quantities import shown_share
 
+# What the surroundings can do as well, for a moment, and to every request of it.
+UNSTEADY = {"error_rate", "p99"}
 _TAIL = 0.01  # of the requests are slower than the 99th percentile
 
 
@@ -138,8 +140,7 @@ def _p99(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:
     """
     if rules.p99 is None:
         return
-    in_window = observed.reference.latency.quantile_bound(1 - _TAIL, DEVIATIONS)
-    percentile = in_window or observed.before.latency.quantile_bound(1 - _TAIL, DEVIATIONS)
+    percentile = _active_p99(observed)
     latency = observed.window.candidate.latency
     slow, total = latency.above(rules.p99 * percentile) if percentile else 0, latency.total
     if percentile is None or slow <= _TAIL * total:
@@ -150,6 +151,14 @@ def _p99(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:
     )
     figures = {"slow": slow, "of": total, "p99_s": latency.quantile(1 - _TAIL), "active_p99_s": four_digits(percentile)}
     yield RuleFinding("p99", exceeds(slow, total, _TAIL), text, figures)
+
+
+def _active_p99(observed: Observed) -> float | None:
+    """Its upper bound. At the beginning of a step the bound from before, unless it is slower now."""
+    latency = observed.reference.latency
+    bound = latency.quantile_bound(1 - _TAIL, DEVIATIONS)
+    before = observed.before.latency.quantile_bound(1 - _TAIL, DEVIATIONS)
+    return bound or (before and max(before, latency.quantile(1 - _TAIL) or 0.0))
 
 
 def _top1_agreement(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:

@@ -23,7 +23,8 @@ class RolloutState(Frozen):
     """`left` is in seconds, of the step or of the watch; `extended` is how often the step was.
 
     `seen` are the totals of the last call, `window` what has come since the step or the watch began, `trial` since the
-    rollout began: of its `active` arm it is what the candidate is compared with after the commit.
+    rollout began: of its `active` arm it is what the candidate is compared with after the commit. `bad_calls`: how many
+    calls brought figures that were by themselves beyond a rule's limit, in the window.
     """
 
     phase: RolloutPhase = RolloutPhase.TRYING
@@ -34,6 +35,7 @@ class RolloutState(Frozen):
     seen: TrialFigures = TrialFigures()
     window: TrialFigures = TrialFigures()
     trial: TrialFigures = TrialFigures()
+    bad_calls: dict[str, int] = {}
     outcome: RolloutOutcome | None = None
     reason: str = ""
     evidence: dict[str, Any] = {}

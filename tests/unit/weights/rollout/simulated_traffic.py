@@ -8,12 +8,13 @@ import numpy as np
 
 from aoti_serve.weights.rollout.decisions import Decision, Expose, Finish, Promote, RollBack, RolloutOutcome, Withdraw
 from aoti_serve.weights.rollout.figures import ArmFigures, ShadowFigures, TrialFigures
-from aoti_serve.weights.rollout.latency import LAST_BUCKET, LatencyCounts, bucket_of
+from aoti_serve.weights.rollout.latency import LAST_BUCKET, SHORTEST_S, LatencyCounts
 from aoti_serve.weights.rollout.outputs import OutputAgreement
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.rollout import Rollout
 
 MOST_SECONDS = 5000
+EDGES = np.array([0.0, *(SHORTEST_S * 2 ** (i / 8) for i in range(LAST_BUCKET))])
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class SimulatedClock:
 
 @dataclass
 class Traffic:
-    """`rate` requests a second, at random; `totals` are what all gateways have counted until now."""
+    """`rate` requests a second, at random; `totals` are what all gateways have counted until now.
+
+    `stall_s` and `outage` (a rate of errors) happen to both versions alike.
+    """
 
     random: np.random.Generator
     rate: float = 100.0
@@ -49,6 +53,8 @@ class Traffic:
     candidate: Behaviour = Behaviour()
     share: float = 0.0
     shadow: float = 0.0
+    stall_s: float = 0.0
+    outage: float = 0.0
     totals: TrialFigures = field(default_factory=TrialFigures)
 
     def second(self) -> None:
@@ -63,14 +69,13 @@ class Traffic:
         )
 
     def _answered(self, behaviour: Behaviour, count: int) -> ArmFigures:
-        latency = [0] * (LAST_BUCKET + 1)
-        for seconds in behaviour.median_s * np.exp(behaviour.spread * self.random.standard_normal(count)):
-            latency[bucket_of(float(seconds))] += 1
+        seconds = self.stall_s + behaviour.median_s * np.exp(behaviour.spread * self.random.standard_normal(count))
+        buckets = np.searchsorted(EDGES, seconds, side="right") - 1
         return ArmFigures(
             requests=count,
-            failures=int(self.random.binomial(count, behaviour.error_rate)),
+            failures=int(self.random.binomial(count, max(behaviour.error_rate, self.outage))),
             non_finite=int(self.random.binomial(count, behaviour.non_finite)),
-            latency=LatencyCounts(counts=tuple(latency)),
+            latency=LatencyCounts(counts=tuple(np.bincount(buckets, minlength=LAST_BUCKET + 1).tolist())),
         )
 
     def _compared(self, count: int) -> ShadowFigures:
