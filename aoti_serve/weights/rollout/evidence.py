@@ -13,14 +13,14 @@ import math
 
 ALPHA = 5e-4  # the chance of a false alarm of one rule in one step, at most
 ROUNDING = 1e-9  # sums of shares are floats
+LIKELY = 0.1  # the same for a single second of figures
 DEVIATIONS = 2.5  # for the bound of what is compared with, one-sided: wrong by chance in 0.6 % of the looks
 # The means that are bet on, as factors of the limit's odds; equal stakes. From "hardly above" to "nearly always".
 _BETS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
-_NEEDED = math.log(len(_BETS) / ALPHA)
 
 
-def exceeds(total: float, trials: int, limit: float) -> bool:
-    """Whether values from 0 to 1, which make `total` in `trials`, have certainly a mean above `limit`.
+def exceeds(total: float, trials: int, limit: float, alpha: float = ALPHA) -> bool:
+    """Whether values from 0 to 1, which make `total` in `trials`, have a mean above `limit`; wrong by chance `alpha`.
 
     Each value must come independently of those before; within that they may be anything, 0 and 1 or between.
     """
@@ -29,7 +29,7 @@ def exceeds(total: float, trials: int, limit: float) -> bool:
         return limit <= 0 and total > ROUNDING * trials
     gains = [_log_gain(total, trials, limit, bet) for bet in _BETS]
     best = max(gains)
-    return best + math.log(sum(math.exp(gain - best) for gain in gains)) >= _NEEDED
+    return best + math.log(sum(math.exp(gain - best) for gain in gains)) >= math.log(len(_BETS) / alpha)
 
 
 def upper_bound(hits: int, trials: int) -> float:

@@ -15,6 +15,7 @@ from aoti_serve.weights.rollout.decisions import (
     RolloutOutcome,
     Withdraw,
 )
+from aoti_serve.weights.rollout.evidence import ALPHA, LIKELY
 from aoti_serve.weights.rollout.figures import TrialFigures
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.rules import UNSTEADY, Observed, RuleFinding, findings, shortages
@@ -100,11 +101,11 @@ class Rollout:
         new = figures.since(self.state.seen)
         self._change(seen=figures, window=self.state.window + new, trial=self.state.trial + new)
         bad = Counter(self.state.bad_calls)
-        bad.update({finding.rule for finding in findings(self.plan, self._observed(new))})
+        bad.update({finding.rule for finding in findings(self.plan, self._observed(new, LIKELY)) if finding.breached})
         self._change(bad_calls=dict(bad))
 
-    def _observed(self, window: TrialFigures) -> Observed:
-        return Observed(window, self.state.trial.active, alone=self._share >= 1)
+    def _observed(self, window: TrialFigures, alpha: float = ALPHA) -> Observed:
+        return Observed(window, self.state.trial.active, self._share >= 1, alpha)
 
     def _judge(self) -> list[Decision]:
         observed = self._observed(self.state.window)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aoti_serve.weights.rollout.evidence import DEVIATIONS, ROUNDING, differs_upward, exceeds, upper_bound
+from aoti_serve.weights.rollout.evidence import ALPHA, DEVIATIONS, ROUNDING, differs_upward, exceeds, upper_bound
 from aoti_serve.weights.rollout.figures import ArmFigures, TrialFigures
 from aoti_serve.weights.rollout.outputs import four_digits, share
 from aoti_serve.weights.rollout.plan import AbortRules, RolloutPlan
@@ -25,12 +25,14 @@ _TAIL = 0.01  # of the requests are slower than the 99th percentile
 class Observed:
     """The `window` is a step, or the time since the commit; `before` is the active version's since the trial began.
 
-    `alone`: the active version answers nothing in the window, so that the candidate is compared with `before`.
+    `alone`: the active version answers nothing in the window, so that the candidate is compared with `before`. `alpha`
+    is the chance by which a breach may be false.
     """
 
     window: TrialFigures
     before: ArmFigures
     alone: bool
+    alpha: float = ALPHA
 
     @property
     def reference(self) -> ArmFigures:
@@ -102,7 +104,9 @@ def _shadow_non_finite(rules: AbortRules, observed: Observed) -> Iterator[RuleFi
     hits, pairs, limit = observed.window.shadow.non_finite, observed.window.shadow.pairs, rules.non_finite
     if limit is not None and pairs and hits / pairs > limit:
         text = f"{hits} of {pairs} shadow answers held a NaN or an infinity where the active version's did not"
-        yield RuleFinding("non_finite", exceeds(hits, pairs, limit), text, {"non_finite": hits, "of": pairs})
+        yield RuleFinding(
+            "non_finite", exceeds(hits, pairs, limit, observed.alpha), text, {"non_finite": hits, "of": pairs}
+        )
 
 
 def _rate(
@@ -129,7 +133,7 @@ def _rate(
         f"{shown_share(limit)}, the active version's rate {shown_share(share(other_hits, others))}"
     )
     figures = {"rate": share(hits, trials), "of": trials, "active_rate": share(other_hits, others), "limit": limit}
-    yield RuleFinding(rule, exceeds(hits, trials, bound), text, figures)
+    yield RuleFinding(rule, exceeds(hits, trials, bound, observed.alpha), text, figures)
 
 
 def _p99(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:
@@ -150,7 +154,7 @@ def _p99(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:
         f"{rules.p99:g}x the 99th percentile of the active version; {shown_share(_TAIL)} may"
     )
     figures = {"slow": slow, "of": total, "p99_s": latency.quantile(1 - _TAIL), "active_p99_s": four_digits(percentile)}
-    yield RuleFinding("p99", exceeds(slow, total, _TAIL), text, figures)
+    yield RuleFinding("p99", exceeds(slow, total, _TAIL, observed.alpha), text, figures)
 
 
 def _active_p99(observed: Observed) -> float | None:

@@ -24,7 +24,7 @@ class RolloutState(Frozen):
 
     `seen` are the totals of the last call, `window` what has come since the step or the watch began, `trial` since the
     rollout began: of its `active` arm it is what the candidate is compared with after the commit. `bad_calls`: how many
-    calls brought figures that were by themselves beyond a rule's limit, in the window.
+    calls of the window brought figures that were by themselves likely beyond a rule's limit.
     """
 
     phase: RolloutPhase = RolloutPhase.TRYING
