@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aoti_serve.cluster.coordinator.gathered import Gathered, Told
     from aoti_serve.cluster.status import WeightsStatus
     from aoti_serve.weights.swap.story import StoryEvent
+    from aoti_serve.weights.swap.target import Exposure
     from aoti_serve.weights.version import Version
 
 NOTE_S = 5.0
@@ -53,6 +54,18 @@ class CoordinatorClient:
 
     async def rollback(self, version: int | None, who: str, wait: bool = True) -> WeightsStatus:
         status: WeightsStatus = await self._call("rollback", version, who, wait)
+        return status
+
+    async def expose(self, exposure: Exposure, who: str) -> WeightsStatus:
+        status: WeightsStatus = await self._call("expose", exposure, who)
+        return status
+
+    async def promote(self, who: str, wait: bool = True) -> WeightsStatus:
+        status: WeightsStatus = await self._call("promote", who, wait)
+        return status
+
+    async def withdraw(self, who: str, wait: bool = True) -> WeightsStatus:
+        status: WeightsStatus = await self._call("withdraw", who, wait)
         return status
 
     async def refused(self, facts: dict[str, str]) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from aoti_serve.errors import StoreFailed, Superseded
-from aoti_serve.weights.store.catalog import Catalog, Term
+from aoti_serve.weights.candidate import Candidate
+from aoti_serve.weights.store.catalog import CANDIDATE, Catalog, Term
 
 
 class OpenedStore(Catalog):
@@ -32,6 +33,10 @@ class OpenedStore(Catalog):
         if newest != self._term:
             newer = newest.number if newest.number > self.term else "another one of that number"
             raise Superseded(model=self.model, term=self.term, newer=newer)
+
+    def hold(self, candidate: Candidate | None) -> None:
+        """Remember a candidate, or none any more. Raises Superseded or StoreFailed."""
+        self.write_record(CANDIDATE, candidate.model_dump_json(indent=1).encode() if candidate else None)
 
     def write_record(self, name: str, content: bytes | None) -> None:
         """Write a small record beside CURRENT, whole or not at all; None erases it.

@@ -93,7 +93,7 @@ class Swap:
         """Let the candidate meet other shares of the requests."""
         self.exposure = exposure
         self._table.publish(staging=Staging(self.id, self.version, exposure))
-        self._story.tell(f"swap {self.id}: canary {exposure.canary:g}, shadow {exposure.shadow:g}")
+        self._story.tell(f"swap {self.id}: share {exposure.share:g}, shadow {exposure.shadow:g}")
 
     def promote(self) -> None:
         """Go on to the commit point, from HELD."""

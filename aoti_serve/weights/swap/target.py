@@ -53,11 +53,11 @@ NOTHING_FOLLOWED = TargetRevision()
 class Exposure(Frozen):
     """The shares of the requests that meet a candidate, from 0 to 1.
 
-    `canary` of them are answered by it. `shadow` of the others run on it, too, and only the active version's answer
+    `share` of them are answered by it. `shadow` of the others run on it, too, and only the active version's answer
     goes out.
     """
 
-    canary: Annotated[float, Field(ge=0, le=1)] = 0.0
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
     shadow: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 

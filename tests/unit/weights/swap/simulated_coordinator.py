@@ -19,7 +19,7 @@ from tests.unit.weights.swap.simulated_memory import Candidate, Gate, Gone, With
 if TYPE_CHECKING:
     from tests.unit.weights.swap.simulated_processes import Processes
 
-HALF = Exposure(canary=0.5)
+HALF = Exposure(share=0.5)
 DEADLINES = SwapDeadlines(stage=3.0, abort=2.0, commit=2.0, confirm=2.0)
 
 

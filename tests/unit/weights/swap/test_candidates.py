@@ -74,12 +74,12 @@ async def test_exposures_reach_the_gateways_and_no_replica_does_anything() -> No
     async with world_of() as world:
         await held(world)
         writes = [replica.memory.writes for replica in world.replicas]
-        world.coordinator.swap_under_way.expose(Exposure(canary=0.25, shadow=0.1))
+        world.coordinator.swap_under_way.expose(Exposure(share=0.25, shadow=0.1))
         world.coordinator.carry_out()
         await world.at_rest()
         for gateway in world.gateways:
             assert gateway.fence.candidate is not None
-            assert gateway.fence.candidate.exposure == Exposure(canary=0.25, shadow=0.1)
+            assert gateway.fence.candidate.exposure == Exposure(share=0.25, shadow=0.1)
         assert [replica.memory.writes for replica in world.replicas] == writes
 
 
