@@ -105,8 +105,9 @@ class OutputReader:
     def _doubles(self, array: NDArray[Any]) -> Doubles:
         if self._raw is not None:
             # By way of float32: ml_dtypes' own loop to float64 is the slower one.
-            return np.ascontiguousarray(array).view(self._raw).astype(np.float32).astype(np.float64)
-        return array.astype(np.float64)
+            array = np.ascontiguousarray(array).view(self._raw).astype(np.float32)
+        doubles: Doubles = array.astype(np.float64)
+        return doubles
 
 
 def _all_finite(rows: Doubles) -> bool:

@@ -1,4 +1,4 @@
-"""When so many of so many are too many to be chance. The figures are looked at once a second, not once.
+"""When so many of so many are too many to be chance, for figures that are looked at every second.
 
 A test for one look, such as Wilson's interval, is wrong more and more often the more often it is asked. So `exceeds`
 bets instead: the evidence against "the mean is at most the limit" is the gain of somebody who bets on larger means. If
@@ -13,7 +13,7 @@ import math
 
 ALPHA = 5e-4  # the chance of a false alarm of one rule in one step, at most
 ROUNDING = 1e-9  # sums of shares are floats
-LIKELY = 0.1  # the same for a single second of figures
+LIKELY = 0.3  # the same for a single second of figures
 DEVIATIONS = 2.5  # for the bound of what is compared with, one-sided: wrong by chance in 0.6 % of the looks
 # The means that are bet on, as factors of the limit's odds; equal stakes. From "hardly above" to "nearly always".
 _BETS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
@@ -45,7 +45,7 @@ def upper_bound(hits: int, trials: int) -> float:
 def differs_upward(hits: int, trials: int, other_hits: int, others: int) -> bool:
     """Whether the first rate is above the second by two standard errors of a pooled difference; so is any, of nothing.
 
-    One look only: this chooses whether to wait for more, never whether to abort.
+    For one look only: it keeps a finding from being one, and makes none a breach.
     """
     if not trials or not others:
         return hits > 0

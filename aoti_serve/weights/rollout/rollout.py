@@ -21,7 +21,9 @@ from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.rules import UNSTEADY, Observed, RuleFinding, findings, shortages
 from aoti_serve.weights.rollout.state import RolloutPhase, RolloutProgress, RolloutState
 
-STEADY_CALLS = 5  # so long must it be bad where no active version shows whether all is, and not only the candidate
+# So many seconds must have been bad by themselves before a rule of UNSTEADY is breached where no active version answers
+# beside the candidate, and shows whether everything is bad.
+STEADY_CALLS = 5
 MOST_S = 5.0  # that pass between two calls: if it is more, this process was stopped, and has seen nothing
 _ANEW: Mapping[str, Any] = {"window": TrialFigures(), "bad_calls": {}}
 
@@ -100,6 +102,10 @@ class Rollout:
     def _note(self, figures: TrialFigures) -> None:
         new = figures.since(self.state.seen)
         self._change(seen=figures, window=self.state.window + new, trial=self.state.trial + new)
+        if self._share >= 1:
+            self._note_bad(new)
+
+    def _note_bad(self, new: TrialFigures) -> None:
         bad = Counter(self.state.bad_calls)
         bad.update({finding.rule for finding in findings(self.plan, self._observed(new, LIKELY)) if finding.breached})
         self._change(bad_calls=dict(bad))

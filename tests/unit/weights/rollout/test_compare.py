@@ -55,7 +55,8 @@ def test_a_raw_infinity_is_found() -> None:
 
 def test_integers_agree_where_they_are_equal() -> None:
     found = reader("int64", 3).compare(np.array([[1, 2, 3], [4, 5, 6]]), np.array([[1, 2, 3], [4, 0, 9]]))
-    assert (found.rows, found.top1, found.cosine, found.largest_difference) == (2, pytest.approx(4 / 6), None, 5.0)
+    assert (found.rows, found.cosine, found.largest_difference) == (2, None, 5.0)
+    assert found.top1 == pytest.approx(4 / 6)
 
 
 @pytest.mark.parametrize("row", [(), (1,), (BATCH,)], ids=["scalars", "one", "sequence"])
