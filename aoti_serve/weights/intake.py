@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from aoti_serve.signature.finite import FiniteCheck
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.adapter_config import AdapterConfig, config_beside
 from aoti_serve.weights.files.adapter import adapted_parts
+from aoti_serve.weights.files.checkpoint import SingleFile, open_checkpoint, write_joined
 from aoti_serve.weights.files.index import file_chunks, file_digest, read_index
 from aoti_serve.weights.files.merge import FilePart, Part, merge_weights, parts_in
+from aoti_serve.weights.sources.shards import fetch_checkpoint
 from aoti_serve.weights.sources.source import fetch_to
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
@@ -59,9 +62,14 @@ class Intake:
         return self._of_copy(uri, self.roots, options, current)
 
     def of_local(self, source: Path, options: SwapOptions) -> Version:
-        """The version that a file of the configuration's becomes."""
-        real = source.resolve()  # the author of the configuration may have meant a link
-        return self._of_copy(str(real), [str(real.parent)], options, BUILT_IN)
+        """The version that a file of the configuration's becomes, or the shards in a folder."""
+        found = open_checkpoint(source)
+        if isinstance(found, SingleFile):
+            real = found.path.resolve()  # the author of the configuration may have meant a link
+            return self._of_copy(str(real), [str(real.parent)], options, BUILT_IN)
+        with self._scratch() as path:
+            write_joined(found, path, self.limits.max_weights_bytes)
+            return self.of_file(path, options, BUILT_IN)
 
     def of_file(self, path: Path, options: SwapOptions, current: Version) -> Version:
         """The version that an upload becomes; it is moved or copied."""
@@ -71,19 +79,22 @@ class Intake:
             return self._stored(path, index, options.sha256, options, current)
         digest = file_digest(path, options.sha256)
         adapter = MergedAdapter(base=base.number, digest=digest) if options.adapter else None
-        whole = self.store.incoming()
-        try:
+        with self._scratch() as whole:
             self._complete(path, index, base, options, whole)
             return self._stored(whole, self.index(whole), None, options, current, adapter)
-        finally:
-            self.store.discard(whole)
 
     def _of_copy(self, uri: str, roots: Collection[str], options: SwapOptions, current: Version) -> Version:
         """Copy the file before it is checked."""
+        with self._scratch() as path:
+            fetch_checkpoint(uri, roots, path, self.limits, self._scratch)
+            return self.of_file(path, options, current)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A file for the time being; it may be moved away meanwhile."""
         path = self.store.incoming()
         try:
-            fetch_to(uri, roots, path, self.limits.max_weights_bytes)
-            return self.of_file(path, options, current)
+            yield path
         finally:
             self.store.discard(path)
 
@@ -104,14 +115,10 @@ class Intake:
         return adapted_parts(adapter, base, options.adapter_config, self.constants.tied)
 
     def _config_beside(self, uri: str) -> AdapterConfig:
-        place = config_beside(uri)
-        path = self.store.incoming()
-        try:
-            limit = self.limits.max_weights_header_bytes
+        place, limit = config_beside(uri), self.limits.max_weights_header_bytes
+        with self._scratch() as path:
             fetch_to(place, self.roots, path, limit, "gateway.max_weights_header_bytes")
             return AdapterConfig.parse(path.read_bytes(), shown_uri(place))
-        finally:
-            self.store.discard(path)
 
     def _stored(
         self,

@@ -12,6 +12,7 @@ import ray
 
 from aoti_serve.errors import UnfitTensor, UnreadableWeights
 from aoti_serve.signature.tensors import DTYPES, Span
+from aoti_serve.weights.files.checkpoint import open_checkpoint
 from aoti_serve.weights.files.index import file_order, header_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ async def upload_stream(weights: Weights) -> AsyncIterator[Any]:
     if isinstance(weights, Mapping):
         chunks: Iterator[bytes | memoryview] = _of_tensors(weights)
     elif isinstance(weights, Path):
-        chunks = _of_file(weights)
+        chunks = (await asyncio.to_thread(open_checkpoint, weights)).pieces(UPLOAD_CHUNK_BYTES)
     elif isinstance(weights, Sequence) and all(isinstance(ref, ray.ObjectRef) for ref in weights):
         for ref in weights:
             yield ref
@@ -58,15 +59,6 @@ async def rechunk(body: AsyncIterator[bytes | memoryview], limit: int) -> AsyncI
 async def _off_loop(chunks: Iterator[T]) -> AsyncIterator[T]:
     while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
         yield chunk
-
-
-def _of_file(path: Path) -> Iterator[bytes | memoryview]:
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(UPLOAD_CHUNK_BYTES):
-                yield chunk
-    except OSError as error:
-        raise UnreadableWeights(detail=f"{path}: {error.strerror}") from error
 
 
 def _of_tensors(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
