@@ -52,6 +52,9 @@ def swap(
         str | None, typer.Option(help="Refuse any other bytes; of shards: of the one file they make.")
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Only changes to --base-version; the rest stays.")] = False,
+    delta: Annotated[
+        bool, typer.Option("--delta", help="Changed rows and elements of what answers: docs/deltas.md.")
+    ] = False,
     adapter: Annotated[
         bool, typer.Option("--adapter", help="A LoRA adapter of PEFT's: the folder, or the file in it.")
     ] = False,
@@ -75,6 +78,7 @@ def swap(
         label=label or _name(source),
         sha256=sha256,
         partial=partial,
+        delta=delta,
         adapter=adapter,
         adapter_config=config,
         base_version=base_version,

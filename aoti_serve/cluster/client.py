@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,9 @@ from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.calls import result_of, run_in_background
 from aoti_serve.cluster.deployments import coordinator_of
+from aoti_serve.cluster.driver import require_cluster
 from aoti_serve.cluster.ray_private import over_grpc
+from aoti_serve.cluster.transfer.delta import Delta, WeightChanges
 from aoti_serve.cluster.transfer.upload import Weights, upload_stream
 from aoti_serve.errors import AotiServeError, TryAgain
 from aoti_serve.weights.adapter_config import adapter_at
@@ -107,6 +108,7 @@ class SwapKeywords(TypedDict, total=False):
 
     sha256: str | None
     partial: bool
+    delta: bool
     base_version: int | None
     adapter: bool
     adapter_config: Mapping[str, Any] | None
@@ -123,7 +125,7 @@ class AsyncWeightsClient:
 
     def __init__(self, model: str, app: str = "default") -> None:
         """Raises Unavailable outside of a cluster."""
-        _require_cluster()
+        require_cluster()
         self._client = CoordinatorClient(model, serve.get_deployment_handle(coordinator_of(model), app))
 
     async def swap(
@@ -142,6 +144,17 @@ class AsyncWeightsClient:
             weights, config = adapter_at(weights)
             asked = asked.model_copy(update={"adapter_config": config})
         return await self._client.swap_bytes(upload_stream(weights), asked, _who(), wait)
+
+    async def swap_delta(
+        self, changes: WeightChanges, label: str = "", *, base: Version | None = None, wait: bool = True
+    ) -> WeightsStatus:
+        """As `swap`, to `base` with these changes; see RowChanges, ElementChanges and `make_delta`.
+
+        Only the changes are sent. `base` must answer; if it is left out it is the version that answers now. Raises a
+        DeltaBaseMismatch if its bytes are others.
+        """
+        base = base or (await self.status()).current
+        return await self.swap(Delta(changes, base.digest), label, wait=wait, delta=True, base_version=base.number)
 
     async def swap_uri(
         self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
@@ -174,7 +187,7 @@ class WeightsClient:
 
     def __init__(self, model: str, app: str = "default") -> None:
         """Raises Unavailable outside of a cluster."""
-        _require_cluster()
+        require_cluster()
         self._closed = False
         self._client = run_in_background(_connected(model, app))
 
@@ -193,6 +206,12 @@ class WeightsClient:
     ) -> WeightsStatus:
         """See AsyncWeightsClient.swap."""
         return self._result(lambda client: client.swap(weights, label, wait=wait, **options))
+
+    def swap_delta(
+        self, changes: WeightChanges, label: str = "", *, base: Version | None = None, wait: bool = True
+    ) -> WeightsStatus:
+        """See AsyncWeightsClient.swap_delta."""
+        return self._result(lambda client: client.swap_delta(changes, label, base=base, wait=wait))
 
     def swap_uri(
         self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
@@ -216,15 +235,6 @@ class WeightsClient:
         if self._closed:
             raise ValueError("this WeightsClient is closed")
         return run_in_background(call(self._client))
-
-
-def _require_cluster() -> None:
-    """Ray would start a cluster of its own, in which nothing is served."""
-    if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
-        raise TryAgain(
-            detail="this process has not joined a Ray cluster: set RAY_ADDRESS, and RAY_AUTH_MODE=token if the cluster "
-            "asks for its token (`aoti-serve up` prints both), or call ray.init() first"
-        )
 
 
 async def _connected(model: str, app: str) -> AsyncWeightsClient:

@@ -24,7 +24,7 @@ from aoti_serve.weights.files.sparse import MAX_UNIT_BYTES, SparseUpdate, wrong_
 
 BASE_DIGEST = "base_digest"
 ROWS, ELEMENTS, VALUES = "rows", "elements", "values"
-KINDS = {ROWS, ELEMENTS, VALUES}
+_KINDS = {ROWS, ELEMENTS, VALUES}
 
 
 def part_name(name: str, kind: str) -> str:
@@ -65,7 +65,7 @@ def _sorted(delta: Mapping[str, FilePart]) -> tuple[dict[str, FilePart], dict[st
     pairs: dict[str, dict[str, FilePart]] = defaultdict(dict)
     for full, part in delta.items():
         name, _, kind = full.rpartition("::")
-        if name and kind in KINDS:
+        if name and kind in _KINDS:
             pairs[name][kind] = part
         else:
             whole[full] = part

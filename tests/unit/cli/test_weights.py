@@ -124,6 +124,15 @@ def test_shards_that_are_not_whole_are_not_sent(played: Played, tmp_path: Path) 
     assert [asked.body for asked in played.asked] == []
 
 
+def test_a_delta_is_sent_as_it_is(played: Played, file: str) -> None:
+    assert run("swap", "m", file, "--delta").exit_code == 0
+    asked = played.asked_for(WEIGHTS)[-1]
+    assert (asked.query, asked.body) == ({"label": "step 300", "delta": "true"}, Path(file).read_bytes())
+    assert "a delta is no partial swap and no adapter" in says(
+        "swap", "m", file, "--delta", "--partial", "--base-version", "1"
+    )
+
+
 def saved_adapter(folder: Path, **settings: Any) -> Path:
     folder.mkdir()
     save_file({"base_model.model.w": np.zeros(3, np.float32)}, folder / "adapter_model.safetensors")
