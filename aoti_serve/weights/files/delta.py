@@ -95,8 +95,8 @@ def _update(name: str, old: FilePart, pair: Mapping[str, FilePart]) -> Part:
         raise UnfitTensor(name=part_name(name, wrong), detail=detail)
     count = math.prod(old.span.shape[: len(old.span.shape) - len(shape)])
     unit = (old.span.end - old.span.begin) // max(count, 1)  # 0 if its rows are empty: then there is nothing to change
-    if detail := wrong_position(positions, count):
-        raise UnfitTensor(name=part_name(name, kind), detail=detail)
+    if wrong_number := wrong_position(positions, count):
+        raise UnfitTensor(name=part_name(name, kind), detail=wrong_number)
     if unit > MAX_UNIT_BYTES:
         detail = f"a row of it has {unit} bytes, and more than {MAX_UNIT_BYTES} are not merged; send it whole"
         raise UnfitTensor(name=name, detail=detail)

@@ -48,7 +48,7 @@ def swap_uri(store: Store, uri: object, *roots: object, **limits: int) -> Versio
 
 
 def is_stored(store: Store, version: Version, index: Path) -> bool:
-    path = Path(store.file(version))
+    path = Path(str(store.file(version)))
     assert {name: array.tolist() for name, array in load_file(path).items()} == {
         name: array.tolist() for name, array in WHOLE.items()
     }

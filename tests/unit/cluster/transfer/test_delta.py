@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from aoti_serve import ElementChanges, RowChanges, make_delta, save_delta
-from aoti_serve.cluster.transfer.delta import Delta
+from aoti_serve.cluster.transfer.delta import Delta, WeightChanges
 from aoti_serve.cluster.transfer.upload import upload_stream
 from aoti_serve.errors import UnfitTensor
 from aoti_serve.weights.files.delta import delta_parts
@@ -112,7 +112,7 @@ def test_another_shape_is_sent_whole_for_the_coordinator_to_judge() -> None:
 
 
 async def test_the_file_names_its_base_and_is_sent_as_it_is_saved(tmp_path: Path) -> None:
-    changes = {"w": RowChanges(torch.tensor([1, 3]), torch.ones(2, 4)), "b": torch.ones(3)}
+    changes: WeightChanges = {"w": RowChanges(torch.tensor([1, 3]), torch.ones(2, 4)), "b": torch.ones(3)}
     save_delta(changes, tmp_path / "delta", "ab" * 32)
     sent = b"".join([bytes(piece) async for piece in upload_stream(Delta(changes, "ab" * 32))])
     assert sent == (tmp_path / "delta").read_bytes()

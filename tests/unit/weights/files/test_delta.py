@@ -51,7 +51,9 @@ def drawn(draw: st.DrawFn, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 @st.composite
 def changed(draw: st.DrawFn) -> tuple[Arrays, Arrays, Arrays]:
     """A base, a delta, and what numpy makes of both."""
-    base, delta, expected = {}, {}, {}
+    base: Arrays = {}
+    delta: Arrays = {}
+    expected: Arrays = {}
     for name in draw(st.lists(st.sampled_from(["a", "b.c", "ü", "x::y", "::rows"]), unique=True, max_size=3)):
         dtype, shape = draw(st.sampled_from(DTYPES)), tuple(draw(st.lists(st.integers(0, 4), max_size=3)))
         base[name] = expected[name] = drawn(draw, shape, dtype)
@@ -88,16 +90,16 @@ NEW[ROWS] = VALUES
 
 
 def test_whole_tensors_may_come_along(tmp_path: Path) -> None:
-    base = {"table": TABLE, "bias": np.zeros(3, np.float32), "rest": np.ones(1)}
-    delta = {"table::rows": ROWS, "table::values": VALUES, "bias": np.ones(3, np.float32)}
-    expected = {"table": NEW, "bias": np.ones(3, np.float32), "rest": np.ones(1)}
+    base: Arrays = {"table": TABLE, "bias": np.zeros(3, np.float32), "rest": np.ones(1)}
+    delta: Arrays = {"table::rows": ROWS, "table::values": VALUES, "bias": np.ones(3, np.float32)}
+    expected: Arrays = {"table": NEW, "bias": np.ones(3, np.float32), "rest": np.ones(1)}
     assert_equal(merged(tmp_path, base, delta), expected)
 
 
 @pytest.mark.parametrize("held", [["embed", "head"], ["head"], ["embed"]])
 @pytest.mark.parametrize("changed", ["embed", "head"])
 def test_the_other_names_of_a_constant_change_with_it(tmp_path: Path, held: list[str], changed: str) -> None:
-    delta = {f"{changed}::rows": ROWS, f"{changed}::values": VALUES}
+    delta: Arrays = {f"{changed}::rows": ROWS, f"{changed}::values": VALUES}
     found = merged(tmp_path, dict.fromkeys(held, TABLE), delta, {"head": "embed"})
     assert_equal(found, dict.fromkeys([*held, changed], NEW))
 
