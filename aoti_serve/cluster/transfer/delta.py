@@ -67,8 +67,8 @@ def make_delta(
     """Find what differs, bit by bit, between two state dicts, and say it in the fewest bytes: by rows, by elements, or
     by whole tensors; what is equal is left out.
 
-    `before` must be copies: a module's own state dict changes with it. Beside a tensor it takes a byte for each of its
-    elements, and eight for each that differs. Raises UnfitTensor for a tensor that only one of both has.
+    `before` must be copies: a module's own state dict changes with it. Beside the tensors it takes a byte for each
+    element of one of them, besides what it returns. Raises UnfitTensor for a tensor that only one of both has.
     """
     for name in before.keys() ^ after.keys():
         raise UnfitTensor(name=name, detail="only one of both state dicts has it; a delta changes values")
@@ -80,17 +80,21 @@ def _change(old: torch.Tensor, new: torch.Tensor) -> RowChanges | ElementChanges
     if (old.shape, old.dtype) != (new.shape, new.dtype):
         return new
     differs = _bits(old) != _bits(new)
-    elements = differs.flatten().nonzero().squeeze(1)
-    if not len(elements):
+    if not (elements := int(differs.count_nonzero())):
         return None
-    rows = differs.reshape(len(new), -1).any(1).nonzero().squeeze(1) if new.ndim else elements
+    moved = differs.reshape(len(new), -1).any(1) if new.ndim else differs
     row_bytes = new.nbytes // len(new) if new.ndim else new.nbytes
-    by_rows, by_elements = len(rows) * (NUMBER_BYTES + row_bytes), len(elements) * (NUMBER_BYTES + new.element_size())
+    by_rows = int(moved.count_nonzero()) * (NUMBER_BYTES + row_bytes)
+    by_elements = elements * (NUMBER_BYTES + new.element_size())
     if min(by_rows, by_elements) >= new.nbytes:
         return new
     if by_rows <= by_elements:
-        return RowChanges(rows, new[rows])
-    return ElementChanges(elements, new.flatten()[elements])
+        return RowChanges(_numbers(moved), new[moved])
+    return ElementChanges(_numbers(differs.flatten()), new[differs])
+
+
+def _numbers(marked: torch.Tensor) -> torch.Tensor:
+    return marked.nonzero().squeeze(1)
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
