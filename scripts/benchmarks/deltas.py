@@ -1,4 +1,5 @@
-"""What a delta of an embedding table costs beside the whole file: bytes that are sent, seconds until it is a version.
+"""What a delta of an embedding table costs beside the whole file: bytes that are sent, seconds until it is a version;
+and how much of a policy in bfloat16 a step of its training changes.
 
     .venv/bin/python scripts/benchmarks/deltas.py [--megabytes N] [--rounds N] [--json]
 
@@ -12,7 +13,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -21,6 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
+from torch import nn
 
 from aoti_serve import make_delta, save_delta
 from aoti_serve.config import WeightsLimits
@@ -35,6 +37,7 @@ from aoti_serve.weights.version import BUILT_IN, Version
 
 WIDTH, MEGABYTES = 128, 384
 SHARES = (0.001, 0.01, 0.1)
+RATES, STEPS, LAYERS, SIDE = (1e-6, 1e-5, 1e-4), 3, 4, 2048
 
 
 class DeltaCost(NamedTuple):
@@ -45,6 +48,14 @@ class DeltaCost(NamedTuple):
     finding: float
     merging: float
     storing: float
+
+
+class PolicyStep(NamedTuple):
+    """A step of AdamW in float32: the share of the elements that it changes in bfloat16, and MB of the delta."""
+
+    rate: float
+    share: float
+    megabytes: float
 
 
 def measure_deltas(folder: Path, megabytes: int, rounds: int) -> list[DeltaCost]:
@@ -107,6 +118,36 @@ def median(work: Callable[[], object], rounds: int) -> float:
     return statistics.median(seconds)
 
 
+def policy_steps(folder: Path, rate: float) -> Iterator[PolicyStep]:
+    """Of linear layers as torch initialises them, on random inputs."""
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Linear(SIDE, SIDE, bias=False), nn.ReLU()) for _ in range(LAYERS)]
+    policy = nn.Sequential(*layers)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=rate)
+    before = in_bfloat16(policy)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        policy(torch.randn(64, SIDE)).square().mean().backward()
+        optimizer.step()
+        after = in_bfloat16(policy)
+        save_delta(make_delta(before, after), folder / "delta", "0" * 64)
+        changed = sum(int((before[name] != after[name]).sum()) for name in after)
+        yield PolicyStep(rate, changed / (LAYERS * SIDE**2), (folder / "delta").stat().st_size / 1e6)
+        before = after
+
+
+def in_bfloat16(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(torch.bfloat16) for name, tensor in module.state_dict().items()}
+
+
+def policy_table(steps: list[PolicyStep]) -> Table:
+    table = Table("learning rate", "changed", "sent, MB", f"of {LAYERS * SIDE**2 * 2 / 1e6:.1f} MB")
+    for step in steps:
+        part = step.megabytes * 1e6 / (LAYERS * SIDE**2 * 2)
+        table.add_row(f"{step.rate:g}", f"{step.share:.1%}", f"{step.megabytes:.1f}", f"{part:.0%}")
+    return table
+
+
 def delta_table(costs: list[DeltaCost]) -> Table:
     table = Table("rows changed", "sent, MB", "of the file", "found, s", "merged, s", "stored, s")
     for cost in costs:
@@ -125,10 +166,11 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory() as folder, Console(stderr=True).status("measuring"):
         costs = measure_deltas(Path(folder), options.megabytes, options.rounds)
+        steps = [step for rate in RATES for step in policy_steps(Path(folder), rate)]
     if options.json:
-        print(json.dumps([cost._asdict() for cost in costs]))
+        print(json.dumps([row._asdict() for row in [*costs, *steps]]))
     else:
-        Console().print(delta_table(costs))
+        Console().print(delta_table(costs), policy_table(steps))
 
 
 if __name__ == "__main__":
