@@ -135,9 +135,9 @@ class AsyncWeightsClient:
 
         `weights`: a state dict, the path of a safetensors file here, of an index of shards or of a folder with either,
         or the flat bytes of a file as objects in Ray's object store. With `partial=True` they are changes to
-        `base_version`. With `adapter=True` they are a LoRA adapter, and `adapter_config` is `LoraConfig.to_dict()`; of
-        a path, which may be PEFT's folder, it is read beside the file. Raises an InvalidWeights, StageFailed,
-        BaseVersionMismatch or SwapInProgress; nothing has changed then.
+        `base_version`, with `delta=True` a file of `save_delta`. With `adapter=True` they are a LoRA adapter, and
+        `adapter_config` is `LoraConfig.to_dict()`; of a path, which may be PEFT's folder, it is read beside the file.
+        Raises an InvalidWeights, StageFailed, BaseVersionMismatch or SwapInProgress; nothing has changed then.
         """
         asked = SwapOptions.model_validate({"label": label, **options})
         if asked.adapter and asked.adapter_config is None and isinstance(weights, Path):

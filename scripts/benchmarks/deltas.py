@@ -168,7 +168,7 @@ def main() -> None:
         costs = measure_deltas(Path(folder), options.megabytes, options.rounds)
         steps = [step for rate in RATES for step in policy_steps(Path(folder), rate)]
     if options.json:
-        print(json.dumps([row._asdict() for row in [*costs, *steps]]))
+        print(json.dumps({"table": [row._asdict() for row in costs], "policy": [row._asdict() for row in steps]}))
     else:
         Console().print(delta_table(costs), policy_table(steps))
 

@@ -93,17 +93,13 @@ class ShardIndex:
             for name, part in _tensors_in(shard, files[shard], max_header_bytes).items():
                 if name in parts:
                     raise UnreadableWeights(detail=f"tensor '{name}' is in two shards, {parts[name].shard} and {shard}")
+                if name not in self.shard_of:
+                    raise _unreadable(shard, f"it holds tensor '{name}', which {self.place} does not name")
                 parts[name] = part
-        self._check_held(parts)
-        return parts
-
-    def _check_held(self, parts: Mapping[str, ShardPart]) -> None:
         for name, shard in self.shard_of.items():
             if name not in parts or parts[name].shard != shard:
                 raise _unreadable(shard, f"it lacks tensor '{name}', which {self.place} says it holds")
-        for name, part in parts.items():
-            if name not in self.shard_of:
-                raise _unreadable(part.shard, f"it holds tensor '{name}', which {self.place} does not name")
+        return parts
 
 
 class _Written(BaseModel):
@@ -112,7 +108,8 @@ class _Written(BaseModel):
 
 def _check_beside(shard: str, name: str, place: str) -> None:
     """A file beside the index has a name without folders: others would lead to files that nobody has allowed."""
-    if not shard.isprintable() or {*"/\\"} & {*shard} or shard in ("", ".", "..") or len(shard) > MAX_FILE_NAME:
+    elsewhere = shard in ("", ".", "..") or "/" in shard or "\\" in shard
+    if elsewhere or not shard.isprintable() or len(shard) > MAX_FILE_NAME:
         raise UnreadableWeights(detail=f"{place}: the shard of tensor '{name}', {shard!r}, is no file beside it")
     if not shard.endswith(".safetensors"):
         raise UnreadableWeights(detail=f"{place}: shard {shard} is not called *.safetensors; save it in that format")
