@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -161,7 +162,7 @@ def _options(**asked: Any) -> SwapOptions:
 
 def _name(source: str) -> str:
     """The label of a version for which none was given: the name of its file, or of the folder that was saved."""
-    if Path(source).is_dir():
+    if os.path.isdir(source):
         return safe(Path(source).resolve().name)[:LABEL_LENGTH]
     path = source
     if "://" in source:
@@ -174,7 +175,7 @@ def _name(source: str) -> str:
 
 def _upload(client: AdminClient, file: Path, options: SwapOptions, *, wait: bool) -> Any:
     """Upload the file. Errors of the file, the server, the token and the model's name are found before it is sent."""
-    if not file.exists():
+    if not os.path.exists(file):
         raise UnreadableWeights(detail=f"no file at {file}; --uri if the server is to read it")
     checkpoint_spans(file)
     with _progress_of(client, client.status(), open_checkpoint(file).nbytes) as drawing:

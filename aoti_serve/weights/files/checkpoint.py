@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -62,9 +63,9 @@ Checkpoint: TypeAlias = SingleFile | JoinedShards
 
 def checkpoint_in(place: Path) -> Path:
     """The file or the index of shards that a folder holds; what is no folder is itself. Raises UnreadableWeights."""
-    if not place.is_dir():
+    if not os.path.isdir(place):  # Path's own raises where a name is too long, or a folder closed
         return place
-    found = [place / name for name in (INDEX_NAME, FILE_NAME) if (place / name).is_file()]
+    found = [place / name for name in (INDEX_NAME, FILE_NAME) if os.path.isfile(place / name)]
     if len(found) != 1:
         holds = "both" if found else "neither"
         detail = f"the folder {place} holds {holds} of {INDEX_NAME} and {FILE_NAME}; name the file that is meant"
@@ -78,7 +79,7 @@ def open_checkpoint(place: Path) -> Checkpoint:
     Of shards the headers are read, and must hold what the index says; a single file is not looked into.
     """
     path = checkpoint_in(place)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UnreadableWeights(detail=f"no file at {path}")
     if not is_shard_index(path.name):
         return SingleFile(path, path.stat().st_size)
@@ -96,7 +97,7 @@ def checkpoint_spans(place: Path) -> dict[str, Span]:
 
 def checkpoint_label(place: Path) -> str:
     """What to call a checkpoint: by its file, or, of a folder or an index of shards, by the folder."""
-    if place.is_dir():
+    if os.path.isdir(place):
         return place.resolve().name
     return place.resolve().parent.name if is_shard_index(place.name) else place.stem
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack
@@ -25,7 +26,7 @@ def fetch_checkpoint(uri: str, roots: Collection[str], target: Path, limits: Wei
     `scratch` makes the files in which the index and the shards lie until then: with them the disk holds all twice.
     """
     found = resolve(uri, roots)
-    if isinstance(found, Path) and found.is_dir():
+    if isinstance(found, Path) and os.path.isdir(found):
         uri = str(checkpoint_in(found))
     if not is_shard_index(uri.partition("?")[0] if is_uri(uri) else uri):
         fetch_to(uri, roots, target, limits.max_weights_bytes)

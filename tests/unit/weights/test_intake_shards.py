@@ -137,3 +137,11 @@ def test_a_uri_with_a_query_names_one_file_only(store: Store) -> None:
 def test_a_folder_without_weights_says_what_is_looked_for(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UnreadableWeights, match=r"holds neither of model\.safetensors\.index\.json and"):
         swap_uri(store, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x\0"])
+def test_a_name_that_no_file_can_have_is_no_file(store: Store, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnreadableWeights, match="no file at"):
+        swap_uri(store, tmp_path / name, tmp_path)
+    with pytest.raises(UnreadableWeights, match="no file at"):
+        open_checkpoint(tmp_path / name)
