@@ -9,6 +9,8 @@ from pydantic_core import from_json
 
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.adapter_config import AdapterConfig, config_not_sent
+from aoti_serve.weights.rollout.quantities import TrafficShare
+from aoti_serve.weights.swap.target import Exposure
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
 Label = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]  # it is shown in terminals
@@ -29,6 +31,9 @@ class SwapOptions(Frozen):
     one's own adapter was merged into. Else the swap is refused unless `base_version` answers. `adapter_config` is what
     stands in adapter_config.json. Not `strict`: values that differ from compiled-in ones are passed over, and the
     compiled ones stay. With `skip_acceptance` values that are no finite numbers are let in.
+
+    A `candidate` is staged and not committed. It answers this `share` of the requests, and runs this `shadow` share of
+    the others beside the version that answers; nobody but those who ask for it, if both are 0.
     """
 
     label: Label = ""
@@ -40,6 +45,9 @@ class SwapOptions(Frozen):
     base_version: VersionNumber | None = None
     strict: bool = True
     skip_acceptance: bool = False
+    candidate: bool = False
+    share: TrafficShare = 0.0
+    shadow: TrafficShare = 0.0
 
     @model_validator(mode="after")
     def _based(self) -> SwapOptions:
@@ -51,12 +59,19 @@ class SwapOptions(Frozen):
             raise ValueError("a delta is no partial swap and no adapter: leave out one of both")
         if self.adapter_config is not None and not self.adapter:
             raise ValueError("adapter_config belongs to an adapter: say adapter=true as well")
+        if (self.share or self.shadow) and not self.candidate:
+            raise ValueError("share and shadow are those of a candidate: say candidate=true as well")
         return self
 
     @property
     def on_base(self) -> bool:
         """Whether what is sent changes a stored version, so that it is not complete by itself."""
         return self.partial or self.delta or self.adapter
+
+    @property
+    def exposure(self) -> Exposure | None:
+        """How the candidate meets requests; None if there is to be none."""
+        return Exposure(share=self.share, shadow=self.shadow) if self.candidate else None
 
     def check_upload(self) -> None:
         """Raise UnfitAdapter for an adapter without its settings: nothing lies beside an upload."""

@@ -41,7 +41,8 @@ from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.story import StoryEvent
-from aoti_serve.weights.swap.swap import SwapDeadlines
+from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
@@ -75,7 +76,6 @@ class Coordinator:
         deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
         live = LiveActors(serve.get_replica_context().app_name, members)
         self._members = MemberServer(self._store.term, first, deadlines, live, self._check_term)
-        await self._members.open()
         self._status_took = 0.0  # seconds
         self._uploads = Uploads(self._store)
         self._statistics = GatheredStatistics()
@@ -83,6 +83,8 @@ class Coordinator:
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         self._changes = Changes(model.name, self._store, self._members, audit)
+        self._changes.candidates.resume()
+        await self._members.open()
         loop = asyncio.get_running_loop()
         work = self._members.run(), self._members.liveness.run(), self._keep_house(), self._watch_bytes()
         self._tasks = [loop.create_task(each) for each in work]
@@ -129,7 +131,7 @@ class Coordinator:
                 self._store.discard(path)
 
         try:
-            return await self._changes.swap(attempt, admit, wait=wait)
+            return await self._changes.swap(attempt, admit, wait=wait, exposure=options.exposure)
         except SwapInProgress:
             await asyncio.to_thread(self._store.discard, path)
             raise
@@ -140,13 +142,24 @@ class Coordinator:
         def admit(current: Version) -> Version:
             return self._intake.of_uri(uri, options, current)
 
-        return await self._changes.swap(
-            Attempt("swap", who, options.label, shown_uri(uri), options.skip_acceptance), admit, wait=wait
-        )
+        attempt = Attempt("swap", who, options.label, shown_uri(uri), options.skip_acceptance)
+        return await self._changes.swap(attempt, admit, wait=wait, exposure=options.exposure)
 
     async def rollback(self, number: int | None, who: str, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
         return await self._changes.rollback(Attempt("rollback", who), number, wait=wait)
+
+    async def expose(self, exposure: Exposure, who: str) -> WeightsStatus:
+        """Let the candidate meet other shares of the requests."""
+        return await self._changes.expose(Attempt("expose", who), exposure)
+
+    async def promote(self, who: str, wait: bool = True) -> WeightsStatus:
+        """Commit the candidate."""
+        return await self._changes.promote(Attempt("promote", who), wait=wait)
+
+    async def withdraw(self, who: str, wait: bool = True) -> WeightsStatus:
+        """Free the candidate everywhere."""
+        return await self._changes.withdraw(Attempt("withdraw", who), f"{who} asked for it", wait=wait)
 
     async def refused(self, facts: dict[str, str]) -> None:
         """Note what a gateway has turned away, in a file of its own: many such lines must not push out the changes."""

@@ -22,6 +22,7 @@ STATUS = WeightsStatus(
     current=Version(number=VERSION),
     previous=None,
     replicas=(),
+    candidate=None,
     swap=None,
     last=None,
 )
