@@ -179,6 +179,7 @@ def weights_status(**facts: Any) -> WeightsStatus:
         "current": version(3),
         "previous": version(2),
         "replicas": (receipt("r-one", 3, 2), receipt("r-two", 3, 2)),
+        "candidate": None,
         "swap": None,
         "last": None,
     }
