@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aoti_serve.weights.version import Version
 
 T = TypeVar("T")
-Share = str | float  # "5%" or 0.05
+WrittenShare = str | float  # "5%" or 0.05
 
 
 class SwapKeywords(TypedDict, total=False):
@@ -37,8 +37,8 @@ class SwapKeywords(TypedDict, total=False):
     strict: bool
     skip_acceptance: bool
     candidate: bool
-    share: Share
-    shadow: Share
+    share: WrittenShare
+    shadow: WrittenShare
 
 
 class AsyncWeightsClient:
@@ -82,7 +82,7 @@ class AsyncWeightsClient:
         """Swap back to a stored version, the previous one if None."""
         return await self._client.rollback(version, _who(), wait)
 
-    async def expose(self, share: Share | None = None, shadow: Share | None = None) -> WeightsStatus:
+    async def expose(self, share: WrittenShare | None = None, shadow: WrittenShare | None = None) -> WeightsStatus:
         """Let the candidate meet other shares of the requests; one that is left out stays as it is.
 
         It answers `share` of them, "5%" or 0.05, and runs `shadow` of the others beside the version that answers.
@@ -149,7 +149,7 @@ class WeightsClient:
         """Swap back to a stored version, the previous one if None."""
         return self._result(lambda client: client.rollback(version, wait=wait))
 
-    def expose(self, share: Share | None = None, shadow: Share | None = None) -> WeightsStatus:
+    def expose(self, share: WrittenShare | None = None, shadow: WrittenShare | None = None) -> WeightsStatus:
         """See AsyncWeightsClient.expose."""
         return self._result(lambda client: client.expose(share, shadow))
 

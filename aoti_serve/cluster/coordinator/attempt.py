@@ -15,7 +15,7 @@ from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Report
 from aoti_serve.weights.version import Committed, Version
 
-ENDS = {"expose": "exposed", "withdraw": "withdrawn"}  # of actions that commit nothing; a swap leaves a candidate
+_ENDS = {"expose": "exposed", "withdraw": "withdrawn"}  # of actions that commit nothing; a swap leaves a candidate
 
 
 @dataclass(eq=False)
@@ -112,7 +112,7 @@ class Attempt:
             return "committed"
         if error is not None and not isinstance(error, NotSettled):
             return "failed"
-        return ENDS.get(self.action, "candidate")
+        return _ENDS.get(self.action, "candidate")
 
     def _done(self, report: Report, committed: Committed) -> bool:
         match self.phase:
