@@ -9,7 +9,7 @@ import typer
 from aoti_serve import __version__
 from aoti_serve.cli import packages, server
 from aoti_serve.cli.store import store_app
-from aoti_serve.cli.weights import swaps, views
+from aoti_serve.cli.weights import candidates, swaps, views
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +25,9 @@ app.command("token")(server.token)
 app.command("status")(views.status)
 app.command("swap")(swaps.swap)
 app.command("rollback")(swaps.rollback)
+app.command("candidate")(candidates.candidate)
+app.command("promote")(candidates.promote)
+app.command("withdraw")(candidates.withdraw)
 app.command("weights")(views.versions)
 app.add_typer(store_app, name="store")
 

@@ -1,4 +1,4 @@
-"""The client of the server's HTTP interface that the commands use, and the server's responses as values."""
+"""The client of the server's HTTP interface that the commands use."""
 
 from __future__ import annotations
 
@@ -8,26 +8,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
 import typer
-from pydantic import TypeAdapter, ValidationError
 
-from aoti_serve import __version__
+from aoti_serve.cli.answers import safe
 from aoti_serve.cli.console import progress_out
-from aoti_serve.config import problems
 from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, TryAgain
 from aoti_serve.launcher.processes.ports import is_loopback
 from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path, token_place
 from aoti_serve.weights.files.checkpoint import open_checkpoint
-from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CHUNK_BYTES = 2**20
 CONNECT_S = 10.0
-T = TypeVar("T")
 REQUEST_TIMEOUT_S = 30.0  # for answers that come at once; the event stream sends something every two seconds
 
 
@@ -69,6 +66,18 @@ class AdminClient:
     def rollback(self, version: int | None, *, wait: bool = True) -> Any:
         """Swap back to a stored version; the previous one if `version` is None."""
         return self._change("/rollback", wait, json={} if version is None else {"version": version})
+
+    def expose(self, options: ExposureOptions) -> Any:
+        """Let the candidate meet other shares of the requests."""
+        return self._change("/candidate", wait=True, json=options.model_dump(exclude_none=True))
+
+    def promote(self, *, wait: bool = True) -> Any:
+        """Let the candidate answer."""
+        return self._change("/promote", wait)
+
+    def withdraw(self, *, wait: bool = True) -> Any:
+        """Free the candidate everywhere."""
+        return self._change("/withdraw", wait)
 
     def swap_file(self, file: Path, options: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
         """Upload `file`, or the shards that it is the index of, as one file; then wait for the swap.
@@ -195,37 +204,3 @@ def _counted(pieces: Iterator[bytes], sent: Callable[[int], None]) -> Iterator[b
     for piece in pieces:
         yield piece
         sent(len(piece))
-
-
-def value_of(kind: type[T], answer: Any) -> T:
-    """The answer as a value of this type, its texts made safe to print.
-
-    Raises ServerRefused for an answer that this version does not understand.
-    """
-    try:
-        return TypeAdapter(kind).validate_python(_safe(answer))
-    except ValidationError as error:
-        wrong = safe(problems(error.errors()))
-        detail = f"the server answers otherwise than aoti-serve {__version__} does ({wrong}); --json shows it as it is"
-        raise ServerRefused(code=200, detail=detail) from error
-
-
-def safe(text: str) -> str:
-    """The text in one line, without characters that would control a terminal."""
-    return "".join(map(_shown, text)).strip()
-
-
-def _safe(answer: Any) -> Any:
-    if isinstance(answer, str):
-        return safe(answer)
-    if isinstance(answer, list):
-        return [_safe(entry) for entry in answer]
-    if isinstance(answer, dict):
-        return {safe(str(key)): _safe(value) for key, value in answer.items()}
-    return answer
-
-
-def _shown(character: str) -> str:
-    if character.isprintable():
-        return character
-    return " " if character.isspace() else character.encode("unicode_escape", "backslashreplace").decode()

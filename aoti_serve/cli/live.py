@@ -13,7 +13,8 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from aoti_serve.cli.client import AdminClient, value_of
+from aoti_serve.cli.answers import value_of
+from aoti_serve.cli.client import AdminClient
 from aoti_serve.cli.console import out, progress_out
 from aoti_serve.cli.render import bar, bars, spaced, status_view, swap_bars_view
 from aoti_serve.cluster.status import SwapProgress, WeightsStatus
@@ -182,7 +183,8 @@ def new_attempt(before: WeightsStatus, now: WeightsStatus) -> str | None:
     if now.last and now.last.id not in known:
         what = f"{now.last.action} {now.last.id}"
         if now.last.error is None:
-            return f"{what} has ended on the server: version {now.current.number} answers"
+            out = f", version {now.candidate.version.number} is a candidate" if now.candidate else ""
+            return f"{what} has ended on the server: version {now.current.number} answers{out}"
         return f"{what} has failed on the server: {now.last.error}"
     return None
 

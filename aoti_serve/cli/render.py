@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
+from aoti_serve.cli.answers import Uncut, adapter_text, age_text, line, title
+from aoti_serve.cli.candidate_view import candidate_line
 from aoti_serve.cli.console import bytes_text
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
 from aoti_serve.weights.swap.states import Phase
@@ -21,25 +23,19 @@ from aoti_serve.weights.version import BUILT_IN, Version
 BAR_WIDTH = 36
 MOST_BARS = 24
 DIGEST_DIGITS = 12
-UNCUT_WIDTH = 10_000
-DONE: dict[str, str] = {Phase.STAGING: "staged", Phase.COMMITTING: "done", Phase.ABORTING: "aborted"}
+DONE: dict[str, str] = {
+    Phase.STAGING: "staged",
+    Phase.CANDIDATE: "staged",
+    Phase.COMMITTING: "done",
+    Phase.ABORTING: "aborted",
+}
 STYLES = {"staged": "green", "done": "green", "aborting": "red", "aborted": "red"}
-
-
-class Uncut:
-    """Renders at full width where the output is no screen: in a file, in a pipe."""
-
-    def __init__(self, renderable: RenderableType) -> None:
-        self._renderable = renderable
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        wide = options if console.is_terminal else options.update(max_width=UNCUT_WIDTH)
-        yield from console.render(self._renderable, wide)
 
 
 def status_view(status: WeightsStatus, now: float) -> RenderableType:
     """The whole status of a model: what answers, the receipts, the swap in progress, the last attempt's outcome."""
-    parts: list[RenderableType] = [_headline(status), receipts_view(status.replicas)]
+    out = [candidate_line(status.candidate, now)] if status.candidate else []
+    parts: list[RenderableType] = [_headline(status), *out, receipts_view(status.replicas)]
     if status.swap:
         parts.append(swap_bars_view(status.swap))
     if status.last:
@@ -59,7 +55,7 @@ def swap_view(status: WeightsStatus, seconds: float) -> RenderableType:
         text = f" answers with these bytes already: version {title(status.current)}; nothing was staged"
     else:
         text = f" answers with version {title(status.current)}  ({seconds:.2f} s{_own_phases(status)})"
-    return Uncut(Group(_line((status.model, "bold green"), text), receipts_view(status.replicas)))
+    return Uncut(Group(line((status.model, "bold green"), text), receipts_view(status.replicas)))
 
 
 def receipts_view(found: Sequence[Receipt]) -> RenderableType:
@@ -135,41 +131,28 @@ def bar(name: str, nbytes: int, total: int, state: str) -> tuple[RenderableType,
 
 def ending(last: Outcome, now: float) -> Text:
     """The outcome of the last attempt, and the error if it failed."""
-    ago = _age(now - last.ended)
+    ago = age_text(now - last.ended)
     text = f"last: {_what(last)} {last.outcome} {ago} ago, in {last.seconds:.2f} s{_phases(last)}"
-    return _line(text) if last.error is None else _line(f"{text}: ", (last.error, "red"))
-
-
-def title(version: Version) -> str:
-    named = ", ".join(filter(None, (version.label, _adapter(version))))
-    return f"{version.number} ({named})" if named else str(version.number)
-
-
-def _adapter(version: Version) -> str:
-    return f"adapter on {version.adapter.base}" if version.adapter else ""
-
-
-def _line(*parts: str | tuple[str, str]) -> Text:
-    """A line that wraps where it is too long; a live screen would cut it."""
-    return Text.assemble(*parts, no_wrap=False, overflow="fold")
+    return line(text) if last.error is None else line(f"{text}: ", (last.error, "red"))
 
 
 def _headline(status: WeightsStatus) -> Text:
     previous = f", previous {title(status.previous)}" if status.previous else ""
-    return _line((status.model, "bold"), f"  version {title(status.current)}{previous}, epoch {status.epoch}")
+    return line((status.model, "bold"), f"  version {title(status.current)}{previous}, epoch {status.epoch}")
 
 
 def _swap_line(swap: SwapProgress) -> Text:
     done = sum(replica.done for replica in swap.replicas)
     counted = "" if swap.phase == Phase.CHECKING else f", {done} of {len(swap.replicas)} replicas"
-    return _line((_what(swap), "bold"), f": {swap.phase}{counted}")
+    return line((_what(swap), "bold"), f": {swap.phase}{counted}")
 
 
 def _replica_row(replica: ReplicaProgress, swap: SwapProgress) -> tuple[RenderableType, ...]:
     state = DONE.get(swap.phase, swap.phase) if replica.done else swap.phase
-    whole = swap.phase == Phase.COMMITTING or (swap.phase == Phase.STAGING and replica.done)
+    staged = swap.phase in (Phase.STAGING, Phase.CANDIDATE) and replica.done
+    whole = staged or swap.phase == Phase.COMMITTING
     row = bar(replica.replica, swap.nbytes if whole else replica.nbytes, swap.nbytes, state)
-    if whole and swap.action == "rollback" and not replica.nbytes:
+    if whole and swap.action in ("rollback", "promote") and not replica.nbytes:
         return *row[:2], "resident", row[3]
     return row
 
@@ -197,7 +180,7 @@ def _marks(version: Version, status: WeightsStatus) -> str:
         "current": version.number == status.current.number,
         "previous": status.previous is not None and version.number == status.previous.number,
         "resident": resident,
-        _adapter(version): version.adapter is not None,
+        adapter_text(version): version.adapter is not None,
         "not strict": not version.strict,
     }
     return ", ".join(mark for mark, holds in marks.items() if holds)
@@ -207,7 +190,7 @@ def _facts(version: Version, now: float) -> tuple[str, ...]:
     if version.number == BUILT_IN.number:
         return "-", "-", "-", "-", "-"
     parent = "-" if version.parent is None else str(version.parent)
-    size, age = bytes_text(version.nbytes), _age(now - version.created)
+    size, age = bytes_text(version.nbytes), age_text(now - version.created)
     return _digest(version.digest), str(version.tensors), size, age, parent
 
 
@@ -221,10 +204,3 @@ def _table(*columns: str | Column) -> Table:
     for column in table.columns:
         column.overflow = "fold"
     return table
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"  # the server's clock may be ahead

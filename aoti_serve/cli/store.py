@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from aoti_serve.cli.client import safe
+from aoti_serve.cli.answers import safe
 from aoti_serve.cli.console import AsJson, bytes_text, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.render import DIGEST_DIGITS
 from aoti_serve.cli.weights.swaps import LABEL_LENGTH

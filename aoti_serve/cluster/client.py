@@ -17,13 +17,14 @@ from aoti_serve.cluster.transfer.delta import Delta, WeightChanges
 from aoti_serve.cluster.transfer.upload import Weights, upload_stream
 from aoti_serve.errors import TryAgain
 from aoti_serve.weights.adapter_config import adapter_at
-from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 
 if TYPE_CHECKING:
     from aoti_serve.cluster.status import WeightsStatus
     from aoti_serve.weights.version import Version
 
 T = TypeVar("T")
+WrittenShare = str | float  # "5%" or 0.05
 
 
 class SwapKeywords(TypedDict, total=False):
@@ -37,6 +38,9 @@ class SwapKeywords(TypedDict, total=False):
     adapter_config: Mapping[str, Any] | None
     strict: bool
     skip_acceptance: bool
+    candidate: bool
+    share: WrittenShare
+    shadow: WrittenShare
 
 
 class AsyncWeightsClient:
@@ -60,7 +64,9 @@ class AsyncWeightsClient:
         or the flat bytes of a file as objects in Ray's object store. With `partial=True` they are changes to
         `base_version`, with `delta=True` a file of `save_delta`. With `adapter=True` they are a LoRA adapter, and
         `adapter_config` is `LoraConfig.to_dict()`; of a path, which may be PEFT's folder, it is read beside the file.
-        Raises an InvalidWeights, StageFailed, BaseVersionMismatch or SwapInProgress; nothing has changed then.
+        With `candidate=True` the version is staged everywhere and answers a `share` of the requests, "5%" or 0.05,
+        until `promote` or `withdraw`. Raises an InvalidWeights, StageFailed, BaseVersionMismatch, SwapInProgress or
+        CandidateOut; nothing has changed then.
         """
         asked = SwapOptions.model_validate({"label": label, **options})
         if asked.adapter and asked.adapter_config is None and isinstance(weights, Path):
@@ -89,6 +95,23 @@ class AsyncWeightsClient:
     async def rollback(self, version: int | None = None, *, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
         return await self._client.rollback(version, _who(), wait)
+
+    async def expose(self, share: WrittenShare | None = None, shadow: WrittenShare | None = None) -> WeightsStatus:
+        """Let the candidate meet other shares of the requests; one that is left out stays as it is.
+
+        It answers `share` of them, "5%" or 0.05, and runs `shadow` of the others beside the version that answers.
+        Raises NoCandidate.
+        """
+        asked = ExposureOptions.model_validate({"share": share, "shadow": shadow})
+        return await self._client.expose(asked, _who())
+
+    async def promote(self, *, wait: bool = True) -> WeightsStatus:
+        """Make every replica answer with the candidate; moves no data. Raises NoCandidate."""
+        return await self._client.promote(_who(), wait)
+
+    async def withdraw(self, *, wait: bool = True) -> WeightsStatus:
+        """Free the candidate everywhere. When this returns nobody is answered with it. Raises NoCandidate."""
+        return await self._client.withdraw(_who(), wait)
 
     async def status(self) -> WeightsStatus:
         """The current and the previous version, and every replica's receipt."""
@@ -145,6 +168,18 @@ class WeightsClient:
     def rollback(self, version: int | None = None, *, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
         return self._result(lambda client: client.rollback(version, wait=wait))
+
+    def expose(self, share: WrittenShare | None = None, shadow: WrittenShare | None = None) -> WeightsStatus:
+        """See AsyncWeightsClient.expose."""
+        return self._result(lambda client: client.expose(share, shadow))
+
+    def promote(self, *, wait: bool = True) -> WeightsStatus:
+        """Make every replica answer with the candidate; moves no data. Raises NoCandidate."""
+        return self._result(lambda client: client.promote(wait=wait))
+
+    def withdraw(self, *, wait: bool = True) -> WeightsStatus:
+        """Free the candidate everywhere. When this returns nobody is answered with it. Raises NoCandidate."""
+        return self._result(lambda client: client.withdraw(wait=wait))
 
     def status(self) -> WeightsStatus:
         """The current and the previous version, and every replica's receipt."""

@@ -14,13 +14,12 @@ from ray.serve.handle import DeploymentHandle
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.errors import AotiServeError, TryAgain
-from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 
 if TYPE_CHECKING:
     from aoti_serve.cluster.coordinator.gathered import Gathered, Told
     from aoti_serve.cluster.status import WeightsStatus
     from aoti_serve.weights.swap.story import StoryEvent
-    from aoti_serve.weights.swap.target import Exposure
     from aoti_serve.weights.version import Version
 
 NOTE_S = 5.0
@@ -56,8 +55,8 @@ class CoordinatorClient:
         status: WeightsStatus = await self._call("rollback", version, who, wait)
         return status
 
-    async def expose(self, exposure: Exposure, who: str) -> WeightsStatus:
-        status: WeightsStatus = await self._call("expose", exposure, who)
+    async def expose(self, options: ExposureOptions, who: str) -> WeightsStatus:
+        status: WeightsStatus = await self._call("expose", options, who)
         return status
 
     async def promote(self, who: str, wait: bool = True) -> WeightsStatus:

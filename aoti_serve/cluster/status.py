@@ -28,7 +28,8 @@ class SwapProgress(Frozen):
 
 class Outcome(Frozen):
     """The end of an attempt: `committed`, `unchanged` because the same bytes answered already, or `failed` with an
-    `error`. `phases` are in seconds, `ended` in UTC.
+    `error`. Of a candidate: `candidate` once it is out, `exposed`, and `withdrawn`, with an `error` if nobody asked
+    for that. `phases` are in seconds, `ended` in UTC.
     """
 
     id: str

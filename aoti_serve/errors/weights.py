@@ -103,12 +103,16 @@ class Superseded(WeightsError, status=503):
 
 
 class NotSettled(WeightsError, status=503):
-    """The version is committed, but older answers may still go out; `reason` says why."""
+    """The version is committed, but older answers may still go out; `reason` says why.
 
-    text = "model '{model}': version {version} is committed, but {reason}; ask for the status"
+    Or it is withdrawn, which `done` says then, and answers with it may still go out.
+    """
+
+    text = "model '{model}': version {version} is {done}, but {reason}; ask for the status"
     model: str
     version: int
     reason: str
+    done: str = "committed"
 
 
 class VersionTaken(WeightsError, status=409):

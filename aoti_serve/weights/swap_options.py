@@ -77,3 +77,13 @@ class SwapOptions(Frozen):
         """Raise UnfitAdapter for an adapter without its settings: nothing lies beside an upload."""
         if self.adapter and self.adapter_config is None:
             raise config_not_sent("it did not come with the upload")
+
+
+class ExposureOptions(Frozen):
+    """The shares of the requests that are to meet a candidate from now on. One that is left out stays as it is."""
+
+    share: TrafficShare | None = None
+    shadow: TrafficShare | None = None
+
+    def applied_to(self, exposure: Exposure) -> Exposure:
+        return exposure.model_copy(update=self.model_dump(exclude_none=True))

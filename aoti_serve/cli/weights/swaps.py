@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
-from pydantic import ValidationError
 
-from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, safe, value_of
-from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
-from aoti_serve.cli.live import ProgressBars, fate_of_change
-from aoti_serve.cli.render import swap_view
+from aoti_serve.cli.answers import safe
+from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url
+from aoti_serve.cli.console import AsJson, reports_errors
+from aoti_serve.cli.weights.changes import (
+    NoWaitOption,
+    ShadowOption,
+    ShareOption,
+    checked_options,
+    given_shares,
+    progress_of,
+    show_changed,
+)
 from aoti_serve.cli.weights.views import ModelArgument
-from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.config import problems
-from aoti_serve.errors import InvalidBody, UnreadableWeights
+from aoti_serve.errors import UnreadableWeights
 from aoti_serve.weights.adapter_config import WEIGHTS_NAME, adapter_at
 from aoti_serve.weights.files.checkpoint import checkpoint_spans, open_checkpoint
 from aoti_serve.weights.files.sharded import is_shard_index
 from aoti_serve.weights.swap_options import SwapOptions
 
-INTERRUPTED = 130
 LABEL_LENGTH = 256
-
-NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return when it has begun; it goes on on the server.")]
 
 
 @reports_errors
@@ -63,6 +62,11 @@ def swap(
     skip_acceptance: Annotated[
         bool, typer.Option("--skip-acceptance", help="Take values that are NaN or infinite.")
     ] = False,
+    candidate: Annotated[
+        bool, typer.Option("--candidate", help="Only stage it: `promote` or `withdraw` decides.")
+    ] = False,
+    share: ShareOption = None,
+    shadow: ShadowOption = None,
     no_wait: NoWaitOption = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -72,7 +76,8 @@ def swap(
     if adapter and not remote:
         file, config = adapter_at(Path(source))
         source = str(file)
-    options = _options(
+    options = checked_options(
+        SwapOptions,
         label=label or _name(source),
         sha256=sha256,
         partial=partial,
@@ -82,14 +87,16 @@ def swap(
         base_version=base_version,
         strict=not no_strict,
         skip_acceptance=skip_acceptance,
+        candidate=candidate,
+        **given_shares(share, shadow),
     )
     client, started = AdminClient(url, model), time.perf_counter()
     if remote:
-        with _progress_of(client, client.status()):
+        with progress_of(client, client.status()):
             answer = client.swap_uri(source, options, wait=not no_wait)
     else:
         answer = _upload(client, Path(source), options, wait=not no_wait)
-    _show_changed(client, answer, started, no_wait, as_json)
+    show_changed(client, answer, started, no_wait, as_json)
 
 
 @reports_errors
@@ -102,17 +109,9 @@ def rollback(
 ) -> None:
     """Swap back to an older version. This is instant while that version is still resident."""
     client, started = AdminClient(url, model), time.perf_counter()
-    with _progress_of(client, client.status()):
+    with progress_of(client, client.status()):
         answer = client.rollback(version, wait=not no_wait)
-    _show_changed(client, answer, started, no_wait, as_json)
-
-
-def _options(**asked: Any) -> SwapOptions:
-    try:
-        return SwapOptions.model_validate(asked)
-    except ValidationError as error:
-        detail = problems(error.errors()).replace("base_version", "--base-version")
-        raise InvalidBody(detail=safe(detail)) from error
+    show_changed(client, answer, started, no_wait, as_json)
 
 
 def _name(source: str) -> str:
@@ -133,43 +132,5 @@ def _upload(client: AdminClient, file: Path, options: SwapOptions, *, wait: bool
     if not os.path.exists(file):
         raise UnreadableWeights(detail=f"no file at {file}; --uri if the server is to read it")
     checkpoint_spans(file)
-    with _progress_of(client, client.status(), open_checkpoint(file).nbytes) as drawing:
+    with progress_of(client, client.status(), open_checkpoint(file).nbytes) as drawing:
         return client.swap_file(file, options, drawing.add_sent, wait=wait)
-
-
-@contextmanager
-def _progress_of(client: AdminClient, before: Any, upload: int = 0) -> Iterator[ProgressBars]:
-    """Progress bars during a change. Ctrl-C ends the command, which then says what became of the change.
-
-    `before` is the server's status from before the change.
-    """
-    drawing = ProgressBars(client, upload)
-    try:
-        with drawing:
-            yield drawing
-    except KeyboardInterrupt:
-        if drawing.uploaded:
-            fate = fate_of_change(client, value_of(WeightsStatus, before))
-            progress_out.print(f"interrupted: {fate}; see `{_look(client)}`")
-        else:
-            progress_out.print("interrupted: the upload was not finished, so nothing has changed")
-        sys.exit(INTERRUPTED)
-
-
-def _show_changed(client: AdminClient, answer: Any, started: float, begun: bool, as_json: bool) -> None:
-    if as_json:
-        print_json(answer)
-        return
-    status = value_of(WeightsStatus, answer)
-    if not begun:
-        out.print(swap_view(status, time.perf_counter() - started))
-        return
-    attempt = status.swap or status.last
-    name = f"{attempt.action} {attempt.id}" if attempt else "it"
-    out.print(f"{name} has begun; follow it with `{_look(client)} --watch`")
-
-
-def _look(client: AdminClient) -> str:
-    """The command that shows the progress."""
-    url = [] if client.url == DEFAULT_URL else ["--url", client.url]
-    return shlex.join(["aoti-serve", "status", client.model, *url])

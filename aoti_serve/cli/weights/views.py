@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, served_models, value_of
+from aoti_serve.cli.answers import value_of
+from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, served_models
 from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.live import Screen, StatusEvent, watch
 from aoti_serve.cli.render import spaced, status_view, story_view, versions_view

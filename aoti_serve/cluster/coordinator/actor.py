@@ -26,6 +26,7 @@ from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.download import ChunkSource
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, WeightsLimits
 from aoti_serve.errors import (
+    CandidateOut,
     InvalidConfig,
     InvalidWeights,
     StoreFailed,
@@ -41,9 +42,8 @@ from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.story import StoryEvent
-from aoti_serve.weights.swap.target import Exposure
 from aoti_serve.weights.swap.timeouts import SwapDeadlines
-from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 logger = logging.getLogger("ray.serve")
@@ -102,6 +102,7 @@ class Coordinator:
     async def open_upload(self, options: SwapOptions, who: str) -> tuple[str, ChunkSource]:
         """A new upload: its id, for `swap_upload`, and where to append the bytes of a safetensors file."""
         attempt = Attempt("swap", who, options.label, "upload", options.skip_acceptance)
+        await self._changes.check_upload(attempt)
         try:
             options.check_upload()
             upload, path = await asyncio.to_thread(self._uploads.open, attempt)
@@ -132,7 +133,7 @@ class Coordinator:
 
         try:
             return await self._changes.swap(attempt, admit, wait=wait, exposure=options.exposure)
-        except SwapInProgress:
+        except (SwapInProgress, CandidateOut):
             await asyncio.to_thread(self._store.discard, path)
             raise
 
@@ -149,9 +150,9 @@ class Coordinator:
         """Swap back to a stored version, the previous one if None."""
         return await self._changes.rollback(Attempt("rollback", who), number, wait=wait)
 
-    async def expose(self, exposure: Exposure, who: str) -> WeightsStatus:
+    async def expose(self, options: ExposureOptions, who: str) -> WeightsStatus:
         """Let the candidate meet other shares of the requests."""
-        return await self._changes.expose(Attempt("expose", who), exposure)
+        return await self._changes.expose(Attempt("expose", who), options)
 
     async def promote(self, who: str, wait: bool = True) -> WeightsStatus:
         """Commit the candidate."""

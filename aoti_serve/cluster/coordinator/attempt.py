@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress
+from aoti_serve.errors import NotSettled
 from aoti_serve.weights.audit import MAX_TEXT
 from aoti_serve.weights.swap.states import Phase
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Report
 from aoti_serve.weights.version import Committed, Version
+
+_ENDS = {"expose": "exposed", "withdraw": "withdrawn"}  # of actions that commit nothing; a swap leaves a candidate
 
 
 @dataclass(eq=False)
@@ -33,6 +36,7 @@ class Attempt:
     answering: Version | None = None
     received: Mapping[str, int] = field(default_factory=dict)  # bytes, by replica
     _swap: Swap | None = None
+    _before: Mapping[Phase, float] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
     _checked: float = 0.0
 
@@ -49,8 +53,8 @@ class Attempt:
         return self.answering is not None
 
     def begin(self, swap: Swap) -> None:
-        """The weights are checked, and the swap has begun."""
-        self._swap, self._checked = swap, self._elapsed()
+        """The weights are checked, and the swap has begun; or it goes on, from a candidate."""
+        self._swap, self._before, self._checked = swap, dict(swap.seconds), self._elapsed()
 
     def progress(self, reports: list[Report], committed: Committed) -> SwapProgress:
         """The progress of the attempt. `reports` are those of the live replicas."""
@@ -68,15 +72,14 @@ class Attempt:
 
     def outcome(self, error: BaseException | None, committed: bool) -> Outcome:
         """The end of the attempt. With an error it may be committed all the same: see NotSettled."""
-        phases = {Phase.CHECKING: self._checked or self._elapsed(), **(self._swap.seconds if self._swap else {})}
         return Outcome(
             id=self.id,
             action=self.action,
             version=self.version.number if self.version else None,
-            outcome="unchanged" if self.unchanged else "committed" if committed else "failed",
+            outcome=self._end(error, committed),
             error=(str(error) or type(error).__name__)[:MAX_TEXT] if error else None,
             seconds=round(self._elapsed(), 4),
-            phases={phase: round(seconds, 4) for phase, seconds in phases.items()},
+            phases={phase: round(seconds, 4) for phase, seconds in self._phases.items()},
             ended=time.time(),
         )
 
@@ -94,9 +97,26 @@ class Attempt:
             "seconds": round(self._elapsed(), 4),
         }
 
+    @property
+    def _phases(self) -> dict[Phase, float]:
+        """Seconds of the phases that are the attempt's own. A candidate may be out for days, and is nobody's wait."""
+        found = self._swap.seconds if self._swap else {}
+        own = {phase: seconds - self._before.get(phase, 0.0) for phase, seconds in found.items()}
+        moved = {phase: seconds for phase, seconds in own.items() if seconds and phase is not Phase.CANDIDATE}
+        return {Phase.CHECKING: self._checked or self._elapsed(), **moved}
+
+    def _end(self, error: BaseException | None, committed: bool) -> str:
+        if self.unchanged:
+            return "unchanged"
+        if committed:
+            return "committed"
+        if error is not None and not isinstance(error, NotSettled):
+            return "failed"
+        return _ENDS.get(self.action, "candidate")
+
     def _done(self, report: Report, committed: Committed) -> bool:
         match self.phase:
-            case Phase.STAGING:
+            case Phase.STAGING | Phase.CANDIDATE:
                 return self._swap is not None and report.staged == self._swap.id
             case Phase.COMMITTING:
                 return report.holds(committed)

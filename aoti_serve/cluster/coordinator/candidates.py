@@ -12,12 +12,21 @@ from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.course import SwapCourse
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.status import CandidateStatus
-from aoti_serve.errors import CandidateOut, CandidateWithdrawn, NoCandidate, StoreFailed, Superseded, WeightsError
+from aoti_serve.errors import (
+    CandidateOut,
+    CandidateWithdrawn,
+    NoCandidate,
+    StoreFailed,
+    Superseded,
+    SwapInProgress,
+    WeightsError,
+)
 from aoti_serve.weights.candidate import Candidate
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.swap_options import ExposureOptions
 from aoti_serve.weights.version import Committed, Version
 
 logger = logging.getLogger("ray.serve")
@@ -58,7 +67,13 @@ class Candidates:
     def check_none(self) -> None:
         """Raise CandidateOut if there is one: it has the memory that any other change needs."""
         if (swap := self._members.rules.swap) is not None:
+            if not swap.held:  # it is being freed
+                raise SwapInProgress(model=self._model, phase=swap.phase)
             raise CandidateOut(model=self._model, version=swap.version.number)
+
+    def check_held(self) -> None:
+        """Raise NoCandidate if there is none."""
+        self._held()
 
     def resume(self) -> None:
         """Go on with the candidate of an earlier coordinator, if there is one; before members connect."""
@@ -83,10 +98,11 @@ class Candidates:
             await self._members.finish()
         self._keep(swap, record)
 
-    async def expose(self, attempt: Attempt, exposure: Exposure) -> None:
+    async def expose(self, attempt: Attempt, options: ExposureOptions) -> None:
         """Let it meet other shares of the requests, once that is stored."""
         swap, record = self._held()
         attempt.begin(swap)
+        exposure = options.applied_to(record.exposure)
         record = record.model_copy(update={"exposure": exposure})
         await asyncio.to_thread(self._store.hold, record)
         if not swap.held:
@@ -107,8 +123,8 @@ class Candidates:
         """Free it everywhere; when this returns no gateway answers with it."""
         swap, _ = self._held()
         self._decided = True
-        await asyncio.to_thread(self._store.hold, None)
         try:
+            await asyncio.to_thread(self._store.hold, None)
             await self._course.withdraw(attempt, swap, CandidateWithdrawn(version=swap.version.number, reason=reason))
         finally:
             await self._ended(swap)
@@ -132,7 +148,8 @@ class Candidates:
         self._end = spawn(self._clear(swap))
 
     async def _ended(self, swap: Swap) -> None:
-        """Once the swap has ended, wait until nothing is left of it."""
+        """Once the swap has ended, wait until nothing is left of it. It goes on if it could not even begin to end."""
+        self._decided = swap.ended
         if swap.ended and self._end is not None:
             await asyncio.shield(self._end)
 

@@ -20,11 +20,13 @@ from aoti_serve.errors import (
     BuiltInWeightsReleased,
     NothingToRollBack,
     SwapInProgress,
+    WeightsError,
 )
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Exposure, Receipt
+from aoti_serve.weights.swap_options import ExposureOptions
 from aoti_serve.weights.version import BUILT_IN, Version
 
 logger = logging.getLogger("ray.serve")
@@ -53,6 +55,11 @@ class Changes:
         """The version that replicas are receiving, if there is one."""
         return self._attempt.version if self._attempt else None
 
+    async def check_upload(self, attempt: Attempt) -> None:
+        """Refuse an upload before its bytes come, if there is a candidate."""
+        if self.candidates.status is not None:
+            await self._check(attempt, self.candidates.check_none)
+
     async def swap(
         self,
         attempt: Attempt,
@@ -62,30 +69,32 @@ class Changes:
         exposure: Exposure | None = None,
     ) -> WeightsStatus:
         """To the version that `admit` makes of the current one, in a thread; with an `exposure` it is a candidate."""
-        return await self._only(attempt, lambda: self._swap(attempt, admit, exposure), wait=wait)
+        free = self.candidates.check_none
+        return await self._only(attempt, free, lambda: self._swap(attempt, admit, exposure), wait=wait)
 
     async def rollback(self, attempt: Attempt, number: int | None, *, wait: bool) -> WeightsStatus:
         """To a stored version, the previous one if None; moves no data where it is still resident."""
-        return await self._only(attempt, lambda: self._roll_back(attempt, number), wait=wait)
+        free = self.candidates.check_none
+        return await self._only(attempt, free, lambda: self._roll_back(attempt, number), wait=wait)
 
-    async def expose(self, attempt: Attempt, exposure: Exposure) -> WeightsStatus:
+    async def expose(self, attempt: Attempt, options: ExposureOptions) -> WeightsStatus:
         """Let the candidate meet other shares of the requests."""
-        return await self._only(attempt, lambda: self.candidates.expose(attempt, exposure), wait=True)
+        held = self.candidates.check_held
+        return await self._only(attempt, held, lambda: self.candidates.expose(attempt, options), wait=True)
 
     async def promote(self, attempt: Attempt, *, wait: bool) -> WeightsStatus:
         """Commit the candidate; moves no data."""
-        return await self._only(attempt, lambda: self.candidates.promote(attempt), wait=wait)
+        held = self.candidates.check_held
+        return await self._only(attempt, held, lambda: self.candidates.promote(attempt), wait=wait)
 
     async def withdraw(self, attempt: Attempt, reason: str, *, wait: bool) -> WeightsStatus:
         """Free the candidate everywhere."""
-        return await self._only(attempt, lambda: self.candidates.withdraw(attempt, reason), wait=wait)
+        held = self.candidates.check_held
+        return await self._only(attempt, held, lambda: self.candidates.withdraw(attempt, reason), wait=wait)
 
     async def note_failed(self, attempt: Attempt, error: AotiServeError) -> None:
         """Record an attempt that has failed before its weights were here: in the audit log, the metrics, the status."""
-        self._last = attempt.outcome(error, committed=False)
-        self._metrics.ended(self._last)
-        self._members.touch()
-        await self._note(attempt, self._last.outcome, error)
+        await self._note_ended(attempt, attempt.outcome(error, committed=False), error)
 
     def status(self) -> WeightsStatus:
         committed, attempt = self._members.table.target.committed, self._attempt
@@ -118,11 +127,11 @@ class Changes:
         receipts = (report.receipt for report in self._members.table.reports if report.receipt and not report.joining)
         return tuple(sorted(receipts, key=lambda receipt: receipt.replica))
 
-    async def _only(self, attempt: Attempt, change: Callable[[], Awaitable[None]], *, wait: bool) -> WeightsStatus:
-        if self._attempt is not None:
-            busy = SwapInProgress(model=self._model, phase=self._attempt.phase)
-            await self._note(attempt, "refused", busy)
-            raise busy
+    async def _only(
+        self, attempt: Attempt, check: Callable[[], None], change: Callable[[], Awaitable[None]], *, wait: bool
+    ) -> WeightsStatus:
+        """Make the change, unless there is another one, or `check` refuses it."""
+        await self._check(attempt, self._check_idle, check)
         self._attempt = attempt
         # Its own task: a caller that goes away must not stop a swap halfway, nor leave one that is begun for ever.
         task = spawn(self._to_its_outcome(attempt, change))
@@ -131,6 +140,19 @@ class Changes:
         if wait:
             await asyncio.shield(task)
         return self.status().model_copy(update={"unchanged": attempt.unchanged})
+
+    async def _check(self, attempt: Attempt, *checks: Callable[[], None]) -> None:
+        """Does not let other tasks run, unless it raises."""
+        try:
+            for check in checks:
+                check()
+        except WeightsError as refusal:
+            await self._note(attempt, "refused", refusal)
+            raise
+
+    def _check_idle(self) -> None:
+        if self._attempt is not None:
+            raise SwapInProgress(model=self._model, phase=self._attempt.phase)
 
     async def _to_its_outcome(self, attempt: Attempt, change: Callable[[], Awaitable[None]]) -> None:
         error: BaseException | None = None
@@ -142,16 +164,20 @@ class Changes:
             raise
         finally:
             committed = attempt.version is not None and attempt.version == self._members.table.target.committed.version
-            self._last, self._attempt = attempt.outcome(error, committed), None
-            moved = not (error or attempt.unchanged)
+            outcome, self._attempt = attempt.outcome(error, committed), None
+            moved = outcome.outcome == "committed" and error is None
             self._metrics.moved(sum(receipt.nbytes for receipt in self._receipts() if moved))
-            self._metrics.ended(self._last)
-            self.measure()
-            self._members.touch()
             if error is not None:
                 story = "\n".join(f"  {event}" for event in self._members.story()[-LOGGED:])
                 logger.debug(f"model '{self._model}': before the end of {attempt.id}:\n{story}")
-            await self._note(attempt, self._last.outcome, error)
+            await self._note_ended(attempt, outcome, error)
+
+    async def _note_ended(self, attempt: Attempt, outcome: Outcome, error: BaseException | None) -> None:
+        self._last = outcome
+        self._metrics.ended(outcome)
+        self.measure()
+        self._members.touch()
+        await self._note(attempt, outcome.outcome, error)
 
     async def _note(self, attempt: Attempt, outcome: str, error: BaseException | None) -> None:
         facts = attempt.facts(outcome, error)
@@ -169,7 +195,6 @@ class Changes:
         logger.log(level, f"model '{self._model}': {what}: {outcome}, epoch {epoch}{why}", extra=extra)
 
     async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version], exposure: Exposure | None) -> None:
-        self.candidates.check_none()
         self._members.touch()
         current = self._members.table.target.committed.version
         version = await asyncio.to_thread(admit, current)
@@ -186,7 +211,6 @@ class Changes:
             raise
 
     async def _roll_back(self, attempt: Attempt, number: int | None) -> None:
-        self.candidates.check_none()
         committed = self._members.table.target.committed
         version = BUILT_IN if number == BUILT_IN.number else committed.previous
         if number:
@@ -207,8 +231,8 @@ class Changes:
         """A candidate has been withdrawn because a replica could not stage it."""
         attempt = Attempt("withdraw", "the coordinator")
         attempt.begin(swap)
-        assert isinstance(swap.error, AotiServeError)
-        await self.note_failed(attempt, swap.error)
+        withdrawn = attempt.outcome(swap.error, committed=False).model_copy(update={"outcome": "withdrawn"})
+        await self._note_ended(attempt, withdrawn, swap.error)
 
     def _check_built_in_resident(self) -> None:
         """Version 0 is in no file: once a replica has let go of it, nobody can bring it back there."""

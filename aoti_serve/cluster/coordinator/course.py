@@ -70,7 +70,7 @@ class SwapCourse:
                 raise
         if ending := self._members.table.ending:
             reason = f"it cannot be confirmed that {', '.join(sorted(ending))} has ended, and may answer with it"
-            raise NotSettled(model=self._model, version=swap.version.number, reason=reason)
+            raise NotSettled(model=self._model, version=swap.version.number, reason=reason, done="withdrawn")
 
     def _check_live(self) -> None:
         if not self._members.table.live_replicas:

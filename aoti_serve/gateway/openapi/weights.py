@@ -7,10 +7,11 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from aoti_serve.cluster.status import WeightsStatus
+from aoti_serve.gateway.http.weights.candidates import NoOptions
 from aoti_serve.gateway.http.weights.swaps import RollbackBody, SwapBody
 from aoti_serve.gateway.openapi.operations import OpenApi, json_answer, operation, parameter, ref
 from aoti_serve.weights.swap.story import StoryEvent
-from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 from aoti_serve.weights.version import Version
 
 ADMIN = "admin"
@@ -25,8 +26,8 @@ _WAIT = parameter(
 
 def weights_schemas() -> OpenApi:
     """The schemas of all that comes and goes."""
-    bodies = [(SwapBody, "validation"), (RollbackBody, "validation")]
-    answers = [(WeightsStatus, "serialization"), (Version, "serialization"), (StoryEvent, "serialization")]
+    bodies = [(kind, "validation") for kind in (SwapBody, RollbackBody, ExposureOptions, NoOptions)]
+    answers = [(kind, "serialization") for kind in (WeightsStatus, Version, StoryEvent)]
     kinds: Any = bodies + answers
     _, found = models_json_schema(kinds, ref_template="#/components/schemas/{model}")
     schemas: OpenApi = found["$defs"]
@@ -49,7 +50,25 @@ def weights_paths(model: str) -> OpenApi:
         f"{prefix}/story": get("story", "The last events of its cluster", _listed("StoryEvent")),
         f"{prefix}/events": get("events", "Follow the status", events),
         f"{prefix}/rollback": {"post": _rollback(model)},
+        **_candidate_paths(model, prefix),
     }
+
+
+def _candidate_paths(model: str, prefix: str) -> OpenApi:
+    share = "Change the shares of the requests that meet the candidate; one that is left out stays as it is"
+    changed = {200: json_answer("It has ended.", ref("WeightsStatus"))}
+    body = _json_body("ExposureOptions", {"share": "20%"})
+    expose = _guarded(model, "expose", share, changed, errors=_CHANGE_ERRORS, body=body)
+    return {
+        f"{prefix}/candidate": {"post": expose},
+        f"{prefix}/promote": {"post": _decide(model, "promote", "Let the candidate answer")},
+        f"{prefix}/withdraw": {"post": _decide(model, "withdraw", "Free the candidate everywhere")},
+    }
+
+
+def _decide(model: str, name: str, summary: str) -> OpenApi:
+    body = _json_body("NoOptions", {})
+    return _guarded(model, name, summary, _changed(), errors=_CHANGE_ERRORS, parameters=[_WAIT], body=body)
 
 
 def _guarded(model: str, name: str, summary: str, answers: dict[int, OpenApi], **more: Any) -> OpenApi:
@@ -72,20 +91,26 @@ def _swap(model: str) -> OpenApi:
 def _flat(schema: OpenApi) -> OpenApi:
     """The schema of a query parameter: an object comes as JSON text, and nothing as no parameter."""
     kinds = [kind for kind in schema.get("anyOf", [schema]) if kind != {"type": "null"}]
-    return {"type": "string"} if "$ref" in kinds[0] else kinds[0]
+    if "$ref" in kinds[0]:
+        return {"type": "string"}
+    return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
 
 
 _UPLOAD = [parameter("query", name, _flat(schema), "of an upload") for name, schema in _OPTIONS.items()]
 
 
 def _rollback(model: str) -> OpenApi:
-    body = {"content": {"application/json": {"schema": ref("RollbackBody"), "example": {}}}}
     return _guarded(
         *(model, "rollback", "Go back to a stored version, the previous one if none is named", _changed()),
         errors=_CHANGE_ERRORS,
         parameters=[_WAIT],
-        body=body,
+        body=_json_body("RollbackBody", {}),
     )
+
+
+def _json_body(schema: str, example: OpenApi) -> OpenApi:
+    """A body that may be left out."""
+    return {"content": {"application/json": {"schema": ref(schema), "example": example}}}
 
 
 def _changed() -> dict[int, OpenApi]:

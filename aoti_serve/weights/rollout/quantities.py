@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 _NUMBER = re.compile(r"\s*((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*([a-z%]*)\s*", re.ASCII)
 _SHARES = {"": 1.0, "%": 0.01}
@@ -53,7 +53,8 @@ def shown_share(share: float) -> str:
     return f"{100 * share:.3g}%" if share < 0.995 else f"{100 * share:g}%"
 
 
-TrafficShare = Annotated[float, BeforeValidator(share_of)]
+_SHARE_SCHEMA = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "examples": ["5%"]}]}
+TrafficShare = Annotated[float, BeforeValidator(share_of), WithJsonSchema(_SHARE_SCHEMA)]
 CanaryShare = Annotated[float, BeforeValidator(share_of), Field(gt=0)]
 Duration = Annotated[float, BeforeValidator(duration_of)]
 StepDuration = Annotated[float, BeforeValidator(duration_of), Field(gt=0)]

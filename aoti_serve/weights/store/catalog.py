@@ -97,7 +97,8 @@ class Catalog:
         """The candidate of the last commit; None if there is none."""
         committed = self.committed()
         found = self._record_in(CANDIDATE, Candidate.model_validate_json)
-        return found if found is not None and committed is not None and found.epoch == committed.epoch else None
+        epoch = committed.epoch if committed else 0  # the package's own weights
+        return found if found is not None and found.epoch == epoch else None
 
     def staged(self) -> set[int]:
         """The numbers of versions that were never committed."""

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
+from aoti_serve.cluster.status import CandidateStatus, Outcome, ReplicaProgress, SwapProgress, WeightsStatus
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import Version
 
@@ -179,10 +179,17 @@ def weights_status(**facts: Any) -> WeightsStatus:
         "current": version(3),
         "previous": version(2),
         "replicas": (receipt("r-one", 3, 2), receipt("r-two", 3, 2)),
+        "candidate": None,
         "swap": None,
         "last": None,
     }
     return WeightsStatus(**(known | facts))
+
+
+def candidate(**facts: Any) -> CandidateStatus:
+    """Version 4, out for twelve minutes."""
+    known: dict[str, Any] = {"version": version(4), "share": 0.05, "shadow": 0.1, "since": NOW - 720}
+    return CandidateStatus(**(known | facts))
 
 
 def swap_progress(phase: str, *replicas: tuple[str, int, bool], **facts: Any) -> SwapProgress:

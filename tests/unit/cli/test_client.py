@@ -14,7 +14,7 @@ import pytest
 from aoti_serve.cli.client import CHUNK_BYTES, AdminClient, served_models
 from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, Unavailable, UnreadableWeights
 from aoti_serve.token import TOKEN_VARIABLE
-from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 from tests.unit.cli.played import Break, Played, Reply, as_json, playing, weights_status
 
 WEIGHTS = "/v2/models/m/weights"
@@ -126,6 +126,18 @@ def test_a_rollback_names_a_version_or_leaves_it_to_the_server(client: AdminClie
     client.rollback(None)
     client.rollback(0)
     assert [json.loads(asked.body) for asked in played.asked] == [{"version": 2}, {}, {"version": 0}]
+
+
+def test_a_candidate_is_exposed_promoted_and_withdrawn(client: AdminClient, played: Played) -> None:
+    routes = [f"{WEIGHTS}/{name}" for name in ("candidate", "promote", "withdraw")]
+    played.replies |= {f"POST {route}": Reply(STATUS) for route in routes}
+    assert client.expose(ExposureOptions(share=0.2)) == STATUS
+    client.expose(ExposureOptions(shadow=0.0))
+    client.promote()
+    client.withdraw(wait=False)
+    assert [asked.path for asked in played.asked] == [routes[0], *routes]
+    assert [json.loads(asked.body or b"{}") for asked in played.asked] == [{"share": 0.2}, {"shadow": 0.0}, {}, {}]
+    assert [asked.query for asked in played.asked] == [{}, {}, {}, {"wait": "false"}]
 
 
 def test_who_does_not_wait_says_so(client: AdminClient, played: Played, file: Path) -> None:

@@ -15,7 +15,17 @@ from aoti_serve.cli.client import AdminClient
 from aoti_serve.cli.live import ProgressBars, Screen, StatusEvent, follow
 from aoti_serve.launcher.processes.background import in_background
 from aoti_serve.token import TOKEN_VARIABLE
-from tests.unit.cli.played import Break, Played, Reply, as_json, playing, swap_progress, version, weights_status
+from tests.unit.cli.played import (
+    Break,
+    Played,
+    Reply,
+    as_json,
+    candidate,
+    playing,
+    swap_progress,
+    version,
+    weights_status,
+)
 
 EVENTS = "/v2/models/m/weights/events"
 CALM = as_json(weights_status())
@@ -113,6 +123,16 @@ def test_the_bars_of_an_upload_and_then_of_every_replica(
     assert "40.0 MB of 40.0 MB  staged" in shown
 
 
+def test_the_bars_of_a_swap_end_full_when_it_is_a_candidate(
+    client: AdminClient, played: Played, screen: io.StringIO
+) -> None:
+    held = swap_progress("candidate", ("r-one", 40, True), ("r-two", 40, True))
+    played.streams.append([STAGING, as_json(weights_status(swap=held)), as_json(weights_status(candidate=candidate()))])
+    with ProgressBars(client):
+        soon(lambda: "candidate, 2 of 2 replicas" in screen.getvalue())
+    assert screen.getvalue().count("40.0 MB of 40.0 MB  staged") >= 2
+
+
 def test_the_bars_go_on_after_the_events_broke_off(client: AdminClient, played: Played, screen: io.StringIO) -> None:
     played.streams += [[STAGING, Break()], ["nonsense"], [COMMITTING]]
     with ProgressBars(client):
@@ -161,6 +181,14 @@ def test_the_screen_shows_the_newest_of_every_model(screen: io.StringIO) -> None
     last = screen.getvalue().rpartition("a  version")[2]
     assert last.startswith(" 2 (step 200)")
     assert "b  version 5 (step 500)" in last
+
+
+def test_the_screen_shows_a_candidate_while_it_is_out(screen: io.StringIO) -> None:
+    with Screen(["a"]) as shown:
+        shown.show(StatusEvent("a", {}, weights_status(model="a", candidate=candidate())))
+        soon(lambda: "share 5%, shadow 10%" in screen.getvalue())
+        shown.show(news("a", 4))
+    assert "candidate" not in screen.getvalue().rpartition("a  version 4")[2]
 
 
 def test_the_screen_keeps_the_last_status_and_says_that_it_hears_nothing(screen: io.StringIO) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from aoti_serve.cli.client import safe, value_of
+from aoti_serve.cli.answers import safe, value_of
 from aoti_serve.cli.render import spaced, status_view, swap_bars_view, swap_view, versions_view
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import ServerRefused
 from aoti_serve.weights.version import BUILT_IN, MergedAdapter, Version
-from tests.unit.cli.played import NOW, as_json, ended, receipt, swap_progress, version, weights_status
+from tests.unit.cli.played import NOW, as_json, candidate, ended, receipt, swap_progress, version, weights_status
 
 NASTY = "[red]\x1b[2J\x9b1m\x07\u202e\r\nnext"
 
@@ -130,6 +130,30 @@ def test_of_very_many_replicas_those_that_are_not_done_are_shown() -> None:
     assert len(text.splitlines()) < 30
 
 
+def test_a_candidate_is_a_line_with_its_shares_and_since_when() -> None:
+    text = drawn(status_view(weights_status(candidate=candidate()), NOW))
+    assert text.splitlines()[1] == "candidate  version 4 (step 400), share 5%, shadow 10%, out for 12 min"
+    assert "candidate" not in drawn(status_view(weights_status(), NOW))
+
+
+def test_the_bars_of_a_swap_that_has_become_a_candidate_are_full() -> None:
+    text = drawn(swap_bars_view(swap_progress("candidate", ("r-one", 0, True), ("r-two", 40, True))))
+    assert text.splitlines()[0] == "swap 9c0ffee01234 to version 4: candidate, 2 of 2 replicas"
+    assert row_of(text, "r-one")[2:] == ["40.0", "MB", "of", "40.0", "MB", "staged"]
+
+
+def test_a_promotion_moves_no_bytes() -> None:
+    text = drawn(swap_bars_view(swap_progress("committing", ("r-one", 0, True), action="promote")))
+    assert row_of(text, "r-one")[2:] == ["resident", "done"]
+
+
+def test_how_a_candidate_ended_that_nobody_has_withdrawn() -> None:
+    last = ended(action="withdraw", outcome="withdrawn", version=4, error="replica r-two could not stage version 4")
+    text = drawn(status_view(weights_status(last=last), NOW), terminal=False)
+    assert "last: withdraw 77aa00bb11cc to version 4 withdrawn 1 min ago" in text
+    assert text.rstrip().endswith(": replica r-two could not stage version 4")
+
+
 def test_how_the_last_swap_ended() -> None:
     text = drawn(status_view(weights_status(last=ended()), NOW))
     says = "swap 77aa00bb11cc to version 3 committed 1 min ago, in 1.25 s"
@@ -227,6 +251,7 @@ def test_everything_in_an_answer_is_made_safe() -> None:
         model=NASTY,
         current=nasty,
         replicas=(replica,),
+        candidate=candidate(version=nasty),
         swap=swap_progress(NASTY, (NASTY, 1, False), id=NASTY, action=NASTY),
         last=ended(error=NASTY, outcome=NASTY, phases={NASTY: 1.0}),
     )

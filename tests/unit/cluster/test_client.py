@@ -16,7 +16,8 @@ from aoti_serve import AsyncWeightsClient, RowChanges, WeightsClient, save_delta
 from aoti_serve.cluster import client as client_module
 from aoti_serve.errors import Unavailable, UnfitAdapter
 from aoti_serve.weights.adapter_config import AdapterConfig
-from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 from aoti_serve.weights.version import Version
 
 
@@ -40,6 +41,7 @@ class Sent:
     def __init__(self) -> None:
         self.content = b""
         self.options = SwapOptions()
+        self.asked: list[tuple[Any, ...]] = []
 
     async def status(self) -> Answering:
         return Answering()
@@ -47,13 +49,27 @@ class Sent:
     async def swap_bytes(self, body: AsyncIterator[np.ndarray], options: SwapOptions, *_: Any) -> None:
         self.content, self.options = b"".join([piece.tobytes() async for piece in body]), options
 
+    async def expose(self, *asked: Any) -> None:
+        self.asked.append(("expose", *asked))
+
+    async def promote(self, *asked: Any) -> None:
+        self.asked.append(("promote", *asked))
+
+    async def withdraw(self, *asked: Any) -> None:
+        self.asked.append(("withdraw", *asked))
+
+
+def connected(monkeypatch: pytest.MonkeyPatch) -> tuple[AsyncWeightsClient, Sent]:
+    monkeypatch.setattr(client_module, "_who", lambda: "me")
+    client, sent = object.__new__(AsyncWeightsClient), Sent()
+    monkeypatch.setattr(client, "_client", sent, raising=False)
+    return client, sent
+
 
 async def test_an_adapter_is_a_folder_with_its_settings_or_tensors_with_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(client_module, "_who", lambda: "me")
-    client, sent = object.__new__(AsyncWeightsClient), Sent()
-    monkeypatch.setattr(client, "_client", sent, raising=False)
+    client, sent = connected(monkeypatch)
     with pytest.raises(UnfitAdapter, match=r"adapter_config\.json: No such file"):
         await client.swap(tmp_path, adapter=True)
     settings = {"r": 4, "lora_alpha": 16, "bias": "none"}
@@ -78,3 +94,21 @@ async def test_a_delta_names_the_version_that_it_was_made_from(
     assert sent.options == SwapOptions(label="step 8", delta=True, base_version=made_from.number)
     save_delta(changes, tmp_path / "delta", made_from.digest)
     assert sent.content == (tmp_path / "delta").read_bytes()
+
+
+async def test_a_share_may_be_text_or_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, sent = connected(monkeypatch)
+    await client.swap({}, candidate=True, share="5%", shadow=0.1)
+    assert sent.options.exposure == Exposure(share=0.05, shadow=0.1)
+    await client.expose("20%")
+    await client.expose(shadow=0.3)
+    await client.promote()
+    await client.withdraw(wait=False)
+    assert sent.asked == [
+        ("expose", ExposureOptions(share=0.2), "me"),
+        ("expose", ExposureOptions(shadow=0.3), "me"),
+        ("promote", "me", True),
+        ("withdraw", "me", False),
+    ]
+    with pytest.raises(ValueError, match="'a lot' is no share"):
+        await client.expose("a lot")

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from aoti_serve.errors import UnfitAdapter
 from aoti_serve.weights.adapter_config import AdapterConfig
-from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 
 SHA256 = "0123456789abcdef" * 4
 
@@ -34,6 +35,8 @@ def test_by_default_a_swap_is_complete_strict_and_unconditional() -> None:
         {"adapter": True},
         {"adapter": True, "base_version": 3},
         {"adapter": True, "adapter_config": AdapterConfig(r=4, lora_alpha=16)},
+        {"candidate": True},
+        {"candidate": True, "share": 0.05, "shadow": 1.0},
     ],
 )
 def test_it_takes(asked: dict[str, Any]) -> None:
@@ -55,6 +58,10 @@ def test_it_takes(asked: dict[str, Any]) -> None:
         ({"base_version": -1}, "base_version"),
         ({"partial": True}, "a partial swap needs base_version"),
         ({"lable": "x"}, "lable"),
+        ({"share": 0.05}, "share and shadow are those of a candidate"),
+        ({"shadow": "5%"}, "share and shadow are those of a candidate"),
+        ({"candidate": True, "share": "a few"}, "'a few' is no share: write 5% or 0.05"),
+        ({"candidate": True, "shadow": 5}, "5 is more than the whole"),
         ({"adapter": True, "partial": True, "base_version": 1}, "an adapter is no partial swap"),
         ({"delta": True, "partial": True, "base_version": 1}, "a delta is no partial swap and no adapter"),
         ({"delta": True, "adapter": True}, "a delta is no partial swap and no adapter"),
@@ -84,6 +91,18 @@ def test_an_uploaded_adapter_must_bring_its_settings() -> None:
         UnfitAdapter, match=r"adapter_config.json: it did not come with the upload; send what stands in"
     ):
         SwapOptions(adapter=True).check_upload()
+
+
+def test_only_a_candidate_is_exposed() -> None:
+    assert SwapOptions().exposure is None
+    assert SwapOptions.model_validate({"candidate": "true", "share": "5%"}).exposure == Exposure(share=0.05)
+
+
+def test_a_share_that_is_left_out_stays_as_it_is() -> None:
+    before = Exposure(share=0.05, shadow=0.1)
+    asked = {"share": "20%"}, {"shadow": "0"}, {}
+    found = [ExposureOptions.model_validate(options).applied_to(before) for options in asked]
+    assert found == [Exposure(share=0.2, shadow=0.1), Exposure(share=0.05), before]
 
 
 def test_an_order_does_not_change() -> None:

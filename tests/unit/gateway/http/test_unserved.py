@@ -41,6 +41,7 @@ async def test_what_triton_has_and_this_server_not_is_told_with_the_way_out(
         (INFER, "POST, OPTIONS"),
         (WEIGHTS, "GET, POST, OPTIONS"),
         (f"{WEIGHTS}/rollback", "POST, OPTIONS"),
+        (f"{WEIGHTS}/candidate", "POST, OPTIONS"),
         ("/v2/logging", "GET, HEAD, POST, OPTIONS"),
     ],
 )

@@ -10,6 +10,8 @@ import pytest
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import SwapInProgress
 from aoti_serve.weights.adapter_config import AdapterConfig
+from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.swap_options import ExposureOptions
 from aoti_serve.weights.version import Version
 from tests.unit.gateway.http.gateway import NAME, TOKEN, VERSION, WEIGHTS, Gateway, assert_error
 
@@ -39,6 +41,7 @@ async def test_without_the_right_token_the_coordinator_is_asked_nothing(
     gateway: Gateway, headers: dict[str, str]
 ) -> None:
     asked = [("GET", ""), ("GET", "/versions"), ("GET", "/events"), ("POST", ""), ("POST", "/rollback")]
+    asked += [("POST", "/candidate"), ("POST", "/promote"), ("POST", "/withdraw")]
     for method, path in asked:
         response = await gateway.client.request(method, WEIGHTS + path, headers=headers)
         assert TOKEN not in assert_error(response, 401)
@@ -88,6 +91,33 @@ async def test_a_delta_is_asked_for_in_the_query_or_in_the_json(gateway: Gateway
     assert [(asked.delta, asked.base_version) for asked in options] == [(True, 3), (True, None)]
 
 
+async def test_a_candidate_is_a_swap_with_its_shares_in_the_body_or_in_the_query(gateway: Gateway) -> None:
+    gateway.coordinator.answers |= {"open_upload": SwapInProgress(model=NAME, phase="staging"), "swap_uri": STATUS}
+    asked = {"candidate": True, "share": "5%", "shadow": 0.1}
+    assert (await gateway.client.post(WEIGHTS, json={"uri": "a"} | asked, headers=ADMIN)).status_code == 200
+    sent = ADMIN | {"Content-Type": "application/octet-stream"}
+    assert_error(await gateway.client.post(WEIGHTS, content=b"bytes", headers=sent, params=asked), 409)
+    options = [call[1 if call[0] == "open_upload" else 2] for call in gateway.coordinator.calls]
+    assert [found.exposure for found in options] == [Exposure(share=0.05, shadow=0.1)] * 2
+
+
+async def test_a_candidate_is_exposed_promoted_and_withdrawn(gateway: Gateway) -> None:
+    gateway.coordinator.answers |= dict.fromkeys(("expose", "promote", "withdraw"), STATUS)
+    for body in ({"share": "20%"}, {"shadow": 0}, {}, None):
+        assert (await gateway.client.post(f"{WEIGHTS}/candidate", json=body, headers=ADMIN)).status_code == 200
+    for path, wait, status in (("promote", "true", 200), ("withdraw", "false", 202)):
+        response = await gateway.client.post(f"{WEIGHTS}/{path}", headers=ADMIN, params={"wait": wait})
+        assert (response.status_code, WeightsStatus.model_validate_json(response.content)) == (status, STATUS)
+    *exposed, promoted, withdrawn = gateway.coordinator.calls
+    assert [options for _, options, _ in exposed] == [
+        ExposureOptions(share=0.2),
+        ExposureOptions(shadow=0.0),
+        *[ExposureOptions()] * 2,
+    ]
+    assert [(call[0], call[-1]) for call in (promoted, withdrawn)] == [("promote", True), ("withdraw", False)]
+    assert "from 127.0.0.1" in promoted[1]
+
+
 async def test_an_error_of_the_coordinator_arrives_as_itself(gateway: Gateway) -> None:
     gateway.coordinator.answers["rollback"] = error = SwapInProgress(model=NAME, phase="staging")
     response = await gateway.client.post(f"{WEIGHTS}/rollback", headers=ADMIN)
@@ -114,6 +144,12 @@ async def test_an_error_of_the_coordinator_arrives_as_itself(gateway: Gateway) -
         ),
         pytest.param("", {"json": {"uri": "a", "partial": "yes"}}, "partial", id="a word for true"),
         pytest.param("", {"json": {"uri": "a"}, "params": {"label": "b"}}, "'label'", id="options in two places"),
+        pytest.param("/candidate", {"json": {"share": "much"}}, "share: 'much' is no share: write 5%", id="no share"),
+        pytest.param("/candidate", {"json": {"shadow": 1.5}}, "shadow: 1.5 is more than the whole", id="above all"),
+        pytest.param("/candidate", {"params": {"share": "5%"}}, "'share'", id="a share in the query"),
+        pytest.param("", {"json": {"uri": "a", "share": "5%"}}, "say candidate=true as well", id="no candidate"),
+        pytest.param("/promote", {"json": {"version": 3}}, "version", id="promote what is no candidate"),
+        pytest.param("/withdraw", {"params": {"version": 3}}, "'version'", id="withdraw what is no candidate"),
         pytest.param("/rollback", {"json": {"version": "one"}}, "version", id="no number"),
         pytest.param("/rollback", {"json": {"version": True}}, "version", id="true for 1"),
         pytest.param("/rollback", {"params": {"version": 3}}, "'version'", id="a version in the query"),

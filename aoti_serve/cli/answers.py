@@ -1,0 +1,86 @@
+"""The server's answers as values, and the texts that several views make of them. Nothing in them obeys a terminal."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.text import Text
+
+from aoti_serve import __version__
+from aoti_serve.config import problems
+from aoti_serve.errors import ServerRefused
+from aoti_serve.weights.version import Version
+
+UNCUT_WIDTH = 10_000
+T = TypeVar("T")
+
+
+class Uncut:
+    """Renders at full width where the output is no screen: in a file, in a pipe."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = options if console.is_terminal else options.update(max_width=UNCUT_WIDTH)
+        yield from console.render(self._renderable, wide)
+
+
+def value_of(kind: type[T], answer: Any) -> T:
+    """The answer as a value of this type, its texts made safe to print.
+
+    Raises ServerRefused for an answer that this version does not understand.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(_safe(answer))
+    except ValidationError as error:
+        wrong = safe(problems(error.errors()))
+        detail = f"the server answers otherwise than aoti-serve {__version__} does ({wrong}); --json shows it as it is"
+        raise ServerRefused(code=200, detail=detail) from error
+
+
+def safe(text: str) -> str:
+    """The text in one line, without characters that would control a terminal."""
+    return "".join(map(_shown, text)).strip()
+
+
+def title(version: Version) -> str:
+    """A version for people: 3 (step 300)."""
+    named = ", ".join(filter(None, (version.label, adapter_text(version))))
+    return f"{version.number} ({named})" if named else str(version.number)
+
+
+def adapter_text(version: Version) -> str:
+    """What an adapter was merged into; empty if none was."""
+    return f"adapter on {version.adapter.base}" if version.adapter else ""
+
+
+def age_text(seconds: float) -> str:
+    """An age for people: 7300 gives '2 h'."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"  # the server's clock may be ahead
+
+
+def line(*parts: str | tuple[str, str]) -> Text:
+    """A line that wraps where it is too long; a live screen would cut it."""
+    return Text.assemble(*parts, no_wrap=False, overflow="fold")
+
+
+def _safe(answer: Any) -> Any:
+    if isinstance(answer, str):
+        return safe(answer)
+    if isinstance(answer, list):
+        return [_safe(entry) for entry in answer]
+    if isinstance(answer, dict):
+        return {safe(str(key)): _safe(value) for key, value in answer.items()}
+    return answer
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape", "backslashreplace").decode()

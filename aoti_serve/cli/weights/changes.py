@@ -1,0 +1,99 @@
+"""What all commands that change weights share: their options, the progress bars, and the outcome."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import BaseModel, ValidationError
+from rich.console import RenderableType
+
+from aoti_serve.cli.answers import safe, value_of
+from aoti_serve.cli.candidate_view import held_view, withdrawn_view
+from aoti_serve.cli.client import DEFAULT_URL, AdminClient
+from aoti_serve.cli.console import out, print_json, progress_out
+from aoti_serve.cli.live import ProgressBars, fate_of_change
+from aoti_serve.cli.render import swap_view
+from aoti_serve.cluster.status import WeightsStatus
+from aoti_serve.config import problems
+from aoti_serve.errors import InvalidBody
+
+INTERRUPTED = 130
+Options = TypeVar("Options", bound=BaseModel)
+
+ShareOption = Annotated[str | None, typer.Option(help="Of the requests, as 5% or 0.05: a candidate answers these.")]
+ShadowOption = Annotated[str | None, typer.Option(help="Of the others: it runs these, too, and drops its answers.")]
+NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return when it has begun; it goes on on the server.")]
+
+
+def given_shares(share: str | None, shadow: str | None) -> dict[str, str]:
+    """Those that were given."""
+    return {name: given for name, given in (("share", share), ("shadow", shadow)) if given is not None}
+
+
+def checked_options(kind: type[Options], **asked: Any) -> Options:
+    """The options as a value. Raises InvalidBody, which calls them as they are typed."""
+    try:
+        return kind.model_validate(asked)
+    except ValidationError as error:
+        detail = problems(error.errors()).replace("base_version", "--base-version")
+        raise InvalidBody(detail=safe(detail.replace("say candidate=true", "say --candidate"))) from error
+
+
+@contextmanager
+def progress_of(client: AdminClient, before: Any, upload: int = 0) -> Iterator[ProgressBars]:
+    """Progress bars during a change. Ctrl-C ends the command, which then says what became of the change.
+
+    `before` is the server's status from before the change.
+    """
+    drawing = ProgressBars(client, upload)
+    try:
+        with drawing:
+            yield drawing
+    except KeyboardInterrupt:
+        if drawing.uploaded:
+            fate = fate_of_change(client, value_of(WeightsStatus, before))
+            progress_out.print(f"interrupted: {fate}; see `{typed(client, 'status')}`")
+        else:
+            progress_out.print("interrupted: the upload was not finished, so nothing has changed")
+        sys.exit(INTERRUPTED)
+
+
+def show_changed(client: AdminClient, answer: Any, started: float, begun: bool, as_json: bool) -> None:
+    """Print the outcome of a change, or that it has `begun`."""
+    if as_json:
+        print_json(answer)
+    elif begun:
+        _show_begun(client, value_of(WeightsStatus, answer))
+    else:
+        out.print(_outcome_view(client, value_of(WeightsStatus, answer), time.perf_counter() - started))
+
+
+def typed(client: AdminClient, command: str, *options: str) -> str:
+    """The command that does this to the model."""
+    url = [] if client.url == DEFAULT_URL else ["--url", client.url]
+    return shlex.join(["aoti-serve", command, client.model, *url, *options])
+
+
+def next_commands(client: AdminClient) -> list[str]:
+    """What may become of a candidate."""
+    return [typed(client, "candidate", "--share", "20%"), typed(client, "promote"), typed(client, "withdraw")]
+
+
+def _show_begun(client: AdminClient, status: WeightsStatus) -> None:
+    attempt = status.swap or status.last
+    name = f"{attempt.action} {attempt.id}" if attempt else "it"
+    out.print(f"{name} has begun; follow it with `{typed(client, 'status', '--watch')}`")
+
+
+def _outcome_view(client: AdminClient, status: WeightsStatus, seconds: float) -> RenderableType:
+    if status.candidate is not None:
+        return held_view(status, status.candidate, seconds, next_commands(client))
+    if status.last is not None and status.last.outcome == "withdrawn":
+        return withdrawn_view(status, seconds)
+    return swap_view(status, seconds)
