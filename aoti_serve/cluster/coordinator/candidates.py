@@ -22,6 +22,7 @@ from aoti_serve.errors import (
     WeightsError,
 )
 from aoti_serve.weights.candidate import Candidate
+from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap
@@ -35,7 +36,7 @@ logger = logging.getLogger("ray.serve")
 class Candidates:
     """At most one candidate at a time. Runs in the coordinator's event loop, for one change at a time.
 
-    `fallen` hears of a candidate that ends without being asked to: a replica could not stage it.
+    `record` is what the store remembers of it. `fallen` hears of a candidate that ends without being asked to: a replica could not stage it.
     """
 
     def __init__(
@@ -51,13 +52,13 @@ class Candidates:
         self._members = members
         self._course = course
         self._fallen = fallen
-        self._record: Candidate | None = None
+        self.record: Candidate | None = None
         self._end: asyncio.Task[None] | None = None
         self._decided = False
 
     @property
     def status(self) -> CandidateStatus | None:
-        swap, record = self._members.rules.swap, self._record
+        swap, record = self._members.rules.swap, self.record
         if swap is None or record is None or not swap.held:
             return None
         return CandidateStatus(
@@ -87,12 +88,21 @@ class Candidates:
                 swap = self._members.begin(version, _not_asked, exposure=record.exposure, resumed=record.swap)
                 self._keep(swap, record)
 
-    async def hold(self, attempt: Attempt, version: Version, exposure: Exposure) -> None:
-        """Stage a version everywhere, and stop there."""
+    async def hold(
+        self, attempt: Attempt, version: Version, exposure: Exposure, plan: RolloutPlan | None = None
+    ) -> None:
+        """Stage a version everywhere, and stop there; what is to become of it, the `plan` says, or a person."""
         epoch = self._members.table.target.committed.epoch
         try:
             swap = await self._course.swap(attempt, version, exposure=exposure)
-            record = Candidate(swap=swap.id, version=version.number, epoch=epoch, since=time.time(), exposure=exposure)
+            record = Candidate(
+                swap=swap.id,
+                version=version.number,
+                epoch=epoch,
+                since=time.time(),
+                exposure=exposure,
+                plan=plan,
+            )
             await self._remember(attempt, swap, record)
         finally:
             await self._members.finish()
@@ -107,7 +117,7 @@ class Candidates:
         await asyncio.to_thread(self._store.hold, record)
         if not swap.held:
             raise swap.error or NoCandidate(model=self._model)
-        self._record = record
+        self.record = record
         self._members.expose(swap, exposure)
 
     async def promote(self, attempt: Attempt) -> None:
@@ -130,7 +140,7 @@ class Candidates:
             await self._ended(swap)
 
     def _held(self) -> tuple[Swap, Candidate]:
-        swap, record = self._members.rules.swap, self._record
+        swap, record = self._members.rules.swap, self.record
         if swap is None or record is None or not swap.held:
             raise NoCandidate(model=self._model)
         return swap, record
@@ -144,7 +154,7 @@ class Candidates:
             raise
 
     def _keep(self, swap: Swap, record: Candidate) -> None:
-        self._record, self._decided = record, False
+        self.record, self._decided = record, False
         self._end = spawn(self._clear(swap))
 
     async def _ended(self, swap: Swap) -> None:
@@ -162,8 +172,10 @@ class Candidates:
                 await asyncio.to_thread(self._store.remove, swap.version)
         except (StoreFailed, Superseded) as error:  # the record means nothing to any later epoch
             logger.warning(f"model '{self._model}': {error}")
-        self._record = None
-        self._members.end_trial()
+        watched = swap.committed is not None and self.record is not None and self.record.plan is not None
+        self.record = None
+        if not watched:  # else the rollout ends it
+            self._members.end_trial()
         await self._members.finish()
         if not self._decided:
             await self._fallen(swap)

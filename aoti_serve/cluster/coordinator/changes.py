@@ -51,6 +51,11 @@ class Changes:
         self.candidates = Candidates(model, store, members, self._course, self._note_fallen)
 
     @property
+    def busy(self) -> bool:
+        """Whether a change is under way."""
+        return self._attempt is not None
+
+    @property
     def moving(self) -> Version | None:
         """The version that replicas are receiving, if there is one."""
         return self._attempt.version if self._attempt else None
