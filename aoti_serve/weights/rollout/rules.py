@@ -86,7 +86,10 @@ def _error_rate(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:
 
 
 def _non_finite(rules: AbortRules, observed: Observed, enough: int) -> Iterator[RuleFinding]:
-    """One is enough where none is allowed, if the active version has answered enough requests without any."""
+    """One is enough where none is allowed, if the active version has answered enough requests without any.
+
+    Where both have them rarely, the first is the candidate's by chance as often as its share of the requests says.
+    """
     hits, trials, limit = observed.window.candidate.non_finite, observed.window.candidate.requests, rules.non_finite
     if limit is None:
         return
@@ -120,8 +123,8 @@ def _rate(
 ) -> Iterator[RuleFinding]:
     """A rate beyond the limit, and beyond what the active version's may be.
 
-    Its bound is fixed neither, so a false alarm needs two rare things at once: too low a bound, and too many hits. A
-    backend that fails both does not abort; a little active traffic makes the rule slow.
+    That is an upper bound from its requests, so a false alarm needs two rare things at once: too low a bound, and too
+    many hits. What fails for both is no breach. While the active version has few requests the rule is slow.
     """
     reference = observed.reference
     others, other_hits = reference.requests, hits_of(reference)
