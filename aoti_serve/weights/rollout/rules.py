@@ -12,7 +12,7 @@ from typing import Any
 
 from aoti_serve.weights.rollout.evidence import ALPHA, DEVIATIONS, ROUNDING, differs_upward, exceeds, upper_bound
 from aoti_serve.weights.rollout.figures import ArmFigures, TrialFigures
-from aoti_serve.weights.rollout.outputs import four_digits, share
+from aoti_serve.weights.rollout.outputs import four_digits, ratio
 from aoti_serve.weights.rollout.plan import AbortRules, RolloutPlan
 from aoti_serve.weights.rollout.quantities import shown_share
 
@@ -133,9 +133,9 @@ def _rate(
     bound = limit if observed.alone and not others else max(limit, upper_bound(other_hits, others))
     text = (
         f"{hits} of {trials} requests {words} ({shown_share(hits / trials)}); the limit is "
-        f"{shown_share(limit)}, the active version's rate {shown_share(share(other_hits, others))}"
+        f"{shown_share(limit)}, the active version's rate {shown_share(ratio(other_hits, others))}"
     )
-    figures = {"rate": share(hits, trials), "of": trials, "active_rate": share(other_hits, others), "limit": limit}
+    figures = {"rate": ratio(hits, trials), "of": trials, "active_rate": ratio(other_hits, others), "limit": limit}
     yield RuleFinding(rule, exceeds(hits, trials, bound, observed.alpha), text, figures)
 
 
