@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.coordinator.attempt import Attempt
@@ -27,16 +28,32 @@ from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Exposure
-from aoti_serve.weights.swap_options import ExposureOptions
+from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 from aoti_serve.weights.version import Committed, Version
 
 logger = logging.getLogger("ray.serve")
 
 
+class CandidateTerms(NamedTuple):
+    """How a candidate meets requests at first; what is to become of it, the `plan` says, or a person."""
+
+    exposure: Exposure
+    plan: RolloutPlan | None = None
+
+
+def candidate_terms(options: SwapOptions, configured: RolloutPlan | None) -> CandidateTerms | None:
+    """The terms that a swap asks for, or the configuration; None to commit it at once."""
+    if options.exposure is not None:
+        return CandidateTerms(options.exposure)
+    plan = configured if options.rollout is None else options.rollout or None
+    return CandidateTerms(Exposure(), plan) if plan else None
+
+
 class Candidates:
     """At most one candidate at a time. Runs in the coordinator's event loop, for one change at a time.
 
-    `record` is what the store remembers of it. `fallen` hears of a candidate that ends without being asked to: a replica could not stage it.
+    `record` is what the store remembers of it. `fallen` hears of a candidate that ends without being asked to, since a
+    replica could not stage it.
     """
 
     def __init__(
@@ -88,20 +105,18 @@ class Candidates:
                 swap = self._members.begin(version, _not_asked, exposure=record.exposure, resumed=record.swap)
                 self._keep(swap, record)
 
-    async def hold(
-        self, attempt: Attempt, version: Version, exposure: Exposure, plan: RolloutPlan | None = None
-    ) -> None:
-        """Stage a version everywhere, and stop there; what is to become of it, the `plan` says, or a person."""
+    async def hold(self, attempt: Attempt, version: Version, terms: CandidateTerms) -> None:
+        """Stage a version everywhere, and stop there."""
         epoch = self._members.table.target.committed.epoch
         try:
-            swap = await self._course.swap(attempt, version, exposure=exposure)
+            swap = await self._course.swap(attempt, version, exposure=terms.exposure)
             record = Candidate(
                 swap=swap.id,
                 version=version.number,
                 epoch=epoch,
                 since=time.time(),
-                exposure=exposure,
-                plan=plan,
+                exposure=terms.exposure,
+                plan=terms.plan,
             )
             await self._remember(attempt, swap, record)
         finally:

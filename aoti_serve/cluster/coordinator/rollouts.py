@@ -11,6 +11,7 @@ from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.trials import GatheredTrials
 from aoti_serve.cluster.membership.server import MemberServer
+from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import AotiServeError, NotSettled, SwapInProgress
 from aoti_serve.weights.candidate import Candidate, RolloutRecord
 from aoti_serve.weights.rollout.decisions import Decision, Expose, Finish, Promote, RollBack, Withdraw
@@ -51,6 +52,12 @@ class Rollouts:
     def progress(self) -> RolloutProgress | None:
         """Of the rollout that is on, or of the last one."""
         return self._rollout.progress if self._rollout else self.last
+
+    def shown_in(self, status: WeightsStatus) -> WeightsStatus:
+        """The status with the rollout, and with the figures of the trial that is on."""
+        trial = self._members.table.target.trial
+        figures = self._gathered.total(trial.swap).summary() if trial else None
+        return status.model_copy(update={"rollout": self.progress, "trial": figures})
 
     def resume(self) -> None:
         """Go on with the rollout of an earlier coordinator, if there is one; before members connect."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
+from aoti_serve.cluster.coordinator.candidates import CandidateTerms
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import CandidateOut, NoCandidate, StoreFailed, SwapInProgress, UnknownTensor
@@ -46,7 +47,9 @@ class Coordinator:
         def admit(current: Version) -> Version:
             return self.store.add(self.folder / "file", "", answers=current)
 
-        return await self.changes.swap(Attempt("swap", "me"), admit, wait=wait, exposure=exposure)
+        return await self.changes.swap(
+            Attempt("swap", "me"), admit, wait=wait, terms=exposure and CandidateTerms(exposure)
+        )
 
     async def promote(self) -> WeightsStatus:
         return await self.changes.promote(Attempt("promote", "me"), wait=True)
