@@ -7,22 +7,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aoti_serve.cluster.client import AsyncWeightsClient, WeightsClient
+    from aoti_serve.cluster.transfer.delta import ElementChanges, RowChanges, make_delta, save_delta
     from aoti_serve.errors import AotiServeError
     from aoti_serve.model.container import Container
     from aoti_serve.model.export import export_package
     from aoti_serve.model.package import Package
 
 __version__ = "0.1.0"
-__all__ = ["AotiServeError", "AsyncWeightsClient", "Container", "Package", "WeightsClient", "export_package"]
+__all__ = [
+    "AotiServeError",
+    "AsyncWeightsClient",
+    "Container",
+    "ElementChanges",
+    "Package",
+    "RowChanges",
+    "WeightsClient",
+    "export_package",
+    "make_delta",
+    "save_delta",
+]
 
 # Imported on first use: the gateway and the command line need no torch and do not wait for it.
 _HOMES = {
     "AotiServeError": "aoti_serve.errors",
     "AsyncWeightsClient": "aoti_serve.cluster.client",
     "Container": "aoti_serve.model.container",
+    "ElementChanges": "aoti_serve.cluster.transfer.delta",
     "Package": "aoti_serve.model.package",
+    "RowChanges": "aoti_serve.cluster.transfer.delta",
     "WeightsClient": "aoti_serve.cluster.client",
     "export_package": "aoti_serve.model.export",
+    "make_delta": "aoti_serve.cluster.transfer.delta",
+    "save_delta": "aoti_serve.cluster.transfer.delta",
 }
 
 

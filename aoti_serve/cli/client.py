@@ -16,9 +16,10 @@ import typer
 
 from aoti_serve.cli.answers import safe
 from aoti_serve.cli.console import progress_out
-from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, TryAgain, UnreadableWeights, quantity
+from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, TryAgain
 from aoti_serve.launcher.processes.ports import is_loopback
 from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path, token_place
+from aoti_serve.weights.files.checkpoint import open_checkpoint
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -79,13 +80,16 @@ class AdminClient:
         return self._change("/withdraw", wait)
 
     def swap_file(self, file: Path, options: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
-        """Upload `file`, then wait for the swap. `sent` is called with the size of each chunk that was sent."""
-        size = file.stat().st_size
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        """Upload `file`, or the shards that it is the index of, as one file; then wait for the swap.
+
+        `sent` is called with the size of each chunk that was sent.
+        """
+        found = open_checkpoint(file)
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(found.nbytes)}
         params = {
             name: json.dumps(asked) if isinstance(asked, dict) else asked for name, asked in _asked(options).items()
         }
-        return self._change("", wait, params=params, headers=headers, content=_pieces(file, size, sent))
+        return self._change("", wait, params=params, headers=headers, content=_counted(found.pieces(CHUNK_BYTES), sent))
 
     def swap_uri(self, uri: str, options: SwapOptions, *, wait: bool = True) -> Any:
         """Swap to a file that the server reads by itself."""
@@ -196,17 +200,7 @@ def _asked(options: SwapOptions) -> dict[str, Any]:
     return options.model_dump(exclude_defaults=True)
 
 
-def _pieces(file: Path, size: int, sent: Callable[[int], None]) -> Iterator[bytes]:
-    """The first `size` bytes of the file, as the Content-Length has promised, even if the file has grown since."""
-    left = size
-    try:
-        with file.open("rb") as source:
-            while left and (piece := source.read(min(CHUNK_BYTES, left))):
-                yield piece
-                left -= len(piece)
-                sent(len(piece))
-    except OSError as error:
-        raise UnreadableWeights(detail=f"{file}: {error.strerror}") from error
-    if left:
-        missing = quantity(left, "bytes")
-        raise UnreadableWeights(detail=f"{file} became {missing} shorter while it was sent; send it again")
+def _counted(pieces: Iterator[bytes], sent: Callable[[int], None]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece
+        sent(len(piece))

@@ -18,6 +18,7 @@ from aoti_serve.cli.console import AsJson, bytes_text, out, print_json, progress
 from aoti_serve.cli.render import DIGEST_DIGITS
 from aoti_serve.cli.weights.swaps import LABEL_LENGTH
 from aoti_serve.config import absolute
+from aoti_serve.weights.files.checkpoint import checkpoint_label
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.checkup import StoreCheckup, VersionCheckup, check_store, total_bytes
 from aoti_serve.weights.store.repair import export_version, find_version, import_file, set_current
@@ -70,12 +71,14 @@ def export(
 @reports_errors
 def import_weights(
     store: StoreArgument,
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A safetensors file.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A safetensors file, an index of shards, or a folder.")
+    ],
     label: Annotated[str, typer.Option(help="What to call this version; the file's name if left out.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Make a safetensors file a version, which does not answer yet. No package is asked whether it fits."""
-    version = import_file(_catalog(store), source, safe(label or source.stem)[:LABEL_LENGTH])
+    version = import_file(_catalog(store), source, safe(label or checkpoint_label(source))[:LABEL_LENGTH])
     if as_json:
         print_json({"version": version.model_dump(), "checked_against_a_package": False})
         return

@@ -13,6 +13,7 @@ from ray import serve
 from aoti_serve.cluster.calls import run_in_background
 from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.cluster.deployments import coordinator_of
+from aoti_serve.cluster.transfer.delta import Delta, WeightChanges
 from aoti_serve.cluster.transfer.upload import Weights, upload_stream
 from aoti_serve.errors import TryAgain
 from aoti_serve.weights.adapter_config import adapter_at
@@ -31,6 +32,7 @@ class SwapKeywords(TypedDict, total=False):
 
     sha256: str | None
     partial: bool
+    delta: bool
     base_version: int | None
     adapter: bool
     adapter_config: Mapping[str, Any] | None
@@ -58,18 +60,30 @@ class AsyncWeightsClient:
     ) -> WeightsStatus:
         """Make every replica answer with these weights; returns when all do.
 
-        `weights`: a state dict, the path of a safetensors file here, or the flat bytes of one as objects in Ray's
-        object store. With `partial=True` they are changes to `base_version`. With `adapter=True` they are a LoRA
-        adapter, and `adapter_config` is `LoraConfig.to_dict()`; of a path, which may be PEFT's folder, it is read
-        beside the file. With `candidate=True` the version is staged everywhere and answers a `share` of the requests,
-        "5%" or 0.05, until `promote` or `withdraw`. Raises an InvalidWeights, StageFailed, BaseVersionMismatch,
-        SwapInProgress or CandidateOut; nothing has changed then.
+        `weights`: a state dict, the path of a safetensors file here, of an index of shards or of a folder with either,
+        or the flat bytes of a file as objects in Ray's object store. With `partial=True` they are changes to
+        `base_version`, with `delta=True` a file of `save_delta`. With `adapter=True` they are a LoRA adapter, and
+        `adapter_config` is `LoraConfig.to_dict()`; of a path, which may be PEFT's folder, it is read beside the file.
+        With `candidate=True` the version is staged everywhere and answers a `share` of the requests, "5%" or 0.05,
+        until `promote` or `withdraw`. Raises an InvalidWeights, StageFailed, BaseVersionMismatch, SwapInProgress or
+        CandidateOut; nothing has changed then.
         """
         asked = SwapOptions.model_validate({"label": label, **options})
         if asked.adapter and asked.adapter_config is None and isinstance(weights, Path):
             weights, config = adapter_at(weights)
             asked = asked.model_copy(update={"adapter_config": config})
         return await self._client.swap_bytes(upload_stream(weights), asked, _who(), wait)
+
+    async def swap_delta(
+        self, changes: WeightChanges, label: str = "", *, base: Version | None = None, wait: bool = True
+    ) -> WeightsStatus:
+        """As `swap`, to `base` with these changes; see RowChanges, ElementChanges and `make_delta`.
+
+        Only the changes are sent. `base` must answer; if it is left out it is the version that answers now. Raises a
+        DeltaBaseMismatch if its bytes are others.
+        """
+        base = base or (await self.status()).current
+        return await self.swap(Delta(changes, base.digest), label, wait=wait, delta=True, base_version=base.number)
 
     async def swap_uri(
         self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
@@ -138,6 +152,12 @@ class WeightsClient:
     ) -> WeightsStatus:
         """See AsyncWeightsClient.swap."""
         return self._result(lambda client: client.swap(weights, label, wait=wait, **options))
+
+    def swap_delta(
+        self, changes: WeightChanges, label: str = "", *, base: Version | None = None, wait: bool = True
+    ) -> WeightsStatus:
+        """See AsyncWeightsClient.swap_delta."""
+        return self._result(lambda client: client.swap_delta(changes, label, base=base, wait=wait))
 
     def swap_uri(
         self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]

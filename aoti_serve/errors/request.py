@@ -115,12 +115,14 @@ class UnknownModel(AotiServeError, status=404, text="model '{name}' is not serve
     known: Sequence[str]
 
 
-class UnknownVersion(AotiServeError, status=404, text="model '{name}' answers with version {current}, not {version}"):
-    """Another weights version answers than the request asks for."""
+class UnknownVersion(AotiServeError, status=404):
+    """The request asks for a weights version that does not answer. `others` are those that do where they are asked."""
 
+    text = "model '{name}' answers with version {current}, not {version}{others}"
     name: str
     version: str
     current: int
+    others: str = ""
 
 
 class NotServed(AotiServeError, status=501, grpc="UNIMPLEMENTED", text="{what} is not served here: {instead}"):

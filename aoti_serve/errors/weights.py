@@ -70,8 +70,19 @@ class BaseVersionMismatch(WeightsError, status=409):
     current: int
 
 
+class DeltaBaseMismatch(BaseVersionMismatch):
+    """A delta was made from other bytes than those of the version that answers."""
+
+    text = (
+        "model '{model}': the delta was made from weights with sha256 {made_from}, and those of version {base} have "
+        "{digest}; version {current} answers, make it anew from that one"
+    )
+    made_from: str
+    digest: str
+
+
 class BaseHasNoFile(WeightsError, status=409):
-    """A partial swap, or an adapter, on the package's built-in weights."""
+    """A partial swap, a delta or an adapter on the package's built-in weights."""
 
     text = (
         "model '{model}': version 0 is built into the package and in no file to change; swap in a complete file first"

@@ -25,6 +25,11 @@ def patience_from(given: str) -> float | None:
     return seconds if seconds > 0 else None
 
 
+def routing_key(given: str | None, connection: object) -> str:
+    """What keeps a client's requests at one version while a candidate is out: `X-Routing-Key`, or its connection."""
+    return str(connection) if given is None else given
+
+
 def defect_text(error: Exception) -> str:
     """What a client is told of a defect of ours; its own text goes to the log only."""
     return f"internal error ({type(error).__name__}); the gateway's log has it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -13,7 +14,7 @@ from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
-from aoti_serve.errors import ReplicaBehind, TryAgain, UnknownVersion
+from aoti_serve.errors import ReplicaBehind, TryAgain, VersionNotResident
 from aoti_serve.gateway.batching.batcher import Batcher, BatcherLoad
 from aoti_serve.gateway.batching.work_item import Arrays
 from aoti_serve.gateway.figures.exchange import StatisticsExchange
@@ -21,6 +22,8 @@ from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.gateway.request_log import note_version
 from aoti_serve.gateway.tracing import trace_run
+from aoti_serve.gateway.versions.answering import Answering, Asking
+from aoti_serve.gateway.versions.residents import Residents
 from aoti_serve.link.health.probe import Probe
 from aoti_serve.link.messages import AnswerMessage, BatchArrays, BatchMessage
 from aoti_serve.link.pool import Pool, Probing
@@ -30,6 +33,7 @@ from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.swap.follower import Fence
 from aoti_serve.weights.swap.target import Report, Target
 
+SHADOW_DELAY_MS = 500.0  # in which the rows of shadows gather: nobody waits for them
 TRIES = 5  # replicas that are behind the fence, one after the other
 
 
@@ -48,20 +52,20 @@ class ServedModel:
         self.name = config.name
         self.signature = signature
         self.weights = CoordinatorClient(config.name, coordinator)
-        self.version = 0
         self.checker = RequestChecker(signature, limits)
         self._gateway = gateway
         self._node = node
         self._num_runners = config.num_runners
         self._fence = Fence()
+        self._residents = Residents(config.name, keeps_previous=config.previous == "keep")
         self.figures = ModelFigures(config.name)
         self.statistics = StatisticsExchange(gateway, self.figures, self.weights)
         batch = signature.batch
         rows = min(config.batching.max_batch_size, batch.max if batch and batch.max else sys.maxsize)
         self._batching = config.batching.model_copy(update={"max_batch_size": rows})
-        smallest = batch.min if batch else 0
+        self._smallest = batch.min if batch else 0
         self._batches = batch is not None
-        self._batcher = Batcher(self.figures, self._batching, self._run, batches=self._batches, smallest=smallest)
+        self._answering = Answering(self._fence, self._residents, signature.outputs, self._make_batcher)
         period = limits.probe_period_s
         probing = None if period is None else Probing(Probe(signature), self._message, period)
         self._pool = Pool(config.name, gateway, node, self._count_runners, probing)
@@ -76,18 +80,20 @@ class ServedModel:
         """None if a replica that holds what is committed has run lately, so far as this gateway knows."""
         if not self.membership.joined:
             return f"model '{self.name}': this gateway has not reached its coordinator yet"
-        return None if self._batcher.runners else f"model '{self.name}': {self._pool.why_idle}"
+        return None if self._answering.active.runners else f"model '{self.name}': {self._pool.why_idle}"
 
     @property
     def load(self) -> BatcherLoad:
-        return self._batcher.load
+        return self._answering.active.load
 
     def report(self) -> Report:
         return self._fence.report(self._gateway, self._node)
 
     async def reconcile(self, target: Target) -> None:
         self._fence.follow(target)
-        self.version = self.figures.current = target.committed.version.number
+        self._residents.follow(target)
+        self._answering.follow(target)
+        self.figures.current = self.version
 
     def withdraw(self, target: Target) -> None:
         """Nothing to withdraw: nothing here takes long."""
@@ -107,22 +113,34 @@ class ServedModel:
         self.membership.close()
         self._pool.close()
 
+    @property
+    def version(self) -> int:
+        """The version that answers."""
+        return self._residents.current
+
     def check_version(self, version: str | None) -> None:
-        if version is not None and version != str(self.version):
-            raise UnknownVersion(name=self.name, version=version, current=self.version)
+        """Raise UnknownVersion for one that no replica holds."""
+        self._residents.asked(version)
 
     async def infer(
-        self, request: CheckedRequest, arrays: Arrays, version: str | None = None, timeout: float | None = None
+        self,
+        request: CheckedRequest,
+        arrays: Arrays,
+        version: str | None = None,
+        timeout: float | None = None,
+        key: str = "",
     ) -> InferResponse:
-        """Run the rows of a checked request in some batch. Returns the outputs and the version that computed them."""
+        """Run the rows of a checked request in some batch. Returns the outputs and the version that computed them.
+
+        Without a `version` that is the one that answers. While a candidate is out, the request's own routing key, or
+        else `key`, decides which of both that is.
+        """
         if not self.membership.joined:
             raise TryAgain(detail=f"this gateway has not reached the coordinator of model '{self.name}' yet")
-        self.check_version(version)
+        asked, head = self._residents.asked(version), request.head
         ordered = [arrays[index] for index in request.order]
         arrived = time.monotonic()
-        rows = await self._batcher.submit(ordered, priority=request.head.priority, timeout=timeout)
-        if version is not None and version != str(rows.version):  # a swap was committed during the run
-            raise UnknownVersion(name=self.name, version=version, current=rows.version)
+        rows = await self._answering.rows_for(Asking(ordered, head.priority, timeout, head.routing_key or key), asked)
         note_version(rows.version)
         trace_run(self.name, rows.version, arrived, rows.left)
         outputs = [(spec, rows.outputs[index]) for index, spec in request.outputs]
@@ -131,7 +149,7 @@ class ServedModel:
 
     def metadata(self, version: str | None) -> dict[str, object]:
         self.check_version(version)
-        return model_metadata(self.name, self.version, self.signature.inputs, self.signature.outputs)
+        return model_metadata(self.name, self._residents.numbers, self.signature.inputs, self.signature.outputs)
 
     def triton_config(self, version: str | None) -> dict[str, Any]:
         """The model's configuration, as Triton's clients read it."""
@@ -139,13 +157,20 @@ class ServedModel:
         return model_config(self.name, self.signature, self._batching)
 
     def _count_runners(self) -> None:
-        self._batcher.runners = self._pool.runners
+        self._answering.set_runners(self._pool.runners)
 
-    def _message(self, arrays: BatchArrays, timeout: float | None = None) -> BatchMessage:
-        share = self._batcher.rows * self._num_runners / max(self._batcher.runners, self._num_runners)
-        return BatchMessage(arrays, self._fence.epoch, timeout, share)
+    def _make_batcher(self, version: int | None, patient: bool) -> Batcher:
+        """With `patient` for shadows: rows wait for company, and count in no figures but those of the trial."""
+        figures = ModelFigures(self.name) if patient else self.figures
+        config = self._batching.model_copy(update={"max_queue_delay_ms": SHADOW_DELAY_MS} if patient else {})
+        run = partial(self._run, version=version)
+        return Batcher(figures, config, run, batches=self._batches, smallest=self._smallest)
 
-    async def _run(self, arrays: Arrays, timeout: float | None) -> AnswerMessage:
+    def _message(self, arrays: BatchArrays, timeout: float | None = None, version: int | None = None) -> BatchMessage:
+        share = self._answering.rows * self._num_runners / max(self._pool.runners, self._num_runners)
+        return BatchMessage(arrays, self._fence.epoch, timeout, share, version)
+
+    async def _run(self, arrays: Arrays, timeout: float | None, *, version: int | None) -> AnswerMessage:
         """Run a batch on any replica, and return an answer that is not older than the last swap that has returned.
 
         A replica, or this gateway, may have been suspended before that swap, removed by it, and resumed after it.
@@ -153,12 +178,14 @@ class ServedModel:
         for _ in range(TRIES):
             sent = time.monotonic()
             try:
-                answer = await self._pool.ask(self._message(arrays, timeout))
+                answer = await self._pool.ask(self._message(arrays, timeout, version))
             except ReplicaBehind as error:
                 behind = error
             else:
                 self.figures.round_trip.note(time.monotonic() - sent - answer.run.seconds)
                 await self.membership.pauses.refreshed()
+                if version is not None and not self._residents.holds(version):
+                    raise VersionNotResident(version=version)
                 if self._fence.lets_out(answer.epoch):
                     return answer
                 behind = ReplicaBehind(model=self.name, epoch=answer.epoch, fence=self._fence.settled_epoch)

@@ -22,7 +22,7 @@ from aoti_serve.errors import LinkRefused
 from aoti_serve.link.connection import LinkConnection
 
 MAGIC = b"aoti-link"
-VERSION = 3
+VERSION = 4
 CHALLENGE = PROOF = 32
 NAME = 128
 GREETING = Struct(f"<9sH{CHALLENGE}s")

@@ -1,7 +1,7 @@
 """Batches, answers and failures as bytes: a head in JSON, and the tensors as they are in memory.
 
     message  size of the head u32 | head | tensors
-    batch    [fence, timeout in seconds or null, rows in hand, tensors]
+    batch    [fence, timeout in seconds or null, rows in hand, version or null, tensors]
     answer   [version, epoch, the numbers of RunFacts, tensors]
 
 The head says of each tensor its numpy dtype and its shape. Behind the head, from the next multiple of 64 bytes, come
@@ -35,13 +35,15 @@ BatchArrays = Sequence[NDArray[Any]]
 class BatchMessage(NamedTuple):
     """Rows to run on weights no older than epoch `fence`, within `timeout` seconds if it is not None.
 
-    `rows` is how many rows its gateway has in hand for each replica: what waits there, too.
+    `rows` is how many rows its gateway has in hand for each replica: what waits there, too. `version` asks for one of
+    those that are resident; None for the one that answers.
     """
 
     arrays: BatchArrays
     fence: int
     timeout: float | None = None
     rows: float = 0.0
+    version: int | None = None
 
 
 class RunFacts(NamedTuple):
@@ -72,13 +74,13 @@ class AnswerMessage(NamedTuple):
 
 
 def batch_bytes(batch: BatchMessage) -> list[ByteBuffer]:
-    return _message([batch.fence, batch.timeout, batch.rows], batch.arrays)
+    return _message([batch.fence, batch.timeout, batch.rows, batch.version], batch.arrays)
 
 
 def batch_of(message: memoryview) -> BatchMessage:
     """Its arrays are views of the message. Raises LinkBroken."""
-    (fence, timeout, rows), arrays = _read(message, 3)
-    return BatchMessage(arrays, fence, timeout, rows)
+    (fence, timeout, rows, version), arrays = _read(message, 4)
+    return BatchMessage(arrays, fence, timeout, rows, version)
 
 
 def answer_bytes(answer: AnswerMessage) -> list[ByteBuffer]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from aoti_serve.address import Address
-from aoti_serve.errors import LinkRefused
+from aoti_serve.errors import LinkRefused, VersionNotResident
 from aoti_serve.link.client import Link
 from aoti_serve.link.health.probe import Probe
 from aoti_serve.link.health.run_health import RunHealth
@@ -69,12 +69,20 @@ class Pool:
     async def ask(self, batch: BatchMessage) -> AnswerMessage:
         """Have the batch run by the replica that has the least to do. Waits while there is no replica.
 
-        Raises what the replica has raised, and ReplicaDied if it has ended, or was stopped, before it has answered.
+        Raises what the replica has raised, and ReplicaDied if it has ended, or was stopped, before it has answered;
+        VersionNotResident if none of them holds the version.
         """
-        while (link := self._least_loaded()) is None:
-            self._usable.clear()
-            await self._usable.wait()
-        return await link.ask(batch)
+        without: set[Link] = set()
+        while True:
+            while (link := self._least_loaded(without)) is None:
+                self._usable.clear()
+                await self._usable.wait()
+            try:
+                return await link.ask(batch)
+            except VersionNotResident:
+                without.add(link)
+                if without.issuperset(self._willing()):
+                    raise
 
     @property
     def why_idle(self) -> str:
@@ -94,8 +102,8 @@ class Pool:
         for link in self._links.values():
             link.transport.close()
 
-    def _least_loaded(self) -> Link | None:
-        links = self._willing()
+    def _least_loaded(self, without: Collection[Link] = ()) -> Link | None:
+        links = [link for link in self._willing() if link not in without] if without else self._willing()
         if len(links) <= 1:
             return links[0] if links else None
         return min(links, key=lambda link: (link.load, random.random()))

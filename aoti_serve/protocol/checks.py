@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import InvalidBody, InvalidInputData, TooManyTensors, WrongInputLength
 from aoti_serve.protocol.elements import shown_value
-from aoti_serve.protocol.messages import LEAST_URGENT, InputHead, RequestHead
+from aoti_serve.protocol.messages import LEAST_URGENT, LONGEST_KEY, InputHead, RequestHead
 from aoti_serve.signature.tensors import BY_OIP, DTYPES, DType
 
 MAX_RANK = 32
@@ -104,6 +104,7 @@ def checked_head(
         binary_default=_flag(parameters, "binary_data_output"),
         priority=_count(parameters, "priority", f"a level from 1, the most urgent, to {LEAST_URGENT}", LEAST_URGENT),
         timeout=timeout / 1e6 if timeout else None,
+        routing_key=_text(parameters, "routing_key"),
     )
 
 
@@ -120,6 +121,15 @@ def _count(parameters: dict[str, Any], name: str, wanted: str, most: int = 2**63
         return 0
     if type(value) is not int or not 0 <= value <= most:
         raise InvalidBody(detail=f"parameter '{name}' is {shown_value(value)}, not {wanted}")
+    return value
+
+
+def _text(parameters: dict[str, Any], name: str) -> str | None:
+    value = parameters.get(name)
+    if value is not None and (type(value) is not str or len(value) > LONGEST_KEY):
+        raise InvalidBody(
+            detail=f"parameter '{name}' is {shown_value(value)}, no text of {LONGEST_KEY} characters or less"
+        )
     return value
 
 

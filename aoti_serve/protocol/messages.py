@@ -12,6 +12,7 @@ from aoti_serve.signature.tensors import DTYPES, TensorSpec
 
 PLATFORM = "pytorch_aotinductor"
 LEAST_URGENT = 9  # levels of priority go from 1 to this
+LONGEST_KEY = 256  # characters
 
 
 class InputHead(NamedTuple):
@@ -32,7 +33,8 @@ class RequestHead:
     """The JSON part of a request; binary data may follow it.
 
     `outputs` names the wanted outputs, None stands for all; `binary` names those that are answered as binary data.
-    `priority` is 0 if none was asked for. `timeout` is in seconds.
+    `priority` is 0 if none was asked for. `timeout` is in seconds. Requests of one `routing_key` are answered by the
+    same version while a candidate is out.
     """
 
     id: str | None
@@ -42,6 +44,7 @@ class RequestHead:
     binary_default: bool = False
     priority: int = 0
     timeout: float | None = None
+    routing_key: str | None = None
 
     def wants_binary(self, output: str) -> bool:
         return output in self.binary or (self.binary_default and self.outputs is None)
@@ -67,11 +70,11 @@ def server_metadata(version: str) -> dict[str, object]:
 
 
 def model_metadata(
-    name: str, version: int, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    name: str, versions: Sequence[int], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> dict[str, object]:
     return {
         "name": name,
-        "versions": [str(version)],
+        "versions": [str(version) for version in versions],
         "platform": PLATFORM,
         "inputs": [_tensor(spec) for spec in inputs],
         "outputs": [_tensor(spec) for spec in outputs],

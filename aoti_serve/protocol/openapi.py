@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from aoti_serve.protocol.messages import LEAST_URGENT
+from aoti_serve.protocol.messages import LEAST_URGENT, LONGEST_KEY
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import DTYPES, Dim, DType, Shaped, TensorSpec
 
@@ -30,6 +30,11 @@ _PARAMETERS: JsonSchema = {
         "timeout": _COUNT | {"description": "in microseconds; beyond it the answer is a 504"},
         "priority": _COUNT | {"maximum": LEAST_URGENT, "description": "1 is the most urgent; 0, or none, means 5"},
         "binary_data_output": _BINARY,
+        "routing_key": {
+            "type": ["string", "null"],
+            "maxLength": LONGEST_KEY,
+            "description": "requests of one key are answered by the same version while a candidate is out",
+        },
     },
 }
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from aoti_serve.config import WeightsLimits
-from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch
+from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch, DeltaBaseMismatch
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import ContentsCheck
 from aoti_serve.signature.finite import FiniteCheck
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.adapter_config import AdapterConfig, config_beside
 from aoti_serve.weights.files.adapter import adapted_parts
+from aoti_serve.weights.files.checkpoint import SingleFile, open_checkpoint, write_joined
+from aoti_serve.weights.files.delta import base_digest_in, delta_parts
 from aoti_serve.weights.files.index import file_chunks, file_digest, read_index
 from aoti_serve.weights.files.merge import FilePart, Part, merge_weights, parts_in
+from aoti_serve.weights.sources.shards import fetch_checkpoint
 from aoti_serve.weights.sources.source import fetch_to
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
@@ -41,13 +45,13 @@ class Intake:
     roots: Collection[str]
 
     def base(self, options: SwapOptions, current: Version) -> Version:
-        """The version that a partial file changes, or that an adapter is merged into."""
+        """The version that a partial file or a delta changes, or that an adapter is merged into."""
         number = current.adapter_base if options.adapter else current.number
         if options.base_version is not None:
             number = options.base_version
         if number != current.number and not options.adapter:
             raise BaseVersionMismatch(model=self.model, base=number, current=current.number)
-        if number == BUILT_IN.number and (options.partial or options.adapter):
+        if number == BUILT_IN.number and options.on_base:
             raise BaseHasNoFile(model=self.model)
         return current if number == current.number else self.store.version(number)
 
@@ -59,31 +63,42 @@ class Intake:
         return self._of_copy(uri, self.roots, options, current)
 
     def of_local(self, source: Path, options: SwapOptions) -> Version:
-        """The version that a file of the configuration's becomes."""
-        real = source.resolve()  # the author of the configuration may have meant a link
-        return self._of_copy(str(real), [str(real.parent)], options, BUILT_IN)
+        """The version that a file of the configuration's becomes, or the shards in a folder."""
+        found = open_checkpoint(source)
+        if isinstance(found, SingleFile):
+            real = found.path.resolve()  # the author of the configuration may have meant a link
+            return self._of_copy(str(real), [str(real.parent)], options, BUILT_IN)
+        with self._scratch() as path:
+            write_joined(found, path, self.limits.max_weights_bytes)
+            return self.of_file(path, options, BUILT_IN)
 
     def of_file(self, path: Path, options: SwapOptions, current: Version) -> Version:
         """The version that an upload becomes; it is moved or copied."""
         base = self.base(options, current)
         index = self.index(path)
-        if not options.partial and not options.adapter:
+        if not options.on_base:
             return self._stored(path, index, options.sha256, options, current)
         digest = file_digest(path, options.sha256)
+        if options.delta and (made_from := base_digest_in(path)) != base.digest:
+            numbers = {"base": base.number, "current": current.number}
+            raise DeltaBaseMismatch(model=self.model, made_from=made_from, digest=base.digest, **numbers)
         adapter = MergedAdapter(base=base.number, digest=digest) if options.adapter else None
-        whole = self.store.incoming()
-        try:
+        with self._scratch() as whole:
             self._complete(path, index, base, options, whole)
             return self._stored(whole, self.index(whole), None, options, current, adapter)
-        finally:
-            self.store.discard(whole)
 
     def _of_copy(self, uri: str, roots: Collection[str], options: SwapOptions, current: Version) -> Version:
         """Copy the file before it is checked."""
+        with self._scratch() as path:
+            fetch_checkpoint(uri, roots, path, self.limits, self._scratch)
+            return self.of_file(path, options, current)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A file for the time being; it may be moved away meanwhile."""
         path = self.store.incoming()
         try:
-            fetch_to(uri, roots, path, self.limits.max_weights_bytes)
-            return self.of_file(path, options, current)
+            yield path
         finally:
             self.store.discard(path)
 
@@ -93,25 +108,25 @@ class Intake:
     def _complete(self, path: Path, index: dict[str, Span], base: Version, options: SwapOptions, whole: Path) -> None:
         with self.store.open(base) as base_file, path.open("rb") as file:
             stored, given = parts_in(base_file, self.store.index(base)), parts_in(file, index)
-            changes = self._adapted(given, stored, options) if options.adapter else given
+            changes = self._changes(given, stored, options)
             self.constants.check_weights({name: part.span for name, part in changes.items()}, partial=True)
             merge_weights(stored, changes, whole, self.constants.tied)
 
-    def _adapted(
-        self, adapter: Mapping[str, FilePart], base: Mapping[str, FilePart], options: SwapOptions
+    def _changes(
+        self, given: Mapping[str, FilePart], base: Mapping[str, FilePart], options: SwapOptions
     ) -> Mapping[str, Part]:
+        if options.delta:
+            return delta_parts(given, base, self.constants.tied)
+        if not options.adapter:
+            return given
         assert options.adapter_config is not None, "it was sent, or found beside the file"
-        return adapted_parts(adapter, base, options.adapter_config, self.constants.tied)
+        return adapted_parts(given, base, options.adapter_config, self.constants.tied)
 
     def _config_beside(self, uri: str) -> AdapterConfig:
-        place = config_beside(uri)
-        path = self.store.incoming()
-        try:
-            limit = self.limits.max_weights_header_bytes
+        place, limit = config_beside(uri), self.limits.max_weights_header_bytes
+        with self._scratch() as path:
             fetch_to(place, self.roots, path, limit, "gateway.max_weights_header_bytes")
             return AdapterConfig.parse(path.read_bytes(), shown_uri(place))
-        finally:
-            self.store.discard(path)
 
     def _stored(
         self,

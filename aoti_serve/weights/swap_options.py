@@ -26,7 +26,8 @@ def _read(setting: Any) -> Any:
 class SwapOptions(Frozen):
     """`sha256` is that of the file that is sent. `partial` weights are changes to `base_version`, which must be given.
 
-    An `adapter` is merged into `base_version`; if that is left out, into the version that answers, or the one that this
+    A `delta` has only the rows and elements that have changed since the version that answers, whose digest it names. An
+    `adapter` is merged into `base_version`; if that is left out, into the version that answers, or the one that this
     one's own adapter was merged into. Else the swap is refused unless `base_version` answers. `adapter_config` is what
     stands in adapter_config.json. Not `strict`: values that differ from compiled-in ones are passed over, and the
     compiled ones stay. With `skip_acceptance` values that are no finite numbers are let in.
@@ -38,6 +39,7 @@ class SwapOptions(Frozen):
     label: Label = ""
     sha256: Sha256 | None = None
     partial: bool = False
+    delta: Annotated[bool, Field(description="only changed rows and elements, as docs/deltas.md says")] = False
     adapter: bool = False
     adapter_config: Annotated[AdapterConfig | None, BeforeValidator(_read)] = None
     base_version: VersionNumber | None = None
@@ -53,11 +55,18 @@ class SwapOptions(Frozen):
             raise ValueError("a partial swap needs base_version: the version that its tensors are changes to")
         if self.adapter and self.partial:
             raise ValueError("an adapter is no partial swap: leave out one of both")
+        if self.delta and (self.partial or self.adapter):
+            raise ValueError("a delta is no partial swap and no adapter: leave out one of both")
         if self.adapter_config is not None and not self.adapter:
             raise ValueError("adapter_config belongs to an adapter: say adapter=true as well")
         if (self.share or self.shadow) and not self.candidate:
             raise ValueError("share and shadow are those of a candidate: say candidate=true as well")
         return self
+
+    @property
+    def on_base(self) -> bool:
+        """Whether what is sent changes a stored version, so that it is not complete by itself."""
+        return self.partial or self.delta or self.adapter
 
     @property
     def exposure(self) -> Exposure | None:

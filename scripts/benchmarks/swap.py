@@ -4,7 +4,7 @@
 
 Two replicas on this machine, one client that asks all the time, weights read from a local file. Medians of all rounds.
 `reload` is what Serve offers by itself: a deployment of the same module in eager PyTorch whose `reconfigure` loads the
-file, told by a new `user_config`. The object store's peak is compared with the weights.
+file, told by a new `user_config`. The object store's peak is compared with the weights. Last, what a delta costs.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import httpx
 import numpy as np
 import ray
 import torch
+from deltas import MEGABYTES, delta_table, measure_deltas
 from models import Mlp, compiled
 from ray import serve
 from ray._private.internal_api import node_stats
@@ -84,10 +85,14 @@ def main() -> None:
     progress = Console(stderr=True)
     with TemporaryDirectory() as folder, progress.status("compiling and measuring"), cluster():
         found = measured(Path(folder), max(1, round(options.megabytes / MB_PER_LAYER)), options.rounds)
+    with TemporaryDirectory() as folder, progress.status("measuring deltas"):
+        costs = measure_deltas(Path(folder), MEGABYTES, options.rounds)
     if options.json:
-        print(json.dumps(found._asdict() | {"rows": [row._asdict() for row in found.rows]}))
+        lists = {"rows": [row._asdict() for row in found.rows], "deltas": [cost._asdict() for cost in costs]}
+        print(json.dumps(found._asdict() | lists))
     else:
         show(found)
+        Console().print(delta_table(costs))
 
 
 def show(found: Measured) -> None:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
+from aoti_serve import ElementChanges, save_delta
 from tests.e2e.served import PROGRAM, START_S, Eager, Server
 from tests.e2e.wire import Wire, until
 
@@ -61,6 +62,38 @@ def test_a_partial_swap_needs_the_right_base(
     assert response.status_code == status
     assert says in response.json()["error"]
     assert server.status()["current"] == before["current"]
+
+
+def test_a_delta_changes_the_elements_that_it_names_and_no_other_base_than_its_own(
+    server: Server, eager: Eager, images: Images, tmp_path: Path
+) -> None:
+    base = server.swap(eager.files["v2"]).json()["current"]
+    raised = load(eager.files["v2"])["classify.bias"][[2, 7]] + 1
+    changes = {"classify.bias": ElementChanges(torch.tensor([2, 7]), raised)}
+    save_delta(changes, tmp_path / "raised", base["digest"])
+    command = [PROGRAM, "swap", "digits", str(tmp_path / "raised"), "--delta", "--url", server.url]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    current = server.status()["current"]
+    assert (current["parent"], current["tensors"], current["label"]) == (base["number"], base["tensors"], "raised")
+    expected = eager.logits("v2", images[:4])
+    expected[:, [2, 7]] += 1
+    np.testing.assert_allclose(server.infer(images[:4])[1], expected, atol=1e-4)
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (refused.returncode, "the delta was made from weights with sha256" in refused.stderr) == (1, True)
+    assert server.status()["current"] == current
+
+
+def test_a_checkpoint_in_shards_becomes_one_file(server: Server, eager: Eager, images: Images, tmp_path: Path) -> None:
+    state = load(eager.files["v1"])
+    shard_of = {name: f"model-{at % 3}.safetensors" for at, name in enumerate(sorted(state))}
+    for shard in set(shard_of.values()):
+        (tmp_path / shard).write_bytes(save({name: state[name] for name in state if shard_of[name] == shard}))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shard_of}))
+    command = [PROGRAM, "swap", "digits", str(tmp_path), "--label", "shards", "--url", server.url]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    current = server.status()["current"]
+    assert (current["label"], current["tensors"]) == ("shards", len(state))
+    np.testing.assert_allclose(server.infer(images[:4])[1], eager.logits("v1", images[:4]), atol=1e-4)
 
 
 RANK, ALPHA = 2, 3

@@ -45,7 +45,9 @@ AotiServeError                      500
 │   ├── BadIndexInWeights               500
 │   ├── StageWithdrawn              409  a stage was stopped under way
 │   ├── NothingStaged, NothingToRollBack, BuiltInWeightsReleased, VersionTaken      409
-│   ├── BaseVersionMismatch, BaseHasNoFile                                          409
+│   ├── BaseVersionMismatch         409
+│   │   └── DeltaBaseMismatch            a delta of other bytes than those that answer
+│   ├── BaseHasNoFile               409
 │   ├── Superseded                  503  a newer coordinator has taken over; nothing was committed
 │   ├── NotSettled                  503  ... and completes what was committed
 │   ├── UnknownWeightsVersion, VersionNotResident      404

@@ -9,7 +9,18 @@ import pytest
 
 import aoti_serve
 
-MEMBERS = ["AotiServeError", "AsyncWeightsClient", "Container", "Package", "WeightsClient", "export_package"]
+MEMBERS = [
+    "AotiServeError",
+    "AsyncWeightsClient",
+    "Container",
+    "ElementChanges",
+    "Package",
+    "RowChanges",
+    "WeightsClient",
+    "export_package",
+    "make_delta",
+    "save_delta",
+]
 
 
 def test_the_members_are_exactly_these() -> None:

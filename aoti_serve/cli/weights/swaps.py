@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,8 @@ from aoti_serve.cli.weights.changes import (
 from aoti_serve.cli.weights.views import ModelArgument
 from aoti_serve.errors import UnreadableWeights
 from aoti_serve.weights.adapter_config import WEIGHTS_NAME, adapter_at
-from aoti_serve.weights.files.index import read_index
+from aoti_serve.weights.files.checkpoint import checkpoint_spans, open_checkpoint
+from aoti_serve.weights.files.sharded import is_shard_index
 from aoti_serve.weights.swap_options import SwapOptions
 
 LABEL_LENGTH = 256
@@ -35,12 +37,21 @@ LABEL_LENGTH = 256
 def swap(
     model: ModelArgument,
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A safetensors file, or a URI that the server reads.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A safetensors file, a *.safetensors.index.json with its shards, a folder, or a URI for the server.",
+        ),
     ],
     uri: Annotated[bool, typer.Option("--uri", help="SOURCE is for the server to read, also without '://'.")] = False,
     label: Annotated[str, typer.Option(help="What to call this version; the file's name if left out.")] = "",
-    sha256: Annotated[str | None, typer.Option(help="Refuse any other bytes.")] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Refuse any other bytes; of shards: of the one file they make.")
+    ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Only changes to --base-version; the rest stays.")] = False,
+    delta: Annotated[
+        bool, typer.Option("--delta", help="Changed rows and elements of what answers: docs/deltas.md.")
+    ] = False,
     adapter: Annotated[
         bool, typer.Option("--adapter", help="A LoRA adapter of PEFT's: the folder, or the file in it.")
     ] = False,
@@ -70,6 +81,7 @@ def swap(
         label=label or _name(source),
         sha256=sha256,
         partial=partial,
+        delta=delta,
         adapter=adapter,
         adapter_config=config,
         base_version=base_version,
@@ -103,19 +115,22 @@ def rollback(
 
 
 def _name(source: str) -> str:
-    """The label of a version for which none was given: the name of its file, or of the folder that PEFT has made."""
+    """The label of a version for which none was given: the name of its file, or of the folder that was saved."""
+    if os.path.isdir(source):
+        return safe(Path(source).resolve().name)[:LABEL_LENGTH]
     path = source
     if "://" in source:
         with suppress(ValueError):
             path = urlsplit(source).path
     named = PurePosixPath(path)
-    return safe(named.parent.name if named.name == WEIGHTS_NAME else named.stem)[:LABEL_LENGTH]
+    of_folder = named.name == WEIGHTS_NAME or is_shard_index(named.name)
+    return safe(named.parent.name if of_folder else named.stem)[:LABEL_LENGTH]
 
 
 def _upload(client: AdminClient, file: Path, options: SwapOptions, *, wait: bool) -> Any:
     """Upload the file. Errors of the file, the server, the token and the model's name are found before it is sent."""
-    if not file.is_file():
+    if not os.path.exists(file):
         raise UnreadableWeights(detail=f"no file at {file}; --uri if the server is to read it")
-    read_index(file)
-    with progress_of(client, client.status(), file.stat().st_size) as drawing:
+    checkpoint_spans(file)
+    with progress_of(client, client.status(), open_checkpoint(file).nbytes) as drawing:
         return client.swap_file(file, options, drawing.add_sent, wait=wait)

@@ -37,6 +37,7 @@ from aoti_serve.errors import (
 )
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.files.checkpoint import checkpoint_label
 from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
@@ -233,7 +234,7 @@ class Coordinator:
             raise InvalidConfig(detail=f"model '{model.name}': {NO_WEIGHTS}")
         if model.weights is None:
             return Committed(epoch=0, version=BUILT_IN)
-        version = self._intake.of_local(model.weights, SwapOptions(label=model.weights.stem))
+        version = self._intake.of_local(model.weights, SwapOptions(label=checkpoint_label(model.weights)))
         return self._store.commit(version, 1, BUILT_IN if carries_weights else None)
 
     def _check_committed(self, version: Version, signature: Signature) -> None:

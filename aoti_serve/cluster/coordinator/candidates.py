@@ -163,6 +163,7 @@ class Candidates:
         except (StoreFailed, Superseded) as error:  # the record means nothing to any later epoch
             logger.warning(f"model '{self._model}': {error}")
         self._record = None
+        self._members.end_trial()
         await self._members.finish()
         if not self._decided:
             await self._fallen(swap)

@@ -112,6 +112,10 @@ class MemberServer:
         swap.expose(exposure)
         self._carry_out()
 
+    def end_trial(self) -> None:
+        self.table.try_out(None)
+        self._carry_out()
+
     async def rest(self, swap: Swap) -> None:
         """Wait until the swap has ended, or is held."""
         while not (swap.ended or swap.held):

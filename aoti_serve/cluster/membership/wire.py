@@ -11,7 +11,7 @@ from aoti_serve.address import Address
 from aoti_serve.errors import LinkBroken
 from aoti_serve.link.messages import failure_bytes, failure_of
 from aoti_serve.signature.tensors import Frozen
-from aoti_serve.weights.swap.target import Exposure, Receipt, Report, Staging, Target, TargetRevision
+from aoti_serve.weights.swap.target import Exposure, Receipt, Report, Staging, Target, TargetRevision, Trial
 from aoti_serve.weights.version import Committed, Version
 
 
@@ -43,6 +43,7 @@ def target_of(message: memoryview) -> Target:
         found = orjson.loads(message)
         staging = found["staging"]
         found["committed"] = Committed.model_validate(found["committed"])
+        found["trial"] = found["trial"] and Trial(**found["trial"])
         found["staging"] = staging and _staging_of(**staging)
         return Target(**found)
     except (ValueError, TypeError, KeyError) as error:
@@ -73,7 +74,7 @@ def _dumps(message: object) -> bytes:
 
 def _plain(value: object) -> object:
     match value:
-        case Frozen() | Report() | Target() | Staging() | Address():
+        case Frozen() | Report() | Target() | Staging() | Trial() | Address():
             return value.__dict__
         case BaseException():
             return failure_bytes(value).decode()

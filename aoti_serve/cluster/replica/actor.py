@@ -157,7 +157,7 @@ class ReplicaActor:
         specs = self._container.signature.inputs
         tensors = [_to_torch(array, spec) for array, spec in zip(batch.arrays, specs, strict=True)]
         given = time.monotonic()
-        version, outputs = self._container.infer(tensors)
+        version, outputs = self._container.infer(tensors, batch.version)
         ran = time.monotonic()
         arrays = [_to_numpy(tensor) for tensor in outputs.values()]
         times = arrived, begun, given, ran, time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Version
 
+logger = logging.getLogger("ray.serve")
 SOURCE_S = 10.0
 STAGER_NICE = 10
 
@@ -76,6 +78,7 @@ class ReplicaBuffers:
     async def activate(self, version: Version) -> None:
         """Answer with a version that the replica holds."""
         self._committed_in = await _timed(self._committer, lambda: self._flip_to(version.number))
+        self._committer.submit(self._open_previous)
 
     async def abort(self) -> None:
         """Free what is staged, if anything is."""
@@ -105,6 +108,13 @@ class ReplicaBuffers:
         """Stage, and try: no version is committed that no replica has run."""
         self.container.stage_bytes(index, reader, version.number, strict=version.strict)
         self.container.try_staged()
+
+    def _open_previous(self) -> None:
+        """Answers go on meanwhile, and do not wait for this."""
+        try:
+            self.container.open_previous()
+        except Exception:
+            logger.exception("the previous version can be rolled back to, and answers nobody until then")
 
     def _holds(self, version: Version) -> bool:
         return version.number in self._numbers() and self._digests.get(version.number) == version.digest

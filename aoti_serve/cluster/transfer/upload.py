@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 import ray
 
-from aoti_serve.errors import UnfitTensor, UnreadableWeights
-from aoti_serve.signature.tensors import DTYPES, Span
-from aoti_serve.weights.files.index import file_order, header_of
+from aoti_serve.cluster.transfer.delta import Delta
+from aoti_serve.cluster.transfer.tensors import tensor_pieces
+from aoti_serve.errors import UnreadableWeights
+from aoti_serve.weights.files.checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 UPLOAD_CHUNK_BYTES = 8 * 2**20
 
-Weights: TypeAlias = "Mapping[str, torch.Tensor] | Path | Sequence[ray.ObjectRef[Any]]"
+Weights: TypeAlias = "Mapping[str, torch.Tensor] | Path | Delta | Sequence[ray.ObjectRef[Any]]"
 
 
 async def upload_stream(weights: Weights) -> AsyncIterator[Any]:
@@ -29,9 +30,11 @@ async def upload_stream(weights: Weights) -> AsyncIterator[Any]:
     References to objects are yielded as they are. Raises UnreadableWeights for anything else, and UnfitTensor.
     """
     if isinstance(weights, Mapping):
-        chunks: Iterator[bytes | memoryview] = _of_tensors(weights)
+        chunks: Iterator[bytes | memoryview] = tensor_pieces(weights)
+    elif isinstance(weights, Delta):
+        chunks = weights.pieces()
     elif isinstance(weights, Path):
-        chunks = _of_file(weights)
+        chunks = (await asyncio.to_thread(open_checkpoint, weights)).pieces(UPLOAD_CHUNK_BYTES)
     elif isinstance(weights, Sequence) and all(isinstance(ref, ray.ObjectRef) for ref in weights):
         for ref in weights:
             yield ref
@@ -58,36 +61,3 @@ async def rechunk(body: AsyncIterator[bytes | memoryview], limit: int) -> AsyncI
 async def _off_loop(chunks: Iterator[T]) -> AsyncIterator[T]:
     while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
         yield chunk
-
-
-def _of_file(path: Path) -> Iterator[bytes | memoryview]:
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(UPLOAD_CHUNK_BYTES):
-                yield chunk
-    except OSError as error:
-        raise UnreadableWeights(detail=f"{path}: {error.strerror}") from error
-
-
-def _of_tensors(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
-    """Yield header and tensors. Tied tensors are written once for each of their names: the format cannot share them."""
-    tensors = dict(tensors.items())
-    spans = {name: _span(name, tensor) for name, tensor in tensors.items()}
-    yield header_of(spans)
-    for name in file_order(spans):
-        yield _bytes_of(tensors[name])
-
-
-def _span(name: str, tensor: Any) -> Span:
-    from aoti_serve.model.tensor_memory import readable
-
-    found = readable(name, tensor, UnfitTensor)
-    if found.dtype not in DTYPES:
-        raise UnfitTensor(name=name, detail=f"dtype {found.dtype} is not one of {', '.join(DTYPES)}")
-    return Span(*found, 0, tensor.numel() * tensor.element_size())
-
-
-def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    from aoti_serve.model.tensor_memory import content_of
-
-    return content_of(tensor).data

@@ -14,7 +14,7 @@ import grpc
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, BodyTooSlow, InvalidBody, NotServed, Stopping
-from aoti_serve.gateway.client_facts import identity_from, patience_from
+from aoti_serve.gateway.client_facts import identity_from, patience_from, routing_key
 from aoti_serve.gateway.grpc.messages import GrpcMessage, MessageReader, written
 from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, CODINGS, ID_KEY, OK, trailers
 from aoti_serve.gateway.http2.frames import ErrorCode
@@ -27,6 +27,7 @@ from aoti_serve.gateway.offload import Offload
 from aoti_serve.protocol.elements import shown_value
 
 TIMEOUT_KEY = "x-request-timeout-seconds"
+ROUTING_KEY = "x-routing-key"
 ENOUGH_MESSAGES = 16  # of a call, that nobody has taken yet; further ones are not read
 _UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _deadline = re.compile(r"([0-9]{1,8})([HMSmun])").fullmatch
@@ -86,6 +87,11 @@ class GrpcCall:
         if (given := self.metadata.get("grpc-timeout")) is not None:
             limits.append(self._began + _seconds(given) - time.monotonic())
         return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def routing_key(self) -> str:
+        """What keeps its client's requests at one version while a candidate is out."""
+        return routing_key(self.metadata.get(ROUTING_KEY), self.client)
 
     # The messages
 

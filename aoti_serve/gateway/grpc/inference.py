@@ -89,7 +89,8 @@ class GrpcInference:
         checked = await self._read(served.checker, request)
         arrays = raw_arrays(checked.head, request.raw)
         timeout = call.timeout(checked.head.timeout)
-        response = counted.response = await served.infer(checked, arrays, request.model_version, timeout)
+        rows = served.infer(checked, arrays, request.model_version, timeout, call.routing_key)
+        response = counted.response = await rows
         return replace(response, id=request.id)
 
     async def _read(self, checker: RequestChecker, request: CutRequest) -> CheckedRequest:

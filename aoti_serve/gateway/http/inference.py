@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, DeadlineExceeded, JsonTooLarge, Stopping
-from aoti_serve.gateway.client_facts import patience_from
+from aoti_serve.gateway.client_facts import patience_from, routing_key
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.figures.counted import CountedRequest
 from aoti_serve.gateway.figures.model_figures import HTTP
@@ -37,6 +37,7 @@ from aoti_serve.protocol.encode import Encoded, encode_response, takes_long
 logger = logging.getLogger("ray.serve")
 HEADER_LENGTH = b"inference-header-content-length"
 TIMEOUT = b"x-request-timeout-seconds"
+KEY = b"x-routing-key"
 TRACEPARENT, TRACESTATE = b"traceparent", b"tracestate"  # of the W3C
 PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
 
@@ -71,7 +72,9 @@ class Inference:
         try:
             asked, headers = _route(scope), dict(scope["headers"])
             with self._plane.figures.request(HTTP, asked.name) as counted:
-                encoded = await self._infer(asked, headers, receive, share, counted)
+                sent = headers.get(KEY)
+                key = routing_key(None if sent is None else sent.decode("latin-1"), scope.get("client"))
+                encoded = await self._infer(asked, headers, receive, share, counted, key)
             wish = wished_coding(headers)
             if wish is not None:
                 encoded = encoded._replace(pieces=[await compressed(encoded.pieces, wish, self._offload)])
@@ -86,7 +89,7 @@ class Inference:
             await _send(encoded, wish, send, views=VIEWS in scope.get("extensions", ()))
 
     async def _infer(
-        self, asked: Route, headers: Headers, receive: Receive, share: Share, counted: CountedRequest
+        self, asked: Route, headers: Headers, receive: Receive, share: Share, counted: CountedRequest, key: str
     ) -> Encoded:
         arrived = time.monotonic()
         adopt_trace(headers.get(TRACEPARENT), headers.get(TRACESTATE))
@@ -100,7 +103,7 @@ class Inference:
         request = await self._read(served.checker, bytes(body[:split]))
         arrays = arrays_of(request.head, memoryview(body)[split:])
         left = _remaining(_timeout_of(headers, request.head.timeout), arrived, asked.name)
-        response = counted.response = await served.infer(request, arrays, asked.version, left)
+        response = counted.response = await served.infer(request, arrays, asked.version, left, key)
         if takes_long(response, request.head):
             return await self._offload.run(encode_response, response, request.head)
         return encode_response(response, request.head)

@@ -63,7 +63,7 @@ def model_paths(model: DescribedModel) -> OpenApi:
 
 def _paths(model: DescribedModel, prefix: str, suffix: str, parameters: list[OpenApi]) -> OpenApi:
     name, signature = model.name, model.signature
-    about = model_metadata(name, model.version, signature.inputs, signature.outputs)
+    about = model_metadata(name, [model.version], signature.inputs, signature.outputs)
     ready = {status: json_answer(text, ref("ModelReady")) for status, text in ((200, "Ready."), (503, "Not ready."))}
 
     def get(what: str, summary: str, answers: dict[int, OpenApi], *errors: int) -> OpenApi:

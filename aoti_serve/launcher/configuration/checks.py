@@ -18,7 +18,7 @@ from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, Con
 from aoti_serve.launcher.processes.ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.token import read_tokens
-from aoti_serve.weights.files.index import read_index
+from aoti_serve.weights.files.checkpoint import checkpoint_spans
 from aoti_serve.weights.sources.uri import is_uri
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.version import BUILT_IN
@@ -181,7 +181,7 @@ def _weights_problem(model: ModelConfig, package: Package) -> str | None:
     if not model.weights.exists():
         return f"no file {model.weights}"
     try:
-        package.signature.check_weights(read_index(model.weights))
+        package.signature.check_weights(checkpoint_spans(model.weights))
     except InvalidWeights as error:
         return f"weights {model.weights}: {error}"
     return None

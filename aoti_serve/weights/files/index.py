@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
@@ -80,12 +80,13 @@ def file_order(tensors: Mapping[str, Shaped | Span]) -> list[str]:
     return sorted(tensors, key=lambda name: (-width[name], name))
 
 
-def header_of(tensors: Mapping[str, Span]) -> bytes:
+def header_of(tensors: Mapping[str, Span], metadata: Mapping[str, str] | None = None) -> bytes:
     """All bytes before the first tensor's, padded so that the tensors begin at a multiple of 8.
 
     Of the spans only their lengths count; a dtype that is none of ours keeps its own name.
     """
-    entries, end = {}, 0
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
     for name in file_order(tensors):
         span = tensors[name]
         begin, end = end, end + span.end - span.begin

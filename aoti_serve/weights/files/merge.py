@@ -43,14 +43,19 @@ def merge_weights(base: Mapping[str, Part], changes: Mapping[str, Part], target:
     added. Raises StoreFailed if the target cannot be written, or one of the parts not read.
     """
     parts = dict(base) | dict(_spread(base, changes, tied))
-    spans = {name: part.span for name, part in parts.items()}
     try:
         with target.open("wb") as file:
-            file.write(header_of(spans))
-            for name in file_order(spans):
-                file.writelines(parts[name].chunks())
+            file.writelines(whole_file(parts))
     except OSError as error:
         raise StoreFailed(path=target.parent, detail=f"the changes could not be merged: {error}") from error
+
+
+def whole_file(parts: Mapping[str, Part]) -> Iterator[bytes]:
+    """Yield the bytes of a safetensors file with these tensors, a few megabytes at a time."""
+    spans = {name: part.span for name, part in parts.items()}
+    yield header_of(spans)
+    for name in file_order(spans):
+        yield from parts[name].chunks()
 
 
 def _spread(base: Iterable[str], changes: Mapping[str, Part], tied: Mapping[str, str]) -> Iterable[tuple[str, Part]]:

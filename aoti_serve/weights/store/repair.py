@@ -13,9 +13,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from aoti_serve.errors import InvalidConfig, StoreDamaged, StoreFailed, UnreadableWeights
+from aoti_serve.errors import InvalidConfig, StoreDamaged, StoreFailed
 from aoti_serve.weights.audit import AuditLog
-from aoti_serve.weights.files.index import read_index
+from aoti_serve.weights.files.checkpoint import (
+    JoinedShards,
+    SingleFile,
+    checkpoint_spans,
+    open_checkpoint,
+    write_joined,
+)
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.checkup import require_store
 from aoti_serve.weights.store.store import Store
@@ -56,16 +62,24 @@ def export_version(catalog: Catalog, version: Version, target: Path, advance: Ad
 
 
 def import_file(catalog: Catalog, source: Path, label: str) -> Version:
-    """Store a safetensors file as a version, which no package has been asked about. Raises UnreadableWeights."""
+    """Store a safetensors file, or shards, as a version that no package was asked about. Raises UnreadableWeights."""
     require_store(catalog)
-    if not source.is_file():
-        raise UnreadableWeights(detail=f"no file at {source}")
-    read_index(source)
+    found = open_checkpoint(source)
+    checkpoint_spans(source)
     store = _open(catalog)
-    version = store.add(source, label)
+    version = store.add(found.path, label) if isinstance(found, SingleFile) else _joined(store, found, label)
     store.confirm(version)
     _audit(store, "import", version, str(source))
     return version
+
+
+def _joined(store: Store, shards: JoinedShards, label: str) -> Version:
+    path = store.incoming()
+    try:
+        write_joined(shards, path)
+        return store.add(path, label)
+    finally:
+        store.discard(path)
 
 
 def set_current(catalog: Catalog, version: Version, advance: Advance) -> Committed:

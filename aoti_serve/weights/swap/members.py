@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from aoti_serve.address import Address
-from aoti_serve.weights.swap.target import Report, Staging, Target, TargetRevision
+from aoti_serve.weights.swap.target import Report, Staging, Target, TargetRevision, Trial
 from aoti_serve.weights.version import Committed
 
 UNHEARD = -1  # the turn of a report that a member has not made
@@ -104,6 +104,11 @@ class MemberTable:
         if committed is not None:
             self.behind = {report.member for report in self._reports.values() if self._is_behind(report)}
         return self.target.at
+
+    def try_out(self, trial: Trial | None) -> None:
+        """Let gateways count the answers of two versions apart, or no longer."""
+        if trial != self.target.trial:
+            self._retarget(trial=trial)
 
     def settle(self) -> bool:
         """Between swaps: let nothing older out, once all members hold what is committed; whether that is new."""

@@ -10,7 +10,7 @@ from aoti_serve.weights.swap.members import MemberTable, Tally
 from aoti_serve.weights.swap.orders import Commit, Expel, Order
 from aoti_serve.weights.swap.states import ENDS, TRANSITIONS, Cause, Phase, State
 from aoti_serve.weights.swap.story import Story
-from aoti_serve.weights.swap.target import Exposure, Report, Staging, TargetRevision
+from aoti_serve.weights.swap.target import Exposure, Report, Staging, Trial
 from aoti_serve.weights.swap.timeouts import SwapDeadlines, TimeAllowance
 from aoti_serve.weights.version import Committed, Version
 
@@ -61,10 +61,12 @@ class Swap:
         self._allowance = TimeAllowance(deadlines.stage)
         self._holds = exposure is not None
         self._was_held = self.held
-        table.publish(staging=Staging(self.id, version, exposure if resumed else None))
+        table.publish(staging=Staging(self.id, version))
         # The replicas that must not end: all that are here now, less those that have staged or say that they leave.
         self._must_live = {report.member for report in table.live_replicas if not report.leaving and not resumed}
         self._tally = Tally(self._staged, table.reports)
+        if resumed and exposure:
+            self.expose(exposure)
         story.tell(f"swap {self.id}: {self.state} version {version.number}")
         self.advance()
 
@@ -92,6 +94,7 @@ class Swap:
     def expose(self, exposure: Exposure) -> None:
         """Let the candidate meet other shares of the requests."""
         self.exposure = exposure
+        self._table.try_out(Trial(self.id, self.version.number, self._table.target.committed.version.number))
         self._table.publish(staging=Staging(self.id, self.version, exposure))
         self._story.tell(f"swap {self.id}: share {exposure.share:g}, shadow {exposure.shadow:g}")
 
@@ -234,8 +237,9 @@ class Swap:
             case State.CONFIRMING:
                 self._allowance = TimeAllowance(self._deadlines.confirm)
             case State.ABORTING:
+                self._table.try_out(None)
                 aborted = self._table.publish(staging=None)
-                self._wait_for(lambda report: _freed(report, aborted), self._deadlines.abort)
+                self._wait_for(lambda report: report.freed(aborted), self._deadlines.abort)
 
     def _wait_for(self, done: Callable[[Report], bool], seconds: float) -> None:
         self._tally = Tally(done, self._table.reports)
@@ -243,8 +247,3 @@ class Swap:
 
     def _staged(self, report: Report) -> bool:
         return report.staged == self.id
-
-
-def _freed(report: Report, aborted: TargetRevision) -> bool:
-    """Whether it has freed what it had staged, or was staging, when the swap was aborted."""
-    return report.followed >= aborted and report.staged is None

@@ -74,11 +74,21 @@ class Staging:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """The numbers of two versions whose answers gateways count apart, under the id of the candidate's swap."""
+
+    swap: str
+    candidate: int
+    active: int
+
+
+@dataclass(frozen=True)
 class Target:
     """The state that every member should hold.
 
     `term` counts the coordinators that the store has had: members ignore an earlier one. `revision` grows with every
-    change. Gateways let out no answer of an epoch before `settled_epoch`. `spread`: members are on several nodes.
+    change. Gateways let out no answer of an epoch before `settled_epoch`. A `trial` begins with a candidate, and may go
+    on after its commit. `spread`: members are on several nodes.
     """
 
     term: int
@@ -86,6 +96,7 @@ class Target:
     committed: Committed
     settled_epoch: int = NO_EPOCH
     staging: Staging | None = None
+    trial: Trial | None = None
     spread: bool = False
 
     @property
@@ -125,6 +136,10 @@ class Report:
             return False
         receipt, version = self.receipt, committed.version
         return receipt is None or (receipt.version, receipt.digest) == (version.number, version.digest)
+
+    def freed(self, aborted: TargetRevision) -> bool:
+        """Whether it has freed what it had staged, or was staging, when the swap was aborted."""
+        return self.followed >= aborted and self.staged is None
 
     def follows(self, target: Target) -> bool:
         """Whether nothing is left to do for it."""

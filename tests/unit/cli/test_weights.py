@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load, save_file
 from typer.testing import CliRunner, Result
 
 from aoti_serve.cli import app
@@ -31,6 +31,7 @@ from tests.unit.cli.played import (
     version,
     weights_status,
 )
+from tests.unit.weights.files.test_sharded import TENSORS, sharded
 
 WEIGHTS = "/v2/models/m/weights"
 STATUS = as_json(weights_status(last=ended()))
@@ -114,6 +115,33 @@ def test_all_options_reach_the_server(played: Played, file: str) -> None:
         "wait": "false",
     }
     assert asked.body == Path(file).read_bytes()
+
+
+def test_shards_are_sent_as_one_file_and_are_called_as_their_folder(played: Played, tmp_path: Path) -> None:
+    index = sharded(tmp_path / "step 1.5", TENSORS, {"a": "x.safetensors", "b": "y.safetensors", "c": "y.safetensors"})
+    for source in (index, index.parent):
+        assert run("swap", "m", str(source)).exit_code == 0
+        asked = played.asked_for(WEIGHTS)[-1]
+        assert (asked.query, load(asked.body).keys()) == ({"label": "step 1.5"}, TENSORS.keys())
+    run("swap", "m", "s3://bucket/step 7/model.safetensors.index.json")
+    assert json.loads(played.asked_for(WEIGHTS)[-1].body)["label"] == "step 7"
+
+
+def test_shards_that_are_not_whole_are_not_sent(played: Played, tmp_path: Path) -> None:
+    index = sharded(tmp_path / "w", TENSORS, {"a": "x.safetensors", "b": "y.safetensors", "c": "y.safetensors"})
+    index.with_name("y.safetensors").unlink()
+    assert "shard y.safetensors: No such file" in says("swap", "m", str(index))
+    assert "holds neither of model.safetensors.index.json" in says("swap", "m", str(tmp_path))
+    assert [asked.body for asked in played.asked] == []
+
+
+def test_a_delta_is_sent_as_it_is(played: Played, file: str) -> None:
+    assert run("swap", "m", file, "--delta").exit_code == 0
+    asked = played.asked_for(WEIGHTS)[-1]
+    assert (asked.query, asked.body) == ({"label": "step 300", "delta": "true"}, Path(file).read_bytes())
+    assert "a delta is no partial swap and no adapter" in says(
+        "swap", "m", file, "--delta", "--partial", "--base-version", "1"
+    )
 
 
 def saved_adapter(folder: Path, **settings: Any) -> Path:

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import torch
 
-from aoti_serve import AsyncWeightsClient, WeightsClient
+from aoti_serve import AsyncWeightsClient, RowChanges, WeightsClient, save_delta
 from aoti_serve.cluster import client as client_module
 from aoti_serve.errors import Unavailable, UnfitAdapter
 from aoti_serve.weights.adapter_config import AdapterConfig
 from aoti_serve.weights.swap.target import Exposure
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
+from aoti_serve.weights.version import Version
 
 
 @pytest.mark.parametrize("client", [WeightsClient, AsyncWeightsClient])
@@ -29,6 +31,10 @@ def test_outside_of_a_cluster_they_say_what_is_missing_and_start_none(
     assert not ray.is_initialized()
 
 
+class Answering:
+    current = Version(number=7, digest="ab" * 32)
+
+
 class Sent:
     """In the place of the coordinator: what was sent, and with which options."""
 
@@ -36,6 +42,9 @@ class Sent:
         self.content = b""
         self.options = SwapOptions()
         self.asked: list[tuple[Any, ...]] = []
+
+    async def status(self) -> Answering:
+        return Answering()
 
     async def swap_bytes(self, body: AsyncIterator[np.ndarray], options: SwapOptions, *_: Any) -> None:
         self.content, self.options = b"".join([piece.tobytes() async for piece in body]), options
@@ -70,6 +79,21 @@ async def test_an_adapter_is_a_folder_with_its_settings_or_tensors_with_them(
     assert (sent.content, sent.options.adapter_config) == (b"tensors", AdapterConfig(r=4, lora_alpha=16))
     await client.swap({}, adapter=True, adapter_config=settings | {"r": 2})
     assert sent.options.adapter_config == AdapterConfig(r=2, lora_alpha=16)
+
+
+@pytest.mark.parametrize("base", [None, Version(number=3, digest="cd" * 32)])
+async def test_a_delta_names_the_version_that_it_was_made_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Version | None
+) -> None:
+    monkeypatch.setattr(client_module, "_who", lambda: "me")
+    client, sent = object.__new__(AsyncWeightsClient), Sent()
+    monkeypatch.setattr(client, "_client", sent, raising=False)
+    changes = {"w": RowChanges(torch.tensor([1, 3]), torch.ones(2, 4))}
+    await client.swap_delta(changes, "step 8", base=base)
+    made_from = base or Answering.current
+    assert sent.options == SwapOptions(label="step 8", delta=True, base_version=made_from.number)
+    save_delta(changes, tmp_path / "delta", made_from.digest)
+    assert sent.content == (tmp_path / "delta").read_bytes()
 
 
 async def test_a_share_may_be_text_or_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

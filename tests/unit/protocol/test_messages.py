@@ -28,7 +28,7 @@ def test_an_output_is_binary_if_it_or_all_were_asked_so(
 def test_metadata_writes_minus_one_for_what_varies() -> None:
     x = TensorSpec(name="x", dtype="bfloat16", shape=(Dim(symbol="batch", max=8), 3))
     y = TensorSpec(name="y", dtype="int64", shape=())
-    assert model_metadata("m", 4, [x], [y]) == {
+    assert model_metadata("m", [4], [x], [y]) == {
         "name": "m",
         "versions": ["4"],
         "platform": "pytorch_aotinductor",

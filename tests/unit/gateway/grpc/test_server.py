@@ -68,7 +68,7 @@ class Echo:
         self.fails: Exception | None = None
 
     async def infer(
-        self, request: CheckedRequest, arrays: list[NDArray[Any]], version: str | None, left: float | None
+        self, request: CheckedRequest, arrays: list[NDArray[Any]], version: str | None, left: float | None, key: str
     ) -> InferResponse:
         self.check_version(version)
         self.patience.append(left)

@@ -58,7 +58,7 @@ class Echo:
         self.threads = self.checker.threads
 
     async def infer(
-        self, request: CheckedRequest, arrays: list[NDArray[Any]], _: str | None, left: float | None
+        self, request: CheckedRequest, arrays: list[NDArray[Any]], _: str | None, left: float | None, key: str
     ) -> InferResponse:
         self.patience.append(left)
         self.arrived.put_nowait(None)

@@ -82,6 +82,15 @@ async def test_the_settings_of_an_adapter_reach_the_coordinator(gateway: Gateway
     ]
 
 
+async def test_a_delta_is_asked_for_in_the_query_or_in_the_json(gateway: Gateway) -> None:
+    gateway.coordinator.answers |= {"open_upload": SwapInProgress(model=NAME, phase="staging"), "swap_uri": STATUS}
+    sent = ADMIN | {"Content-Type": "application/octet-stream"}
+    await gateway.client.post(WEIGHTS, content=b"bytes", headers=sent, params={"delta": "true", "base_version": 3})
+    await gateway.client.post(WEIGHTS, json={"uri": "a", "delta": True}, headers=ADMIN)
+    options = [call[1 if call[0] == "open_upload" else 2] for call in gateway.coordinator.calls]
+    assert [(asked.delta, asked.base_version) for asked in options] == [(True, 3), (True, None)]
+
+
 async def test_a_candidate_is_a_swap_with_its_shares_in_the_body_or_in_the_query(gateway: Gateway) -> None:
     gateway.coordinator.answers |= {"open_upload": SwapInProgress(model=NAME, phase="staging"), "swap_uri": STATUS}
     asked: dict[str, Any] = {"candidate": True, "share": "5%", "shadow": 0.1}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from aoti_serve.config import Tls
 from aoti_serve.errors import InvalidConfig
@@ -21,6 +21,7 @@ from aoti_serve.model.package import SIGNATURE_KEY, WEIGHTS_APART, WEIGHTS_KEY
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.store.store import Store
+from tests.unit.weights.files.test_sharded import sharded
 
 
 def package(path: Path, *constants: ConstantSpec, apart: bool = False) -> None:
@@ -262,6 +263,15 @@ def test_first_weights_that_do_not_fit_are_named_with_the_tensor(here: Path) -> 
     text = refused(valid(package="apart.pt2", weights="other.safetensors"))
     assert f"model 'a': weights {here}/other.safetensors: tensor 'w'" in text
     assert "not a whole safetensors file" in refused(valid(package="apart.pt2", weights="m.pt2"))
+
+
+def test_the_first_weights_may_be_shards(here: Path) -> None:
+    weights = load_file(here / "fits.safetensors")
+    sharded(here / "fits", weights, dict.fromkeys(weights, "x.safetensors"))
+    for place in ("fits", "fits/model.safetensors.index.json"):
+        check_config(read(valid(package="apart.pt2", weights=place)))
+    sharded(here / "other", {"v": weights["w"]}, {"v": "x.safetensors"})
+    assert f"weights {here}/other: tensor 'v'" in refused(valid(package="apart.pt2", weights="other"))
 
 
 def test_first_weights_are_asked_for_until_something_is_committed(here: Path) -> None:

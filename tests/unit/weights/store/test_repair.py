@@ -21,6 +21,7 @@ from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.repair import export_version, find_version, import_file, set_current
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Committed
+from tests.unit.weights.files.test_sharded import TENSORS, sharded
 from tests.unit.weights.store.crasher import commit_two, content
 from tests.unit.weights.store.test_checkup import cut, flip, overwrite
 
@@ -149,3 +150,11 @@ def test_another_users_store_is_not_changed(store: Store, monkeypatch: pytest.Mo
     with pytest.raises(StoreFailed, match="it belongs to user"):
         choose(store, 1)
     store.check_term()
+
+
+def test_shards_come_in_as_one_file(store: Store, tmp_path: Path) -> None:
+    index = sharded(tmp_path / "w", TENSORS, {"a": "x.safetensors", "b": "y.safetensors", "c": "y.safetensors"})
+    catalog = Catalog(store.root, "m")
+    version = import_file(catalog, index.parent, "shards")
+    assert catalog.index(version).keys() == TENSORS.keys()
+    assert list((tmp_path / "store" / "incoming").iterdir()) == []

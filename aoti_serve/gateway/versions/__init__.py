@@ -1,0 +1,3 @@
+"""Which version of a model's weights answers a request: `residents` says which there are, `sticky` which requests meet
+a candidate, `answering` has them run, and `trial` counts both versions apart.
+"""

@@ -1,0 +1,157 @@
+"""Has requests answered by the version that they ask for, or by the one that it is their turn to meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import NamedTuple
+
+from aoti_serve.errors import AotiServeError, DeadlineExceeded, VersionNotResident
+from aoti_serve.gateway.batching.batcher import Batcher
+from aoti_serve.gateway.batching.work_item import Arrays, Rows
+from aoti_serve.gateway.versions.residents import Residents
+from aoti_serve.gateway.versions.sticky import falls_to_candidate
+from aoti_serve.gateway.versions.trial import TrialCounter
+from aoti_serve.protocol.messages import LEAST_URGENT
+from aoti_serve.signature.tensors import TensorSpec
+from aoti_serve.weights.swap.follower import Fence
+from aoti_serve.weights.swap.target import Staging, Target
+
+MakeBatcher = Callable[[int | None, bool], Batcher]
+
+
+class Asking(NamedTuple):
+    """One request: its checked `arrays`, its level of priority, its patience in seconds, and its routing key."""
+
+    arrays: Arrays
+    priority: int = 0
+    timeout: float | None = None
+    key: str = ""
+
+
+class Answering:
+    """The batchers of one model, one for each version. Lives in the gateway's event loop.
+
+    `make(version, patient)` makes a batcher whose batches run on that version, or on the one that answers if it is
+    None; a `patient` one lets rows gather. While a candidate is out, `trial` counts.
+    """
+
+    def __init__(self, fence: Fence, residents: Residents, outputs: tuple[TensorSpec, ...], make: MakeBatcher) -> None:
+        self.active = make(None, False)
+        self.trial: TrialCounter | None = None
+        self._fence = fence
+        self._residents = residents
+        self._outputs = outputs
+        self._make = make
+        self._beside: dict[int, Batcher] = {}
+        self._shadows: Batcher | None = None
+        self._runners = 0
+
+    def follow(self, target: Target) -> None:
+        """After the fence and the residents have."""
+        self._beside = {version: each for version, each in self._beside.items() if self._residents.holds(version)}
+        if target.trial is None:
+            self.trial = self._shadows = None
+        elif self.trial is None or self.trial.trial != target.trial:
+            self.trial = TrialCounter(target.trial, self._outputs, self._run_shadow)
+            self._shadows = self._running(target.trial.candidate, patient=True)
+
+    def set_runners(self, count: int) -> None:
+        self._runners = count
+        for batcher in (self.active, *self._beside.values(), *filter(None, [self._shadows])):
+            batcher.runners = count
+
+    @property
+    def rows(self) -> int:
+        """The rows in hand, of all versions."""
+        return self.active.rows + sum([each.rows for each in self._beside.values()])
+
+    async def rows_for(self, request: Asking, asked: int | None) -> Rows:
+        """The rows that the version `asked` computes; None for whichever is due. Raises what `Batcher.submit` does."""
+        if asked is not None:
+            return await self._pinned(request, asked)
+        candidate = self._fence.candidate
+        if self.trial is None:
+            return await _submit(self.active, request)
+        if candidate is not None and candidate.exposure is not None:
+            if falls_to_candidate(request.key, candidate.swap, candidate.exposure.share):
+                return await self._tried(request, candidate, self.trial)
+            return await self._counted(request, self.trial, candidate.exposure.shadow)
+        return await self._counted(request, self.trial)
+
+    async def _pinned(self, request: Asking, asked: int) -> Rows:
+        began = monotonic()
+        while self._residents.holds(asked):  # a commit may come between a look at it and the run
+            left = _left(request, began)
+            if asked != self._residents.current:
+                try:
+                    return await _submit(self._batcher_of(asked), left)
+                except VersionNotResident:
+                    if asked != self._residents.current:
+                        break
+            rows = await _submit(self.active, left)
+            if rows.version == asked:
+                return rows
+        raise self._residents.unknown(asked)
+
+    async def _counted(self, request: Asking, trial: TrialCounter, shadow: float = 0.0) -> Rows:
+        began, answers = monotonic(), self._residents.current
+        try:
+            rows = await _submit(self.active, request)
+        except Exception as error:
+            if _is_the_servers(error):
+                trial.note_failure(answers, began)
+            raise
+        trial.note_answer(rows, began)
+        if shadow:
+            trial.shadow(request.arrays, rows, shadow)
+        return rows
+
+    async def _tried(self, request: Asking, candidate: Staging, trial: TrialCounter) -> Rows:
+        """On the candidate; on the active version if that fails, so that no client pays for the trial."""
+        began, number = monotonic(), candidate.version.number
+        try:
+            rows = await _submit(self._batcher_of(number), request)
+        except VersionNotResident:
+            pass  # withdrawn
+        except Exception as error:
+            if not _is_the_servers(error):
+                raise
+            trial.note_failure(number, began)
+            if isinstance(error, DeadlineExceeded):
+                raise
+        else:
+            if self._fence.trusts(number):
+                trial.note_answer(rows, began)
+                return rows
+        return await _submit(self.active, _left(request, began))
+
+    async def _run_shadow(self, arrays: Arrays) -> Rows:
+        if self._shadows is None:
+            raise VersionNotResident(version=self.trial.trial.candidate if self.trial else 0)
+        return await self._shadows.submit(arrays, priority=LEAST_URGENT)
+
+    def _batcher_of(self, version: int) -> Batcher:
+        if version not in self._beside:
+            self._beside[version] = self._running(version, patient=False)
+        return self._beside[version]
+
+    def _running(self, version: int, *, patient: bool) -> Batcher:
+        batcher = self._make(version, patient)
+        batcher.runners = self._runners
+        return batcher
+
+
+async def _submit(batcher: Batcher, request: Asking) -> Rows:
+    return await batcher.submit(request.arrays, priority=request.priority, timeout=request.timeout)
+
+
+def _left(request: Asking, began: float) -> Asking:
+    if request.timeout is None:
+        return request
+    return request._replace(timeout=request.timeout - (monotonic() - began))
+
+
+def _is_the_servers(error: Exception) -> bool:
+    """Whether the server is at fault, and not the client; whatever is none of our errors is a defect of ours."""
+    return not isinstance(error, AotiServeError) or error.http_status >= 500

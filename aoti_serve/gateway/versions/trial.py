@@ -1,0 +1,89 @@
+"""A trial in one gateway: the answers of two versions are counted apart, and some requests run on both."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+from aoti_serve.cluster.calls import spawn
+from aoti_serve.errors import AotiServeError
+from aoti_serve.gateway.batching.work_item import Arrays, Rows
+from aoti_serve.gateway.offload import Offload
+from aoti_serve.gateway.versions.sticky import EvenShare
+from aoti_serve.signature.tensors import TensorSpec
+from aoti_serve.weights.rollout.counts import ArmCounts, TrialCounts
+from aoti_serve.weights.rollout.figures import TrialFigures
+from aoti_serve.weights.swap.target import Trial
+
+FEW_ELEMENTS = 16_384  # of an answer, that are read in the event loop
+MOST_SHADOWS = 256  # at once
+MOST_SHADOW_BYTES = 64 * 2**20  # of the requests of all shadows at once
+
+RunShadow = Callable[[Arrays], Awaitable[Rows]]
+
+
+class TrialCounter:
+    """Counts one trial in the gateway's event loop; large answers are read in a thread, and have counts of their own.
+
+    `run_shadow` runs a request on the candidate when there is room.
+    """
+
+    def __init__(self, trial: Trial, outputs: tuple[TensorSpec, ...], run_shadow: RunShadow) -> None:
+        self.trial = trial
+        self._counts, self._large = TrialCounts(outputs), TrialCounts(outputs)
+        self._run_shadow = run_shadow
+        self._offload = Offload()
+        self._shadows = EvenShare()
+        self._running = self._nbytes = 0
+
+    def figures(self) -> TrialFigures:
+        """All that this gateway has counted of the trial."""
+        return self._counts.figures() + self._large.figures()
+
+    def note_answer(self, rows: Rows, began: float) -> None:
+        """Note an answer to a request that has come at `began`."""
+        seconds = monotonic() - began
+        if sum(array.size for array in rows.outputs) <= FEW_ELEMENTS:
+            _note(self._arm(self._counts, rows.version), rows, seconds)
+        else:
+            spawn(self._offload.run(_note, self._arm(self._large, rows.version), rows, seconds))
+
+    def note_failure(self, version: int, began: float) -> None:
+        """Note a request that this version has failed to answer, by the server's fault."""
+        self._arm(self._counts, version).note(monotonic() - began, failed=True)
+
+    def shadow(self, arrays: Arrays, answer: Rows, share: float) -> None:
+        """Run a request that the active version has answered on the candidate, too, if it is this one's turn."""
+        if answer.version != self.trial.active or not self._shadows.take(share):
+            return
+        nbytes = sum(array.nbytes for array in (*arrays, *answer.outputs))
+        if self._running < MOST_SHADOWS and self._nbytes + nbytes <= MOST_SHADOW_BYTES:
+            spawn(self._compare(arrays, answer, nbytes))
+        else:
+            self._counts.shadow.note_dropped()
+
+    async def _compare(self, arrays: Arrays, answer: Rows, nbytes: int) -> None:
+        self._running += 1
+        self._nbytes += nbytes
+        try:
+            rows = await self._run_shadow(arrays)
+            if rows.version == self.trial.candidate:
+                await self._offload.run(self._large.shadow.note_pair, answer.outputs, rows.outputs)
+        except AotiServeError as error:
+            self._note_unpaired(error)
+        finally:
+            self._running -= 1
+            self._nbytes -= nbytes
+
+    def _note_unpaired(self, error: AotiServeError) -> None:
+        if error.http_status == 500:
+            self._counts.shadow.note_failed()
+        else:
+            self._counts.shadow.note_dropped()
+
+    def _arm(self, counts: TrialCounts, version: int) -> ArmCounts:
+        return counts.candidate if version == self.trial.candidate else counts.active
+
+
+def _note(arm: ArmCounts, rows: Rows, seconds: float) -> None:
+    arm.note(seconds, non_finite=arm.note_outputs(rows.outputs))
