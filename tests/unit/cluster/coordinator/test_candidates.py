@@ -89,7 +89,7 @@ async def coordinating(folder: Path) -> AsyncIterator[Coordinator]:
 
 
 def outcome(status: WeightsStatus) -> str | None:
-    return status.last and status.last.outcome
+    return status.last.outcome if status.last else None
 
 
 async def test_a_candidate_is_out_and_the_version_before_goes_on(tmp_path: Path) -> None:
