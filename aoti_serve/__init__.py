@@ -11,18 +11,31 @@ if TYPE_CHECKING:
     from aoti_serve.model.container import Container
     from aoti_serve.model.export import export_package
     from aoti_serve.model.package import Package
+    from aoti_serve.signature.golden.file import save_golden
+    from aoti_serve.signature.golden.request import GoldenRequest
 
 __version__ = "0.1.0"
-__all__ = ["AotiServeError", "AsyncWeightsClient", "Container", "Package", "WeightsClient", "export_package"]
+__all__ = [
+    "AotiServeError",
+    "AsyncWeightsClient",
+    "Container",
+    "GoldenRequest",
+    "Package",
+    "WeightsClient",
+    "export_package",
+    "save_golden",
+]
 
 # Imported on first use: the gateway and the command line need no torch and do not wait for it.
 _HOMES = {
     "AotiServeError": "aoti_serve.errors",
     "AsyncWeightsClient": "aoti_serve.cluster.client",
     "Container": "aoti_serve.model.container",
+    "GoldenRequest": "aoti_serve.signature.golden.request",
     "Package": "aoti_serve.model.package",
     "WeightsClient": "aoti_serve.cluster.client",
     "export_package": "aoti_serve.model.export",
+    "save_golden": "aoti_serve.signature.golden.file",
 }
 
 

@@ -5,7 +5,7 @@ Reading:  package, archive/ (the file), foreign/ (packages made by plain torch),
 Running:  container (the whole), gate (entry), arguments (inputs and outputs), variants (batch sizes), device/ (CPU,
           card: memory and streams), aoti/ (the native runtime)
 Changing: versions (the steps), buffers, weights_in (as tensors, as bytes), trial (a run before the commit),
-          preparation/ (what staging makes of weights)
+          acceptance/ (golden requests), preparation/ (what staging makes of weights)
 
 tensor_memory reads tensors for all of them.
 """

@@ -6,13 +6,15 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aoti_serve.errors import InvalidConfig, InvalidInputData, NothingStaged, WeightsMissing
+from aoti_serve.errors import InvalidConfig, InvalidInputData, WeightsMissing
+from aoti_serve.model.acceptance.golden_check import check_golden
 from aoti_serve.model.arguments import ModelInputs, checked_inputs, named_outputs
 from aoti_serve.model.gate import Gate
 from aoti_serve.model.loading import IntraOpThreads, choose_device, load, open_device, warn_of_fixed_threads
@@ -22,6 +24,7 @@ from aoti_serve.model.trial import TrialRuntime, check_run
 from aoti_serve.model.variants import Variants
 from aoti_serve.model.versions import ResidentVersions
 from aoti_serve.model.weights_in import WeightsStream, accept_tensors
+from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.signature.tensors import Span
 
 
@@ -166,26 +169,26 @@ class Container:
                 stream.fill(buffer, pieces, self._baseline)
                 stream.check(strict=strict)
 
-    def try_staged(self) -> None:
-        """Run the staged version once, on made-up inputs, while the active one goes on answering.
+    def try_staged(self, golden: Iterable[GoldenRequest] = (), *, skip_acceptance: bool = False) -> None:
+        """Run the staged version while the active one goes on answering: on made-up inputs, then on the golden requests
+        of the package and on these, unless acceptance is skipped.
 
-        Raises UnfitTensor or WeightsDoNotRun if these weights cannot answer, and the errors of loading a second
-        runtime; nothing is staged then any more.
+        Raises UnfitTensor or WeightsDoNotRun if these weights cannot answer, GoldenFailed if they answer wrongly, and
+        the errors of loading a second runtime; nothing is staged then any more.
         """
-        with self._step():
-            if self.staged is None:
-                raise NothingStaged()
-            try:
-                active = None if self.version is None else self._infer
-                with IntraOpThreads(self.num_threads):
-                    check_run(self.signature, self._trial.over(self._versions.inactive), active)
-            except BaseException:
-                self._versions.release()
-                raise
+        with self._step(), self._versions.trial() as buffer, IntraOpThreads(self.num_threads):
+            staged = self._trial.over(buffer)
+            check_run(self.signature, staged, None if self.version is None else self._infer)
+            if not skip_acceptance:
+                check_golden(chain(self.package.golden(), golden), self.signature, staged)
 
     def commit(self) -> None:
-        """Make the staged version the active one; the one before stays resident for `rollback`."""
+        """Make the staged version the active one, after a trial if it had none and the package has golden requests; the
+        one before stays resident for `rollback`.
+        """
         with self._step():
+            if self.package.golden_count and not self._versions.accepted:
+                self.try_staged()
             self._versions.commit()
 
     def rollback(self) -> None:

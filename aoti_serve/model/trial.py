@@ -22,6 +22,7 @@ from aoti_serve.signature.signature import MADE_UP_VALUES, Signature
 logger = logging.getLogger(__name__)
 
 Run = Callable[[list[torch.Tensor]], object]
+NamedRun = Callable[[list[torch.Tensor]], dict[str, torch.Tensor]]
 
 
 class TrialRuntime:
@@ -38,7 +39,7 @@ class TrialRuntime:
         self._runtime: Variants | None = None
         self._told: list[tuple[int, ...] | None] = [None, None]  # the addresses of its active and its inactive buffer
 
-    def over(self, buffer: ConstantBuffer) -> Run:
+    def over(self, buffer: ConstantBuffer) -> NamedRun:
         """Return a run with the constants in `buffer`, which must not change meanwhile, on checked inputs.
 
         If this raises, the runtime is thrown away, and the next trial loads another.
@@ -68,10 +69,10 @@ class TrialRuntime:
         if active is None:
             runtime.free_inactive()  # the weights in its library, if there are any
 
-    def _run(self, runtime: Variants, inputs: list[torch.Tensor]) -> None:
+    def _run(self, runtime: Variants, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         with self._device.trial() as stream:
             outputs = runtime.run([self._device.take(tensor) for tensor in inputs], stream)
-        named_outputs(outputs, self._signature)
+        return named_outputs(outputs, self._signature)
 
 
 def check_run(signature: Signature, staged: Run, active: Run | None) -> None:

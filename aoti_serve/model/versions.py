@@ -26,15 +26,17 @@ BUILT_IN_VERSION = 0
 class ResidentVersions:
     """The runtime, its active and its inactive buffer, and the numbers of the versions in them.
 
-    `version` answers, `previous` answered before, `staged` waits for its commit; None where there is none. One step at
-    a time. Runs pass the `gate`, which is closed for a flip and while a runtime is loaded anew. `load` makes the first
-    runtime, and another whenever one must be thrown away.
+    `version` answers, `previous` answered before, `staged` waits for its commit; None where there is none. `accepted`
+    says whether what was staged last has passed its trial. One step at a time. Runs pass the `gate`, which is closed
+    for a flip and while a runtime is loaded anew. `load` makes the first runtime, and another whenever one must be
+    thrown away.
     """
 
     def __init__(self, load: Callable[[], Variants], contents: Sequence[Prepared], device: Device, gate: Gate) -> None:
         self.version: int | None = None
         self.previous: int | None = None
         self.staged: int | None = None
+        self.accepted = False
         self.closed = False
         self._highest = BUILT_IN_VERSION
         self._load = load
@@ -80,6 +82,7 @@ class ResidentVersions:
         # Folding is done twice: for the answers, and for the trial.
         self.inactive.check_memory(beside=2 * self.runtime.folded_nbytes)
         self.previous = self.staged = None
+        self.accepted = False
         try:
             self._device.wait_for_old_runs()
             with self.inactive.refilled():
@@ -90,6 +93,18 @@ class ResidentVersions:
         self._publish_or_rebuild()
         self.staged = self._highest + 1 if number is None else number
         self._highest = max(self._highest, self.staged)
+
+    @contextmanager
+    def trial(self) -> Iterator[ConstantBuffer]:
+        """Give the buffer with the staged version; if what is done with it fails, it is freed. Raises NothingStaged."""
+        if self.staged is None:
+            raise NothingStaged()
+        try:
+            yield self.inactive
+        except BaseException:
+            self.release()
+            raise
+        self.accepted = True
 
     def publish(self) -> None:
         """Tell the runtime of the refilled buffer, and fold. If this raises, the runtime must not run again."""

@@ -9,7 +9,16 @@ import pytest
 
 import aoti_serve
 
-MEMBERS = ["AotiServeError", "AsyncWeightsClient", "Container", "Package", "WeightsClient", "export_package"]
+MEMBERS = [
+    "AotiServeError",
+    "AsyncWeightsClient",
+    "Container",
+    "GoldenRequest",
+    "Package",
+    "WeightsClient",
+    "export_package",
+    "save_golden",
+]
 
 
 def test_the_members_are_exactly_these() -> None:

@@ -1,0 +1,1 @@
+"""What staged weights must do rightly before they are committed."""
