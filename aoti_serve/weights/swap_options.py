@@ -27,7 +27,8 @@ class SwapOptions(Frozen):
     An `adapter` is merged into `base_version`; if that is left out, into the version that answers, or the one that this
     one's own adapter was merged into. Else the swap is refused unless `base_version` answers. `adapter_config` is what
     stands in adapter_config.json. Not `strict`: values that differ from compiled-in ones are passed over, and the
-    compiled ones stay. With `skip_acceptance` values that are no finite numbers are let in.
+    compiled ones stay. `golden` is the sha256 of golden requests that were sent before. With `skip_acceptance` values
+    that are no finite numbers are let in, and golden requests, also those of the package, are asked of nobody.
     """
 
     label: Label = ""
@@ -37,6 +38,7 @@ class SwapOptions(Frozen):
     adapter_config: Annotated[AdapterConfig | None, BeforeValidator(_read)] = None
     base_version: VersionNumber | None = None
     strict: bool = True
+    golden: Sha256 | None = None
     skip_acceptance: bool = False
 
     @model_validator(mode="after")
@@ -47,6 +49,8 @@ class SwapOptions(Frozen):
             raise ValueError("an adapter is no partial swap: leave out one of both")
         if self.adapter_config is not None and not self.adapter:
             raise ValueError("adapter_config belongs to an adapter: say adapter=true as well")
+        if self.golden is not None and self.skip_acceptance:
+            raise ValueError("with skip_acceptance no golden requests are asked: leave out one of both")
         return self
 
     def check_upload(self) -> None:

@@ -126,6 +126,20 @@ class Catalog:
         """The version's safetensors file, for other processes on this node to open; a UPath if it is remote."""
         return self._place.root / weights_name(version.number)
 
+    def golden_file(self, version: Version) -> Path | UPath:
+        """The file of the golden requests that came with the version, as `file`."""
+        return self._place.root / golden_name(version.number)
+
+    def check_golden_file(self, version: Version) -> None:
+        """Raise StoreDamaged if the golden requests that came with the version are not those that were stored."""
+        name = golden_name(version.number)
+        with self._guarded():
+            content = self._place.read(name) if version.golden else None
+        digest = hashlib.sha256(content).hexdigest() if content is not None else None
+        if version.golden and digest != version.golden.digest:
+            detail = f"its sha256 is {digest}, stored was {version.golden.digest}"
+            raise StoreDamaged(path=self.root, file=name, detail=detail)
+
     def open(self, version: Version) -> BinaryIO:
         """The version's safetensors file from its first byte; read much at a time."""
         with self._guarded():
@@ -194,6 +208,10 @@ class Catalog:
 
 def weights_name(number: int) -> str:
     return f"versions/{number}/weights.safetensors"
+
+
+def golden_name(number: int) -> str:
+    return f"versions/{number}/golden.safetensors"
 
 
 def record_name(number: int) -> str:

@@ -85,6 +85,7 @@ def _check(catalog: Catalog, number: int, staged: bool, advance: Callable[[int],
     version = _noting(damage, lambda: catalog.record(number))
     if version is not None:
         _noting(damage, lambda: deque(catalog.verify(version, advance), maxlen=0))
+        _noting(damage, lambda: catalog.check_golden_file(version))
     facts = version.model_dump(include={"label", "digest", "nbytes"}) if version else {}
     return VersionCheckup(number=number, staged=staged, damage=damage[0] if damage else None, **facts)
 
