@@ -69,6 +69,11 @@ class AdminClient:
         """Swap back to a stored version; the previous one if `version` is None."""
         return self._change("/rollback", wait, json={} if version is None else {"version": version})
 
+    def offer_golden(self, golden: bytes) -> Any:
+        """Send a file of golden requests, which a swap then names by its sha256."""
+        headers = {"Content-Type": "application/octet-stream"}
+        return self._change("/golden", True, headers=headers, content=golden)
+
     def swap_file(self, file: Path, options: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
         """Upload `file`, then wait for the swap. `sent` is called with the size of each chunk that was sent."""
         size = file.stat().st_size

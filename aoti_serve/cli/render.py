@@ -13,6 +13,7 @@ from rich.text import Text
 
 from aoti_serve.cli.console import bytes_text
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
+from aoti_serve.errors import quantity
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.swap import Phase
 from aoti_serve.weights.swap.target import Receipt
@@ -141,12 +142,21 @@ def ending(last: Outcome, now: float) -> Text:
 
 
 def title(version: Version) -> str:
-    named = ", ".join(filter(None, (version.label, _adapter(version))))
+    named = ", ".join(filter(None, (version.label, _adapter(version), _skipped(version))))
     return f"{version.number} ({named})" if named else str(version.number)
 
 
 def _adapter(version: Version) -> str:
     return f"adapter on {version.adapter.base}" if version.adapter else ""
+
+
+def _skipped(version: Version) -> str:
+    """Also where there is room for little: such weights may hold anything."""
+    return "acceptance skipped" if version.skips_acceptance else ""
+
+
+def _golden(version: Version) -> str:
+    return quantity(version.golden.requests, "golden requests") if version.golden else ""
 
 
 def _line(*parts: str | tuple[str, str]) -> Text:
@@ -199,6 +209,8 @@ def _marks(version: Version, status: WeightsStatus) -> str:
         "resident": resident,
         _adapter(version): version.adapter is not None,
         "not strict": not version.strict,
+        _golden(version): version.golden is not None,
+        _skipped(version): version.skips_acceptance,
     }
     return ", ".join(mark for mark, holds in marks.items() if holds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import sys
@@ -22,6 +23,7 @@ from aoti_serve.cli.render import spaced, status_view, story_view, swap_view, ve
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import problems
 from aoti_serve.errors import InvalidBody, UnreadableWeights
+from aoti_serve.signature.golden.file import golden_content, parse_golden
 from aoti_serve.weights.adapter_config import WEIGHTS_NAME, adapter_at
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.swap.story import StoryEvent
@@ -53,14 +55,18 @@ def swap(
     ] = None,
     no_strict: Annotated[bool, typer.Option("--no-strict", help="Pass over changes to compiled-in values.")] = False,
     skip_acceptance: Annotated[
-        bool, typer.Option("--skip-acceptance", help="Take values that are NaN or infinite.")
+        bool, typer.Option("--skip-acceptance", help="Take NaN and infinite values; ask no golden requests.")
     ] = False,
+    golden: Annotated[
+        Path | None, typer.Option(help="A file of golden requests that these weights must answer rightly.")
+    ] = None,
     no_wait: NoWaitOption = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Make every replica answer with the weights in SOURCE. If one of them cannot, nothing changes."""
     remote, config = uri or "://" in source, None
+    requests = _golden_content(golden) if golden else b""
     if adapter and not remote:
         file, config = adapter_at(Path(source))
         source = str(file)
@@ -72,9 +78,12 @@ def swap(
         adapter_config=config,
         base_version=base_version,
         strict=not no_strict,
+        golden=hashlib.sha256(requests).hexdigest() if requests else None,
         skip_acceptance=skip_acceptance,
     )
     client, started = AdminClient(url, model), time.perf_counter()
+    if requests:
+        client.offer_golden(requests)
     if remote:
         with _progress_of(client, client.status()):
             answer = client.swap_uri(source, options, wait=not no_wait)
@@ -146,6 +155,12 @@ def _options(**asked: Any) -> SwapOptions:
     except ValidationError as error:
         detail = problems(error.errors()).replace("base_version", "--base-version")
         raise InvalidBody(detail=safe(detail)) from error
+
+
+def _golden_content(file: Path) -> bytes:
+    content = golden_content(file)
+    parse_golden(content)  # what is wrong with it is said before anything is sent
+    return content
 
 
 def _name(source: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import ray
 from ray import serve
@@ -18,7 +18,8 @@ from ray.serve.handle import DeploymentHandle
 from aoti_serve.cluster.calls import result_of, run_in_background
 from aoti_serve.cluster.deployments import coordinator_of
 from aoti_serve.cluster.ray_private import over_grpc
-from aoti_serve.cluster.transfer.upload import Weights, upload_stream
+from aoti_serve.cluster.swap_call import SwapKeywords, swap_options
+from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, Weights, in_one_piece, rechunk, upload_stream
 from aoti_serve.errors import AotiServeError, TryAgain
 from aoti_serve.weights.adapter_config import adapter_at
 from aoti_serve.weights.swap_options import SwapOptions
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from aoti_serve.cluster.coordinator.gathered import Gathered, Told
     from aoti_serve.cluster.status import WeightsStatus
     from aoti_serve.weights.swap.story import StoryEvent
-    from aoti_serve.weights.version import Version
+    from aoti_serve.weights.version import GoldenFile, Version
 
 T = TypeVar("T")
 NOTE_S = 5.0
@@ -79,7 +80,19 @@ class CoordinatorClient:
 
         Pieces are bytes, flat arrays of uint8, or objects that hold either.
         """
-        upload, source = await self._call("open_upload", options, who)
+        upload = await self._uploaded(body, options, who)
+        status: WeightsStatus = await self._call("swap_upload", upload, options, who, wait)
+        return status
+
+    async def offer_golden(self, body: AsyncIterator[Any], who: str) -> GoldenFile:
+        """Upload a file of golden requests as `swap_bytes` does, for swaps that name them by their sha256."""
+        upload = await self._uploaded(body, SwapOptions(), who, "golden")
+        golden: GoldenFile = await self._call("offer_golden", upload)
+        return golden
+
+    async def _uploaded(self, body: AsyncIterator[Any], *what: SwapOptions | str) -> str:
+        upload: str
+        upload, source = await self._call("open_upload", *what)
         try:
             async for piece in body:
                 await self._answer(source.transfer.append.remote(source.path, piece))
@@ -88,8 +101,7 @@ class CoordinatorClient:
             with suppress(AotiServeError, RayError, RayServeException):
                 await asyncio.shield(self._call("drop_upload", upload, why))
             raise
-        status: WeightsStatus = await self._call("swap_upload", upload, options, who, wait)
-        return status
+        return upload
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         return await self._answer(getattr(self._coordinator, method).remote(*arguments))
@@ -100,18 +112,6 @@ class CoordinatorClient:
         except RayActorError as error:
             detail = f"the coordinator of model '{self._model}' is being started again"
             raise TryAgain(detail=f"{detail}; ask for the status, then try again") from error
-
-
-class SwapKeywords(TypedDict, total=False):
-    """The other `SwapOptions`, by keyword."""
-
-    sha256: str | None
-    partial: bool
-    base_version: int | None
-    adapter: bool
-    adapter_config: Mapping[str, Any] | None
-    strict: bool
-    skip_acceptance: bool
 
 
 class AsyncWeightsClient:
@@ -134,20 +134,23 @@ class AsyncWeightsClient:
         `weights`: a state dict, the path of a safetensors file here, or the flat bytes of one as objects in Ray's
         object store. With `partial=True` they are changes to `base_version`. With `adapter=True` they are a LoRA
         adapter, and `adapter_config` is `LoraConfig.to_dict()`; of a path, which may be PEFT's folder, it is read
-        beside the file. Raises an InvalidWeights, StageFailed, BaseVersionMismatch or SwapInProgress; nothing has
-        changed then.
+        beside the file. `golden` are GoldenRequests, or the path of a file of them, which the weights must answer
+        rightly on every replica. Raises an InvalidWeights, StageFailed, BaseVersionMismatch or SwapInProgress; nothing
+        has changed then.
         """
-        asked = SwapOptions.model_validate({"label": label, **options})
+        asked, golden = swap_options(label, options)
         if asked.adapter and asked.adapter_config is None and isinstance(weights, Path):
             weights, config = adapter_at(weights)
             asked = asked.model_copy(update={"adapter_config": config})
+        await self._offer(golden)
         return await self._client.swap_bytes(upload_stream(weights), asked, _who(), wait)
 
     async def swap_uri(
         self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
     ) -> WeightsStatus:
         """As `swap`, to a file under one of the model's `weights_roots`, which the coordinator reads."""
-        asked = SwapOptions.model_validate({"label": label, **options})
+        asked, golden = swap_options(label, options)
+        await self._offer(golden)
         return await self._client.swap_uri(uri, asked, _who(), wait)
 
     async def rollback(self, version: int | None = None, *, wait: bool = True) -> WeightsStatus:
@@ -161,6 +164,10 @@ class AsyncWeightsClient:
     async def versions(self) -> list[Version]:
         """The stored versions, oldest first."""
         return await self._client.versions()
+
+    async def _offer(self, golden: bytes) -> None:
+        if golden:
+            await self._client.offer_golden(rechunk(in_one_piece(golden), UPLOAD_CHUNK_BYTES), _who())
 
 
 class WeightsClient:

@@ -36,13 +36,14 @@ from aoti_serve.errors import (
 )
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.golden import OfferedGolden
 from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.swap_options import SwapOptions
-from aoti_serve.weights.version import BUILT_IN, Committed, Version
+from aoti_serve.weights.version import BUILT_IN, Committed, GoldenFile, Version
 
 logger = logging.getLogger("ray.serve")
 STATUS_POLL_S = 2.0
@@ -68,6 +69,7 @@ class Coordinator:
         limits: WeightsLimits,
     ) -> None:
         join_serve_log()
+        self._signature = signature
         self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
         self._intake = Intake(self._store, model.name, signature, limits, model.weights_roots)
         first = await asyncio.to_thread(self._first, model, signature, carries_weights)
@@ -96,9 +98,13 @@ class Coordinator:
         """The source from which replicas read the bytes of a version."""
         return ChunkSource(self._transfer, self._store.file(version))
 
-    async def open_upload(self, options: SwapOptions, who: str) -> tuple[str, ChunkSource]:
-        """A new upload: its id, for `swap_upload`, and where to append the bytes of a safetensors file."""
-        attempt = Attempt("swap", who, options.label, "upload", options.skip_acceptance)
+    async def golden_source(self, version: Version) -> ChunkSource:
+        """The source from which replicas read the golden requests that came with a version."""
+        return ChunkSource(self._transfer, self._store.golden_file(version))
+
+    async def open_upload(self, options: SwapOptions, who: str, action: str = "swap") -> tuple[str, ChunkSource]:
+        """A new upload: its id, for `swap_upload` or `offer_golden`, and where to append the bytes of a file."""
+        attempt = Attempt(action, who, options.label, "upload", options.skip_acceptance)
         try:
             options.check_upload()
             upload, path = await asyncio.to_thread(self._uploads.open, attempt)
@@ -111,6 +117,11 @@ class Coordinator:
         """Throw away an upload that has failed, and record that."""
         if attempt := await asyncio.to_thread(self._uploads.drop, upload):
             await self._changes.note_failed(attempt, UploadFailed(detail=why))
+
+    async def offer_golden(self, upload: str) -> GoldenFile:
+        """Keep golden requests that were uploaded, for swaps that name them by their sha256."""
+        path = self._uploads.take(upload)
+        return await asyncio.to_thread(OfferedGolden(self._store).take, path, self._signature)
 
     async def swap_upload(self, upload: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to what was uploaded; the status when every live replica answers with it, or else at once."""

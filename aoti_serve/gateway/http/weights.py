@@ -20,9 +20,12 @@ from aoti_serve.gateway.http.responses import json_response
 from aoti_serve.gateway.in_flight import BodyLimits, Share
 from aoti_serve.gateway.served_model import ServedModel
 from aoti_serve.protocol.elements import shown_value
+from aoti_serve.signature.golden.file import MAX_GOLDEN_BYTES
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.swap_options import SwapOptions, Uri, VersionNumber
 
+OCTETS = "application/octet-stream"
+GOLDEN_BODY = BodyLimits(MAX_GOLDEN_BYTES, "the most that golden requests take")
 JsonBody = TypeVar("JsonBody", bound=BaseModel)
 
 
@@ -92,6 +95,18 @@ def weights_routes(plane: DataPlane, access: Access, config: GatewayConfig) -> A
             plane.note_refused(served.name, "swap", who, str(error))
             raise
 
+    @routes.post("/golden")
+    async def golden(request: Request, served: Admin, who: Who) -> Response:
+        _refuse_options(request)
+        try:
+            _check_kind(request, OCTETS)
+            body = stream_body(request.receive, _headers(request), GOLDEN_BODY)
+            found = await served.weights.offer_golden(rechunk(body, UPLOAD_CHUNK_BYTES), who)
+        except (InvalidBody, BodyTooLarge) as error:
+            plane.note_refused(served.name, "golden", who, str(error))
+            raise
+        return json_response(found)
+
     @routes.post("/rollback")
     async def rollback(request: Request, served: Admin, who: Who, wait: bool = True) -> Response:
         _refuse_options(request)
@@ -99,19 +114,26 @@ def weights_routes(plane: DataPlane, access: Access, config: GatewayConfig) -> A
         return _change_response(await served.weights.rollback(wanted.version, who, wait), wait)
 
     async def run_swap(request: Request, served: ServedModel, who: str, wait: bool) -> WeightsStatus:
-        if request.headers.get("content-type", "").startswith("application/octet-stream"):
+        if _kind(request).startswith(OCTETS):
             asked = {name: value for name, value in request.query_params.items() if name != "wait"}
             options = _checked(lambda: SwapOptions.model_validate(asked))
             body = stream_body(request.receive, _headers(request), uploads)
             return await served.weights.swap_bytes(rechunk(body, UPLOAD_CHUNK_BYTES), options, who, wait)
-        if not request.headers.get("content-type", "").startswith("application/json"):
-            kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
-            raise InvalidBody(detail=f"the Content-Type must be {kinds}")
+        _check_kind(request, "application/json", f', or {OCTETS}: {{"uri": ...}}, or the safetensors bytes')
         _refuse_options(request)
         wanted = _parsed(SwapBody, await read(request))
         return await served.weights.swap_uri(wanted.uri, wanted.options, who, wait)
 
     return routes
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "")
+
+
+def _check_kind(request: Request, kind: str, more: str = "") -> None:
+    if not _kind(request).startswith(kind):
+        raise InvalidBody(detail=f"the Content-Type must be {kind}{more}")
 
 
 def _headers(request: Request) -> dict[bytes, bytes]:

@@ -33,13 +33,17 @@ Tensors = dict[str, dict[str, Array]]  # by kind, by name
 
 def read_golden(path: str | os.PathLike[str]) -> list[GoldenRequest]:
     """Read the golden requests in a file, in the order of their names. Raises UnreadableGolden or UnfitGolden."""
+    return parse_golden(golden_content(path))
+
+
+def golden_content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file that may hold golden requests; no more of them than `parse_golden` takes, and one."""
     source = Path(path)
     try:
         with source.open("rb") as file:
-            content = file.read(MAX_GOLDEN_BYTES + 1)
+            return file.read(MAX_GOLDEN_BYTES + 1)
     except OSError as error:
         raise UnreadableGolden(detail=f"{source}: {error.strerror}") from error
-    return parse_golden(content)
 
 
 def parse_golden(content: bytes) -> list[GoldenRequest]:

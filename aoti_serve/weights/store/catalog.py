@@ -226,7 +226,8 @@ def staged_name(number: int) -> str:
 def damaged_version(file: Path | UPath, version: Version, found: str) -> StoreDamaged:
     """The error for a version's file that is not what was stored there."""
     detail = f"{found}; stored were {version.nbytes} bytes with the sha256 {version.digest}"
-    return StoreDamaged(path=shown_uri(str(file.parents[2])), file=weights_name(version.number), detail=detail)
+    name = f"versions/{version.number}/{file.name}"
+    return StoreDamaged(path=shown_uri(str(file.parents[2])), file=name, detail=detail)
 
 
 def _place_of(root: str | Path | UPath) -> Disk | Remote:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import ray
 
-from aoti_serve import AsyncWeightsClient, WeightsClient
+from aoti_serve import AsyncWeightsClient, GoldenRequest, WeightsClient
 from aoti_serve.cluster import client as client_module
 from aoti_serve.errors import Unavailable, UnfitAdapter
 from aoti_serve.weights.adapter_config import AdapterConfig
@@ -34,6 +35,10 @@ class Sent:
     def __init__(self) -> None:
         self.content = b""
         self.options = SwapOptions()
+        self.golden = b""
+
+    async def offer_golden(self, body: AsyncIterator[bytes], *_: Any) -> None:
+        self.golden = b"".join([piece async for piece in body])
 
     async def swap_bytes(self, body: AsyncIterator[np.ndarray], options: SwapOptions, *_: Any) -> None:
         self.content, self.options = b"".join([piece.tobytes() async for piece in body]), options
@@ -54,3 +59,11 @@ async def test_an_adapter_is_a_folder_with_its_settings_or_tensors_with_them(
     assert (sent.content, sent.options.adapter_config) == (b"tensors", AdapterConfig(r=4, lora_alpha=16))
     await client.swap({}, adapter=True, adapter_config=settings | {"r": 2})
     assert sent.options.adapter_config == AdapterConfig(r=2, lora_alpha=16)
+
+
+async def test_golden_requests_are_sent_before_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_who", lambda: "me")
+    client, sent = object.__new__(AsyncWeightsClient), Sent()
+    monkeypatch.setattr(client, "_client", sent, raising=False)
+    await client.swap({}, golden=[GoldenRequest("one", {"x": np.zeros(3, np.float32)})])
+    assert sent.options.golden == hashlib.sha256(sent.golden).hexdigest()
