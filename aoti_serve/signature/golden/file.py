@@ -51,7 +51,7 @@ def parse_golden(content: bytes) -> list[GoldenRequest]:
     if len(content) > MAX_GOLDEN_BYTES:
         raise UnreadableGolden(detail=f"the file has more than {quantity(MAX_GOLDEN_BYTES, 'bytes')}")
     try:
-        found = deserialize(content)
+        found = deserialize(content)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise UnreadableGolden(detail=f"not a whole safetensors file: {error}") from error
     requests: dict[str, Tensors] = {}

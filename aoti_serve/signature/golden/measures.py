@@ -51,4 +51,5 @@ def _rows(array: Array) -> NDArray[np.float64]:
     """Rows of which no length overflows."""
     rows = float64(array).reshape(1 if array.ndim < 2 else array.shape[0], -1 if array.size else 0)
     largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
-    return np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
+    scaled: NDArray[np.float64] = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
+    return scaled

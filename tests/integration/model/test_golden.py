@@ -88,7 +88,7 @@ IDS = torch.arange(5)
 
 def asked(**bounds: Any) -> GoldenRequest:
     answers = Table()(IDS)
-    known = {"logits": {"cosine": 0.99}, "best": {"absolute": 0}}
+    known: dict[str, Any] = {"logits": {"cosine": 0.99}, "best": {"absolute": 0}}
     return GoldenRequest("rows", {"ids": IDS}, {name: answers[name] for name in known | bounds}, known | bounds)
 
 

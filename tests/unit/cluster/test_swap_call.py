@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from aoti_serve import GoldenRequest, save_golden
-from aoti_serve.cluster.swap_call import swap_options
+from aoti_serve.cluster.swap_call import Golden, swap_options
 from aoti_serve.errors import UnreadableGolden
 from aoti_serve.signature.golden.file import parse_golden
 
@@ -32,7 +32,8 @@ def test_golden_requests_or_a_file_of_them_are_named_by_their_bytes(tmp_path: Pa
 
 def test_what_is_no_golden_request_is_said_before_anything_is_sent(tmp_path: Path) -> None:
     (tmp_path / "golden.safetensors").write_bytes(b"nothing")
-    for golden in (tmp_path / "golden.safetensors", tmp_path / "nowhere", []):
+    wrong: list[Golden] = [tmp_path / "golden.safetensors", tmp_path / "nowhere", []]
+    for golden in wrong:
         with pytest.raises(UnreadableGolden):
             swap_options("new", {"golden": golden})
     with pytest.raises(ValidationError, match="no golden requests are asked"):
