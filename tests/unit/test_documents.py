@@ -42,6 +42,7 @@ def test_the_example_of_a_module_and_its_tests_is_there() -> None:
         ("resources_of", "aoti_serve/cluster/deployments.py"),
         ("LASTING", "aoti_serve/launcher/cluster/applications.py"),
         ("check_run", "aoti_serve/model/trial.py"),
+        ("Bounds", "aoti_serve/signature/golden/bounds.py"),
         ("check_weights", "aoti_serve/signature/constants.py"),
         ("_place_of", "aoti_serve/weights/store"),
         ("Device", "aoti_serve/model/device/cuda.py"),
