@@ -1,4 +1,4 @@
-"""Golden requests that came with a version: a replica reads them over the transfer, and asks them before it has staged."""
+"""Golden requests of a version: a replica reads them over the transfer, and asks them before it has staged."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def transfer() -> Iterator[Any]:
     ray.kill(made)
 
 
-def put(folder: Path, number: int, weights: dict[str, torch.Tensor], golden: bytes, **facts: Any) -> Version:
+def put(folder: Path, number: int, weights: dict[str, torch.Tensor], golden: bytes) -> Version:
     (folder / str(number)).mkdir()
     content = save(weights)
     (folder / str(number) / "weights.safetensors").write_bytes(content)
     (folder / str(number) / "golden.safetensors").write_bytes(golden)
     known = GoldenFile(digest=hashlib.sha256(golden).hexdigest(), nbytes=len(golden), requests=1)
     digest = hashlib.sha256(content).hexdigest()
-    return Version(number=number, digest=digest, nbytes=len(content), **({"golden": known} | facts))
+    return Version(number=number, digest=digest, nbytes=len(content), golden=known)
 
 
 async def test_a_replica_has_staged_only_what_answers_rightly(transfer: Any, mixed: Compiled, tmp_path: Path) -> None:
@@ -80,8 +80,10 @@ async def test_a_replica_has_staged_only_what_answers_rightly(transfer: Any, mix
         await buffers.activate(first)
         with pytest.raises(GoldenFailed, match="golden request 'mixed'"):
             await buffers.stage(put(tmp_path, 2, other, asked))
+        third = put(tmp_path, 3, mixed.weights(), asked)
         with pytest.raises(StoreDamaged, match=r"golden\.safetensors"):
-            await buffers.stage(put(tmp_path, 3, mixed.weights(), asked, golden=lost))
+            await buffers.stage(third.model_copy(update={"golden": lost}))
         assert (container.version, container.staged) == (1, None)
-        await buffers.stage(put(tmp_path, 4, other, asked, golden=None, skips_acceptance=True))
+        fourth = put(tmp_path, 4, other, asked)
+        await buffers.stage(fourth.model_copy(update={"golden": None, "skips_acceptance": True}))
         assert container.staged == 4
