@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from aoti_serve import __version__
-from aoti_serve.cli import packages, server, weights
+from aoti_serve.cli import packages, server
 from aoti_serve.cli.store import store_app
+from aoti_serve.cli.weights import swaps, views
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,10 +22,10 @@ app.command("inspect")(packages.inspect)
 app.command("up")(server.up)
 app.command("down")(server.down)
 app.command("token")(server.token)
-app.command("status")(weights.status)
-app.command("swap")(weights.swap)
-app.command("rollback")(weights.rollback)
-app.command("weights")(weights.versions)
+app.command("status")(views.status)
+app.command("swap")(swaps.swap)
+app.command("rollback")(swaps.rollback)
+app.command("weights")(views.versions)
 app.add_typer(store_app, name="store")
 
 

@@ -14,8 +14,8 @@ from rich.text import Text
 from aoti_serve.cli.console import bytes_text
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
 from aoti_serve.errors import quantity
+from aoti_serve.weights.swap.states import Phase
 from aoti_serve.weights.swap.story import StoryEvent
-from aoti_serve.weights.swap.swap import Phase
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Version
 

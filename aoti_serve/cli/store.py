@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from aoti_serve.cli.client import safe
 from aoti_serve.cli.console import AsJson, bytes_text, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.render import DIGEST_DIGITS
-from aoti_serve.cli.weights import LABEL_LENGTH
+from aoti_serve.cli.weights.swaps import LABEL_LENGTH
 from aoti_serve.config import absolute
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.checkup import StoreCheckup, VersionCheckup, check_store, total_bytes

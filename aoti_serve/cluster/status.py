@@ -41,6 +41,15 @@ class Outcome(Frozen):
     ended: float
 
 
+class CandidateStatus(Frozen):
+    """A candidate that is out, since `since` in UTC, and the shares of the requests that meet it; see `Exposure`."""
+
+    version: Version
+    share: float
+    shadow: float
+    since: float
+
+
 class WeightsStatus(Frozen):
     """The current and the previous version, and every replica's receipt. `revision` grows with every change.
 
@@ -54,6 +63,7 @@ class WeightsStatus(Frozen):
     current: Version
     previous: Version | None
     replicas: tuple[Receipt, ...]
+    candidate: CandidateStatus | None
     swap: SwapProgress | None
     last: Outcome | None
     unchanged: bool = False

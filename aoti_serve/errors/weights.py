@@ -26,6 +26,27 @@ class SwapInProgress(WeightsError, status=409):
     phase: str
 
 
+class CandidateOut(WeightsError, status=409):
+    """While a candidate is out, its memory is taken, and no other change may begin."""
+
+    text = "model '{model}': version {version} is a candidate; promote it or withdraw it first"
+    model: str
+    version: int
+
+
+class NoCandidate(WeightsError, status=409, text="model '{model}' has no candidate: a swap with `candidate` makes one"):
+    """There is nothing to expose, promote or withdraw."""
+
+    model: str
+
+
+class CandidateWithdrawn(WeightsError, status=409, text="candidate version {version} was withdrawn: {reason}"):
+    """The candidate was freed everywhere, and nothing was committed."""
+
+    version: int
+    reason: str
+
+
 class StageFailed(WeightsError):
     """A replica could not stage, so none has changed. `cause` is that replica's error, `story` what came before."""
 
@@ -95,6 +116,12 @@ class StageWithdrawn(WeightsError, status=409):
 
 class NothingStaged(WeightsError, status=409, text="nothing is staged: call stage() before commit()"):
     """A commit without a stage before it."""
+
+
+class VersionNotResident(WeightsError, status=404, text="version {version} is not in this replica's memory"):
+    """A run asked for a version that is neither the active one nor the one behind it."""
+
+    version: int
 
 
 class NothingToRollBack(WeightsError, status=409, text="model '{model}': no previous version to roll back to"):

@@ -2,10 +2,10 @@
 
 Making:   export, program/ (what is compiled)
 Reading:  package, archive/ (the file), foreign/ (packages made by plain torch), loading
-Running:  container (the whole), gate (entry), arguments (inputs and outputs), variants (batch sizes), device/ (CPU,
-          card: memory and streams), aoti/ (the native runtime)
-Changing: versions (the steps), buffers, weights_in (as tensors, as bytes), trial (a run before the commit),
-          acceptance/ (golden requests), preparation/ (what staging makes of weights)
+Running:  container (the whole), gate (entry), arguments (inputs and outputs), run (one of them), variants (batch
+          sizes), device/ (CPU, card: memory and streams), aoti/ (the native runtime)
+Changing: resident/ (the versions in memory), weights_in (as tensors, as bytes), preparation/ (what staging makes of
+          weights), trial (a run before the commit), acceptance/ (golden requests)
 
 tensor_memory reads tensors for all of them.
 """

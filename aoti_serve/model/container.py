@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 
 from aoti_serve.errors import InvalidConfig, InvalidInputData, WeightsMissing
 from aoti_serve.model.acceptance.golden_check import check_golden
-from aoti_serve.model.arguments import ModelInputs, checked_inputs, named_outputs
+from aoti_serve.model.arguments import ModelInputs, checked_inputs
 from aoti_serve.model.gate import Gate
 from aoti_serve.model.loading import IntraOpThreads, choose_device, load, open_device, warn_of_fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.preparation.preparations import prepared
-from aoti_serve.model.trial import TrialRuntime, check_run
+from aoti_serve.model.resident.second_runtime import SecondRuntime
+from aoti_serve.model.resident.versions import ResidentVersions
+from aoti_serve.model.run import DeviceRun
+from aoti_serve.model.trial import check_run
 from aoti_serve.model.variants import Variants
-from aoti_serve.model.versions import ResidentVersions
 from aoti_serve.model.weights_in import WeightsStream, accept_tensors
 from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.signature.tensors import Span
@@ -60,10 +62,10 @@ class Container:
         self._gate = Gate(self.num_runners)
         self._staging = threading.RLock()
         self.device = choose_device(self.package, device)
-        self._device = open_device(self.device, self.num_runners)
         contents = prepared(self.signature, self.package.recipes)
-        self._versions = ResidentVersions(lambda: self._load(self.num_runners), contents, self._device, self._gate)
-        self._trial = TrialRuntime(lambda: self._load(1), self._device, self.signature)
+        run = DeviceRun(open_device(self.device, 2 * self.num_runners), self.signature, num_threads)
+        second = SecondRuntime(self._load, run, self.num_runners)
+        self._versions = ResidentVersions(self._load, contents, run, self._gate, second)
         self._baseline = self.package.baseline()
         warn_of_fixed_threads(self.package, self.num_runners, num_threads)
         if self.package.carries_weights:
@@ -108,14 +110,16 @@ class Container:
         """As `run`, but take the tensors out of the list, so that the run can free their memory early."""
         ordered = checked_inputs(inputs, self.signature)
         inputs.clear()
-        return self._infer(ordered)[1]
+        return self._versions.infer(ordered)[1]
 
-    def infer(self, inputs: ModelInputs) -> tuple[int, dict[str, torch.Tensor]]:
+    def infer(self, inputs: ModelInputs, version: int | None = None) -> tuple[int, dict[str, torch.Tensor]]:
         """Return the version that computed, and its outputs.
 
-        Raises an InvalidInput that names the input, WeightsMissing, or ContainerClosed; no other answer is changed.
+        `version` asks for a resident one: the active version, the staged one after `try_staged`, or the previous one
+        after `open_previous`. Raises an InvalidInput that names the input, WeightsMissing, VersionNotResident, or
+        ContainerClosed; no other answer is changed.
         """
-        return self._infer(checked_inputs(inputs, self.signature))
+        return self._versions.infer(checked_inputs(inputs, self.signature), version)
 
     def stage(
         self,
@@ -173,14 +177,22 @@ class Container:
         """Run the staged version while the active one goes on answering: on made-up inputs, then on the golden requests
         of the package and on these, unless acceptance is skipped.
 
-        Raises UnfitTensor or WeightsDoNotRun if these weights cannot answer, GoldenFailed if they answer wrongly, and
-        the errors of loading a second runtime; nothing is staged then any more.
+        From then on `infer` answers with it where it is asked for. Raises UnfitTensor or WeightsDoNotRun if these
+        weights cannot answer, GoldenFailed if they answer wrongly, and the errors of loading a second runtime; nothing
+        is staged then any more.
         """
-        with self._step(), self._versions.trial() as buffer, IntraOpThreads(self.num_threads):
-            staged = self._trial.over(buffer)
-            check_run(self.signature, staged, None if self.version is None else self._infer)
+        with self._step(), self._versions.trial() as staged:
+            infer = self._versions.infer
+            active = None if self.version is None else infer
+            check_run(self.signature, lambda inputs: infer(inputs, staged), active)
             if not skip_acceptance:
-                check_golden(chain(self.package.golden(), golden), self.signature, staged)
+                requests = chain(self.package.golden(), golden)
+                check_golden(requests, self.signature, lambda inputs: infer(inputs, staged)[1])
+
+    def open_previous(self) -> None:
+        """Let `infer` answer with the previous version, too, if there is one and a staged version was ever tried."""
+        with self._step():
+            self._versions.open_previous()
 
     def commit(self) -> None:
         """Make the staged version the active one, after a trial if it had none and the package has golden requests; the
@@ -210,7 +222,6 @@ class Container:
     def close(self) -> None:
         """Let runs in flight end, then give back all memory; later calls raise ContainerClosed. May be repeated."""
         with self._staging:
-            self._trial.close()
             self._versions.close()
 
     def __enter__(self) -> Container:
@@ -229,22 +240,10 @@ class Container:
     def _all_cores(self) -> IntraOpThreads:
         return IntraOpThreads(self.num_threads and self.num_threads * self.num_runners)
 
-    def _load(self, num_runners: int) -> Variants:
-        return load(self.package, num_runners, self.device, single_threaded=self.run_single_threaded)
+    def _load(self) -> Variants:
+        return load(self.package, self.num_runners, self.device, single_threaded=self.run_single_threaded)
 
     def _take_over_built_in(self) -> None:
         built_in = self._versions.take_over_built_in()
         carried = [spec.name for spec in self.signature.constants if spec.carried]
         self._baseline = {name: built_in[name].clone() for name in carried} | self._baseline
-
-    def _infer(self, ordered: list[torch.Tensor]) -> tuple[int, dict[str, torch.Tensor]]:
-        with self._gate:
-            self._versions.check_open()
-            if self.version is None:
-                raise WeightsMissing()
-            version = self.version
-            with IntraOpThreads(self.num_threads), self._device.runner() as stream:
-                ordered[:] = [self._device.take(tensor) for tensor in ordered]
-                outputs = self._versions.runtime.run(ordered, stream)
-            self._device.give(outputs)
-            return version, named_outputs(outputs, self.signature)

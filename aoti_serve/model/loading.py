@@ -11,12 +11,12 @@ from aoti_serve.errors import IncompatiblePackage, quantity
 from aoti_serve.model.aoti.c_abi import NativeContainer, has_symbol
 from aoti_serve.model.aoti.stock import StockContainer
 from aoti_serve.model.archive import preflight
-from aoti_serve.model.buffers import padded
 from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.device.cuda import CudaDevice, Device, missing_card, visible_cards
 from aoti_serve.model.foreign.generated import fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.preparation.recipe import code_constants
+from aoti_serve.model.resident.buffers import padded
 from aoti_serve.model.variants import BatchVariant, Runtime, Variants
 from aoti_serve.signature.tensors import CPU, DEVICE_KINDS
 

@@ -12,8 +12,8 @@ import torch
 
 from aoti_serve.errors import ConstantIsBaked, UnfitTensor, UnreadableWeights, quantity
 from aoti_serve.model.aoti.opaque import only_read
-from aoti_serve.model.buffers import ConstantBuffer
 from aoti_serve.model.preparation.preparations import Preparation
+from aoti_serve.model.resident.buffers import ConstantBuffer
 from aoti_serve.model.tensor_memory import bytes_of, content_of, memory_key, readable
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import Bytes, ContentsCheck

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from aoti_serve.config import WeightsLimits
-from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch
+from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch, InvalidWeights, StoreFailed
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import ContentsCheck
 from aoti_serve.signature.finite import FiniteCheck
@@ -87,6 +87,17 @@ class Intake:
             return self.of_file(path, options, current)
         finally:
             self.store.discard(path)
+
+    def check_committed(self, version: Version) -> None:
+        """Raise StoreFailed if the package was compiled anew, and takes other tensors than this version's."""
+        if version.number == BUILT_IN.number:
+            return
+        try:
+            self.constants.check_weights(self.store.index(version))
+        except InvalidWeights as error:
+            detail = f"committed version {version.number} does not fit the package: {error}; set another `store`, "
+            detail += "or let one that fits answer: `aoti-serve store set-current`"
+            raise StoreFailed(path=self.store.root, detail=detail) from error
 
     def index(self, path: Path) -> dict[str, Span]:
         return read_index(path, self.limits.max_weights_tensors, self.limits.max_weights_header_bytes)

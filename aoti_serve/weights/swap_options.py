@@ -9,6 +9,8 @@ from pydantic_core import from_json
 
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.adapter_config import AdapterConfig, config_not_sent
+from aoti_serve.weights.rollout.quantities import TrafficShare
+from aoti_serve.weights.swap.target import Exposure
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
 Label = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]  # it is shown in terminals
@@ -29,6 +31,9 @@ class SwapOptions(Frozen):
     stands in adapter_config.json. Not `strict`: values that differ from compiled-in ones are passed over, and the
     compiled ones stay. `golden` is the sha256 of golden requests that were sent before. With `skip_acceptance` values
     that are no finite numbers are let in, and golden requests, also those of the package, are asked of nobody.
+
+    A `candidate` is staged and not committed. It answers this `share` of the requests, and runs this `shadow` share of
+    the others beside the version that answers; nobody but those who ask for it, if both are 0.
     """
 
     label: Label = ""
@@ -40,6 +45,9 @@ class SwapOptions(Frozen):
     strict: bool = True
     golden: Sha256 | None = None
     skip_acceptance: bool = False
+    candidate: bool = False
+    share: TrafficShare = 0.0
+    shadow: TrafficShare = 0.0
 
     @model_validator(mode="after")
     def _based(self) -> SwapOptions:
@@ -51,7 +59,14 @@ class SwapOptions(Frozen):
             raise ValueError("adapter_config belongs to an adapter: say adapter=true as well")
         if self.golden is not None and self.skip_acceptance:
             raise ValueError("with skip_acceptance no golden requests are asked: leave out one of both")
+        if (self.share or self.shadow) and not self.candidate:
+            raise ValueError("share and shadow are those of a candidate: say candidate=true as well")
         return self
+
+    @property
+    def exposure(self) -> Exposure | None:
+        """How the candidate meets requests; None if there is to be none."""
+        return Exposure(share=self.share, shadow=self.shadow) if self.candidate else None
 
     def check_upload(self) -> None:
         """Raise UnfitAdapter for an adapter without its settings: nothing lies beside an upload."""

@@ -42,7 +42,7 @@ AotiServeError                      500
 │   │   ├── GoldenFailed                 tried before they are committed, they answer otherwise than they must
 │   │   └── WeightsDoNotRun              tried before they are committed, they fail
 │   ├── UploadFailed                400  the bytes have not all arrived
-│   ├── SwapInProgress              409
+│   ├── SwapInProgress, CandidateOut, NoCandidate, CandidateWithdrawn      409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
 │   ├── BadIndexInWeights               500
 │   ├── StageWithdrawn              409  a stage was stopped under way
@@ -50,7 +50,7 @@ AotiServeError                      500
 │   ├── BaseVersionMismatch, BaseHasNoFile                                          409
 │   ├── Superseded                  503  a newer coordinator has taken over; nothing was committed
 │   ├── NotSettled                  503  ... and completes what was committed
-│   ├── UnknownWeightsVersion       404
+│   ├── UnknownWeightsVersion, VersionNotResident      404
 │   ├── SourceRefused               403  a URI outside the allowed roots
 │   ├── StoreFailed                 507  the versions could not be written or read
 │   │   └── StoreDamaged                 a file in the store is not what was written there

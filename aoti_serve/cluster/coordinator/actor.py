@@ -27,7 +27,6 @@ from aoti_serve.cluster.transfer.download import ChunkSource
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, WeightsLimits
 from aoti_serve.errors import (
     InvalidConfig,
-    InvalidWeights,
     StoreFailed,
     SwapInProgress,
     Unavailable,
@@ -41,7 +40,8 @@ from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.story import StoryEvent
-from aoti_serve.weights.swap.swap import SwapDeadlines
+from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Committed, GoldenFile, Version
 
@@ -72,11 +72,10 @@ class Coordinator:
         self._signature = signature
         self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
         self._intake = Intake(self._store, model.name, signature, limits, model.weights_roots)
-        first = await asyncio.to_thread(self._first, model, signature, carries_weights)
+        first = await asyncio.to_thread(self._first, model, carries_weights)
         deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
         live = LiveActors(serve.get_replica_context().app_name, members)
         self._members = MemberServer(self._store.term, first, deadlines, live, self._check_term)
-        await self._members.open()
         self._status_took = 0.0  # seconds
         self._uploads = Uploads(self._store)
         self._statistics = GatheredStatistics()
@@ -84,6 +83,8 @@ class Coordinator:
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         self._changes = Changes(model.name, self._store, self._members, audit)
+        self._changes.candidates.resume()
+        await self._members.open()
         loop = asyncio.get_running_loop()
         work = self._members.run(), self._members.liveness.run(), self._keep_house(), self._watch_bytes()
         self._tasks = [loop.create_task(each) for each in work]
@@ -139,7 +140,7 @@ class Coordinator:
                 self._store.discard(path)
 
         try:
-            return await self._changes.swap(attempt, admit, wait=wait)
+            return await self._changes.swap(attempt, admit, wait=wait, exposure=options.exposure)
         except SwapInProgress:
             await asyncio.to_thread(self._store.discard, path)
             raise
@@ -150,13 +151,24 @@ class Coordinator:
         def admit(current: Version) -> Version:
             return self._intake.of_uri(uri, options, current)
 
-        return await self._changes.swap(
-            Attempt("swap", who, options.label, shown_uri(uri), options.skip_acceptance), admit, wait=wait
-        )
+        attempt = Attempt("swap", who, options.label, shown_uri(uri), options.skip_acceptance)
+        return await self._changes.swap(attempt, admit, wait=wait, exposure=options.exposure)
 
     async def rollback(self, number: int | None, who: str, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
         return await self._changes.rollback(Attempt("rollback", who), number, wait=wait)
+
+    async def expose(self, exposure: Exposure, who: str) -> WeightsStatus:
+        """Let the candidate meet other shares of the requests."""
+        return await self._changes.expose(Attempt("expose", who), exposure)
+
+    async def promote(self, who: str, wait: bool = True) -> WeightsStatus:
+        """Commit the candidate."""
+        return await self._changes.promote(Attempt("promote", who), wait=wait)
+
+    async def withdraw(self, who: str, wait: bool = True) -> WeightsStatus:
+        """Free the candidate everywhere."""
+        return await self._changes.withdraw(Attempt("withdraw", who), f"{who} asked for it", wait=wait)
 
     async def refused(self, facts: dict[str, str]) -> None:
         """Note what a gateway has turned away, in a file of its own: many such lines must not push out the changes."""
@@ -220,11 +232,11 @@ class Coordinator:
                     call: Any = self._transfer.received.remote(self._store.file(version))
                     self._changes.arrived(await result_of(call, TRANSFER_ANSWER_S))
 
-    def _first(self, model: ModelConfig, signature: Signature, carries_weights: bool) -> Committed:
+    def _first(self, model: ModelConfig, carries_weights: bool) -> Committed:
         """The last commit; in a new store, the configuration's weights, or the package's own."""
         committed = self._store.committed()
         if committed is not None:
-            self._check_committed(committed.version, signature)
+            self._intake.check_committed(committed.version)
             return committed
         if model.weights is None and not carries_weights:
             raise InvalidConfig(detail=f"model '{model.name}': {NO_WEIGHTS}")
@@ -232,14 +244,3 @@ class Coordinator:
             return Committed(epoch=0, version=BUILT_IN)
         version = self._intake.of_local(model.weights, SwapOptions(label=model.weights.stem))
         return self._store.commit(version, 1, BUILT_IN if carries_weights else None)
-
-    def _check_committed(self, version: Version, signature: Signature) -> None:
-        """A package that was compiled anew may take other tensors than the ones that were committed before."""
-        if version.number == BUILT_IN.number:
-            return
-        try:
-            signature.check_weights(self._store.index(version))
-        except InvalidWeights as error:
-            detail = f"committed version {version.number} does not fit the package: {error}; set another `store`, "
-            detail += "or let one that fits answer: `aoti-serve store set-current`"
-            raise StoreFailed(path=self._store.root, detail=detail) from error

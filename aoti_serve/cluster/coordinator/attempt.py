@@ -9,7 +9,8 @@ from uuid import uuid4
 
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress
 from aoti_serve.weights.audit import MAX_TEXT
-from aoti_serve.weights.swap.swap import Phase, Swap
+from aoti_serve.weights.swap.states import Phase
+from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Report
 from aoti_serve.weights.version import Committed, Version
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from functools import partial
 
 from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.coordinator.attempt import Attempt
+from aoti_serve.cluster.coordinator.candidates import Candidates
+from aoti_serve.cluster.coordinator.course import SwapCourse
 from aoti_serve.cluster.coordinator.metrics import SwapMetrics
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.metrics.definitions import COORDINATOR_METRICS
@@ -19,22 +18,16 @@ from aoti_serve.cluster.status import Outcome, WeightsStatus
 from aoti_serve.errors import (
     AotiServeError,
     BuiltInWeightsReleased,
-    CommitUnknown,
     NothingToRollBack,
-    NotSettled,
     SwapInProgress,
-    TryAgain,
 )
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
-from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap
-from aoti_serve.weights.swap.target import Receipt
-from aoti_serve.weights.version import BUILT_IN, Committed, Version
+from aoti_serve.weights.swap.target import Exposure, Receipt
+from aoti_serve.weights.version import BUILT_IN, Version
 
 logger = logging.getLogger("ray.serve")
-COMMIT_S = 120.0  # far longer than a store takes that answers at all
-LAST_NOTE_S = 5.0
 LOGGED = 50  # events of the story
 
 
@@ -50,21 +43,42 @@ class Changes:
         self._members = members
         self._audit = audit
         self._metrics = SwapMetrics(model, MetricExport(COORDINATOR_METRICS))
+        self._course = SwapCourse(model, store, members, self._note)
         self._attempt: Attempt | None = None
         self._last: Outcome | None = None
+        self.candidates = Candidates(model, store, members, self._course, self._note_fallen)
 
     @property
     def moving(self) -> Version | None:
         """The version that replicas are receiving, if there is one."""
         return self._attempt.version if self._attempt else None
 
-    async def swap(self, attempt: Attempt, admit: Callable[[Version], Version], *, wait: bool) -> WeightsStatus:
-        """To the version that `admit` makes of the current one, in a thread."""
-        return await self._only(attempt, lambda: self._swap(attempt, admit), wait=wait)
+    async def swap(
+        self,
+        attempt: Attempt,
+        admit: Callable[[Version], Version],
+        *,
+        wait: bool,
+        exposure: Exposure | None = None,
+    ) -> WeightsStatus:
+        """To the version that `admit` makes of the current one, in a thread; with an `exposure` it is a candidate."""
+        return await self._only(attempt, lambda: self._swap(attempt, admit, exposure), wait=wait)
 
     async def rollback(self, attempt: Attempt, number: int | None, *, wait: bool) -> WeightsStatus:
         """To a stored version, the previous one if None; moves no data where it is still resident."""
         return await self._only(attempt, lambda: self._roll_back(attempt, number), wait=wait)
+
+    async def expose(self, attempt: Attempt, exposure: Exposure) -> WeightsStatus:
+        """Let the candidate meet other shares of the requests."""
+        return await self._only(attempt, lambda: self.candidates.expose(attempt, exposure), wait=True)
+
+    async def promote(self, attempt: Attempt, *, wait: bool) -> WeightsStatus:
+        """Commit the candidate; moves no data."""
+        return await self._only(attempt, lambda: self.candidates.promote(attempt), wait=wait)
+
+    async def withdraw(self, attempt: Attempt, reason: str, *, wait: bool) -> WeightsStatus:
+        """Free the candidate everywhere."""
+        return await self._only(attempt, lambda: self.candidates.withdraw(attempt, reason), wait=wait)
 
     async def note_failed(self, attempt: Attempt, error: AotiServeError) -> None:
         """Record an attempt that has failed before its weights were here: in the audit log, the metrics, the status."""
@@ -83,6 +97,7 @@ class Changes:
             current=committed.version,
             previous=committed.previous,
             replicas=self._receipts(),
+            candidate=self.candidates.status,
             swap=attempt.progress(self._members.table.live_replicas, committed) if attempt else None,
             last=self._last,
         )
@@ -153,7 +168,8 @@ class Changes:
         level = logging.INFO if error is None else logging.WARNING
         logger.log(level, f"model '{self._model}': {what}: {outcome}, epoch {epoch}{why}", extra=extra)
 
-    async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version]) -> None:
+    async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version], exposure: Exposure | None) -> None:
+        self.candidates.check_none()
         self._members.touch()
         current = self._members.table.target.committed.version
         version = await asyncio.to_thread(admit, current)
@@ -161,12 +177,16 @@ class Changes:
             attempt.answering = version
             return
         try:
-            await self._run(attempt, version)
+            if exposure is None:
+                await self._run(attempt, version)
+            else:
+                await self.candidates.hold(attempt, version, exposure)
         except BaseException:
             await asyncio.to_thread(self._store.remove, version)  # unless it is committed
             raise
 
     async def _roll_back(self, attempt: Attempt, number: int | None) -> None:
+        self.candidates.check_none()
         committed = self._members.table.target.committed
         version = BUILT_IN if number == BUILT_IN.number else committed.previous
         if number:
@@ -177,43 +197,22 @@ class Changes:
             self._check_built_in_resident()
         await self._run(attempt, version, without_replicas=not self._members.table.live_replicas)
 
+    async def _run(self, attempt: Attempt, version: Version, *, without_replicas: bool = False) -> None:
+        try:
+            await self._course.swap(attempt, version, without_replicas=without_replicas)
+        finally:
+            await self._members.finish()
+
+    async def _note_fallen(self, swap: Swap) -> None:
+        """A candidate has been withdrawn because a replica could not stage it."""
+        attempt = Attempt("withdraw", "the coordinator")
+        attempt.begin(swap)
+        assert isinstance(swap.error, AotiServeError)
+        await self.note_failed(attempt, swap.error)
+
     def _check_built_in_resident(self) -> None:
         """Version 0 is in no file: once a replica has let go of it, nobody can bring it back there."""
         for report in self._members.table.reports:
             receipt = report.receipt
             if receipt is not None and BUILT_IN.number not in (receipt.version, receipt.previous):
                 raise BuiltInWeightsReleased(model=self._model, replica=report.member)
-
-    async def _run(self, attempt: Attempt, version: Version, *, without_replicas: bool = False) -> None:
-        """`without_replicas`: only in the store, to leave weights that end every replica."""
-        if not without_replicas and not self._members.table.live_replicas:
-            raise TryAgain(detail=f"model '{self._model}' has no live replica to try the weights on; try again")
-        commit = partial(self._commit, attempt, self._members.table.target.committed)
-        swap = self._members.begin(version, commit, without_replicas=without_replicas)
-        attempt.begin(swap)
-        await self._members.finish()
-        if swap.state is State.ABORTED:
-            raise swap.error or RuntimeError("an aborted swap says why")
-        if swap.state is State.UNSETTLED:
-            raise NotSettled(model=self._model, version=version.number, reason=self._why_unsettled(swap))
-
-    async def _commit(self, attempt: Attempt, before: Committed, version: Version) -> Committed:
-        """Commit in the store. If it cannot be told whether that is done the process ends: here is no way on."""
-        epoch = before.epoch + 1
-        storing = asyncio.ensure_future(asyncio.to_thread(self._store.commit, version, epoch, before.version))
-        await asyncio.wait({storing}, timeout=COMMIT_S)
-        try:
-            if not storing.done():
-                raise CommitUnknown(path=self._store.root, epoch=epoch, detail=f"no answer in {COMMIT_S:g} s")
-            return storing.result()
-        except CommitUnknown as error:
-            logger.critical("the coordinator ends: %s", error)
-            with suppress(TimeoutError):  # the log is on the disk of the store
-                await asyncio.wait_for(self._note(attempt, "unknown", error), LAST_NOTE_S)
-            os._exit(1)
-
-    def _why_unsettled(self, swap: Swap) -> str:
-        if swap.error is not None:
-            return f"a newer coordinator completes it ({swap.error})"
-        ending = ", ".join(sorted(self._members.table.ending.keys() | swap.waiting))
-        return f"it cannot be confirmed that {ending} has ended, and may answer with the version before"

@@ -12,16 +12,17 @@ from aoti_serve.address import Address
 from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.membership.liveness import LiveActors, Liveness
 from aoti_serve.cluster.membership.wire import report_of, reroute_bytes, target_bytes
-from aoti_serve.errors import StoreFailed, Superseded
+from aoti_serve.errors import AotiServeError, StoreFailed, Superseded
 from aoti_serve.link.control import ControlEnd, ControlServer
 from aoti_serve.link.frames import Kind
 from aoti_serve.weights.swap.coordination import Coordination
 from aoti_serve.weights.swap.members import MemberTable
 from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Reroute
+from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.story import StoryEvent
-from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
-from aoti_serve.weights.swap.target import Report
-from aoti_serve.weights.swap.timeouts import HEARTBEAT_S, TICK_S
+from aoti_serve.weights.swap.swap import Swap
+from aoti_serve.weights.swap.target import Exposure, Report
+from aoti_serve.weights.swap.timeouts import HEARTBEAT_S, TICK_S, SwapDeadlines
 from aoti_serve.weights.version import Committed, Version
 
 logger = logging.getLogger("ray.serve")
@@ -54,7 +55,7 @@ class MemberServer:
         self._opening = asyncio.Lock()
         self._changed = asyncio.Event()
         self._commit_version: CommitVersion | None = None
-        self._over: asyncio.Event = asyncio.Event()
+        self._state: State | None = None
         self._last_check: asyncio.Task[None] | None = None
         self._next_check: asyncio.Task[None] | None = None
 
@@ -81,17 +82,52 @@ class MemberServer:
             self.rules.tick()
             self._carry_out()
 
-    def begin(self, version: Version, commit: CommitVersion, *, without_replicas: bool = False) -> Swap:
-        """Start a swap. `commit` makes the version the committed one."""
-        self._commit_version, self._over = commit, asyncio.Event()
-        swap = self.rules.begin(version, without_replicas=without_replicas)
+    def begin(
+        self,
+        version: Version,
+        commit: CommitVersion,
+        *,
+        without_replicas: bool = False,
+        exposure: Exposure | None = None,
+        resumed: str | None = None,
+    ) -> Swap:
+        """Start a swap; see `Swap`. `commit` makes the version the committed one."""
+        self._commit_version = commit
+        swap = self.rules.begin(version, without_replicas=without_replicas, exposure=exposure, resumed=resumed)
         self._carry_out()
         return swap
 
+    def promote(self, swap: Swap, commit: CommitVersion) -> None:
+        """Let a swap that is held go on to its commit."""
+        self._commit_version = commit
+        swap.promote()
+        self._carry_out()
+
+    def withdraw(self, swap: Swap, error: AotiServeError) -> None:
+        """Free what a swap that is held has staged."""
+        swap.withdraw(error)
+        self._carry_out()
+
+    def expose(self, swap: Swap, exposure: Exposure) -> None:
+        swap.expose(exposure)
+        self._carry_out()
+
+    async def rest(self, swap: Swap) -> None:
+        """Wait until the swap has ended, or is held."""
+        while not (swap.ended or swap.held):
+            await self._changed.wait()
+
+    async def end_of(self, swap: Swap) -> None:
+        """Wait until the swap has ended."""
+        while not swap.ended:
+            await self._changed.wait()
+
     async def finish(self) -> None:
-        """Wait until the swap that has begun has ended."""
-        await self._over.wait()
-        self.rules.finish()
+        """Wait until the swap that has begun has ended, or is held; in the first case let the next one begin."""
+        if (swap := self.rules.swap) is not None:
+            await self.rest(swap)
+            if swap.ended:
+                self.rules.finish()
 
     def story(self) -> tuple[StoryEvent, ...]:
         """With times in UTC."""
@@ -169,10 +205,10 @@ class MemberServer:
         orders = self.rules.orders()
         for order in orders:
             self._do(order)
-        if orders:
+        state = self.rules.swap.state if self.rules.swap else None
+        if orders or state is not self._state:
+            self._state = state
             self.touch()
-        if self.rules.swap is not None and self.rules.swap.ended:
-            self._over.set()
 
     def _do(self, order: Order) -> None:
         match order:

@@ -11,7 +11,7 @@ from aoti_serve.address import Address
 from aoti_serve.errors import LinkBroken
 from aoti_serve.link.messages import failure_bytes, failure_of
 from aoti_serve.signature.tensors import Frozen
-from aoti_serve.weights.swap.target import Receipt, Report, Staging, Target, TargetRevision
+from aoti_serve.weights.swap.target import Exposure, Receipt, Report, Staging, Target, TargetRevision
 from aoti_serve.weights.version import Committed, Version
 
 
@@ -43,10 +43,14 @@ def target_of(message: memoryview) -> Target:
         found = orjson.loads(message)
         staging = found["staging"]
         found["committed"] = Committed.model_validate(found["committed"])
-        found["staging"] = staging and Staging(staging["swap"], Version.model_validate(staging["version"]))
+        found["staging"] = staging and _staging_of(**staging)
         return Target(**found)
     except (ValueError, TypeError, KeyError) as error:
         raise LinkBroken(detail=f"a target that says {error!r}") from error
+
+
+def _staging_of(swap: str, version: Any, exposure: Any) -> Staging:
+    return Staging(swap, Version.model_validate(version), exposure and Exposure.model_validate(exposure))
 
 
 def reroute_bytes(whole: bool, added: Iterable[Address], removed: Iterable[str] = ()) -> bytes:

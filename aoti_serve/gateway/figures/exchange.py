@@ -10,8 +10,8 @@ from typing import Any
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
-from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.coordinator.gathered import Gathered, Told
+from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.errors import AotiServeError, UnknownVersion
 from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.protocol.statistics import VersionStatistics, summed_by_version

@@ -70,7 +70,8 @@ def build_app(plane: DataPlane, access: Access, config: GatewayConfig) -> FastAP
     app.include_router(_health(plane))
     app.include_router(statistics_routes(plane))  # before those of a model: `stats` is no model's name there
     app.include_router(_models(plane))
-    app.include_router(weights_routes(plane, access, config), prefix="/v2/models/{name}/weights")
+    for routes in weights_routes(plane, access, config):
+        app.include_router(routes, prefix="/v2/models/{name}/weights")
     app.router.routes.extend(unserved_routes())
     if config.docs:
         app.include_router(docs_routes(plane, tokens=access.asks_for_inference))

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.gateway.http.weights import RollbackBody, SwapBody
+from aoti_serve.gateway.http.weights.swaps import RollbackBody, SwapBody
 from aoti_serve.gateway.openapi.operations import OpenApi, json_answer, operation, parameter, ref
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap_options import SwapOptions

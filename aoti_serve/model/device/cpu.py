@@ -68,10 +68,6 @@ class CpuDevice:
         """Take a free runner's stream (None here) for the length of a run; at the end its outputs can be read."""
         return nullcontext()
 
-    def trial(self) -> AbstractContextManager[None]:
-        """As `runner`, after the last copies and in no runner's place; one at a time."""
-        return nullcontext()
-
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
         """Bring an input to this device, for the run that is about to begin."""
         return tensor.to(CPU)

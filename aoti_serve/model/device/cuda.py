@@ -107,11 +107,6 @@ class CudaDevice:
         finally:
             self._runners.give_back(stream)
 
-    @contextmanager
-    def trial(self) -> Iterator[int | None]:
-        with self._running(self._copies):
-            yield self._copies.cuda_stream
-
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._holds(tensor):
             tensor.record_stream(self._current())  # else its memory is reused once the caller frees it

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
 from aoti_serve.model.archive import reading
-from aoti_serve.model.buffers import padded
+from aoti_serve.model.resident.buffers import padded
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.tensors import CPU, CUDA, DTYPES, Dim, TensorSpec
 

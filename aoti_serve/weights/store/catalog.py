@@ -13,6 +13,7 @@ from upath import UPath
 
 from aoti_serve.errors import StoreDamaged, StoreFailed, UnknownWeightsVersion, UnreadableWeights, quantity
 from aoti_serve.signature.tensors import Span
+from aoti_serve.weights.candidate import Candidate
 from aoti_serve.weights.files.index import index_in
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
 from aoti_serve.weights.store.disk import Disk
@@ -23,6 +24,7 @@ T = TypeVar("T")
 READ_BYTES = 8 * 2**20
 RECORD = "version.json"
 STAGED = "staged"
+CANDIDATE = "CANDIDATE"
 OWNER_DIGITS = 32
 
 
@@ -90,6 +92,12 @@ class Catalog:
     def committed(self, damaged: Committed | None = None) -> Committed | None:
         """The last commit; None in a new store, and where there is no store. `damaged` as in `last_term`."""
         return self._record_in("CURRENT", Committed.model_validate_json, damaged)
+
+    def candidate(self) -> Candidate | None:
+        """The candidate of the last commit; None if there is none."""
+        committed = self.committed()
+        found = self._record_in(CANDIDATE, Candidate.model_validate_json)
+        return found if found is not None and committed is not None and found.epoch == committed.epoch else None
 
     def staged(self) -> set[int]:
         """The numbers of versions that were never committed."""

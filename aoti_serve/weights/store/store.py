@@ -2,6 +2,7 @@
 
 <root>/CURRENT                          {"epoch", "version", "previous"}
 <root>/TERM                             see `Term`
+<root>/CANDIDATE                        see `Candidate`
 <root>/RESERVE                          see `Reserve`
 <root>/LOCK                             held while one of the above is changed
 <root>/versions/<n>/weights.safetensors, and golden.safetensors if it came with golden requests
@@ -23,8 +24,9 @@ from uuid import uuid4
 from upath import UPath
 
 from aoti_serve.errors import CommitUnknown, DigestMismatch, StoreFailed, Superseded
-from aoti_serve.weights.store.catalog import Catalog, Term, golden_name, record_name, staged_name, weights_name
+from aoti_serve.weights.store.catalog import golden_name, record_name, staged_name, weights_name
 from aoti_serve.weights.store.disk import Disk
+from aoti_serve.weights.store.opened import OpenedStore
 from aoti_serve.weights.version import BUILT_IN, Committed, Version, VersionFacts
 
 logger = logging.getLogger("ray.serve")
@@ -32,19 +34,11 @@ READ_BACK_S = 30.0
 READ_BACK_POLL_S = 0.5
 
 
-class Store(Catalog):
+class Store(OpenedStore):
     """Writes a store. Runs in the coordinator, in any of its threads. A crash at any moment leaves old or new, whole.
 
-    Opening a store takes the next term, and each change compares it. So of all Stores that were opened only the last
-    one can change anything, also if the process of an earlier one was stopped halfway and goes on hours later: the
-    term is compared and `CURRENT` renamed under one lock, which the kernel takes from a process that has ended.
-
-    At a URI there is no lock, and some network file systems keep locks to each host. There the term is compared right
-    before the one put that commits. A process that is stopped between the two, and goes on after another Store was
-    opened, still makes that put. It damages no version, and the next commit of the other Store puts it right.
-
-    `term` is the number that members compare. Raises StoreFailed when the place cannot be written or read (full disk,
-    read-only, damaged, no credentials).
+    Raises StoreFailed when the place cannot be written or read (full disk, read-only, damaged, no credentials), and
+    Superseded once there is a newer Store; see `OpenedStore`.
     """
 
     def __init__(self, root: str | Path | UPath, model: str, keep_versions: int, *, repair: bool = False) -> None:
@@ -67,15 +61,6 @@ class Store(Catalog):
         """The epoch of the last commit; 0 in a new store."""
         return self._known.epoch if self._known else 0
 
-    def check_term(self) -> None:
-        """Raise Superseded if another Store was opened since, and StoreFailed if TERM cannot be read."""
-        newest = self.last_term()
-        if newest is None or newest.number < self.term:
-            raise StoreFailed(path=self.root, detail="its TERM is gone: somebody has emptied it; restart the server")
-        if newest != self._term:
-            newer = newest.number if newest.number > self.term else "another one of that number"
-            raise Superseded(model=self.model, term=self.term, newer=newer)
-
     def commit(self, version: Version, epoch: int, previous: Version | None) -> Committed:
         """The commit point: before the rename the old version is committed, after it the new one.
 
@@ -83,8 +68,7 @@ class Store(Catalog):
         then the process must end, and the next Store reads what is committed.
         """
         committed = Committed(epoch=epoch, version=version, previous=previous)
-        with self._alone():
-            self.check_term()
+        with self._as_newest():
             self._check_follows(committed)
             self._name_current(committed)
             # It is committed: nothing that fails from here on may say otherwise.
@@ -144,8 +128,7 @@ class Store(Catalog):
 
     def confirm(self, version: Version) -> None:
         """Let a version that was never committed be listed, and be a way back."""
-        with self._alone():
-            self.check_term()
+        with self._as_newest():
             self._place.erase(staged_name(version.number))
 
     def remove(self, version: Version) -> None:
@@ -154,17 +137,9 @@ class Store(Catalog):
         What is committed, or was before that, stays. So does a version whose failed commit may still be written late,
         and everything once another Store was opened.
         """
-        with suppress(StoreFailed, Superseded), self._alone():
-            self.check_term()
+        with suppress(StoreFailed, Superseded), self._as_newest():
             if version.number not in self._held() | self._doubtful:
                 self._place.clear(version.number)
-
-    def _take_term(self, repair: bool) -> None:
-        self._term = Term.after(self.last_term(Term(int(time.time())) if repair else None))
-        self.term = self._term.number
-        self._place.write_term(self._term.content)
-        self._place.sync(".")
-        self.check_term()  # another one may have opened it at this moment, and have written last
 
     def _take(self) -> int:
         with self._alone():

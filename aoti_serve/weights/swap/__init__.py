@@ -16,7 +16,10 @@ The rules
    coordinators by terms. Members listen to the newest term that they know.
 5. A member becomes ready after it has reported, no longer as joining, that it holds what a coordinator has just
    confirmed. From that report on every swap waits for it.
-6. A gateway lets out no answer of an epoch before `settled_epoch` (`Fence`). After it was stopped it lets out none
+6. A candidate is staged everywhere and not written. From then on an end of a replica changes nothing; a replica that
+   cannot stage it withdraws it everywhere, and members that are late to let go of it are expelled. The coordinator
+   remembers it, and its successor goes on with it.
+7. A gateway lets out no answer of an epoch before `settled_epoch` (`Fence`). After it was stopped it lets out none
    until it has asked for the target again.
 
 A member whose connection has ended is away, and may have ended. It has ended when Ray's control store says so. In a
@@ -26,7 +29,11 @@ for a minute more. They are in `MemberTable.ending`, and swaps raise NotSettled 
 The states of a swap
 --------------------
     staging    ── all staged                     ──> storing
+    staging    ── all staged a candidate         ──> held
     staging    ── one failed, ended, or was late ──> aborting
+    held       ── it is promoted                 ──> staging
+    held       ── it is withdrawn                ──> aborting
+    held       ── one failed, ended, or was late ──> aborting
     storing    ── the store has it               ──> following
     storing    ── the store refused              ──> aborting
     following  ── all answer with it             ──> settling

@@ -8,9 +8,9 @@ from aoti_serve.errors import AotiServeError
 from aoti_serve.weights.swap.members import MemberTable
 from aoti_serve.weights.swap.orders import Expel, Order, Publish, Reroute
 from aoti_serve.weights.swap.story import Story
-from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
-from aoti_serve.weights.swap.target import Report
-from aoti_serve.weights.swap.timeouts import LagDetector
+from aoti_serve.weights.swap.swap import Swap
+from aoti_serve.weights.swap.target import Exposure, Report
+from aoti_serve.weights.swap.timeouts import LagDetector, SwapDeadlines
 from aoti_serve.weights.version import Committed, Version
 
 
@@ -40,12 +40,26 @@ class Coordination:
         fenced = all(report.joining or report.settled_epoch >= epoch for report in self.table.reports)
         return fenced and self.table.target.settled_epoch >= epoch and not self.table.ending
 
-    def begin(self, version: Version, *, without_replicas: bool = False) -> Swap:
+    def begin(
+        self,
+        version: Version,
+        *,
+        without_replicas: bool = False,
+        exposure: Exposure | None = None,
+        resumed: str | None = None,
+    ) -> Swap:
         """Start a swap; the one before must have ended."""
         assert self.swap is None, "one swap at a time"
         self._lag.forgive()
         self.swap = Swap(
-            version, self.table, self._deadlines, self.story, self._clock, without_replicas=without_replicas
+            version,
+            self.table,
+            self._deadlines,
+            self.story,
+            self._clock,
+            without_replicas=without_replicas,
+            exposure=exposure,
+            resumed=resumed,
         )
         return self.swap
 
@@ -119,7 +133,7 @@ class Coordination:
         self.table.expire(now)
         if overdue := self.table.overdue(now):
             self._orders.append(Expel(overdue))
-        if self.swap is not None:
+        if self.swap is not None and not self.swap.held:
             self.swap.tick(now - self._ticked, now - self._heard)
         else:
             self._look_after_members(now)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from aoti_serve.errors import RuntimeFailed
-from aoti_serve.weights.swap.target import NO_EPOCH, NOTHING_FOLLOWED, Report, Target
+from aoti_serve.weights.swap.target import NO_EPOCH, NOTHING_FOLLOWED, Report, Staging, Target
 from aoti_serve.weights.version import Version
 
 
@@ -86,24 +86,32 @@ class Fence:
     """A gateway's part in every swap: it keeps old answers in. Lives in a gateway, one for each model.
 
     `epoch` is the lowest that a replica may answer a new request with. A gateway holds no weights: it has staged a swap
-    as soon as it has heard of it.
+    as soon as it has heard of it. `candidate` is the one that is out, if there is one.
     """
 
     def __init__(self) -> None:
         self.epoch = NO_EPOCH
         self.settled_epoch = NO_EPOCH
+        self.candidate: Staging | None = None
+        self._version: int | None = None
         self._staging: str | None = None
 
     def follow(self, target: Target) -> None:
         """Let out nothing older than what is settled, ask for nothing older than what is committed."""
         self.epoch = max(self.epoch, target.committed.epoch)
         self.settled_epoch = max(self.settled_epoch, target.settled_epoch)
-        self._staging = target.staging.swap if target.staging else None
+        self._version, staging = target.committed.version.number, target.staging
+        self._staging = staging.swap if staging else None
+        self.candidate = staging if staging and staging.exposure else None
 
     def lets_out(self, epoch: int) -> bool:
         """An answer of this epoch may leave. A client that has seen the new version sees no old one after it."""
         self.epoch = max(self.epoch, epoch)
         return epoch >= self.settled_epoch
+
+    def trusts(self, version: int) -> bool:
+        """Whether it may answer a client that has not asked for it: it is committed, or the candidate."""
+        return version == self._version or (self.candidate is not None and version == self.candidate.version.number)
 
     def report(self, member: str, node: str = "") -> Report:
         return Report(member, node, epoch=self.epoch, settled_epoch=self.settled_epoch, staged=self._staging)

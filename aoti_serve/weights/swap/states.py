@@ -6,10 +6,21 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 
+class Phase(StrEnum):
+    """The phases of a swap, as users see them."""
+
+    CHECKING = "checking"
+    STAGING = "staging"
+    CANDIDATE = "candidate"
+    COMMITTING = "committing"
+    ABORTING = "aborting"
+
+
 class State(StrEnum):
     """The states of a swap. The last three are ends."""
 
     STAGING = "staging"
+    HELD = "held"
     STORING = "storing"
     FOLLOWING = "following"
     SETTLING = "settling"
@@ -24,6 +35,9 @@ class Cause(StrEnum):
     """The causes that move a swap from one state to the next."""
 
     ALL_STAGED = "all staged"
+    ALL_HOLD = "all staged a candidate"
+    PROMOTED = "it is promoted"
+    WITHDRAWN = "it is withdrawn"
     FAILED = "one failed, ended, or was late"
     STORED = "the store has it"
     REFUSED = "the store refused"
@@ -36,7 +50,8 @@ class Cause(StrEnum):
 
 
 TRANSITIONS: Mapping[State, Mapping[Cause, State]] = {
-    State.STAGING: {Cause.ALL_STAGED: State.STORING, Cause.FAILED: State.ABORTING},
+    State.STAGING: {Cause.ALL_STAGED: State.STORING, Cause.ALL_HOLD: State.HELD, Cause.FAILED: State.ABORTING},
+    State.HELD: {Cause.PROMOTED: State.STAGING, Cause.WITHDRAWN: State.ABORTING, Cause.FAILED: State.ABORTING},
     State.STORING: {Cause.STORED: State.FOLLOWING, Cause.REFUSED: State.ABORTING},
     State.FOLLOWING: {Cause.ALL_FOLLOW: State.SETTLING, Cause.SUPERSEDED: State.UNSETTLED},
     State.SETTLING: {Cause.ALL_FENCED: State.CONFIRMING, Cause.SUPERSEDED: State.UNSETTLED},

@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from uuid import uuid4
 
 from aoti_serve.errors import AotiServeError, StageFailed, TryAgain
 from aoti_serve.weights.swap.members import MemberTable, Tally
 from aoti_serve.weights.swap.orders import Commit, Expel, Order
-from aoti_serve.weights.swap.states import ENDS, TRANSITIONS, Cause, State
+from aoti_serve.weights.swap.states import ENDS, TRANSITIONS, Cause, Phase, State
 from aoti_serve.weights.swap.story import Story
-from aoti_serve.weights.swap.target import Report, Staging, TargetRevision
-from aoti_serve.weights.swap.timeouts import TimeAllowance
+from aoti_serve.weights.swap.target import Exposure, Report, Staging, TargetRevision
+from aoti_serve.weights.swap.timeouts import SwapDeadlines, TimeAllowance
 from aoti_serve.weights.version import Committed, Version
-
-
-class Phase(StrEnum):
-    """The phases of a swap, as users see them."""
-
-    CHECKING = "checking"
-    STAGING = "staging"
-    COMMITTING = "committing"
-    ABORTING = "aborting"
-
-
-@dataclass(frozen=True)
-class SwapDeadlines:
-    """Seconds that all members together may take for a phase.
-
-    `confirm` is for the ends of those that were expelled: Ray's node kills a process that is stopped after 5 s.
-    """
-
-    stage: float = 300.0
-    abort: float = 30.0
-    commit: float = 30.0
-    confirm: float = 15.0
 
 
 class Swap:
@@ -50,6 +26,10 @@ class Swap:
     A replica that ends while it stages fails the swap: the weights may have ended it, and would end every replica that
     starts with them. For the same reason at least one live replica must have staged the version, unless the swap is a
     way back `without_replicas`.
+
+    With an `exposure` the version becomes a candidate: the swap is HELD when all have staged it, until it is promoted
+    or withdrawn. A replica that cannot stage it then withdraws it, too; one that ends does not. `resumed` is the id of
+    a swap that an earlier coordinator has held.
     """
 
     def __init__(
@@ -61,10 +41,13 @@ class Swap:
         clock: Callable[[], float],
         *,
         without_replicas: bool = False,
+        exposure: Exposure | None = None,
+        resumed: str | None = None,
     ) -> None:
-        self.id = uuid4().hex[:12]
+        self.id = resumed or uuid4().hex[:12]
         self.version = version
-        self.state = State.STAGING
+        self.exposure = exposure
+        self.state = State.HELD if resumed else State.STAGING
         self.error: BaseException | None = None
         self.committed: Committed | None = None
         self.orders: list[Order] = []
@@ -76,9 +59,11 @@ class Swap:
         self._clock = clock
         self._without_replicas = without_replicas
         self._allowance = TimeAllowance(deadlines.stage)
-        table.publish(staging=Staging(self.id, version))
+        self._holds = exposure is not None
+        self._was_held = self.held
+        table.publish(staging=Staging(self.id, version, exposure if resumed else None))
         # The replicas that must not end: all that are here now, less those that have staged or say that they leave.
-        self._must_live = {report.member for report in table.live_replicas if not report.leaving}
+        self._must_live = {report.member for report in table.live_replicas if not report.leaving and not resumed}
         self._tally = Tally(self._staged, table.reports)
         story.tell(f"swap {self.id}: {self.state} version {version.number}")
         self.advance()
@@ -86,6 +71,10 @@ class Swap:
     @property
     def ended(self) -> bool:
         return self.state in ENDS
+
+    @property
+    def held(self) -> bool:
+        return self.state is State.HELD
 
     @property
     def waiting(self) -> set[str]:
@@ -96,12 +85,32 @@ class Swap:
     def phase(self) -> Phase:
         if self.state in (State.STAGING, State.STORING):
             return Phase.STAGING
+        if self.held:
+            return Phase.CANDIDATE
         return Phase.ABORTING if self.state in (State.ABORTING, State.ABORTED) else Phase.COMMITTING
+
+    def expose(self, exposure: Exposure) -> None:
+        """Let the candidate meet other shares of the requests."""
+        self.exposure = exposure
+        self._table.publish(staging=Staging(self.id, self.version, exposure))
+        self._story.tell(f"swap {self.id}: share {exposure.share:g}, shadow {exposure.shadow:g}")
+
+    def promote(self) -> None:
+        """Go on to the commit point, from HELD."""
+        self._holds = False
+        self._move(Cause.PROMOTED)
+        self.advance()
+
+    def withdraw(self, error: BaseException) -> None:
+        """Free the candidate everywhere, from HELD."""
+        self.error = error
+        self._move(Cause.WITHDRAWN)
+        self.advance()
 
     def hear(self, report: Report) -> None:
         """A member's report has come into the table."""
         self._tally.hear(report)
-        if self.state is State.STAGING:
+        if self.state in (State.STAGING, State.HELD):
             self._watch(report)
         self.advance()
 
@@ -157,10 +166,12 @@ class Swap:
             case State.CONFIRMING:
                 self._move(Cause.UNCONFIRMED)
             case State.ABORTING:
+                if self._was_held:  # it might go on to answer with what nobody trusts
+                    self._expel()
                 self._move(Cause.ALL_FREED)
 
     def _fail(self, member: str, cause: BaseException | None) -> None:
-        if self.state is State.STAGING:
+        if self.state in (State.STAGING, State.HELD):
             story = tuple(map(str, self._story.events()[-50:]))
             self.error = StageFailed(replica=member, version=self.version.number, cause=cause, story=story)
             self._move(Cause.FAILED)
@@ -176,7 +187,7 @@ class Swap:
     def _next(self) -> Cause | None:
         match self.state:
             case State.STAGING if not self._tally.waiting and self._has_replica_or_aborts():
-                return Cause.ALL_STAGED
+                return Cause.ALL_HOLD if self._holds else Cause.ALL_STAGED
             case State.FOLLOWING if not self._tally.waiting:
                 return Cause.ALL_FOLLOW
             case State.SETTLING if not self._tally.waiting:
@@ -203,6 +214,12 @@ class Swap:
         self.state = TRANSITIONS[self.state][cause]
         self._story.tell(f"swap {self.id}: {self.state}, since {cause}")
         match self.state:
+            case State.HELD:
+                assert self.exposure is not None
+                self._was_held = True
+                self.expose(self.exposure)
+            case State.STAGING:
+                self._wait_for(self._staged, self._deadlines.stage)
             case State.STORING:
                 self.orders.append(Commit(self.version))
             case State.FOLLOWING:

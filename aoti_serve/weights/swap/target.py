@@ -8,7 +8,9 @@ are one case: it sees the target and catches up.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
 
 from aoti_serve.address import Address
 from aoti_serve.signature.tensors import Frozen
@@ -48,12 +50,27 @@ class TargetRevision(NamedTuple):
 NOTHING_FOLLOWED = TargetRevision()
 
 
+class Exposure(Frozen):
+    """The shares of the requests that meet a candidate, from 0 to 1.
+
+    `share` of them are answered by it. `shadow` of the others run on it, too, and only the active version's answer
+    goes out.
+    """
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    shadow: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
 @dataclass(frozen=True)
 class Staging:
-    """The version that every replica should have staged, under the id of its swap."""
+    """The version that every replica should have staged, under the id of its swap.
+
+    With an `exposure` all have staged it: it is a candidate, and answers those who ask for it.
+    """
 
     swap: str
     version: Version
+    exposure: Exposure | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from aoti_serve.weights.swap.members import MemberTable
 
 HEARTBEAT_S = 6.0  # the coordinator asks all members so often whether they live, and they answer at once
@@ -9,6 +11,19 @@ TICK_S = 0.5  # the rules look at the clock so often
 MOST = 4
 MEMBER_SILENCE_S = 2 * HEARTBEAT_S + TICK_S
 UNHEARD_S = 60.0  # a member may still be connected to the coordinator before this one
+
+
+@dataclass(frozen=True)
+class SwapDeadlines:
+    """Seconds that all members together may take for a phase.
+
+    `confirm` is for the ends of those that were expelled: Ray's node kills a process that is stopped after 5 s.
+    """
+
+    stage: float = 300.0
+    abort: float = 30.0
+    commit: float = 30.0
+    confirm: float = 15.0
 
 
 class TimeAllowance:

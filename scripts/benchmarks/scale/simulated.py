@@ -21,9 +21,9 @@ from aoti_serve.weights.swap.coordination import Coordination
 from aoti_serve.weights.swap.follower import Fence, MemberSession
 from aoti_serve.weights.swap.orders import Commit, Expel, Publish
 from aoti_serve.weights.swap.states import State
-from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
+from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Receipt, Report, Target
-from aoti_serve.weights.swap.timeouts import HEARTBEAT_S, TICK_S
+from aoti_serve.weights.swap.timeouts import HEARTBEAT_S, TICK_S, SwapDeadlines
 from aoti_serve.weights.version import Committed, Version
 
 T = TypeVar("T")

@@ -26,8 +26,8 @@ from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.errors import Unavailable
 from aoti_serve.weights.swap.follower import Fence
 from aoti_serve.weights.swap.states import State
-from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.swap.target import Report, Target
+from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from aoti_serve.weights.version import Committed, Version
 
 SIZES = (10, 100, 300, 1_000)

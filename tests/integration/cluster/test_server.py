@@ -18,8 +18,8 @@ from aoti_serve.cluster.membership.wire import report_bytes
 from aoti_serve.errors import Superseded
 from aoti_serve.link.control import ControlLink
 from aoti_serve.weights.swap.states import State
-from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.swap.target import Report
+from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from aoti_serve.weights.version import Committed, Version
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -14,8 +14,8 @@ from aoti_serve.errors import (
     RuntimeFailed,
     WeightsMissing,
 )
-from aoti_serve.model.buffers import padded
 from aoti_serve.model.container import Container
+from aoti_serve.model.resident.buffers import padded
 from tests.integration.foreign import Weights, eager, inputs, weights
 from tests.integration.models import Compiled
 from tests.integration.raw import Lab

@@ -181,7 +181,7 @@ def test_stream_handle(mixed: Compiled, container: Container, monkeypatch: pytes
 
     monkeypatch.setattr(runtime, "run", noted)
     container.run(mixed.inputs)
-    monkeypatch.setattr(container._device, "runner", runner)
+    monkeypatch.setattr(container._versions._device, "runner", runner)
     container.run(mixed.inputs)
     assert streams == [None, 7]
 

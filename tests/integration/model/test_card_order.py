@@ -225,7 +225,7 @@ def test_a_card_without_room_refuses_before_anything_changes(
     swap(on_fake, mixed.weights())
 
 
-def test_a_trial_runs_on_the_stream_of_the_copies_after_they_have_arrived(on_fake: OnFake, mixed: Compiled) -> None:
+def test_a_trial_has_a_stream_to_itself_and_has_ended_when_it_returns(on_fake: OnFake, mixed: Compiled) -> None:
     swap(on_fake, mixed.weights())
     for _ in range(2):
         on_fake.container.stage(mixed.weights())
@@ -233,6 +233,7 @@ def test_a_trial_runs_on_the_stream_of_the_copies_after_they_have_arrived(on_fak
         on_fake.container.try_staged()
         told, run = on_fake.calls.index("runtime.stage"), on_fake.calls.index("runtime.run")
         assert told < run
-        assert on_fake.calls[run - 2 : run] == ["copies waits for the asker", "on copies"]
-        assert on_fake.calls[run + 1 :] == ["copies synchronized"]
+        stream = on_fake.calls[run - 1].removeprefix("on ")
+        assert on_fake.calls[run - 2 : run] == [f"{stream} waits for the asker", f"on {stream}"]
+        assert on_fake.calls[run + 1 :] == [f"{stream} synchronized"]
         on_fake.container.commit()

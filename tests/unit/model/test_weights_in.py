@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoti_serve.errors import ConstantIsBaked, DigestMismatch, TiedTensorsDiffer, UnfitTensor, UnreadableWeights
-from aoti_serve.model import buffers
 from aoti_serve.model.aoti.opaque import opaque_bytes, pack_linear
-from aoti_serve.model.buffers import ConstantBuffer
 from aoti_serve.model.device.cpu import CpuDevice
 from aoti_serve.model.preparation.preparations import prepared
 from aoti_serve.model.preparation.recipe import PACKED_LINEAR, Recipe
+from aoti_serve.model.resident import buffers
+from aoti_serve.model.resident.buffers import ConstantBuffer
 from aoti_serve.model.tensor_memory import bytes_of
 from aoti_serve.model.weights_in import WeightsStream
 from aoti_serve.signature.constants import BakedConstant, Constants, ConstantSpec

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from aoti_serve.cluster.coordinator import changes as changes_module
+from aoti_serve.cluster.coordinator import course as course_module
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.membership.liveness import LiveActors
@@ -23,7 +23,7 @@ from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import CommitUnknown, StoreFailed, Unavailable, UploadFailed
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
-from aoti_serve.weights.swap.swap import SwapDeadlines
+from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from aoti_serve.weights.version import BUILT_IN, Committed, MergedAdapter, Version
 from tests.unit.cluster.membership.members import Cluster
 from tests.unit.weights.store.crasher import content
@@ -89,7 +89,7 @@ async def test_a_commit_of_which_nobody_can_tell_ends_the_process_and_nothing_el
             over.set()
             raise Ended
 
-        monkeypatch.setattr(changes_module, "COMMIT_S", 0.2 if how == "hangs" else 10)
+        monkeypatch.setattr(course_module, "COMMIT_S", 0.2 if how == "hangs" else 10)
         monkeypatch.setattr(store, "commit", no_answer)
         monkeypatch.setattr(os, "_exit", end)
         with pytest.raises(Ended):

@@ -15,8 +15,9 @@ from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.errors import AotiServeError, Superseded, TryAgain, Unavailable
 from aoti_serve.weights.swap.follower import Fence
 from aoti_serve.weights.swap.states import State
-from aoti_serve.weights.swap.swap import Swap, SwapDeadlines
+from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Report, Target
+from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from aoti_serve.weights.version import Committed, Version
 
 NODE = "node"

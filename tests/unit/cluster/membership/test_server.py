@@ -14,8 +14,8 @@ from aoti_serve.cluster.membership.pauses import boottime
 from aoti_serve.errors import StageFailed, StoreFailed, UnknownTensor
 from aoti_serve.weights.swap import members, timeouts
 from aoti_serve.weights.swap.states import State
-from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.swap.target import Report, Target
+from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from tests.unit.cluster.membership.members import NEXT, PATIENCE_S, Process, a_cluster, is_settled
 
 

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics, Told
+from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.errors import TryAgain, UnknownVersion
 from aoti_serve.gateway.figures.exchange import StatisticsExchange
 from aoti_serve.gateway.figures.model_figures import HTTP, ModelFigures

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from aoti_serve.cluster.client import CoordinatorClient
 from aoti_serve.cluster.coordinator.gathered import Gathered, Told
+from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, PortTaken, QueueFull, ReplicaDied, UnknownVersion
 from aoti_serve.gateway.access import Access

@@ -25,6 +25,7 @@ STATUS = WeightsStatus(
     current=Version(number=VERSION),
     previous=None,
     replicas=(),
+    candidate=None,
     swap=None,
     last=None,
 )

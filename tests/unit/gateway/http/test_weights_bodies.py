@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from aoti_serve.gateway.http.weights import RollbackBody, SwapBody
+from aoti_serve.gateway.http.weights.swaps import RollbackBody, SwapBody
 
 DIGEST = "ab" * 32
 

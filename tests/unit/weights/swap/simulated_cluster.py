@@ -157,6 +157,9 @@ class World(Processes):
     async def check_recovers(self) -> None:
         """After all faults everybody is at what was committed last, and the next swap succeeds everywhere."""
         coordinator = await self.ends_well()
+        if coordinator.holds:
+            self.check_held()
+            await self.finish(coordinator.withdraw())
         if not self.replicas:
             self.add_replica()  # as Serve does
             await self.at_rest()
@@ -168,6 +171,16 @@ class World(Processes):
         await self.at_rest()
         self.check_whole()
         assert self.live == crew
+
+    def check_held(self) -> None:
+        """When all is quiet with a candidate out: everybody holds it, and answers with what is committed."""
+        candidate = self.coordinator.swap_under_way
+        for member in self.live:
+            assert member.ready, f"{member.name} never became ready"
+            assert member.report().staged == candidate.id
+        for replica in self.replicas:
+            assert replica.memory.answering == self.store.committed.version
+            assert replica.memory.staged == candidate.version
 
     async def close(self) -> None:
         for member in self.members.values():

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 from aoti_serve.errors import NotSettled, Superseded
 from aoti_serve.weights.swap.coordination import Coordination
 from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Reroute
-from aoti_serve.weights.swap.states import State
-from aoti_serve.weights.swap.swap import Phase, Swap, SwapDeadlines
-from aoti_serve.weights.swap.target import Report, Target
+from aoti_serve.weights.swap.states import Phase, State
+from aoti_serve.weights.swap.swap import Swap
+from aoti_serve.weights.swap.target import Exposure, Report, Target
+from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from aoti_serve.weights.version import Committed, Version
 from tests.unit.weights.swap.simulated_members import Member
-from tests.unit.weights.swap.simulated_memory import Gate, Gone
+from tests.unit.weights.swap.simulated_memory import Candidate, Gate, Gone, Withdrawn
 
 if TYPE_CHECKING:
     from tests.unit.weights.swap.simulated_processes import Processes
 
+HALF = Exposure(share=0.5)
 DEADLINES = SwapDeadlines(stage=3.0, abort=2.0, commit=2.0, confirm=2.0)
 
 
@@ -39,6 +41,8 @@ class Coordinator:
         self.task: asyncio.Future[Committed] | None = None
         self.phases: list[Phase] = []
         self._commit: asyncio.Task[None] | None = None
+        if out := world.store.candidate:
+            self.rules.begin(out.version, exposure=HALF, resumed=out.swap)
 
     @property
     def target(self) -> Target:
@@ -66,6 +70,37 @@ class Coordinator:
         self.task = asyncio.get_running_loop().create_future()
         self.rules.begin(version or self.world.new_version(), without_replicas=without_replicas)
         self.carry_out()
+        return self.task
+
+    @property
+    def holds(self) -> bool:
+        """A candidate is out, and nobody waits for anything."""
+        return self.alive and not self.swapping and self.rules.swap is not None and self.rules.swap.held
+
+    def hold(self, version: Version | None = None) -> asyncio.Future[Committed]:
+        """A swap to a candidate; it ends with what stays committed, when all hold it."""
+        self.phases = []
+        self.task = asyncio.get_running_loop().create_future()
+        self.rules.begin(version or self.world.new_version(), exposure=HALF)
+        self.carry_out()
+        return self.task
+
+    def promote(self) -> asyncio.Future[Committed]:
+        self.task = asyncio.get_running_loop().create_future()
+        self.swap_under_way.promote()
+        self.carry_out()
+        return self.task
+
+    def withdraw(self) -> asyncio.Future[Committed]:
+        """Ends with `Withdrawn` when nobody answers with it any more."""
+        self.task = asyncio.get_running_loop().create_future()
+        try:
+            self.world.store.hold(self.term, None)
+        except Superseded as error:
+            self.task.set_exception(error)
+        else:
+            self.swap_under_way.withdraw(Withdrawn())
+            self.carry_out()
         return self.task
 
     # what reaches it
@@ -146,6 +181,8 @@ class Coordinator:
             if swap.ended:
                 self.rules.finish()
                 self._tell_the_caller(swap)
+            elif swap.held and self.swapping:
+                self._remember(swap)
 
     def _do(self, order: Order) -> None:
         match order:
@@ -186,8 +223,21 @@ class Coordinator:
             self.world.members[name].doomed = True
         self.rules.killed(members)
 
-    def _tell_the_caller(self, swap: Swap) -> None:
+    def _remember(self, swap: Swap) -> None:
         assert self.task is not None
+        committed = self.target.committed
+        try:
+            self.world.store.hold(self.term, Candidate(swap.id, swap.version, committed.epoch))
+        except Superseded as error:
+            self.task.set_exception(error)
+        else:
+            self.task.set_result(committed)
+
+    def _tell_the_caller(self, swap: Swap) -> None:
+        if isinstance(swap.error, Withdrawn) and not self.rules.table.ending:
+            self.world.withdrawn.add(swap.version.number)
+        if self.task is None or self.task.done():
+            return  # a candidate that could not stay
         if swap.state is State.SETTLED:
             assert swap.committed is not None
             self.world.returned = max(self.world.returned, swap.committed.epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 from aoti_serve.errors import StoreFailed, Superseded
 from aoti_serve.weights.swap.target import Receipt
@@ -48,12 +49,31 @@ class Gate:
                 self._waiting.set_exception(error)
 
 
+class Candidate(NamedTuple):
+    """The record of the candidate that is out, and of the epoch to which it is one."""
+
+    swap: str
+    version: Version
+    epoch: int
+
+
 class Durable:
-    """What the store keeps. Only the coordinator that opened it last may commit, and only the next epoch."""
+    """What the store keeps. Only the coordinator that opened it last may change it, and commit only the next epoch."""
 
     def __init__(self) -> None:
         self.term = 0
         self.history = {OLD.epoch: OLD}
+        self._candidate: Candidate | None = None
+
+    @property
+    def candidate(self) -> Candidate | None:
+        record = self._candidate
+        return record if record is not None and record.epoch == self.committed.epoch else None
+
+    def hold(self, term: int, candidate: Candidate | None) -> None:
+        if term != self.term:
+            raise Superseded(model="m", term=term, newer=self.term)
+        self._candidate = candidate
 
     @property
     def committed(self) -> Committed:

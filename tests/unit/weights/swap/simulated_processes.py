@@ -18,15 +18,19 @@ class Answer(NamedTuple):
 
 @dataclass(eq=False)
 class Request:
-    """On its way through a gateway, with that gateway's fence at the time."""
+    """On its way through a gateway, with that gateway's fence at the time; perhaps for the candidate."""
 
     gateway: Gateway
     fence: int
+    candidate: Version | None = None
     answer: Answer | None = None
 
 
 class Processes:
-    """All processes and the store. `returned` is the epoch of the newest swap whose caller has been told of success."""
+    """All processes and the store. `returned` is the epoch of the newest swap whose caller has been told of success.
+
+    `withdrawn` are the candidates whose withdrawal has returned.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -34,6 +38,7 @@ class Processes:
         self.members: dict[str, Member] = {}
         self.coordinators: list[Coordinator] = []
         self.returned = OLD.epoch
+        self.withdrawn: set[int] = set()
         self._version = OLD.version.number
         self._turn = 0
         self._unseen: list[tuple[Coordinator, Member]] = []
@@ -176,7 +181,16 @@ class Processes:
         """Whether it runs the request now: not before it has reached the fence."""
         return replica.alive and replica.ready and not replica.paused and replica.epoch >= request.fence
 
+    def ask_candidate(self, gateway: Gateway) -> Request | None:
+        """A canary request, if this gateway knows of a candidate."""
+        out = gateway.fence.candidate
+        return None if out is None else Request(gateway, gateway.epoch, out.version)
+
     def run(self, replica: Replica, request: Request) -> None:
+        if request.candidate is not None:
+            if request.candidate in (replica.memory.staged, replica.memory.answering):
+                request.answer = Answer(replica.epoch, request.candidate)
+            return
         version = replica.memory.answering
         assert version is not None
         assert version != GARBAGE, "P1: an answer from a slot that is being written"
@@ -192,5 +206,8 @@ class Processes:
             return False
         if not gateway.fence.lets_out(answer.epoch):
             return False
+        if request.candidate is not None and not gateway.fence.trusts(request.candidate.number):
+            return False
+        assert answer.version.number not in self.withdrawn, "P3: an answer of a candidate after its withdrawal"
         assert answer.epoch >= self.returned, f"P3: epoch {answer.epoch} after swap {self.returned} has returned"
         return True

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from aoti_serve.errors import (
     StoreFailed,
 )
-from aoti_serve.weights.swap.swap import Phase
+from aoti_serve.weights.swap.states import Phase
 from aoti_serve.weights.version import Committed
 from tests.unit.weights.swap.simulated_cluster import World
 from tests.unit.weights.swap.simulated_memory import OLD, settled

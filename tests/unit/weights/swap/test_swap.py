@@ -9,7 +9,7 @@ from aoti_serve.errors import (
     Unavailable,
     UnknownTensor,
 )
-from aoti_serve.weights.swap.swap import Phase
+from aoti_serve.weights.swap.states import Phase
 from tests.unit.weights.swap.simulated_cluster import world_of
 from tests.unit.weights.swap.simulated_memory import OLD
 from tests.unit.weights.swap.swap_steps import FULL, committing, failed, staged_once, staging, staging_missed_by, until

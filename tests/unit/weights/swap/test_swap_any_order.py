@@ -93,11 +93,31 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(coordinator=INDEX, back=st.booleans(), steps=STEPS, slow=st.none() | INDEX)
     @played
     async def swaps(self, coordinator: int, back: bool, steps: int, slow: int | None) -> None:
-        idle = [each for each in self._running if not each.swapping]
-        if idle:
+        if idle := self._idle:
             chosen = _pick(idle, coordinator)
             chosen.swap(chosen.target.committed.previous if back else None)
             await self._go_on(steps, slow)
+
+    @rule(coordinator=INDEX, steps=STEPS, slow=st.none() | INDEX)
+    @played
+    async def tries(self, coordinator: int, steps: int, slow: int | None) -> None:
+        """A candidate."""
+        if idle := self._idle:
+            _pick(idle, coordinator).hold()
+            await self._go_on(steps, slow)
+
+    @rule(coordinator=INDEX, promoted=st.booleans(), steps=STEPS, slow=st.none() | INDEX)
+    @played
+    async def decides(self, coordinator: int, promoted: bool, steps: int, slow: int | None) -> None:
+        """About a candidate that is out."""
+        if holding := [each for each in self._running if each.holds]:
+            chosen = _pick(holding, coordinator)
+            chosen.promote() if promoted else chosen.withdraw()
+            await self._go_on(steps, slow)
+
+    @property
+    def _idle(self) -> list[Coordinator]:
+        return [each for each in self._running if not each.swapping and each.rules.swap is None]
 
     async def _go_on(self, steps: int, slow: int | None) -> None:
         """All but the slow one take steps, and every answer is let out as soon as a gateway can."""
@@ -144,7 +164,11 @@ class AnyOrder(RuleBasedStateMachine):
     async def is_asked(self, answered: bool) -> None:
         """A request to each gateway for each replica, which may run it at once; the answer is on its way then."""
         ready = [each for each in self.world.gateways if each.ready and not each.paused]
-        for request, replica in [(self.world.ask(each), replica) for each in ready for replica in self.world.replicas]:
+        asked = [(self.world.ask(each), replica) for each in ready for replica in self.world.replicas]
+        tried = [(self.world.ask_candidate(each), replica) for each in ready for replica in self.world.replicas]
+        for request, replica in [*asked, *tried]:
+            if request is None:
+                continue
             self.requests.append(request)
             if answered and self.world.answers(replica, request):
                 self.world.run(replica, request)

@@ -10,7 +10,7 @@ from aoti_serve.errors import (
     Superseded,
     UnknownTensor,
 )
-from aoti_serve.weights.swap.swap import Phase
+from aoti_serve.weights.swap.states import Phase
 from tests.unit.weights.swap.simulated_cluster import world_of
 from tests.unit.weights.swap.simulated_memory import OLD
 from tests.unit.weights.swap.simulated_processes import Answer

@@ -1,9 +1,8 @@
-"""The commands for the weights of a running server: `swap`, `rollback`, `status`, `weights`."""
+"""The commands that change the weights of a running server: `swap`, `rollback`."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 import sys
 import time
@@ -16,24 +15,22 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import ValidationError
 
-from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, safe, served_models, value_of
+from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, safe, value_of
 from aoti_serve.cli.console import AsJson, out, print_json, progress_out, reports_errors
-from aoti_serve.cli.live import ProgressBars, Screen, StatusEvent, fate_of_change, watch
-from aoti_serve.cli.render import spaced, status_view, story_view, swap_view, versions_view
+from aoti_serve.cli.live import ProgressBars, fate_of_change
+from aoti_serve.cli.render import swap_view
+from aoti_serve.cli.weights.views import ModelArgument
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import problems
 from aoti_serve.errors import InvalidBody, UnreadableWeights
 from aoti_serve.signature.golden.file import golden_content, parse_golden
 from aoti_serve.weights.adapter_config import WEIGHTS_NAME, adapter_at
 from aoti_serve.weights.files.index import read_index
-from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap_options import SwapOptions
-from aoti_serve.weights.version import Version
 
 INTERRUPTED = 130
 LABEL_LENGTH = 256
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name in the configuration.")]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return when it has begun; it goes on on the server.")]
 
 
@@ -107,48 +104,6 @@ def rollback(
     _show_changed(client, answer, started, no_wait, as_json)
 
 
-@reports_errors
-def status(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]")] = None,
-    watching: Annotated[bool, typer.Option("--watch", help="Show every change, until Ctrl-C.")] = False,
-    story: Annotated[bool, typer.Option("--story", help="Show the last events of members and swaps.")] = False,
-    url: Url = DEFAULT_URL,
-    as_json: AsJson = False,
-) -> None:
-    """Show the version and the replicas of every model, and the swaps."""
-    clients = [AdminClient(url, name) for name in ([model] if model else served_models(url))]
-    if story:
-        _show_stories(clients, as_json)
-        return
-    found = [client.status() for client in clients]
-    if watching:
-        _watch(clients, as_json)
-    elif as_json:
-        print_json(found)
-    else:
-        out.print(spaced([status_view(value_of(WeightsStatus, answer), time.time()) for answer in found]))
-
-
-def _show_stories(clients: list[AdminClient], as_json: bool) -> None:
-    found = {client.model: client.story() for client in clients}
-    if as_json:
-        print_json(found)
-        return
-    for model, events in found.items():
-        out.print(story_view(model, value_of(list[StoryEvent], events)))
-
-
-@reports_errors
-def versions(model: ModelArgument, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """List the stored versions of a model's weights."""
-    client = AdminClient(url, model)
-    stored = client.versions()
-    if as_json:
-        print_json(stored)
-    else:
-        out.print(versions_view(value_of(list[Version], stored), value_of(WeightsStatus, client.status()), time.time()))
-
-
 def _options(**asked: Any) -> SwapOptions:
     try:
         return SwapOptions.model_validate(asked)
@@ -212,22 +167,6 @@ def _show_changed(client: AdminClient, answer: Any, started: float, begun: bool,
     attempt = status.swap or status.last
     name = f"{attempt.action} {attempt.id}" if attempt else "it"
     out.print(f"{name} has begun; follow it with `{_look(client)} --watch`")
-
-
-def _watch(clients: list[AdminClient], as_json: bool) -> None:
-    with suppress(KeyboardInterrupt):
-        if as_json:
-            watch(clients, _print_line)
-        with Screen([client.model for client in clients]) as screen:
-            watch(clients, screen.show)
-
-
-def _print_line(news: StatusEvent) -> None:
-    """Print one status per line, as JSON."""
-    if news.answer is not None:
-        print(json.dumps(news.answer), flush=True)
-    elif news.trouble:
-        progress_out.print(f"{news.model}: {news.trouble}; trying again")
 
 
 def _look(client: AdminClient) -> str:

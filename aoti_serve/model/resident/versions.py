@@ -13,11 +13,19 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from aoti_serve.errors import ContainerClosed, NothingStaged, NothingToRollBack, VersionTaken
-from aoti_serve.model.buffers import ConstantBuffer
-from aoti_serve.model.device.cuda import Device
+from aoti_serve.errors import (
+    ContainerClosed,
+    NothingStaged,
+    NothingToRollBack,
+    VersionNotResident,
+    VersionTaken,
+    WeightsMissing,
+)
 from aoti_serve.model.gate import Gate
 from aoti_serve.model.preparation.preparations import Prepared
+from aoti_serve.model.resident.buffers import ConstantBuffer
+from aoti_serve.model.resident.second_runtime import SecondRuntime
+from aoti_serve.model.run import DeviceRun, Outputs
 from aoti_serve.model.variants import Variants
 
 BUILT_IN_VERSION = 0
@@ -32,7 +40,14 @@ class ResidentVersions:
     thrown away.
     """
 
-    def __init__(self, load: Callable[[], Variants], contents: Sequence[Prepared], device: Device, gate: Gate) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Variants],
+        contents: Sequence[Prepared],
+        run: DeviceRun,
+        gate: Gate,
+        second: SecondRuntime,
+    ) -> None:
         self.version: int | None = None
         self.previous: int | None = None
         self.staged: int | None = None
@@ -40,14 +55,23 @@ class ResidentVersions:
         self.closed = False
         self._highest = BUILT_IN_VERSION
         self._load = load
-        self._device = device
+        self._run = run
+        self._device = device = run.device
         self._gate = gate
+        self._second = second
         self.runtime = load()
         self.active, self.inactive = ConstantBuffer(contents, device), ConstantBuffer(contents, device)
 
     @property
     def nbytes(self) -> int:
         return self.active.nbytes + self.inactive.nbytes
+
+    @property
+    def checked_staged(self) -> int:
+        """The staged version. Raises NothingStaged."""
+        if self.staged is None:
+            raise NothingStaged()
+        return self.staged
 
     def check_open(self) -> None:
         if self.closed:
@@ -57,6 +81,31 @@ class ResidentVersions:
         """Raise VersionTaken for the number that answers, and for a negative one."""
         if number is not None and (number < BUILT_IN_VERSION or number == self.version):
             raise VersionTaken(version=number)
+
+    def infer(self, ordered: list[torch.Tensor], version: int | None = None) -> tuple[int, Outputs]:
+        """Run checked inputs on a version, the one that answers if None; the list is emptied. Returns which it was.
+
+        Raises ContainerClosed, WeightsMissing or VersionNotResident.
+        """
+        while True:  # a flip may come between a look at `self.version` and a run
+            if version not in (None, self.version):
+                try:
+                    return version, self._second.run(version, ordered)
+                except VersionNotResident:
+                    self.check_open()
+                    if version != self.version:
+                        raise
+            with self._gate:
+                self.check_open()
+                if self.version is None:
+                    raise WeightsMissing()
+                if version in (None, self.version):
+                    return self.version, self._run.of(self.runtime, ordered)
+
+    def open_previous(self) -> None:
+        """Let `infer` answer with the previous version, too, if there is one and a staged one was ever opened."""
+        if self.previous is not None and self._second.loaded:
+            self._second.answer_for(self.previous, self.inactive)
 
     def take_over_built_in(self) -> dict[str, torch.Tensor]:
         """Answer from the weights in the library; returns them, valid until the next step."""
@@ -79,11 +128,12 @@ class ResidentVersions:
 
         If that fails, it is freed. Raises NotEnoughMemory before anything has changed.
         """
-        # Folding is done twice: for the answers, and for the trial.
+        # Folding is done twice: once in each runtime.
         self.inactive.check_memory(beside=2 * self.runtime.folded_nbytes)
         self.previous = self.staged = None
         self.accepted = False
         try:
+            self._second.withdraw()
             self._device.wait_for_old_runs()
             with self.inactive.refilled():
                 yield self.inactive
@@ -95,12 +145,15 @@ class ResidentVersions:
         self._highest = max(self._highest, self.staged)
 
     @contextmanager
-    def trial(self) -> Iterator[ConstantBuffer]:
-        """Give the buffer with the staged version; if what is done with it fails, it is freed. Raises NothingStaged."""
-        if self.staged is None:
-            raise NothingStaged()
+    def trial(self) -> Iterator[int]:
+        """Let `infer` answer with the staged version, too, and give its number. If what is done then fails, free it.
+
+        Raises NothingStaged.
+        """
+        staged = self.checked_staged
         try:
-            yield self.inactive
+            self._second.answer_for(staged, self.inactive)
+            yield staged
         except BaseException:
             self.release()
             raise
@@ -112,9 +165,7 @@ class ResidentVersions:
         self.inactive.registered = True
 
     def commit(self) -> None:
-        if self.staged is None:
-            raise NothingStaged()
-        self._flip(self.staged)
+        self._flip(self.checked_staged)
 
     def rollback(self, model: str) -> None:
         if self.previous is None:
@@ -124,6 +175,7 @@ class ResidentVersions:
     def release(self) -> None:
         """Free the inactive buffer, whatever it holds."""
         self.previous = self.staged = None
+        self._second.withdraw()
         self._device.wait_for_old_runs()
         self.runtime.free_inactive()
         self.inactive.free()
@@ -133,6 +185,7 @@ class ResidentVersions:
         with self._gate.closed():
             if not self.closed:
                 self.closed = True
+                self._second.close()
                 self._device.wait_for_old_runs()
                 self.runtime.delete()
                 self._free_both()
@@ -169,6 +222,7 @@ class ResidentVersions:
         try:
             if answering is not self.active:
                 self.active, self.inactive = self.inactive, self.active
+            self._second.withdraw()
             self.runtime.delete()
             self.runtime = self._load()
             self.inactive.free()

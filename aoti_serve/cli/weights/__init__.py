@@ -1,0 +1,1 @@
+"""The commands for the weights of a running server."""

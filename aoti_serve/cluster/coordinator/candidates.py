@@ -1,0 +1,155 @@
+"""The candidate of a model: held, exposed, promoted or withdrawn, and remembered in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from aoti_serve.cluster.calls import spawn
+from aoti_serve.cluster.coordinator.attempt import Attempt
+from aoti_serve.cluster.coordinator.course import SwapCourse
+from aoti_serve.cluster.membership.server import MemberServer
+from aoti_serve.cluster.status import CandidateStatus
+from aoti_serve.errors import CandidateOut, CandidateWithdrawn, NoCandidate, StoreFailed, Superseded, WeightsError
+from aoti_serve.weights.candidate import Candidate
+from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.swap.states import State
+from aoti_serve.weights.swap.swap import Swap
+from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.version import Committed, Version
+
+logger = logging.getLogger("ray.serve")
+
+
+class Candidates:
+    """At most one candidate at a time. Runs in the coordinator's event loop, for one change at a time.
+
+    `fallen` hears of a candidate that ends without being asked to: a replica could not stage it.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        store: Store,
+        members: MemberServer,
+        course: SwapCourse,
+        fallen: Callable[[Swap], Awaitable[None]],
+    ) -> None:
+        self._model = model
+        self._store = store
+        self._members = members
+        self._course = course
+        self._fallen = fallen
+        self._record: Candidate | None = None
+        self._end: asyncio.Task[None] | None = None
+        self._decided = False
+
+    @property
+    def status(self) -> CandidateStatus | None:
+        swap, record = self._members.rules.swap, self._record
+        if swap is None or record is None or not swap.held:
+            return None
+        return CandidateStatus(
+            version=swap.version, share=record.exposure.share, shadow=record.exposure.shadow, since=record.since
+        )
+
+    def check_none(self) -> None:
+        """Raise CandidateOut if there is one: it has the memory that any other change needs."""
+        if (swap := self._members.rules.swap) is not None:
+            raise CandidateOut(model=self._model, version=swap.version.number)
+
+    def resume(self) -> None:
+        """Go on with the candidate of an earlier coordinator, if there is one; before members connect."""
+        record = self._store.candidate()
+        if record is not None:
+            try:
+                version = self._store.version(record.version, also_staged=True)
+            except WeightsError as error:
+                logger.warning(f"model '{self._model}': the candidate of before is gone: {error}")
+            else:
+                swap = self._members.begin(version, _not_asked, exposure=record.exposure, resumed=record.swap)
+                self._keep(swap, record)
+
+    async def hold(self, attempt: Attempt, version: Version, exposure: Exposure) -> None:
+        """Stage a version everywhere, and stop there."""
+        epoch = self._members.table.target.committed.epoch
+        try:
+            swap = await self._course.swap(attempt, version, exposure=exposure)
+            record = Candidate(swap=swap.id, version=version.number, epoch=epoch, since=time.time(), exposure=exposure)
+            await self._remember(attempt, swap, record)
+        finally:
+            await self._members.finish()
+        self._keep(swap, record)
+
+    async def expose(self, attempt: Attempt, exposure: Exposure) -> None:
+        """Let it meet other shares of the requests, once that is stored."""
+        swap, record = self._held()
+        attempt.begin(swap)
+        record = record.model_copy(update={"exposure": exposure})
+        await asyncio.to_thread(self._store.hold, record)
+        if not swap.held:
+            raise swap.error or NoCandidate(model=self._model)
+        self._record = record
+        self._members.expose(swap, exposure)
+
+    async def promote(self, attempt: Attempt) -> None:
+        """The commit point, without any transfer."""
+        swap, _ = self._held()
+        self._decided = True
+        try:
+            await self._course.promote(attempt, swap)
+        finally:
+            await self._ended(swap)
+
+    async def withdraw(self, attempt: Attempt, reason: str) -> None:
+        """Free it everywhere; when this returns no gateway answers with it."""
+        swap, _ = self._held()
+        self._decided = True
+        await asyncio.to_thread(self._store.hold, None)
+        try:
+            await self._course.withdraw(attempt, swap, CandidateWithdrawn(version=swap.version.number, reason=reason))
+        finally:
+            await self._ended(swap)
+
+    def _held(self) -> tuple[Swap, Candidate]:
+        swap, record = self._members.rules.swap, self._record
+        if swap is None or record is None or not swap.held:
+            raise NoCandidate(model=self._model)
+        return swap, record
+
+    async def _remember(self, attempt: Attempt, swap: Swap, record: Candidate) -> None:
+        try:
+            await asyncio.to_thread(self._store.hold, record)
+        except (StoreFailed, Superseded) as error:
+            reason = f"it could not be remembered: {error}"
+            await self._course.withdraw(attempt, swap, CandidateWithdrawn(version=swap.version.number, reason=reason))
+            raise
+
+    def _keep(self, swap: Swap, record: Candidate) -> None:
+        self._record, self._decided = record, False
+        self._end = spawn(self._clear(swap))
+
+    async def _ended(self, swap: Swap) -> None:
+        """Once the swap has ended, wait until nothing is left of it."""
+        if swap.ended and self._end is not None:
+            await asyncio.shield(self._end)
+
+    async def _clear(self, swap: Swap) -> None:
+        """Wait for its end, whatever that is; then let other changes begin."""
+        await self._members.end_of(swap)
+        try:
+            await asyncio.to_thread(self._store.hold, None)
+            if swap.state is State.ABORTED:
+                await asyncio.to_thread(self._store.remove, swap.version)
+        except (StoreFailed, Superseded) as error:  # the record means nothing to any later epoch
+            logger.warning(f"model '{self._model}': {error}")
+        self._record = None
+        await self._members.finish()
+        if not self._decided:
+            await self._fallen(swap)
+
+
+async def _not_asked(_: Version) -> Committed:
+    raise AssertionError("a candidate is not committed before it is promoted")

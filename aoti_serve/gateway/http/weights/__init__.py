@@ -1,0 +1,18 @@
+"""The routes of the weights API, all under `/v2/models/{name}/weights`, and all behind one door."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from aoti_serve.config import GatewayConfig
+from aoti_serve.gateway.access import Access
+from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.http.weights.door import AdminDoor
+from aoti_serve.gateway.http.weights.golden import golden_routes
+from aoti_serve.gateway.http.weights.swaps import swap_routes
+
+
+def weights_routes(plane: DataPlane, access: Access, config: GatewayConfig) -> list[APIRouter]:
+    """All routes of the weights API."""
+    door = AdminDoor(plane, access, config)
+    return [swap_routes(door, config), golden_routes(door)]

@@ -1,0 +1,62 @@
+"""Where a rollout stands, as a value: what a restarted coordinator goes on from, and what a status shows."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.rollout.decisions import RolloutOutcome
+from aoti_serve.weights.rollout.figures import TrialFigures
+
+
+class RolloutPhase(StrEnum):
+    """The phases of a rollout."""
+
+    TRYING = "trying"
+    PROMOTING = "promoting"
+    WATCHING = "watching"
+    ENDED = "ended"
+
+
+class RolloutState(Frozen):
+    """`left` is in seconds, of the step or of the watch; `extended` is how often the step was.
+
+    `seen` are the totals of the last call, `window` what has come since the step or the watch began, `trial` since the
+    rollout began: of its `active` arm it is what the candidate is compared with after the commit. `bad_calls`: how many
+    calls of the window brought figures that were by themselves likely beyond a rule's limit.
+    """
+
+    phase: RolloutPhase = RolloutPhase.TRYING
+    step: int = 0
+    left: float
+    extended: int = 0
+    waits_for: str = ""
+    seen: TrialFigures = TrialFigures()
+    window: TrialFigures = TrialFigures()
+    trial: TrialFigures = TrialFigures()
+    bad_calls: dict[str, int] = {}
+    outcome: RolloutOutcome | None = None
+    reason: str = ""
+    evidence: dict[str, Any] = {}
+
+
+class RolloutProgress(Frozen):
+    """For a status. `step` counts from 1; `requests` and `pairs` are the candidate's in this step, `needed` of each.
+
+    `waits_for` says why the step was extended; empty if it was not.
+    """
+
+    phase: RolloutPhase
+    step: int
+    steps: int
+    share: float
+    shadow: float
+    seconds_left: float
+    extended: int
+    waits_for: str
+    requests: int
+    pairs: int
+    needed: int
+    outcome: RolloutOutcome | None
+    reason: str

@@ -1,0 +1,65 @@
+"""A store that was opened for writing: the newest one that was opened is the only one that changes anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aoti_serve.errors import StoreFailed, Superseded
+from aoti_serve.weights.candidate import Candidate
+from aoti_serve.weights.store.catalog import CANDIDATE, Catalog, Term
+
+
+class OpenedStore(Catalog):
+    """Holds a term of a store. Runs in the coordinator, in any of its threads.
+
+    Opening a store takes the next term, and each change compares it. So of all Stores that were opened only the last
+    one can change anything, also if the process of an earlier one was stopped halfway and goes on hours later: the
+    term is compared and `CURRENT` renamed under one lock, which the kernel takes from a process that has ended.
+
+    At a URI there is no lock, and some network file systems keep locks to each host. There the term is compared right
+    before the one put that commits. A process that is stopped between the two, and goes on after another Store was
+    opened, still makes that put. It damages no version, and the next commit of the other Store puts it right.
+
+    `term` is the number that members compare.
+    """
+
+    def check_term(self) -> None:
+        """Raise Superseded if another Store was opened since, and StoreFailed if TERM cannot be read."""
+        newest = self.last_term()
+        if newest is None or newest.number < self.term:
+            raise StoreFailed(path=self.root, detail="its TERM is gone: somebody has emptied it; restart the server")
+        if newest != self._term:
+            newer = newest.number if newest.number > self.term else "another one of that number"
+            raise Superseded(model=self.model, term=self.term, newer=newer)
+
+    def hold(self, candidate: Candidate | None) -> None:
+        """Remember a candidate, or none any more. Raises Superseded or StoreFailed."""
+        self.write_record(CANDIDATE, candidate.model_dump_json(indent=1).encode() if candidate else None)
+
+    def write_record(self, name: str, content: bytes | None) -> None:
+        """Write a small record beside CURRENT, whole or not at all; None erases it.
+
+        Raises Superseded or StoreFailed.
+        """
+        with self._as_newest():
+            if content is None:
+                self._place.erase(name)
+            else:
+                self._place.write(name, content)
+            self._place.sync(".")
+
+    @contextmanager
+    def _as_newest(self) -> Iterator[None]:
+        """Hold the lock of the store, if no other Store was opened since."""
+        with self._alone():
+            self.check_term()
+            yield
+
+    def _take_term(self, repair: bool) -> None:
+        self._term = Term.after(self.last_term(Term(int(time.time())) if repair else None))
+        self.term = self._term.number
+        self._place.write_term(self._term.content)
+        self._place.sync(".")
+        self.check_term()  # another one may have opened it at this moment, and have written last
