@@ -135,6 +135,15 @@ class Catalog:
         """The version's safetensors file, for other processes on this node to open; a UPath if it is remote."""
         return self._place.root / weights_name(version.number)
 
+    def golden_file(self, version: Version) -> Path | UPath:
+        """The file of the golden requests that came with the version, as `file`."""
+        return self._place.root / golden_name(version.number)
+
+    def golden_content(self, version: Version) -> bytes | None:
+        """The bytes of that file; None if it is not there."""
+        with self._guarded():
+            return self._place.read(golden_name(version.number))
+
     def open(self, version: Version) -> BinaryIO:
         """The version's safetensors file from its first byte; read much at a time."""
         with self._guarded():
@@ -205,6 +214,10 @@ def weights_name(number: int) -> str:
     return f"versions/{number}/weights.safetensors"
 
 
+def golden_name(number: int) -> str:
+    return f"versions/{number}/golden.safetensors"
+
+
 def record_name(number: int) -> str:
     return f"versions/{number}/{RECORD}"
 
@@ -217,7 +230,8 @@ def staged_name(number: int) -> str:
 def damaged_version(file: Path | UPath, version: Version, found: str) -> StoreDamaged:
     """The error for a version's file that is not what was stored there."""
     detail = f"{found}; stored were {version.nbytes} bytes with the sha256 {version.digest}"
-    return StoreDamaged(path=shown_uri(str(file.parents[2])), file=weights_name(version.number), detail=detail)
+    name = f"versions/{version.number}/{file.name}"
+    return StoreDamaged(path=shown_uri(str(file.parents[2])), file=name, detail=detail)
 
 
 def _place_of(root: str | Path | UPath) -> Disk | Remote:
