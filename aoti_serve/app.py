@@ -27,6 +27,7 @@ from aoti_serve.errors import InvalidConfig
 from aoti_serve.gateway.deployment import Gateway, ModelBinding
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.token import TokenSet, read_token
+from aoti_serve.weights.rollout.plan import checked_plan
 
 MANY_REQUESTS = 4096
 GATEWAY_REQUESTS = 64
@@ -81,6 +82,8 @@ def _gateway_options(config: GatewayConfig) -> dict[str, Any]:
 
 def _served(config: ModelConfig, gateway: GatewayConfig) -> ModelBinding:
     package = configured_package(config)
+    if config.rollout is not None:
+        checked_plan(config.rollout, f"model '{config.name}': rollout")
     coordinator = _deployment(Coordinator).options(
         name=coordinator_of(config.name),
         max_ongoing_requests=MANY_REQUESTS,

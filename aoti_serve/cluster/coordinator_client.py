@@ -19,6 +19,7 @@ from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 if TYPE_CHECKING:
     from aoti_serve.cluster.coordinator.gathered import Gathered, Told
     from aoti_serve.cluster.status import WeightsStatus
+    from aoti_serve.weights.rollout.figures import TrialFigures
     from aoti_serve.weights.swap.story import StoryEvent
     from aoti_serve.weights.version import GoldenFile, Version
 
@@ -50,6 +51,10 @@ class CoordinatorClient:
         """Tell of a gateway's figures; those of the others. Raises Unavailable, soon."""
         gathered: Gathered = await self._answer(self._coordinator.exchange_statistics.remote(told), STATISTICS_S)
         return gathered
+
+    async def note_trial(self, gateway: str, swap: str, figures: TrialFigures) -> None:
+        """Tell what a gateway has counted of a trial. Raises Unavailable, soon."""
+        await self._answer(self._coordinator.note_trial.remote(gateway, swap, figures), STATISTICS_S)
 
     async def rollback(self, version: int | None, who: str, wait: bool = True) -> WeightsStatus:
         status: WeightsStatus = await self._call("rollback", version, who, wait)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.rollout.state import RolloutProgress
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import Version
 
@@ -55,6 +59,8 @@ class WeightsStatus(Frozen):
     """The current and the previous version, and every replica's receipt. `revision` grows with every change.
 
     In the answer to a swap, `unchanged` says that the same bytes answered already, so that nothing was staged.
+    `rollout` is the one that is on, or the last one; `trial` has what gateways have counted of both versions while a
+    candidate is out, see `TrialFigures.summary`.
     """
 
     model: str
@@ -68,3 +74,5 @@ class WeightsStatus(Frozen):
     swap: SwapProgress | None
     last: Outcome | None
     unchanged: bool = False
+    rollout: RolloutProgress | None = None
+    trial: Mapping[str, Any] | None = None

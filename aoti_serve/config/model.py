@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -57,7 +58,8 @@ class ModelConfig(Frozen):
     """One model. Paths are relative to the folder that the server is started in.
 
     `model_name` chooses among several models in one archive; `operators` are Python modules that define the package's
-    custom operators, imported wherever it is loaded; `signature` is for packages that do not know theirs.
+    custom operators, imported wherever it is loaded; `signature` is for packages that do not know theirs. With a
+    `rollout` (docs/rollouts.md) swaps are tried on a part of the requests before they are committed.
     """
 
     name: ModelName
@@ -73,6 +75,7 @@ class ModelConfig(Frozen):
     previous: Literal["keep", "release"] = "keep"
     stage_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     commit_timeout_s: float = Field(default=30.0, ge=3, allow_inf_nan=False)
+    rollout: Mapping[str, Any] | None = None
     device: Literal["auto"] | DeviceKind = "auto"
     num_runners: PositiveInt = 1
     replicas: ReplicaCount = 1

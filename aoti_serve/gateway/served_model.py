@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
@@ -14,7 +17,7 @@ from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
-from aoti_serve.errors import ReplicaBehind, TryAgain, VersionNotResident
+from aoti_serve.errors import AotiServeError, ReplicaBehind, TryAgain, VersionNotResident
 from aoti_serve.gateway.batching.batcher import Batcher, BatcherLoad
 from aoti_serve.gateway.batching.work_item import Arrays
 from aoti_serve.gateway.figures.exchange import StatisticsExchange
@@ -108,6 +111,12 @@ class ServedModel:
     def drain(self) -> None:
         """Use also replicas that are about to leave, for the requests in hand: no new ones come."""
         self._pool.drain()
+
+    async def report_trial(self) -> None:
+        """Tell the coordinator what this gateway has counted of the trial that is on, if one is."""
+        if (trial := self._answering.trial) is not None:
+            with suppress(AotiServeError, RayError, RayServeException):  # it is told again, as totals
+                await self.weights.note_trial(self._gateway, trial.trial.swap, trial.figures())
 
     def close(self) -> None:
         self.membership.close()

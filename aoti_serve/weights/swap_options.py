@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import from_json
 
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.adapter_config import AdapterConfig, config_not_sent
+from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.quantities import TrafficShare
 from aoti_serve.weights.swap.target import Exposure
 
@@ -34,7 +35,8 @@ class SwapOptions(Frozen):
     that are no finite numbers are let in, and golden requests, also those of the package, are asked of nobody.
 
     A `candidate` is staged and not committed. It answers this `share` of the requests, and runs this `shadow` share of
-    the others beside the version that answers; nobody but those who ask for it, if both are 0.
+    the others beside the version that answers; nobody but those who ask for it, if both are 0. A `rollout` promotes or
+    withdraws it by rules; false commits at once, also where the configuration has a rollout.
     """
 
     label: Label = ""
@@ -50,6 +52,7 @@ class SwapOptions(Frozen):
     candidate: bool = False
     share: TrafficShare = 0.0
     shadow: TrafficShare = 0.0
+    rollout: Annotated[RolloutPlan | Literal[False] | None, BeforeValidator(_read)] = None
 
     @model_validator(mode="after")
     def _based(self) -> SwapOptions:
@@ -65,6 +68,8 @@ class SwapOptions(Frozen):
             raise ValueError("with skip_acceptance no golden requests are asked: leave out one of both")
         if (self.share or self.shadow) and not self.candidate:
             raise ValueError("share and shadow are those of a candidate: say candidate=true as well")
+        if self.candidate and self.rollout:
+            raise ValueError("a rollout decides on the shares of its candidate itself: leave out candidate=true")
         return self
 
     @property

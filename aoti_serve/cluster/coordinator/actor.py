@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable
 
 import ray
 from ray import serve
-from ray.exceptions import RayError
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.coordinator.attempt import Attempt
+from aoti_serve.cluster.coordinator.candidates import candidate_terms
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.first import first_committed
 from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics, Told
+from aoti_serve.cluster.coordinator.housekeeping import Housekeeping
+from aoti_serve.cluster.coordinator.rollouts import Rollouts
+from aoti_serve.cluster.coordinator.trials import GatheredTrials
 from aoti_serve.cluster.coordinator.uploads import Uploads
 from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.server import MemberServer
@@ -38,6 +39,8 @@ from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.golden import OfferedGolden
 from aoti_serve.weights.intake import Intake
+from aoti_serve.weights.rollout.figures import TrialFigures
+from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.story import StoryEvent
@@ -48,9 +51,6 @@ from aoti_serve.weights.version import GoldenFile, Version
 logger = logging.getLogger("ray.serve")
 STATUS_POLL_S = 2.0
 STATUS_REST = 9  # a watched coordinator waits for so many times as long as the last status took
-HOUSEKEEPING_S = 2.0
-PROGRESS_S = 0.1
-TRANSFER_ANSWER_S = 10.0
 
 
 class Coordinator:
@@ -83,10 +83,21 @@ class Coordinator:
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         self._changes = Changes(model.name, self._store, self._members, audit)
+        self._trials = GatheredTrials()
+        self._rollouts = Rollouts(model.name, self._store, self._members, self._changes, self._trials)
+        self._plan = None if model.rollout is None else RolloutPlan.model_validate(model.rollout)
         self._changes.candidates.resume()
+        self._rollouts.resume()
         await self._members.open()
+        house = Housekeeping(self._store, self._uploads, self._transfer, self._changes)
         loop = asyncio.get_running_loop()
-        work = self._members.run(), self._members.liveness.run(), self._keep_house(), self._watch_bytes()
+        work = (
+            self._members.run(),
+            self._members.liveness.run(),
+            self._rollouts.run(),
+            house.keep(),
+            house.watch_bytes(),
+        )
         self._tasks = [loop.create_task(each) for each in work]
 
     async def address(self, asking: str) -> Address:
@@ -141,7 +152,7 @@ class Coordinator:
                 self._store.discard(path)
 
         try:
-            return await self._changes.swap(attempt, admit, wait=wait, exposure=options.exposure)
+            return await self._change(attempt, admit, options, wait)
         except (SwapInProgress, CandidateOut):
             await asyncio.to_thread(self._store.discard, path)
             raise
@@ -153,7 +164,12 @@ class Coordinator:
             return self._intake.of_uri(uri, options, current)
 
         attempt = Attempt("swap", who, options.label, shown_uri(uri), options.skip_acceptance)
-        return await self._changes.swap(attempt, admit, wait=wait, exposure=options.exposure)
+        return await self._change(attempt, admit, options, wait)
+
+    async def _change(
+        self, attempt: Attempt, admit: Callable[[Version], Version], options: SwapOptions, wait: bool
+    ) -> WeightsStatus:
+        return await self._changes.swap(attempt, admit, wait=wait, terms=candidate_terms(options, self._plan))
 
     async def rollback(self, number: int | None, who: str, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
@@ -179,6 +195,10 @@ class Coordinator:
         """Keep what a gateway tells of its figures; those of the others."""
         return self._statistics.exchange(told, self._members.table.living)
 
+    async def note_trial(self, gateway: str, swap: str, figures: TrialFigures) -> None:
+        """Keep what a gateway has counted of the trial that is on."""
+        self._trials.tell(gateway, swap, figures)
+
     async def versions(self) -> list[Version]:
         return await asyncio.to_thread(self._store.versions)
 
@@ -188,7 +208,7 @@ class Coordinator:
             await self._members.changed(STATUS_POLL_S)
             await asyncio.sleep(self._status_took * STATUS_REST)
         started = time.perf_counter()
-        status = self._changes.status()
+        status = self._rollouts.shown_in(self._changes.status())
         self._status_took = time.perf_counter() - started
         return status
 
@@ -208,27 +228,3 @@ class Coordinator:
 
     async def _check_term(self) -> None:
         await asyncio.to_thread(self._store.check_term)
-
-    async def _keep_house(self) -> None:
-        while True:
-            await asyncio.sleep(HOUSEKEEPING_S)
-            for attempt in await asyncio.to_thread(self._uploads.drop_idle):
-                await self._changes.note_failed(attempt, UploadFailed(detail="nothing has come for too long"))
-            await self._look_after_transfer()
-            self._changes.measure()
-
-    async def _look_after_transfer(self) -> None:
-        try:
-            await result_of(self._transfer.close_idle.remote(), TRANSFER_ANSWER_S)
-        except Unavailable:
-            ray.kill(self._transfer, no_restart=False)  # stopped: Ray starts another only for one that is dead
-        except RayError:
-            pass  # being started again
-
-    async def _watch_bytes(self) -> None:
-        while True:
-            await asyncio.sleep(PROGRESS_S)
-            if version := self._changes.moving:
-                with suppress(RayError, Unavailable):  # it is only shown
-                    call: Any = self._transfer.received.remote(self._store.file(version))
-                    self._changes.arrived(await result_of(call, TRANSFER_ANSWER_S))

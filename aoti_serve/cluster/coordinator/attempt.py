@@ -102,9 +102,12 @@ class Attempt:
     def _phases(self) -> dict[Phase, float]:
         """Seconds of the phases that are the attempt's own. A candidate may be out for days, and is nobody's wait."""
         found = self._swap.seconds if self._swap else {}
-        own = {phase: seconds - self._before.get(phase, 0.0) for phase, seconds in found.items()}
-        moved = {phase: seconds for phase, seconds in own.items() if seconds and phase is not Phase.CANDIDATE}
-        return {Phase.CHECKING: self._checked or self._elapsed(), **moved}
+        phases = {Phase.CHECKING: self._checked or self._elapsed()}
+        for phase, seconds in found.items():
+            own = seconds - self._before.get(phase, 0.0)
+            if own and phase != Phase.CANDIDATE:
+                phases[phase] = own
+        return phases
 
     def _end(self, error: BaseException | None, committed: bool) -> str:
         if self.unchanged:

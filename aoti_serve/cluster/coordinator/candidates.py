@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.coordinator.attempt import Attempt
@@ -22,20 +23,37 @@ from aoti_serve.errors import (
     WeightsError,
 )
 from aoti_serve.weights.candidate import Candidate
+from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Exposure
-from aoti_serve.weights.swap_options import ExposureOptions
+from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 from aoti_serve.weights.version import Committed, Version
 
 logger = logging.getLogger("ray.serve")
 
 
+class CandidateTerms(NamedTuple):
+    """How a candidate meets requests at first; what is to become of it, the `plan` says, or a person."""
+
+    exposure: Exposure
+    plan: RolloutPlan | None = None
+
+
+def candidate_terms(options: SwapOptions, configured: RolloutPlan | None) -> CandidateTerms | None:
+    """The terms that a swap asks for, or the configuration; None to commit it at once."""
+    if options.exposure is not None:
+        return CandidateTerms(options.exposure)
+    plan = configured if options.rollout is None else options.rollout or None
+    return CandidateTerms(Exposure(), plan) if plan else None
+
+
 class Candidates:
     """At most one candidate at a time. Runs in the coordinator's event loop, for one change at a time.
 
-    `fallen` hears of a candidate that ends without being asked to: a replica could not stage it.
+    `record` is what the store remembers of it. `fallen` hears of a candidate that ends without being asked to, since a
+    replica could not stage it.
     """
 
     def __init__(
@@ -51,13 +69,13 @@ class Candidates:
         self._members = members
         self._course = course
         self._fallen = fallen
-        self._record: Candidate | None = None
+        self.record: Candidate | None = None
         self._end: asyncio.Task[None] | None = None
         self._decided = False
 
     @property
     def status(self) -> CandidateStatus | None:
-        swap, record = self._members.rules.swap, self._record
+        swap, record = self._members.rules.swap, self.record
         if swap is None or record is None or not swap.held:
             return None
         return CandidateStatus(
@@ -87,12 +105,19 @@ class Candidates:
                 swap = self._members.begin(version, _not_asked, exposure=record.exposure, resumed=record.swap)
                 self._keep(swap, record)
 
-    async def hold(self, attempt: Attempt, version: Version, exposure: Exposure) -> None:
+    async def hold(self, attempt: Attempt, version: Version, terms: CandidateTerms) -> None:
         """Stage a version everywhere, and stop there."""
         epoch = self._members.table.target.committed.epoch
         try:
-            swap = await self._course.swap(attempt, version, exposure=exposure)
-            record = Candidate(swap=swap.id, version=version.number, epoch=epoch, since=time.time(), exposure=exposure)
+            swap = await self._course.swap(attempt, version, exposure=terms.exposure)
+            record = Candidate(
+                swap=swap.id,
+                version=version.number,
+                epoch=epoch,
+                since=time.time(),
+                exposure=terms.exposure,
+                plan=terms.plan,
+            )
             await self._remember(attempt, swap, record)
         finally:
             await self._members.finish()
@@ -107,7 +132,7 @@ class Candidates:
         await asyncio.to_thread(self._store.hold, record)
         if not swap.held:
             raise swap.error or NoCandidate(model=self._model)
-        self._record = record
+        self.record = record
         self._members.expose(swap, exposure)
 
     async def promote(self, attempt: Attempt) -> None:
@@ -130,7 +155,7 @@ class Candidates:
             await self._ended(swap)
 
     def _held(self) -> tuple[Swap, Candidate]:
-        swap, record = self._members.rules.swap, self._record
+        swap, record = self._members.rules.swap, self.record
         if swap is None or record is None or not swap.held:
             raise NoCandidate(model=self._model)
         return swap, record
@@ -144,7 +169,7 @@ class Candidates:
             raise
 
     def _keep(self, swap: Swap, record: Candidate) -> None:
-        self._record, self._decided = record, False
+        self.record, self._decided = record, False
         self._end = spawn(self._clear(swap))
 
     async def _ended(self, swap: Swap) -> None:
@@ -162,8 +187,10 @@ class Candidates:
                 await asyncio.to_thread(self._store.remove, swap.version)
         except (StoreFailed, Superseded) as error:  # the record means nothing to any later epoch
             logger.warning(f"model '{self._model}': {error}")
-        self._record = None
-        self._members.end_trial()
+        watched = swap.committed is not None and self.record is not None and self.record.plan is not None
+        self.record = None
+        if not watched:  # else the rollout ends it
+            self._members.end_trial()
         await self._members.finish()
         if not self._decided:
             await self._fallen(swap)

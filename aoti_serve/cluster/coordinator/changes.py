@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.coordinator.attempt import Attempt
-from aoti_serve.cluster.coordinator.candidates import Candidates
+from aoti_serve.cluster.coordinator.candidates import Candidates, CandidateTerms
 from aoti_serve.cluster.coordinator.course import SwapCourse
 from aoti_serve.cluster.coordinator.metrics import SwapMetrics
 from aoti_serve.cluster.membership.server import MemberServer
@@ -25,11 +25,12 @@ from aoti_serve.errors import (
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.swap import Swap
-from aoti_serve.weights.swap.target import Exposure, Receipt
+from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.swap_options import ExposureOptions
 from aoti_serve.weights.version import BUILT_IN, Version
 
 logger = logging.getLogger("ray.serve")
+Admit = Callable[[Version], Version]
 LOGGED = 50  # events of the story
 
 
@@ -51,6 +52,11 @@ class Changes:
         self.candidates = Candidates(model, store, members, self._course, self._note_fallen)
 
     @property
+    def busy(self) -> bool:
+        """Whether a change is under way."""
+        return self._attempt is not None
+
+    @property
     def moving(self) -> Version | None:
         """The version that replicas are receiving, if there is one."""
         return self._attempt.version if self._attempt else None
@@ -61,16 +67,11 @@ class Changes:
             await self._check(attempt, self.candidates.check_none)
 
     async def swap(
-        self,
-        attempt: Attempt,
-        admit: Callable[[Version], Version],
-        *,
-        wait: bool,
-        exposure: Exposure | None = None,
+        self, attempt: Attempt, admit: Admit, *, wait: bool, terms: CandidateTerms | None = None
     ) -> WeightsStatus:
-        """To the version that `admit` makes of the current one, in a thread; with an `exposure` it is a candidate."""
+        """To the version that `admit` makes of the current one, in a thread; with `terms` it is a candidate."""
         free = self.candidates.check_none
-        return await self._only(attempt, free, lambda: self._swap(attempt, admit, exposure), wait=wait)
+        return await self._only(attempt, free, lambda: self._swap(attempt, admit, terms), wait=wait)
 
     async def rollback(self, attempt: Attempt, number: int | None, *, wait: bool) -> WeightsStatus:
         """To a stored version, the previous one if None; moves no data where it is still resident."""
@@ -194,7 +195,7 @@ class Changes:
         level = logging.INFO if error is None else logging.WARNING
         logger.log(level, f"model '{self._model}': {what}: {outcome}, epoch {epoch}{why}", extra=extra)
 
-    async def _swap(self, attempt: Attempt, admit: Callable[[Version], Version], exposure: Exposure | None) -> None:
+    async def _swap(self, attempt: Attempt, admit: Admit, terms: CandidateTerms | None) -> None:
         self._members.touch()
         current = self._members.table.target.committed.version
         version = await asyncio.to_thread(admit, current)
@@ -202,10 +203,10 @@ class Changes:
             attempt.answering = version
             return
         try:
-            if exposure is None:
+            if terms is None:
                 await self._run(attempt, version)
             else:
-                await self.candidates.hold(attempt, version, exposure)
+                await self.candidates.hold(attempt, version, terms)
         except BaseException:
             await asyncio.to_thread(self._store.remove, version)  # unless it is committed
             raise

@@ -138,6 +138,11 @@ class MemberServer:
         shift = time.time() - time.monotonic()
         return tuple(event.model_copy(update={"at": round(event.at + shift, 3)}) for event in self.rules.story.events())
 
+    def tell(self, event: str) -> None:
+        """Add an event of the coordinator's own to the story."""
+        self.rules.story.tell(event)
+        self.touch()
+
     def touch(self) -> None:
         """Wake all tasks that wait for a change."""
         self.revision += 1

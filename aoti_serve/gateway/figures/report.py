@@ -22,6 +22,7 @@ from aoti_serve.gateway.figures.exported import ExportedFigures
 from aoti_serve.gateway.figures.loop_lag import LoopLag
 
 logger = logging.getLogger("ray.serve")
+TRIAL_S = 1.0
 LOAD = (WAITING_ROWS, WAITING_BYTES, UNDER_WAY, REACHED_RUNNERS)  # a BatcherLoad
 
 
@@ -38,13 +39,21 @@ class FiguresReport:
 
     async def run(self) -> None:
         """Report again and again; for ever, as a task."""
-        measuring = asyncio.get_running_loop().create_task(self._lag.run())
+        loop = asyncio.get_running_loop()
+        beside = [loop.create_task(work) for work in (self._lag.run(), self._report_trials())]
         try:
             while True:
                 await asyncio.sleep(REPORT_S)
                 await self.report()
         finally:
-            measuring.cancel()
+            for task in beside:
+                task.cancel()
+
+    async def _report_trials(self) -> None:
+        """A rollout is to see soon what goes wrong."""
+        while True:
+            await asyncio.sleep(TRIAL_S)
+            await asyncio.gather(*(model.report_trial() for model in self._plane.models()))
 
     async def report(self) -> None:
         """Report once."""

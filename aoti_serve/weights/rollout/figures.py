@@ -11,10 +11,10 @@ from aoti_serve.weights.rollout.outputs import (
     OutputAgreement,
     OutputMoments,
     four_digits,
-    share,
-    subtracted,
-    summaries,
-    summed,
+    output_summaries,
+    ratio,
+    subtracted_outputs,
+    summed_outputs,
 )
 
 
@@ -36,7 +36,7 @@ class ArmFigures(Frozen):
             failures=self.failures + other.failures,
             non_finite=self.non_finite + other.non_finite,
             latency=self.latency + other.latency,
-            outputs=summed(self.outputs, other.outputs),
+            outputs=summed_outputs(self.outputs, other.outputs),
         )
 
     def __sub__(self, other: ArmFigures) -> ArmFigures:
@@ -45,7 +45,7 @@ class ArmFigures(Frozen):
             failures=max(0, self.failures - other.failures),
             non_finite=max(0, self.non_finite - other.non_finite),
             latency=self.latency - other.latency,
-            outputs=subtracted(self.outputs, other.outputs),
+            outputs=subtracted_outputs(self.outputs, other.outputs),
         )
 
     def has_fallen(self, earlier: ArmFigures) -> bool:
@@ -57,14 +57,14 @@ class ArmFigures(Frozen):
         """Rates from 0 to 1, latencies in seconds, mean and spread of each output."""
         found: dict[str, Any] = {
             "requests": self.requests,
-            "error_rate": share(self.failures, self.requests),
-            "non_finite_rate": share(self.non_finite, self.requests),
+            "error_rate": ratio(self.failures, self.requests),
+            "non_finite_rate": ratio(self.non_finite, self.requests),
         }
         for name, q in (("p50_s", 0.5), ("p99_s", 0.99)):
             seconds = self.latency.quantile(q)
             if seconds is not None:
                 found[name] = four_digits(seconds)
-        return found | summaries(self.outputs)
+        return found | output_summaries(self.outputs)
 
 
 class ShadowFigures(Frozen):
@@ -85,7 +85,7 @@ class ShadowFigures(Frozen):
             dropped=self.dropped + other.dropped,
             failed=self.failed + other.failed,
             non_finite=self.non_finite + other.non_finite,
-            outputs=summed(self.outputs, other.outputs),
+            outputs=summed_outputs(self.outputs, other.outputs),
         )
 
     def __sub__(self, other: ShadowFigures) -> ShadowFigures:
@@ -94,7 +94,7 @@ class ShadowFigures(Frozen):
             dropped=max(0, self.dropped - other.dropped),
             failed=max(0, self.failed - other.failed),
             non_finite=max(0, self.non_finite - other.non_finite),
-            outputs=subtracted(self.outputs, other.outputs),
+            outputs=subtracted_outputs(self.outputs, other.outputs),
         )
 
     def has_fallen(self, earlier: ShadowFigures) -> bool:
@@ -104,7 +104,7 @@ class ShadowFigures(Frozen):
     def summary(self) -> dict[str, Any]:
         """How many there were of each kind, and the agreement of each output."""
         counts = {name: getattr(self, name) for name in ("pairs", "dropped", "failed", "non_finite")}
-        return counts | summaries(self.outputs)
+        return counts | output_summaries(self.outputs)
 
 
 class TrialFigures(Frozen):

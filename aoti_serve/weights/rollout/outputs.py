@@ -95,20 +95,20 @@ class _Figures(Protocol):
 F = TypeVar("F", bound=_Figures)
 
 
-def summed(one: Mapping[str, F], other: Mapping[str, F]) -> dict[str, F]:
+def summed_outputs(one: Mapping[str, F], other: Mapping[str, F]) -> dict[str, F]:
     return {**one, **{name: one[name] + more if name in one else more for name, more in other.items()}}
 
 
-def subtracted(later: Mapping[str, F], earlier: Mapping[str, F]) -> dict[str, F]:
+def subtracted_outputs(later: Mapping[str, F], earlier: Mapping[str, F]) -> dict[str, F]:
     return {name: now - earlier[name] if name in earlier else now for name, now in later.items()}
 
 
-def summaries(outputs: Mapping[str, F]) -> dict[str, Any]:
+def output_summaries(outputs: Mapping[str, F]) -> dict[str, Any]:
     return {"outputs": {name: output.summary() for name, output in outputs.items()}} if outputs else {}
 
 
-def share(part: float, whole: float) -> float:
-    """Zero of nothing."""
+def ratio(part: float, whole: float) -> float:
+    """To four digits; zero of nothing."""
     return four_digits(part / whole) if whole else 0.0
 
 

@@ -88,6 +88,11 @@ def read_plan(text: str, source: str = "the rollout's plan") -> RolloutPlan:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise InvalidConfig(detail=f"{source}: {error}") from None
+    return checked_plan(document, source)
+
+
+def checked_plan(document: object, source: str) -> RolloutPlan:
+    """The plan in such a document. Raises InvalidConfig, which names the `source` and the key."""
     try:
         return RolloutPlan.model_validate(_inner(document))
     except ValidationError as error:

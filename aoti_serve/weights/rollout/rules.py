@@ -12,7 +12,7 @@ from typing import Any
 
 from aoti_serve.weights.rollout.evidence import ALPHA, DEVIATIONS, ROUNDING, differs_upward, exceeds, upper_bound
 from aoti_serve.weights.rollout.figures import ArmFigures, TrialFigures
-from aoti_serve.weights.rollout.outputs import four_digits, share
+from aoti_serve.weights.rollout.outputs import four_digits, ratio
 from aoti_serve.weights.rollout.plan import AbortRules, RolloutPlan
 from aoti_serve.weights.rollout.quantities import shown_share
 
@@ -86,7 +86,10 @@ def _error_rate(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:
 
 
 def _non_finite(rules: AbortRules, observed: Observed, enough: int) -> Iterator[RuleFinding]:
-    """One is enough where none is allowed, if the active version has answered enough requests without any."""
+    """One is enough where none is allowed, if the active version has answered enough requests without any.
+
+    Where both have them rarely, the first is the candidate's by chance as often as its share of the requests says.
+    """
     hits, trials, limit = observed.window.candidate.non_finite, observed.window.candidate.requests, rules.non_finite
     if limit is None:
         return
@@ -120,8 +123,8 @@ def _rate(
 ) -> Iterator[RuleFinding]:
     """A rate beyond the limit, and beyond what the active version's may be.
 
-    Its bound is fixed neither, so a false alarm needs two rare things at once: too low a bound, and too many hits. A
-    backend that fails both does not abort; a little active traffic makes the rule slow.
+    That is an upper bound from its requests, so a false alarm needs two rare things at once: too low a bound, and too
+    many hits. What fails for both is no breach. While the active version has few requests the rule is slow.
     """
     reference = observed.reference
     others, other_hits = reference.requests, hits_of(reference)
@@ -130,9 +133,9 @@ def _rate(
     bound = limit if observed.alone and not others else max(limit, upper_bound(other_hits, others))
     text = (
         f"{hits} of {trials} requests {words} ({shown_share(hits / trials)}); the limit is "
-        f"{shown_share(limit)}, the active version's rate {shown_share(share(other_hits, others))}"
+        f"{shown_share(limit)}, the active version's rate {shown_share(ratio(other_hits, others))}"
     )
-    figures = {"rate": share(hits, trials), "of": trials, "active_rate": share(other_hits, others), "limit": limit}
+    figures = {"rate": ratio(hits, trials), "of": trials, "active_rate": ratio(other_hits, others), "limit": limit}
     yield RuleFinding(rule, exceeds(hits, trials, bound, observed.alpha), text, figures)
 
 

@@ -13,7 +13,7 @@ from upath import UPath
 
 from aoti_serve.errors import StoreDamaged, StoreFailed, UnknownWeightsVersion, UnreadableWeights, quantity
 from aoti_serve.signature.tensors import Span
-from aoti_serve.weights.candidate import Candidate
+from aoti_serve.weights.candidate import Candidate, RolloutRecord
 from aoti_serve.weights.files.index import index_in
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
 from aoti_serve.weights.store.disk import Disk
@@ -25,6 +25,7 @@ READ_BYTES = 8 * 2**20
 RECORD = "version.json"
 STAGED = "staged"
 CANDIDATE = "CANDIDATE"
+ROLLOUT = "ROLLOUT"
 OWNER_DIGITS = 32
 
 
@@ -99,6 +100,10 @@ class Catalog:
         found = self._record_in(CANDIDATE, Candidate.model_validate_json)
         epoch = committed.epoch if committed else 0  # the package's own weights
         return found if found is not None and found.epoch == epoch else None
+
+    def rollout(self) -> RolloutRecord | None:
+        """The rollout that is on; None if there is none."""
+        return self._record_in(ROLLOUT, RolloutRecord.model_validate_json)
 
     def staged(self) -> set[int]:
         """The numbers of versions that were never committed."""

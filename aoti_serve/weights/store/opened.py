@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from aoti_serve.errors import StoreFailed, Superseded
-from aoti_serve.weights.candidate import Candidate
-from aoti_serve.weights.store.catalog import CANDIDATE, Catalog, Term
+from aoti_serve.weights.candidate import Candidate, RolloutRecord
+from aoti_serve.weights.store.catalog import CANDIDATE, ROLLOUT, Catalog, Term
 
 
 class OpenedStore(Catalog):
@@ -37,6 +37,10 @@ class OpenedStore(Catalog):
     def hold(self, candidate: Candidate | None) -> None:
         """Remember a candidate, or none any more. Raises Superseded or StoreFailed."""
         self.write_record(CANDIDATE, candidate.model_dump_json(indent=1).encode() if candidate else None)
+
+    def roll_out(self, rollout: RolloutRecord | None) -> None:
+        """Remember how far a rollout is, or that there is none. Raises Superseded or StoreFailed."""
+        self.write_record(ROLLOUT, rollout.model_dump_json().encode() if rollout else None)
 
     def write_record(self, name: str, content: bytes | None) -> None:
         """Write a small record beside CURRENT, whole or not at all; None erases it.

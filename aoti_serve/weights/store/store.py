@@ -2,7 +2,7 @@
 
 <root>/CURRENT                          {"epoch", "version", "previous"}
 <root>/TERM                             see `Term`
-<root>/CANDIDATE                        see `Candidate`
+<root>/CANDIDATE, ROLLOUT               see `Candidate`
 <root>/RESERVE                          see `Reserve`
 <root>/LOCK                             held while one of the above is changed
 <root>/versions/<n>/weights.safetensors, and golden.safetensors if it came with golden requests

@@ -9,7 +9,7 @@ import pytest
 from aoti_serve.cli.candidate_view import candidate_view
 from tests.unit.cli.played import NOW, Played, Reply, as_json, candidate, ended, swap_progress, weights_status
 from tests.unit.cli.test_render import drawn
-from tests.unit.cli.test_weights import STATUS, WEIGHTS, file, played, run, says, token
+from tests.unit.cli.test_weights import WEIGHTS, file, played, run, says, token
 
 __all__ = ["file", "played", "token"]  # fixtures
 OUT = as_json(weights_status(candidate=candidate(), last=ended(outcome="candidate", version=4)))
@@ -125,4 +125,3 @@ def test_without_a_candidate_the_servers_own_words_say_so(played: Played) -> Non
 def test_the_status_shows_the_candidate(played: Played) -> None:
     played.replies[f"GET {WEIGHTS}"] = Reply(OUT)
     assert "\ncandidate  version 4 (step 400), share 5%, shadow 10%, out for " in run("status", "m").stdout
-    assert STATUS != OUT

@@ -22,7 +22,18 @@ from aoti_serve.cli import app
 from aoti_serve.signature.golden.file import save_golden
 from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.token import TOKEN_VARIABLE
-from tests.unit.cli.played import Break, Played, Reply, as_json, ended, playing, swap_progress, version, weights_status
+from tests.unit.cli.played import (
+    Break,
+    Played,
+    Reply,
+    as_json,
+    candidate,
+    ended,
+    playing,
+    swap_progress,
+    version,
+    weights_status,
+)
 from tests.unit.weights.files.test_sharded import TENSORS, sharded
 
 WEIGHTS = "/v2/models/m/weights"
@@ -331,6 +342,8 @@ def once(process: subprocess.Popen[str], when: Callable[[], Any]) -> None:
 
 
 COMMITTED = weights_status(current=version(4), last=ended(id="5eed", version=4))
+HELD = weights_status(candidate=candidate(), last=ended(id="5eed", version=4, outcome="candidate"))
+SWAP_ENDED = "swap 5eed has ended on the server"
 FAILED = weights_status(last=ended(id="5eed", version=4, outcome="failed", error="a reason"))
 
 
@@ -338,7 +351,8 @@ FAILED = weights_status(last=ended(id="5eed", version=4, outcome="failed", error
     ("after", "what"),
     [
         pytest.param(SWAPPING, "swap 9c0ffee01234 goes on on the server (phase staging)", id="goes-on"),
-        pytest.param(as_json(COMMITTED), "swap 5eed has ended on the server: version 4 answers", id="committed"),
+        pytest.param(as_json(COMMITTED), f"{SWAP_ENDED}: version 4 answers", id="committed"),
+        pytest.param(as_json(HELD), f"{SWAP_ENDED}: version 3 answers, version 4 is a candidate", id="candidate"),
         pytest.param(as_json(FAILED), "swap 5eed has failed on the server: a reason", id="failed"),
         pytest.param(STATUS, "the server has not begun the change, so nothing has changed", id="not-begun"),
         pytest.param(None, "whether the server has begun the change is not known: gone", id="unknown"),

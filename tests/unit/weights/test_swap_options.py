@@ -103,7 +103,7 @@ def test_only_a_candidate_is_exposed() -> None:
 
 def test_a_share_that_is_left_out_stays_as_it_is() -> None:
     before = Exposure(share=0.05, shadow=0.1)
-    asked = {"share": "20%"}, {"shadow": "0"}, {}
+    asked: list[dict[str, Any]] = [{"share": "20%"}, {"shadow": "0"}, {}]
     found = [ExposureOptions.model_validate(options).applied_to(before) for options in asked]
     assert found == [Exposure(share=0.2, shadow=0.1), Exposure(share=0.05), before]
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
+from aoti_serve.cluster.coordinator.candidates import CandidateTerms
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import CandidateOut, NoCandidate, StoreFailed, SwapInProgress, UnknownTensor
@@ -46,7 +47,9 @@ class Coordinator:
         def admit(current: Version) -> Version:
             return self.store.add(self.folder / "file", "", answers=current)
 
-        return await self.changes.swap(Attempt("swap", "me"), admit, wait=wait, exposure=exposure)
+        return await self.changes.swap(
+            Attempt("swap", "me"), admit, wait=wait, terms=exposure and CandidateTerms(exposure)
+        )
 
     async def promote(self) -> WeightsStatus:
         return await self.changes.promote(Attempt("promote", "me"), wait=True)
@@ -86,7 +89,7 @@ async def coordinating(folder: Path) -> AsyncIterator[Coordinator]:
 
 
 def outcome(status: WeightsStatus) -> str | None:
-    return status.last and status.last.outcome
+    return status.last.outcome if status.last else None
 
 
 async def test_a_candidate_is_out_and_the_version_before_goes_on(tmp_path: Path) -> None:

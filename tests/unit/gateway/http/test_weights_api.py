@@ -96,7 +96,7 @@ async def test_a_delta_is_asked_for_in_the_query_or_in_the_json(gateway: Gateway
 
 async def test_a_candidate_is_a_swap_with_its_shares_in_the_body_or_in_the_query(gateway: Gateway) -> None:
     gateway.coordinator.answers |= {"open_upload": SwapInProgress(model=NAME, phase="staging"), "swap_uri": STATUS}
-    asked = {"candidate": True, "share": "5%", "shadow": 0.1}
+    asked: dict[str, Any] = {"candidate": True, "share": "5%", "shadow": 0.1}
     assert (await gateway.client.post(WEIGHTS, json={"uri": "a"} | asked, headers=ADMIN)).status_code == 200
     sent = ADMIN | {"Content-Type": "application/octet-stream"}
     assert_error(await gateway.client.post(WEIGHTS, content=b"bytes", headers=sent, params=asked), 409)

@@ -95,7 +95,7 @@ def test_without_a_canary_there_is_one_step_that_only_shadows() -> None:
         pytest.param("a: [", "the rollout's plan: ", id="no-yaml"),
         pytest.param("each: 2001-99-99", "the rollout's plan: month must be in 1..12", id="no-date"),
         pytest.param("{1: 2}", "the rollout's plan: ", id="no-name"),
-        pytest.param("[" * 100_000, "the rollout's plan: ", id="too-deep"),
+        pytest.param("[" * 5_000, "the rollout's plan: ", id="too-deep"),
     ],
 )
 def test_what_cannot_be_used_is_named(text: str, said: str) -> None:

@@ -1,0 +1,184 @@
+"""The rollout of a model's candidate: looks at the figures every second, and carries out what the rules decide."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+
+from aoti_serve.cluster.coordinator.attempt import Attempt
+from aoti_serve.cluster.coordinator.changes import Changes
+from aoti_serve.cluster.coordinator.trials import GatheredTrials
+from aoti_serve.cluster.membership.server import MemberServer
+from aoti_serve.cluster.status import WeightsStatus
+from aoti_serve.errors import AotiServeError, NotSettled, SwapInProgress
+from aoti_serve.weights.candidate import Candidate, RolloutRecord
+from aoti_serve.weights.rollout.decisions import Decision, Expose, Finish, Promote, RollBack, Withdraw
+from aoti_serve.weights.rollout.rollout import Rollout
+from aoti_serve.weights.rollout.state import RolloutPhase, RolloutProgress, RolloutState
+from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.swap.target import Trial
+from aoti_serve.weights.swap_options import ExposureOptions
+
+logger = logging.getLogger("ray.serve")
+LOOK_S = 1.0
+REMEMBER_S = 10.0  # a restarted coordinator repeats no more than so much of a step
+WHO = "the rollout"
+
+
+class Rollouts:
+    """At most one rollout at a time, of the candidate that has a plan. Runs in the coordinator's event loop.
+
+    A person may promote or withdraw the candidate meanwhile, or swap to another version during the watch: then the
+    rollout is over, and decides nothing more.
+    """
+
+    def __init__(
+        self, model: str, store: Store, members: MemberServer, changes: Changes, gathered: GatheredTrials
+    ) -> None:
+        self._model = model
+        self._store = store
+        self._members = members
+        self._changes = changes
+        self._gathered = gathered
+        self._record: RolloutRecord | None = None
+        self._rollout: Rollout | None = None
+        self._due: deque[Decision] = deque()
+        self._remembered = 0.0
+        self.last: RolloutProgress | None = None
+
+    @property
+    def progress(self) -> RolloutProgress | None:
+        """Of the rollout that is on, or of the last one."""
+        return self._rollout.progress if self._rollout else self.last
+
+    def shown_in(self, status: WeightsStatus) -> WeightsStatus:
+        """The status with the rollout, and with the figures of the trial that is on."""
+        trial = self._members.table.target.trial
+        figures = self._gathered.total(trial.swap).summary() if trial else None
+        return status.model_copy(update={"rollout": self.progress, "trial": figures})
+
+    def resume(self) -> None:
+        """Go on with the rollout of an earlier coordinator, if there is one; before members connect."""
+        record = self._store.rollout()
+        if record is None:
+            return
+        candidate = self._changes.candidates.record
+        if candidate is not None and candidate.swap == record.swap:
+            self._begin(record)
+        elif self._committed == record.version:
+            self._begin(record)
+            self._members.table.try_out(Trial(record.swap, record.version, record.active))
+
+    async def run(self) -> None:
+        """Look again and again; for ever, as a task."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self.look()
+            except Exception:  # the store is away, for one: the next look is as good
+                logger.exception(f"model '{self._model}': the rollout could not go on now")
+
+    async def look(self) -> None:
+        """Look once: begin with a new candidate, judge, and carry out what is due."""
+        candidate = self._changes.candidates.record
+        if self._rollout is None and candidate is not None and candidate.plan is not None:
+            self._begin(_new(candidate, self._committed))
+        rollout, record = self._rollout, self._record
+        if rollout is None or record is None or self._changes.busy:
+            return
+        if over := self._why_over(rollout, record, candidate):
+            await self._end(f"the rollout is over: {over}")
+            return
+        if rollout.state.phase is RolloutPhase.PROMOTING and self._committed == record.version:
+            rollout.promoted(self._gathered.total(record.swap))
+        self._due.extend(rollout.advance(self._gathered.total(record.swap)))
+        await self._remember(rollout, record)
+        self._members.touch()
+        while self._due:
+            await self._carry_out(self._due[0], rollout, record)
+            self._due.popleft()
+
+    @property
+    def _committed(self) -> int:
+        return self._members.table.target.committed.version.number
+
+    def _begin(self, record: RolloutRecord) -> None:
+        self._record, self._due = record, deque()
+        state = record.state if record.state != _unbegun(record) else None
+        self._rollout = Rollout(record.plan, time.monotonic, state)
+
+    def _why_over(self, rollout: Rollout, record: RolloutRecord, candidate: Candidate | None) -> str | None:
+        """What somebody else has done."""
+        if self._due:
+            return None  # its own decision is not carried out yet
+        match rollout.state.phase:
+            case RolloutPhase.TRYING if candidate is None or candidate.swap != record.swap:
+                return "its candidate was promoted or withdrawn"
+            case RolloutPhase.PROMOTING if candidate is None and self._committed != record.version:
+                return "its candidate was withdrawn"
+            case RolloutPhase.WATCHING if self._committed != record.version:
+                return "another version was committed"
+        return None
+
+    async def _carry_out(self, decision: Decision, rollout: Rollout, record: RolloutRecord) -> None:
+        """Raises SwapInProgress, or StoreFailed, to be tried again at the next look."""
+        self._members.tell(f"rollout: {decision}; {dict(decision.figures)}")
+        logger.info(f"model '{self._model}': {decision}", extra={"model": self._model, "figures": decision.figures})
+        match decision:
+            case Expose(share, shadow):
+                options = ExposureOptions(share=share, shadow=shadow)
+                await self._changes.expose(_attempt("expose", decision), options)
+            case Promote():
+                await self._promote(_attempt("promote", decision), rollout, record)
+            case Withdraw(reason):
+                await self._changes.withdraw(_attempt("withdraw", decision), reason, wait=True)
+            case RollBack():
+                await self._changes.rollback(_attempt("rollback", decision), record.active, wait=True)
+            case Finish():
+                await self._end(str(decision))
+
+    async def _promote(self, attempt: Attempt, rollout: Rollout, record: RolloutRecord) -> None:
+        try:
+            await self._changes.promote(attempt, wait=True)
+        except (SwapInProgress, NotSettled):
+            if self._committed != record.version:
+                raise
+        except AotiServeError as error:
+            self._due.extend(rollout.stop(f"it could not be committed: {error}"))
+            return
+        rollout.promoted(self._gathered.total(record.swap))
+        await self._remember(rollout, record, now=True)
+
+    async def _remember(self, rollout: Rollout, record: RolloutRecord, *, now: bool = False) -> None:
+        if now or self._due or time.monotonic() - self._remembered > REMEMBER_S:
+            self._record = record.model_copy(update={"state": rollout.state})
+            await asyncio.to_thread(self._store.roll_out, self._record)
+            self._remembered = time.monotonic()
+
+    async def _end(self, text: str) -> None:
+        if self._rollout is not None:
+            self.last = self._rollout.progress
+        self._members.tell(text)
+        self._record = self._rollout = None
+        self._due.clear()
+        if self._changes.candidates.record is None:
+            self._members.end_trial()
+        await asyncio.to_thread(self._store.roll_out, None)
+
+
+def _new(candidate: Candidate, active: int) -> RolloutRecord:
+    assert candidate.plan is not None
+    state = RolloutState(left=candidate.plan.each)
+    return RolloutRecord(
+        swap=candidate.swap, version=candidate.version, active=active, plan=candidate.plan, state=state
+    )
+
+
+def _unbegun(record: RolloutRecord) -> RolloutState:
+    return RolloutState(left=record.plan.each)
+
+
+def _attempt(action: str, decision: Decision) -> Attempt:
+    return Attempt(action, WHO, source=str(decision))
