@@ -180,7 +180,7 @@ class Candidates:
 
     async def _clear(self, swap: Swap) -> None:
         """Wait for its end, whatever that is; then let other changes begin."""
-        await self._members.end_of(swap)
+        await self._members.rest(swap, held=False)
         try:
             await asyncio.to_thread(self._store.hold, None)
             if swap.state is State.ABORTED:

@@ -22,7 +22,7 @@ from aoti_serve.weights.swap.target import Trial
 from aoti_serve.weights.swap_options import ExposureOptions
 
 logger = logging.getLogger("ray.serve")
-LOOK_S = 1.0
+JUDGE_S = 1.0
 REMEMBER_S = 10.0  # a restarted coordinator repeats no more than so much of a step
 WHO = "the rollout"
 
@@ -74,7 +74,7 @@ class Rollouts:
     async def run(self) -> None:
         """Look again and again; for ever, as a task."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(JUDGE_S)
             try:
                 await self.look()
             except Exception:  # the store is away, for one: the next look is as good

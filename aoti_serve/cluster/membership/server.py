@@ -116,14 +116,9 @@ class MemberServer:
         self.table.try_out(None)
         self._carry_out()
 
-    async def rest(self, swap: Swap) -> None:
-        """Wait until the swap has ended, or is held."""
-        while not (swap.ended or swap.held):
-            await self._changed.wait()
-
-    async def end_of(self, swap: Swap) -> None:
-        """Wait until the swap has ended."""
-        while not swap.ended:
+    async def rest(self, swap: Swap, *, held: bool = True) -> None:
+        """Wait until the swap has ended, or is `held`, if that is to count."""
+        while not (swap.ended or (held and swap.held)):
             await self._changed.wait()
 
     async def finish(self) -> None:

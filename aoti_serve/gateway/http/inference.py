@@ -37,7 +37,7 @@ from aoti_serve.protocol.encode import Encoded, encode_response, takes_long
 logger = logging.getLogger("ray.serve")
 HEADER_LENGTH = b"inference-header-content-length"
 TIMEOUT = b"x-request-timeout-seconds"
-ROUTING_HEADER = b"x-routing-key"
+STICKY = b"x-routing-key"
 TRACEPARENT, TRACESTATE = b"traceparent", b"tracestate"  # of the W3C
 PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
 
@@ -72,7 +72,7 @@ class Inference:
         try:
             asked, headers = _route(scope), dict(scope["headers"])
             with self._plane.figures.request(HTTP, asked.name) as counted:
-                sent = headers.get(ROUTING_HEADER)
+                sent = headers.get(STICKY)
                 key = routing_key(None if sent is None else sent.decode("latin-1"), scope.get("client"))
                 encoded = await self._infer(asked, headers, receive, share, counted, key)
             wish = wished_coding(headers)

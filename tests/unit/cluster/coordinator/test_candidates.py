@@ -47,9 +47,8 @@ class Coordinator:
         def admit(current: Version) -> Version:
             return self.store.add(self.folder / "file", "", answers=current)
 
-        return await self.changes.swap(
-            Attempt("swap", "me"), admit, wait=wait, terms=exposure and CandidateTerms(exposure)
-        )
+        terms = CandidateTerms(exposure) if exposure else None
+        return await self.changes.swap(Attempt("swap", "me"), admit, wait=wait, terms=terms)
 
     async def promote(self) -> WeightsStatus:
         return await self.changes.promote(Attempt("promote", "me"), wait=True)
