@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
-from uuid import uuid4
+from typing import BinaryIO, TypeVar
 
 from upath import UPath
 
@@ -18,6 +17,7 @@ from aoti_serve.weights.files.index import index_in
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.remote import Remote
+from aoti_serve.weights.store.term import Term
 from aoti_serve.weights.version import Committed, Version
 
 T = TypeVar("T")
@@ -26,36 +26,6 @@ RECORD = "version.json"
 STAGED = "staged"
 CANDIDATE = "CANDIDATE"
 ROLLOUT = "ROLLOUT"
-OWNER_DIGITS = 32
-
-
-class Term(NamedTuple):
-    """The coordinator that has opened a store last. `number` grows with each opening.
-
-    `owner` is random: two that open a store at the same moment, where no lock keeps them apart, take the same number
-    and still differ. It is "" in files of earlier releases.
-    """
-
-    number: int
-    owner: str = ""
-
-    @classmethod
-    def after(cls, last: Term | None) -> Term:
-        """The next term, with an owner of its own."""
-        return cls((last.number if last else 0) + 1, uuid4().hex)
-
-    @classmethod
-    def parse(cls, content: bytes) -> Term:
-        """Read what `content` has written, or the bare number of an earlier release. Raises ValueError."""
-        number, _, owner = content.decode("ascii").partition(" ")
-        if owner and (len(owner) != OWNER_DIGITS or not owner.isalnum()):
-            raise ValueError(f"no owner: {owner!r}")
-        return cls(int(number), owner)
-
-    @property
-    def content(self) -> bytes:
-        """The bytes of TERM: always of one length, so that a full disk still lets them be written in place."""
-        return f"{self.number:020d} {self.owner}".encode("ascii")
 
 
 class Catalog:
