@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from aoti_serve.model.container import Container
     from aoti_serve.model.export import export_package
     from aoti_serve.model.package import Package
+    from aoti_serve.signature.golden.file import save_golden
+    from aoti_serve.signature.golden.request import GoldenRequest
 
 __version__ = "0.1.0"
 __all__ = [
@@ -19,12 +21,14 @@ __all__ = [
     "AsyncWeightsClient",
     "Container",
     "ElementChanges",
+    "GoldenRequest",
     "Package",
     "RowChanges",
     "WeightsClient",
     "export_package",
     "make_delta",
     "save_delta",
+    "save_golden",
 ]
 
 # Imported on first use: the gateway and the command line need no torch and do not wait for it.
@@ -33,12 +37,14 @@ _HOMES = {
     "AsyncWeightsClient": "aoti_serve.cluster.client",
     "Container": "aoti_serve.model.container",
     "ElementChanges": "aoti_serve.cluster.transfer.delta",
+    "GoldenRequest": "aoti_serve.signature.golden.request",
     "Package": "aoti_serve.model.package",
     "RowChanges": "aoti_serve.cluster.transfer.delta",
     "WeightsClient": "aoti_serve.cluster.client",
     "export_package": "aoti_serve.model.export",
     "make_delta": "aoti_serve.cluster.transfer.delta",
     "save_delta": "aoti_serve.cluster.transfer.delta",
+    "save_golden": "aoti_serve.signature.golden.file",
 }
 
 

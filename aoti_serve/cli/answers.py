@@ -10,7 +10,7 @@ from rich.text import Text
 
 from aoti_serve import __version__
 from aoti_serve.config import problems
-from aoti_serve.errors import ServerRefused
+from aoti_serve.errors import ServerRefused, quantity
 from aoti_serve.weights.version import Version
 
 UNCUT_WIDTH = 10_000
@@ -48,13 +48,23 @@ def safe(text: str) -> str:
 
 def title(version: Version) -> str:
     """A version for people: 3 (step 300)."""
-    named = ", ".join(filter(None, (version.label, adapter_text(version))))
+    named = ", ".join(filter(None, (version.label, adapter_text(version), skipped_text(version))))
     return f"{version.number} ({named})" if named else str(version.number)
 
 
 def adapter_text(version: Version) -> str:
     """What an adapter was merged into; empty if none was."""
     return f"adapter on {version.adapter.base}" if version.adapter else ""
+
+
+def golden_text(version: Version) -> str:
+    """How many golden requests came with it; empty if none did."""
+    return quantity(version.golden.requests, "golden requests") if version.golden else ""
+
+
+def skipped_text(version: Version) -> str:
+    """Also where there is room for little: such weights may hold anything."""
+    return "acceptance skipped" if version.skips_acceptance else ""
 
 
 def age_text(seconds: float) -> str:

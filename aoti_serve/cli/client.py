@@ -79,6 +79,11 @@ class AdminClient:
         """Free the candidate everywhere."""
         return self._change("/withdraw", wait)
 
+    def offer_golden(self, golden: bytes) -> Any:
+        """Send a file of golden requests, which a swap then names by its sha256."""
+        headers = {"Content-Type": "application/octet-stream"}
+        return self._change("/golden", True, headers=headers, content=golden)
+
     def swap_file(self, file: Path, options: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
         """Upload `file`, or the shards that it is the index of, as one file; then wait for the swap.
 

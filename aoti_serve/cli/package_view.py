@@ -27,6 +27,7 @@ def show_package(package: Package, as_json: bool, accuracy: Accuracy | None = No
         "sha256": package.digest,
         "metadata": compiled,
         "carries_weights": package.carries_weights,
+        "golden_requests": package.golden_count,
         "batch_sizes": [size for size, _ in package.variants if size],
     }
     signature = package.signature
@@ -97,6 +98,8 @@ def _remarks(package: Package, made: Collection[_Prepared]) -> Iterator[str]:
         yield f"prepared when staged: {constants}; {bytes_text(here)} here, {bytes_text(plain)} plain"
     if sizes := [str(size) for size, _ in package.variants if size]:
         yield f"compiled for batches of {', '.join(sizes)}; others are padded"
+    if package.golden_count:
+        yield f"asked of all weights before they are committed: {quantity(package.golden_count, 'golden requests')}"
     for guard in signature.guards:
         yield f"checked at each run: indices from {', '.join(guard.inputs)} into {guard.table}"
     if not package.made_here:

@@ -13,6 +13,7 @@ from aoti_serve.cli.console import AsJson, out, progress_out, reports_errors
 from aoti_serve.cli.package_view import show_package
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.model.package import Package
+from aoti_serve.signature.golden.file import read_golden
 
 if TYPE_CHECKING:
     from aoti_serve.model.program.accuracy import Accuracy
@@ -44,6 +45,10 @@ def package(
         float,
         typer.Option(help="The least cosine of a quantized package's answers to the module's own.", min=-1, max=1),
     ] = 0.99,
+    golden: Annotated[
+        Path | None,
+        typer.Option(help="A file of golden requests, which all weights must answer rightly; see docs/acceptance.md."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compile a PyTorch model to a package with swappable weights.
@@ -53,6 +58,8 @@ def package(
     --batch-sizes). Give every dynamic dimension an example of at least 2.
     """
     sizes = _sizes(batch_sizes)
+    if golden:
+        read_golden(golden)  # before the model is made, which may take long
     _make_folder(to)
     module, inputs, shapes = _make_model(target)
     from aoti_serve.model.export import export_package  # torch: only when it is needed
@@ -70,6 +77,7 @@ def package(
             prepare=prepare,
             quantize=quantize,
             min_cosine=min_cosine,
+            golden=golden or (),
             measured=accuracies.append,
             progress=lambda phase: status.update(f"{phase} {to.name}"),
         )

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from aoti_serve.cli.answers import Uncut, adapter_text, age_text, line, title
+from aoti_serve.cli.answers import Uncut, adapter_text, age_text, golden_text, line, skipped_text, title
 from aoti_serve.cli.candidate_view import candidate_line
 from aoti_serve.cli.console import bytes_text
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
@@ -182,6 +182,8 @@ def _marks(version: Version, status: WeightsStatus) -> str:
         "resident": resident,
         adapter_text(version): version.adapter is not None,
         "not strict": not version.strict,
+        golden_text(version): version.golden is not None,
+        skipped_text(version): version.skips_acceptance,
     }
     return ", ".join(mark for mark, holds in marks.items() if holds)
 

@@ -34,6 +34,8 @@ async def result_of(call: Awaitable[Any], seconds: float | None = None) -> Any:
     try:
         async with clock:
             return await call
+    except AotiServeError:  # a StageFailed has a cause of its own
+        raise
     except Exception as error:
         if clock.expired():
             raise TryAgain(detail=f"no answer within {seconds:g} s") from None

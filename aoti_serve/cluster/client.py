@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import ray
 from ray import serve
@@ -13,34 +13,18 @@ from ray import serve
 from aoti_serve.cluster.calls import run_in_background
 from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.cluster.deployments import coordinator_of
+from aoti_serve.cluster.swap_call import SwapKeywords, WrittenShare, swap_options
 from aoti_serve.cluster.transfer.delta import Delta, WeightChanges
-from aoti_serve.cluster.transfer.upload import Weights, upload_stream
+from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, Weights, in_one_piece, rechunk, upload_stream
 from aoti_serve.errors import TryAgain
 from aoti_serve.weights.adapter_config import adapter_at
-from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
+from aoti_serve.weights.swap_options import ExposureOptions
 
 if TYPE_CHECKING:
     from aoti_serve.cluster.status import WeightsStatus
     from aoti_serve.weights.version import Version
 
 T = TypeVar("T")
-WrittenShare = str | float  # "5%" or 0.05
-
-
-class SwapKeywords(TypedDict, total=False):
-    """The other `SwapOptions`, by keyword."""
-
-    sha256: str | None
-    partial: bool
-    delta: bool
-    base_version: int | None
-    adapter: bool
-    adapter_config: Mapping[str, Any] | None
-    strict: bool
-    skip_acceptance: bool
-    candidate: bool
-    share: WrittenShare
-    shadow: WrittenShare
 
 
 class AsyncWeightsClient:
@@ -64,14 +48,16 @@ class AsyncWeightsClient:
         or the flat bytes of a file as objects in Ray's object store. With `partial=True` they are changes to
         `base_version`, with `delta=True` a file of `save_delta`. With `adapter=True` they are a LoRA adapter, and
         `adapter_config` is `LoraConfig.to_dict()`; of a path, which may be PEFT's folder, it is read beside the file.
-        With `candidate=True` the version is staged everywhere and answers a `share` of the requests, "5%" or 0.05,
-        until `promote` or `withdraw`. Raises an InvalidWeights, StageFailed, BaseVersionMismatch, SwapInProgress or
-        CandidateOut; nothing has changed then.
+        `golden` are GoldenRequests, or the path of a file of them, which the weights must answer rightly on every
+        replica. With `candidate=True` the version is staged everywhere and answers a `share` of the requests, "5%" or
+        0.05, until `promote` or `withdraw`. Raises an InvalidWeights, StageFailed, BaseVersionMismatch, SwapInProgress
+        or CandidateOut; nothing has changed then.
         """
-        asked = SwapOptions.model_validate({"label": label, **options})
+        asked, golden = swap_options(label, options)
         if asked.adapter and asked.adapter_config is None and isinstance(weights, Path):
             weights, config = adapter_at(weights)
             asked = asked.model_copy(update={"adapter_config": config})
+        await self._offer(golden)
         return await self._client.swap_bytes(upload_stream(weights), asked, _who(), wait)
 
     async def swap_delta(
@@ -89,7 +75,8 @@ class AsyncWeightsClient:
         self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
     ) -> WeightsStatus:
         """As `swap`, to a file under one of the model's `weights_roots`, which the coordinator reads."""
-        asked = SwapOptions.model_validate({"label": label, **options})
+        asked, golden = swap_options(label, options)
+        await self._offer(golden)
         return await self._client.swap_uri(uri, asked, _who(), wait)
 
     async def rollback(self, version: int | None = None, *, wait: bool = True) -> WeightsStatus:
@@ -120,6 +107,10 @@ class AsyncWeightsClient:
     async def versions(self) -> list[Version]:
         """The stored versions, oldest first."""
         return await self._client.versions()
+
+    async def _offer(self, golden: bytes) -> None:
+        if golden:
+            await self._client.offer_golden(rechunk(in_one_piece(golden), UPLOAD_CHUNK_BYTES), _who())
 
 
 class WeightsClient:

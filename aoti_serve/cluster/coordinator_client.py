@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aoti_serve.cluster.status import WeightsStatus
     from aoti_serve.weights.rollout.figures import TrialFigures
     from aoti_serve.weights.swap.story import StoryEvent
-    from aoti_serve.weights.version import Version
+    from aoti_serve.weights.version import GoldenFile, Version
 
 NOTE_S = 5.0
 STATISTICS_S = 3.0
@@ -88,7 +88,19 @@ class CoordinatorClient:
 
         Pieces are bytes, flat arrays of uint8, or objects that hold either.
         """
-        upload, source = await self._call("open_upload", options, who)
+        upload = await self._uploaded(body, options, who)
+        status: WeightsStatus = await self._call("swap_upload", upload, options, who, wait)
+        return status
+
+    async def offer_golden(self, body: AsyncIterator[Any], who: str) -> GoldenFile:
+        """Upload a file of golden requests as `swap_bytes` does, for swaps that name them by their sha256."""
+        upload = await self._uploaded(body, SwapOptions(), who, "golden")
+        golden: GoldenFile = await self._call("offer_golden", upload)
+        return golden
+
+    async def _uploaded(self, body: AsyncIterator[Any], *what: SwapOptions | str) -> str:
+        upload: str
+        upload, source = await self._call("open_upload", *what)
         try:
             async for piece in body:
                 await self._answer(source.transfer.append.remote(source.path, piece))
@@ -97,8 +109,7 @@ class CoordinatorClient:
             with suppress(AotiServeError, RayError, RayServeException):
                 await asyncio.shield(self._call("drop_upload", upload, why))
             raise
-        status: WeightsStatus = await self._call("swap_upload", upload, options, who, wait)
-        return status
+        return upload
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         return await self._answer(getattr(self._coordinator, method).remote(*arguments))

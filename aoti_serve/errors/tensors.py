@@ -122,3 +122,28 @@ class WeightsDoNotRun(InvalidWeights, text="the package does not run with these 
     """The staged weights failed on an input that the active ones answer."""
 
     detail: str
+
+
+class UnreadableGolden(InvalidWeights, text="the golden requests cannot be read: {detail}"):
+    """No file, not a safetensors file, or one that does not hold golden requests."""
+
+    detail: str
+
+
+class UnfitGolden(InvalidWeights, text="golden request '{request}': {detail}"):
+    """A golden request that says too little, or that the package cannot be asked."""
+
+    request: str
+    detail: str
+
+
+class GoldenFailed(InvalidWeights):
+    """The weights do not answer a golden request as they must; nothing has changed. `bound` is what was measured."""
+
+    text = "golden request '{request}': output '{output}' has {bound} {measured}, {relation} {limit} is wanted"
+    request: str
+    output: str
+    bound: str
+    measured: float | str
+    relation: str
+    limit: float | str

@@ -5,7 +5,7 @@ Reading:  package, archive/ (the file), foreign/ (packages made by plain torch),
 Running:  container (the whole), gate (entry), arguments (inputs and outputs), run (one of them), variants (batch
           sizes), device/ (CPU, card: memory and streams), aoti/ (the native runtime)
 Changing: resident/ (the versions in memory), weights_in (as tensors, as bytes), preparation/ (what staging makes of
-          weights), trial (a run before the commit)
+          weights), acceptance (a run, and golden requests, before the commit)
 
 tensor_memory reads tensors for all of them.
 """

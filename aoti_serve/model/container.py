@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from aoti_serve.errors import InvalidConfig, InvalidInputData, WeightsMissing
+from aoti_serve.model.acceptance import check_golden, check_run
 from aoti_serve.model.arguments import ModelInputs, checked_inputs
 from aoti_serve.model.gate import Gate
 from aoti_serve.model.loading import IntraOpThreads, choose_device, load, open_device, warn_of_fixed_threads
@@ -21,9 +23,9 @@ from aoti_serve.model.preparation.preparations import prepared
 from aoti_serve.model.resident.second_runtime import SecondRuntime
 from aoti_serve.model.resident.versions import ResidentVersions
 from aoti_serve.model.run import DeviceRun
-from aoti_serve.model.trial import check_run
 from aoti_serve.model.variants import Variants
 from aoti_serve.model.weights_in import WeightsStream, accept_tensors
+from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.signature.tensors import Span
 
 
@@ -170,23 +172,21 @@ class Container:
                 stream.fill(buffer, pieces, self._baseline)
                 stream.check(strict=strict)
 
-    def try_staged(self) -> None:
-        """Run the staged version once, on made-up inputs, while the active one goes on answering.
+    def try_staged(self, golden: Iterable[GoldenRequest] = (), *, skip_acceptance: bool = False) -> None:
+        """Run the staged version while the active one goes on answering: on made-up inputs, then on the golden requests
+        of the package and on these, unless acceptance is skipped.
 
-        From then on `infer` answers with it where it is asked for.
-
-        Raises UnfitTensor or WeightsDoNotRun if these weights cannot answer, and the errors of loading a second
-        runtime; nothing is staged then any more.
+        From then on `infer` answers with it where it is asked for. Raises UnfitTensor or WeightsDoNotRun if these
+        weights cannot answer, GoldenFailed if they answer wrongly, and the errors of loading a second runtime; nothing
+        is staged then any more.
         """
-        with self._step():
-            staged, infer = self._versions.checked_staged, self._versions.infer
-            try:
-                self._versions.open_staged()
-                active = None if self.version is None else infer
-                check_run(self.signature, lambda inputs: infer(inputs, staged), active)
-            except BaseException:
-                self._versions.release()
-                raise
+        with self._step(), self._versions.trial() as staged:
+            infer = self._versions.infer
+            active = None if self.version is None else infer
+            check_run(self.signature, lambda inputs: infer(inputs, staged), active)
+            if not skip_acceptance:
+                requests = chain(self.package.golden(), golden)
+                check_golden(requests, self.signature, lambda inputs: infer(inputs, staged)[1])
 
     def open_previous(self) -> None:
         """Let `infer` answer with the previous version, too, if there is one and a staged version was ever tried."""
@@ -194,8 +194,12 @@ class Container:
             self._versions.open_previous()
 
     def commit(self) -> None:
-        """Make the staged version the active one; the one before stays resident for `rollback`."""
+        """Make the staged version the active one, after a trial if it had none and the package has golden requests; the
+        one before stays resident for `rollback`.
+        """
         with self._step():
+            if self.package.golden_count and not self._versions.accepted:
+                self.try_staged()
             self._versions.commit()
 
     def rollback(self) -> None:

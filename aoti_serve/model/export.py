@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,10 +16,13 @@ from safetensors.torch import save_file
 
 from aoti_serve.errors import BakedConstants, CannotQuantize, UnsupportedModule
 from aoti_serve.model.archive.preflight import TORCH_KEY
+from aoti_serve.model.container import Container
 from aoti_serve.model.foreign.generated import GeneratedCode
 from aoti_serve.model.loading import swappable
 from aoti_serve.model.package import (
     BASELINE,
+    GOLDEN,
+    GOLDEN_KEY,
     PREPARATION_KEY,
     SIGNATURE_KEY,
     VARIANTS_KEY,
@@ -32,6 +35,8 @@ from aoti_serve.model.program.accuracy import Accuracy, accuracy_of
 from aoti_serve.model.program.compiled_signature import as_compiled, narrow, passing_over
 from aoti_serve.model.program.exported import ExampleInputs, Program, program_of, torch_message
 from aoti_serve.model.program.sizes import check_rows_are_independent, resized_inputs, served_signature
+from aoti_serve.signature.golden.file import golden_bytes, read_golden
+from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import compile_files, write_archive
 
@@ -58,6 +63,7 @@ def export_package(
     prepare: bool = True,
     quantize: str | None = None,
     min_cosine: float = 0.99,
+    golden: str | os.PathLike[str] | Collection[GoldenRequest] = (),
     measured: Callable[[Accuracy], object] = lambda accuracy: None,
     progress: Callable[[str], None] = lambda phase: None,
 ) -> Package:
@@ -75,17 +81,23 @@ def export_package(
     staging quantises them. `measured` is told how its answers to the example inputs differ from the module's, and a
     cosine of less than `min_cosine` is an error. On the CPU only.
 
+    `golden` are requests, or a file of them, that the package carries: no weights answer that do not pass them, the
+    module's own included (docs/acceptance.md).
+
     Takes tens of seconds, needs a C++ compiler, and leaves `path` untouched when it fails. Raises UnsupportedModule,
-    BakedConstants, ExportFailed, CannotQuantize or TooInaccurate.
+    BakedConstants, ExportFailed, CannotQuantize, TooInaccurate, UnfitGolden or GoldenFailed.
     """
     target = Path(path)
     if target.suffix != ".pt2":
         raise UnsupportedModule(detail=f"a package is called <name>.pt2, not {target.name}")
     if quantize not in (None, INT8):
         raise CannotQuantize(detail=f"'{quantize}' is not known, only '{INT8}' is")
+    requests = golden if isinstance(golden, Collection) and not isinstance(golden, str) else read_golden(golden)
     progress("exporting")
     one = partial(program_of, module, forget_mutations=forget_mutations, prepare=prepare, quantize=quantize is not None)
     programs = _programs(one, module, example_inputs, dynamic_shapes, batch_sizes)
+    for request in () if batch_sizes else requests:
+        request.fitted(programs[0].signature)  # compiling takes long
     compiled = {}
     for size, program in programs.items():
         progress(f"compiling for batches of {size}" if size else "compiling")
@@ -94,6 +106,7 @@ def export_package(
     signatures = {size: model.signature for size, model in compiled.items()}
     recipes = next(iter(compiled.values())).recipes
     signature = served_signature(signatures) if batch_sizes else signatures[0]
+    asked = [request.fitted(signature) for request in requests]
     lost = [spec.name for spec in signature.baked if spec.name in module.state_dict()]
     if lost and not allow_baked:
         raise BakedConstants(names=lost)
@@ -105,8 +118,12 @@ def export_package(
             accuracy = accuracy_of(module, package, values, [program.examples for program in programs.values()])
             measured(accuracy)
             accuracy.check(quantize, min_cosine)
+        if requests:
+            progress("asking golden requests of")
+            _try(package, values)
 
-    _write(target, {size: model.files for size, model in compiled.items()}, signature, recipes, values, check)
+    files = {size: model.files for size, model in compiled.items()}
+    _write(target, files, signature, recipes, values, asked, check)
     return Package.open(target)
 
 
@@ -152,12 +169,19 @@ _OPTIONS = {
 }
 
 
+def _try(package: Package, values: dict[str, torch.Tensor]) -> None:
+    with Container(package) as container:
+        container.stage({spec.name: values[spec.name] for spec in package.constants})
+        container.try_staged()
+
+
 def _write(
     target: Path,
     files: dict[int, list[str]],
     signature: Signature,
     recipes: tuple[Recipe, ...],
     values: dict[str, torch.Tensor],
+    golden: Collection[GoldenRequest],
     check: Callable[[Package], None],
 ) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -165,6 +189,8 @@ def _write(
     metadata = {SIGNATURE_KEY: signature.model_dump_json(), WEIGHTS_KEY: WEIGHTS_APART, TORCH_KEY: torch.__version__}
     if recipes:
         metadata[PREPARATION_KEY] = RECIPES.dump_json(recipes).decode()
+    if golden:
+        metadata[GOLDEN_KEY] = str(len(golden))
     if 0 not in files:
         metadata[VARIANTS_KEY] = json.dumps(models)
     with TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
@@ -177,6 +203,8 @@ def _write(
         _save({spec.name: values[spec.name] for spec in signature.constants if spec.carried}, weights)
         with zipfile.ZipFile(scratch, "a") as archive:
             archive.write(weights, f"{target.stem}/{BASELINE}")
+            if golden:
+                archive.writestr(f"{target.stem}/{GOLDEN}", golden_bytes(golden))
         check(Package.open(scratch))
         _save({spec.name: values[spec.name] for spec in signature.constants}, weights)
         weights.replace(target.with_suffix(".safetensors"))

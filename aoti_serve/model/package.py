@@ -17,6 +17,8 @@ from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
 from aoti_serve.model.archive import reading, unpack
 from aoti_serve.model.preparation import recipe
 from aoti_serve.signature.constants import ConstantSpec
+from aoti_serve.signature.golden.file import read_golden
+from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import CPU
 
@@ -28,7 +30,9 @@ WEIGHTS_KEY = "aoti_serve.weights"
 VARIANTS_KEY = "aoti_serve.variants"
 PREPARATION_KEY = "aoti_serve.preparation"
 WEIGHTS_APART = "apart"
+GOLDEN_KEY = "aoti_serve.golden"
 BASELINE = "extra/aoti_serve/baseline.safetensors"
+GOLDEN = "extra/aoti_serve/golden.safetensors"
 
 _METADATA_FORM = TypeAdapter(dict[str, str])
 _VARIANTS_FORM = TypeAdapter(dict[str, int])
@@ -171,6 +175,18 @@ class Package:
                     path=self.path, detail=f"its baseline has no '{spec.name}' as the code takes it"
                 )
         return found
+
+    @property
+    def golden_count(self) -> int:
+        """The number of golden requests that it carries."""
+        count = self.metadata.get(GOLDEN_KEY, "0")
+        if not count.isdecimal():
+            raise UnreadablePackage(path=self.path, detail=f"golden requests: {count!r} is no number of them")
+        return int(count)
+
+    def golden(self) -> list[GoldenRequest]:
+        """The golden requests that all weights must answer rightly. From the unpacked archive, as the baseline."""
+        return read_golden(self._unpacked() / GOLDEN) if self.golden_count else []
 
     def check_unchanged(self) -> None:
         """Refuse if the file was replaced since it was opened: its code and what was read of it would not agree."""

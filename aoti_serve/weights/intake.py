@@ -21,12 +21,13 @@ from aoti_serve.weights.files.checkpoint import SingleFile, open_checkpoint, wri
 from aoti_serve.weights.files.delta import base_digest_in, delta_parts
 from aoti_serve.weights.files.index import file_chunks, file_digest, read_index
 from aoti_serve.weights.files.merge import FilePart, Part, merge_weights, parts_in
+from aoti_serve.weights.golden import OfferedGolden
 from aoti_serve.weights.sources.shards import fetch_checkpoint
 from aoti_serve.weights.sources.source import fetch_to
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
-from aoti_serve.weights.version import BUILT_IN, MergedAdapter, Version
+from aoti_serve.weights.version import BUILT_IN, MergedAdapter, Version, VersionFacts
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Intake:
     """Makes versions of files. Runs in the coordinator, in threads.
 
     The bytes that answer already make no new version: all methods then return the version that answers. They raise an
-    InvalidWeights, SourceRefused, BaseVersionMismatch, BaseHasNoFile, UnknownWeightsVersion or StoreFailed; nothing has
-    changed then, and nothing is left behind.
+    InvalidWeights, SourceRefused, BaseVersionMismatch, BaseHasNoFile, UnknownWeightsVersion, StoreFailed, or TryAgain
+    if golden requests must be sent again; nothing has changed then, and nothing is left behind.
     """
 
     store: Store
@@ -139,15 +140,19 @@ class Intake:
     ) -> Version:
         self.constants.check_weights(index)
         check_values(path, index, self.constants, strict=options.strict, accepts_any=options.skip_acceptance)
-        return self.store.add(
-            path,
-            options.label,
-            digest,
+        source, golden = OfferedGolden(self.store).copied(options.golden) if options.golden else (None, None)
+        facts = VersionFacts(
             parent=current.number,
             strict=options.strict,
             adapter=adapter,
-            answers=current,
+            golden=golden,
+            skips_acceptance=options.skip_acceptance,
         )
+        try:
+            return self.store.add(path, options.label, digest, golden_source=source, answers=current, **facts)
+        finally:
+            if source is not None:
+                self.store.discard(source)
 
 
 def check_values(

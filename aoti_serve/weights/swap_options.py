@@ -31,7 +31,8 @@ class SwapOptions(Frozen):
     `adapter` is merged into `base_version`; if that is left out, into the version that answers, or the one that this
     one's own adapter was merged into. Else the swap is refused unless `base_version` answers. `adapter_config` is what
     stands in adapter_config.json. Not `strict`: values that differ from compiled-in ones are passed over, and the
-    compiled ones stay. With `skip_acceptance` values that are no finite numbers are let in.
+    compiled ones stay. `golden` is the sha256 of golden requests that were sent before. With `skip_acceptance` values
+    that are no finite numbers are let in, and golden requests, also those of the package, are asked of nobody.
 
     A `candidate` is staged and not committed. It answers this `share` of the requests, and runs this `shadow` share of
     the others beside the version that answers; nobody but those who ask for it, if both are 0. A `rollout` promotes or
@@ -46,6 +47,7 @@ class SwapOptions(Frozen):
     adapter_config: Annotated[AdapterConfig | None, BeforeValidator(_read)] = None
     base_version: VersionNumber | None = None
     strict: bool = True
+    golden: Sha256 | None = None
     skip_acceptance: bool = False
     candidate: bool = False
     share: TrafficShare = 0.0
@@ -62,6 +64,8 @@ class SwapOptions(Frozen):
             raise ValueError("a delta is no partial swap and no adapter: leave out one of both")
         if self.adapter_config is not None and not self.adapter:
             raise ValueError("adapter_config belongs to an adapter: say adapter=true as well")
+        if self.golden is not None and self.skip_acceptance:
+            raise ValueError("with skip_acceptance no golden requests are asked: leave out one of both")
         if (self.share or self.shadow) and not self.candidate:
             raise ValueError("share and shadow are those of a candidate: say candidate=true as well")
         if self.candidate and self.rollout:

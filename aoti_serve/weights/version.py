@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from aoti_serve.signature.tensors import Frozen
 
 
@@ -12,13 +14,22 @@ class MergedAdapter(Frozen):
     digest: str
 
 
+class GoldenFile(Frozen):
+    """The file of golden requests that came with a version: its sha256, its bytes, and how many requests are in it."""
+
+    digest: str
+    nbytes: int
+    requests: int
+
+
 class Version(Frozen):
     """`number` 0 stands for the package's built-in weights, which have no digest and no file.
 
     `created` is in seconds since 1970 (UTC), `nbytes` the size of the safetensors file, `digest` its sha256.
     `parent` is the version that was current when this one was made, and what a partial swap changed; `adapter` is None
     unless it was made with one. Not `strict`: values that differ from compiled-in ones were accepted, with the compiled
-    ones staying.
+    ones staying. `golden` requests are asked of it wherever it is staged, beside the package's own; of one that
+    `skips_acceptance` nobody asks any.
     """
 
     number: int
@@ -30,15 +41,30 @@ class Version(Frozen):
     parent: int | None = None
     strict: bool = True
     adapter: MergedAdapter | None = None
+    golden: GoldenFile | None = None
+    skips_acceptance: bool = False
 
     def same_weights(self, other: Version) -> bool:
-        """Whether both have the same bytes, and come from them in the same way."""
-        return (self.digest, self.strict, self.adapter) == (other.digest, other.strict, other.adapter)
+        """Whether the other has the same bytes, made in the same way, and let in by all that this one asks for."""
+        return self._made_of() == other._made_of() and self.golden in (None, other.golden)
 
     @property
     def adapter_base(self) -> int:
         """The version that the next adapter is merged into: this one, or its own adapter's, so that none pile up."""
         return self.adapter.base if self.adapter else self.number
+
+    def _made_of(self) -> tuple[object, ...]:
+        return self.digest, self.strict, self.adapter, self.skips_acceptance
+
+
+class VersionFacts(TypedDict, total=False):
+    """What is known of a version before it is stored."""
+
+    parent: int | None
+    strict: bool
+    adapter: MergedAdapter | None
+    golden: GoldenFile | None
+    skips_acceptance: bool
 
 
 BUILT_IN = Version(number=0, label="built into the package")

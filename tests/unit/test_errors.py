@@ -38,6 +38,8 @@ AotiServeError                      500
 │   │   ├── NotFinite                     NaN, or infinities where the package had none
 │   │   ├── TiedTensorsDiffer, ConstantIsBaked
 │   │   ├── UnfitAdapter                 a LoRA adapter that cannot be merged
+│   │   ├── UnreadableGolden, UnfitGolden    golden requests that are none, or none of this package
+│   │   ├── GoldenFailed                 tried before they are committed, they answer otherwise than they must
 │   │   └── WeightsDoNotRun              tried before they are committed, they fail
 │   ├── UploadFailed                400  the bytes have not all arrived
 │   ├── SwapInProgress, CandidateOut, NoCandidate, CandidateWithdrawn      409

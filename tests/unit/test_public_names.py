@@ -14,12 +14,14 @@ MEMBERS = [
     "AsyncWeightsClient",
     "Container",
     "ElementChanges",
+    "GoldenRequest",
     "Package",
     "RowChanges",
     "WeightsClient",
     "export_package",
     "make_delta",
     "save_delta",
+    "save_golden",
 ]
 
 

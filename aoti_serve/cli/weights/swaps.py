@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from contextlib import suppress
@@ -25,6 +26,7 @@ from aoti_serve.cli.weights.changes import (
 )
 from aoti_serve.cli.weights.views import ModelArgument
 from aoti_serve.errors import UnreadableWeights
+from aoti_serve.signature.golden.file import golden_content, parse_golden
 from aoti_serve.weights.adapter_config import WEIGHTS_NAME, adapter_at
 from aoti_serve.weights.files.checkpoint import checkpoint_spans, open_checkpoint
 from aoti_serve.weights.files.sharded import is_shard_index
@@ -60,8 +62,11 @@ def swap(
     ] = None,
     no_strict: Annotated[bool, typer.Option("--no-strict", help="Pass over changes to compiled-in values.")] = False,
     skip_acceptance: Annotated[
-        bool, typer.Option("--skip-acceptance", help="Take values that are NaN or infinite.")
+        bool, typer.Option("--skip-acceptance", help="Take NaN and infinite values; ask no golden requests.")
     ] = False,
+    golden: Annotated[
+        Path | None, typer.Option(help="A file of golden requests that these weights must answer rightly.")
+    ] = None,
     candidate: Annotated[
         bool, typer.Option("--candidate", help="Only stage it: `promote` or `withdraw` decides.")
     ] = False,
@@ -73,6 +78,7 @@ def swap(
 ) -> None:
     """Make every replica answer with the weights in SOURCE. If one of them cannot, nothing changes."""
     remote, config = uri or "://" in source, None
+    requests = _golden_content(golden) if golden else b""
     if adapter and not remote:
         file, config = adapter_at(Path(source))
         source = str(file)
@@ -86,11 +92,14 @@ def swap(
         adapter_config=config,
         base_version=base_version,
         strict=not no_strict,
+        golden=hashlib.sha256(requests).hexdigest() if requests else None,
         skip_acceptance=skip_acceptance,
         candidate=candidate,
         **given_shares(share, shadow),
     )
     client, started = AdminClient(url, model), time.perf_counter()
+    if requests:
+        client.offer_golden(requests)
     if remote:
         with progress_of(client, client.status()):
             answer = client.swap_uri(source, options, wait=not no_wait)
@@ -112,6 +121,12 @@ def rollback(
     with progress_of(client, client.status()):
         answer = client.rollback(version, wait=not no_wait)
     show_changed(client, answer, started, no_wait, as_json)
+
+
+def _golden_content(file: Path) -> bytes:
+    content = golden_content(file)
+    parse_golden(content)  # what is wrong with it is said before anything is sent
+    return content
 
 
 def _name(source: str) -> str:

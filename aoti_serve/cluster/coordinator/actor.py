@@ -14,6 +14,7 @@ from aoti_serve.address import Address
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.candidates import candidate_terms
 from aoti_serve.cluster.coordinator.changes import Changes
+from aoti_serve.cluster.coordinator.first import first_committed
 from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics, Told
 from aoti_serve.cluster.coordinator.housekeeping import Housekeeping
 from aoti_serve.cluster.coordinator.rollouts import Rollouts
@@ -25,11 +26,9 @@ from aoti_serve.cluster.serve_log import join_serve_log
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.download import ChunkSource
-from aoti_serve.config import NO_WEIGHTS, ModelConfig, WeightsLimits
+from aoti_serve.config import ModelConfig, WeightsLimits
 from aoti_serve.errors import (
     CandidateOut,
-    InvalidConfig,
-    InvalidWeights,
     StoreFailed,
     SwapInProgress,
     Unavailable,
@@ -38,7 +37,7 @@ from aoti_serve.errors import (
 )
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.audit import AuditLog
-from aoti_serve.weights.files.checkpoint import checkpoint_label
+from aoti_serve.weights.golden import OfferedGolden
 from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.rollout.figures import TrialFigures
 from aoti_serve.weights.rollout.plan import RolloutPlan
@@ -47,7 +46,7 @@ from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
-from aoti_serve.weights.version import BUILT_IN, Committed, Version
+from aoti_serve.weights.version import GoldenFile, Version
 
 logger = logging.getLogger("ray.serve")
 STATUS_POLL_S = 2.0
@@ -70,9 +69,10 @@ class Coordinator:
         limits: WeightsLimits,
     ) -> None:
         join_serve_log()
+        self._signature = signature
         self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
         self._intake = Intake(self._store, model.name, signature, limits, model.weights_roots)
-        first = await asyncio.to_thread(self._first, model, signature, carries_weights)
+        first = await asyncio.to_thread(first_committed, self._intake, model, signature, carries_weights)
         deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
         live = LiveActors(serve.get_replica_context().app_name, members)
         self._members = MemberServer(self._store.term, first, deadlines, live, self._check_term)
@@ -110,9 +110,13 @@ class Coordinator:
         """The source from which replicas read the bytes of a version."""
         return ChunkSource(self._transfer, self._store.file(version))
 
-    async def open_upload(self, options: SwapOptions, who: str) -> tuple[str, ChunkSource]:
-        """A new upload: its id, for `swap_upload`, and where to append the bytes of a safetensors file."""
-        attempt = Attempt("swap", who, options.label, "upload", options.skip_acceptance)
+    async def golden_source(self, version: Version) -> ChunkSource:
+        """The source from which replicas read the golden requests that came with a version."""
+        return ChunkSource(self._transfer, self._store.golden_file(version))
+
+    async def open_upload(self, options: SwapOptions, who: str, action: str = "swap") -> tuple[str, ChunkSource]:
+        """A new upload: its id, for `swap_upload` or `offer_golden`, and where to append the bytes of a file."""
+        attempt = Attempt(action, who, options.label, "upload", options.skip_acceptance)
         await self._changes.check_upload(attempt)
         try:
             options.check_upload()
@@ -126,6 +130,11 @@ class Coordinator:
         """Throw away an upload that has failed, and record that."""
         if attempt := await asyncio.to_thread(self._uploads.drop, upload):
             await self._changes.note_failed(attempt, UploadFailed(detail=why))
+
+    async def offer_golden(self, upload: str) -> GoldenFile:
+        """Keep golden requests that were uploaded, for swaps that name them by their sha256."""
+        path = self._uploads.take(upload)
+        return await asyncio.to_thread(OfferedGolden(self._store).take, path, self._signature)
 
     async def swap_upload(self, upload: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to what was uploaded; the status when every live replica answers with it, or else at once."""
@@ -219,27 +228,3 @@ class Coordinator:
 
     async def _check_term(self) -> None:
         await asyncio.to_thread(self._store.check_term)
-
-    def _first(self, model: ModelConfig, signature: Signature, carries_weights: bool) -> Committed:
-        """The last commit; in a new store, the configuration's weights, or the package's own."""
-        committed = self._store.committed()
-        if committed is not None:
-            self._check_committed(committed.version, signature)
-            return committed
-        if model.weights is None and not carries_weights:
-            raise InvalidConfig(detail=f"model '{model.name}': {NO_WEIGHTS}")
-        if model.weights is None:
-            return Committed(epoch=0, version=BUILT_IN)
-        version = self._intake.of_local(model.weights, SwapOptions(label=checkpoint_label(model.weights)))
-        return self._store.commit(version, 1, BUILT_IN if carries_weights else None)
-
-    def _check_committed(self, version: Version, signature: Signature) -> None:
-        """A package that was compiled anew may take other tensors than the ones that were committed before."""
-        if version.number == BUILT_IN.number:
-            return
-        try:
-            signature.check_weights(self._store.index(version))
-        except InvalidWeights as error:
-            detail = f"committed version {version.number} does not fit the package: {error}; set another `store`, "
-            detail += "or let one that fits answer: `aoti-serve store set-current`"
-            raise StoreFailed(path=self._store.root, detail=detail) from error

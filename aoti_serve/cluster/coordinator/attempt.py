@@ -91,6 +91,7 @@ class Attempt:
             "version": version.number if version else None,
             "digest": version.digest if version else None,
             "adapter": version.adapter.model_dump() if version and version.adapter else None,
+            "golden": version.golden.digest if version and version.golden else None,
             "skipped_acceptance": self.skips_acceptance,
             "outcome": outcome,
             "error": f"{type(error).__name__}: {error}" if error else None,

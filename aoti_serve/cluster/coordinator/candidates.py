@@ -147,10 +147,10 @@ class Candidates:
     async def withdraw(self, attempt: Attempt, reason: str) -> None:
         """Free it everywhere; when this returns no gateway answers with it."""
         swap, _ = self._held()
-        self._decided = True
         try:
             await asyncio.to_thread(self._store.hold, None)
-            await self._course.withdraw(attempt, swap, CandidateWithdrawn(version=swap.version.number, reason=reason))
+            self._decided = swap.held  # else a replica has failed meanwhile, and that is told by itself
+            await self._free(attempt, swap, reason)
         finally:
             await self._ended(swap)
 
@@ -164,18 +164,23 @@ class Candidates:
         try:
             await asyncio.to_thread(self._store.hold, record)
         except (StoreFailed, Superseded) as error:
-            reason = f"it could not be remembered: {error}"
-            await self._course.withdraw(attempt, swap, CandidateWithdrawn(version=swap.version.number, reason=reason))
+            await self._free(attempt, swap, f"it could not be remembered: {error}")
             raise
+
+    async def _free(self, attempt: Attempt, swap: Swap, reason: str) -> None:
+        attempt.begin(swap)
+        if swap.held:
+            await self._course.withdraw(attempt, swap, CandidateWithdrawn(version=swap.version.number, reason=reason))
 
     def _keep(self, swap: Swap, record: Candidate) -> None:
         self.record, self._decided = record, False
         self._end = spawn(self._clear(swap))
 
     async def _ended(self, swap: Swap) -> None:
-        """Once the swap has ended, wait until nothing is left of it. It goes on if it could not even begin to end."""
-        self._decided = swap.ended
-        if swap.ended and self._end is not None:
+        """Wait until nothing is left of it; unless it is still held, since the change could not even begin."""
+        if swap.held:
+            self._decided = False
+        elif self._end is not None:
             await asyncio.shield(self._end)
 
     async def _clear(self, swap: Swap) -> None:

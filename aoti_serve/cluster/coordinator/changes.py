@@ -62,8 +62,8 @@ class Changes:
         return self._attempt.version if self._attempt else None
 
     async def check_upload(self, attempt: Attempt) -> None:
-        """Refuse an upload before its bytes come, if there is a candidate."""
-        if self.candidates.status is not None:
+        """Refuse an upload before its bytes come, if there is a candidate. Golden requests change nothing."""
+        if attempt.action == "swap" and self.candidates.status is not None:
             await self._check(attempt, self.candidates.check_none)
 
     async def swap(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,9 +15,11 @@ from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.ray_private import over_grpc
+from aoti_serve.cluster.replica.golden import GoldenReader
 from aoti_serve.cluster.transfer.download import ChunkReader
 from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
+from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Version
@@ -44,7 +46,7 @@ class ReplicaBuffers:
         self._stager = ThreadPoolExecutor(1, "stager", os.nice, (STAGER_NICE,))  # Linux: of this thread alone
         self._committer = ThreadPoolExecutor(1, "committer")
         self._digests = {BUILT_IN.number: BUILT_IN.digest}
-        self._reader: ChunkReader | None = None
+        self._readers: list[ChunkReader | GoldenReader] = []
         self._staged_in = self._committed_in = 0.0
         self._received = 0
 
@@ -57,12 +59,16 @@ class ReplicaBuffers:
             if self.container.staged != version.number:
                 self._staged_in, self._received = 0.0, 0
             return
-        reader = self._reader = ChunkReader(self._replica, version)
+        reader = ChunkReader(self._replica, version)
+        golden = GoldenReader(self._replica, version, version.golden) if version.golden else None
+        self._readers = [reader, golden] if golden else [reader]
         try:
             index = await reader.open(result_of(self._coordinator.source.remote(version), SOURCE_S))
-            self._staged_in = await _timed(self._stager, lambda: self._fill(version, index, reader))
+            if golden:
+                await golden.open(result_of(self._coordinator.golden_source.remote(version), SOURCE_S))
+            self._staged_in = await _timed(self._stager, lambda: self._fill(version, index, reader, golden or ()))
         finally:
-            self._reader = None
+            self._readers = []
         self._received = version.nbytes
         self._digests = {number: digest for number, digest in self._digests.items() if number in self._numbers()}
         self._digests[version.number] = version.digest
@@ -72,8 +78,8 @@ class ReplicaBuffers:
 
         For other tasks of the same event loop. Afterwards the container is as after any stage that has failed.
         """
-        if self._reader is not None:
-            self._reader.cancel()
+        for reader in self._readers:
+            reader.cancel()
 
     async def activate(self, version: Version) -> None:
         """Answer with a version that the replica holds."""
@@ -104,10 +110,12 @@ class ReplicaBuffers:
             commit_milliseconds=round(self._committed_in * 1e3, 3),
         )
 
-    def _fill(self, version: Version, index: Mapping[str, Span], reader: ChunkReader) -> None:
+    def _fill(
+        self, version: Version, index: Mapping[str, Span], reader: ChunkReader, golden: Iterable[GoldenRequest]
+    ) -> None:
         """Stage, and try: no version is committed that no replica has run."""
         self.container.stage_bytes(index, reader, version.number, strict=version.strict)
-        self.container.try_staged()
+        self.container.try_staged(golden, skip_acceptance=version.skips_acceptance)
 
     def _open_previous(self) -> None:
         """Answers go on meanwhile, and do not wait for this."""

@@ -54,6 +54,11 @@ class ChunkReader:
         """Let it end soon, also while it waits. May be called from any thread, and more than once."""
         self._loop.call_soon_threadsafe(self._cancel)
 
+    def check_asked(self) -> None:
+        """Raise StageWithdrawn after `cancel`."""
+        if self._cancelled.done():
+            raise StageWithdrawn(version=self._version.number)
+
     def __iter__(self) -> Iterator[Chunk]:
         """All chunks in order. At the end raises StoreDamaged unless the bytes that arrived are the version's."""
         digest = hashlib.sha256()
@@ -84,8 +89,7 @@ class ChunkReader:
         answer = asyncio.ensure_future(transfer_answer(call))
         try:
             await asyncio.wait({answer, self._cancelled}, return_when=asyncio.FIRST_COMPLETED)
-            if self._cancelled.done():
-                raise StageWithdrawn(version=self._version.number)
+            self.check_asked()
             return answer.result()
         finally:
             answer.cancel()

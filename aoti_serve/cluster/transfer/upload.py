@@ -58,6 +58,11 @@ async def rechunk(body: AsyncIterator[bytes | memoryview], limit: int) -> AsyncI
         yield bytes(buffer)
 
 
+async def in_one_piece(content: bytes) -> AsyncIterator[bytes]:
+    """Yield bytes that are all there."""
+    yield content
+
+
 async def _off_loop(chunks: Iterator[T]) -> AsyncIterator[T]:
     while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
         yield chunk

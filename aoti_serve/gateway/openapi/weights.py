@@ -12,7 +12,7 @@ from aoti_serve.gateway.http.weights.swaps import RollbackBody, SwapBody
 from aoti_serve.gateway.openapi.operations import OpenApi, json_answer, operation, parameter, ref
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
-from aoti_serve.weights.version import Version
+from aoti_serve.weights.version import GoldenFile, Version
 
 ADMIN = "admin"
 SCHEME: OpenApi = {"type": "http", "scheme": "bearer", "description": "the admin token"}
@@ -27,7 +27,7 @@ _WAIT = parameter(
 def weights_schemas() -> OpenApi:
     """The schemas of all that comes and goes."""
     bodies = [(kind, "validation") for kind in (SwapBody, RollbackBody, ExposureOptions, NoOptions)]
-    answers = [(kind, "serialization") for kind in (WeightsStatus, Version, StoryEvent)]
+    answers = [(kind, "serialization") for kind in (WeightsStatus, Version, StoryEvent, GoldenFile)]
     kinds: Any = bodies + answers
     _, found = models_json_schema(kinds, ref_template="#/components/schemas/{model}")
     schemas: OpenApi = found["$defs"]
@@ -46,6 +46,7 @@ def weights_paths(model: str) -> OpenApi:
     status = get("status", "What answers, and the change under way", json_answer("The status.", ref("WeightsStatus")))
     return {
         prefix: status | {"post": _swap(model)},
+        f"{prefix}/golden": {"post": _golden(model)},
         f"{prefix}/versions": get("versions", "The stored versions", _listed("Version")),
         f"{prefix}/story": get("story", "The last events of its cluster", _listed("StoryEvent")),
         f"{prefix}/events": get("events", "Follow the status", events),
@@ -86,6 +87,19 @@ def _swap(model: str) -> OpenApi:
     }
     summary = "Change the weights: to an upload in safetensors' format, or to a file that the server may read"
     return _guarded(model, "swap", summary, _changed(), errors=_CHANGE_ERRORS, parameters=[_WAIT, *_UPLOAD], body=body)
+
+
+def _golden(model: str) -> OpenApi:
+    body = {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+    return _guarded(
+        *(model, "golden", "Send golden requests, a file of them, for swaps that name its `digest` as `golden`"),
+        {200: json_answer("They are here.", ref("GoldenFile"))},
+        errors=_CHANGE_ERRORS,
+        body=body,
+    )
 
 
 def _flat(schema: OpenApi) -> OpenApi:

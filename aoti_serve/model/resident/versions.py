@@ -34,9 +34,10 @@ BUILT_IN_VERSION = 0
 class ResidentVersions:
     """The runtime, its active and its inactive buffer, and the numbers of the versions in them.
 
-    `version` answers, `previous` answered before, `staged` waits for its commit; None where there is none. One step at
-    a time. Runs pass the `gate`, which is closed for a flip and while a runtime is loaded anew. `load` makes the first
-    runtime, and another whenever one must be thrown away.
+    `version` answers, `previous` answered before, `staged` waits for its commit; None where there is none. `accepted`
+    says whether what was staged last has passed its trial. One step at a time. Runs pass the `gate`, which is closed
+    for a flip and while a runtime is loaded anew. `load` makes the first runtime, and another whenever one must be
+    thrown away.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class ResidentVersions:
         self.version: int | None = None
         self.previous: int | None = None
         self.staged: int | None = None
+        self.accepted = False
         self.closed = False
         self._highest = BUILT_IN_VERSION
         self._load = load
@@ -100,10 +102,6 @@ class ResidentVersions:
                 if version in (None, self.version):
                     return self.version, self._run.of(self.runtime, ordered)
 
-    def open_staged(self) -> None:
-        """Let `infer` answer with the staged version, too."""
-        self._second.answer_for(self.checked_staged, self.inactive)
-
     def open_previous(self) -> None:
         """Let `infer` answer with the previous version, too, if there is one and a staged one was ever opened."""
         if self.previous is not None and self._second.loaded:
@@ -133,6 +131,7 @@ class ResidentVersions:
         # Folding is done twice: once in each runtime.
         self.inactive.check_memory(beside=2 * self.runtime.folded_nbytes)
         self.previous = self.staged = None
+        self.accepted = False
         try:
             self._second.withdraw()
             self._device.wait_for_old_runs()
@@ -144,6 +143,21 @@ class ResidentVersions:
         self._publish_or_rebuild()
         self.staged = self._highest + 1 if number is None else number
         self._highest = max(self._highest, self.staged)
+
+    @contextmanager
+    def trial(self) -> Iterator[int]:
+        """Let `infer` answer with the staged version, too, and give its number. If what is done then fails, free it.
+
+        Raises NothingStaged.
+        """
+        staged = self.checked_staged
+        try:
+            self._second.answer_for(staged, self.inactive)
+            yield staged
+        except BaseException:
+            self.release()
+            raise
+        self.accepted = True
 
     def publish(self) -> None:
         """Tell the runtime of the refilled buffer, and fold. If this raises, the runtime must not run again."""

@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
-from uuid import uuid4
+from typing import BinaryIO, TypeVar
 
 from upath import UPath
 
@@ -18,6 +17,7 @@ from aoti_serve.weights.files.index import index_in
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.remote import Remote
+from aoti_serve.weights.store.term import Term
 from aoti_serve.weights.version import Committed, Version
 
 T = TypeVar("T")
@@ -26,36 +26,6 @@ RECORD = "version.json"
 STAGED = "staged"
 CANDIDATE = "CANDIDATE"
 ROLLOUT = "ROLLOUT"
-OWNER_DIGITS = 32
-
-
-class Term(NamedTuple):
-    """The coordinator that has opened a store last. `number` grows with each opening.
-
-    `owner` is random: two that open a store at the same moment, where no lock keeps them apart, take the same number
-    and still differ. It is "" in files of earlier releases.
-    """
-
-    number: int
-    owner: str = ""
-
-    @classmethod
-    def after(cls, last: Term | None) -> Term:
-        """The next term, with an owner of its own."""
-        return cls((last.number if last else 0) + 1, uuid4().hex)
-
-    @classmethod
-    def parse(cls, content: bytes) -> Term:
-        """Read what `content` has written, or the bare number of an earlier release. Raises ValueError."""
-        number, _, owner = content.decode("ascii").partition(" ")
-        if owner and (len(owner) != OWNER_DIGITS or not owner.isalnum()):
-            raise ValueError(f"no owner: {owner!r}")
-        return cls(int(number), owner)
-
-    @property
-    def content(self) -> bytes:
-        """The bytes of TERM: always of one length, so that a full disk still lets them be written in place."""
-        return f"{self.number:020d} {self.owner}".encode("ascii")
 
 
 class Catalog:
@@ -140,6 +110,15 @@ class Catalog:
         """The version's safetensors file, for other processes on this node to open; a UPath if it is remote."""
         return self._place.root / weights_name(version.number)
 
+    def golden_file(self, version: Version) -> Path | UPath:
+        """The file of the golden requests that came with the version, as `file`."""
+        return self._place.root / golden_name(version.number)
+
+    def golden_content(self, version: Version) -> bytes | None:
+        """The bytes of that file; None if it is not there."""
+        with self._guarded():
+            return self._place.read(golden_name(version.number))
+
     def open(self, version: Version) -> BinaryIO:
         """The version's safetensors file from its first byte; read much at a time."""
         with self._guarded():
@@ -210,6 +189,10 @@ def weights_name(number: int) -> str:
     return f"versions/{number}/weights.safetensors"
 
 
+def golden_name(number: int) -> str:
+    return f"versions/{number}/golden.safetensors"
+
+
 def record_name(number: int) -> str:
     return f"versions/{number}/{RECORD}"
 
@@ -222,7 +205,8 @@ def staged_name(number: int) -> str:
 def damaged_version(file: Path | UPath, version: Version, found: str) -> StoreDamaged:
     """The error for a version's file that is not what was stored there."""
     detail = f"{found}; stored were {version.nbytes} bytes with the sha256 {version.digest}"
-    return StoreDamaged(path=shown_uri(str(file.parents[2])), file=weights_name(version.number), detail=detail)
+    name = f"versions/{version.number}/{file.name}"
+    return StoreDamaged(path=shown_uri(str(file.parents[2])), file=name, detail=detail)
 
 
 def _place_of(root: str | Path | UPath) -> Disk | Remote:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
 from aoti_serve.errors import StoreDamaged, StoreFailed
 from aoti_serve.signature.tensors import Frozen
-from aoti_serve.weights.store.catalog import Catalog, record_name
+from aoti_serve.weights.store.catalog import Catalog, golden_name, record_name
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 T = TypeVar("T")
@@ -85,8 +86,19 @@ def _check(catalog: Catalog, number: int, staged: bool, advance: Callable[[int],
     version = _noting(damage, lambda: catalog.record(number))
     if version is not None:
         _noting(damage, lambda: deque(catalog.verify(version, advance), maxlen=0))
+        _noting(damage, lambda: _check_golden(catalog, version))
     facts = version.model_dump(include={"label", "digest", "nbytes"}) if version else {}
     return VersionCheckup(number=number, staged=staged, damage=damage[0] if damage else None, **facts)
+
+
+def _check_golden(catalog: Catalog, version: Version) -> None:
+    if version.golden is None:
+        return
+    content = catalog.golden_content(version)
+    digest = None if content is None else hashlib.sha256(content).hexdigest()
+    if digest != version.golden.digest:
+        detail = f"its sha256 is {digest}, stored was {version.golden.digest}"
+        raise StoreDamaged(path=catalog.root, file=golden_name(version.number), detail=detail)
 
 
 def _record(catalog: Catalog, number: int) -> Version | None:

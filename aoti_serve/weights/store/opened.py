@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from aoti_serve.errors import StoreFailed, Superseded
 from aoti_serve.weights.candidate import Candidate, RolloutRecord
-from aoti_serve.weights.store.catalog import CANDIDATE, ROLLOUT, Catalog, Term
+from aoti_serve.weights.store.catalog import CANDIDATE, ROLLOUT, Catalog
+from aoti_serve.weights.store.term import Term
 
 
 class OpenedStore(Catalog):

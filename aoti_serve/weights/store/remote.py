@@ -115,7 +115,12 @@ class Remote:
 
     def clear(self, number: int) -> None:
         """Remove a version's files; its number stays taken."""
-        for name in ("version.json", "weights.safetensors", "staged"):  # without the first, the rest is a leftover
+        for name in (
+            "version.json",
+            "weights.safetensors",
+            "golden.safetensors",
+            "staged",
+        ):  # without the first, the rest is a leftover
             self.erase(f"versions/{number}/{name}")
 
     def forget(self, number: int) -> None:

@@ -5,7 +5,7 @@
 <root>/CANDIDATE, ROLLOUT               see `Candidate`
 <root>/RESERVE                          see `Reserve`
 <root>/LOCK                             held while one of the above is changed
-<root>/versions/<n>/weights.safetensors
+<root>/versions/<n>/weights.safetensors, and golden.safetensors if it came with golden requests
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
 <root>/versions/<n>/staged              there until the version is committed; one that never was is no way back
 <root>/incoming/                        uploads that are not complete
@@ -18,16 +18,16 @@ import logging
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 from uuid import uuid4
 
 from upath import UPath
 
 from aoti_serve.errors import CommitUnknown, DigestMismatch, StoreFailed, Superseded
-from aoti_serve.weights.store.catalog import record_name, staged_name, weights_name
+from aoti_serve.weights.store.catalog import golden_name, record_name, staged_name, weights_name
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.opened import OpenedStore
-from aoti_serve.weights.version import BUILT_IN, Committed, MergedAdapter, Version
+from aoti_serve.weights.version import BUILT_IN, Committed, Version, VersionFacts
 
 logger = logging.getLogger("ray.serve")
 READ_BACK_S = 30.0
@@ -100,23 +100,25 @@ class Store(OpenedStore):
         label: str,
         digest: str | None = None,
         *,
-        parent: int | None = None,
-        strict: bool = True,
-        adapter: MergedAdapter | None = None,
+        golden_source: Path | None = None,
         answers: Version | None = None,
+        **facts: Unpack[VersionFacts],
     ) -> Version:
         """Store a checked file as the next version, not yet committed; moves it if it is an upload, else copies it.
 
-        If it has the bytes of the version that `answers`, is as strict, and was made with the same adapter, or none,
-        that one is returned, and nothing stored.
+        `golden_source` is the file that `golden` describes, and goes with it. If the version would be that which
+        `answers` (see `Version.same_weights`), that one is returned, and nothing stored.
         Raises DigestMismatch, Superseded or StoreFailed; then nothing of it is left.
         """
         number = self._take()
         try:
-            version = self._filled(number, source, digest, label=label, parent=parent, strict=strict, adapter=adapter)
+            version = self._filled(number, source, digest, label=label, **facts)
             if answers is not None and version.same_weights(answers):
                 self._place.forget(number)
                 return answers
+            if golden_source is not None:
+                with self._guarded():
+                    self._place.bring(golden_source, golden_name(number))
             self._publish(version)
         except BaseException:
             with suppress(OSError, StoreFailed):

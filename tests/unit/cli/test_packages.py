@@ -17,6 +17,7 @@ from aoti_serve.cli import app
         pytest.param(["nowhere:make", "--out", "m.pt2"], "no module 'nowhere' in ", id="module"),
         pytest.param(["nowhere", "--out", "m.pt2"], "is not of the form my_module:make_model", id="target"),
         pytest.param(["math:pi", "--out", "m.pt2"], "'math:pi' is a float, not something to call", id="callable"),
+        pytest.param(["m:make", "--out", "m.pt2", "--golden", "none"], "none: No such file or directory", id="golden"),
         pytest.param(["m:make", "--out", "m.pt2", "--batch-sizes", "1,x"], "not a list of sizes such as", id="sizes"),
     ],
 )

@@ -12,7 +12,7 @@ from aoti_serve.cli.answers import safe, value_of
 from aoti_serve.cli.render import spaced, status_view, swap_bars_view, swap_view, versions_view
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import ServerRefused
-from aoti_serve.weights.version import BUILT_IN, MergedAdapter, Version
+from aoti_serve.weights.version import BUILT_IN, GoldenFile, MergedAdapter, Version
 from tests.unit.cli.played import NOW, as_json, candidate, ended, receipt, swap_progress, version, weights_status
 
 NASTY = "[red]\x1b[2J\x9b1m\x07\u202e\r\nnext"
@@ -281,3 +281,15 @@ def test_a_swap_to_the_bytes_that_answer_says_that_nothing_was_staged() -> None:
     text = drawn(swap_view(weights_status(unchanged=True), 1.5))
     assert "answers with these bytes already: version" in text
     assert "nothing was staged" in text
+
+
+def test_weights_that_were_let_in_without_acceptance_say_so_wherever_they_are_named() -> None:
+    loose = version(3, skips_acceptance=True)
+    status = weights_status(current=loose, previous=version(2, golden=GoldenFile(digest="a", nbytes=8, requests=2)))
+    headline = "m  version 3 (step 300, acceptance skipped), previous 2 (step 200), epoch 7"
+    assert drawn(status_view(status, NOW)).splitlines()[0] == headline
+    assert "answers with version 3 (step 300, acceptance skipped)" in drawn(swap_view(status, 1))
+    assert status.previous is not None
+    table = drawn(versions_view([status.previous, loose], status, NOW), width=160)
+    assert "previous, resident, 2 golden requests" in table
+    assert "current, acceptance skipped" in table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import socket
@@ -18,6 +19,8 @@ from safetensors.numpy import load, save_file
 from typer.testing import CliRunner, Result
 
 from aoti_serve.cli import app
+from aoti_serve.signature.golden.file import save_golden
+from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.token import TOKEN_VARIABLE
 from tests.unit.cli.played import (
     Break,
@@ -142,6 +145,49 @@ def test_a_delta_is_sent_as_it_is(played: Played, file: str) -> None:
     assert "a delta is no partial swap and no adapter" in says(
         "swap", "m", file, "--delta", "--partial", "--base-version", "1"
     )
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    path = tmp_path / "golden.safetensors"
+    save_golden([GoldenRequest("one", {"x": np.zeros(3, np.float32)})], path)
+    return path
+
+
+@pytest.mark.parametrize("source", ["file", "s3://bucket/step 7.safetensors"])
+def test_golden_requests_are_sent_before_the_swap_that_names_them(
+    played: Played, file: str, golden: Path, source: str
+) -> None:
+    digest = hashlib.sha256(golden.read_bytes()).hexdigest()
+    played.replies[f"POST {WEIGHTS}/golden"] = Reply({"digest": digest, "nbytes": 8, "requests": 1})
+    assert run("swap", "m", file if source == "file" else source, "--golden", str(golden)).exit_code == 0
+    offered, swapped = played.asked[0], played.asked_for(WEIGHTS)[-1]
+    assert (offered.path, offered.body) == (f"{WEIGHTS}/golden", golden.read_bytes())
+    assert offered.headers["content-type"] == "application/octet-stream"
+    assert (swapped.query or json.loads(swapped.body))["golden"] == digest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--golden", "nowhere"], "nowhere: No such file or directory"),
+        (["--golden", "FILE"], "tensor 'w' is not called <request>/inputs/<name>"),
+        (["--golden", "GOLDEN", "--skip-acceptance"], "with skip_acceptance no golden requests are asked"),
+    ],
+)
+def test_what_is_wrong_with_golden_requests_is_said_before_anything_is_sent(
+    played: Played, file: str, golden: Path, arguments: list[str], words: str
+) -> None:
+    named = {"FILE": file, "GOLDEN": str(golden)}
+    assert words in says("swap", "m", file, *[named.get(argument, argument) for argument in arguments])
+    assert played.asked == []
+
+
+@pytest.mark.usefixtures("played")
+def test_golden_requests_that_the_server_refuses_end_the_swap(played: Played, file: str, golden: Path) -> None:
+    played.replies[f"POST {WEIGHTS}/golden"] = Reply({"error": "golden request 'one': input 'x': wrong"}, 400)
+    assert "golden request 'one': input 'x': wrong" in says("swap", "m", file, "--golden", str(golden))
+    assert played.asked_for(WEIGHTS) == []
 
 
 def saved_adapter(folder: Path, **settings: Any) -> Path:

@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from aoti_serve.cluster.calls import run_in_background
+from aoti_serve.cluster.calls import result_of, run_in_background
+from aoti_serve.errors import StageFailed, UnknownTensor
 
 
 async def this_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
@@ -35,6 +36,15 @@ def test_an_error_arrives_as_itself() -> None:
 
     with pytest.raises(KeyError, match="x"):
         run_in_background(fail())
+
+
+async def test_an_error_of_ours_arrives_as_itself_and_not_as_its_cause() -> None:
+    async def fail() -> None:
+        raise StageFailed(replica="r1", version=7, cause=UnknownTensor(name="w"))
+
+    for seconds in (None, 10.0):
+        with pytest.raises(StageFailed, match="replica r1 could not stage version 7"):
+            await result_of(fail(), seconds)
 
 
 def test_work_is_cancelled_if_its_caller_is_interrupted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import ray
 import torch
 
-from aoti_serve import AsyncWeightsClient, RowChanges, WeightsClient, save_delta
+from aoti_serve import AsyncWeightsClient, GoldenRequest, RowChanges, WeightsClient, save_delta
 from aoti_serve.cluster import client as client_module
 from aoti_serve.errors import Unavailable, UnfitAdapter
 from aoti_serve.weights.adapter_config import AdapterConfig
@@ -41,10 +42,14 @@ class Sent:
     def __init__(self) -> None:
         self.content = b""
         self.options = SwapOptions()
+        self.golden = b""
         self.asked: list[tuple[Any, ...]] = []
 
     async def status(self) -> Answering:
         return Answering()
+
+    async def offer_golden(self, body: AsyncIterator[bytes], *_: Any) -> None:
+        self.golden = b"".join([piece async for piece in body])
 
     async def swap_bytes(self, body: AsyncIterator[np.ndarray], options: SwapOptions, *_: Any) -> None:
         self.content, self.options = b"".join([piece.tobytes() async for piece in body]), options
@@ -112,3 +117,11 @@ async def test_a_share_may_be_text_or_a_number(monkeypatch: pytest.MonkeyPatch) 
     ]
     with pytest.raises(ValueError, match="'a lot' is no share"):
         await client.expose("a lot")
+
+
+async def test_golden_requests_are_sent_before_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_who", lambda: "me")
+    client, sent = object.__new__(AsyncWeightsClient), Sent()
+    monkeypatch.setattr(client, "_client", sent, raising=False)
+    await client.swap({}, golden=[GoldenRequest("one", {"x": np.zeros(3, np.float32)})])
+    assert sent.options.golden == hashlib.sha256(sent.golden).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -183,6 +184,30 @@ async def test_a_candidate_that_a_replica_cannot_hold_is_withdrawn_and_everybody
         assert (made.store.candidate(), made.stored, made.exposed_to("g0")) == (None, [], None)
         made.cluster.members["r0"].broken = None
         assert outcome(await made.swap(2)) == "committed"
+
+
+async def test_a_candidate_that_falls_while_it_is_withdrawn_is_withdrawn_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with coordinating(tmp_path) as made:
+        await made.swap(1, EXPOSURE)
+        swap, loop, write = made.members.rules.swap, asyncio.get_running_loop(), made.store.write_record
+        assert swap is not None
+
+        async def fall() -> None:
+            made.cluster.members["r0"].broken = UnknownTensor(name="w")
+            made.members.expose(swap, EXPOSURE)
+            await made.cluster.until(lambda: not swap.held)
+
+        def write_late(name: str, record: bytes | None) -> None:
+            if swap.held:
+                asyncio.run_coroutine_threadsafe(fall(), loop).result()
+            write(name, record)
+
+        monkeypatch.setattr(made.store, "write_record", write_late)
+        await made.withdraw()
+        assert (made.changes.status().candidate, made.stored, made.store.candidate()) == (None, [], None)
+        assert made.audited[2:] == [("withdraw", "begun"), ("withdraw", "withdrawn"), ("withdraw", "withdrawn")]
 
 
 async def test_while_a_fallen_candidate_is_freed_a_change_is_told_to_wait(tmp_path: Path) -> None:

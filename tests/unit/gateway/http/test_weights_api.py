@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import SwapInProgress
+from aoti_serve.signature.golden.file import MAX_GOLDEN_BYTES
 from aoti_serve.weights.adapter_config import AdapterConfig
 from aoti_serve.weights.swap.target import Exposure
 from aoti_serve.weights.swap_options import ExposureOptions
-from aoti_serve.weights.version import Version
-from tests.unit.gateway.http.gateway import NAME, TOKEN, VERSION, WEIGHTS, Gateway, assert_error
+from aoti_serve.weights.version import GoldenFile, Version
+from tests.unit.gateway.http.gateway import NAME, TOKEN, VERSION, WEIGHTS, Coordinator, Gateway, assert_error
 
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}
+OCTETS = {"Content-Type": "application/octet-stream"}
 STATUS = WeightsStatus(
     model=NAME,
     revision=1,
@@ -41,7 +44,7 @@ async def test_without_the_right_token_the_coordinator_is_asked_nothing(
     gateway: Gateway, headers: dict[str, str]
 ) -> None:
     asked = [("GET", ""), ("GET", "/versions"), ("GET", "/events"), ("POST", ""), ("POST", "/rollback")]
-    asked += [("POST", "/candidate"), ("POST", "/promote"), ("POST", "/withdraw")]
+    asked += [("POST", "/candidate"), ("POST", "/promote"), ("POST", "/withdraw"), ("POST", "/golden")]
     for method, path in asked:
         response = await gateway.client.request(method, WEIGHTS + path, headers=headers)
         assert TOKEN not in assert_error(response, 401)
@@ -162,3 +165,37 @@ async def test_what_is_no_order_is_a_400_and_changes_nothing(
     response = await gateway.client.post(WEIGHTS + path, **({"headers": ADMIN} | request_part))
     assert says in assert_error(response, 400)
     assert methods(gateway) <= {"refused"}
+
+
+async def test_golden_requests_are_uploaded_as_they_are(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    transfer, found = Coordinator(), GoldenFile(digest="a" * 64, nbytes=5, requests=1)
+    gateway.coordinator.answers |= {
+        "open_upload": ("upload", SimpleNamespace(path="path", transfer=transfer)),
+        "offer_golden": found,
+    }
+    response = await gateway.client.post(f"{WEIGHTS}/golden", content=b"bytes", headers=ADMIN | OCTETS)
+    assert (response.status_code, GoldenFile.model_validate_json(response.content)) == (200, found)
+    assert transfer.calls == [("append", "path", b"bytes")]
+    opened, offered = gateway.coordinator.calls
+    assert (opened[0], opened[-1], offered) == ("open_upload", "golden", ("offer_golden", "upload"))
+
+
+@pytest.mark.parametrize(
+    ("request_part", "says"),
+    [
+        ({"headers": ADMIN | {"Content-Type": "application/json"}}, "application/octet-stream"),
+        ({"headers": ADMIN | OCTETS, "params": {"label": "x"}}, "'label'"),
+    ],
+)
+async def test_golden_requests_come_in_one_way_only(gateway: Gateway, request_part: dict[str, Any], says: str) -> None:
+    response = await gateway.client.post(f"{WEIGHTS}/golden", content=b"{}", **request_part)
+    assert says in assert_error(response, 400)
+    assert methods(gateway) <= {"refused"}
+
+
+async def test_golden_requests_that_are_too_large_are_not_read(gateway: Gateway) -> None:
+    gateway.coordinator.answers["open_upload"] = "upload", SimpleNamespace(path="path", transfer=Coordinator())
+    headers = ADMIN | OCTETS | {"Content-Length": str(MAX_GOLDEN_BYTES + 1)}
+    response = await gateway.client.post(f"{WEIGHTS}/golden", content=b"", headers=headers)
+    assert "the most that golden requests take" in assert_error(response, 413)
+    assert {"open_upload", "drop_upload"} <= methods(gateway) <= {"open_upload", "drop_upload", "refused"}
