@@ -75,6 +75,11 @@ class Model:
         np.testing.assert_array_equal(rows.outputs[0], ROW[0] * rows.version)
         return rows
 
+    async def shadows(self) -> None:
+        """Wait for those that are under way."""
+        assert self.answering.trial is not None
+        await asyncio.gather(*self.answering.trial.shadows)
+
     @property
     def figures(self) -> TrialFigures:
         assert self.answering.trial is not None
@@ -155,9 +160,7 @@ async def test_shadows_are_compared_and_answer_nobody() -> None:
     model.follow(candidate=2, shadow=0.5)
     versions = [(await model.ask()).version for _ in range(20)]
     assert set(versions) == {1}
-    async with asyncio.timeout(30):
-        while model.figures.shadow.pairs < 10:
-            await asyncio.sleep(0.01)
+    await model.shadows()
     shadow = model.figures.shadow
     assert (shadow.pairs, shadow.failed, shadow.dropped) == (10, 0, 0)
     assert shadow.outputs["y"].largest_difference == 1.0
@@ -168,9 +171,8 @@ async def test_shadows_that_fail_are_counted() -> None:
     model.follow(candidate=2, shadow=1.0)
     model.replica.broken[2] = RuntimeFailed(call="run", detail="boom")
     await model.ask()
-    async with asyncio.timeout(30):
-        while model.figures.shadow.failed < 1:
-            await asyncio.sleep(0.01)
+    await model.shadows()
+    assert (model.figures.shadow.pairs, model.figures.shadow.failed) == (0, 1)
 
 
 async def test_after_the_commit_the_trial_goes_on_until_it_is_ended() -> None:

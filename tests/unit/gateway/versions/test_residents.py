@@ -34,7 +34,7 @@ def test_a_candidate_has_the_memory_of_the_previous_version() -> None:
 def test_a_version_that_is_only_staged_answers_nobody() -> None:
     found = residents(Staging("s", Version(number=8)))
     assert found.numbers == [7]
-    with pytest.raises(UnknownVersion, match="model 'm' answers with version 7, not 8$"):
+    with pytest.raises(UnknownVersion, match=r"model 'm' answers with version 7, not 8$"):
         found.asked("8")
 
 
