@@ -9,7 +9,7 @@ import typer
 from aoti_serve import __version__
 from aoti_serve.cli import packages, server
 from aoti_serve.cli.store import store_app
-from aoti_serve.cli.weights import swaps, views
+from aoti_serve.cli.weights import labels, swaps, views
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +26,7 @@ app.command("status")(views.status)
 app.command("swap")(swaps.swap)
 app.command("rollback")(swaps.rollback)
 app.command("weights")(views.versions)
+app.command("label")(labels.label)
 app.add_typer(store_app, name="store")
 
 

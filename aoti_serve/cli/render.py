@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from rich.box import SIMPLE_HEAD
@@ -98,6 +98,16 @@ def versions_view(stored: Sequence[Version], status: WeightsStatus, now: float) 
     return Uncut(table)
 
 
+def labels_view(model: str, labels: Mapping[str, int]) -> RenderableType:
+    """The labels that can be moved, each with the version that it names."""
+    if not labels:
+        return Text(f"{model} has no labels", "yellow")
+    table = _table("label", Column("version", justify="right"))
+    for name, number in labels.items():
+        table.add_row(name, str(number))
+    return Uncut(table)
+
+
 def story_view(model: str, events: Sequence[StoryEvent]) -> RenderableType:
     """The last events of one model, each on a line; times are UTC."""
     table = _table(Column("UTC", no_wrap=True), Column(model, no_wrap=True), "")
@@ -156,7 +166,8 @@ def _line(*parts: str | tuple[str, str]) -> Text:
 
 def _headline(status: WeightsStatus) -> Text:
     previous = f", previous {title(status.previous)}" if status.previous else ""
-    return _line((status.model, "bold"), f"  version {title(status.current)}{previous}, epoch {status.epoch}")
+    labels = "".join(f", {name} is {number}" for name, number in status.labels.items())
+    return _line((status.model, "bold"), f"  version {title(status.current)}{previous}, epoch {status.epoch}{labels}")
 
 
 def _swap_line(swap: SwapProgress) -> Text:
@@ -199,6 +210,7 @@ def _marks(version: Version, status: WeightsStatus) -> str:
         "resident": resident,
         _adapter(version): version.adapter is not None,
         "not strict": not version.strict,
+        **{name: number == version.number for name, number in status.labels.items()},
     }
     return ", ".join(mark for mark, holds in marks.items() if holds)
 

@@ -45,6 +45,7 @@ class WeightsStatus(Frozen):
     """The current and the previous version, and every replica's receipt. `revision` grows with every change.
 
     In the answer to a swap, `unchanged` says that the same bytes answered already, so that nothing was staged.
+    `labels` are those that can be moved, with the versions that they name.
     """
 
     model: str
@@ -57,3 +58,4 @@ class WeightsStatus(Frozen):
     swap: SwapProgress | None
     last: Outcome | None
     unchanged: bool = False
+    labels: dict[str, int] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -49,6 +50,7 @@ class ServedModel:
         self.signature = signature
         self.weights = CoordinatorClient(config.name, coordinator)
         self.version = 0
+        self._labels: Mapping[str, int] = {}
         self.checker = RequestChecker(signature, limits)
         self._gateway = gateway
         self._node = node
@@ -88,6 +90,7 @@ class ServedModel:
     async def reconcile(self, target: Target) -> None:
         self._fence.follow(target)
         self.version = self.figures.current = target.committed.version.number
+        self._labels = target.labels
 
     def withdraw(self, target: Target) -> None:
         """Nothing to withdraw: nothing here takes long."""
@@ -107,9 +110,21 @@ class ServedModel:
         self.membership.close()
         self._pool.close()
 
+    def resolve(self, version: str | None) -> int | None:
+        """The number of the version that a request names, by number or by a label that can be moved; None if none.
+
+        Raises UnknownVersion unless that one answers.
+        """
+        if version is None:
+            return None
+        number = self._labels.get(version)
+        if version != str(self.version) and number != self.version:
+            named = version if number is None else f"'{version}', a label of version {number}"
+            raise UnknownVersion(name=self.name, version=named, current=self.version)
+        return self.version
+
     def check_version(self, version: str | None) -> None:
-        if version is not None and version != str(self.version):
-            raise UnknownVersion(name=self.name, version=version, current=self.version)
+        self.resolve(version)
 
     async def infer(
         self, request: CheckedRequest, arrays: Arrays, version: str | None = None, timeout: float | None = None
@@ -117,12 +132,12 @@ class ServedModel:
         """Run the rows of a checked request in some batch. Returns the outputs and the version that computed them."""
         if not self.membership.joined:
             raise TryAgain(detail=f"this gateway has not reached the coordinator of model '{self.name}' yet")
-        self.check_version(version)
+        wanted = self.resolve(version)
         ordered = [arrays[index] for index in request.order]
         arrived = time.monotonic()
         rows = await self._batcher.submit(ordered, priority=request.head.priority, timeout=timeout)
-        if version is not None and version != str(rows.version):  # a swap was committed during the run
-            raise UnknownVersion(name=self.name, version=version, current=rows.version)
+        if wanted is not None and wanted != rows.version:  # a swap was committed during the run
+            raise UnknownVersion(name=self.name, version=str(version), current=rows.version)
         note_version(rows.version)
         trace_run(self.name, rows.version, arrived, rows.left)
         outputs = [(spec, rows.outputs[index]) for index, spec in request.outputs]

@@ -17,6 +17,7 @@ from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics, Told
+from aoti_serve.cluster.coordinator.labels import Labelling
 from aoti_serve.cluster.coordinator.uploads import Uploads
 from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.server import MemberServer
@@ -37,6 +38,7 @@ from aoti_serve.errors import (
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.intake import Intake
+from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.story import StoryEvent
@@ -82,6 +84,8 @@ class Coordinator:
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         self._changes = Changes(model.name, self._store, self._members, audit)
+        self._labels = Labelling(self._store, self._members, audit)
+        await self._labels.publish_stored()
         loop = asyncio.get_running_loop()
         work = self._members.run(), self._members.liveness.run(), self._keep_house(), self._watch_bytes()
         self._tasks = [loop.create_task(each) for each in work]
@@ -146,6 +150,10 @@ class Coordinator:
     async def rollback(self, number: int | None, who: str, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
         return await self._changes.rollback(Attempt("rollback", who), number, wait=wait)
+
+    async def relabel(self, change: LabelChange, who: str) -> dict[str, int]:
+        """Move a label that can be moved; all of them afterwards."""
+        return await self._labels.change(change, who)
 
     async def refused(self, facts: dict[str, str]) -> None:
         """Note what a gateway has turned away, in a file of its own: many such lines must not push out the changes."""

@@ -85,6 +85,7 @@ class Changes:
             replicas=self._receipts(),
             swap=attempt.progress(self._members.table.live_replicas, committed) if attempt else None,
             last=self._last,
+            labels=dict(self._members.table.target.labels),
         )
 
     def arrived(self, received: Mapping[str, int]) -> None:

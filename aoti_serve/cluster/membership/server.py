@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from aoti_serve.address import Address
@@ -92,6 +92,11 @@ class MemberServer:
         """Wait until the swap that has begun has ended."""
         await self._over.wait()
         self.rules.finish()
+
+    def relabel(self, labels: Mapping[str, int]) -> None:
+        """Publish the labels that can be moved, with the versions that they name."""
+        self.table.relabel(labels)
+        self._carry_out()
 
     def story(self) -> tuple[StoryEvent, ...]:
         """With times in UTC."""

@@ -14,6 +14,7 @@ from upath import UPath
 from aoti_serve.errors import StoreDamaged, StoreFailed, UnknownWeightsVersion, UnreadableWeights, quantity
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import index_in
+from aoti_serve.weights.labels import VersionLabels
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.remote import Remote
@@ -22,6 +23,7 @@ from aoti_serve.weights.version import Committed, Version
 T = TypeVar("T")
 READ_BYTES = 8 * 2**20
 RECORD = "version.json"
+LABELS = "LABELS"
 STAGED = "staged"
 OWNER_DIGITS = 32
 
@@ -90,6 +92,10 @@ class Catalog:
     def committed(self, damaged: Committed | None = None) -> Committed | None:
         """The last commit; None in a new store, and where there is no store. `damaged` as in `last_term`."""
         return self._record_in("CURRENT", Committed.model_validate_json, damaged)
+
+    def labels(self) -> VersionLabels:
+        """The labels that can be moved."""
+        return self._record_in(LABELS, VersionLabels.model_validate_json) or VersionLabels()
 
     def staged(self) -> set[int]:
         """The numbers of versions that were never committed."""

@@ -3,6 +3,7 @@
 <root>/CURRENT                          {"epoch", "version", "previous"}
 <root>/TERM                             see `Term`
 <root>/RESERVE                          see `Reserve`
+<root>/LABELS                           {label: version}, see `VersionLabels`; there once a label was set
 <root>/LOCK                             held while one of the above is changed
 <root>/versions/<n>/weights.safetensors
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
@@ -41,8 +42,8 @@ class Store(OpenedStore):
     """
 
     def __init__(self, root: str | Path | UPath, model: str, keep_versions: int, *, repair: bool = False) -> None:
-        """`repair`: open it also if CURRENT or TERM is damaged. What it had counted is lost then, and counting goes on
-        from the seconds since 1970, which no count reaches.
+        """`repair`: open it also if CURRENT, TERM or LABELS is damaged. What it had counted is lost then, and counting
+        goes on from the seconds since 1970, which no count reaches; so are the labels.
         """
         super().__init__(root, model)
         self._keep = keep_versions
@@ -54,6 +55,8 @@ class Store(OpenedStore):
             self._take_term(repair)
             self._known = self.committed(Committed(epoch=int(time.time()), version=BUILT_IN) if repair else None)
             self._clean()
+            if repair:
+                self._erase_damaged_labels()
 
     @property
     def epoch(self) -> int:
@@ -202,9 +205,12 @@ class Store(OpenedStore):
                     self._place.forget(number)
 
     def _held(self) -> set[int]:
-        """The numbers of what is committed, of what was before that, and of what adapters were merged into for both."""
+        """The numbers of what is committed, of what was before that, of what adapters were merged into for both, and
+        of what has a label that can be moved.
+        """
         records = self._known, self.committed()
-        return {number for record in records if record is not None for number in record.numbers}
+        held = {number for record in records if record is not None for number in record.numbers}
+        return held | set(self.labels().root.values())
 
     def _clean(self) -> None:
         """Remove what earlier Stores have left unfinished."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from aoti_serve.address import Address
@@ -104,6 +104,11 @@ class MemberTable:
         if committed is not None:
             self.behind = {report.member for report in self._reports.values() if self._is_behind(report)}
         return self.target.at
+
+    def relabel(self, labels: Mapping[str, int]) -> None:
+        """Tell the members of the labels that can be moved."""
+        if labels != self.target.labels:
+            self._retarget(labels=labels)
 
     def settle(self) -> bool:
         """Between swaps: let nothing older out, once all members hold what is committed; whether that is new."""

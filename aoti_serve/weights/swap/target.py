@@ -7,6 +7,7 @@ are one case: it sees the target and catches up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -62,6 +63,7 @@ class Target:
 
     `term` counts the coordinators that the store has had: members ignore an earlier one. `revision` grows with every
     change. Gateways let out no answer of an epoch before `settled_epoch`. `spread`: members are on several nodes.
+    `labels` are those that can be moved, with the versions that they name.
     """
 
     term: int
@@ -70,6 +72,7 @@ class Target:
     settled_epoch: int = NO_EPOCH
     staging: Staging | None = None
     spread: bool = False
+    labels: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def at(self) -> TargetRevision:

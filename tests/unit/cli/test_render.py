@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from aoti_serve.cli.client import safe, value_of
-from aoti_serve.cli.render import spaced, status_view, swap_bars_view, swap_view, versions_view
+from aoti_serve.cli.render import labels_view, spaced, status_view, swap_bars_view, swap_view, versions_view
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import ServerRefused
 from aoti_serve.weights.version import BUILT_IN, MergedAdapter, Version
@@ -38,6 +38,24 @@ def test_the_status_says_what_answers_and_what_is_behind_it() -> None:
     assert text.splitlines()[0] == "m  version 3 (step 300), previous 2 (step 200), epoch 7"
     assert "last" not in text
     assert "swap" not in text
+
+
+def test_labels_stand_in_the_status_and_at_the_versions_that_they_name() -> None:
+    status = weights_status(labels={"canary": 3, "stable": 2})
+    assert drawn(status_view(status, NOW)).splitlines()[0].endswith(", epoch 7, canary is 3, stable is 2")
+    text = drawn(versions_view([version(2), version(3)], status, NOW))
+    assert row_of(text, "      2")[1:4] == ["previous,", "resident,", "stable"]
+    assert row_of(text, "      3")[1:3] == ["current,", "canary"]
+    assert drawn(labels_view("m", status.labels)).split() == [
+        "label",
+        "version",
+        "─" * 15,
+        "canary",
+        "3",
+        "stable",
+        "2",
+    ]
+    assert drawn(labels_view("m", {})) == "m has no labels\n"
 
 
 def test_a_receipt_is_a_row_with_everything_that_a_replica_has_signed() -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from pydantic import ValidationError
 
 from aoti_serve import AsyncWeightsClient, WeightsClient
 from aoti_serve.cluster import client as client_module
 from aoti_serve.errors import Unavailable, UnfitAdapter
 from aoti_serve.weights.adapter_config import AdapterConfig
+from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.swap_options import SwapOptions
 
 
@@ -54,3 +56,31 @@ async def test_an_adapter_is_a_folder_with_its_settings_or_tensors_with_them(
     assert (sent.content, sent.options.adapter_config) == (b"tensors", AdapterConfig(r=4, lora_alpha=16))
     await client.swap({}, adapter=True, adapter_config=settings | {"r": 2})
     assert sent.options.adapter_config == AdapterConfig(r=2, lora_alpha=16)
+
+
+class Labels:
+    """In the place of the coordinator: it takes every change, and remembers it."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[LabelChange, str]] = []
+
+    async def relabel(self, change: LabelChange, who: str) -> dict[str, int]:
+        self.changes.append((change, who))
+        return {} if change.version is None else {change.name: change.version}
+
+
+def test_labels_are_moved_and_deleted_as_the_caller_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_who", lambda: "me")
+    behind, asynchronous = Labels(), object.__new__(AsyncWeightsClient)
+    monkeypatch.setattr(asynchronous, "_client", behind, raising=False)
+    client = object.__new__(WeightsClient)
+    monkeypatch.setattr(client, "_client", asynchronous, raising=False)
+    monkeypatch.setattr(client, "_closed", False, raising=False)
+    assert client.label("stable", 7) == client.label("stable", 7, expected=None) == {"stable": 7}
+    assert client.unlabel("stable", expected=7) == {}
+    assert behind.changes == [
+        (LabelChange(name="stable", version=version, expected=expected), "me")
+        for version, expected in ((7, "any"), (7, None), (None, 7))
+    ]
+    with pytest.raises(ValidationError, match="the server itself says"):
+        client.label("previous", 7)

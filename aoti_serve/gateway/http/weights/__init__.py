@@ -8,10 +8,11 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.weights.door import AdminDoor
+from aoti_serve.gateway.http.weights.labels import label_routes
 from aoti_serve.gateway.http.weights.swaps import swap_routes
 
 
 def weights_routes(plane: DataPlane, access: Access, config: GatewayConfig) -> list[APIRouter]:
     """All routes of the weights API."""
     door = AdminDoor(plane, access, config)
-    return [swap_routes(door, config)]
+    return [swap_routes(door, config), label_routes(door)]

@@ -22,10 +22,11 @@ from tests.unit.gateway.http.test_weights_api import STATUS
 
 UPLOAD = ("upload", SimpleNamespace(path="path", transfer=Coordinator()))
 ANSWERS: dict[str, Any] = {"status": STATUS, "versions": [STATUS.current], "story": (), "open_upload": UPLOAD}
+ANSWERS["relabel"] = {"stable": VERSION}
 ANSWERS |= dict.fromkeys(("rollback", "swap_uri", "swap_upload"), STATUS)
 UNENDING = f"/v2/models/{NAME}/weights/events"
 # Whether data fit their shape, an adapter its settings, or 3 was written as 3.0, no schema can say.
-BEYOND_SCHEMAS = ("/infer", "/weights", "/rollback")
+BEYOND_SCHEMAS = ("/infer", "/weights", "/rollback", "/labels/{label}")
 COUNT = pytest.mark.parametrize("count", [25, pytest.param(2500, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
 
 # A 504 is a deadline of the request's own, which may be a microsecond.
