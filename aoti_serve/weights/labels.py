@@ -66,7 +66,7 @@ class VersionLabels(RootModel[dict[LabelName, VersionNumber]]):
         now = self.root.get(change.name)
         if now == change.version:
             return self
-        if change.expected not in ("any", now):
+        if change.expected != "any" and change.expected != now:  # noqa: PLR1714, mypy reads it so
             raise LabelMoved(model=model, label=change.name, version=now, expected=change.expected)
         rest = {name: number for name, number in self.root.items() if name != change.name}
         if change.version is None:

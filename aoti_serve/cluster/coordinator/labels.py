@@ -62,6 +62,6 @@ class Labelling:
     async def _note(
         self, change: LabelChange, who: str, outcome: str, *, was: int | None = None, error: str | None = None
     ) -> None:
-        facts = {"from": was, "to": change.version, "expected": change.expected}
-        facts |= {"who": who, "label": change.name, "outcome": outcome, "error": error}
+        facts: dict[str, object] = {"who": who, "label": change.name, "outcome": outcome, "error": error}
+        facts |= {"from": was, "to": change.version, "expected": change.expected}
         await asyncio.to_thread(self._audit.write, model=self._store.model, action="label", **facts)
