@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import Version
 
@@ -45,7 +46,8 @@ class WeightsStatus(Frozen):
     """The current and the previous version, and every replica's receipt. `revision` grows with every change.
 
     In the answer to a swap, `unchanged` says that the same bytes answered already, so that nothing was staged.
-    `labels` are those that can be moved, with the versions that they name.
+    `labels` are those that can be moved, with the versions that they name; `follow` is about the place that is
+    followed, if there is one.
     """
 
     model: str
@@ -59,3 +61,4 @@ class WeightsStatus(Frozen):
     last: Outcome | None
     unchanged: bool = False
     labels: dict[str, int] = {}
+    follow: FollowStatus | None = None

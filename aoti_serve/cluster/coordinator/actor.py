@@ -16,6 +16,8 @@ from aoti_serve.address import Address
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
+from aoti_serve.cluster.coordinator.first import first_committed
+from aoti_serve.cluster.coordinator.following import Following, TakeUri
 from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics, Told
 from aoti_serve.cluster.coordinator.labels import Labelling
 from aoti_serve.cluster.coordinator.uploads import Uploads
@@ -25,10 +27,8 @@ from aoti_serve.cluster.serve_log import join_serve_log
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.download import ChunkSource
-from aoti_serve.config import NO_WEIGHTS, ModelConfig, WeightsLimits
+from aoti_serve.config import ModelConfig, WeightsLimits
 from aoti_serve.errors import (
-    InvalidConfig,
-    InvalidWeights,
     StoreFailed,
     SwapInProgress,
     Unavailable,
@@ -44,7 +44,7 @@ from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.swap import SwapDeadlines
 from aoti_serve.weights.swap_options import SwapOptions
-from aoti_serve.weights.version import BUILT_IN, Committed, Version
+from aoti_serve.weights.version import Version
 
 logger = logging.getLogger("ray.serve")
 STATUS_POLL_S = 2.0
@@ -72,7 +72,7 @@ class Coordinator:
         join_serve_log()
         self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
         self._intake = Intake(self._store, model.name, signature, limits, model.weights_roots)
-        first = await asyncio.to_thread(self._first, model, signature, carries_weights)
+        first = await asyncio.to_thread(first_committed, self._intake, model, signature, carries_weights)
         deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
         live = LiveActors(serve.get_replica_context().app_name, members)
         self._members = MemberServer(self._store.term, first, deadlines, live, self._check_term)
@@ -89,6 +89,9 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         work = self._members.run(), self._members.liveness.run(), self._keep_house(), self._watch_bytes()
         self._tasks = [loop.create_task(each) for each in work]
+        if model.follow is not None:
+            following = Following(model.follow, self._intake, self._changes, self._swap_from)
+            self._tasks.append(loop.create_task(following.run()))
 
     async def address(self, asking: str) -> Address:
         """The address at which members on the node `asking` connect."""
@@ -139,13 +142,13 @@ class Coordinator:
 
     async def swap_uri(self, uri: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to a file under one of `weights_roots`."""
+        return await self._swap_from(self._intake.of_uri, uri, options, who, wait)
 
-        def admit(current: Version) -> Version:
-            return self._intake.of_uri(uri, options, current)
-
-        return await self._changes.swap(
-            Attempt("swap", who, options.label, shown_uri(uri), options.skip_acceptance), admit, wait=wait
-        )
+    async def _swap_from(
+        self, take: TakeUri, uri: str, options: SwapOptions, who: str, wait: bool = True
+    ) -> WeightsStatus:
+        attempt = Attempt("swap", who, options.label, shown_uri(uri), options.skip_acceptance)
+        return await self._changes.swap(attempt, lambda current: take(uri, options, current), wait=wait)
 
     async def rollback(self, number: int | None, who: str, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
@@ -216,27 +219,3 @@ class Coordinator:
                 with suppress(RayError, Unavailable):  # it is only shown
                     call: Any = self._transfer.received.remote(self._store.file(version))
                     self._changes.arrived(await result_of(call, TRANSFER_ANSWER_S))
-
-    def _first(self, model: ModelConfig, signature: Signature, carries_weights: bool) -> Committed:
-        """The last commit; in a new store, the configuration's weights, or the package's own."""
-        committed = self._store.committed()
-        if committed is not None:
-            self._check_committed(committed.version, signature)
-            return committed
-        if model.weights is None and not carries_weights:
-            raise InvalidConfig(detail=f"model '{model.name}': {NO_WEIGHTS}")
-        if model.weights is None:
-            return Committed(epoch=0, version=BUILT_IN)
-        version = self._intake.of_local(model.weights, SwapOptions(label=model.weights.stem))
-        return self._store.commit(version, 1, BUILT_IN if carries_weights else None)
-
-    def _check_committed(self, version: Version, signature: Signature) -> None:
-        """A package that was compiled anew may take other tensors than the ones that were committed before."""
-        if version.number == BUILT_IN.number:
-            return
-        try:
-            signature.check_weights(self._store.index(version))
-        except InvalidWeights as error:
-            detail = f"committed version {version.number} does not fit the package: {error}; set another `store`, "
-            detail += "or let one that fits answer: `aoti-serve store set-current`"
-            raise StoreFailed(path=self._store.root, detail=detail) from error

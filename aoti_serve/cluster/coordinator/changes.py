@@ -26,6 +26,7 @@ from aoti_serve.errors import (
     TryAgain,
 )
 from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap
@@ -52,11 +53,23 @@ class Changes:
         self._metrics = SwapMetrics(model, MetricExport(COORDINATOR_METRICS))
         self._attempt: Attempt | None = None
         self._last: Outcome | None = None
+        self._follow: FollowStatus | None = None
 
     @property
     def moving(self) -> Version | None:
         """The version that replicas are receiving, if there is one."""
         return self._attempt.version if self._attempt else None
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether a swap could begin now: no change is under way, and a replica is there to try the weights on."""
+        return self._attempt is None and bool(self._members.table.live_replicas)
+
+    def show_follow(self, follow: FollowStatus) -> None:
+        """Show in the status what stands of the place that is followed."""
+        if follow != self._follow:
+            self._follow = follow
+            self._members.touch()
 
     async def swap(self, attempt: Attempt, admit: Callable[[Version], Version], *, wait: bool) -> WeightsStatus:
         """To the version that `admit` makes of the current one, in a thread."""
@@ -86,6 +99,7 @@ class Changes:
             swap=attempt.progress(self._members.table.live_replicas, committed) if attempt else None,
             last=self._last,
             labels=dict(self._members.table.target.labels),
+            follow=self._follow,
         )
 
     def arrived(self, received: Mapping[str, int]) -> None:

@@ -15,6 +15,7 @@ from aoti_serve.errors import StoreDamaged, StoreFailed, UnknownWeightsVersion, 
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import index_in
 from aoti_serve.weights.labels import VersionLabels
+from aoti_serve.weights.sources.follow import Tried
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.remote import Remote
@@ -24,6 +25,7 @@ T = TypeVar("T")
 READ_BYTES = 8 * 2**20
 RECORD = "version.json"
 LABELS = "LABELS"
+FOLLOWED = "FOLLOWED"
 STAGED = "staged"
 OWNER_DIGITS = 32
 
@@ -96,6 +98,10 @@ class Catalog:
     def labels(self) -> VersionLabels:
         """The labels that can be moved."""
         return self._record_in(LABELS, VersionLabels.model_validate_json) or VersionLabels()
+
+    def followed(self) -> Tried | None:
+        """The version of a followed place that was tried last, and what came of it."""
+        return self._record_in(FOLLOWED, Tried.model_validate_json)
 
     def staged(self) -> set[int]:
         """The numbers of versions that were never committed."""

@@ -5,6 +5,7 @@
 <root>/RESERVE                          see `Reserve`
 <root>/LABELS                           {label: version}, see `VersionLabels`; there once a label was set
 <root>/LOCK                             held while one of the above is changed
+<root>/FOLLOWED                         see `Tried`; there once a place was followed
 <root>/versions/<n>/weights.safetensors
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
 <root>/versions/<n>/staged              there until the version is committed; one that never was is no way back
