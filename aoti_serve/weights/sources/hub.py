@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from aoti_serve.errors import UnreadableWeights
 
 
-def pinned(uri: str) -> str:
+class PinnedPlace(NamedTuple):
+    """A place in a repository at one commit, and what to call it."""
+
+    uri: str
+    name: str
+
+
+def pinned(uri: str) -> PinnedPlace:
     """The same place at the commit that its revision, a branch for example, names now: its files never change."""
     try:
         from huggingface_hub import HfApi, HfFileSystem
@@ -20,4 +29,5 @@ def pinned(uri: str) -> str:
         raise UnreadableWeights(detail=f"{uri}: name a repository, hf://org/repo@revision; a bucket has no revisions")
     commit = HfApi().repo_info(found.repo_id, repo_type=found.repo_type, revision=found.revision).sha
     kind = "" if found.repo_type == "model" else f"{found.repo_type}s/"
-    return f"hf://{kind}{found.repo_id}@{commit}/{found.path_in_repo}".rstrip("/")
+    where = f"hf://{kind}{found.repo_id}@{commit}/{found.path_in_repo}".rstrip("/")
+    return PinnedPlace(where, f"{found.repo_id.rpartition('/')[2]}@{str(commit)[:8]}")

@@ -17,7 +17,7 @@ from upath import UPath
 
 from aoti_serve.errors import AotiServeError, SourceRefused, UnreadableWeights, WeightsTooLarge
 from aoti_serve.weights.files.index import index_in
-from aoti_serve.weights.sources.follow import FoundVersion, PlaceFile, Seen, versions_in
+from aoti_serve.weights.sources.follow import WEIGHTS_FILE, FoundVersion, PlaceFile, Seen, versions_in
 from aoti_serve.weights.sources.hub import pinned
 from aoti_serve.weights.sources.registry import is_registered, registered
 from aoti_serve.weights.sources.source import resolve
@@ -39,7 +39,7 @@ def look_at(uri: str) -> Seen:
             return Seen([model.at(_files_at(model.uri))])
         if uri.startswith("hf://"):
             where = pinned(uri)
-            return Seen(versions_in(_remote_files(where), _place_name(uri)), (where,))
+            return Seen(versions_in(_remote_files(where.uri), where.name), (where.uri,))
         root = uri if is_uri(uri) else str(Path(uri).parent if Path(uri).is_file() else Path(uri))
         return Seen(versions_in(_files_at(uri), _place_name(uri)), (root,))
 
@@ -121,8 +121,8 @@ def _seconds(told: object) -> float:
 
 
 def _place_name(uri: str) -> str:
-    last = shown_uri(uri).rstrip("/").rpartition("/")[2]
-    return last.removesuffix(".safetensors")
+    *_, folder, last = ["", *shown_uri(uri).rstrip("/").split("/")]
+    return folder if last == WEIGHTS_FILE else last.removesuffix(".safetensors")
 
 
 @contextmanager
