@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.box import SIMPLE_HEAD
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from aoti_serve.cli.console import bytes_text
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
+from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.swap import Phase
 from aoti_serve.weights.swap.target import Receipt
@@ -44,6 +45,8 @@ def status_view(status: WeightsStatus, now: float) -> RenderableType:
         parts.append(swap_bars_view(status.swap))
     if status.last:
         parts.append(ending(status.last, now))
+    if status.follow:
+        parts.append(_follow_line(status.follow))
     return Uncut(Group(*parts))
 
 
@@ -98,16 +101,6 @@ def versions_view(stored: Sequence[Version], status: WeightsStatus, now: float) 
     return Uncut(table)
 
 
-def labels_view(model: str, labels: Mapping[str, int]) -> RenderableType:
-    """The labels that can be moved, each with the version that it names."""
-    if not labels:
-        return Text(f"{model} has no labels", "yellow")
-    table = _table("label", Column("version", justify="right"))
-    for name, number in labels.items():
-        table.add_row(name, str(number))
-    return Uncut(table)
-
-
 def story_view(model: str, events: Sequence[StoryEvent]) -> RenderableType:
     """The last events of one model, each on a line; times are UTC."""
     table = _table(Column("UTC", no_wrap=True), Column(model, no_wrap=True), "")
@@ -148,6 +141,12 @@ def ending(last: Outcome, now: float) -> Text:
     ago = _age(now - last.ended)
     text = f"last: {_what(last)} {last.outcome} {ago} ago, in {last.seconds:.2f} s{_phases(last)}"
     return _line(text) if last.error is None else _line(f"{text}: ", (last.error, "red"))
+
+
+def _follow_line(follow: FollowStatus) -> Text:
+    tried = f", {follow.last_tried} {follow.outcome}" if follow.last_tried else ""
+    text = f"follows {follow.uri}: newest {follow.last_seen or 'none'}{tried}"
+    return _line(text) if follow.error is None else _line(f"{text}: ", (follow.error, "red"))
 
 
 def title(version: Version) -> str:

@@ -57,7 +57,7 @@ FollowedPlace = Annotated[str, AfterValidator(_followed)]
 
 
 def _seconds(period: object) -> object:
-    if isinstance(period, str) and (found := re.fullmatch(r"([0-9.]+) ?(s|min|h)", period)):
+    if isinstance(period, str) and (found := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(s|min|h)", period)):
         return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]]
     return period
 

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, safe, value_of
 from aoti_serve.cli.console import AsJson, out, print_json, reports_errors
-from aoti_serve.cli.render import labels_view
 from aoti_serve.cli.weights.views import ModelArgument
 from aoti_serve.config import problems
 from aoti_serve.errors import InvalidBody
@@ -38,7 +37,8 @@ def label(
     if as_json:
         print_json(answer)
     else:
-        out.print(labels_view(model, value_of(dict[str, int], answer)))
+        labels = value_of(dict[str, int], answer)
+        out.print("\n".join(f"{name} {number}" for name, number in labels.items()) or f"{model} has no labels")
 
 
 def _change(name: str | None, version: int | None, expected: str, *, delete: bool) -> LabelChange:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from aoti_serve.errors import UnreadableWeights
 
 T = TypeVar("T")
-LOOK_S = 60.0
+PLACE_TIMEOUT_S = 60.0
 
 
 class PlaceReader:
@@ -21,16 +21,16 @@ class PlaceReader:
     further ones until it has returned.
     """
 
-    def __init__(self, place: str, seconds: float = LOOK_S) -> None:
+    def __init__(self, place: str, seconds: float = PLACE_TIMEOUT_S) -> None:
         self._place = place
         self._seconds = seconds
-        self._busy = False
+        self.busy = False
 
     async def read(self, work: Callable[[], T]) -> T:
         """Do `work`, and return its result."""
-        if self._busy:
+        if self.busy:
             raise UnreadableWeights(detail=f"{self._place}: an earlier look at it has not returned yet")
-        self._busy = True
+        self.busy = True
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         threading.Thread(target=self._run, args=(work, loop, done), name="follow", daemon=True).start()
@@ -50,7 +50,7 @@ class PlaceReader:
 
     def _tell(self, loop: asyncio.AbstractEventLoop, done: asyncio.Future[T], **outcome: object) -> None:
         def tell() -> None:
-            self._busy = False
+            self.busy = False
             if done.done():  # nobody waits any more
                 return
             if "error" in outcome:
