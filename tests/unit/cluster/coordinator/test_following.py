@@ -15,7 +15,7 @@ from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.following import Following, TakeUri
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import FollowConfig, WeightsLimits
-from aoti_serve.errors import StoreFailed, SwapInProgress, UnknownTensor
+from aoti_serve.errors import StoreFailed, SwapInProgress, TryAgain, UnknownTensor
 from aoti_serve.signature.constants import Constants, ConstantSpec
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.intake import Intake
@@ -270,6 +270,23 @@ async def test_what_ends_the_coordinator_is_tried_once_more_by_the_next_one(tmp_
             except Ended:
                 assert ends
         assert len(tries) == 2
+
+
+async def test_what_passes_after_the_copy_costs_no_try(tmp_path: Path) -> None:
+    async with following(tmp_path) as followed:
+        followed.write("step-9", content(9))
+
+        async def cut_off(take: TakeUri, uri: str, options: SwapOptions, who: str) -> WeightsStatus:
+            followed.store.remove(take(uri, options, BUILT_IN))
+            raise TryAgain(detail="the last replica has gone")
+
+        for _ in range(4):
+            followed.restart()
+            followed.following._swap = cut_off
+            await followed.polls()
+            assert followed.store.followed() is None
+        followed.restart()
+        assert (await followed.polls()).outcome == "committed"
 
 
 async def test_a_record_that_is_damaged_keeps_nobody_from_following(

@@ -308,7 +308,7 @@ class Writer:
                 assert defect
                 follow.note_broken(version)
                 continue
-            with self.path.open("rb") as file:
+            with self.path.open("rb", buffering=0) as file:
                 half = file.read(40)
                 if meanwhile:
                     self.do(meanwhile)
