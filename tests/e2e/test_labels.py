@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 
 from tests.e2e.served import Eager, Server
+from tests.e2e.wire import until
 
 
 def test_a_label_moves_between_versions_and_requests_may_name_it(server: Server, eager: Eager) -> None:
@@ -18,6 +19,6 @@ def test_a_label_moves_between_versions_and_requests_may_name_it(server: Server,
         ready = f"{server.url}/v2/models/digits/versions/stable/ready"
         assert client.get(ready).status_code == 404
         assert client.put(f"{url}/stable", json={"version": second, "expected": first}).status_code == 200
-        assert client.get(ready).status_code == 200
+        until(lambda: client.get(ready).status_code == 200)
         assert client.delete(f"{url}/stable", params={"expected": second}).json() == {}
-        assert client.get(ready).status_code == 404
+        until(lambda: client.get(ready).status_code == 404)
