@@ -132,7 +132,7 @@ async def test_a_coordinator_that_starts_knows_of_those_that_may_live() -> None:
 async def test_a_coordinator_that_cannot_read_its_store_confirms_none() -> None:
     async with a_cluster() as cluster:
         server = cluster.server
-        server._check_term = unreadable
+        server._newest = SharedCheck(unreadable)
         newcomer = Process("new", 1, cluster)
         joining = asyncio.create_task(newcomer.membership.join())
         await cluster.until(lambda: "new" in server.table.heard)
