@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from aoti_serve.errors import AotiServeError, NotSettled, StageFailed, UnreadableWeights
+from aoti_serve.errors import AotiServeError, CandidateWithdrawn, NotSettled, StageFailed, UnreadableWeights
 from aoti_serve.signature.tensors import Frozen
 
 WEIGHTS_FILE = "model.safetensors"
@@ -16,6 +16,7 @@ LABEL_LIMIT = 256  # characters
 MOST_TRIES = 2  # of one version whose try a coordinator has not survived
 MOST_PAUSES = 10  # times the period
 PASSING = (409, 503, 507)
+BEGUN, TRIAL = "begun", "candidate"  # outcomes that are not the last
 _UNFINISHED = (".", "_", "tmp")
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
@@ -74,16 +75,20 @@ class FoundVersion:
 
 
 class Tried(Frozen):
-    """The version of a place that was tried last, as the store remembers it, and what came of it."""
+    """The version of a place that was tried last, as the store remembers it, and what came of it.
+
+    `number` is what the store calls it.
+    """
 
     place: str
     name: str
     path: str
     fingerprint: str
     modified: float
-    outcome: str  # begun, committed, unchanged or failed
+    outcome: str  # begun, candidate, committed, unchanged or failed
     error: str | None = None
     tries: int = 1
+    number: int | None = None
 
     @property
     def order(self) -> tuple[float, list[tuple[int, int, str]]]:
@@ -125,17 +130,35 @@ class Follow:
         """It is no whole file; not looked at again until it changes."""
         self._broken[version.file.path] = version.file.fingerprint
 
-    def begun(self, version: FoundVersion) -> Tried:
-        """The record of a try, to be stored before anything can come of it."""
+    def begun(self, version: FoundVersion, number: int) -> Tried:
+        """The record of a try of what the store calls `number`, to be stored before anything can come of it."""
         tries = self.tried.tries + 1 if self.tried is not None and self._is_same(version, self.tried) else 1
-        return self._tried(version, "begun", None, tries)
+        return self._tried(version, BEGUN, number=number, tries=tries)
 
-    def ended(self, version: FoundVersion, outcome: str, error: str | None = None) -> Tried:
+    def ended(self, version: FoundVersion, outcome: str, error: str | None = None, number: int | None = None) -> Tried:
         """The record of a try that has ended; it is not made again until the version's fingerprint changes."""
-        self.tried = self._tried(version, outcome, error, 1)
+        self.tried = self._tried(version, outcome, error=error, number=number)
         return self.tried
 
-    def _tried(self, version: FoundVersion, outcome: str, error: str | None, tries: int) -> Tried:
+    def decided(self, candidate: int | None, current: int) -> Tried | None:
+        """The record of what was tried last, if what has become of it since is new.
+
+        `candidate` is the number of the version that is out as one, `current` that of the version that answers. One
+        that was withdrawn has failed, and so has one that its rollout has rolled back.
+        """
+        tried = self.tried
+        if tried is None or tried.number is None or tried.outcome not in (BEGUN, TRIAL):
+            return None
+        outcome = {current: "committed", candidate: TRIAL}.get(tried.number)
+        if outcome is None and tried.outcome == TRIAL:
+            outcome = "failed"
+        if outcome is None or outcome == tried.outcome:
+            return None
+        error = "its candidate was withdrawn; the audit log says why" if outcome == "failed" else None
+        self.tried = tried.model_copy(update={"outcome": outcome, "error": error, "tries": 1})
+        return self.tried
+
+    def _tried(self, version: FoundVersion, outcome: str, **facts: Any) -> Tried:
         return Tried(
             place=self.place,
             name=version.name,
@@ -143,8 +166,7 @@ class Follow:
             fingerprint=version.file.fingerprint,
             modified=version.file.modified,
             outcome=outcome,
-            error=error,
-            tries=tries,
+            **facts,
         )
 
     def _is_new(self, version: FoundVersion) -> bool:
@@ -154,9 +176,7 @@ class Follow:
             return True
         if version.file.path != self.tried.path:
             return version.order > self.tried.order
-        return not self._is_same(version, self.tried) or (
-            self.tried.outcome == "begun" and self.tried.tries < MOST_TRIES
-        )
+        return not self._is_same(version, self.tried) or (self.tried.outcome == BEGUN and self.tried.tries < MOST_TRIES)
 
     @staticmethod
     def _is_same(version: FoundVersion, tried: Tried) -> bool:
@@ -185,7 +205,7 @@ def natural(path: str) -> list[tuple[int, int, str]]:
 
 def may_pass(error: BaseException) -> bool:
     """Whether another try of the same version may go better: another change is under way, or the place was cut off."""
-    if isinstance(error, StageFailed | NotSettled) or not isinstance(error, AotiServeError):
+    if isinstance(error, StageFailed | NotSettled | CandidateWithdrawn) or not isinstance(error, AotiServeError):
         return False
     return isinstance(error, UnreadableWeights) or error.http_status in PASSING
 

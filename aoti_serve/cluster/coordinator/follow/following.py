@@ -16,7 +16,7 @@ from aoti_serve.config import FollowConfig
 from aoti_serve.errors import AotiServeError, NotSettled, StoreDamaged, UnreadableWeights
 from aoti_serve.weights.audit import MAX_TEXT
 from aoti_serve.weights.intake import Intake
-from aoti_serve.weights.sources.follow import Follow, FollowStatus, FoundVersion, Seen, Tried, may_pass, pause
+from aoti_serve.weights.sources.follow import TRIAL, Follow, FollowStatus, FoundVersion, Seen, Tried, may_pass, pause
 from aoti_serve.weights.sources.places import defect_of, look_at
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.catalog import FOLLOWED
@@ -72,6 +72,7 @@ class Following:
             self._show("")
 
     async def _follow(self, rules: Follow) -> None:
+        await self._look_after_candidate(rules)
         seen = await self._reader.read(partial(look_at, self._config.uri))
         newest = max(seen.versions, key=lambda version: version.order, default=None)
         self._seen = newest.name if newest else None
@@ -81,6 +82,13 @@ class Following:
             if await self._is_whole(rules, version, seen):
                 await self._try(rules, version, seen)
                 return
+
+    async def _look_after_candidate(self, rules: Follow) -> None:
+        """Remember what has become of one that was tried: an earlier coordinator may have left it, too."""
+        status = self._changes.status()
+        candidate = status.candidate.version.number if status.candidate else None
+        if (tried := rules.decided(candidate, status.current.number)) is not None:
+            await self._remember(tried)
 
     async def _is_whole(self, rules: Follow, version: FoundVersion, seen: Seen) -> bool:
         limit = self._intake.limits.max_weights_header_bytes
@@ -102,7 +110,7 @@ class Following:
             outcome = "committed" if isinstance(error, NotSettled) else "failed"
             await self._remember(rules.ended(version, outcome, str(error)[:MAX_TEXT] or type(error).__name__))
         else:
-            await self._remember(rules.ended(version, "unchanged" if status.unchanged else "committed"))
+            await self._remember(rules.ended(version, *_outcome(status)))
 
     def _take(
         self,
@@ -120,7 +128,7 @@ class Following:
         try:
             if not version.is_in(look_at(self._config.uri).versions):
                 raise UnreadableWeights(detail=f"{shown_uri(uri)} has changed while it was copied")
-            self._write(rules.begun(version))
+            self._write(rules.begun(version, taken.number))
         except BaseException:
             if taken != current:
                 self._store.remove(taken)
@@ -165,3 +173,10 @@ class Following:
                 error=trouble or (tried.error if tried else None),
             )
         )
+
+
+def _outcome(status: WeightsStatus) -> tuple[str, None, int | None]:
+    """What has come of a try that has not failed; of a candidate with its number, as it is not decided yet."""
+    if status.candidate is not None:
+        return TRIAL, None, status.candidate.version.number
+    return "unchanged" if status.unchanged else "committed", None, None

@@ -6,11 +6,13 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
+from aoti_serve.cluster.coordinator.candidates import CandidateTerms
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.follow.following import Following, TakeUri
 from aoti_serve.cluster.status import WeightsStatus
@@ -21,6 +23,7 @@ from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.swap.target import Exposure, Trial
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Committed
 from tests.unit.cluster.coordinator.test_changes import audited
@@ -37,6 +40,7 @@ class Followed:
         self.cluster = cluster
         self.place = folder / "runs"
         self.times = iter(range(1, 1000))
+        self.terms: CandidateTerms | None = None
         self._folder = folder
         self._roots = roots
         self.restart()
@@ -49,7 +53,8 @@ class Followed:
 
     async def swap_from(self, take: TakeUri, uri: str, options: SwapOptions, who: str) -> WeightsStatus:
         attempt = Attempt("swap", who, options.label, uri)
-        return await self.changes.swap(attempt, lambda current: take(uri, options, current), wait=True)
+        admit = partial(take, uri, options)
+        return await self.changes.swap(attempt, admit, wait=True, terms=self.terms)
 
     def write(self, name: str, whole: bytes) -> Path:
         """Put a version there; its time is that of no clock, so that each is later than the one before."""
@@ -153,6 +158,47 @@ async def test_what_a_replica_cannot_stage_is_not_tried_again(tmp_path: Path) ->
         assert (await followed.polls(4)).outcome == "failed"
         assert [line["outcome"] for line in audited(followed.store)] == ["begun", "failed"]
         assert followed.store.versions() == []
+
+
+async def test_while_a_candidate_is_out_a_newer_version_waits(tmp_path: Path) -> None:
+    async with following(tmp_path) as followed:
+        followed.terms = CandidateTerms(Exposure(share=0.1))
+        followed.write("step-9", content(9))
+        assert (await followed.polls()).outcome == "candidate"
+        followed.write("step-10", content(10))
+        status = await followed.polls(4)
+        assert (status.last_seen, status.last_tried, status.outcome) == ("step-10", "step-9", "candidate")
+        assert [line["outcome"] for line in audited(followed.store)] == ["begun", "candidate"]
+        await followed.changes.promote(Attempt("promote", "an operator"), wait=True)
+        assert followed.answering == ("step-9", 1)
+        followed.cluster.server.end_trial()
+        status = await followed.polls(1)
+        assert (status.last_tried, status.outcome) == ("step-10", "candidate")
+
+
+async def test_a_candidate_that_was_withdrawn_has_failed_and_is_not_tried_again(tmp_path: Path) -> None:
+    async with following(tmp_path) as followed:
+        followed.terms = CandidateTerms(Exposure())
+        followed.write("step-9", content(9))
+        await followed.polls()
+        await followed.changes.withdraw(Attempt("withdraw", "the rollout"), "it is slow", wait=True)
+        for _ in range(2):
+            status = await followed.polls(3)
+            assert (status.last_tried, status.outcome, followed.answering[1]) == ("step-9", "failed", 0)
+            assert status.error == "its candidate was withdrawn; the audit log says why"
+            followed.restart()
+        followed.terms = None
+        followed.write("step-9", content(8))
+        assert (await followed.polls()).outcome == "committed"
+
+
+async def test_while_a_rollout_watches_what_it_has_committed_a_newer_version_waits(tmp_path: Path) -> None:
+    async with following(tmp_path) as followed:
+        followed.cluster.server.table.try_out(Trial("swap", 2, 1))
+        followed.write("step-9", content(9))
+        assert (await followed.polls(3)).last_tried is None
+        followed.cluster.server.end_trial()
+        assert (await followed.polls(1)).outcome == "committed"
 
 
 async def test_a_half_written_file_waits_with_one_line_in_the_log(

@@ -11,6 +11,7 @@ from aoti_serve.cluster.membership import liveness
 from aoti_serve.cluster.membership import server as server_module
 from aoti_serve.cluster.membership.member import announce_loading
 from aoti_serve.cluster.membership.pauses import boottime
+from aoti_serve.cluster.membership.shared_check import SharedCheck
 from aoti_serve.errors import StageFailed, StoreFailed, UnknownTensor
 from aoti_serve.weights.swap import members, timeouts
 from aoti_serve.weights.swap.states import State

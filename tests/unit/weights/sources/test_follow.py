@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from aoti_serve.errors import (
     AotiServeError,
+    CandidateOut,
+    CandidateWithdrawn,
     NotEnoughMemory,
     NotSettled,
     SourceRefused,
@@ -104,12 +106,41 @@ def test_the_next_coordinator_goes_on_where_the_last_one_was() -> None:
 
 
 def test_a_try_that_ended_the_coordinator_is_made_once_more_and_no_more() -> None:
-    first = Follow("p", None).begun(version("a"))
+    first = Follow("p", None).begun(version("a"), 4)
     second = Follow("p", first)
     assert seen_twice(second, version("a")) == ["a"]
-    third = Follow("p", second.begun(version("a")))
+    third = Follow("p", second.begun(version("a"), 5))
     assert seen_twice(third, version("a")) == []
     assert seen_twice(third, version("a", "changed")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("before", "candidate", "current", "after"),
+    [
+        pytest.param("candidate", 4, 3, None, id="still out"),
+        pytest.param("candidate", None, 4, "committed", id="promoted"),
+        pytest.param("candidate", None, 3, "failed", id="withdrawn"),
+        pytest.param("candidate", 5, 3, "failed", id="withdrawn, and another one is out"),
+        pytest.param("begun", 4, 3, "candidate", id="left out by an earlier coordinator"),
+        pytest.param("begun", None, 4, "committed", id="promoted before it was remembered"),
+        pytest.param("begun", None, 3, None, id="not survived"),
+        pytest.param("committed", None, 3, None, id="rolled back by hand"),
+    ],
+)
+def test_what_becomes_of_a_candidate_is_noted_and_it_is_not_tried_again(
+    before: str, candidate: int | None, current: int, after: str | None
+) -> None:
+    follow = Follow("p", Follow("p", None).ended(version("a"), before, number=4))
+    tried = follow.decided(candidate, current)
+    assert (tried.outcome if tried else None) == after
+    assert follow.decided(candidate, current) is None
+    assert tried in (None, follow.tried)
+    assert seen_twice(follow, version("a")) == (["a"] if (before, after) == ("begun", None) else [])
+
+
+def test_what_was_tried_before_there_were_candidates_has_no_number_and_stays() -> None:
+    follow = Follow("p", Follow("p", None).ended(version("a"), "begun"))
+    assert follow.decided(None, 3) is None
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=3)))
@@ -165,6 +196,8 @@ def test_numbers_in_names_count_as_numbers() -> None:
         (SourceRefused(uri="/x", reason="no"), False),
         (StageFailed(replica="r", version=3, cause=TryAgain(detail="gone")), False),
         (StageFailed(replica="r", version=3, cause=NotEnoughMemory(place="r", needed=1, spare=0, available=0)), False),
+        (CandidateOut(model="m", version=3), True),
+        (CandidateWithdrawn(version=3, reason="a replica has gone"), False),
         (NotSettled(model="m", version=3, reason="committed"), False),
         (ZeroDivisionError(), False),
     ],
