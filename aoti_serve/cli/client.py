@@ -20,6 +20,7 @@ from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, Tr
 from aoti_serve.launcher.processes.ports import is_loopback
 from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path, token_place
 from aoti_serve.weights.files.checkpoint import open_checkpoint
+from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -62,6 +63,18 @@ class AdminClient:
 
     def story(self) -> Any:
         return self._send("GET", "/story")
+
+    def labels(self) -> Any:
+        return self._send("GET", "/labels")
+
+    def relabel(self, change: LabelChange) -> Any:
+        """Move a label that can be moved, or delete it; all labels afterwards."""
+        path, asked = f"/labels/{change.name}", change.model_dump(exclude={"name"}, exclude_defaults=True)
+        if change.version is None:
+            return self._send(
+                "DELETE", path, params={"expected": "none" if change.expected is None else change.expected}
+            )
+        return self._send("PUT", path, json=asked)
 
     def rollback(self, version: int | None, *, wait: bool = True) -> Any:
         """Swap back to a stored version; the previous one if `version` is None."""

@@ -9,7 +9,7 @@ from collections import deque
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
-from aoti_serve.cluster.coordinator.trials import GatheredTrials
+from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import AotiServeError, NotSettled, SwapInProgress
