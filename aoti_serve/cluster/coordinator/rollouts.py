@@ -51,6 +51,9 @@ class Rollouts:
     @property
     def progress(self) -> RolloutProgress | None:
         """Of the rollout that is on, or of the last one."""
+        candidate = self._changes.candidates.record
+        if self._rollout is None and candidate is not None and candidate.plan is not None:
+            return Rollout(candidate.plan, time.monotonic).progress  # it begins at the next look
         return self._rollout.progress if self._rollout else self.last
 
     def shown_in(self, status: WeightsStatus) -> WeightsStatus:
