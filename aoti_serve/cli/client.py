@@ -100,7 +100,7 @@ class AdminClient:
     def swap_file(self, file: Path, options: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
         """Upload `file`, or the shards that it is the index of, as one file; then wait for the swap.
 
-        `sent` is called with the size of each chunk that was sent.
+        `sent` is called with the size of each chunk when it leaves.
         """
         found = open_checkpoint(file)
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(found.nbytes)}
@@ -220,5 +220,5 @@ def _asked(options: SwapOptions) -> dict[str, Any]:
 
 def _counted(pieces: Iterator[bytes], sent: Callable[[int], None]) -> Iterator[bytes]:
     for piece in pieces:
+        sent(len(piece))  # the server may begin as soon as it has the last one
         yield piece
-        sent(len(piece))
