@@ -2,76 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from aoti_serve.errors import AotiServeError, CandidateWithdrawn, NotSettled, StageFailed, UnreadableWeights
 from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.sources.found import FoundVersion, natural
 
-WEIGHTS_FILE = "model.safetensors"
-MARKERS = ("_SUCCESS", "COMPLETE")
-LABEL_LIMIT = 256  # characters
 MOST_TRIES = 2  # of one version whose try a coordinator has not survived
 MOST_PAUSES = 10  # times the period
 PASSING = (409, 503, 507)
 BEGUN, TRIAL = "begun", "candidate"  # outcomes that are not the last
-_UNFINISHED = (".", "_", "tmp")
-_SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
-
-
-@dataclass(frozen=True)
-class PlaceFile:
-    """A file in a place: its path there, which is "" if the place is the file; a `fingerprint` of what it holds.
-
-    `modified` is in seconds since 1970, 0 where the place does not tell. `uri` is what to read.
-    """
-
-    path: str
-    uri: str
-    nbytes: int
-    modified: float
-    fingerprint: str
-
-    @property
-    def folder(self) -> str:
-        return self.path.rpartition("/")[0]
-
-    @property
-    def base(self) -> str:
-        return self.path.rpartition("/")[2]
-
-
-class Seen(NamedTuple):
-    """What one look at a place has found: the versions there, and the roots that allow to read them."""
-
-    versions: Sequence[FoundVersion]
-    roots: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class FoundVersion:
-    """A version in a place, which may be half written. `name` is what to call it."""
-
-    name: str
-    file: PlaceFile
-
-    @property
-    def order(self) -> tuple[float, list[tuple[int, int, str]]]:
-        """The newest is the one that was modified last; of two of one time the last by name: step-9, then step-10."""
-        return self.file.modified, natural(self.file.path)
-
-    @property
-    def label(self) -> str:
-        """Its name as a label: file systems allow what may stand in no label."""
-        plain = self.name.encode(errors="replace").decode()
-        return re.sub(r"[\x00-\x1f\x7f]", "?", plain)[:LABEL_LIMIT]
-
-    def is_in(self, versions: Iterable[FoundVersion]) -> bool:
-        """Whether it still is what it was."""
-        kept = ((version.file.path, version.file.fingerprint) for version in versions)
-        return (self.file.path, self.file.fingerprint) in kept
 
 
 class Tried(Frozen):
@@ -183,26 +124,6 @@ class Follow:
         return (version.file.path, version.file.fingerprint) == (tried.path, tried.fingerprint)
 
 
-def versions_in(files: Iterable[PlaceFile], place: str) -> list[FoundVersion]:
-    """The versions among the files of a place: files of safetensors, and folders with `WEIGHTS_FILE`.
-
-    If any folder has one of the `MARKERS`, those without it are unfinished. `place` is the name of the place itself.
-    """
-    files = list(files)
-    marked = {file.folder for file in files if file.folder and file.base in MARKERS}
-    return [
-        FoundVersion(_name(file, place), file)
-        for file in files
-        if _is_version(file) and (not file.folder or not marked or file.folder in marked)
-    ]
-
-
-def natural(path: str) -> list[tuple[int, int, str]]:
-    """A key that sorts step-9 before step-10."""
-    parts = re.split(r"([0-9]+)", path)
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts if part]
-
-
 def may_pass(error: BaseException) -> bool:
     """Whether another try of the same version may go better: another change is under way, or the place was cut off."""
     if isinstance(error, StageFailed | NotSettled | CandidateWithdrawn) or not isinstance(error, AotiServeError):
@@ -213,19 +134,3 @@ def may_pass(error: BaseException) -> bool:
 def pause(every: float, failures: int) -> float:
     """Seconds until the next poll, after so many failures in a row."""
     return float(min(every * 2 ** min(failures, MOST_PAUSES), every * MOST_PAUSES))
-
-
-def _is_version(file: PlaceFile) -> bool:
-    if not file.path:
-        return True
-    if any(part.startswith(_UNFINISHED) for part in file.path.split("/")):
-        return False
-    if not file.folder:
-        return file.base.endswith(".safetensors") and not _SHARD.search(file.base)
-    return file.base == WEIGHTS_FILE and "/" not in file.folder
-
-
-def _name(file: PlaceFile, place: str) -> str:
-    if file.folder:
-        return file.folder
-    return place if file.path in ("", WEIGHTS_FILE) else file.base.removesuffix(".safetensors")

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from upath import UPath
 
 from aoti_serve.errors import AotiServeError, SourceRefused, UnreadableWeights, WeightsTooLarge
 from aoti_serve.weights.files.index import index_in
-from aoti_serve.weights.sources.follow import WEIGHTS_FILE, FoundVersion, PlaceFile, Seen, versions_in
+from aoti_serve.weights.files.sharded import INDEX_NAME, ShardIndex, is_shard_index
+from aoti_serve.weights.sources.found import WEIGHTS_FILE, FoundVersion, PlaceFile, Seen, versions_in
 from aoti_serve.weights.sources.hub import pinned
 from aoti_serve.weights.sources.registry import is_registered, registered
 from aoti_serve.weights.sources.source import resolve
@@ -33,6 +34,8 @@ def look_at(uri: str) -> Seen:
 
     Where a registry leads is allowed by `weights_roots` only: others than that author write there.
     """
+    if is_shard_index(uri):
+        raise UnreadableWeights(detail=f"{shown_uri(uri)} is an index of shards; follow the folder that holds them all")
     with _reading(uri):
         if is_registered(uri):
             model = registered(uri)
@@ -50,19 +53,38 @@ def defect_of(version: FoundVersion, roots: tuple[str, ...], max_header_bytes: i
     What would be refused for another reason passes: a swap says why, and its outcome is recorded.
     """
     try:
-        place = resolve(version.file.uri, roots)
-        with _reading(version.file.uri), _opened(place) as file:
-            return _header_defect(file, version.file.nbytes, max_header_bytes)
+        if version.file.base == INDEX_NAME:
+            return _shards_defect(version, roots, max_header_bytes)
+        return _header_defect(version.file, roots, max_header_bytes)
     except (SourceRefused, WeightsTooLarge):
         return None
 
 
-def _header_defect(file: BinaryIO, nbytes: int, max_header_bytes: int) -> str | None:
+def _header_defect(found: PlaceFile, roots: tuple[str, ...], max_header_bytes: int) -> str | None:
+    with _reading(found.uri), _opened(resolve(found.uri, roots)) as file:
+        try:
+            index_in(file, found.nbytes, None, max_header_bytes)
+        except UnreadableWeights as error:
+            return str(error)
+    return None
+
+
+def _shards_defect(version: FoundVersion, roots: tuple[str, ...], max_header_bytes: int) -> str | None:
+    """The first defect of the shards that the index names; those that it does not name are not looked into."""
+    uri = version.file.uri
+    if version.file.nbytes > max_header_bytes:
+        return None
+    with _reading(uri), _opened(resolve(uri, roots)) as file:
+        content = file.read()
     try:
-        index_in(file, nbytes, None, max_header_bytes)
+        named = ShardIndex.parse(content, shown_uri(uri)).shards
     except UnreadableWeights as error:
         return str(error)
-    return None
+    found = {shard.base: shard for shard in version.shards}
+    if missing := [name for name in named if name not in found]:
+        return f"shard {missing[0]}, which its index names, is not there"
+    defects = (_header_defect(found[name], roots, max_header_bytes) for name in named)
+    return next(filter(None, defects), None)
 
 
 def _files_at(uri: str) -> list[PlaceFile]:

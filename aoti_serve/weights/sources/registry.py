@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from aoti_serve.config import REGISTERED_MODEL
 from aoti_serve.errors import UnreadableWeights
-from aoti_serve.weights.sources.follow import WEIGHTS_FILE, FoundVersion, PlaceFile
+from aoti_serve.weights.sources.found import WEIGHTS_FILE, FoundVersion, PlaceFile
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

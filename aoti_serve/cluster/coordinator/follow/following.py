@@ -16,7 +16,8 @@ from aoti_serve.config import FollowConfig
 from aoti_serve.errors import AotiServeError, NotSettled, StoreDamaged, UnreadableWeights
 from aoti_serve.weights.audit import MAX_TEXT
 from aoti_serve.weights.intake import Intake
-from aoti_serve.weights.sources.follow import TRIAL, Follow, FollowStatus, FoundVersion, Seen, Tried, may_pass, pause
+from aoti_serve.weights.sources.follow import TRIAL, Follow, FollowStatus, Tried, may_pass, pause
+from aoti_serve.weights.sources.found import FoundVersion, Seen
 from aoti_serve.weights.sources.places import defect_of, look_at
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.catalog import FOLLOWED

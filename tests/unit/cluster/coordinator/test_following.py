@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -158,6 +159,21 @@ async def test_what_a_replica_cannot_stage_is_not_tried_again(tmp_path: Path) ->
         assert (await followed.polls(4)).outcome == "failed"
         assert [line["outcome"] for line in audited(followed.store)] == ["begun", "failed"]
         assert followed.store.versions() == []
+
+
+async def test_shards_are_joined_once_all_are_there(tmp_path: Path) -> None:
+    async with following(tmp_path) as followed:
+        shard = followed.write("step-9", content(9)).rename(
+            followed.place / "step-9" / "model-00001-of-00001.safetensors"
+        )
+        index = shard.with_name("model.safetensors.index.json")
+        index.write_text(json.dumps({"weight_map": {"w": shard.name, "v": "model-00002-of-00002.safetensors"}}))
+        assert (await followed.polls(3)).last_tried is None
+        index.write_text(json.dumps({"weight_map": {"w": shard.name}}))
+        assert (await followed.polls()).outcome == "committed"
+        assert followed.answering == ("step-9", 1)
+        with followed.store.open(followed.changes.status().current) as file:
+            assert file.read()[-8:] == content(9)[-8:]
 
 
 async def test_while_a_candidate_is_out_a_newer_version_waits(tmp_path: Path) -> None:

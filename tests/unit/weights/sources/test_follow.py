@@ -20,16 +20,8 @@ from aoti_serve.errors import (
     UnknownTensor,
     UnreadableWeights,
 )
-from aoti_serve.weights.sources.follow import (
-    Follow,
-    FoundVersion,
-    PlaceFile,
-    Tried,
-    may_pass,
-    natural,
-    pause,
-    versions_in,
-)
+from aoti_serve.weights.sources.follow import Follow, Tried, may_pass, pause
+from aoti_serve.weights.sources.found import FoundVersion, PlaceFile, natural, versions_in
 
 
 def file(path: str, fingerprint: str = "f", modified: float = 0.0) -> PlaceFile:
@@ -165,6 +157,23 @@ def test_versions_are_folders_with_the_file_and_files_of_safetensors() -> None:
     paths += ["model-00001-of-00002.safetensors", "deep/er/model.safetensors", "step-9/extra.safetensors"]
     assert names(versions_in([file(path) for path in paths], "run")) == ["step-9", "tuned", "run"]
     assert names(versions_in([file("")], "the-file")) == ["the-file"]
+
+
+def test_a_folder_of_shards_is_a_version_that_changes_with_any_of_them() -> None:
+    shards = [file(f"step-9/model-0000{number}-of-00002.safetensors", modified=number) for number in (1, 2)]
+    index = file("step-9/model.safetensors.index.json", modified=1)
+    [found] = versions_in([index, *shards], "run")
+    assert (found.name, found.file.uri, found.file.modified) == ("step-9", index.uri, 2)
+    assert found.shards == tuple(shards)
+    for changed in ([index, shards[0]], [index, shards[0], file(shards[1].path, "written", 2)]):
+        assert not found.is_in(versions_in(changed, "run"))
+    assert found.is_in(versions_in([*reversed(shards), index], "run"))
+
+
+def test_beside_all_in_one_file_shards_do_not_count_and_at_the_top_the_place_is_the_version() -> None:
+    both = [file("step-9/model.safetensors"), file("step-9/model.safetensors.index.json")]
+    assert [found.file for found in versions_in(both, "run")] == both[:1]
+    assert names(versions_in([file("model.safetensors.index.json")], "run")) == ["run"]
 
 
 @pytest.mark.parametrize("marker", ["_SUCCESS", "COMPLETE"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.errors import UnreadableWeights
-from aoti_serve.weights.sources.follow import Follow, Seen
+from aoti_serve.weights.sources.follow import Follow
+from aoti_serve.weights.sources.found import Seen
 from aoti_serve.weights.sources.places import defect_of, look_at
 from aoti_serve.weights.sources.source import fetch_to
 from tests.unit.weights.sources.hub_server import Hub, hub_server
@@ -108,6 +110,38 @@ def test_a_file_that_is_not_as_long_as_its_header_says_is_not_whole(tmp_path: Pa
     seen = look_at(str(tmp_path))
     [version] = seen.versions
     assert defect_of(version, seen.roots, LIMIT)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_folder_of_shards_is_whole_when_all_that_the_index_names_are(tmp_path: Path, remote: bool) -> None:
+    step = tmp_path / "run" / "step-9"
+    step.mkdir(parents=True)
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    index = {"weight_map": {"w": names[0], "v": names[1]}}
+
+    def defect() -> str | None:
+        seen = look_at(uri_of(tmp_path / "run") if remote else str(tmp_path / "run"))
+        [version] = seen.versions
+        return defect_of(version, seen.roots, LIMIT)
+
+    written = {
+        "model.safetensors.index.json": (json.dumps(index)[:-1].encode(), "is no index of shards"),
+        names[0]: (content(1), "is no index of shards"),
+    }
+    for name, (whole, said) in written.items():
+        (step / name).write_bytes(whole)
+        assert said in (defect() or "")
+    (step / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert defect() == f"shard {names[1]}, which its index names, is not there"
+    (step / names[1]).write_bytes(content(2)[:-1])
+    assert defect()
+    (step / names[1]).write_bytes(content(2).replace(b'"w"', b'"v"'))
+    assert defect() is None
+
+
+def test_an_index_by_itself_is_no_place(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableWeights, match="follow the folder that holds them all"):
+        look_at(str(tmp_path / "model.safetensors.index.json"))
 
 
 def test_what_is_refused_is_left_to_a_swap_which_says_so(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from aoti_serve.errors import LabelMoved, StoreDamaged, Superseded, UnknownWeightsVersion
+from aoti_serve.weights.candidate import Candidate
 from aoti_serve.weights.labels import LabelChange
-from aoti_serve.weights.store.catalog import Catalog
+from aoti_serve.weights.store.catalog import Catalog, golden_name
 from aoti_serve.weights.store.checkup import check_store
 from aoti_serve.weights.store.repair import find_version, set_current
 from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.version import GoldenFile
 from tests.unit.weights.store.crasher import content, place
 
 
@@ -55,6 +58,37 @@ def test_a_version_with_a_label_is_kept_and_without_it_retired(tmp_path: Path) -
     store.relabel(LabelChange(name="stable", version=5))
     commit(store, tmp_path)
     assert numbers(store) == [5, 6]
+
+
+def test_golden_requests_stay_and_go_with_their_version(tmp_path: Path) -> None:
+    store = stored(tmp_path / "store", tmp_path, 2)
+    (tmp_path / "file").write_bytes(content(3))
+    (tmp_path / "golden").write_bytes(b"requests")
+    golden = GoldenFile(digest="ab" * 32, nbytes=8, requests=1)
+    version = store.add(tmp_path / "file", "", golden_source=tmp_path / "golden", golden=golden)
+    store.commit(version, store.epoch + 1, None)
+    store.relabel(LabelChange(name="stable", version=3))
+    for _ in range(3):
+        commit(store, tmp_path)
+    path = tmp_path / "store" / golden_name(3)
+    assert (numbers(store), path.read_bytes()) == ([3, 5, 6], b"requests")
+    store.relabel(LabelChange(name="stable", version=6))
+    commit(store, tmp_path)
+    assert (numbers(store), path.exists()) == ([6, 7], False)
+
+
+def test_a_candidate_is_never_retired_and_has_no_label_before_it_is_promoted(tmp_path: Path) -> None:
+    store = stored(tmp_path / "store", tmp_path, 4, keep=2)
+    (tmp_path / "file").write_bytes(content(9))
+    version = store.add(tmp_path / "file", "")
+    store.hold(Candidate(swap="s", version=5, epoch=4, since=0.0, exposure=Exposure()))
+    with pytest.raises(UnknownWeightsVersion):
+        store.relabel(LabelChange(name="next", version=5))
+    store.relabel(LabelChange(name="stable", version=3))
+    again = Store(tmp_path / "store", "m", 2)
+    assert (again.candidate() is not None, again.numbers()) == (True, [3, 4, 5])
+    again.commit(version, 5, again.version(4))
+    assert (numbers(again), again.candidate()) == ([3, 4, 5], None)
 
 
 def test_only_what_is_stored_can_be_labelled_and_a_refusal_changes_nothing(tmp_path: Path) -> None:
