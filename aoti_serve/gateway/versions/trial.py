@@ -45,7 +45,7 @@ class TrialCounter:
     def note_answer(self, rows: Rows, began: float) -> None:
         """Note an answer to a request that has come at `began`."""
         seconds = monotonic() - began
-        if sum(array.size for array in rows.outputs) <= FEW_ELEMENTS:
+        if _are_few(rows.outputs):
             _note(self._arm(self._counts, rows.version), rows, seconds)
         else:
             spawn(self._offload.run(_note, self._arm(self._large, rows.version), rows, seconds))
@@ -71,11 +71,17 @@ class TrialCounter:
         try:
             rows = await self._run_shadow(arrays)
             if rows.version == self.trial.candidate:
-                await self._offload.run(self._large.shadow.note_pair, answer.outputs, rows.outputs)
+                await self._note_pair(answer.outputs, rows.outputs)
         except AotiServeError as error:
             self._note_unpaired(error)
         finally:
             self._nbytes -= nbytes
+
+    async def _note_pair(self, active: Arrays, candidate: Arrays) -> None:
+        if _are_few(active):
+            self._counts.shadow.note_pair(active, candidate)
+        else:
+            await self._offload.run(self._large.shadow.note_pair, active, candidate)
 
     def _note_unpaired(self, error: AotiServeError) -> None:
         if error.http_status == 500:
@@ -85,6 +91,10 @@ class TrialCounter:
 
     def _arm(self, counts: TrialCounts, version: int) -> ArmCounts:
         return counts.candidate if version == self.trial.candidate else counts.active
+
+
+def _are_few(outputs: Arrays) -> bool:
+    return sum([array.size for array in outputs]) <= FEW_ELEMENTS
 
 
 def _note(arm: ArmCounts, rows: Rows, seconds: float) -> None:
