@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aoti_serve.model.package import Package
     from aoti_serve.signature.golden.file import save_golden
     from aoti_serve.signature.golden.request import GoldenRequest
+    from aoti_serve.weights.rollout.plan import RolloutPlan
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ElementChanges",
     "GoldenRequest",
     "Package",
+    "RolloutPlan",
     "RowChanges",
     "WeightsClient",
     "export_package",
@@ -39,6 +41,7 @@ _HOMES = {
     "ElementChanges": "aoti_serve.cluster.transfer.delta",
     "GoldenRequest": "aoti_serve.signature.golden.request",
     "Package": "aoti_serve.model.package",
+    "RolloutPlan": "aoti_serve.weights.rollout.plan",
     "RowChanges": "aoti_serve.cluster.transfer.delta",
     "WeightsClient": "aoti_serve.cluster.client",
     "export_package": "aoti_serve.model.export",

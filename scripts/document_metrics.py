@@ -12,12 +12,17 @@ from aoti_serve.cluster.metrics.definitions import (
     COORDINATOR_METRICS,
     GATEWAY_METRICS,
     REPLICA_METRICS,
+    ROLLOUT_METRICS,
     MetricDefinition,
 )
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 TABLE = re.compile(r"(?<=<!-- metrics -->\n).*(?=<!-- /metrics -->)", re.S)
-OWNERS = {"gateway": GATEWAY_METRICS, "replica": REPLICA_METRICS, "coordinator": COORDINATOR_METRICS}
+OWNERS = {
+    "gateway": GATEWAY_METRICS,
+    "replica": REPLICA_METRICS,
+    "coordinator": (*COORDINATOR_METRICS, *ROLLOUT_METRICS),
+}
 
 
 def documented(page: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Column, Table
 from rich.text import Text
 
 from aoti_serve import __version__
@@ -78,6 +80,14 @@ def age_text(seconds: float) -> str:
 def line(*parts: str | tuple[str, str]) -> Text:
     """A line that wraps where it is too long; a live screen would cut it."""
     return Text.assemble(*parts, no_wrap=False, overflow="fold")
+
+
+def narrow_table(*columns: str | Column) -> Table:
+    """A table that is narrow enough for ten columns on a screen. Long cells are folded, not cut."""
+    table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
 
 
 def _safe(answer: Any) -> Any:

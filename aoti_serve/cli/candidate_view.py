@@ -8,7 +8,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from aoti_serve.cli.answers import Uncut, age_text, line, title
+from aoti_serve.cli.weights.trial_view import plan_text
 from aoti_serve.cluster.status import CandidateStatus, WeightsStatus
+from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.quantities import shown_share
 
 
@@ -32,6 +34,18 @@ def held_view(status: WeightsStatus, candidate: CandidateStatus, seconds: float,
     goes_on = f"version {title(status.current)} goes on answering"
     found = line((status.model, "bold green"), f"{held}; {goes_on}  ({seconds:.2f} s)")
     return Uncut(Group(found, _next(commands)))
+
+
+def rolling_out_view(
+    status: WeightsStatus, candidate: CandidateStatus, plan: RolloutPlan, seconds: float, commands: Sequence[str]
+) -> Uncut:
+    """The outcome of a swap whose rollout has begun, and what happens next."""
+    begun = (
+        f" has begun to roll out version {title(candidate.version)}; version {title(status.current)} goes on answering"
+    )
+    decides = f"{plan_text(plan)}; rules promote it, or withdraw it (docs/rollouts.md)"
+    found = line((status.model, "bold green"), f"{begun}  ({seconds:.2f} s)")
+    return Uncut(Group(found, line(decides), _next(commands)))
 
 
 def withdrawn_view(status: WeightsStatus, seconds: float) -> Uncut:

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from aoti_serve.cli.answers import Uncut, adapter_text, age_text, golden_text, line, skipped_text, title
+from aoti_serve.cli.answers import (
+    Uncut,
+    adapter_text,
+    age_text,
+    golden_text,
+    line,
+    narrow_table,
+    skipped_text,
+    title,
+)
 from aoti_serve.cli.candidate_view import candidate_line
 from aoti_serve.cli.console import bytes_text
+from aoti_serve.cli.weights.trial_view import trial_views
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
 from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.swap.states import Phase
@@ -36,7 +45,7 @@ STYLES = {"staged": "green", "done": "green", "aborting": "red", "aborted": "red
 def status_view(status: WeightsStatus, now: float) -> RenderableType:
     """The whole status of a model: what answers, the receipts, the swap in progress, the last attempt's outcome."""
     out = [candidate_line(status.candidate, now)] if status.candidate else []
-    parts: list[RenderableType] = [_headline(status), *out, receipts_view(status.replicas)]
+    parts: list[RenderableType] = [_headline(status), *out, *trial_views(status), receipts_view(status.replicas)]
     if status.swap:
         parts.append(swap_bars_view(status.swap))
     if status.last:
@@ -66,7 +75,7 @@ def receipts_view(found: Sequence[Receipt]) -> RenderableType:
         return Text("no replica has reported yet", "yellow")
     on_gpus = any(receipt.gpu_ids for receipt in found)
     names = ("replica", "node", "pid", "device", *(["gpu"] if on_gpus else []), "version", "digest")
-    table = _table(
+    table = narrow_table(
         *names, *(Column(name, justify="right") for name in ("stage\nms", "commit\nms", "resident\nprevious"))
     )
     for receipt in found:
@@ -91,7 +100,7 @@ def versions_view(stored: Sequence[Version], status: WeightsStatus, now: float) 
         version for version in (status.current, status.previous) if version and version.number == BUILT_IN.number
     ]
     right = (Column(name, justify="right") for name in ("tensors", "size", "age", "parent"))
-    table = _table(Column("version", justify="right"), "", "label", "digest", *right)
+    table = narrow_table(Column("version", justify="right"), "", "label", "digest", *right)
     for version in [*built_in, *stored]:
         table.add_row(str(version.number), _marks(version, status), version.label, *_facts(version, now))
     return Uncut(table)
@@ -99,7 +108,7 @@ def versions_view(stored: Sequence[Version], status: WeightsStatus, now: float) 
 
 def story_view(model: str, events: Sequence[StoryEvent]) -> RenderableType:
     """The last events of one model, each on a line; times are UTC."""
-    table = _table(Column("UTC", no_wrap=True), Column(model, no_wrap=True), "")
+    table = narrow_table(Column("UTC", no_wrap=True), Column(model, no_wrap=True), "")
     for event in events:
         at = datetime.fromtimestamp(event.at, UTC).strftime("%H:%M:%S.%f")[:-3]
         table.add_row(at, event.member or "coordinator", event.event)
@@ -209,11 +218,3 @@ def _facts(version: Version, now: float) -> tuple[str, ...]:
 
 def _digest(digest: str) -> str:
     return digest[:DIGEST_DIGITS] or "-"
-
-
-def _table(*columns: str | Column) -> Table:
-    """A table that is narrow enough for ten columns on a screen. Long cells are folded, not cut."""
-    table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in table.columns:
-        column.overflow = "fold"
-    return table

@@ -51,8 +51,9 @@ class AsyncWeightsClient:
         `adapter_config` is `LoraConfig.to_dict()`; of a path, which may be PEFT's folder, it is read beside the file.
         `golden` are GoldenRequests, or the path of a file of them, which the weights must answer rightly on every
         replica. With `candidate=True` the version is staged everywhere and answers a `share` of the requests, "5%" or
-        0.05, until `promote` or `withdraw`. Raises an InvalidWeights, StageFailed, BaseVersionMismatch, SwapInProgress
-        or CandidateOut; nothing has changed then.
+        0.05, until `promote` or `withdraw`. A `rollout`, which is a RolloutPlan, a dict or YAML, decides that by rules;
+        False commits at once, also where the configuration has a rollout. Raises an InvalidWeights, StageFailed,
+        BaseVersionMismatch, SwapInProgress or CandidateOut; nothing has changed then.
         """
         asked, golden = swap_options(label, options)
         if asked.adapter and asked.adapter_config is None and isinstance(weights, Path):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.state import RolloutProgress
 from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.swap.target import Receipt
@@ -48,12 +49,16 @@ class Outcome(Frozen):
 
 
 class CandidateStatus(Frozen):
-    """A candidate that is out, since `since` in UTC, and the shares of the requests that meet it; see `Exposure`."""
+    """A candidate that is out, since `since` in UTC, and the shares of the requests that meet it; see `Exposure`.
+
+    With a `plan` a rollout decides what becomes of it, else a person.
+    """
 
     version: Version
     share: float
     shadow: float
     since: float
+    plan: RolloutPlan | None = None
 
 
 class WeightsStatus(Frozen):

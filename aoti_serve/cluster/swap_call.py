@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict, cast
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 from aoti_serve.signature.golden.file import golden_bytes, golden_content, parse_golden
 from aoti_serve.signature.golden.request import GoldenRequest
+from aoti_serve.weights.rollout.plan import RolloutPlan, checked_plan, read_plan
 from aoti_serve.weights.swap_options import SwapOptions
 
 Golden: TypeAlias = "Path | Collection[GoldenRequest]"
 WrittenShare: TypeAlias = str | float  # "5%" or 0.05
+WrittenPlan: TypeAlias = RolloutPlan | Mapping[str, Any] | str  # a str is YAML
 
 
 class SwapKeywords(TypedDict, total=False):
-    """The other `SwapOptions`, by keyword; `golden` are requests, or a file of them."""
+    """The other `SwapOptions`, by keyword; `golden` are requests, or a file of them.
+
+    `rollout` is a plan; False commits at once, also where the configuration has one.
+    """
 
     sha256: str | None
     partial: bool
@@ -30,16 +35,31 @@ class SwapKeywords(TypedDict, total=False):
     candidate: bool
     share: WrittenShare
     shadow: WrittenShare
+    rollout: WrittenPlan | Literal[False] | None
 
 
 def swap_options(label: str, keywords: SwapKeywords) -> tuple[SwapOptions, bytes]:
-    """The options, and the file of golden requests that they name, b"" if they name none."""
+    """The options, and the file of golden requests that they name, b"" if they name none.
+
+    Raises InvalidConfig for a plan that is none, which names the key.
+    """
     asked = cast(dict[str, Any], keywords) | {"label": label}
     golden = keywords.get("golden")
     content = b"" if golden is None else _content(golden)
     if content:
         asked["golden"] = hashlib.sha256(content).hexdigest()
+    rollout = keywords.get("rollout")
+    if rollout is not None and rollout is not False:
+        asked["rollout"] = _plan(rollout)
     return SwapOptions.model_validate(asked), content
+
+
+def _plan(written: WrittenPlan) -> RolloutPlan:
+    if isinstance(written, RolloutPlan):
+        return written
+    if isinstance(written, str):
+        return read_plan(written, "rollout")
+    return checked_plan(dict(written), "rollout")
 
 
 def _content(golden: Golden) -> bytes:

@@ -53,7 +53,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 def test_every_command_works_in_the_order_of_the_page(demo: Demo) -> None:
     first, *rest = [command for command in COMMANDS if command not in ELSEWHERE]
     assert first == SERVE
-    assert len(rest) == 8
+    assert len(rest) == 11
     for command in rest:
         run(command.replace("http://127.0.0.1:8000", demo.url), demo.url)
 

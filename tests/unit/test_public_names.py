@@ -16,6 +16,7 @@ MEMBERS = [
     "ElementChanges",
     "GoldenRequest",
     "Package",
+    "RolloutPlan",
     "RowChanges",
     "WeightsClient",
     "export_package",

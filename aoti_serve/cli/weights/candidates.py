@@ -42,7 +42,9 @@ def candidate(
         print_json(answer)
         return
     status = value_of(WeightsStatus, answer)
-    commands = next_commands(client) if status.candidate else [typed(client, "swap", "FILE", "--candidate")]
+    commands = (
+        next_commands(client, status.candidate) if status.candidate else [typed(client, "swap", "FILE", "--candidate")]
+    )
     out.print(candidate_view(status, time.time(), commands))
 
 

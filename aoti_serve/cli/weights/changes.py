@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -14,21 +15,42 @@ from pydantic import BaseModel, ValidationError
 from rich.console import RenderableType
 
 from aoti_serve.cli.answers import safe, value_of
-from aoti_serve.cli.candidate_view import held_view, withdrawn_view
+from aoti_serve.cli.candidate_view import held_view, rolling_out_view, withdrawn_view
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient
 from aoti_serve.cli.console import out, print_json, progress_out
 from aoti_serve.cli.live import ProgressBars, fate_of_change
 from aoti_serve.cli.render import swap_view
-from aoti_serve.cluster.status import WeightsStatus
+from aoti_serve.cluster.status import CandidateStatus, WeightsStatus
 from aoti_serve.config import problems
-from aoti_serve.errors import InvalidBody
+from aoti_serve.errors import InvalidBody, InvalidConfig
+from aoti_serve.weights.rollout.plan import read_plan
 
 INTERRUPTED = 130
 Options = TypeVar("Options", bound=BaseModel)
 
 ShareOption = Annotated[str | None, typer.Option(help="Of the requests, as 5% or 0.05: a candidate answers these.")]
 ShadowOption = Annotated[str | None, typer.Option(help="Of the others: it runs these, too, and drops its answers.")]
+RolloutOption = Annotated[
+    Path | None, typer.Option("--rollout", help="A file with a plan: rules promote or withdraw it, docs/rollouts.md.")
+]
+NoRolloutOption = Annotated[
+    bool, typer.Option("--no-rollout", help="Commit at once, though the configuration has a rollout.")
+]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return when it has begun; it goes on on the server.")]
+
+
+def given_rollout(plan: Path | None, none: bool) -> dict[str, Any]:
+    """The plan in the file, or that there is to be none. Raises InvalidConfig, which names the file and the key."""
+    if plan is None:
+        return {"rollout": False} if none else {}
+    if none:
+        raise InvalidBody(detail="--no-rollout commits at once: leave out --rollout")
+    try:
+        return {"rollout": read_plan(plan.read_text(), str(plan))}
+    except OSError as error:
+        raise InvalidConfig(detail=f"{plan}: {error.strerror}: --rollout takes a file with a plan") from error
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(detail=f"{plan} is no text: --rollout takes a file with a plan") from error
 
 
 def given_shares(share: str | None, shadow: str | None) -> dict[str, str]:
@@ -42,7 +64,7 @@ def checked_options(kind: type[Options], **asked: Any) -> Options:
         return kind.model_validate(asked)
     except ValidationError as error:
         detail = problems(error.errors()).replace("base_version", "--base-version")
-        raise InvalidBody(detail=safe(detail.replace("say candidate=true", "say --candidate"))) from error
+        raise InvalidBody(detail=safe(detail.replace("candidate=true", "--candidate"))) from error
 
 
 @contextmanager
@@ -80,9 +102,10 @@ def typed(client: AdminClient, command: str, *options: str) -> str:
     return shlex.join(["aoti-serve", command, client.model, *url, *options])
 
 
-def next_commands(client: AdminClient) -> list[str]:
-    """What may become of a candidate."""
-    return [typed(client, "candidate", "--share", "20%"), typed(client, "promote"), typed(client, "withdraw")]
+def next_commands(client: AdminClient, candidate: CandidateStatus) -> list[str]:
+    """What may become of a candidate. A rollout changes its shares itself, and is over once somebody decides."""
+    first = ("status", "--watch") if candidate.plan else ("candidate", "--share", "20%")
+    return [typed(client, *first), typed(client, "promote"), typed(client, "withdraw")]
 
 
 def _show_begun(client: AdminClient, status: WeightsStatus) -> None:
@@ -92,8 +115,11 @@ def _show_begun(client: AdminClient, status: WeightsStatus) -> None:
 
 
 def _outcome_view(client: AdminClient, status: WeightsStatus, seconds: float) -> RenderableType:
-    if status.candidate is not None:
-        return held_view(status, status.candidate, seconds, next_commands(client))
+    if (candidate := status.candidate) is not None:
+        commands = next_commands(client, candidate)
+        if candidate.plan:
+            return rolling_out_view(status, candidate, candidate.plan, seconds, commands)
+        return held_view(status, candidate, seconds, commands)
     if status.last is not None and status.last.outcome == "withdrawn":
         return withdrawn_view(status, seconds)
     return swap_view(status, seconds)

@@ -16,10 +16,13 @@ from aoti_serve.cli.answers import safe
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url
 from aoti_serve.cli.console import AsJson, reports_errors
 from aoti_serve.cli.weights.changes import (
+    NoRolloutOption,
     NoWaitOption,
+    RolloutOption,
     ShadowOption,
     ShareOption,
     checked_options,
+    given_rollout,
     given_shares,
     progress_of,
     show_changed,
@@ -72,6 +75,8 @@ def swap(
     ] = False,
     share: ShareOption = None,
     shadow: ShadowOption = None,
+    rollout: RolloutOption = None,
+    no_rollout: NoRolloutOption = False,
     no_wait: NoWaitOption = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -96,6 +101,7 @@ def swap(
         skip_acceptance=skip_acceptance,
         candidate=candidate,
         **given_shares(share, shadow),
+        **given_rollout(rollout, no_rollout),
     )
     client, started = AdminClient(url, model), time.perf_counter()
     if requests:

@@ -94,7 +94,7 @@ class Coordinator:
         self._rollouts.resume()
         await self._labels.publish_stored()
         await self._members.open()
-        house = Housekeeping(self._store, self._uploads, self._transfer, self._changes)
+        house = Housekeeping(self._store, self._uploads, self._transfer, self._changes, self._rollouts)
         loop = asyncio.get_running_loop()
         work = (
             self._members.run(),

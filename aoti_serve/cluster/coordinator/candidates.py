@@ -79,7 +79,11 @@ class Candidates:
         if swap is None or record is None or not swap.held:
             return None
         return CandidateStatus(
-            version=swap.version, share=record.exposure.share, shadow=record.exposure.shadow, since=record.since
+            version=swap.version,
+            share=record.exposure.share,
+            shadow=record.exposure.shadow,
+            since=record.since,
+            plan=record.plan,
         )
 
     def check_none(self) -> None:

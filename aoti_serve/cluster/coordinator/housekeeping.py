@@ -11,6 +11,7 @@ from ray.exceptions import RayError
 
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.coordinator.changes import Changes
+from aoti_serve.cluster.coordinator.rollouts import Rollouts
 from aoti_serve.cluster.coordinator.uploads import Uploads
 from aoti_serve.errors import Unavailable, UploadFailed
 from aoti_serve.weights.store.store import Store
@@ -23,11 +24,12 @@ TRANSFER_ANSWER_S = 10.0
 class Housekeeping:
     """Drops uploads that nobody goes on with, looks after the transfer actor, and shows how many bytes have arrived."""
 
-    def __init__(self, store: Store, uploads: Uploads, transfer: Any, changes: Changes) -> None:
+    def __init__(self, store: Store, uploads: Uploads, transfer: Any, changes: Changes, rollouts: Rollouts) -> None:
         self._store = store
         self._uploads = uploads
         self._transfer = transfer
         self._changes = changes
+        self._rollouts = rollouts
 
     async def keep(self) -> None:
         while True:
@@ -36,6 +38,7 @@ class Housekeeping:
                 await self._changes.note_failed(attempt, UploadFailed(detail="nothing has come for too long"))
             await self._look_after_transfer()
             self._changes.measure()
+            self._rollouts.measure()
 
     async def _look_after_transfer(self) -> None:
         try:

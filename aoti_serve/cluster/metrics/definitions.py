@@ -101,6 +101,17 @@ SWAP_PHASES = _histogram(
     (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
 )
 
+# Of a coordinator: the trial that is on, and rollouts. Gauges, which end with the trial.
+CANDIDATE_SHARE = _gauge("candidate_share", "model", "", "of the requests, 0 to 1, that the version on trial answers")
+TRIAL_REQUESTS = _gauge("trial_requests", "model arm", "requests", "of this version since the trial began")
+TRIAL_FAILURES = _gauge("trial_failures", "model arm", "requests", "of these, failed by the server's fault")
+TRIAL_NON_FINITE = _gauge("trial_non_finite", "model arm", "answers", "with a NaN or an infinity")
+TRIAL_P99 = _gauge("trial_p99_seconds", "model arm", "s", "99 of 100 of these requests took no longer")
+SHADOW_PAIRS = _gauge("shadow_pairs", "model", "requests", "that ran on both versions and were compared")
+SHADOW_TOP1 = _gauge("shadow_top1_agreement", "model output", "", "share of rows, 0 to 1, with the same first class")
+SHADOW_COSINE = _gauge("shadow_cosine", "model output", "", "mean cosine of both versions' rows")
+ROLLOUTS = _counter("rollouts", "model outcome", "rollouts", "that have ended")
+
 GATEWAY_METRICS = (
     *(SUCCESS, FAILURE, ROWS_ANSWERED, RUNS, DURATION, QUEUE, INPUT, INFER, OUTPUT, OF_VERSION),
     *(LATENCY, QUEUED, RUN_TIME, BATCH_ROWS, ROW_PADDING, ROUND_TRIP),
@@ -110,4 +121,8 @@ REPLICA_METRICS = (RUNNERS, BUSY)
 COORDINATOR_METRICS = (
     *(WEIGHTS_VERSION, WEIGHTS_EPOCH, WEIGHTS_INFO, REPLICAS, MEMBERS),
     *(REPLICA_STARTS, SWAPS, SWAP_BYTES, SWAP_PHASES),
+)
+ROLLOUT_METRICS = (
+    *(CANDIDATE_SHARE, TRIAL_REQUESTS, TRIAL_FAILURES, TRIAL_NON_FINITE, TRIAL_P99),
+    *(SHADOW_PAIRS, SHADOW_TOP1, SHADOW_COSINE, ROLLOUTS),
 )

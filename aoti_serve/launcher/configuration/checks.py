@@ -19,6 +19,7 @@ from aoti_serve.launcher.processes.ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.token import read_tokens
 from aoti_serve.weights.files.checkpoint import checkpoint_spans
+from aoti_serve.weights.rollout.plan import checked_plan
 from aoti_serve.weights.sources.uri import is_uri
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.version import BUILT_IN
@@ -125,6 +126,14 @@ def _token_problems(application: Ours) -> Iterator[str]:
                 yield f"application '{application.name}': gateway.{key}: {error}"
 
 
+def _plan_problems(config: ConfigFile) -> Iterator[str]:
+    for model in config.models:
+        try:
+            checked_plan(model.rollout, f"model '{model.name}': rollout")
+        except InvalidConfig as error:
+            yield str(error)
+
+
 def _prefix_problems(config: ConfigFile) -> Iterator[str]:
     for application in config.content["applications"]:
         prefix = application.get("route_prefix")
@@ -156,7 +165,7 @@ def _outermost(found: list[Any]) -> list[Any]:
     return list({tuple(entry["loc"][:4]): entry for entry in reversed(found)}.values())
 
 
-PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _section_problems)
+PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _section_problems, _plan_problems)
 
 
 def _open_package(path: Path, model: ModelConfig) -> Package:

@@ -44,7 +44,8 @@ class RolloutState(Frozen):
 class RolloutProgress(Frozen):
     """For a status. `step` counts from 1; `requests` and `pairs` are the candidate's in this step, `needed` of each.
 
-    `waits_for` says why the step was extended; empty if it was not.
+    `waits_for` says why the step was extended; empty if it was not. `version` is the candidate's, which the coordinator
+    knows. A rollout that has ended without an outcome was overtaken by somebody, as `reason` says.
     """
 
     phase: RolloutPhase
@@ -60,3 +61,4 @@ class RolloutProgress(Frozen):
     needed: int
     outcome: RolloutOutcome | None
     reason: str
+    version: int | None = None

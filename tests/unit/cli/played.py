@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from aoti_serve.cluster.status import CandidateStatus, Outcome, ReplicaProgress, SwapProgress, WeightsStatus
+from aoti_serve.weights.rollout.state import RolloutPhase, RolloutProgress
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import Version
 
@@ -196,6 +197,27 @@ def candidate(**facts: Any) -> CandidateStatus:
     """Version 4, out for twelve minutes."""
     known: dict[str, Any] = {"version": version(4), "share": 0.05, "shadow": 0.1, "since": NOW - 720}
     return CandidateStatus(**(known | facts))
+
+
+def rollout_progress(**facts: Any) -> RolloutProgress:
+    """Of version 4, in the second of three steps."""
+    known: dict[str, Any] = {
+        "phase": RolloutPhase.TRYING,
+        "step": 2,
+        "steps": 3,
+        "share": 0.25,
+        "shadow": 0.1,
+        "seconds_left": 41.4,
+        "extended": 0,
+        "waits_for": "",
+        "requests": 120,
+        "pairs": 30,
+        "needed": 200,
+        "outcome": None,
+        "reason": "",
+        "version": 4,
+    }
+    return RolloutProgress(**(known | facts))
 
 
 def swap_progress(phase: str, *replicas: tuple[str, int, bool], **facts: Any) -> SwapProgress:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from aoti_serve import GoldenRequest, save_golden
-from aoti_serve.cluster.swap_call import Golden, swap_options
-from aoti_serve.errors import UnreadableGolden
+from aoti_serve import GoldenRequest, RolloutPlan, save_golden
+from aoti_serve.cluster.swap_call import Golden, WrittenPlan, swap_options
+from aoti_serve.errors import InvalidConfig, UnreadableGolden
 from aoti_serve.signature.golden.file import parse_golden
 
 REQUEST = GoldenRequest("one", {"x": np.zeros(3, np.float32)})
@@ -38,3 +39,41 @@ def test_what_is_no_golden_request_is_said_before_anything_is_sent(tmp_path: Pat
             swap_options("new", {"golden": golden})
     with pytest.raises(ValidationError, match="no golden requests are asked"):
         swap_options("new", {"golden": [REQUEST], "skip_acceptance": True})
+
+
+PLAN = RolloutPlan(canary=(0.1, 0.5), each=30.0)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(PLAN, id="value"),
+        pytest.param({"canary": ["10%", 0.5], "each": "30s"}, id="dict"),
+        pytest.param({"rollout": {"canary": [0.1, "50%"], "each": 30}}, id="dict-of-a-file"),
+        pytest.param("rollout:\n  canary: [10%, 50%]\n  each: 30s\n", id="yaml"),
+        pytest.param('{"canary": [0.1, 0.5], "each": "30s"}', id="json"),
+    ],
+)
+def test_a_rollout_is_a_plan_however_it_is_written(written: WrittenPlan) -> None:
+    options, _ = swap_options("new", {"rollout": written})
+    assert options.rollout == PLAN
+
+
+def test_without_a_rollout_the_configuration_decides_and_false_is_none() -> None:
+    assert swap_options("new", {})[0].rollout is None
+    assert swap_options("new", {"rollout": None})[0].rollout is None
+    assert swap_options("new", {"rollout": False})[0].rollout is False
+    assert swap_options("new", {"rollout": {}})[0].rollout == RolloutPlan()
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ({"canaries": [0.1]}, "rollout: canaries: there is no such key"),
+        ("each: soon", "rollout: each: 'soon' is no duration"),
+        ({"abort_if": {"p99": "0.5x"}}, "rollout: abort_if.p99: '0.5x' would ask for a candidate that is faster"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused_by_its_key(written: WrittenPlan, says: str) -> None:
+    with pytest.raises(InvalidConfig, match=re.escape(says)):
+        swap_options("new", {"rollout": written})

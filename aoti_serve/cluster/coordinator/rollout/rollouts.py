@@ -9,8 +9,11 @@ from collections import deque
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
+from aoti_serve.cluster.coordinator.metrics import RolloutMetrics
 from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
 from aoti_serve.cluster.membership.server import MemberServer
+from aoti_serve.cluster.metrics.definitions import ROLLOUT_METRICS
+from aoti_serve.cluster.metrics.export import MetricExport
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import AotiServeError, NotSettled, SwapInProgress
 from aoti_serve.weights.candidate import Candidate, RolloutRecord
@@ -46,6 +49,7 @@ class Rollouts:
         self._rollout: Rollout | None = None
         self._due: deque[Decision] = deque()
         self._remembered = 0.0
+        self._metrics = RolloutMetrics(model, MetricExport(ROLLOUT_METRICS))
         self.last: RolloutProgress | None = None
 
     @property
@@ -53,14 +57,25 @@ class Rollouts:
         """Of the rollout that is on, or of the last one."""
         candidate = self._changes.candidates.record
         if self._rollout is None and candidate is not None and candidate.plan is not None:
-            return Rollout(candidate.plan, time.monotonic).progress  # it begins at the next look
-        return self._rollout.progress if self._rollout else self.last
+            first = Rollout(candidate.plan, time.monotonic).progress  # it begins at the next look
+            return first.model_copy(update={"version": candidate.version})
+        if self._rollout is None or self._record is None:
+            return self.last
+        return self._rollout.progress.model_copy(update={"version": self._record.version})
 
     def shown_in(self, status: WeightsStatus) -> WeightsStatus:
         """The status with the rollout, and with the figures of the trial that is on."""
         trial = self._members.table.target.trial
         figures = self._gathered.total(trial.swap).summary() if trial else None
         return status.model_copy(update={"rollout": self.progress, "trial": figures})
+
+    def measure(self) -> None:
+        """Export the metrics as they are now; those of a trial end with it."""
+        self._metrics.export()
+        trial, candidate = self._members.table.target.trial, self._changes.candidates.record
+        if trial is not None:
+            share = candidate.exposure.share if candidate else 1.0  # committed: it answers everything
+            self._metrics.export_trial(self._gathered.total(trial.swap), share)
 
     def resume(self) -> None:
         """Go on with the rollout of an earlier coordinator, if there is one; before members connect."""
@@ -85,6 +100,8 @@ class Rollouts:
 
     async def look(self) -> None:
         """Look once: begin with a new candidate, judge, and carry out what is due."""
+        if self._members.table.target.trial is not None:
+            self._members.touch()  # its figures, in the status, have changed
         candidate = self._changes.candidates.record
         if self._rollout is None and candidate is not None and candidate.plan is not None:
             self._begin(_new(candidate, self._committed))
@@ -92,13 +109,12 @@ class Rollouts:
         if rollout is None or record is None or self._changes.busy:
             return
         if over := self._why_over(rollout, record, candidate):
-            await self._end(f"the rollout is over: {over}")
+            await self._end(f"the rollout is over: {over}", over)
             return
         if rollout.state.phase is RolloutPhase.PROMOTING and self._committed == record.version:
             rollout.promoted(self._gathered.total(record.swap))
         self._due.extend(rollout.advance(self._gathered.total(record.swap)))
         await self._remember(rollout, record)
-        self._members.touch()
         while self._due:
             await self._carry_out(self._due[0], rollout, record)
             self._due.popleft()
@@ -160,12 +176,13 @@ class Rollouts:
             await asyncio.to_thread(self._store.roll_out, self._record)
             self._remembered = time.monotonic()
 
-    async def _end(self, text: str) -> None:
-        if self._rollout is not None:
-            self.last = self._rollout.progress
+    async def _end(self, text: str, overtaken: str = "") -> None:
+        if self._rollout is not None and (ended := self.progress) is not None:
+            over = {"phase": RolloutPhase.ENDED, "share": 0.0, "shadow": 0.0, "seconds_left": 0.0, "reason": overtaken}
+            self.last = ended.model_copy(update=over) if overtaken else ended
+            self._metrics.ended(ended.outcome)
         self._members.tell(text)
         self._record = self._rollout = None
-        self._due.clear()
         if self._changes.candidates.record is None:
             self._members.end_trial()
         await asyncio.to_thread(self._store.roll_out, None)

@@ -9,13 +9,14 @@ from aoti_serve.cluster.metrics.definitions import (
     GATEWAY_METRICS,
     LATENCY,
     REPLICA_METRICS,
+    ROLLOUT_METRICS,
     SUCCESS,
     MetricKind,
 )
 from aoti_serve.cluster.metrics.export import MetricExport
 from aoti_serve.cluster.metrics.histogram import BucketCounts
 
-EVERY = (*GATEWAY_METRICS, *REPLICA_METRICS, *COORDINATOR_METRICS)
+EVERY = (*GATEWAY_METRICS, *REPLICA_METRICS, *COORDINATOR_METRICS, *ROLLOUT_METRICS)
 
 
 def test_names_are_unique_and_counters_end_in_total_once() -> None:

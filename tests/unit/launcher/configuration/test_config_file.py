@@ -214,6 +214,21 @@ def test_a_file_of_tokens_that_cannot_be_used_is_named_before_ray_starts(here: P
     check_config(read(content))
 
 
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        ({"canaries": ["5%"]}, "canaries: there is no such key"),
+        ({"each": "soon"}, "each: 'soon' is no duration: write 60s"),
+        ({"abort_if": {"cosine": 0.99}}, "compare answers of both versions: say shadow: 10% as well"),
+    ],
+)
+def test_a_rollout_that_is_no_plan_is_named_before_ray_starts(plan: dict[str, Any], reason: str) -> None:
+    said = refused(valid(rollout=plan))
+    assert said.startswith("serve.yaml: model 'a': rollout: ")
+    assert reason in said
+    check_config(read(valid(rollout={"canary": ["5%"], "each": "30s"})))
+
+
 def test_without_a_word_about_proxies_there_are_none() -> None:
     content = valid()
     del content["proxy_location"]

@@ -1,0 +1,135 @@
+"""What an operator sees of a rollout: in the status, and in the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aoti_serve.cluster.coordinator.rollouts import Rollouts
+from aoti_serve.cluster.coordinator.trials import GatheredTrials
+
+from aoti_serve.cluster.coordinator.attempt import Attempt
+from aoti_serve.cluster.coordinator.candidates import CandidateTerms
+from aoti_serve.cluster.coordinator.metrics import RolloutMetrics
+from aoti_serve.cluster.metrics.definitions import CANDIDATE_SHARE, ROLLOUT_METRICS, ROLLOUTS, TRIAL_REQUESTS
+from aoti_serve.cluster.status import WeightsStatus
+from aoti_serve.weights.rollout.decisions import RolloutOutcome
+from aoti_serve.weights.rollout.figures import ArmFigures, TrialFigures
+from aoti_serve.weights.rollout.plan import RolloutPlan
+from aoti_serve.weights.rollout.state import RolloutPhase
+from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.version import Version
+from tests.unit.cluster.coordinator.test_candidates import Coordinator
+from tests.unit.cluster.metrics.recorded import RecordedExport
+from tests.unit.weights.store.crasher import content
+
+PLAN = RolloutPlan(canary=(0.25, 0.5), each=60.0)
+GOOD = ArmFigures(requests=300)
+BAD = ArmFigures(requests=300, failures=300)
+
+
+class Trying(Coordinator):
+    """A coordinator with rollouts, whose metrics are kept."""
+
+    async def start(self) -> None:
+        await super().start()
+        self.trials = GatheredTrials()
+        self.rollouts = Rollouts("m", self.store, self.members, self.changes, self.trials)
+        self.recorded = RecordedExport(ROLLOUT_METRICS)
+        self.rollouts._metrics = RolloutMetrics("m", self.recorded)
+
+    async def roll_out(self) -> WeightsStatus:
+        """A swap that begins a rollout, and the first look at it."""
+        (self.folder / "file").write_bytes(content(1))
+
+        def admit(current: Version) -> Version:
+            return self.store.add(self.folder / "file", "", answers=current)
+
+        terms = CandidateTerms(Exposure(), PLAN)
+        status = await self.changes.swap(Attempt("swap", "me"), admit, wait=True, terms=terms)
+        await self.rollouts.look()
+        return status
+
+    def count(self, active: ArmFigures, candidate: ArmFigures) -> None:
+        trial = self.members.table.target.trial
+        assert trial is not None
+        self.trials.tell("g0", trial.swap, TrialFigures(active=active, candidate=candidate))
+
+    def shown(self) -> WeightsStatus:
+        return self.rollouts.shown_in(self.changes.status())
+
+    def measured(self) -> RecordedExport:
+        """What is exported now, without what was before."""
+        self.recorded.gauges.clear()
+        self.rollouts.measure()
+        return self.recorded
+
+
+@asynccontextmanager
+async def trying(folder: Path) -> AsyncIterator[Trying]:
+    made = Trying(folder)
+    await made.start()
+    try:
+        await made.cluster.add("r0", runners=1)
+        await made.cluster.add("g0")
+        yield made
+    finally:
+        await made.cluster.close()
+
+
+async def test_a_swap_says_that_a_rollout_decides_on_its_candidate(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        status = await made.roll_out()
+        assert status.candidate is not None
+        assert status.candidate.plan == PLAN
+        progress = made.shown().rollout
+        assert progress is not None
+        assert (progress.version, progress.phase, progress.step, progress.share) == (1, RolloutPhase.TRYING, 1, 0.25)
+
+
+async def test_who_follows_the_status_is_told_of_new_figures_also_without_a_rollout(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.swap(1, Exposure(share=0.1))
+        made.count(GOOD, GOOD)
+        before = made.members.revision
+        await made.rollouts.look()
+        assert made.members.revision > before
+        status = made.shown()
+        assert status.rollout is None
+        assert status.candidate is not None
+        assert status.candidate.plan is None
+        assert status.trial is not None
+        assert status.trial["candidate"]["requests"] == 300
+
+
+async def test_a_breach_is_shown_and_counted_and_the_series_of_the_trial_end(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.roll_out()
+        made.count(GOOD, ArmFigures())
+        found = made.measured()
+        assert found.gauges[CANDIDATE_SHARE.name, "m"] == 0.25
+        assert found.gauges[TRIAL_REQUESTS.name, "m", "active"] == 300
+        made.count(GOOD, BAD)
+        await made.rollouts.look()
+        status = made.shown()
+        assert (status.candidate, status.trial) == (None, None)
+        assert status.rollout is not None
+        assert (status.rollout.version, status.rollout.outcome) == (1, RolloutOutcome.ABORTED)
+        assert status.rollout.reason.startswith("error_rate: 300 of 300 requests")
+        found = made.measured()
+        assert found.gauges == {}
+        assert found.totals == {(ROLLOUTS.name, "m", "aborted"): 1}
+
+
+async def test_a_rollout_that_somebody_has_overtaken_does_not_look_as_if_it_went_on(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.roll_out()
+        await made.promote()
+        await made.rollouts.look()
+        progress = made.shown().rollout
+        assert progress is not None
+        assert (progress.phase, progress.outcome) == (RolloutPhase.ENDED, None)
+        assert (progress.share, progress.seconds_left) == (0, 0)
+        assert progress.reason == "its candidate was promoted or withdrawn"
+        assert made.measured().totals == {(ROLLOUTS.name, "m", "overtaken"): 1}
