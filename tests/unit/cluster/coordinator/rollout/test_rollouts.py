@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from aoti_serve.cluster.coordinator.rollouts import Rollouts
-from aoti_serve.cluster.coordinator.trials import GatheredTrials
-
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.candidates import CandidateTerms
 from aoti_serve.cluster.coordinator.metrics import RolloutMetrics
+from aoti_serve.cluster.coordinator.rollout.rollouts import Rollouts
+from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
 from aoti_serve.cluster.metrics.definitions import CANDIDATE_SHARE, ROLLOUT_METRICS, ROLLOUTS, TRIAL_REQUESTS
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.weights.rollout.decisions import RolloutOutcome
