@@ -9,7 +9,7 @@ import typer
 from aoti_serve import __version__
 from aoti_serve.cli import packages, server
 from aoti_serve.cli.store import store_app
-from aoti_serve.cli.weights import candidates, swaps, views
+from aoti_serve.cli.weights import candidates, labels, swaps, views
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +29,7 @@ app.command("candidate")(candidates.candidate)
 app.command("promote")(candidates.promote)
 app.command("withdraw")(candidates.withdraw)
 app.command("weights")(views.versions)
+app.command("label")(labels.label)
 app.add_typer(store_app, name="store")
 
 

@@ -20,6 +20,7 @@ from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, Tr
 from aoti_serve.launcher.processes.ports import is_loopback
 from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path, token_place
 from aoti_serve.weights.files.checkpoint import open_checkpoint
+from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -63,6 +64,18 @@ class AdminClient:
     def story(self) -> Any:
         return self._send("GET", "/story")
 
+    def labels(self) -> Any:
+        return self._send("GET", "/labels")
+
+    def relabel(self, change: LabelChange) -> Any:
+        """Move a label that can be moved, or delete it; all labels afterwards."""
+        path, asked = f"/labels/{change.name}", change.model_dump(exclude={"name"}, exclude_defaults=True)
+        if change.version is None:
+            return self._send(
+                "DELETE", path, params={"expected": "none" if change.expected is None else change.expected}
+            )
+        return self._send("PUT", path, json=asked)
+
     def rollback(self, version: int | None, *, wait: bool = True) -> Any:
         """Swap back to a stored version; the previous one if `version` is None."""
         return self._change("/rollback", wait, json={} if version is None else {"version": version})
@@ -87,7 +100,7 @@ class AdminClient:
     def swap_file(self, file: Path, options: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
         """Upload `file`, or the shards that it is the index of, as one file; then wait for the swap.
 
-        `sent` is called with the size of each chunk that was sent.
+        `sent` is called with the size of each chunk when it leaves.
         """
         found = open_checkpoint(file)
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(found.nbytes)}
@@ -207,5 +220,5 @@ def _asked(options: SwapOptions) -> dict[str, Any]:
 
 def _counted(pieces: Iterator[bytes], sent: Callable[[int], None]) -> Iterator[bytes]:
     for piece in pieces:
+        sent(len(piece))  # the server may begin as soon as it has the last one
         yield piece
-        sent(len(piece))

@@ -24,6 +24,7 @@ from aoti_serve.cli.candidate_view import candidate_line
 from aoti_serve.cli.console import bytes_text
 from aoti_serve.cli.weights.trial_view import trial_views
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
+from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.swap.states import Phase
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.target import Receipt
@@ -49,6 +50,8 @@ def status_view(status: WeightsStatus, now: float) -> RenderableType:
         parts.append(swap_bars_view(status.swap))
     if status.last:
         parts.append(ending(status.last, now))
+    if status.follow:
+        parts.append(_follow_line(status.follow))
     return Uncut(Group(*parts))
 
 
@@ -145,9 +148,16 @@ def ending(last: Outcome, now: float) -> Text:
     return line(text) if last.error is None else line(f"{text}: ", (last.error, "red"))
 
 
+def _follow_line(follow: FollowStatus) -> Text:
+    tried = f", {follow.last_tried} {follow.outcome}" if follow.last_tried else ""
+    text = f"follows {follow.uri}: newest {follow.last_seen or 'none'}{tried}"
+    return line(text) if follow.error is None else line(f"{text}: ", (follow.error, "red"))
+
+
 def _headline(status: WeightsStatus) -> Text:
     previous = f", previous {title(status.previous)}" if status.previous else ""
-    return line((status.model, "bold"), f"  version {title(status.current)}{previous}, epoch {status.epoch}")
+    labels = "".join(f", {name} is {number}" for name, number in status.labels.items())
+    return line((status.model, "bold"), f"  version {title(status.current)}{previous}, epoch {status.epoch}{labels}")
 
 
 def _swap_line(swap: SwapProgress) -> Text:
@@ -193,6 +203,7 @@ def _marks(version: Version, status: WeightsStatus) -> str:
         "not strict": not version.strict,
         golden_text(version): version.golden is not None,
         skipped_text(version): version.skips_acceptance,
+        **{name: number == version.number for name, number in status.labels.items()},
     }
     return ", ".join(mark for mark, holds in marks.items() if holds)
 

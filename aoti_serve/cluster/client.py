@@ -18,6 +18,7 @@ from aoti_serve.cluster.transfer.delta import Delta, WeightChanges
 from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, Weights, in_one_piece, rechunk, upload_stream
 from aoti_serve.errors import TryAgain
 from aoti_serve.weights.adapter_config import adapter_at
+from aoti_serve.weights.labels import ExpectedVersion, LabelChange
 from aoti_serve.weights.swap_options import ExposureOptions
 
 if TYPE_CHECKING:
@@ -101,6 +102,22 @@ class AsyncWeightsClient:
         """Free the candidate everywhere. When this returns nobody is answered with it. Raises NoCandidate."""
         return await self._client.withdraw(_who(), wait)
 
+    async def label(self, name: str, version: int, *, expected: ExpectedVersion = "any") -> dict[str, int]:
+        """Let the label `name` name this version from now on; all labels with their versions.
+
+        `expected`: only if it names that one now; None: only if there is no such label; "any": in any case. Raises
+        LabelMoved, UnknownWeightsVersion or TooManyLabels; nothing has changed then.
+        """
+        return await self._client.relabel(LabelChange(name=name, version=version, expected=expected), _who())
+
+    async def unlabel(self, name: str, *, expected: ExpectedVersion = "any") -> dict[str, int]:
+        """Take a label away, `expected` as in `label`; those that are left."""
+        return await self._client.relabel(LabelChange(name=name, version=None, expected=expected), _who())
+
+    async def labels(self) -> dict[str, int]:
+        """The labels that can be moved, with the versions that they name."""
+        return (await self._client.status()).labels
+
     async def status(self) -> WeightsStatus:
         """The current and the previous version, and every replica's receipt."""
         return await self._client.status()
@@ -172,6 +189,18 @@ class WeightsClient:
     def withdraw(self, *, wait: bool = True) -> WeightsStatus:
         """Free the candidate everywhere. When this returns nobody is answered with it. Raises NoCandidate."""
         return self._result(lambda client: client.withdraw(wait=wait))
+
+    def label(self, name: str, version: int, *, expected: ExpectedVersion = "any") -> dict[str, int]:
+        """See AsyncWeightsClient.label."""
+        return self._result(lambda client: client.label(name, version, expected=expected))
+
+    def unlabel(self, name: str, *, expected: ExpectedVersion = "any") -> dict[str, int]:
+        """See AsyncWeightsClient.unlabel."""
+        return self._result(lambda client: client.unlabel(name, expected=expected))
+
+    def labels(self) -> dict[str, int]:
+        """The labels that can be moved, with the versions that they name."""
+        return self._result(lambda client: client.labels())
 
     def status(self) -> WeightsStatus:
         """The current and the previous version, and every replica's receipt."""

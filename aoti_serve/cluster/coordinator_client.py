@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.errors import AotiServeError, TryAgain
+from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class CoordinatorClient:
     async def withdraw(self, who: str, wait: bool = True) -> WeightsStatus:
         status: WeightsStatus = await self._call("withdraw", who, wait)
         return status
+
+    async def relabel(self, change: LabelChange, who: str) -> dict[str, int]:
+        labels: dict[str, int] = await self._call("relabel", change, who)
+        return labels
 
     async def refused(self, facts: dict[str, str]) -> None:
         """Audit an attempt that the gateway refuses; it refuses it also if the audit fails."""

@@ -8,6 +8,7 @@ from typing import Any
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.state import RolloutProgress
+from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import Version
 
@@ -66,6 +67,8 @@ class WeightsStatus(Frozen):
     In the answer to a swap, `unchanged` says that the same bytes answered already, so that nothing was staged.
     `rollout` is the one that is on, or the last one; `trial` has what gateways have counted of both versions while a
     candidate is out, see `TrialFigures.summary`.
+    `labels` are those that can be moved, with the versions that they name; `follow` is about the place that is
+    followed, if there is one.
     """
 
     model: str
@@ -81,3 +84,5 @@ class WeightsStatus(Frozen):
     unchanged: bool = False
     rollout: RolloutProgress | None = None
     trial: Mapping[str, Any] | None = None
+    labels: dict[str, int] = {}
+    follow: FollowStatus | None = None

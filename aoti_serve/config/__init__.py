@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from aoti_serve.config.application import AppConfig
 from aoti_serve.config.gateway import GatewayConfig, Tls, WeightsLimits
-from aoti_serve.config.model import NO_WEIGHTS, BatchingConfig, DeclaredSignature, ModelConfig
+from aoti_serve.config.model import NO_WEIGHTS, BatchingConfig, DeclaredSignature, FollowConfig, ModelConfig
 from aoti_serve.config.scaling import ScalingConfig
-from aoti_serve.config.values import absolute, problems
+from aoti_serve.config.values import REGISTERED_MODEL, absolute, problems
 
 __all__ = [
     "NO_WEIGHTS",
+    "REGISTERED_MODEL",
     "AppConfig",
     "BatchingConfig",
     "DeclaredSignature",
+    "FollowConfig",
     "GatewayConfig",
     "ModelConfig",
     "ScalingConfig",

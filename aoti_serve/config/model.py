@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from aoti_serve.config.scaling import ReplicaCount
-from aoti_serve.config.values import AbsolutePath, Location, ModelName, absolute
+from aoti_serve.config.values import AbsolutePath, FollowedPlace, Location, ModelName, Period, absolute
 from aoti_serve.signature.tensors import DeviceKind, Frozen, TensorSpec
 
 NO_WEIGHTS = (
@@ -54,6 +54,16 @@ class DeclaredSignature(Frozen):
         return self
 
 
+class FollowConfig(Frozen):
+    """A place that the coordinator looks at every so many seconds (`every`), to swap to the newest version there.
+
+    A folder, a file, a URI that fsspec can list, `hf://org/repo@revision`, or MLflow's `models:/name@alias`.
+    """
+
+    uri: FollowedPlace
+    every: Period = 10.0
+
+
 class ModelConfig(Frozen):
     """One model. Paths are relative to the folder that the server is started in.
 
@@ -71,6 +81,7 @@ class ModelConfig(Frozen):
     weights: AbsolutePath | None = None
     store: Location | None = None
     weights_roots: tuple[Location, ...] = ()
+    follow: FollowConfig | None = None
     keep_versions: Annotated[int, Field(ge=2)] = 8
     previous: Literal["keep", "release"] = "keep"
     stage_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -33,6 +34,36 @@ def _located(place: str) -> str:
 
 # A folder of this host, or a URI such as s3://bucket/models; absolute, as an AbsolutePath.
 Location = Annotated[str, AfterValidator(_located)]
+
+
+REGISTERED_MODEL = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
+
+
+def _followed(place: str) -> str:
+    if place.startswith("models:"):
+        if not REGISTERED_MODEL.fullmatch(place):
+            raise ValueError("write models:/name@alias, or models:/name/3")
+        return place
+    scheme = place.partition("://")[0].lower() if "://" in place else ""
+    if scheme in ("http", "https"):
+        raise ValueError("a web server lists nothing that could be followed; name a folder or a bucket")
+    if scheme in ("", "file") and place:  # links stay: what they lead to may be exchanged
+        return str(Path(unquote(urlsplit(place).path) if scheme else place).absolute())
+    return _located(place)
+
+
+# A place to look at again and again.
+FollowedPlace = Annotated[str, AfterValidator(_followed)]
+
+
+def _seconds(period: object) -> object:
+    if isinstance(period, str) and (found := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(s|min|h)", period)):
+        return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]]
+    return period
+
+
+# In seconds; written as a number, or as 10s, 5min, 1h.
+Period = Annotated[float, BeforeValidator(_seconds), Field(ge=1, allow_inf_nan=False)]
 
 
 def absolute(place: str) -> str:

@@ -164,6 +164,27 @@ class UnknownWeightsVersion(WeightsError, status=404):
     known: Sequence[int]
 
 
+class LabelMoved(WeightsError, status=409):
+    """A label that can be moved names another version than was expected. None stands for no version: no such label."""
+
+    text = (
+        "model '{model}': label '{label}' names version {version} now, not {expected} (None: there is no such label); "
+        "read the labels again before you decide"
+    )
+    model: str
+    label: str
+    version: int | None
+    expected: int | None
+
+
+class TooManyLabels(WeightsError, status=409):
+    """A model's versions have as many labels that can be moved as they may have."""
+
+    text = "model '{model}': it has {limit} labels, which is the most; delete one that is not used"
+    model: str
+    limit: int
+
+
 class SourceRefused(WeightsError, status=403, text="weights from '{uri}' are refused: {reason}"):
     """A weights URI that the configuration does not allow."""
 

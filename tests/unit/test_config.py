@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aoti_serve.config import AppConfig, DeclaredSignature, ModelConfig, ScalingConfig, absolute, problems
+from aoti_serve.config import AppConfig, DeclaredSignature, FollowConfig, ModelConfig, ScalingConfig, absolute, problems
 from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
@@ -277,3 +277,57 @@ def test_a_declared_signature_says_nothing_of_constants_by_default() -> None:
 def test_a_declared_signature_that_cannot_be_is_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         config(model(signature=declared(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("place", "kept"),
+    [
+        pytest.param("s3://bucket/runs/", "s3://bucket/runs", id="bucket"),
+        pytest.param("hf://org/repo@main/sub", "hf://org/repo@main/sub", id="hub"),
+        pytest.param("models:/digits@champion", "models:/digits@champion", id="alias"),
+        pytest.param("models:/digits/3", "models:/digits/3", id="registered"),
+        pytest.param("file:///runs/a%20b", "/runs/a b", id="file"),
+    ],
+)
+def test_a_place_to_follow_is_a_folder_a_uri_or_a_registered_model(place: str, kept: str) -> None:
+    follow = config(model(follow={"uri": place})).models[0].follow
+    assert follow == FollowConfig(uri=kept, every=10)
+
+
+def test_a_link_that_is_followed_stays_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "newest.safetensors").symlink_to("step-9.safetensors")
+    follow = config(model(follow={"uri": "newest.safetensors"})).models[0].follow
+    assert follow is not None
+    assert follow.uri == str(tmp_path / "newest.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("every", "seconds"), [(1, 1), (2.5, 2.5), ("1s", 1), ("10s", 10), ("1.5min", 90), ("2 h", 7200), ("30", 30)]
+)
+def test_a_period_is_in_seconds_or_says_in_what(every: object, seconds: float) -> None:
+    follow = config(model(follow={"uri": "runs", "every": every})).models[0].follow
+    assert follow is not None
+    assert follow.every == seconds
+
+
+@pytest.mark.parametrize(
+    "follow",
+    [
+        pytest.param({}, id="no-place"),
+        pytest.param({"uri": ""}, id="empty"),
+        pytest.param({"uri": "https://host/model.safetensors"}, id="web"),
+        pytest.param({"uri": "models:/digits"}, id="neither-alias-nor-version"),
+        pytest.param({"uri": "models:/digits/Production"}, id="stage"),
+        pytest.param({"uri": "simplecache::s3://bucket"}, id="chain"),
+        pytest.param({"uri": "runs", "every": "0.5s"}, id="too-often"),
+        pytest.param({"uri": "runs", "every": "soon"}, id="no-period"),
+        pytest.param({"uri": "runs", "every": "1.2.3s"}, id="no-number"),
+        pytest.param({"uri": "runs", "every": float("inf")}, id="never"),
+        pytest.param({"uri": "runs", "period": 3}, id="misspelt"),
+        pytest.param("runs", id="no-section"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(follow: object) -> None:
+    with pytest.raises(ValidationError, match="follow"):
+        config(model(follow=follow))

@@ -53,6 +53,7 @@ AotiServeError                      500
 │   ├── Superseded                  503  a newer coordinator has taken over; nothing was committed
 │   ├── NotSettled                  503  ... and completes what was committed
 │   ├── UnknownWeightsVersion, VersionNotResident      404
+│   ├── LabelMoved, TooManyLabels   409
 │   ├── SourceRefused               403  a URI outside the allowed roots
 │   ├── StoreFailed                 507  the versions could not be written or read
 │   │   └── StoreDamaged                 a file in the store is not what was written there

@@ -15,10 +15,12 @@ from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.candidates import candidate_terms
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.first import first_committed
+from aoti_serve.cluster.coordinator.follow.following import Following, TakeUri
 from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics, Told
 from aoti_serve.cluster.coordinator.housekeeping import Housekeeping
-from aoti_serve.cluster.coordinator.rollouts import Rollouts
-from aoti_serve.cluster.coordinator.trials import GatheredTrials
+from aoti_serve.cluster.coordinator.labels import Labelling
+from aoti_serve.cluster.coordinator.rollout.rollouts import Rollouts
+from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
 from aoti_serve.cluster.coordinator.uploads import Uploads
 from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.server import MemberServer
@@ -39,6 +41,7 @@ from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.golden import OfferedGolden
 from aoti_serve.weights.intake import Intake
+from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.rollout.figures import TrialFigures
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.sources.uri import shown_uri
@@ -83,11 +86,13 @@ class Coordinator:
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         self._changes = Changes(model.name, self._store, self._members, audit)
+        self._labels = Labelling(self._store, self._members, audit)
         self._trials = GatheredTrials()
         self._rollouts = Rollouts(model.name, self._store, self._members, self._changes, self._trials)
         self._plan = None if model.rollout is None else RolloutPlan.model_validate(model.rollout)
         self._changes.candidates.resume()
         self._rollouts.resume()
+        await self._labels.publish_stored()
         await self._members.open()
         house = Housekeeping(self._store, self._uploads, self._transfer, self._changes, self._rollouts)
         loop = asyncio.get_running_loop()
@@ -99,6 +104,9 @@ class Coordinator:
             house.watch_bytes(),
         )
         self._tasks = [loop.create_task(each) for each in work]
+        if model.follow is not None:
+            following = Following(model.follow, self._intake, self._changes, self._swap_from)
+            self._tasks.append(loop.create_task(following.run()))
 
     async def address(self, asking: str) -> Address:
         """The address at which members on the node `asking` connect."""
@@ -159,12 +167,13 @@ class Coordinator:
 
     async def swap_uri(self, uri: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to a file under one of `weights_roots`."""
+        return await self._swap_from(self._intake.of_uri, uri, options, who, wait)
 
-        def admit(current: Version) -> Version:
-            return self._intake.of_uri(uri, options, current)
-
+    async def _swap_from(
+        self, take: TakeUri, uri: str, options: SwapOptions, who: str, wait: bool = True
+    ) -> WeightsStatus:
         attempt = Attempt("swap", who, options.label, shown_uri(uri), options.skip_acceptance)
-        return await self._change(attempt, admit, options, wait)
+        return await self._change(attempt, lambda current: take(uri, options, current), options, wait)
 
     async def _change(
         self, attempt: Attempt, admit: Callable[[Version], Version], options: SwapOptions, wait: bool
@@ -186,6 +195,10 @@ class Coordinator:
     async def withdraw(self, who: str, wait: bool = True) -> WeightsStatus:
         """Free the candidate everywhere."""
         return await self._changes.withdraw(Attempt("withdraw", who), f"{who} asked for it", wait=wait)
+
+    async def relabel(self, change: LabelChange, who: str) -> dict[str, int]:
+        """Move a label that can be moved; all of them afterwards."""
+        return await self._labels.change(change, who)
 
     async def refused(self, facts: dict[str, str]) -> None:
         """Note what a gateway has turned away, in a file of its own: many such lines must not push out the changes."""

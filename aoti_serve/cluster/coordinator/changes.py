@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.candidates import Candidates, CandidateTerms
 from aoti_serve.cluster.coordinator.course import SwapCourse
-from aoti_serve.cluster.coordinator.metrics import SwapMetrics
+from aoti_serve.cluster.coordinator.outcomes import Outcomes
 from aoti_serve.cluster.membership.server import MemberServer
-from aoti_serve.cluster.metrics.definitions import COORDINATOR_METRICS
-from aoti_serve.cluster.metrics.export import MetricExport
-from aoti_serve.cluster.status import Outcome, WeightsStatus
+from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import (
     AotiServeError,
     BuiltInWeightsReleased,
@@ -23,15 +20,13 @@ from aoti_serve.errors import (
     WeightsError,
 )
 from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.swap import Swap
-from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.swap_options import ExposureOptions
 from aoti_serve.weights.version import BUILT_IN, Version
 
-logger = logging.getLogger("ray.serve")
 Admit = Callable[[Version], Version]
-LOGGED = 50  # events of the story
 
 
 class Changes:
@@ -44,11 +39,10 @@ class Changes:
         self._model = model
         self._store = store
         self._members = members
-        self._audit = audit
-        self._metrics = SwapMetrics(model, MetricExport(COORDINATOR_METRICS))
-        self._course = SwapCourse(model, store, members, self._note)
+        self._outcomes = Outcomes(model, members, audit)
+        self._course = SwapCourse(model, store, members, self._outcomes.note)
         self._attempt: Attempt | None = None
-        self._last: Outcome | None = None
+        self._follow: FollowStatus | None = None
         self.candidates = Candidates(model, store, members, self._course, self._note_fallen)
 
     @property
@@ -60,6 +54,22 @@ class Changes:
     def moving(self) -> Version | None:
         """The version that replicas are receiving, if there is one."""
         return self._attempt.version if self._attempt else None
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether a swap that can wait may begin: no change and no trial is on, and a replica is there to try it on."""
+        try:
+            self._check_idle()
+            self.candidates.check_none()
+        except WeightsError:
+            return False
+        return self._members.table.target.trial is None and bool(self._members.table.live_replicas)
+
+    def show_follow(self, follow: FollowStatus) -> None:
+        """Show in the status what stands of the place that is followed."""
+        if follow != self._follow:
+            self._follow = follow
+            self._members.touch()
 
     async def check_upload(self, attempt: Attempt) -> None:
         """Refuse an upload before its bytes come, if there is a candidate. Golden requests change nothing."""
@@ -95,7 +105,7 @@ class Changes:
 
     async def note_failed(self, attempt: Attempt, error: AotiServeError) -> None:
         """Record an attempt that has failed before its weights were here: in the audit log, the metrics, the status."""
-        await self._note_ended(attempt, attempt.outcome(error, committed=False), error)
+        await self._outcomes.note_ended(attempt, attempt.outcome(error, committed=False), error)
 
     def status(self) -> WeightsStatus:
         committed, attempt = self._members.table.target.committed, self._attempt
@@ -106,10 +116,12 @@ class Changes:
             settled=self._members.rules.settled,
             current=committed.version,
             previous=committed.previous,
-            replicas=self._receipts(),
+            replicas=self._outcomes.receipts(),
             candidate=self.candidates.status,
             swap=attempt.progress(self._members.table.live_replicas, committed) if attempt else None,
-            last=self._last,
+            last=self._outcomes.last,
+            labels=dict(self._members.table.target.labels),
+            follow=self._follow,
         )
 
     def arrived(self, received: Mapping[str, int]) -> None:
@@ -120,13 +132,7 @@ class Changes:
 
     def measure(self) -> None:
         """Export the metrics as they are now."""
-        table = self._members.table
-        joined = [report for report in table.reports if report.member in table.heard and not report.joining]
-        self._metrics.export(table.target.committed, joined)
-
-    def _receipts(self) -> tuple[Receipt, ...]:
-        receipts = (report.receipt for report in self._members.table.reports if report.receipt and not report.joining)
-        return tuple(sorted(receipts, key=lambda receipt: receipt.replica))
+        self._outcomes.measure()
 
     async def _only(
         self, attempt: Attempt, check: Callable[[], None], change: Callable[[], Awaitable[None]], *, wait: bool
@@ -148,7 +154,7 @@ class Changes:
             for check in checks:
                 check()
         except WeightsError as refusal:
-            await self._note(attempt, "refused", refusal)
+            await self._outcomes.note(attempt, "refused", refusal)
             raise
 
     def _check_idle(self) -> None:
@@ -158,7 +164,7 @@ class Changes:
     async def _to_its_outcome(self, attempt: Attempt, change: Callable[[], Awaitable[None]]) -> None:
         error: BaseException | None = None
         try:
-            await self._note(attempt, "begun", None)
+            await self._outcomes.note(attempt, "begun", None)
             await change()
         except BaseException as failure:
             error = failure
@@ -166,34 +172,11 @@ class Changes:
         finally:
             committed = attempt.version is not None and attempt.version == self._members.table.target.committed.version
             outcome, self._attempt = attempt.outcome(error, committed), None
-            moved = outcome.outcome == "committed" and error is None
-            self._metrics.moved(sum(receipt.nbytes for receipt in self._receipts() if moved))
+            if outcome.outcome == "committed" and error is None:
+                self._outcomes.note_moved()
             if error is not None:
-                story = "\n".join(f"  {event}" for event in self._members.story()[-LOGGED:])
-                logger.debug(f"model '{self._model}': before the end of {attempt.id}:\n{story}")
-            await self._note_ended(attempt, outcome, error)
-
-    async def _note_ended(self, attempt: Attempt, outcome: Outcome, error: BaseException | None) -> None:
-        self._last = outcome
-        self._metrics.ended(outcome)
-        self.measure()
-        self._members.touch()
-        await self._note(attempt, outcome.outcome, error)
-
-    async def _note(self, attempt: Attempt, outcome: str, error: BaseException | None) -> None:
-        facts = attempt.facts(outcome, error)
-        if outcome != "begun":
-            self._tell(attempt, outcome, error)
-        await asyncio.to_thread(self._audit.write, model=self._model, **facts)
-
-    def _tell(self, attempt: Attempt, outcome: str, error: BaseException | None) -> None:
-        """One line of the log for the end of an attempt; the audit log has all of its facts."""
-        number, epoch = attempt.version.number if attempt.version else None, self._members.table.target.committed.epoch
-        extra = {"model": self._model, "weights_version": number, "epoch": epoch, "outcome": outcome}
-        what = f"{attempt.action} {attempt.id}" + ("" if number is None else f" to version {number}")
-        why = "" if error is None else f": {error!r}"
-        level = logging.INFO if error is None else logging.WARNING
-        logger.log(level, f"model '{self._model}': {what}: {outcome}, epoch {epoch}{why}", extra=extra)
+                self._outcomes.explain(attempt)
+            await self._outcomes.note_ended(attempt, outcome, error)
 
     async def _swap(self, attempt: Attempt, admit: Admit, terms: CandidateTerms | None) -> None:
         self._members.touch()
@@ -233,7 +216,7 @@ class Changes:
         attempt = Attempt("withdraw", "the coordinator")
         attempt.begin(swap)
         withdrawn = attempt.outcome(swap.error, committed=False).model_copy(update={"outcome": "withdrawn"})
-        await self._note_ended(attempt, withdrawn, swap.error)
+        await self._outcomes.note_ended(attempt, withdrawn, swap.error)
 
     def _check_built_in_resident(self) -> None:
         """Version 0 is in no file: once a replica has let go of it, nobody can bring it back there."""

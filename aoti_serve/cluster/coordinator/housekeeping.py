@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 
 from aoti_serve.cluster.calls import result_of
 from aoti_serve.cluster.coordinator.changes import Changes
-from aoti_serve.cluster.coordinator.rollouts import Rollouts
+from aoti_serve.cluster.coordinator.rollout.rollouts import Rollouts
 from aoti_serve.cluster.coordinator.uploads import Uploads
 from aoti_serve.errors import Unavailable, UploadFailed
 from aoti_serve.weights.store.store import Store

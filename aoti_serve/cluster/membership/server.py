@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from aoti_serve.address import Address
 from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.membership.liveness import LiveActors, Liveness
+from aoti_serve.cluster.membership.shared_check import SharedCheck
 from aoti_serve.cluster.membership.wire import report_of, reroute_bytes, target_bytes
 from aoti_serve.errors import AotiServeError, StoreFailed, Superseded
 from aoti_serve.link.control import ControlEnd, ControlServer
@@ -48,6 +49,7 @@ class MemberServer:
         self.revision = 0
         self.liveness = Liveness(self.rules, live, self._silent, self._carry_out)
         self._check_term = check_term
+        self._newest = SharedCheck(check_term)
         self._server = ControlServer(self, HEARTBEAT_S)
         self._ends: dict[str, ControlEnd] = {}
         self._gateways: set[ControlEnd] = set()
@@ -56,8 +58,6 @@ class MemberServer:
         self._changed = asyncio.Event()
         self._commit_version: CommitVersion | None = None
         self._state: State | None = None
-        self._last_check: asyncio.Task[None] | None = None
-        self._next_check: asyncio.Task[None] | None = None
 
     @property
     def table(self) -> MemberTable:
@@ -128,6 +128,11 @@ class MemberServer:
             if swap.ended:
                 self.rules.finish()
 
+    def relabel(self, labels: Mapping[str, int]) -> None:
+        """Publish the labels that can be moved, with the versions that they name."""
+        self.table.relabel(labels)
+        self._carry_out()
+
     def story(self) -> tuple[StoryEvent, ...]:
         """With times in UTC."""
         shift = time.time() - time.monotonic()
@@ -182,23 +187,15 @@ class MemberServer:
         self._carry_out()
 
     async def _answer(self, end: ControlEnd, call: int) -> None:
-        """Answer once a check of the term has passed that began after the question; one check serves many questions."""
-        if self._next_check is None:
-            self._next_check = asyncio.get_running_loop().create_task(self._check_term_after(self._last_check))
+        """Answer once a check of the term has passed that began after the question."""
         try:
-            await asyncio.shield(self._next_check)
+            await self._newest.passed()
         except Superseded as error:
             end.abort(error)
         except StoreFailed as error:  # this may not be the newest coordinator: the member asks again
             logger.warning(str(error))
         else:
             end.answer(call, Kind.TARGET, target_bytes(self.table.target))
-
-    async def _check_term_after(self, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
-            await asyncio.wait([before])
-        self._last_check, self._next_check = self._next_check, None
-        await self._check_term()
 
     def _silent(self) -> set[str]:
         """Connected members that were not heard for long: stopped, cut off, or on a machine without power."""

@@ -50,8 +50,10 @@ class ReplicaBuffers:
         self._staged_in = self._committed_in = 0.0
         self._received = 0
 
-    async def stage(self, version: Version) -> None:
-        """Fill the inactive buffer with a version; moves no data if the replica holds it already.
+    async def stage(self, version: Version, *, accepted: bool) -> None:
+        """Fill the inactive buffer with a version, and try it, with golden requests unless others have `accepted` it.
+
+        Moves no data if the replica holds it already.
 
         Raises an InvalidWeights, Unavailable, or StageWithdrawn. The version that answers stays as it is.
         """
@@ -60,13 +62,15 @@ class ReplicaBuffers:
                 self._staged_in, self._received = 0.0, 0
             return
         reader = ChunkReader(self._replica, version)
-        golden = GoldenReader(self._replica, version, version.golden) if version.golden else None
+        golden = GoldenReader(self._replica, version, version.golden) if version.golden and not accepted else None
         self._readers = [reader, golden] if golden else [reader]
         try:
             index = await reader.open(result_of(self._coordinator.source.remote(version), SOURCE_S))
             if golden:
                 await golden.open(result_of(self._coordinator.golden_source.remote(version), SOURCE_S))
-            self._staged_in = await _timed(self._stager, lambda: self._fill(version, index, reader, golden or ()))
+            self._staged_in = await _timed(
+                self._stager, lambda: self._fill(version, index, reader, golden or (), accepted)
+            )
         finally:
             self._readers = []
         self._received = version.nbytes
@@ -111,11 +115,16 @@ class ReplicaBuffers:
         )
 
     def _fill(
-        self, version: Version, index: Mapping[str, Span], reader: ChunkReader, golden: Iterable[GoldenRequest]
+        self,
+        version: Version,
+        index: Mapping[str, Span],
+        reader: ChunkReader,
+        golden: Iterable[GoldenRequest],
+        accepted: bool,
     ) -> None:
         """Stage, and try: no version is committed that no replica has run."""
         self.container.stage_bytes(index, reader, version.number, strict=version.strict)
-        self.container.try_staged(golden, skip_acceptance=version.skips_acceptance)
+        self.container.try_staged(golden, skip_acceptance=accepted or version.skips_acceptance)
 
     def _open_previous(self) -> None:
         """Answers go on meanwhile, and do not wait for this."""

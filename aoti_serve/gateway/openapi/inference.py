@@ -54,7 +54,8 @@ def server_paths(models: list[str]) -> OpenApi:
 def model_paths(model: DescribedModel) -> OpenApi:
     """The paths of one model, and of its version that answers."""
     version = parameter(
-        *("path", "version", {"type": "string"}, "the weights version that must answer"), example=str(model.version)
+        *("path", "version", {"type": "string"}, "the weights version that must answer, or a label of it"),
+        example=str(model.version),
     )
     return _paths(model, f"/v2/models/{model.name}", "", []) | _paths(
         model, f"/v2/models/{model.name}/versions/{{version}}", ".version", [version]

@@ -8,8 +8,10 @@ from pydantic.json_schema import models_json_schema
 
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.gateway.http.weights.candidates import NoOptions
+from aoti_serve.gateway.http.weights.labels import LabelBody
 from aoti_serve.gateway.http.weights.swaps import RollbackBody, SwapBody
 from aoti_serve.gateway.openapi.operations import OpenApi, json_answer, operation, parameter, ref
+from aoti_serve.weights.labels import NAME_PATTERN, RESERVED, VersionLabels
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 from aoti_serve.weights.version import GoldenFile, Version
@@ -23,11 +25,18 @@ _WAIT = parameter(
     "query", "wait", {"type": "boolean", "default": True}, "whether to answer when it has ended, or at once"
 )
 
+_NO_LABEL: OpenApi = {"anyOf": [{"pattern": "^[0-9]+$"}, {"enum": [*RESERVED]}]}
+_LABEL = parameter(
+    *("path", "label", {"type": "string", "pattern": f"^{NAME_PATTERN}$", "not": _NO_LABEL}, "its name"),
+    example="stable",
+)
+_EXPECTED = parameter("query", "expected", {"type": "integer", "minimum": 0}, "only if it names this version now")
+
 
 def weights_schemas() -> OpenApi:
     """The schemas of all that comes and goes."""
-    bodies = [(kind, "validation") for kind in (SwapBody, RollbackBody, ExposureOptions, NoOptions)]
-    answers = [(kind, "serialization") for kind in (WeightsStatus, Version, StoryEvent, GoldenFile)]
+    bodies = [(kind, "validation") for kind in (SwapBody, RollbackBody, ExposureOptions, NoOptions, LabelBody)]
+    answers = [(kind, "serialization") for kind in (WeightsStatus, Version, StoryEvent, GoldenFile, VersionLabels)]
     kinds: Any = bodies + answers
     _, found = models_json_schema(kinds, ref_template="#/components/schemas/{model}")
     schemas: OpenApi = found["$defs"]
@@ -42,6 +51,7 @@ def weights_paths(model: str) -> OpenApi:
     def get(name: str, summary: str, answer: OpenApi) -> OpenApi:
         return {"get": _guarded(model, name, summary, {200: answer}, errors=_READ_ERRORS)}
 
+    listed = json_answer("The labels.", ref("VersionLabels"), example={"stable": 7})
     events = {"description": "The status now, and at every change.", "content": {"text/event-stream": {"schema": {}}}}
     status = get("status", "What answers, and the change under way", json_answer("The status.", ref("WeightsStatus")))
     return {
@@ -52,6 +62,8 @@ def weights_paths(model: str) -> OpenApi:
         f"{prefix}/events": get("events", "Follow the status", events),
         f"{prefix}/rollback": {"post": _rollback(model)},
         **_candidate_paths(model, prefix),
+        f"{prefix}/labels": get("labels", "The labels that can be moved, with their versions", listed),
+        f"{prefix}/labels/{{label}}": _relabel(model, {200: listed}),
     }
 
 
@@ -125,6 +137,15 @@ def _rollback(model: str) -> OpenApi:
 def _json_body(schema: str, example: OpenApi) -> OpenApi:
     """A body that may be left out."""
     return {"content": {"application/json": {"schema": ref(schema), "example": example}}}
+
+
+def _relabel(model: str, answers: dict[int, OpenApi]) -> OpenApi:
+    body = {"required": True, "content": {"application/json": {"schema": ref("LabelBody"), "example": {"version": 7}}}}
+    move, delete = "Let a label name a version", "Delete a label"
+    return {
+        "put": _guarded(*(model, "label", move, answers), errors=_CHANGE_ERRORS, parameters=[_LABEL], body=body),
+        "delete": _guarded(*(model, "unlabel", delete, answers), errors=_CHANGE_ERRORS, parameters=[_LABEL, _EXPECTED]),
+    }
 
 
 def _changed() -> dict[int, OpenApi]:

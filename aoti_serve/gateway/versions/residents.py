@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aoti_serve.errors import UnknownVersion
+from aoti_serve.weights.labels import RESERVED
 from aoti_serve.weights.swap.target import Target
 
-ACTIVE, PREVIOUS, CANDIDATE = "active", "previous", "candidate"
+ACTIVE, PREVIOUS, CANDIDATE = RESERVED
 
 
 class Residents:
     """Follows the target. Lives in the gateway's event loop.
 
     `current` is the version that answers, `names` has all that can be asked for, by the names that the server itself
-    gives them. With `keeps_previous` the version before stays resident.
+    gives them; `labels`, which can be moved, also name what no replica holds. With `keeps_previous` the version before
+    stays resident.
     """
 
     def __init__(self, model: str, *, keeps_previous: bool) -> None:
         self.current = 0
         self.names: Mapping[str, int] = {ACTIVE: 0}
+        self.labels: Mapping[str, int] = {}
         self._model = model
         self._keeps_previous = keeps_previous
 
@@ -27,6 +30,7 @@ class Residents:
         committed, staging = target.committed, target.staging
         self.current = committed.version.number
         self.names = {ACTIVE: self.current}
+        self.labels = target.labels
         if staging is not None and staging.exposure is not None:
             self.names |= {CANDIDATE: staging.version.number}
         elif staging is None and committed.previous is not None and self._keeps_previous:  # else its memory is taken
@@ -41,12 +45,16 @@ class Residents:
         return version in self.names.values()
 
     def asked(self, version: str | None) -> int | None:
-        """The number of the version that a request names; None if it names none. Raises UnknownVersion."""
+        """The number of the version that a request names, by a name of the server's own, a number, or a label.
+
+        None if it names none. Raises UnknownVersion for one that no replica holds.
+        """
         if version is None:
             return None
-        number = next((number for number in self.numbers if str(number) == version), self.names.get(version))
-        if number is None:
-            raise self.unknown(version)
+        called = {**self.labels, **{str(number): number for number in self.numbers}, **self.names}
+        number = called.get(version)
+        if number is None or not self.holds(number):
+            raise self.unknown(version if number is None else f"'{version}', a label of version {number}")
         return number
 
     def unknown(self, version: int | str) -> UnknownVersion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
@@ -25,7 +26,7 @@ RunShadow = Callable[[Arrays], Awaitable[Rows]]
 class TrialCounter:
     """Counts one trial in the gateway's event loop; large answers are read in a thread, and have counts of their own.
 
-    `run_shadow` runs a request on the candidate when there is room.
+    `run_shadow` runs a request on the candidate when there is room; `shadows` are those under way.
     """
 
     def __init__(self, trial: Trial, outputs: tuple[TensorSpec, ...], run_shadow: RunShadow) -> None:
@@ -33,8 +34,9 @@ class TrialCounter:
         self._counts, self._large = TrialCounts(outputs), TrialCounts(outputs)
         self._run_shadow = run_shadow
         self._offload = Offload()
-        self._shadows = EvenShare()
-        self._running = self._nbytes = 0
+        self._turns = EvenShare()
+        self.shadows: set[asyncio.Task[None]] = set()
+        self._nbytes = 0
 
     def figures(self) -> TrialFigures:
         """All that this gateway has counted of the trial."""
@@ -54,16 +56,17 @@ class TrialCounter:
 
     def shadow(self, arrays: Arrays, answer: Rows, share: float) -> None:
         """Run a request that the active version has answered on the candidate, too, if it is this one's turn."""
-        if answer.version != self.trial.active or not self._shadows.take(share):
+        if answer.version != self.trial.active or not self._turns.take(share):
             return
         nbytes = sum(array.nbytes for array in (*arrays, *answer.outputs))
-        if self._running < MOST_SHADOWS and self._nbytes + nbytes <= MOST_SHADOW_BYTES:
-            spawn(self._compare(arrays, answer, nbytes))
+        if len(self.shadows) < MOST_SHADOWS and self._nbytes + nbytes <= MOST_SHADOW_BYTES:
+            task = asyncio.get_running_loop().create_task(self._compare(arrays, answer, nbytes))
+            self.shadows.add(task)
+            task.add_done_callback(self.shadows.discard)
         else:
             self._counts.shadow.note_dropped()
 
     async def _compare(self, arrays: Arrays, answer: Rows, nbytes: int) -> None:
-        self._running += 1
         self._nbytes += nbytes
         try:
             rows = await self._run_shadow(arrays)
@@ -72,7 +75,6 @@ class TrialCounter:
         except AotiServeError as error:
             self._note_unpaired(error)
         finally:
-            self._running -= 1
             self._nbytes -= nbytes
 
     def _note_unpaired(self, error: AotiServeError) -> None:

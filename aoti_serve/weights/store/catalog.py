@@ -14,6 +14,8 @@ from aoti_serve.errors import StoreDamaged, StoreFailed, UnknownWeightsVersion, 
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.candidate import Candidate, RolloutRecord
 from aoti_serve.weights.files.index import index_in
+from aoti_serve.weights.labels import VersionLabels
+from aoti_serve.weights.sources.follow import Tried
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.remote import Remote
@@ -23,6 +25,8 @@ from aoti_serve.weights.version import Committed, Version
 T = TypeVar("T")
 READ_BYTES = 8 * 2**20
 RECORD = "version.json"
+LABELS = "LABELS"
+FOLLOWED = "FOLLOWED"
 STAGED = "staged"
 CANDIDATE = "CANDIDATE"
 ROLLOUT = "ROLLOUT"
@@ -74,6 +78,14 @@ class Catalog:
     def rollout(self) -> RolloutRecord | None:
         """The rollout that is on; None if there is none."""
         return self._record_in(ROLLOUT, RolloutRecord.model_validate_json)
+
+    def labels(self) -> VersionLabels:
+        """The labels that can be moved."""
+        return self._record_in(LABELS, VersionLabels.model_validate_json) or VersionLabels()
+
+    def followed(self) -> Tried | None:
+        """The version of a followed place that was tried last, and what came of it."""
+        return self._record_in(FOLLOWED, Tried.model_validate_json)
 
     def staged(self) -> set[int]:
         """The numbers of versions that were never committed."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from aoti_serve.errors import StoreDamaged, StoreFailed
 from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.labels import VersionLabels
 from aoti_serve.weights.store.catalog import Catalog, golden_name, record_name
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
@@ -56,6 +57,9 @@ def check_store(catalog: Catalog, advance: Callable[[int], None] = lambda nbytes
     staged = catalog.staged()
     versions = [_check(catalog, number, number in staged, advance) for number in catalog.numbers()]
     damage += _dangling(catalog, committed)
+    labels = _noting(damage, catalog.labels) or VersionLabels()
+    lost = labels.lost({version.number for version in versions if not version.staged})
+    damage += [f"LABELS: '{name}' names version {number}, which is not stored" for name, number in lost.items()]
     return StoreCheckup(
         store=catalog.root,
         term=term.number if term else None,

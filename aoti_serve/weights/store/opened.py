@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from aoti_serve.errors import StoreFailed, Superseded
+from aoti_serve.errors import StoreDamaged, StoreFailed, Superseded
 from aoti_serve.weights.candidate import Candidate, RolloutRecord
-from aoti_serve.weights.store.catalog import CANDIDATE, ROLLOUT, Catalog
+from aoti_serve.weights.labels import LabelChange, VersionLabels
+from aoti_serve.weights.store.catalog import CANDIDATE, LABELS, ROLLOUT, Catalog
 from aoti_serve.weights.store.term import Term
 
 
@@ -49,11 +50,46 @@ class OpenedStore(Catalog):
         Raises Superseded or StoreFailed.
         """
         with self._as_newest():
-            if content is None:
-                self._place.erase(name)
-            else:
-                self._place.write(name, content)
-            self._place.sync(".")
+            self._put_record(name, content)
+
+    def relabel(self, change: LabelChange) -> tuple[VersionLabels, VersionLabels]:
+        """Move a label that can be moved; the labels before and after. Reading and writing them is one step.
+
+        Raises LabelMoved, TooManyLabels, UnknownWeightsVersion, Superseded or StoreFailed; nothing has changed then.
+        """
+        with self._as_newest():
+            before = self.labels()
+            after = before.changed(change, self.model)
+            if change.version:  # 0 is in no file
+                self.version(change.version)
+            if after != before:
+                self._put_record(LABELS, after.model_dump_json(indent=1).encode())
+        return before, after
+
+    def drop_lost_labels(self) -> tuple[VersionLabels, Mapping[str, int]]:
+        """Take the labels away whose versions are gone; those that are left, and what was dropped.
+
+        Raises Superseded or StoreFailed.
+        """
+        with self._as_newest():
+            labels = self.labels()
+            if lost := labels.lost({version.number for version in self.versions()}):
+                labels = VersionLabels({name: at for name, at in labels.root.items() if name not in lost})
+                self._put_record(LABELS, labels.model_dump_json(indent=1).encode())
+        return labels, lost
+
+    def _erase_damaged_labels(self) -> None:
+        try:
+            self.labels()
+        except StoreDamaged:
+            self._place.erase(LABELS)
+
+    def _put_record(self, name: str, content: bytes | None) -> None:
+        if content is None:
+            self._place.erase(name)
+        else:
+            self._place.write(name, content)
+        self._place.sync(".")
 
     @contextmanager
     def _as_newest(self) -> Iterator[None]:

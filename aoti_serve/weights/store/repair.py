@@ -85,13 +85,13 @@ def _joined(store: Store, shards: JoinedShards, label: str) -> Version:
 def set_current(catalog: Catalog, version: Version, advance: Advance) -> Committed:
     """Commit a stored version, under the next epoch; what answered before is the way back.
 
-    Every byte of it is read first: raises StoreDamaged if they are not those that were stored. CURRENT and TERM may be
-    damaged. What is committed already stays as it is.
+    Every byte of it is read first: raises StoreDamaged if they are not those that were stored. CURRENT, TERM and
+    LABELS may be damaged. What is committed already stays as it is.
     """
     for _ in catalog.verify(version, advance):
         pass
     with suppress(StoreDamaged):
-        catalog.last_term()
+        catalog.last_term(), catalog.labels()
         if (stands := catalog.committed()) is not None and stands.version == version:
             return stands
     store = _open(catalog, repair=True)

@@ -4,7 +4,9 @@
 <root>/TERM                             see `Term`
 <root>/CANDIDATE, ROLLOUT               see `Candidate`
 <root>/RESERVE                          see `Reserve`
+<root>/LABELS                           {label: version}, see `VersionLabels`; there once a label was set
 <root>/LOCK                             held while one of the above is changed
+<root>/FOLLOWED                         see `Tried`; there once a place was followed
 <root>/versions/<n>/weights.safetensors, and golden.safetensors if it came with golden requests
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover
 <root>/versions/<n>/staged              there until the version is committed; one that never was is no way back
@@ -42,8 +44,8 @@ class Store(OpenedStore):
     """
 
     def __init__(self, root: str | Path | UPath, model: str, keep_versions: int, *, repair: bool = False) -> None:
-        """`repair`: open it also if CURRENT or TERM is damaged. What it had counted is lost then, and counting goes on
-        from the seconds since 1970, which no count reaches.
+        """`repair`: open it also if CURRENT, TERM or LABELS is damaged. What it had counted is lost then, and counting
+        goes on from the seconds since 1970, which no count reaches; so are the labels.
         """
         super().__init__(root, model)
         self._keep = keep_versions
@@ -55,6 +57,8 @@ class Store(OpenedStore):
             self._take_term(repair)
             self._known = self.committed(Committed(epoch=int(time.time()), version=BUILT_IN) if repair else None)
             self._clean()
+            if repair:
+                self._erase_damaged_labels()
 
     @property
     def epoch(self) -> int:
@@ -205,9 +209,12 @@ class Store(OpenedStore):
                     self._place.forget(number)
 
     def _held(self) -> set[int]:
-        """The numbers of what is committed, of what was before that, and of what adapters were merged into for both."""
+        """The numbers of what is committed, of what was before that, of what adapters were merged into for both, and
+        of what has a label that can be moved.
+        """
         records = self._known, self.committed()
-        return {number for record in records if record is not None for number in record.numbers}
+        held = {number for record in records if record is not None for number in record.numbers}
+        return held | set(self.labels().root.values())
 
     def _clean(self) -> None:
         """Remove what earlier Stores have left unfinished."""

@@ -13,8 +13,11 @@ from aoti_serve.weights.version import Version
 class TwoBuffers(Protocol):
     """The memory of a replica: one version that answers, and room for another behind it."""
 
-    async def stage(self, version: Version) -> None:
-        """Load `version` behind the one that answers; do nothing if either buffer holds it already."""
+    async def stage(self, version: Version, *, accepted: bool) -> None:
+        """Load `version` behind the one that answers; do nothing if either buffer holds it already.
+
+        One that is committed was `accepted` by others: a newcomer must answer with it, and no test may keep it out.
+        """
 
     async def activate(self, version: Version) -> None:
         """Answer with `version`, which was staged; do nothing if it answers already."""
@@ -50,7 +53,7 @@ class Follower:
         committed, staging = target.committed, target.staging
         if committed.epoch > self.epoch:
             self.staged = None
-            await self._buffers.stage(committed.version)
+            await self._buffers.stage(committed.version, accepted=True)
             await self._buffers.activate(committed.version)
             self.epoch = committed.epoch
         if staging is None:
@@ -67,7 +70,7 @@ class Follower:
         self.staged = self.failed = self.error = None
         self._may_hold_more, self.staging = True, swap
         try:
-            await self._buffers.stage(version)
+            await self._buffers.stage(version, accepted=False)
         except Exception as error:  # whatever it is, the coordinator must hear it, and the old version goes on
             self.failed, self.error = swap, error
         else:

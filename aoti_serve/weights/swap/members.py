@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from aoti_serve.address import Address
@@ -109,6 +109,11 @@ class MemberTable:
         """Let gateways count the answers of two versions apart, or no longer."""
         if trial != self.target.trial:
             self._retarget(trial=trial)
+
+    def relabel(self, labels: Mapping[str, int]) -> None:
+        """Tell the members of the labels that can be moved."""
+        if labels != self.target.labels:
+            self._retarget(labels=labels)
 
     def settle(self) -> bool:
         """Between swaps: let nothing older out, once all members hold what is committed; whether that is new."""

@@ -7,6 +7,7 @@ are one case: it sees the target and catches up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
@@ -88,7 +89,8 @@ class Target:
 
     `term` counts the coordinators that the store has had: members ignore an earlier one. `revision` grows with every
     change. Gateways let out no answer of an epoch before `settled_epoch`. A `trial` begins with a candidate, and may go
-    on after its commit. `spread`: members are on several nodes.
+    on after its commit. `spread`: members are on several nodes. `labels` are those that can be moved, with the versions
+    that they name.
     """
 
     term: int
@@ -98,6 +100,7 @@ class Target:
     staging: Staging | None = None
     trial: Trial | None = None
     spread: bool = False
+    labels: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def at(self) -> TargetRevision:

@@ -132,10 +132,10 @@ async def test_a_stage_that_is_cancelled_leaves_everything_as_before(
         coordinator: Any = Coordinator(gated, tmp_path)
         buffers = ReplicaBuffers(container, True, "r", coordinator)
         buffers.cancel_stage()
-        await buffers.stage(first)
+        await buffers.stage(first, accepted=False)
         await buffers.activate(first)
         before = container.run(mixed.inputs)
-        staging = asyncio.create_task(buffers.stage(second))
+        staging = asyncio.create_task(buffers.stage(second, accepted=False))
         await gated.asked.remote()
         assert not staging.done()
         buffers.cancel_stage()
@@ -144,7 +144,7 @@ async def test_a_stage_that_is_cancelled_leaves_everything_as_before(
         assert (container.version, container.staged) == (1, None)
         torch.testing.assert_close(container.run(mixed.inputs), before, rtol=0, atol=0)
         await gated.open_gate.remote()
-        await buffers.stage(second)
+        await buffers.stage(second, accepted=False)
         await buffers.activate(second)
         assert container.version == 2
         with pytest.raises(AssertionError):

@@ -76,14 +76,16 @@ async def test_a_replica_has_staged_only_what_answers_rightly(transfer: Any, mix
         coordinator: Any = Coordinator(transfer, tmp_path)
         buffers = ReplicaBuffers(container, True, "r", coordinator)
         first = put(tmp_path, 1, mixed.weights(), asked)
-        await buffers.stage(first)
+        await buffers.stage(first, accepted=False)
         await buffers.activate(first)
         with pytest.raises(GoldenFailed, match="golden request 'mixed'"):
-            await buffers.stage(put(tmp_path, 2, other, asked))
+            await buffers.stage(put(tmp_path, 2, other, asked), accepted=False)
         third = put(tmp_path, 3, mixed.weights(), asked)
         with pytest.raises(StoreDamaged, match=r"golden\.safetensors"):
-            await buffers.stage(third.model_copy(update={"golden": lost}))
+            await buffers.stage(third.model_copy(update={"golden": lost}), accepted=False)
         assert (container.version, container.staged) == (1, None)
         fourth = put(tmp_path, 4, other, asked)
-        await buffers.stage(fourth.model_copy(update={"golden": None, "skips_acceptance": True}))
+        await buffers.stage(fourth.model_copy(update={"golden": None, "skips_acceptance": True}), accepted=False)
         assert container.staged == 4
+        await buffers.stage(put(tmp_path, 5, other, asked), accepted=True)  # it is committed
+        assert container.staged == 5

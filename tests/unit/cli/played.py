@@ -102,6 +102,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._send(self.server_plays.reply(self._asked(), "POST"))
 
+    def do_PUT(self) -> None:
+        self._send(self.server_plays.reply(self._asked(), "PUT"))
+
+    def do_DELETE(self) -> None:
+        self._send(self.server_plays.reply(self._asked(), "DELETE"))
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 

@@ -12,6 +12,7 @@ from aoti_serve.cli.answers import safe, value_of
 from aoti_serve.cli.render import spaced, status_view, swap_bars_view, swap_view, versions_view
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import ServerRefused
+from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.version import BUILT_IN, GoldenFile, MergedAdapter, Version
 from tests.unit.cli.played import NOW, as_json, candidate, ended, receipt, swap_progress, version, weights_status
 
@@ -38,6 +39,23 @@ def test_the_status_says_what_answers_and_what_is_behind_it() -> None:
     assert text.splitlines()[0] == "m  version 3 (step 300), previous 2 (step 200), epoch 7"
     assert "last" not in text
     assert "swap" not in text
+
+
+def test_labels_stand_in_the_status_and_at_the_versions_that_they_name() -> None:
+    status = weights_status(labels={"canary": 3, "stable": 2})
+    assert drawn(status_view(status, NOW)).splitlines()[0].endswith(", epoch 7, canary is 3, stable is 2")
+    text = drawn(versions_view([version(2), version(3)], status, NOW))
+    assert row_of(text, "      2")[1:4] == ["previous,", "resident,", "stable"]
+    assert row_of(text, "      3")[1:3] == ["current,", "canary"]
+
+
+def test_a_place_that_is_followed_is_in_the_status_with_what_is_wrong_with_it() -> None:
+    follow = FollowStatus(uri="s3://***@bucket/runs", last_seen="step-10", last_tried="step-9", outcome="committed")
+    text = drawn(status_view(weights_status(follow=follow), NOW))
+    assert text.splitlines()[-1] == "follows s3://***@bucket/runs: newest step-10, step-9 committed"
+    broken = FollowStatus(uri="runs", error="no answer within 60 s")
+    text = drawn(status_view(weights_status(follow=broken), NOW))
+    assert text.splitlines()[-1] == "follows runs: newest none: no answer within 60 s"
 
 
 def test_a_receipt_is_a_row_with_everything_that_a_replica_has_signed() -> None:

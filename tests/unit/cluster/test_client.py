@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import ray
 import torch
+from pydantic import ValidationError
 
 from aoti_serve import AsyncWeightsClient, GoldenRequest, RowChanges, WeightsClient, save_delta
 from aoti_serve.cluster import client as client_module
 from aoti_serve.errors import Unavailable, UnfitAdapter
 from aoti_serve.weights.adapter_config import AdapterConfig
+from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.swap.target import Exposure
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 from aoti_serve.weights.version import Version
@@ -125,3 +127,32 @@ async def test_golden_requests_are_sent_before_the_weights(monkeypatch: pytest.M
     monkeypatch.setattr(client, "_client", sent, raising=False)
     await client.swap({}, golden=[GoldenRequest("one", {"x": np.zeros(3, np.float32)})])
     assert sent.options.golden == hashlib.sha256(sent.golden).hexdigest()
+
+
+class Labels:
+    """In the place of the coordinator: it takes every change, and remembers it."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[LabelChange, str]] = []
+
+    async def relabel(self, change: LabelChange, who: str) -> dict[str, int]:
+        self.changes.append((change, who))
+        return {} if change.version is None else {change.name: change.version}
+
+
+def test_labels_are_moved_and_deleted_as_the_caller_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_who", lambda: "me")
+    behind, asynchronous = Labels(), object.__new__(AsyncWeightsClient)
+    monkeypatch.setattr(asynchronous, "_client", behind, raising=False)
+    client = object.__new__(WeightsClient)
+    monkeypatch.setattr(client, "_client", asynchronous, raising=False)
+    monkeypatch.setattr(client, "_closed", False, raising=False)
+    assert client.label("stable", 7) == client.label("stable", 7, expected=None) == {"stable": 7}
+    assert client.unlabel("stable", expected=7) == {}
+    assert behind.changes == [
+        (LabelChange(name="stable", version=7), "me"),
+        (LabelChange(name="stable", version=7, expected=None), "me"),
+        (LabelChange(name="stable", version=None, expected=7), "me"),
+    ]
+    with pytest.raises(ValidationError, match="the server itself says"):
+        client.label("previous", 7)

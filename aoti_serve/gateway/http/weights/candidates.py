@@ -27,12 +27,12 @@ def candidate_routes(door: AdminDoor) -> APIRouter:
 
     @routes.post("/promote")
     async def promote(request: Request, asked: Admin, wait: bool = True) -> Response:
-        parsed(NoOptions, await door.read(request) or b"{}")
+        parsed(NoOptions, await door.read(request, "wait") or b"{}")
         return change_response(await asked.weights.promote(asked.who, wait), wait)
 
     @routes.post("/withdraw")
     async def withdraw(request: Request, asked: Admin, wait: bool = True) -> Response:
-        parsed(NoOptions, await door.read(request) or b"{}")
+        parsed(NoOptions, await door.read(request, "wait") or b"{}")
         return change_response(await asked.weights.withdraw(asked.who, wait), wait)
 
     return routes

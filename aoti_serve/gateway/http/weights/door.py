@@ -53,9 +53,9 @@ class AdminDoor:
         served = self.plane.model(name)
         return Admitted(served, served.weights, f"{holder} from {_address(request)}")
 
-    async def read(self, request: Request) -> bytes:
-        """The JSON of a request that has its options there, and none in its query."""
-        for name in request.query_params.keys() - {"wait"}:  # they would be passed over
+    async def read(self, request: Request, *in_query: str) -> bytes:
+        """The JSON of a request that has its options there, and only those named `in_query` in its query."""
+        for name in request.query_params.keys() - {*in_query}:  # they would be passed over
             raise InvalidBody(detail=f"query parameter {shown_value(name)}: it belongs into the JSON of the body")
         with Share(self.plane.budget) as share:
             return bytes(await read_body(request.receive, headers_of(request), self._json, share))

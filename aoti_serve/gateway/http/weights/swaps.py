@@ -70,7 +70,7 @@ def swap_routes(door: AdminDoor, config: GatewayConfig) -> APIRouter:
 
     @routes.post("/rollback")
     async def rollback(request: Request, asked: Admin, wait: bool = True) -> Response:
-        wanted = parsed(RollbackBody, await door.read(request) or b"{}")
+        wanted = parsed(RollbackBody, await door.read(request, "wait") or b"{}")
         return change_response(await asked.weights.rollback(wanted.version, asked.who, wait), wait)
 
     async def run_swap(request: Request, asked: Admitted, wait: bool) -> WeightsStatus:
@@ -82,7 +82,7 @@ def swap_routes(door: AdminDoor, config: GatewayConfig) -> APIRouter:
         if not request.headers.get("content-type", "").startswith("application/json"):
             kinds = 'application/octet-stream with the safetensors bytes, or application/json with {"uri": ...}'
             raise InvalidBody(detail=f"the Content-Type must be {kinds}")
-        wanted = parsed(SwapBody, await door.read(request))
+        wanted = parsed(SwapBody, await door.read(request, "wait"))
         return await asked.weights.swap_uri(wanted.uri, wanted.options, asked.who, wait)
 
     return routes

@@ -124,6 +124,14 @@ async def test_beside_a_candidate_any_other_change_is_refused_at_once(tmp_path: 
         assert made.audited[2:] == [("swap", "refused"), ("rollback", "refused")] * 2 + [("swap", "refused")] * 2
 
 
+async def test_golden_requests_may_come_beside_a_candidate(tmp_path: Path) -> None:
+    async with coordinating(tmp_path) as made:
+        await made.swap(1, EXPOSURE)
+        audited = list(made.audited)
+        await made.changes.check_upload(Attempt("golden", "me", source="upload"))
+        assert made.audited == audited
+
+
 async def test_without_a_candidate_there_is_nothing_to_expose_promote_or_withdraw(tmp_path: Path) -> None:
     async with coordinating(tmp_path) as made:
         for change in (made.expose, made.promote, made.withdraw):

@@ -11,6 +11,7 @@ from aoti_serve.cluster.membership import liveness
 from aoti_serve.cluster.membership import server as server_module
 from aoti_serve.cluster.membership.member import announce_loading
 from aoti_serve.cluster.membership.pauses import boottime
+from aoti_serve.cluster.membership.shared_check import SharedCheck
 from aoti_serve.errors import StageFailed, StoreFailed, UnknownTensor
 from aoti_serve.weights.swap import members, timeouts
 from aoti_serve.weights.swap.states import State
@@ -132,7 +133,7 @@ async def test_a_coordinator_that_starts_knows_of_those_that_may_live() -> None:
 async def test_a_coordinator_that_cannot_read_its_store_confirms_none() -> None:
     async with a_cluster() as cluster:
         server = cluster.server
-        server._check_term = unreadable
+        server._newest = SharedCheck(unreadable)
         newcomer = Process("new", 1, cluster)
         joining = asyncio.create_task(newcomer.membership.join())
         await cluster.until(lambda: "new" in server.table.heard)

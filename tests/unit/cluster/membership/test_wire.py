@@ -46,7 +46,9 @@ def test_an_error_arrives_as_itself_and_one_that_is_none_of_ours_by_its_name() -
 @pytest.mark.parametrize("staging", [None, Staging("s", VERSION)])
 def test_a_target_arrives_as_it_was(staging: Staging | None) -> None:
     committed = Committed(epoch=5, version=VERSION, previous=Version(number=7))
-    target = Target(term=3, revision=9, committed=committed, settled_epoch=4, staging=staging, spread=True)
+    target = Target(
+        term=3, revision=9, committed=committed, settled_epoch=4, staging=staging, spread=True, labels={"a": 7}
+    )
     assert target_of(memoryview(target_bytes(target))) == target
 
 

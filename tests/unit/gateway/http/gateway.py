@@ -109,8 +109,16 @@ class Remote:
 class Gateway:
     """A client of the gateway, and what is behind it."""
 
-    def __init__(self, app: FastAPI, client: httpx.AsyncClient, runner: Runner, coordinator: Coordinator) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        client: httpx.AsyncClient,
+        runner: Runner,
+        coordinator: Coordinator,
+        served: ServedModel,
+    ) -> None:
         self.app = app
+        self.served = served
         self.client = client
         self.runner = runner
         self.coordinator = coordinator
@@ -148,7 +156,7 @@ async def running(
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=60) as client:
-            yield Gateway(app, client, runner, coordinator)
+            yield Gateway(app, client, runner, coordinator, served)
     finally:
         served.close()
         beats.cancel()

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.store.store import Store
 from tests.unit.weights.store import elsewhere
 
@@ -60,7 +61,9 @@ def scenario(folder: Path, scheme: str) -> None:
     upload.write_bytes(content(4))
     version = store.add(upload, "uploaded")
     given.write(f"{version.number}\n")
+    store.relabel(LabelChange(name="stable", version=committed.version.number))
     store.commit(version, committed.epoch + 1, committed.version)
+    store.relabel(LabelChange(name="stable", version=version.number))
 
 
 def commit_two(store: Store, folder: Path, label: str) -> Store:

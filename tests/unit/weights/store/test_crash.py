@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.store.store import Store
 from tests.unit.weights.store import crasher as store_crasher
 from tests.unit.weights.store import elsewhere
 from tests.unit.weights.store.crasher import content, place
 
-NAMES = {"CURRENT", "TERM", "LOCK", "RESERVE", "versions", "incoming"}
+NAMES = {"LABELS", "CURRENT", "TERM", "LOCK", "RESERVE", "versions", "incoming"}
 FILES = {"version.json", "weights.safetensors"}
 WHOLE = [FILES, FILES | {"taken"}, FILES | {"staged"}, FILES | {"staged", "taken"}]
 
@@ -54,6 +55,12 @@ def assert_tidy(folder: Path, incoming: Path) -> None:
     assert list(incoming.iterdir()) == []
 
 
+def assert_labels(store: Store, number: int) -> None:
+    """A label names what it did before a change or after it, never what is not stored, nor what was not committed."""
+    assert store.labels().root in ([{}, {"stable": 2}] if number == 2 else [{"stable": 2}, {"stable": number}])
+    assert store.drop_lost_labels()[1] == {}
+
+
 def check(folder: Path, scheme: str) -> int:
     """Open what was left behind; the number of the version that is committed in it."""
     store = Store(place(folder, scheme), "m", 2)
@@ -62,12 +69,14 @@ def check(folder: Path, scheme: str) -> int:
     committed = store.committed()
     assert committed is not None
     assert (committed.epoch, committed.version.label) in ((2, "v2"), (3, "uploaded"))
+    assert_labels(store, committed.version.number)
     upload = store.incoming()
     upload.write_bytes(content(5))
     version = store.add(upload, "after")
     given = folder.with_suffix(".given")
     assert version.number > max(map(int, given.read_text().split() if given.exists() else []), default=2)
     store.commit(version, committed.epoch + 1, committed.version)
+    store.relabel(LabelChange(name="stable", version=version.number))
     assert_whole(store)
     assert len(store.versions()) <= 3, "two are kept, and one that was added may not have been committed"
     assert {path.name for path in folder.iterdir()} <= NAMES

@@ -109,7 +109,7 @@ class Slots:
     def answering(self) -> Version | None:
         return self.slots[self.active]
 
-    async def stage(self, version: Version) -> None:
+    async def stage(self, version: Version, *, accepted: bool) -> None:
         if version in self.slots:
             return
         self._check()

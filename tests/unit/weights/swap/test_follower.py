@@ -46,7 +46,7 @@ class TwoSlots:
         self.done: list[str] = []
         self.broken: Exception | None = None
 
-    async def stage(self, version: Version) -> None:
+    async def stage(self, version: Version, *, accepted: bool) -> None:
         if version in (self.active, self.behind):
             return
         if version == REFUSED or self.broken:

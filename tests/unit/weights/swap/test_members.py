@@ -211,3 +211,17 @@ def test_time_counts_only_while_a_member_is_heard_and_this_process_runs() -> Non
     assert TimeAllowance(0.5).spend(0.5, silence=0.0)
     allowance = TimeAllowance(1.0)
     assert [allowance.spend(1.0, silence=1e6) for _ in range(MOST)] == [False] * (MOST - 1) + [True], "not for ever"
+
+
+def test_labels_are_told_when_they_change_and_stay_through_every_other_change() -> None:
+    table = table_of(Report("r1", turn=1, epoch=5))
+    table.relabel({"stable": 2})
+    told = table.target
+    table.relabel({"stable": 2})
+    assert table.target is told, "nothing new"
+    table.publish(staging=Staging("s", OTHER))
+    table.publish(committed=Committed(epoch=6, version=OTHER))
+    table.settle()
+    assert (table.target.labels, table.target.revision > told.revision) == ({"stable": 2}, True)
+    table.relabel({})
+    assert table.target.labels == {}

@@ -1,0 +1,1 @@
+"""Follows a place: reads it, and swaps to what is new there."""

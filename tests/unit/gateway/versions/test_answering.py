@@ -1,0 +1,190 @@
+"""The version that a request is answered by: with real batchers, and replicas that are played."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import numpy as np
+import pytest
+
+from aoti_serve.config import BatchingConfig
+from aoti_serve.errors import AotiServeError, DeadlineExceeded, RuntimeFailed, UnknownVersion, VersionNotResident
+from aoti_serve.gateway.batching.batcher import Batcher
+from aoti_serve.gateway.batching.work_item import Arrays, Rows
+from aoti_serve.gateway.figures.model_figures import ModelFigures
+from aoti_serve.gateway.versions.answering import Answering, Asking
+from aoti_serve.gateway.versions.residents import Residents
+from aoti_serve.link.messages import AnswerMessage
+from aoti_serve.signature.tensors import TensorSpec
+from aoti_serve.weights.rollout.figures import TrialFigures
+from aoti_serve.weights.swap.follower import Fence
+from aoti_serve.weights.swap.target import Exposure, Staging, Target, Trial
+from aoti_serve.weights.version import Committed, Version
+
+OUTPUTS = (TensorSpec(name="y", dtype="float32", shape=(4,)),)
+ROW = [np.ones((1, 4), np.float32)]
+
+
+class Replica:
+    """Answers x * version; holds versions 1 to 3, and does with a version what `broken` says."""
+
+    def __init__(self) -> None:
+        self.active = 1
+        self.held = {1, 2, 3}
+        self.broken: dict[int, AotiServeError] = {}
+        self.asked: list[int | None] = []
+
+    async def run(self, arrays: Arrays, timeout: float | None, *, version: int | None) -> AnswerMessage:
+        self.asked.append(version)
+        number = self.active if version is None else version
+        if number not in self.held:
+            raise VersionNotResident(version=number)
+        if number in self.broken:
+            raise self.broken[number]
+        return AnswerMessage(number, 1, [arrays[0] * number])
+
+
+class Model:
+    """Version 1 answers."""
+
+    def __init__(self) -> None:
+        self.replica, self.fence = Replica(), Fence()
+        self.residents = Residents("m", keeps_previous=True)
+        self.answering = Answering(self.fence, self.residents, OUTPUTS, self._batcher)
+        self.answering.set_runners(2)
+        self.follow()
+
+    def _batcher(self, version: int | None, patient: bool) -> Batcher:
+        config = BatchingConfig(max_queue_delay_ms=1.0 if patient else 0.0)
+        return Batcher(ModelFigures("m"), config, partial(self.replica.run, version=version), batches=True)
+
+    def follow(self, committed: int = 1, candidate: int | None = None, share: float = 0.0, shadow: float = 0.0) -> None:
+        staging = trial = None
+        if candidate is not None:
+            staging = Staging("swap", Version(number=candidate), Exposure(share=share, shadow=shadow))
+            trial = Trial("swap", candidate, committed)
+        record = Committed(epoch=committed, version=Version(number=committed))
+        target = Target(term=1, revision=1, committed=record, staging=staging, trial=trial)
+        for follows in (self.fence, self.residents, self.answering):
+            follows.follow(target)
+        self.replica.active = committed
+
+    async def ask(self, asked: int | None = None, key: str = "", timeout: float | None = None) -> Rows:
+        rows = await self.answering.rows_for(Asking(ROW, timeout=timeout, key=key), asked)
+        np.testing.assert_array_equal(rows.outputs[0], ROW[0] * rows.version)
+        return rows
+
+    async def shadows(self) -> None:
+        """Wait for those that are under way."""
+        assert self.answering.trial is not None
+        await asyncio.gather(*self.answering.trial.shadows)
+
+    @property
+    def figures(self) -> TrialFigures:
+        assert self.answering.trial is not None
+        return self.answering.trial.figures()
+
+
+async def test_without_a_candidate_everybody_gets_the_active_version() -> None:
+    model = Model()
+    assert (await model.ask()).version == 1
+    assert model.replica.asked == [None]
+
+
+async def test_a_pinned_request_gets_what_it_asks_for() -> None:
+    model = Model()
+    model.follow(candidate=2)
+    assert [(await model.ask(asked)).version for asked in (1, 2)] == [1, 2]
+
+
+async def test_a_request_pinned_to_what_no_replica_holds_any_more_is_refused() -> None:
+    model = Model()
+    model.follow(candidate=2)
+    model.replica.held = {1}
+    with pytest.raises(UnknownVersion):
+        await model.ask(2)
+
+
+async def test_a_commit_during_a_pinned_run_still_answers_with_the_version_that_was_asked_for() -> None:
+    model = Model()
+    model.follow(candidate=2)
+    model.replica.active = 2  # committed, and this gateway has not heard of it
+    assert (await model.ask(2)).version == 2
+    record = Committed(epoch=2, version=Version(number=2), previous=Version(number=1))
+    model.residents.follow(Target(term=1, revision=2, committed=record))
+    assert (await model.ask(1)).version == 1
+
+
+async def test_a_share_of_the_keys_meets_the_candidate_and_both_are_counted() -> None:
+    model = Model()
+    model.follow(candidate=2, share=0.5)
+    by_key = {f"c{number}": [(await model.ask(key=f"c{number}")).version for _ in range(3)] for number in range(40)}
+    assert {len(set(versions)) for versions in by_key.values()} == {1}
+    assert 5 < sum(versions[0] == 2 for versions in by_key.values()) < 35
+    counted = model.figures
+    assert counted.active.requests + counted.candidate.requests == 120
+    assert counted.candidate.outputs["y"].total / counted.candidate.outputs["y"].count == 2.0
+
+
+@pytest.mark.parametrize("error", [RuntimeFailed(call="run", detail="boom"), VersionNotResident(version=2)])
+async def test_no_client_pays_for_a_candidate_that_fails(error: AotiServeError) -> None:
+    model = Model()
+    model.follow(candidate=2, share=1.0)
+    model.replica.broken[2] = error
+    assert (await model.ask()).version == 1
+    failed = isinstance(error, RuntimeFailed)
+    assert (model.figures.candidate.failures, model.figures.candidate.requests) == (failed, failed)
+
+
+async def test_a_candidate_that_is_too_late_is_counted_and_said() -> None:
+    model = Model()
+    model.follow(candidate=2, share=1.0)
+    model.replica.broken[2] = DeadlineExceeded(model="m", timeout=1.0)
+    with pytest.raises(DeadlineExceeded):
+        await model.ask(timeout=5.0)
+    assert model.figures.candidate.failures == 1
+
+
+async def test_an_answer_of_a_candidate_that_was_withdrawn_meanwhile_goes_to_nobody() -> None:
+    model = Model()
+    model.follow(candidate=2, share=1.0)
+    asked = asyncio.ensure_future(model.ask())
+    await asyncio.sleep(0)
+    model.follow()
+    assert (await asked).version == 1
+
+
+async def test_shadows_are_compared_and_answer_nobody() -> None:
+    model = Model()
+    model.follow(candidate=2, shadow=0.5)
+    versions = [(await model.ask()).version for _ in range(20)]
+    assert set(versions) == {1}
+    await model.shadows()
+    shadow = model.figures.shadow
+    assert (shadow.pairs, shadow.failed, shadow.dropped) == (10, 0, 0)
+    assert shadow.outputs["y"].largest_difference == 1.0
+
+
+async def test_shadows_that_fail_are_counted() -> None:
+    model = Model()
+    model.follow(candidate=2, shadow=1.0)
+    model.replica.broken[2] = RuntimeFailed(call="run", detail="boom")
+    await model.ask()
+    await model.shadows()
+    assert (model.figures.shadow.pairs, model.figures.shadow.failed) == (0, 1)
+
+
+async def test_after_the_commit_the_trial_goes_on_until_it_is_ended() -> None:
+    model = Model()
+    model.follow(candidate=2, share=1.0)
+    await model.ask()
+    record = Committed(epoch=2, version=Version(number=2), previous=Version(number=1))
+    watched = Target(term=1, revision=2, committed=record, trial=Trial("swap", 2, 1))
+    for follows in (model.fence, model.residents, model.answering):
+        follows.follow(watched)
+    model.replica.active = 2
+    await model.ask()
+    assert model.figures.candidate.requests == 2
+    model.follow(2)
+    assert model.answering.trial is None
