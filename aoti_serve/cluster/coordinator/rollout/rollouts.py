@@ -9,7 +9,7 @@ from collections import deque
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
-from aoti_serve.cluster.coordinator.metrics import RolloutMetrics
+from aoti_serve.cluster.coordinator.rollout.metrics import RolloutMetrics
 from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.metrics.definitions import ROLLOUT_METRICS
@@ -56,12 +56,12 @@ class Rollouts:
     def progress(self) -> RolloutProgress | None:
         """Of the rollout that is on, or of the last one."""
         candidate = self._changes.candidates.record
-        if self._rollout is None and candidate is not None and candidate.plan is not None:
-            first = Rollout(candidate.plan, time.monotonic).progress  # it begins at the next look
-            return first.model_copy(update={"version": candidate.version})
-        if self._rollout is None or self._record is None:
-            return self.last
-        return self._rollout.progress.model_copy(update={"version": self._record.version})
+        if self._rollout is not None and self._record is not None:
+            return self._rollout.progress.model_copy(update={"version": self._record.version})
+        if candidate is not None and candidate.plan is not None:  # it begins at the next look
+            begun = Rollout(candidate.plan, time.monotonic).progress
+            return begun.model_copy(update={"version": candidate.version})
+        return self.last
 
     def shown_in(self, status: WeightsStatus) -> WeightsStatus:
         """The status with the rollout, and with the figures of the trial that is on."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.candidates import CandidateTerms
-from aoti_serve.cluster.coordinator.metrics import RolloutMetrics
+from aoti_serve.cluster.coordinator.rollout.metrics import RolloutMetrics
 from aoti_serve.cluster.coordinator.rollout.rollouts import Rollouts
 from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
 from aoti_serve.cluster.metrics.definitions import CANDIDATE_SHARE, ROLLOUT_METRICS, ROLLOUTS, TRIAL_REQUESTS
@@ -39,16 +39,14 @@ class Trying(Coordinator):
         self.rollouts._metrics = RolloutMetrics("m", self.recorded)
 
     async def roll_out(self) -> WeightsStatus:
-        """A swap that begins a rollout, and the first look at it."""
+        """A swap that begins a rollout."""
         (self.folder / "file").write_bytes(content(1))
 
         def admit(current: Version) -> Version:
             return self.store.add(self.folder / "file", "", answers=current)
 
         terms = CandidateTerms(Exposure(), PLAN)
-        status = await self.changes.swap(Attempt("swap", "me"), admit, wait=True, terms=terms)
-        await self.rollouts.look()
-        return status
+        return await self.changes.swap(Attempt("swap", "me"), admit, wait=True, terms=terms)
 
     def count(self, active: ArmFigures, candidate: ArmFigures) -> None:
         trial = self.members.table.target.trial
@@ -82,9 +80,12 @@ async def test_a_swap_says_that_a_rollout_decides_on_its_candidate(tmp_path: Pat
         status = await made.roll_out()
         assert status.candidate is not None
         assert status.candidate.plan == PLAN
-        progress = made.shown().rollout
-        assert progress is not None
-        assert (progress.version, progress.phase, progress.step, progress.share) == (1, RolloutPhase.TRYING, 1, 0.25)
+        before = made.shown().rollout
+        await made.rollouts.look()
+        for progress in (before, made.shown().rollout):
+            assert progress is not None
+            assert (progress.version, progress.phase) == (1, RolloutPhase.TRYING)
+            assert (progress.step, progress.share) == (1, 0.25)
 
 
 async def test_who_follows_the_status_is_told_of_new_figures_also_without_a_rollout(tmp_path: Path) -> None:
@@ -105,6 +106,7 @@ async def test_who_follows_the_status_is_told_of_new_figures_also_without_a_roll
 async def test_a_breach_is_shown_and_counted_and_the_series_of_the_trial_end(tmp_path: Path) -> None:
     async with trying(tmp_path) as made:
         await made.roll_out()
+        await made.rollouts.look()
         made.count(GOOD, ArmFigures())
         found = made.measured()
         assert found.gauges[CANDIDATE_SHARE.name, "m"] == 0.25
@@ -124,6 +126,7 @@ async def test_a_breach_is_shown_and_counted_and_the_series_of_the_trial_end(tmp
 async def test_a_rollout_that_somebody_has_overtaken_does_not_look_as_if_it_went_on(tmp_path: Path) -> None:
     async with trying(tmp_path) as made:
         await made.roll_out()
+        await made.rollouts.look()
         await made.promote()
         await made.rollouts.look()
         progress = made.shown().rollout
