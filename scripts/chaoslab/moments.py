@@ -6,12 +6,12 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from chaoslab.face import has_staged, in_phase
 from chaoslab.lab import Lab, Lost
 
-CHECKING, STAGING, COMMITTING = "checking", "staging", "committing"
+CHECKING, STAGING, COMMITTING, ABORTING = "checking", "staging", "committing", "aborting"
 PHASES = (CHECKING, STAGING, COMMITTING)
 REACH_S = 30.0
 Act = Callable[[], object]
@@ -83,11 +83,16 @@ def _in_committing(lab: Lab, act: Act) -> str:
     return swap.result()
 
 
-@contextmanager
-def swap_held(lab: Lab, pid: int) -> Iterator[Future[str]]:
+def swap_held(lab: Lab, pid: int) -> AbstractContextManager[Future[str]]:
     """A swap under way that this replica, stopped, keeps from being staged; the replica goes on after."""
+    return change_held(lab.swap, pid)
+
+
+@contextmanager
+def change_held(change: Callable[[], str], pid: int) -> Iterator[Future[str]]:
+    """A change under way that waits for this replica, stopped; the replica goes on after."""
     with ThreadPoolExecutor(1) as pool, frozen(pid):
-        yield pool.submit(lab.swap)
+        yield pool.submit(change)
 
 
 @contextmanager
