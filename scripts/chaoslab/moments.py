@@ -96,13 +96,16 @@ def change_held(change: Callable[[], str], pid: int) -> Iterator[Future[str]]:
 
 
 @contextmanager
-def in_commit(lab: Lab) -> Iterator[tuple[Future[str], int]]:
-    """A swap that is being committed, and the stopped replica that it waits for; the replica goes on after."""
+def in_commit(lab: Lab, change: Callable[[], str] | None = None) -> Iterator[tuple[Future[str], int]]:
+    """A swap that is being committed, and the stopped replica that it waits for; the replica goes on after.
+
+    `change` makes it be begun, and is a swap if it is None.
+    """
     holder, late = lab.rng.sample(lab.replica_pids(), 2)
     try:
         with ThreadPoolExecutor(1) as pool:
             with frozen(holder):
-                swap = pool.submit(lab.swap)
+                swap = pool.submit(change or lab.swap)
                 staged = lab.events.at(has_staged(late), lambda _: freeze(late))
                 if not staged.wait(REACH_S):
                     raise Lost(f"replica {late} did not stage in {REACH_S:g} s")

@@ -6,8 +6,8 @@ import psutil
 
 from chaoslab.lab import Lab, Lost
 
-ROOM = 4  # versions: what a process allocates besides, and gives back late
-FIXED = 48 * 2**20  # bytes
+ROOM = 2  # versions
+BESIDES = 24 * 2**20  # bytes that a process allocates for other things in its first minutes
 
 
 def check_memory(lab: Lab) -> None:
@@ -19,6 +19,5 @@ def check_memory(lab: Lab) -> None:
     for pid in lab.replica_pids():
         now = psutil.Process(pid).memory_full_info().uss
         first = lab.memory.setdefault(pid, now)
-        if now > first + ROOM * nbytes + FIXED:
+        if now > first + ROOM * nbytes + BESIDES:
             raise Lost(f"replica {pid} has grown from {first // 2**20} to {now // 2**20} MB")
-        lab.tell(f"  replica {pid}: {now // 2**20} MB, at first {first // 2**20}")

@@ -15,7 +15,7 @@ import numpy as np
 from chaoslab.face import Status, in_phase
 from chaoslab.lab import POLL_S, RECOVERY_S, Lab, Lost
 from chaoslab.model import values_in
-from chaoslab.moments import ABORTING, COMMITTING, REACH_S, STAGING, Missed, frozen
+from chaoslab.moments import ABORTING, COMMITTING, REACH_S, STAGING, Missed, frozen, in_commit
 from chaoslab.traffic import Cut, Refused
 from chaoslab.trials.candidate import Candidate
 from chaoslab.trials.stages import Stage, candidate_tried, make_struck
@@ -36,7 +36,7 @@ LAST_S = 1.5  # of a step: the commit is near
 IN_FORCE_S = 5.0
 MANY = 50  # requests of the active version, which show that its answers are finite
 KEYS = 64
-ASKED = 6  # requests with an infinite answer: some may wait for a stopped replica
+ASKED = 6
 
 
 def staging(lab: Lab, strike: Strike) -> None:
@@ -76,10 +76,21 @@ def watch(lab: Lab, strike: Strike) -> None:
 
 
 def rollback(lab: Lab, strike: Strike) -> None:
-    """One infinite answer in the watch rolls it back."""
+    """One infinite answer in the watch rolls it back; struck before the commit point of that."""
     with _rolled_out(lab, strike, watch=LONG) as candidate:
         _reached(lab, _in_phase("watching"))
-        _struck_in(lab, strike, COMMITTING, breach="anybody")
+        _struck_in(lab, strike, STAGING, breach="anybody")
+        _ends_as(lab, candidate, current=False)
+
+
+def rollback_commit(lab: Lab, strike: Strike) -> None:
+    """The same, past the commit point."""
+    with _rolled_out(lab, strike, watch=LONG) as candidate:
+        _reached(lab, _in_phase("watching"))
+        with ExitStack() as undo:
+            with in_commit(lab, partial(_breach, lab, "anybody")):
+                lab.strike(lambda: undo.enter_context(strike.cause(lab)))
+            _in_force(lab, strike)
         _ends_as(lab, candidate, current=False)
 
 
@@ -117,13 +128,9 @@ def _rolled_out(lab: Lab, strike: Strike, **changes: Any) -> Iterator[Candidate]
 
 
 def _struck(lab: Lab, strike: Strike) -> None:
-    """Strike now; it goes on until the rollout has ended, but what keeps everything from going on ends before."""
     with ExitStack() as undo:
         lab.strike(lambda: undo.enter_context(strike.cause(lab)))
-        if strike.early:
-            time.sleep(IN_FORCE_S)
-        else:
-            over(lab)
+        _in_force(lab, strike)
 
 
 def _struck_in(lab: Lab, strike: Strike, phase: str, breach: str = "") -> None:
@@ -131,17 +138,30 @@ def _struck_in(lab: Lab, strike: Strike, phase: str, breach: str = "") -> None:
 
     `breach` is the key of the requests with infinite answers that make the rollout begin that change.
     """
-    with ExitStack() as undo, ThreadPoolExecutor(ASKED) as pool:
+    with ExitStack() as undo, ThreadPoolExecutor(1) as pool:
         with frozen(lab.rng.choice(lab.replica_pids())):
-            for _ in range(ASKED if breach else 0):
-                pool.submit(_ask_for_infinity, lab, breach)
+            if breach:
+                pool.submit(_breach, lab, breach)
             if not strike.early and not lab.events.at(in_phase(phase)).wait(REACH_S):
                 raise Missed(phase)
             lab.strike(lambda: undo.enter_context(strike.cause(lab)))
-        if strike.early:
-            time.sleep(IN_FORCE_S)
-        else:
-            over(lab)
+        _in_force(lab, strike)
+
+
+def _in_force(lab: Lab, strike: Strike) -> None:
+    """The strike goes on until the rollout has ended; one that keeps everything from going on ends before."""
+    if strike.early:
+        time.sleep(IN_FORCE_S)
+    else:
+        over(lab)
+
+
+def _breach(lab: Lab, key: str) -> str:
+    """Ask for infinite answers; some of the requests may wait for a stopped replica."""
+    with ThreadPoolExecutor(ASKED) as pool:
+        for _ in range(ASKED):
+            pool.submit(_ask_for_infinity, lab, key)
+    return "asked"
 
 
 def _ask_for_infinity(lab: Lab, key: str) -> None:
@@ -181,5 +201,6 @@ STAGES: dict[str, Stage] = {
     "rollout-promotion": promotion,
     "rollout-watch": watch,
     "rollout-rollback": rollback,
+    "rollout-rollback-commit": rollback_commit,
     "rollout-withdrawal": withdrawal,
 }
