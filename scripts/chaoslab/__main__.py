@@ -16,9 +16,10 @@ import sys
 import time
 from fnmatch import fnmatch
 
-from chaoslab.campaign import Fault, Finding, faults, found, trials
+from chaoslab.campaign import STAGES, Fault, Finding, faults, found, trials
 from chaoslab.lab import Lab, compiled, laboratory
 from chaoslab.report import as_json, show
+from chaoslab.trials.strikes import STRIKES
 
 
 def main() -> None:
@@ -55,13 +56,15 @@ def _chosen(options: argparse.Namespace) -> list[Fault]:
     known = [*faults(options.swaps), *trials()]
     chosen = [fault for fault in known if any(fnmatch(fault.name, name) for name in options.only)]
     if not chosen:
-        sys.exit(f"no fault is called {', '.join(options.only)}; there are {', '.join(fault.name for fault in known)}")
+        sys.exit(f"no fault is called {', '.join(options.only)}; --help names them")
     return chosen
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", metavar="NAME", help="of a fault, of either list")
+    names = ", ".join(fault.name for fault in faults(0))
+    at = f"STRIKE@STAGE, of the strikes {', '.join(STRIKES)} and the stages {', '.join(STAGES)}"
+    parser.add_argument("--only", action="append", metavar="NAME", help=f"one of {names}; or {at}")
     parser.add_argument("--trials", action="store_true", help="of candidates and rollouts, instead of swaps")
     parser.add_argument("--swaps", type=int, default=500)
     parser.add_argument("--clients", type=int, default=3)

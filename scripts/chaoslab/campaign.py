@@ -17,6 +17,7 @@ from chaoslab.trials import rollouts, stages
 from chaoslab.trials.strikes import STRIKES
 
 STORM = 20
+STAGES = stages.STAGES | rollouts.STAGES
 QUIET = ("canary", "shadow")  # stages in which no change is under way
 
 
@@ -100,7 +101,7 @@ def trials() -> list[Fault]:
     """Every strike at every stage of a candidate and of a rollout; stage by stage."""
     return [
         Fault(f"{name}@{stage}", f"{strike.done}: {stage}", partial(at, strike=strike))
-        for stage, at in (stages.STAGES | rollouts.STAGES).items()
+        for stage, at in STAGES.items()
         for name, strike in STRIKES.items()
         if not strike.quiet or stage in QUIET
     ]
