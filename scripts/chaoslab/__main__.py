@@ -1,10 +1,11 @@
 """Faults against a real cluster under traffic, and what was lost.
 
-    scripts/chaos [--only NAME ...] [--swaps 500] [--seed 0] [--json]
+    scripts/chaos [--trials] [--only NAME ...] [--swaps 500] [--seed 0] [--json]
 
 Starts a Ray cluster of four nodes on this machine, serves a model whose answers tell their weights, and swaps
 them under traffic while processes are killed and frozen. Ends with status 1 if a promise was broken; takes about 15
-minutes.
+minutes. With --trials all of that while a candidate is out, and at each step of a rollout: over an hour. A NAME may
+hold wildcards: 'coordinator@*'.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import argparse
 import signal
 import sys
 import time
+from fnmatch import fnmatch
 
-from chaoslab.campaign import Fault, Finding, faults, found
+from chaoslab.campaign import STAGES, Fault, Finding, faults, found, trials
 from chaoslab.lab import Lab, compiled, laboratory
 from chaoslab.report import as_json, show
+from chaoslab.trials.strikes import STRIKES
 
 
 def main() -> None:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started is ended on the way out
-    wanted = [fault for fault in faults(options.swaps) if not options.only or fault.name in options.only]
+    wanted = _chosen(options)
     findings: list[Finding] = []
     with compiled(options.megabytes) as package:
         while len(findings) < len(wanted):
@@ -47,10 +50,22 @@ def _until_one_is_not_survived(lab: Lab, wanted: list[Fault], findings: list[Fin
             return
 
 
+def _chosen(options: argparse.Namespace) -> list[Fault]:
+    if not options.only:
+        return trials() if options.trials else faults(options.swaps)
+    known = [*faults(options.swaps), *trials()]
+    chosen = [fault for fault in known if any(fnmatch(fault.name, name) for name in options.only)]
+    if not chosen:
+        sys.exit(f"no fault is called {', '.join(options.only)}; --help names them")
+    return chosen
+
+
 def _options() -> argparse.Namespace:
-    names = [fault.name for fault in faults(0)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
+    names = ", ".join(fault.name for fault in faults(0))
+    at = f"STRIKE@STAGE, of the strikes {', '.join(STRIKES)} and the stages {', '.join(STAGES)}"
+    parser.add_argument("--only", action="append", metavar="NAME", help=f"one of {names}; or {at}")
+    parser.add_argument("--trials", action="store_true", help="of candidates and rollouts, instead of swaps")
     parser.add_argument("--swaps", type=int, default=500)
     parser.add_argument("--clients", type=int, default=3)
     parser.add_argument("--megabytes", type=float, default=8.0, help="of weights")

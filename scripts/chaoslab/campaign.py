@@ -9,12 +9,16 @@ from functools import partial
 import httpx
 
 from chaoslab import deployments, endurance, freezes, kills, storage, storm
-from chaoslab.judge import Counts
+from chaoslab.counts import Counts
 from chaoslab.lab import Lab, Lost
 from chaoslab.moments import COMMITTING, PHASES, STAGING, Missed
 from chaoslab.traffic import Cut, Refused
+from chaoslab.trials import rollouts, stages
+from chaoslab.trials.strikes import STRIKES
 
 STORM = 20
+STAGES = stages.STAGES | rollouts.STAGES
+QUIET = ("canary", "shadow")  # stages in which no change is under way
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,16 @@ def faults(swaps: int) -> list[Fault]:
             )
             for phase in PHASES
         ],
+    ]
+
+
+def trials() -> list[Fault]:
+    """Every strike at every stage of a candidate and of a rollout; stage by stage."""
+    return [
+        Fault(f"{name}@{stage}", f"{strike.done}: {stage}", partial(at, strike=strike))
+        for stage, at in STAGES.items()
+        for name, strike in STRIKES.items()
+        if not strike.quiet or stage in QUIET
     ]
 
 

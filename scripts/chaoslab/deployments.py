@@ -41,16 +41,20 @@ def _untouched(lab: Lab, *kinds: Kind) -> Iterator[None]:
 def redeploy(lab: Lab) -> None:
     """Another package and other settings, while swapping: each process is replaced by a new one."""
     before = _processes(lab)
-    package = shutil.copy(lab.telltales.package, lab.folder / "again.pt2")
-    changes = {"package": str(package), "num_runners": 2, "batching": {"max_batch_size": 32}}
     with lab.swapping():
-        lab.strike(partial(lab.deploy, lab.replicas, **changes))
+        lab.strike(partial(deploy_anew, lab))
         while _processes(lab) & before:
             lab.settle_while_swapping(1)
         lab.settle_while_swapping()
     lab.settle()
     lab.deploy(lab.replicas)
     lab.settle()
+
+
+def deploy_anew(lab: Lab) -> None:
+    """Put a configuration on the cluster that replaces every process."""
+    package = shutil.copy(lab.telltales.package, lab.folder / "again.pt2")
+    lab.deploy(lab.replicas, package=str(package), num_runners=2, batching={"max_batch_size": 32})
 
 
 def _gateways(lab: Lab, count: int) -> bool:

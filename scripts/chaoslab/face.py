@@ -35,6 +35,15 @@ class Face:
     def rollback(self, **body: int) -> httpx.Response:
         return self._post("/rollback", json=body, headers=ADMIN)
 
+    def expose(self, **body: str) -> httpx.Response:
+        return self._post("/candidate", json=body, headers=ADMIN)
+
+    def promote(self) -> httpx.Response:
+        return self._post("/promote", headers=ADMIN)
+
+    def withdraw(self) -> httpx.Response:
+        return self._post("/withdraw", headers=ADMIN)
+
     def status(self) -> Status:
         """Raises httpx.HTTPError while there is none."""
         answer = httpx.get(self._weights, headers=ADMIN, timeout=10, trust_env=False).raise_for_status()

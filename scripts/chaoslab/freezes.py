@@ -18,7 +18,7 @@ def replica_in_commit(lab: Lab) -> None:
         if swap.result() != "committed":
             raise Lost(f"the swap was past its commit point, and ended so: {lab.notes[-1]}")
         lab.settle()
-    _gone(lab, late)
+    gone(lab, late)
 
 
 def gateway_in_commit(lab: Lab, *, with_replica: bool) -> None:
@@ -40,14 +40,14 @@ def gateway_in_commit(lab: Lab, *, with_replica: bool) -> None:
             finally:
                 thaw(stopped)
                 thaw(late)
-        _gone(lab, stopped)
+        gone(lab, stopped)
 
 
 def coordinator_in(lab: Lab, phase: str) -> None:
     """Stopped in the middle of a swap, replaced, awake again when its successor has committed something else."""
     old = one(lab, "coordinator")
     try:
-        struck_in(lab, phase, partial(_freeze_until_replaced, lab, old))
+        struck_in(lab, phase, partial(freeze_until_replaced, lab, old))
         lab.settle()
         _committed(lab)
     finally:
@@ -57,7 +57,7 @@ def coordinator_in(lab: Lab, phase: str) -> None:
 def idle_coordinator(lab: Lab) -> None:
     """Stopped between swaps, replaced, awake again: only one of the two can commit."""
     old = one(lab, "coordinator")
-    lab.strike(partial(_freeze_until_replaced, lab, old))
+    lab.strike(partial(freeze_until_replaced, lab, old))
     try:
         lab.settle()
         _committed(lab)
@@ -65,7 +65,8 @@ def idle_coordinator(lab: Lab) -> None:
         _awake_among_others(lab, old)
 
 
-def _freeze_until_replaced(lab: Lab, old: int) -> None:
+def freeze_until_replaced(lab: Lab, old: int) -> None:
+    """Return when there is another coordinator."""
     freeze(old)
     lab.wait_until(lambda: bool(set(pids_of(lab, "coordinator")) - {old}), "successor of the stopped coordinator")
 
@@ -76,7 +77,7 @@ def _awake_among_others(lab: Lab, old: int) -> None:
     thaw(old)
     for _ in range(3):
         _committed(lab)
-    _gone(lab, old)
+    gone(lab, old)
     if lab.replica_pids() != replicas:
         raise Lost(f"a coordinator that was replaced woke up, and replicas {replicas} became {lab.replica_pids()}")
 
@@ -86,5 +87,6 @@ def _committed(lab: Lab) -> None:
         raise Lost(f"a swap after the coordinator was replaced: {lab.notes[-1]}")
 
 
-def _gone(lab: Lab, pid: int) -> None:
+def gone(lab: Lab, pid: int) -> None:
+    """Wait until the process has ended; raises Lost if it never does."""
     lab.wait_until(lambda: not psutil.pid_exists(pid), f"end of process {pid}, which was replaced and has woken up")

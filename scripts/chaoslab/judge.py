@@ -2,51 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-EVIDENCE = 20
+from chaoslab.counts import Counts
+
+
+class Asked(NamedTuple):
+    """The moment at which a request was sent: what had returned by then.
+
+    `epoch` is that of the last commit, `withdrawals` counts candidates that were withdrawn, and `share` names the share
+    of a candidate that stood, in which `period` of it.
+    """
+
+    epoch: int
+    withdrawals: int = 0
+    share: str = ""
+    period: int = 0
 
 
 @dataclass
-class Counts:
-    """What a stretch of traffic came to. `lost` is what must be zero.
+class Offer:
+    """A candidate. It may answer what was asked while `epoch` was the last commit, and before it was `withdrawn`."""
 
-    `mixed`: more than one version in one answer, or another than it names. `stale`: older than the last swap that had
-    returned when the request was sent. `uncommitted`: of a version that was never committed. `back`: during a commit
-    one client saw the new version and then the old one, which no promise forbids.
-    """
+    epoch: int
+    withdrawn: float = math.inf
 
-    requests: int = 0
-    retried: int = 0
-    failed: int = 0
-    mixed: int = 0
-    stale: int = 0
-    uncommitted: int = 0
-    back: int = 0
-    slowest_ms: float = 0.0
-    cuts: Counter[str] = field(default_factory=Counter)
-    versions: Counter[int] = field(default_factory=Counter)
-    evidence: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def lost(self) -> int:
-        return self.failed + self.mixed + self.stale + self.uncommitted
-
-    def blame(self, text: str) -> None:
-        if text in self.evidence or len(self.evidence) < EVIDENCE:
-            self.evidence[text] += 1
+    def stood(self, asked: Asked) -> bool:
+        return asked.epoch <= self.epoch and asked.withdrawals < self.withdrawn
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: the epoch that had returned when it was asked for, the version it names, the values in it."""
+    """One answer: the moment when it was asked for, the version it names, the values in it."""
 
     client: int
-    floor: int
+    asked: Asked
     version: int
     values: frozenset[float]
 
@@ -56,6 +52,7 @@ class Judge:
 
     Numbers of aborted swaps are never given out again, a rollback brings an old number back under a new epoch, and a
     swap's reply may be lost: so an answer that cannot be judged yet waits until `heard` says how the swap has ended.
+    A candidate answers before anybody has said its number, so it is known by its value, which no other weights hold.
     """
 
     def __init__(self) -> None:
@@ -67,6 +64,39 @@ class Judge:
         self._epochs_of: defaultdict[int, set[int]] = defaultdict(set)
         self._waiting: list[Answer] = []
         self._seen: dict[int, int] = {}
+        self._offers: dict[float, Offer] = {}
+        self._withdrawals = 0
+        self._share = ""
+        self._period = 0
+        self._kept: dict[tuple[str, int], int] = {}
+
+    def asked(self) -> Asked:
+        """This moment, for a request that is about to be sent."""
+        with self._lock:
+            return Asked(self.floor, self._withdrawals, self._share, self._period)
+
+    def offered(self, value: float) -> None:
+        """From now on weights of this value may answer as a candidate; until another commit at the latest."""
+        with self._lock:
+            self._offers[value] = Offer(self.floor)
+
+    def withdrawn(self, value: float) -> None:
+        """A withdrawal has returned: what is asked from now on must not be answered with this value."""
+        with self._lock:
+            self._withdrawals += 1
+            self._offers[value].withdrawn = self._withdrawals
+            self._seen.clear()
+
+    @contextmanager
+    def standing(self, share: str) -> Iterator[None]:
+        """Nothing changes inside, so each client keeps its version: also the one of earlier times with this `share`."""
+        with self._lock:
+            self._share, self._period = share, self._period + 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._share = ""
 
     def heard(self, status: Mapping[str, Any]) -> None:
         """What a swap has answered, or the weights' status while no swap is in progress: `current` is committed."""
@@ -75,16 +105,20 @@ class Judge:
             if epoch < self.floor:
                 self.counts.failed += 1
                 self.counts.blame(f"epoch {epoch} after {self.floor} had returned: a commit was lost")
-            known = self._value_of.setdefault(number, float(label))
-            if known != float(label):
-                self.counts.mixed += 1
-                self.counts.blame(f"version {number} was {known:g} and is now {label}")
+            self._name(number, label)
+            if candidate := status.get("candidate"):
+                self._name(candidate["version"]["number"], candidate["version"]["label"])
             if number < max(self._seen.values(), default=number):
                 self._seen.clear()  # a rollback
             self._epochs_of[number].add(epoch)
             if epoch > self.floor:
                 self.floor = epoch
                 self._news.notify_all()
+
+    def number_of(self, value: float) -> int | None:
+        """The version whose weights hold this value, if anybody has said it or answered with it."""
+        with self._lock:
+            return next((number for number, known in self._value_of.items() if known == value), None)
 
     def wait_for_news(self, seen: int, timeout: float) -> int:
         """The floor, as soon as it is above `seen`, or after a while."""
@@ -107,6 +141,7 @@ class Judge:
             if answer.version < self._seen.get(answer.client, answer.version):
                 self.counts.back += 1
             self._seen[answer.client] = answer.version
+            self._check_kept(answer)
             self._decide(answer, final=False)
 
     def failed(self, text: str) -> None:
@@ -126,24 +161,49 @@ class Judge:
             counts, self.counts = self.counts, Counts()
             return counts
 
+    def _name(self, number: int, label: str) -> None:
+        known = self._value_of.setdefault(number, float(label))
+        if known != float(label):
+            self.counts.mixed += 1
+            self.counts.blame(f"version {number} was {known:g} and is now {label}")
+
+    def _check_kept(self, answer: Answer) -> None:
+        share = answer.asked.share
+        if not share or (share, answer.asked.period) != (self._share, self._period):
+            return
+        kept = self._kept.setdefault((share, answer.client), answer.version)
+        if kept != answer.version:
+            self.counts.moved += 1
+            self.counts.blame(
+                f"client {answer.client} had version {kept}, and got {answer.version} while {share} stood"
+            )
+
     def _decide(self, answer: Answer, *, final: bool) -> None:
         if len(answer.values) != 1:
             self.counts.mixed += 1
             self.counts.blame(f"version {answer.version} answered with {sorted(answer.values)}")
             return
         (value,) = answer.values
-        epochs = self._epochs_of.get(answer.version)
-        if epochs and max(epochs) >= answer.floor:
-            if value != self._value_of[answer.version]:
+        epochs = self._epochs_of.get(answer.version, set())
+        offer = self._offers.get(value)
+        if max(epochs, default=-1) >= answer.asked.epoch or (offer is not None and offer.stood(answer.asked)):
+            known = self._value_of.setdefault(answer.version, value)
+            if value != known:
                 self.counts.mixed += 1
-                self.counts.blame(f"version {answer.version} is {self._value_of[answer.version]:g}, got {value:g}")
+                self.counts.blame(f"version {answer.version} is {known:g}, got {value:g}")
         elif not final:
             self._waiting.append(answer)
-        elif epochs:
+        else:
+            self._blame(answer, value, epochs)
+
+    def _blame(self, answer: Answer, value: float, epochs: set[int]) -> None:
+        if epochs:
             self.counts.stale += 1
-            self.counts.blame(
-                f"version {answer.version} of epoch {max(epochs)} after epoch {answer.floor} had returned"
-            )
+            text = f"version {answer.version} of epoch {max(epochs)} after epoch {answer.asked.epoch} had returned"
+        elif value in self._offers:
+            self.counts.uncommitted += 1
+            text = f"candidate {answer.version} (w = {value:g}) answered when it was withdrawn, or another committed"
         else:
             self.counts.uncommitted += 1
-            self.counts.blame(f"version {answer.version} (w = {value:g}) was never committed")
+            text = f"version {answer.version} (w = {value:g}) was never committed"
+        self.counts.blame(text)

@@ -71,18 +71,19 @@ def node(lab: Lab) -> None:
 def cluster_in(lab: Lab, phase: str) -> None:
     """Everything at once, during a swap; then a new cluster on the same store."""
     before = lab.face.status()["epoch"]
-
-    def all_of_it() -> None:
-        lab.nodes.kill()
-        lab.nodes.start()
-        lab.deploy(lab.replicas)
-        lab.wait_ready(START_S)
-
     with lab.traffic.cuts_expected():
-        struck_in(lab, phase, all_of_it)
+        struck_in(lab, phase, partial(all_anew, lab))
         lab.settle()
     after = lab.face.status()["epoch"]
     if phase == COMMITTING and after != before + 1:
         raise Lost(f"epoch {before + 1} was past its commit point, {after} has come back")
     if after not in (before, before + 1):
         raise Lost(f"epoch {before} was committed, {after} has come back")
+
+
+def all_anew(lab: Lab) -> None:
+    """Kill every process of the cluster; return when a new one serves the same store."""
+    lab.nodes.kill()
+    lab.nodes.start()
+    lab.deploy(lab.replicas)
+    lab.wait_ready(START_S)

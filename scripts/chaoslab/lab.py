@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -53,6 +53,7 @@ class Lab:
         self.notes: list[str] = []
         self.struck = time.monotonic()
         self.replicas = 0
+        self.memory: dict[int, int] = {}  # of each replica's process, in bytes, as it was first seen
         self.gateways = 2
         self.tell: Callable[[str], None] = lambda text: None
         self._by_all = 0
@@ -247,12 +248,18 @@ class Lab:
     def _prove(self) -> None:
         """Answers on connections of their own agree with the status."""
         status = self.quiet()
-        want = status["current"]["number"], {float(status["current"]["label"])}
+        candidate = status["candidate"]
+        answering = [status["current"], *([candidate["version"]] if candidate and candidate["share"] else [])]
+        self.prove(answering)
+
+    def prove(self, versions: Sequence[Status], asked: str = "") -> None:
+        """One of these versions answers, with its own weights, whoever asks; for `asked` by name, if that is given."""
+        want = [(version["number"], {float(version["label"])}) for version in versions]
         x = np.array([[3.0], [5.0]], np.float32)
-        for _ in range(PROOFS):
-            version, y = self.traffic.ask(x)
-            if (version, values_in(x, y)) != want:
-                raise Lost(f"answered {version} with {values_in(x, y)}, committed is {want}")
+        for turn in range(PROOFS):
+            version, y = self.traffic.ask(x, f"proof {turn}", asked)
+            if (version, values_in(x, y)) not in want:
+                raise Lost(f"answered {version} with {values_in(x, y)}, and not one of {want}")
 
     def wait_ready(self, timeout: float = START_S) -> None:
         deadline = time.monotonic() + timeout

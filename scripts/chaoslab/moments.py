@@ -6,12 +6,12 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from chaoslab.face import has_staged, in_phase
 from chaoslab.lab import Lab, Lost
 
-CHECKING, STAGING, COMMITTING = "checking", "staging", "committing"
+CHECKING, STAGING, COMMITTING, ABORTING = "checking", "staging", "committing", "aborting"
 PHASES = (CHECKING, STAGING, COMMITTING)
 REACH_S = 30.0
 Act = Callable[[], object]
@@ -83,21 +83,29 @@ def _in_committing(lab: Lab, act: Act) -> str:
     return swap.result()
 
 
-@contextmanager
-def swap_held(lab: Lab, pid: int) -> Iterator[Future[str]]:
+def swap_held(lab: Lab, pid: int) -> AbstractContextManager[Future[str]]:
     """A swap under way that this replica, stopped, keeps from being staged; the replica goes on after."""
-    with ThreadPoolExecutor(1) as pool, frozen(pid):
-        yield pool.submit(lab.swap)
+    return change_held(lab.swap, pid)
 
 
 @contextmanager
-def in_commit(lab: Lab) -> Iterator[tuple[Future[str], int]]:
-    """A swap that is being committed, and the stopped replica that it waits for; the replica goes on after."""
+def change_held(change: Callable[[], str], pid: int) -> Iterator[Future[str]]:
+    """A change under way that waits for this replica, stopped; the replica goes on after."""
+    with ThreadPoolExecutor(1) as pool, frozen(pid):
+        yield pool.submit(change)
+
+
+@contextmanager
+def in_commit(lab: Lab, change: Callable[[], str] | None = None) -> Iterator[tuple[Future[str], int]]:
+    """A swap that is being committed, and the stopped replica that it waits for; the replica goes on after.
+
+    `change` makes it be begun, and is a swap if it is None.
+    """
     holder, late = lab.rng.sample(lab.replica_pids(), 2)
     try:
         with ThreadPoolExecutor(1) as pool:
             with frozen(holder):
-                swap = pool.submit(lab.swap)
+                swap = pool.submit(change or lab.swap)
                 staged = lab.events.at(has_staged(late), lambda _: freeze(late))
                 if not staged.wait(REACH_S):
                     raise Lost(f"replica {late} did not stage in {REACH_S:g} s")

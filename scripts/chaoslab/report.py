@@ -10,7 +10,20 @@ from rich.table import Table
 
 from chaoslab.campaign import Finding
 
-COLUMNS = ("fault", "swaps", "requests", "retried", "failed", "mixed", "stale", "back", "slowest ms", "recovered s", "")
+COLUMNS = (
+    "fault",
+    "swaps",
+    "requests",
+    "retried",
+    "failed",
+    "mixed",
+    "stale",
+    "moved",
+    "back",
+    "slowest ms",
+    "recovered s",
+    "",
+)
 
 
 def show(findings: list[Finding]) -> None:
@@ -21,7 +34,7 @@ def show(findings: list[Finding]) -> None:
         table.add_row(
             f"{finding.fault.name}\n[dim]{finding.fault.done}[/]",
             "\n".join(f"{count} {outcome}" for outcome, count in finding.outcomes.items()),
-            *map(str, [*figures, counts.back, round(counts.slowest_ms)]),
+            *map(str, [*figures, counts.moved, counts.back, round(counts.slowest_ms)]),
             "-" if finding.seconds is None else f"{finding.seconds:.1f}",
             _verdict(finding),
             style="red" if finding.lost else "",

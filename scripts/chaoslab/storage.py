@@ -23,14 +23,19 @@ def bad_files(lab: Lab) -> None:
     """Truncated, with another digest than promised, not safetensors at all; each is refused, and nothing changes."""
     good = lab.telltales.weights(lab.fresh())
     lab.strike(lambda: None)
-    for content, params in [
+    for content, params in bad_contents(good):
+        refused(lab, content, **params)
+
+
+def bad_contents(good: bytes) -> list[tuple[bytes, dict[str, str]]]:
+    """What cannot be swapped in, each with its options."""
+    return [
         (good[:-100], {}),
         (good[: len(good) // 2], {}),
         (good, {"sha256": "0" * 64}),
         (b"not a safetensors file", {}),
         (good + b"more", {}),
-    ]:
-        refused(lab, content, **params)
+    ]
 
 
 def damaged_version(lab: Lab) -> None:
@@ -80,6 +85,16 @@ def starved_replica(lab: Lab) -> None:
 
 def full_object_store(lab: Lab) -> None:
     """Pinned objects take all of it, on every node."""
+    with full_of_objects(lab):
+        lab.strike(lambda: None)
+        for _ in range(5):
+            lab.swap()
+        lab.settle()
+
+
+@contextmanager
+def full_of_objects(lab: Lab) -> Iterator[None]:
+    """The object store of every node, inside."""
     hog = lab.nodes.driver("hog")
     assert hog.stdout is not None
     assert hog.stdin is not None
@@ -87,11 +102,8 @@ def full_object_store(lab: Lab) -> None:
     if not said.startswith("full"):
         raise Lost(said + hog.stdout.read().decode())
     lab.notes.append(said.strip())
-    lab.strike(lambda: None)
     try:
-        for _ in range(5):
-            lab.swap()
-        lab.settle()
+        yield
     finally:
         hog.send_signal(signal.SIGKILL)
         hog.communicate()

@@ -71,9 +71,9 @@ class Traffic:
         finally:
             self._cuts -= 1
 
-    def ask(self, x: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
-        """One request more, on a connection of its own; raises Cut or Refused."""
-        connection = Connection(self._port)
+    def ask(self, x: NDArray[np.float32], key: str = "", version: str = "") -> tuple[int, NDArray[np.float32]]:
+        """One request more, on a connection of its own; raises Cut or Refused. See `Connection`."""
+        connection = Connection(self._port, key, version)
         try:
             return self._insist(connection, x)
         finally:
@@ -104,14 +104,14 @@ class Traffic:
 
     def _ask(self, client: Client) -> None:
         x = client.input()
-        floor, started = self._judge.floor, time.monotonic()
+        asked, started = self._judge.asked(), time.monotonic()
         try:
             version, y = self._insist(client.connection, x)
         except (Cut, Refused) as error:
             self._judge.failed(f"after {time.monotonic() - started:.1f} s: {error!r}")
             self._stop.wait(PAUSE_S)
         else:
-            answer = Answer(client.number, floor, version, frozenset(values_in(x, y)))
+            answer = Answer(client.number, asked, version, frozenset(values_in(x, y)))
             self._judge.answered(answer, (time.monotonic() - started) * 1e3)
 
     def _insist(self, connection: Connection, x: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
@@ -131,11 +131,11 @@ class Traffic:
 
 
 class Client:
-    """Its number, its inputs, its connection."""
+    """Its number, its inputs, its connection, on which it says who it is."""
 
     def __init__(self, number: int, seed: str, port: int) -> None:
         self.number = number
-        self.connection = Connection(port)
+        self.connection = Connection(port, f"client {number}")
         self._rng = random.Random(seed)
 
     def input(self) -> NDArray[np.float32]:
@@ -143,9 +143,14 @@ class Client:
 
 
 class Connection:
-    """One keep-alive connection; asks in V2 with binary tensors."""
+    """One keep-alive connection; asks in V2 with binary tensors.
 
-    def __init__(self, port: int) -> None:
+    `key` is that of the client, who meets one version while a candidate's share stands; `version` is asked for by name.
+    """
+
+    def __init__(self, port: int, key: str = "", version: str = "") -> None:
+        self._key = {"X-Routing-Key": key} if key else {}
+        self._path = f"/v2/models/{NAME}{f'/versions/{version}' * bool(version)}/infer"
         self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
 
     def infer(self, x: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
@@ -156,7 +161,8 @@ class Connection:
         if self._http.sock is not None and select.select([self._http.sock], [], [], 0)[0]:
             self.close()
         try:
-            self._http.request("POST", f"/v2/models/{NAME}/infer", *_request(x))
+            body, headers = _request(x)
+            self._http.request("POST", self._path, body, headers | self._key)
             response = self._http.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:

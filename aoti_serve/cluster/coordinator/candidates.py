@@ -100,14 +100,16 @@ class Candidates:
     def resume(self) -> None:
         """Go on with the candidate of an earlier coordinator, if there is one; before members connect."""
         record = self._store.candidate()
-        if record is not None:
-            try:
-                version = self._store.version(record.version, also_staged=True)
-            except WeightsError as error:
-                logger.warning(f"model '{self._model}': the candidate of before is gone: {error}")
-            else:
-                swap = self._members.begin(version, _not_asked, exposure=record.exposure, resumed=record.swap)
-                self._keep(swap, record)
+        try:
+            if record is None:
+                self._store.hold(None)  # one from before the last commit may be there, which nobody has ended
+                return
+            version = self._store.version(record.version, also_staged=True)
+        except WeightsError as error:
+            logger.warning(f"model '{self._model}': the candidate of before is gone: {error}")
+        else:
+            swap = self._members.begin(version, _not_asked, exposure=record.exposure, resumed=record.swap)
+            self._keep(swap, record)
 
     async def hold(self, attempt: Attempt, version: Version, terms: CandidateTerms) -> None:
         """Stage a version everywhere, and stop there."""

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 from chaoslab.campaign import Fault, Finding
-from chaoslab.judge import Counts
+from chaoslab.counts import Counts
 from chaoslab.report import as_json
 
 

@@ -15,7 +15,7 @@ from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.metrics.definitions import ROLLOUT_METRICS
 from aoti_serve.cluster.metrics.export import MetricExport
 from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.errors import AotiServeError, NotSettled, SwapInProgress
+from aoti_serve.errors import AotiServeError, NotSettled, StoreFailed, Superseded, SwapInProgress
 from aoti_serve.weights.candidate import Candidate, RolloutRecord
 from aoti_serve.weights.rollout.decisions import Decision, Expose, Finish, Promote, RollBack, Withdraw
 from aoti_serve.weights.rollout.rollout import Rollout
@@ -88,6 +88,8 @@ class Rollouts:
         elif self._committed == record.version:
             self._begin(record)
             self._members.table.try_out(Trial(record.swap, record.version, record.active))
+        else:  # what it had decided last is done; it must not be done again when its version answers some other day
+            self._forget()
 
     async def run(self) -> None:
         """Look again and again; for ever, as a task."""
@@ -117,7 +119,8 @@ class Rollouts:
         await self._remember(rollout, record)
         while self._due:
             await self._carry_out(self._due[0], rollout, record)
-            self._due.popleft()
+            if self._due:  # the end leaves nothing due
+                self._due.popleft()
 
     @property
     def _committed(self) -> int:
@@ -127,6 +130,12 @@ class Rollouts:
         self._record, self._due = record, deque()
         state = record.state if record.state != _unbegun(record) else None
         self._rollout = Rollout(record.plan, time.monotonic, state)
+
+    def _forget(self) -> None:
+        try:
+            self._store.roll_out(None)
+        except (StoreFailed, Superseded) as error:
+            logger.warning(f"model '{self._model}': the record of a rollout that is over could not be erased: {error}")
 
     def _why_over(self, rollout: Rollout, record: RolloutRecord, candidate: Candidate | None) -> str | None:
         """What somebody else has done."""
