@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -153,11 +154,12 @@ def test_a_canary_keeps_its_clients_and_a_shadow_answers_nobody(
 
 
 def test_a_good_version_is_rolled_out_and_watched(server: Server, eager: Eager, images: Images, v1: int) -> None:
-    plan = '{"canary": ["25%", "50%"], "each": "3s", "watch": "3s", "min_requests": 20}'
+    plan = {"canary": ["25%", "50%"], "each": "3s", "watch": "3s", "min_requests": 20, "abort_if": {"p99": None}}
     with traffic(server, eager, images) as asking:
         asking.files[v1], asking.files[v1 + 1] = "v1", "v2"
-        response = server.swap(eager.files["v2"], rollout=plan)
+        response = server.swap(eager.files["v2"], rollout=json.dumps(plan))
         assert response.status_code == 200, response.text
-        until(lambda: (server.status()["rollout"] or {}).get("outcome") == "promoted", 120)
+        until(lambda: server.status()["rollout"]["outcome"] is not None, 120)
+    assert server.status()["rollout"]["outcome"] == "promoted", server.status()["rollout"]
     status = server.status()
     assert (status["current"]["number"], status["trial"]) == (v1 + 1, None)

@@ -24,7 +24,7 @@ CANARY = {
     "shadow": "30%",
     "min_requests": 50,
     "watch": "4s",
-    "abort_if": {"top1_agreement": "below 0.9"},
+    "abort_if": {"top1_agreement": "below 0.9", "p99": None},
 }
 WATCHED = {
     "canary": [],

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
-from aoti_serve.cluster.coordinator.rollouts import Rollouts
-from aoti_serve.cluster.coordinator.trials import GatheredTrials
+from aoti_serve.cluster.coordinator.rollout.rollouts import Rollouts
+from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
 from aoti_serve.weights.candidate import RolloutRecord
 from aoti_serve.weights.rollout.decisions import RolloutOutcome
 from aoti_serve.weights.rollout.plan import RolloutPlan
