@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
@@ -15,7 +16,16 @@ from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.metrics.definitions import ROLLOUT_METRICS
 from aoti_serve.cluster.metrics.export import MetricExport
 from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.errors import AotiServeError, NotSettled, StoreFailed, Superseded, SwapInProgress
+from aoti_serve.errors import (
+    AotiServeError,
+    CandidateWithdrawn,
+    NoCandidate,
+    NothingToRollBack,
+    NotSettled,
+    StoreFailed,
+    Superseded,
+    SwapInProgress,
+)
 from aoti_serve.weights.candidate import Candidate, RolloutRecord
 from aoti_serve.weights.rollout.decisions import Decision, Expose, Finish, Promote, RollBack, Withdraw
 from aoti_serve.weights.rollout.rollout import Rollout
@@ -28,6 +38,8 @@ logger = logging.getLogger("ray.serve")
 JUDGE_S = 1.0
 REMEMBER_S = 10.0  # a restarted coordinator repeats no more than so much of a step
 WHO = "the rollout"
+# Nothing is left to do, or nothing that another try could do.
+DONE = (NoCandidate, CandidateWithdrawn, NotSettled, NothingToRollBack)
 
 
 class Rollouts:
@@ -38,13 +50,20 @@ class Rollouts:
     """
 
     def __init__(
-        self, model: str, store: Store, members: MemberServer, changes: Changes, gathered: GatheredTrials
+        self,
+        model: str,
+        store: Store,
+        members: MemberServer,
+        changes: Changes,
+        gathered: GatheredTrials,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
         self._store = store
         self._members = members
         self._changes = changes
         self._gathered = gathered
+        self._clock = clock
         self._record: RolloutRecord | None = None
         self._rollout: Rollout | None = None
         self._due: deque[Decision] = deque()
@@ -59,7 +78,7 @@ class Rollouts:
         if self._rollout is not None and self._record is not None:
             return self._rollout.progress.model_copy(update={"version": self._record.version})
         if candidate is not None and candidate.plan is not None:  # it begins at the next look
-            begun = Rollout(candidate.plan, time.monotonic).progress
+            begun = Rollout(candidate.plan, self._clock).progress
             return begun.model_copy(update={"version": candidate.version})
         return self.last
 
@@ -118,7 +137,10 @@ class Rollouts:
         self._due.extend(rollout.advance(self._gathered.total(record.swap)))
         await self._remember(rollout, record)
         while self._due:
-            await self._carry_out(self._due[0], rollout, record)
+            try:
+                await self._carry_out(self._due[0], rollout, record)
+            except DONE as error:
+                logger.warning(f"model '{self._model}': {self._due[0]}: {error}")
             if self._due:  # the end leaves nothing due
                 self._due.popleft()
 
@@ -129,7 +151,7 @@ class Rollouts:
     def _begin(self, record: RolloutRecord) -> None:
         self._record, self._due = record, deque()
         state = record.state if record.state != _unbegun(record) else None
-        self._rollout = Rollout(record.plan, time.monotonic, state)
+        self._rollout = Rollout(record.plan, self._clock, state)
 
     def _forget(self) -> None:
         try:
@@ -148,10 +170,12 @@ class Rollouts:
                 return "its candidate was withdrawn"
             case RolloutPhase.WATCHING if self._committed != record.version:
                 return "another version was committed"
+            case RolloutPhase.WATCHING if candidate is not None and candidate.swap != record.swap:
+                return "another candidate is out"
         return None
 
     async def _carry_out(self, decision: Decision, rollout: Rollout, record: RolloutRecord) -> None:
-        """Raises SwapInProgress, or StoreFailed, to be tried again at the next look."""
+        """Raises errors of `DONE`, and others, such as SwapInProgress: then it is tried again at the next look."""
         self._members.tell(f"rollout: {decision}; {dict(decision.figures)}")
         logger.info(f"model '{self._model}': {decision}", extra={"model": self._model, "figures": decision.figures})
         match decision:
@@ -180,10 +204,10 @@ class Rollouts:
         await self._remember(rollout, record, now=True)
 
     async def _remember(self, rollout: Rollout, record: RolloutRecord, *, now: bool = False) -> None:
-        if now or self._due or time.monotonic() - self._remembered > REMEMBER_S:
+        if now or self._due or self._clock() - self._remembered > REMEMBER_S:
             self._record = record.model_copy(update={"state": rollout.state})
             await asyncio.to_thread(self._store.roll_out, self._record)
-            self._remembered = time.monotonic()
+            self._remembered = self._clock()
 
     async def _end(self, text: str, overtaken: str = "") -> None:
         if self._rollout is not None and (ended := self.progress) is not None:

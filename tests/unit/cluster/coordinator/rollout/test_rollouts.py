@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.candidates import CandidateTerms
@@ -31,10 +32,13 @@ BAD = ArmFigures(requests=300, failures=300)
 class Trying(Coordinator):
     """A coordinator with rollouts, whose metrics are kept."""
 
+    seen = TrialFigures()
+
     async def start(self) -> None:
         await super().start()
         self.trials = GatheredTrials()
-        self.rollouts = Rollouts("m", self.store, self.members, self.changes, self.trials)
+        self.now = 0.0
+        self.rollouts = Rollouts("m", self.store, self.members, self.changes, self.trials, lambda: self.now)
         self.recorded = RecordedExport(ROLLOUT_METRICS)
         self.rollouts._metrics = RolloutMetrics("m", self.recorded)
 
@@ -52,6 +56,15 @@ class Trying(Coordinator):
         trial = self.members.table.target.trial
         assert trial is not None
         self.trials.tell("g0", trial.swap, TrialFigures(active=active, candidate=candidate))
+
+    async def pass_time(self, seconds: float, active: ArmFigures, candidate: ArmFigures) -> None:
+        """Look every second; these requests come in each."""
+        for _ in range(round(seconds)):
+            self.now += 1.0
+            self.seen = self.seen + TrialFigures(active=active, candidate=candidate)
+            if (trial := self.members.table.target.trial) is not None:
+                self.trials.tell("g0", trial.swap, self.seen)
+            await self.rollouts.look()
 
     def shown(self) -> WeightsStatus:
         return self.rollouts.shown_in(self.changes.status())
@@ -135,3 +148,80 @@ async def test_a_rollout_that_somebody_has_overtaken_does_not_look_as_if_it_went
         assert (progress.share, progress.seconds_left) == (0, 0)
         assert progress.reason == "its candidate was promoted or withdrawn"
         assert made.measured().totals == {(ROLLOUTS.name, "m", "overtaken"): 1}
+
+
+QUICK = ArmFigures(requests=50)
+FAILING = ArmFigures(requests=50, failures=50)
+
+
+async def test_a_good_candidate_is_exposed_step_by_step_promoted_and_watched(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.roll_out()
+        await made.rollouts.look()
+        shares = []
+        for _ in range(2):
+            candidate = made.shown().candidate
+            assert candidate is not None
+            shares.append(candidate.share)
+            await made.pass_time(60, QUICK, QUICK)
+        assert shares == [0.25, 0.5]
+        status = made.shown()
+        assert (status.current.number, status.candidate) == (1, None)
+        assert status.trial is not None
+        await made.pass_time(119, ArmFigures(), QUICK)
+        assert made.shown().trial is not None
+        await made.pass_time(2, ArmFigures(), QUICK)
+        status = made.shown()
+        assert status.rollout is not None
+        assert (status.rollout.outcome, status.trial) == (RolloutOutcome.PROMOTED, None)
+        assert (made.store.candidate(), made.store.rollout()) == (None, None)
+
+
+async def test_a_version_that_fails_after_its_commit_is_rolled_back(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.swap(7)
+        await made.roll_out()
+        await made.rollouts.look()
+        await made.pass_time(120, QUICK, QUICK)
+        assert made.shown().current.number == 2
+        await made.pass_time(20, ArmFigures(), FAILING)
+        status = made.shown()
+        assert status.current.number == 1
+        assert status.rollout is not None
+        assert status.rollout.outcome is RolloutOutcome.ROLLED_BACK
+
+
+async def test_a_decision_that_somebody_was_quicker_with_is_not_made_again_and_again(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.roll_out()
+        await made.rollouts.look()
+        withdraw = made.changes.withdraw
+
+        async def after_a_person(*asked: Any, **how: Any) -> WeightsStatus:
+            await withdraw(Attempt("withdraw", "me"), "I was quicker", wait=True)
+            return await withdraw(*asked, **how)
+
+        made.changes.withdraw = after_a_person  # type: ignore[method-assign]
+        made.count(GOOD, BAD)
+        await made.rollouts.look()
+        status = made.shown()
+        assert status.rollout is not None
+        assert (status.candidate, status.rollout.outcome) == (None, RolloutOutcome.ABORTED)
+        made.changes.withdraw = withdraw  # type: ignore[method-assign]
+        await made.roll_out()
+        await made.rollouts.look()
+        assert made.shown().candidate is not None
+
+
+async def test_the_next_candidate_ends_a_watch(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.roll_out()
+        await made.rollouts.look()
+        await made.pass_time(120, QUICK, QUICK)
+        await made.swap(7, Exposure(share=0.1))
+        await made.rollouts.look()
+        status = made.shown()
+        assert status.rollout is not None
+        assert status.rollout.reason == "another candidate is out"
+        assert status.candidate is not None
+        assert status.trial is not None
