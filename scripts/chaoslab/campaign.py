@@ -100,11 +100,16 @@ def faults(swaps: int) -> list[Fault]:
 def trials() -> list[Fault]:
     """Every strike at every stage of a candidate and of a rollout; stage by stage."""
     return [
-        Fault(f"{name}@{stage}", f"{strike.done}: {stage}", partial(at, strike=strike))
-        for stage, at in STAGES.items()
+        Fault(f"{name}@{stage}", f"{strike.done}: {stage}", struck_at(stage, name))
+        for stage in STAGES
         for name, strike in STRIKES.items()
         if not strike.quiet or stage in QUIET
     ]
+
+
+def struck_at(stage: str, strike: str) -> Callable[[Lab], None]:
+    """The cause of such a fault."""
+    return lambda lab: STAGES[stage](lab, STRIKES[strike])
 
 
 def found(lab: Lab, fault: Fault) -> Finding:
