@@ -13,7 +13,7 @@ from chaoslab.counts import Counts
 from chaoslab.lab import Lab, Lost
 from chaoslab.moments import COMMITTING, PHASES, STAGING, Missed
 from chaoslab.traffic import Cut, Refused
-from chaoslab.trials import rollouts, stages
+from chaoslab.trials import others, rollouts, stages
 from chaoslab.trials.strikes import STRIKES
 
 STORM = 20
@@ -98,13 +98,26 @@ def faults(swaps: int) -> list[Fault]:
 
 
 def trials() -> list[Fault]:
-    """Every strike at every stage of a candidate and of a rollout; stage by stage."""
+    """Faults while a candidate is out, then every strike at every stage of it and of a rollout, stage by stage."""
     return [
-        Fault(f"{name}@{stage}", f"{strike.done}: {stage}", partial(at, strike=strike))
-        for stage, at in STAGES.items()
+        Fault("damaged-candidate", "its file rots, and a new replica reads it", others.damaged_candidate),
+        Fault("candidate-storm", f"{STORM} faults at random moments", partial(others.storm, count=STORM)),
+        *_struck_everywhere(),
+    ]
+
+
+def _struck_everywhere() -> list[Fault]:
+    return [
+        Fault(f"{name}@{stage}", f"{strike.done}: {stage}", struck_at(stage, name))
+        for stage in STAGES
         for name, strike in STRIKES.items()
         if not strike.quiet or stage in QUIET
     ]
+
+
+def struck_at(stage: str, strike: str) -> Callable[[Lab], None]:
+    """The cause of a strike at a stage."""
+    return lambda lab: STAGES[stage](lab, STRIKES[strike])
 
 
 def found(lab: Lab, fault: Fault) -> Finding:

@@ -44,13 +44,18 @@ def damaged_version(lab: Lab) -> None:
     deadline = time.monotonic() + STILL_AT_HAND_S
     while time.monotonic() < deadline:
         lab.swap()
-    path = lab.folder / "versions" / "versions" / str(first) / "weights.safetensors"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x55
-    path.write_bytes(content)
+    rot(lab, first)
     lab.strike(lambda: None)
     if lab.ended(lambda: lab.face.rollback(version=first), None) != "refused":
         raise Lost(f"rolled back to a damaged file: {lab.face.status()['current']}")
+
+
+def rot(lab: Lab, number: int) -> None:
+    """Change one byte of a stored version's file."""
+    path = lab.folder / "versions" / "versions" / str(number) / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x55
+    path.write_bytes(content)
 
 
 def full_disk(lab: Lab) -> None:

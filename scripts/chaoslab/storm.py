@@ -18,16 +18,21 @@ LONGEST_STOP_S = 8.0
 
 def strikes(lab: Lab, count: int) -> None:
     """Each kills or stops some process; the next one comes when everybody has committed something again."""
+    with lab.traffic.cuts_expected(), lab.swapping():
+        blow(lab, count, lambda: lab.settle_while_swapping(1))
+
+
+def blow(lab: Lab, count: int, recovered: Callable[[], None]) -> None:
+    """Kill or stop some process, wait until `recovered` returns; and again."""
     clock = threading.Event()
     acts: list[Callable[[Lab, Kind, threading.Event], None]] = [_killed, _stopped]
-    with lab.traffic.cuts_expected(), lab.swapping():
-        for _ in range(count):
-            clock.wait(lab.rng.uniform(0.0, 2.0))
-            act, kind = lab.rng.choice(acts), lab.rng.choice(KINDS)
-            lab.tell(f"  {act.__name__.strip('_')} {kind}")
-            lab.strike(lambda: None)
-            act(lab, kind, clock)
-            lab.settle_while_swapping(1)
+    for _ in range(count):
+        clock.wait(lab.rng.uniform(0.0, 2.0))
+        act, kind = lab.rng.choice(acts), lab.rng.choice(KINDS)
+        lab.tell(f"  {act.__name__.strip('_')} {kind}")
+        lab.strike(lambda: None)
+        act(lab, kind, clock)
+        recovered()
 
 
 def _killed(lab: Lab, kind: Kind, clock: threading.Event) -> None:

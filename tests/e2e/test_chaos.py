@@ -11,11 +11,9 @@ from functools import partial
 
 import pytest
 from chaoslab import deployments, endurance, freezes, kills, storage
-from chaoslab.campaign import Fault, Finding, found
+from chaoslab.campaign import Fault, Finding, found, struck_at
 from chaoslab.lab import Lab, compiled, laboratory
 from chaoslab.moments import COMMITTING, STAGING
-from chaoslab.trials import rollouts, stages
-from chaoslab.trials.strikes import STRIKES
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +99,8 @@ def test_a_replica_that_comes_while_weights_change_is_current(lab: Lab) -> None:
 
 @pytest.mark.parametrize("stage", ["canary", "promotion", "withdrawal"])
 def test_a_candidate_does_not_need_its_coordinator(lab: Lab, stage: str) -> None:
-    survived(lab, partial(stages.STAGES[stage], strike=STRIKES["coordinator"]))
+    survived(lab, struck_at(stage, "coordinator"))
 
 
 def test_a_rollback_of_a_rollout_is_made_once_whoever_makes_it(lab: Lab) -> None:
-    survived(lab, partial(rollouts.rollback_commit, strike=STRIKES["coordinator"]))
+    survived(lab, struck_at("rollout-rollback-commit", "coordinator"))

@@ -28,7 +28,6 @@ class Candidate:
 
     def __init__(self, lab: Lab) -> None:
         self.value = lab.fresh()
-        self.plan: dict[str, Any] | None = None
         self._lab = lab
         self._share = ""
 
@@ -44,6 +43,16 @@ class Candidate:
 
     def withdraw(self) -> str:
         return self._ended(self._lab.face.withdraw, "withdrawn")
+
+    def falls(self) -> None:
+        """It is withdrawn by itself, which the status says when nobody answers with it any more; raises Lost."""
+
+        def fallen() -> bool:
+            status = self._lab.quiet()
+            return status["candidate"] is None and status["last"]["outcome"] == "withdrawn"
+
+        self._lab.wait_until(fallen, f"end of candidate {self.value}, which a replica could not stage")
+        self._lab.judge.withdrawn(self.value)
 
     def is_out(self) -> bool:
         return self._is(self._lab.quiet()["candidate"] or {})
@@ -83,6 +92,8 @@ class Candidate:
             outcome, note = "reply lost", repr(error)
         else:
             outcome, note = _outcome(response, well), f"{response.status_code} {response.text[:300]}"
+            if outcome == well:
+                self._lab.judge.heard(response.json())
         if outcome == "withdrawn":
             self._lab.judge.withdrawn(self.value)
         elif outcome != well:

@@ -10,7 +10,7 @@ from aoti_serve.weights.rollout.plan import RolloutPlan
 
 
 def test_every_strike_comes_at_every_stage_where_it_can() -> None:
-    named = {fault.name for fault in trials()}
+    named = {fault.name for fault in trials() if "@" in fault.name}
     at = stages.STAGES.keys() | rollouts.STAGES.keys()
     missing = {f"{name}@{stage}" for name in STRIKES for stage in at} - named
     assert missing == {f"other-changes@{stage}" for stage in at - set(QUIET)}
