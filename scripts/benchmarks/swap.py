@@ -4,7 +4,8 @@
 
 Two replicas on this machine, one client that asks all the time, weights read from a local file. Medians of all rounds.
 `reload` is what Serve offers by itself: a deployment of the same module in eager PyTorch whose `reconfigure` loads the
-file, told by a new `user_config`. The object store's peak is compared with the weights. Last, what a delta costs.
+file, told by a new `user_config`. The object store's peak is compared with the weights. Then what trying a version
+costs those whom the active one answers (`trials.py`, needs h2load). Last, what a delta costs.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ from ray._private.internal_api import node_stats
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
+from trials import measure_trials, trial_table
 
 from aoti_serve import WeightsClient
 from aoti_serve.app import build
 
 WIDTH, REPLICAS = 3200, 2
 OUR_PORT, SERVE_PORT = 8017, 8018
+TRIAL_S = 4.0
 MB_PER_LAYER = (WIDTH * WIDTH + WIDTH) * 4 / 1e6
 
 
@@ -85,13 +88,16 @@ def main() -> None:
     progress = Console(stderr=True)
     with TemporaryDirectory() as folder, progress.status("compiling and measuring"), cluster():
         found = measured(Path(folder), max(1, round(options.megabytes / MB_PER_LAYER)), options.rounds)
+        trials = measure_trials(Path(folder), options.rounds, TRIAL_S)
     with TemporaryDirectory() as folder, progress.status("measuring deltas"):
         costs = measure_deltas(Path(folder), MEGABYTES, options.rounds)
     if options.json:
-        lists = {"rows": [row._asdict() for row in found.rows], "deltas": [cost._asdict() for cost in costs]}
+        tables: dict[str, list[Any]] = {"rows": found.rows, "trials": trials, "deltas": costs}
+        lists = {name: [row._asdict() for row in rows] for name, rows in tables.items()}
         print(json.dumps(found._asdict() | lists))
     else:
         show(found)
+        Console().print(trial_table(trials))
         Console().print(delta_table(costs))
 
 
