@@ -21,7 +21,7 @@ from tests.e2e.toil import toil
 
 NAME, CLASSES, WIDTH = "judge", 5, 8
 INFER, WEIGHTS = f"/v2/models/{NAME}/infer", f"/v2/models/{NAME}/weights"
-QUICK_S, SLOW_S = 0.002, 0.5
+QUICK_S, SLOW_S = 0.002, 1.5
 Arrays = NDArray[np.float32]
 
 
