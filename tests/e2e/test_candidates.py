@@ -163,7 +163,7 @@ def test_a_canary_keeps_its_clients_and_a_shadow_answers_nobody(
 
 
 def test_a_good_version_is_rolled_out_and_watched(server: Server, eager: Eager, images: Images, v1: int) -> None:
-    plan = {"canary": ["25%", "50%"], "each": "3s", "watch": "3s", "min_requests": 20, "abort_if": {"p99": None}}
+    plan = {"canary": ["50%", "60%"], "each": "3s", "watch": "3s", "min_requests": 20, "abort_if": {"p99": None}}
     with traffic(server, eager, images) as asking:
         asking.files[v1], asking.files[v1 + 1] = "v1", "v2"
         response = server.swap(eager.files["v2"], rollout=json.dumps(plan))

@@ -19,7 +19,7 @@ from tests.package_cache import PackageCache
 
 ADMIN = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/octet-stream"}
 CANARY = {
-    "canary": ["25%", "50%"],
+    "canary": ["50%", "60%"],
     "each": "4s",
     "shadow": "30%",
     "min_requests": 50,
