@@ -170,11 +170,11 @@ def _ask_for_infinity(lab: Lab, key: str) -> None:
 
 
 def _ends_as(lab: Lab, candidate: Candidate, *, current: bool) -> None:
+    """The outcome is decided before it is carried out, which a full disk delays."""
     over(lab)
+    ending = f"end of the rollout of {candidate.value} in which it is {'' if current else 'not '}current"
+    lab.wait_until(lambda: candidate.is_current() == current, ending)
     lab.settle()
-    if candidate.is_current() != current:
-        status = lab.quiet()
-        raise Lost(f"the rollout of {candidate.value} ended as {status['rollout']}, and {status['current']} answers")
 
 
 def _key_of(lab: Lab, candidate: Candidate) -> str:
