@@ -73,10 +73,11 @@ class Rollouts:
 
     @property
     def progress(self) -> RolloutProgress | None:
-        """Of the rollout that is on, or of the last one."""
+        """Of the rollout that is on, or of the last one; without an outcome before that is carried out."""
         candidate = self._changes.candidates.record
         if self._rollout is not None and self._record is not None:
-            return self._rollout.progress.model_copy(update={"version": self._record.version})
+            yet = {"outcome": None} if self._due else {}
+            return self._rollout.progress.model_copy(update={"version": self._record.version, **yet})
         if candidate is not None and candidate.plan is not None:  # it begins at the next look
             begun = Rollout(candidate.plan, self._clock).progress
             return begun.model_copy(update={"version": candidate.version})
@@ -210,6 +211,8 @@ class Rollouts:
             self._remembered = self._clock()
 
     async def _end(self, text: str, overtaken: str = "") -> None:
+        await asyncio.to_thread(self._store.roll_out, None)
+        self._due.clear()
         if self._rollout is not None and (ended := self.progress) is not None:
             over = {"phase": RolloutPhase.ENDED, "share": 0.0, "shadow": 0.0, "seconds_left": 0.0, "reason": overtaken}
             self.last = ended.model_copy(update=over) if overtaken else ended
@@ -218,7 +221,6 @@ class Rollouts:
         self._record = self._rollout = None
         if self._changes.candidates.record is None:
             self._members.end_trial()
-        await asyncio.to_thread(self._store.roll_out, None)
 
 
 def _new(candidate: Candidate, active: int) -> RolloutRecord:
