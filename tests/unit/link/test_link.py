@@ -164,7 +164,7 @@ async def test_a_replica_that_does_not_know_its_key_is_refused(tmp_path: Path) -
 async def test_another_version_of_the_link_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     async with served() as (_, address):
         monkeypatch.setattr(handshake, "greeting", lambda: handshake.GREETING.pack(handshake.MAGIC, 99, bytes(32)))
-        with pytest.raises(LinkRefused, match="version 99 of the link, this one 3"):
+        with pytest.raises(LinkRefused, match=f"version 99 of the link, this one {handshake.VERSION}"):
             await Link("m", address, "g1").connect(NODE)
 
 

@@ -39,7 +39,7 @@ JUDGE_S = 1.0
 REMEMBER_S = 10.0  # a restarted coordinator repeats no more than so much of a step
 WHO = "the rollout"
 # Nothing is left to do, or nothing that another try could do.
-DONE = (NoCandidate, CandidateWithdrawn, NotSettled, NothingToRollBack)
+NO_MORE_TO_DO = (NoCandidate, CandidateWithdrawn, NotSettled, NothingToRollBack)
 
 
 class Rollouts:
@@ -140,7 +140,7 @@ class Rollouts:
         while self._due:
             try:
                 await self._carry_out(self._due[0], rollout, record)
-            except DONE as error:
+            except NO_MORE_TO_DO as error:
                 logger.warning(f"model '{self._model}': {self._due[0]}: {error}")
             if self._due:  # the end leaves nothing due
                 self._due.popleft()
@@ -176,7 +176,7 @@ class Rollouts:
         return None
 
     async def _carry_out(self, decision: Decision, rollout: Rollout, record: RolloutRecord) -> None:
-        """Raises errors of `DONE`, and others, such as SwapInProgress: then it is tried again at the next look."""
+        """Raises errors of `NO_MORE_TO_DO`, and others, such as SwapInProgress: then it is tried again at the next look."""
         self._members.tell(f"rollout: {decision}; {dict(decision.figures)}")
         logger.info(f"model '{self._model}': {decision}", extra={"model": self._model, "figures": decision.figures})
         match decision:
