@@ -176,7 +176,7 @@ class Rollouts:
         return None
 
     async def _carry_out(self, decision: Decision, rollout: Rollout, record: RolloutRecord) -> None:
-        """Raises errors of `NO_MORE_TO_DO`, and others, such as SwapInProgress: then it is tried again at the next look."""
+        """Raises errors of `NO_MORE_TO_DO`, and others, as SwapInProgress: those are tried again at the next look."""
         self._members.tell(f"rollout: {decision}; {dict(decision.figures)}")
         logger.info(f"model '{self._model}': {decision}", extra={"model": self._model, "figures": decision.figures})
         match decision:
