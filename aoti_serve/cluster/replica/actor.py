@@ -41,7 +41,7 @@ SWITCH_INTERVAL_S = 0.05e-3
 class ReplicaActor:
     """Serve deployment class of a model's replicas: one container that follows the coordinator and answers gateways.
 
-    Pinned to the GPU or the CPU cores that Ray assigned. Runs happen on `num_runners` threads with the GIL released,
+    Pinned to the GPU or the CPU cores that Ray assigned. Runs of each version happen on `num_runners` threads with the GIL released,
     staging on one more, so the event loop never waits for the model.
     """
 
@@ -65,6 +65,8 @@ class ReplicaActor:
         self._buffers = ReplicaBuffers(self._container, keeps_previous, self._member, coordinator)
         self._follower = Follower(self._buffers)
         self._runs = ThreadPoolExecutor(self._container.num_runners, "runner")
+        # So that a candidate, however slow, holds up nobody who has not asked for it.
+        self._runs_beside = ThreadPoolExecutor(self._container.num_runners, "runner beside")
         self._receipt: Receipt | None = None
         self._settled_epoch = NO_EPOCH
         self._moved = asyncio.Event()
@@ -142,7 +144,8 @@ class ReplicaActor:
         self._loads.note(gateway, batch.rows)
         if self._follower.epoch < batch.fence:
             await self._reach(batch.fence)
-        run = asyncio.get_running_loop().run_in_executor(self._runs, self._run, batch, arrived)
+        threads = self._runs if batch.version in (None, self._container.version) else self._runs_beside
+        run = asyncio.get_running_loop().run_in_executor(threads, self._run, batch, arrived)
         return await self._self_test.watch(run)
 
     def _run_unfenced(self, arrays: BatchArrays) -> Awaitable[AnswerMessage]:
