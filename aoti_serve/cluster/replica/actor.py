@@ -42,8 +42,8 @@ class ReplicaActor:
     """Serve deployment class of a model's replicas: one container that follows the coordinator and answers gateways.
 
     Pinned to the GPU or the CPU cores that Ray assigned. Runs happen with the GIL released on `num_runners` threads,
-    those of other versions than the one that answers on as many more, and staging on one. So the event loop never waits for
-    the model.
+    those of other versions than the one that answers on as many more, and staging on one. So the event loop never waits
+    for the model.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
