@@ -21,8 +21,8 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from upath import UPath
 
-from aoti_serve.errors import AotiServeError, SourceRefused, UnreadableWeights, quantity
-from aoti_serve.weights.sources.uri import UriLocation, scrubbed, shown_uri
+from aoti_serve.errors import SourceRefused, UnreadableWeights, quantity
+from aoti_serve.weights.sources.uri import UriLocation, reading_from, shown_uri
 
 FETCH_CHUNK_BYTES = 4 * 2**20
 SILENCE_S = 30.0
@@ -50,7 +50,7 @@ def web_chunks(place: UriLocation, uri: str, expect: Expect) -> Iterator[bytes]:
     if place.login:
         login = base64.b64encode(unquote(place.login).encode()).decode()
         headers["Authorization"] = f"Basic {login}"
-    with _reading(uri), _answer(Request(place.address, headers=headers)) as answer:
+    with reading_from(uri), _answer(Request(place.address, headers=headers)) as answer:
         size = answer.length
         if size is not None:
             expect(size)
@@ -62,7 +62,7 @@ def web_chunks(place: UriLocation, uri: str, expect: Expect) -> Iterator[bytes]:
 
 def fetch(place: UriLocation, uri: str, expect: Expect) -> Iterator[bytes]:
     """Yield the bytes of a file that fsspec opens: in S3, for example."""
-    with _reading(uri):
+    with reading_from(uri):
         files = UPath(place.address).fs
         files.invalidate_cache()
         expect(int(files.info(place.address)["size"] or 0))
@@ -103,14 +103,3 @@ def _answer(request: Request) -> Iterator[HTTPResponse]:
         if answer.headers.get("Content-Encoding", "identity") != "identity":
             raise HTTPException("it is compressed")
         yield answer
-
-
-@contextmanager
-def _reading(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except AotiServeError:
-        raise
-    except Exception as error:  # backends raise what they like
-        detail = scrubbed(f"{type(error).__name__}: {error}", uri)
-        raise UnreadableWeights(detail=f"{shown_uri(uri)}: {detail}") from None

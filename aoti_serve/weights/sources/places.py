@@ -15,14 +15,14 @@ from typing import Any
 
 from upath import UPath
 
-from aoti_serve.errors import AotiServeError, SourceRefused, UnreadableWeights, WeightsTooLarge
+from aoti_serve.errors import SourceRefused, UnreadableWeights, WeightsTooLarge
 from aoti_serve.weights.files.index import index_in
 from aoti_serve.weights.files.sharded import INDEX_NAME, ShardIndex, is_shard_index
 from aoti_serve.weights.sources.found import WEIGHTS_FILE, FoundVersion, PlaceFile, Seen, versions_in
 from aoti_serve.weights.sources.hub import pinned
 from aoti_serve.weights.sources.registry import is_registered, registered
 from aoti_serve.weights.sources.source import resolve
-from aoti_serve.weights.sources.uri import UriLocation, is_uri, scrubbed, shown_uri
+from aoti_serve.weights.sources.uri import UriLocation, is_uri, reading_from, shown_uri
 
 HEADER_BLOCK_BYTES = 2**18
 _CONTENTS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5", "ino")
@@ -36,7 +36,7 @@ def look_at(uri: str) -> Seen:
     """
     if is_shard_index(uri):
         raise UnreadableWeights(detail=f"{shown_uri(uri)} is an index of shards; follow the folder that holds them all")
-    with _reading(uri):
+    with reading_from(uri):
         if is_registered(uri):
             model = registered(uri)
             return Seen([model.at(_files_at(model.uri))])
@@ -61,7 +61,7 @@ def defect_of(version: FoundVersion, roots: tuple[str, ...], max_header_bytes: i
 
 
 def _header_defect(found: PlaceFile, roots: tuple[str, ...], max_header_bytes: int) -> str | None:
-    with _reading(found.uri), _opened(resolve(found.uri, roots)) as file:
+    with reading_from(found.uri), _opened(resolve(found.uri, roots)) as file:
         try:
             index_in(file, found.nbytes, None, max_header_bytes)
         except UnreadableWeights as error:
@@ -74,7 +74,7 @@ def _shards_defect(version: FoundVersion, roots: tuple[str, ...], max_header_byt
     uri = version.file.uri
     if version.file.nbytes > max_header_bytes:
         return None
-    with _reading(uri), _opened(resolve(uri, roots)) as file:
+    with reading_from(uri), _opened(resolve(uri, roots)) as file:
         content = file.read()
     try:
         named = ShardIndex.parse(content, shown_uri(uri)).shards
@@ -156,14 +156,3 @@ def _opened(place: Path | UriLocation) -> Iterator[Any]:
     files = UPath(place.address).fs
     with files.open(place.address, "rb", block_size=HEADER_BLOCK_BYTES, cache_type="readahead") as file:
         yield file
-
-
-@contextmanager
-def _reading(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except AotiServeError:
-        raise
-    except Exception as error:  # backends raise what they like
-        detail = scrubbed(f"{type(error).__name__}: {error}", uri)
-        raise UnreadableWeights(detail=f"{shown_uri(uri)}: {detail}") from None

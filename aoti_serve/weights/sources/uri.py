@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from aoti_serve.errors import SourceRefused
+from aoti_serve.errors import AotiServeError, SourceRefused, UnreadableWeights
 
 PORTS = {"http": 80, "https": 443}
 # One parser drops these and another does not: they would see two addresses.
@@ -117,3 +119,15 @@ def _address(parts: SplitResult, segments: tuple[str, ...]) -> str:
     path = "/".join(quote(segment, safe="!$&'()*+,;=:@") for segment in segments)
     query = f"?{parts.query}" if parts.query else ""
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{path}{query}"
+
+
+@contextmanager
+def reading_from(uri: str) -> Iterator[None]:
+    """Raise UnreadableWeights for whatever a backend raises in the block, without what is secret in the URI."""
+    try:
+        yield
+    except AotiServeError:
+        raise
+    except Exception as error:  # backends raise what they like
+        detail = scrubbed(f"{type(error).__name__}: {error}", uri)
+        raise UnreadableWeights(detail=f"{shown_uri(uri)}: {detail}") from None

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -76,9 +76,12 @@ class Coordinator:
         return candidate.exposure if candidate else None
 
 
+Made = TypeVar("Made", bound=Coordinator)
+
+
 @asynccontextmanager
-async def coordinating(folder: Path) -> AsyncIterator[Coordinator]:
-    made = Coordinator(folder)
+async def with_members(made: Made) -> AsyncIterator[Made]:
+    """Started, with a replica and a gateway."""
     await made.start()
     try:
         await made.cluster.add("r0", runners=1)
@@ -86,6 +89,12 @@ async def coordinating(folder: Path) -> AsyncIterator[Coordinator]:
         yield made
     finally:
         await made.cluster.close()
+
+
+@asynccontextmanager
+async def coordinating(folder: Path) -> AsyncIterator[Coordinator]:
+    async with with_members(Coordinator(folder)) as made:
+        yield made
 
 
 def outcome(status: WeightsStatus) -> str | None:

@@ -20,7 +20,7 @@ from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.state import RolloutPhase
 from aoti_serve.weights.swap.target import Exposure
 from aoti_serve.weights.version import Version
-from tests.unit.cluster.coordinator.test_candidates import Coordinator
+from tests.unit.cluster.coordinator.test_candidates import Coordinator, with_members
 from tests.unit.cluster.metrics.recorded import RecordedExport
 from tests.unit.weights.store.crasher import content
 
@@ -78,14 +78,8 @@ class Trying(Coordinator):
 
 @asynccontextmanager
 async def trying(folder: Path) -> AsyncIterator[Trying]:
-    made = Trying(folder)
-    await made.start()
-    try:
-        await made.cluster.add("r0", runners=1)
-        await made.cluster.add("g0")
+    async with with_members(Trying(folder)) as made:
         yield made
-    finally:
-        await made.cluster.close()
 
 
 async def test_a_swap_says_that_a_rollout_decides_on_its_candidate(tmp_path: Path) -> None:
