@@ -1,6 +1,6 @@
 """What trying a version costs those whom the active version answers: acceptance, a canary, a shadow.
 
-    .venv/bin/python scripts/benchmarks/trials.py [--seconds N] [--rounds N] [--json]
+    .venv/bin/python scripts/benchmarks/trials.py [--seconds N] [--rounds N] [--only TEXT] [--json]
 
 One replica, 64 connections by h2load (of which each is a client of its own to the canary), rows of 1024 floats for four
 layers of 1024. Every round measures all cells; ratios are over the same round's `nothing`, and medians of all rounds.
@@ -56,9 +56,9 @@ class Cell(NamedTuple):
     end: Callable[[], object]
 
 
-def measure_trials(folder: Path, rounds: int, seconds: float) -> list[TrialCost]:
-    """Needs a Ray cluster that was started by the caller."""
-    cells = list(_cells(*_served(folder)))
+def measure_trials(folder: Path, rounds: int, seconds: float, only: str = "") -> list[TrialCost]:
+    """Needs a Ray cluster that was started by the caller. With `only`, the cells that have this in their names."""
+    cells = [cell for cell in _cells(*_served(folder)) if cell.what == NOTHING or only in cell.what]
     found: dict[str, list[Sample]] = {cell.what: [] for cell in cells}
     asked = request("v2", rows_of(1))
     try:
@@ -172,10 +172,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="the cells that have this in their names")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with TemporaryDirectory() as folder, Console(stderr=True).status("compiling and measuring"), _cluster():
-        costs = measure_trials(Path(folder), options.rounds, options.seconds)
+        costs = measure_trials(Path(folder), options.rounds, options.seconds, options.only)
     if options.json:
         print(json.dumps([cost._asdict() for cost in costs]))
     else:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aoti_serve.errors import RuntimeFailed, quantity
-from aoti_serve.gateway.batching.work_item import Arrays, Rows, WorkItem
+from aoti_serve.gateway.batching.work_item import Arrays, Rows, RunOutputs, WorkItem
 from aoti_serve.link.messages import AnswerMessage
 
 RunBatch = Callable[[Arrays, float | None], Coroutine[Any, Any, AnswerMessage]]
@@ -99,12 +99,12 @@ def deliver(pieces: list[WorkItem], answer: AnswerMessage, left: float) -> list[
     Returns the pieces of requests of which some pieces must run again.
     """
     version, outputs, late = answer.version, answer.outputs, list[WorkItem]()
-    start = 0
+    run, start = RunOutputs(outputs), 0
     for piece in pieces:
         stop = start + piece.rows
         if not piece.future.done():
             whole = len(pieces) == 1
-            rows = Rows(version, list(outputs) if whole else [array[start:stop] for array in outputs], left)
+            rows = Rows(version, list(outputs) if whole else [array[start:stop] for array in outputs], left, run)
             if piece.split is None:
                 piece.future.set_result(rows)
             elif piece.split.place(piece, answer, rows):

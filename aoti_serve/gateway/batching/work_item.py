@@ -29,12 +29,27 @@ def shape_of(arrays: Arrays) -> Shape:
     return (arrays[0].shape[1:],) if len(arrays) == 1 else tuple([array.shape[1:] for array in arrays])
 
 
+class RunOutputs:
+    """All that one run has computed, for whoever reads it once for all its requests. `finite` is None until then."""
+
+    __slots__ = ("arrays", "finite", "size")
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.arrays = arrays
+        self.size = sum([array.size for array in arrays])
+        self.finite: bool | None = None
+
+
 class Rows(NamedTuple):
-    """The part of an answer that belongs to one request. `left` is the loop's time at which its first rows left."""
+    """The part of an answer that belongs to one request. `left` is the loop's time at which its first rows left.
+
+    `run` is the whole of which it is a part; a request in pieces is one of its own.
+    """
 
     version: int
     outputs: Arrays
     left: float
+    run: RunOutputs
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +159,7 @@ class Split:
         if late:
             future.set_exception(VersionsDiffer(model=self._model, rounds=self._rounds))
         else:
-            future.set_result(Rows(version, self._outputs, self._left))
+            future.set_result(Rows(version, self._outputs, self._left, RunOutputs(self._outputs)))
         self.dissolve()
         return False
 

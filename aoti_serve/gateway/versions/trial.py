@@ -16,7 +16,7 @@ from aoti_serve.weights.rollout.counts import ArmCounts, TrialCounts
 from aoti_serve.weights.rollout.figures import TrialFigures
 from aoti_serve.weights.swap.target import Trial
 
-FEW_ELEMENTS = 16_384  # of an answer, that are read in the event loop
+FEW_ELEMENTS = 65_536  # of a run, or of an answer, that are read in the event loop: at most some 100 us
 MOST_SHADOWS = 256  # at once
 MOST_SHADOW_BYTES = 64 * 2**20  # of the requests of all shadows at once
 
@@ -45,7 +45,9 @@ class TrialCounter:
     def note_answer(self, rows: Rows, began: float) -> None:
         """Note an answer to a request that has come at `began`."""
         seconds = monotonic() - began
-        if _are_few(rows.outputs):
+        if rows.run.size <= FEW_ELEMENTS:
+            _note_of_run(self._arm(self._counts, rows.version), rows, seconds)
+        elif _are_few(rows.outputs):
             _note(self._arm(self._counts, rows.version), rows, seconds)
         else:
             spawn(self._offload.run(_note, self._arm(self._large, rows.version), rows, seconds))
@@ -95,6 +97,14 @@ class TrialCounter:
 
 def _are_few(outputs: Arrays) -> bool:
     return sum([array.size for array in outputs]) <= FEW_ELEMENTS
+
+
+def _note_of_run(arm: ArmCounts, rows: Rows, seconds: float) -> None:
+    """A run is read once, with the first of its requests: many small reads cost ten times as much."""
+    run = rows.run
+    if run.finite is None:
+        run.finite = not arm.note_outputs(run.arrays)
+    arm.note(seconds, non_finite=not run.finite and not arm.are_finite(rows.outputs))
 
 
 def _note(arm: ArmCounts, rows: Rows, seconds: float) -> None:

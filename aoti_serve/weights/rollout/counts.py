@@ -35,7 +35,7 @@ class ArmCounts:
             self._non_finite += 1
 
     def note_outputs(self, arrays: Iterable[NDArray[Any]]) -> bool:
-        """Note the outputs of an answer, in the order of the signature; returns whether any value is not finite.
+        """Note the outputs of a run, in the order of the signature; returns whether any value is not finite.
 
         Takes about 6 us for 64 rows of 10 floats, and 2 ms for a million of them.
         """
@@ -47,6 +47,10 @@ class ArmCounts:
             moments[1] += sums.total
             moments[2] += sums.squares
         return not finite
+
+    def are_finite(self, arrays: Iterable[NDArray[Any]]) -> bool:
+        """Whether all values of an answer are finite; nothing is noted."""
+        return all(reader.sums(array).finite for reader, array in zip(self._readers, arrays, strict=True))
 
     def figures(self) -> ArmFigures:
         named = zip(self._readers, self._moments, strict=True)

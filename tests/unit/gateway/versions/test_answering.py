@@ -127,6 +127,19 @@ async def test_a_share_of_the_keys_meets_the_candidate_and_both_are_counted() ->
     assert counted.candidate.outputs["y"].total / counted.candidate.outputs["y"].count == 2.0
 
 
+async def test_a_run_is_read_once_and_its_spoilt_requests_are_told_apart() -> None:
+    model = Model()
+    model.answering.set_runners(1)
+    model.follow(candidate=2)
+    rows = [[np.full((1, 4), value, np.float32)] for value in (1.0, 2.0, np.nan, 3.0)]
+    answers = await asyncio.gather(*[model.answering.rows_for(Asking(row), None) for row in rows])
+    assert len({id(answer.run) for answer in answers}) < len(rows)  # some have shared a run
+    counted = model.figures.active
+    assert (counted.requests, counted.non_finite) == (4, 1)
+    of_others = {id(answer.run): answer.run.arrays[0] for answer in answers if answer.run.finite}
+    assert counted.outputs["y"].count == sum(array.size for array in of_others.values())
+
+
 @pytest.mark.parametrize("error", [RuntimeFailed(call="run", detail="boom"), VersionNotResident(version=2)])
 async def test_no_client_pays_for_a_candidate_that_fails(error: AotiServeError) -> None:
     model = Model()
