@@ -94,8 +94,7 @@ def program_of(
     if module.training:
         raise UnsupportedModule(detail="the module is in training mode; call .eval() on it first")
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
-    # The strides of the examples are compiled in, and requests come contiguous.
-    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.Tensor.contiguous, (args, kwargs))
+    args, kwargs = pytree.tree_map_only(torch.Tensor, _own_copy, (args, kwargs))
     with torch.no_grad():
         export = torch.export.export
         hint = "\n(Dynamic dimensions need an example of at least 2.)" if dynamic_shapes else ""
@@ -118,6 +117,11 @@ def program_of(
         recipes += pack_linears(exported, signature) + pack_convolutions(exported, signature)
         recipes += pack_lstms(exported, signature) + turn_weights(exported, signature)
     return Program(exported, signature, recipes, quantized.plain)
+
+
+def _own_copy(example: torch.Tensor) -> torch.Tensor:
+    """Contiguous, as requests come: strides are compiled in. A copy: of one tensor for two inputs torch makes one."""
+    return example.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _quantized(exported: ExportedProgram, signature: Signature) -> Quantized:

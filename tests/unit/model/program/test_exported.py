@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from aoti_serve.model.program.exported import move_scalars
+from aoti_serve.model.program.exported import move_scalars, program_of
 
 META = torch.device("meta")
 
@@ -40,3 +40,16 @@ def test_a_program_whose_scalars_have_moved_computes_as_before() -> None:
     move_scalars(program, META)
     outputs = program.module()(torch.zeros(2, 3, device=META))
     assert [output.device.type for output in outputs] == ["meta", "cpu"]
+
+
+class Difference(nn.Module):
+    def forward(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return one - other
+
+
+def test_one_tensor_may_be_the_example_of_two_inputs() -> None:
+    """A mask of ones beside ids of ones: torch.export takes one tensor for one input, and drops the other."""
+    x = torch.ones(2, 3)
+    inputs = {"one": x, "other": x}
+    program = program_of(Difference().eval(), inputs, None, forget_mutations=False, prepare=False, quantize=False)
+    assert torch.equal(program.exported.module()(one=x, other=3 * x), -2 * x)
