@@ -26,6 +26,7 @@ from tests.unit.cli.played import (
     Break,
     Played,
     Reply,
+    Stay,
     as_json,
     candidate,
     ended,
@@ -68,7 +69,7 @@ def test_a_swap_with_a_plan_says_what_happens_next_and_ends_when_its_version_ans
     played: Played, file: str, plan: Path
 ) -> None:
     played.replies[f"POST {WEIGHTS}"] = Reply(BEGUN)
-    played.streams.append([rolling(step=1), rolling(step=1, seconds_left=9.0), rolling(), PASSED])
+    played.streams.append([rolling(step=1), rolling(step=1, seconds_left=9.0), rolling(), PASSED, Stay()])
     result = run("swap", "m", file, "--rollout", str(plan))
     assert result.exit_code == 0
     first, *rest = result.stdout.splitlines()
