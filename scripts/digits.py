@@ -1,9 +1,11 @@
-"""The demo: a small CNN on scikit-learn's handwritten digits, packaged, with two versions of its weights.
+"""The demo: a small CNN on scikit-learn's handwritten digits, packaged, with several versions of its weights.
 
     scripts/make_digits [--out var/digits]
 
-Writes digits.pt2 (code only), v1.safetensors (stopped early), v2.safetensors (trained) and digits.example.json (a
-request with one held-out image). Runs on the CPU, in under a minute, most of it compiling.
+Writes digits.pt2 (code only), v1.safetensors (stopped early), v2.safetensors (trained), v3.safetensors (trained a
+little more), bad/broken.safetensors (v2 with a NaN), bad/shuffled.safetensors (v2, each class called by the name of the
+next one) and digits.example.json (a request with one held-out image). Runs on the CPU, in under a minute, most of it
+compiling.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from aoti_serve.model.export import export_package
 
 HELD_OUT = 360
 EPOCHS = 30
+MORE_EPOCHS = 2
 
 
 class DigitsNet(nn.Module):
@@ -87,7 +90,7 @@ def train_epoch(net: nn.Module, optimizer: torch.optim.Optimizer, digits: Digits
 
 
 def make(folder: Path, console: Console) -> None:
-    """Train, package, and write both versions of the weights to `folder`."""
+    """Train, package, and write all versions of the weights to `folder`."""
     torch.manual_seed(0)
     train, held_out = load()
     net, inputs, shapes = make_model()
@@ -100,7 +103,8 @@ def make(folder: Path, console: Console) -> None:
             progress=lambda phase: status.update(f"compiling digits.pt2: {phase}"),
         )
     (folder / "digits.safetensors").unlink()  # the untrained weights that come with any package
-    console.print(f"digits.pt2      {len(package.constants)} constants, all of them swappable")
+    console.print(f"{'digits.pt2':20} {len(package.constants)} constants, all of them swappable")
+    _write_example(folder / "digits.example.json", held_out)
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-4)
     for epoch in range(EPOCHS):
         train_epoch(net, optimizer, train)
@@ -108,7 +112,24 @@ def make(folder: Path, console: Console) -> None:
             _save(net, folder / "v1.safetensors", held_out, console)
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - epoch / EPOCHS)
     _save(net, folder / "v2.safetensors", held_out, console)
-    _write_example(folder / "digits.example.json", held_out)
+    _write_bad(net, folder / "bad", held_out, console)
+    for _ in range(MORE_EPOCHS):
+        train_epoch(net, optimizer, train)
+    _save(net, folder / "v3.safetensors", held_out, console)
+
+
+def _write_bad(net: nn.Module, folder: Path, held_out: Digits, console: Console) -> None:
+    """The weights that answer, spoilt in two ways. In a folder of their own: nobody should swap to them by chance."""
+    folder.mkdir(exist_ok=True)
+    broken, shuffled = DigitsNet().eval(), DigitsNet().eval()
+    for spoilt in (broken, shuffled):
+        spoilt.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        broken.classify.bias[0] = torch.nan
+        for parameter in (shuffled.classify.weight, shuffled.classify.bias):
+            parameter.copy_(parameter.roll(1, 0))
+    _save(broken, folder / "broken.safetensors", held_out, console)
+    _save(shuffled, folder / "shuffled.safetensors", held_out, console)
 
 
 def _write_example(path: Path, digits: Digits) -> None:
@@ -119,7 +140,7 @@ def _write_example(path: Path, digits: Digits) -> None:
 
 def _save(net: nn.Module, path: Path, held_out: Digits, console: Console) -> None:
     save_file(net.state_dict(), path)
-    console.print(f"{path.name:15} {accuracy(net, held_out):6.1%} of the {HELD_OUT} held-out images")
+    console.print(f"{path.name:20} {accuracy(net, held_out):6.1%} of the {HELD_OUT} held-out images")
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """Traffic for the digits demo: the held-out images, one per request, and what the server makes of them, live.
 
+Each image is asked for by a client of its own, as the header X-Routing-Key says: a canary is a share of them.
+
     scripts/demo_traffic [--url http://127.0.0.1:8000] [--connections 4] [--seconds 60] [--json]
 
 Shows, for each second: requests per second, p50 and p99 in milliseconds, errors, accuracy, and which versions answered.
@@ -64,7 +66,7 @@ class Traffic:
         self._second = Second()
         self._stop = threading.Event()
         held_out = digits.load()[1]
-        self._requests = [_request(image.numpy()) for image in held_out.images]
+        self._requests = [_request(f"image {number}", image.numpy()) for number, image in enumerate(held_out.images)]
         self._labels = held_out.labels.tolist()
         self._threads = [threading.Thread(target=self._send, args=(index,)) for index in range(connections)]
 
@@ -103,14 +105,14 @@ class Traffic:
         connection.close()
 
 
-def _request(image: np.ndarray) -> tuple[bytes, dict[str, str]]:
+def _request(key: str, image: np.ndarray) -> tuple[bytes, dict[str, str]]:
     """A V2 request with binary tensors: the body and its headers."""
     raw = image.tobytes()
     shape, size = [1, *image.shape], {"binary_data_size": len(raw)}
     tensor = {"name": "image", "datatype": "FP32", "shape": shape, "parameters": size}
     header = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
     headers = {"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"}
-    return header + raw, headers
+    return header + raw, headers | {"X-Routing-Key": key}
 
 
 def _infer(connection: http.client.HTTPConnection, body: bytes, headers: dict[str, str]) -> tuple[str, int]:

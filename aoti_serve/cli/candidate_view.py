@@ -39,13 +39,14 @@ def held_view(status: WeightsStatus, candidate: CandidateStatus, seconds: float,
 def rolling_out_view(
     status: WeightsStatus, candidate: CandidateStatus, plan: RolloutPlan, seconds: float, commands: Sequence[str]
 ) -> Uncut:
-    """The outcome of a swap whose rollout has begun, and what happens next."""
+    """A rollout that has begun, what happens next, and the commands that decide before it does."""
     begun = (
         f" has begun to roll out version {title(candidate.version)}; version {title(status.current)} goes on answering"
     )
     decides = f"{plan_text(plan)}; rules promote it, or withdraw it (docs/rollouts.md)"
     found = line((status.model, "bold green"), f"{begun}  ({seconds:.2f} s)")
-    return Uncut(Group(found, line(decides), _next(commands)))
+    meanwhile = line("Ctrl-C leaves it to the server; to decide before it does:", _listed(commands))
+    return Uncut(Group(found, line(decides), meanwhile))
 
 
 def withdrawn_view(status: WeightsStatus, seconds: float) -> Uncut:

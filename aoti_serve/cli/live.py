@@ -42,9 +42,10 @@ def follow(client: AdminClient, hear: Callable[[StatusEvent], None], stopped: th
     """Pass events to `hear` until `stopped` is set. If the stream breaks it reports that, and connects again."""
     while not stopped.is_set():
         for event in _events_of(client):
-            if stopped.is_set():
+            if not stopped.is_set():
+                hear(event)
+            if stopped.is_set():  # the next event may be long in coming
                 return
-            hear(event)
         stopped.wait(WATCH_RETRY_S)
 
 

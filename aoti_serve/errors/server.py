@@ -182,6 +182,16 @@ class ServerRefused(AotiServeError):
         return self.code
 
 
+class RolloutFailed(AotiServeError):
+    """The rollout that a command waited for has ended, and its version does not answer."""
+
+    text = "version {version} has not passed its rollout ({outcome}); version {current} answers"
+
+    version: int
+    outcome: str
+    current: int
+
+
 class StartFailed(AotiServeError):
     """The server could not be started."""
 

@@ -1,14 +1,9 @@
-"""A classifier whose weights decide what it answers and how long it takes; and clients that check every answer."""
+"""A classifier whose weights say what it answers and how long it takes, and are large enough to be seen in memory."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,12 +11,13 @@ from safetensors.torch import save
 from torch import nn
 
 from aoti_serve.model.export import export_package
-from tests.e2e.served import logits_of
 from tests.e2e.toil import toil
 
 NAME, CLASSES, WIDTH = "judge", 5, 8
-INFER, WEIGHTS = f"/v2/models/{NAME}/infer", f"/v2/models/{NAME}/weights"
+WEIGHTS = f"/v2/models/{NAME}/weights"
 QUICK_S, SLOW_S = 0.002, 1.5
+MB = 2**20
+BALLAST_MB = 96
 Arrays = NDArray[np.float32]
 
 
@@ -30,12 +26,17 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(CLASSES, WIDTH, generator=generator))
+        self.weight = nn.Parameter(_weight())
         self.seconds = nn.Parameter(torch.tensor([[QUICK_S]]))
+        self.ballast = nn.Parameter(ballast())
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"logits": toil(x @ self.weight.T, self.seconds)}
+        return {"logits": toil(x @ self.weight.T, self.seconds) + self.ballast[0]}
+
+
+def ballast() -> torch.Tensor:
+    """Zeros, of which one row is used."""
+    return torch.zeros(BALLAST_MB * MB // 4 // CLASSES, CLASSES)
 
 
 def make_package(folder: Path) -> None:
@@ -46,60 +47,19 @@ def make_package(folder: Path) -> None:
 
 def weights_of(*, scale: float = 1.0, shift: int = 0, seconds: float = QUICK_S, spoilt: bool = False) -> bytes:
     """Of `Judge`: scaled, with its classes shifted, slow, or with a NaN."""
-    weight = Judge().weight.detach().roll(shift, 0) * scale
+    weight = _weight(scale, shift)
     if spoilt:
         weight[0, 0] = torch.nan
-    return save({"weight": weight.contiguous(), "seconds": torch.tensor([[seconds]])})
+    return save({"weight": weight.contiguous(), "seconds": torch.tensor([[seconds]]), "ballast": ballast()})
 
 
 def logits_for(x: Arrays, *, scale: float = 1.0, shift: int = 0) -> Arrays:
     """What those weights answer."""
-    weight = Judge().weight.detach().roll(shift, 0) * scale
+    weight = _weight(scale, shift)
     found: Arrays = (torch.from_numpy(x) @ weight.T).numpy()
     return found
 
 
-class Clients:
-    """Ask all the time, each with a routing key and an input of its own; every answer is checked.
-
-    `known` has what each version must answer; `answers` are the versions, in order of their arrival.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.known: dict[int, dict[str, Any]] = {}
-        self.answers: list[int] = []
-        self.wrong: list[str] = []
-        self._url = url
-        self._done = threading.Event()
-
-    def ask(self, number: int) -> None:
-        x = np.random.default_rng(number).normal(size=(1, WIDTH)).astype(np.float32)
-        tensor = {"name": "x", "datatype": "FP32", "shape": list(x.shape), "data": x.ravel().tolist()}
-        with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as client:
-            while not self._done.is_set():
-                response = client.post(INFER, json={"inputs": [tensor], "parameters": {"routing_key": f"c{number}"}})
-                if response.status_code != 200:
-                    self.wrong.append(response.text)
-                    continue
-                version, logits = logits_of(response)
-                if not np.allclose(logits, logits_for(x, **self.known[version]), atol=1e-4):
-                    self.wrong.append(f"version {version} did not answer that")
-                self.answers.append(version)
-
-    def stop(self) -> None:
-        self._done.set()
-
-
-@contextmanager
-def asking(url: str, count: int = 16) -> Iterator[Clients]:
-    clients = Clients(url)
-    threads = [threading.Thread(target=clients.ask, args=(number,)) for number in range(count)]
-    clients.known[1] = {}
-    for thread in threads:
-        thread.start()
-    try:
-        yield clients
-    finally:
-        clients.stop()
-        for thread in threads:
-            thread.join()
+def _weight(scale: float = 1.0, shift: int = 0) -> torch.Tensor:
+    weight = torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(0))
+    return weight.roll(shift, 0) * scale

@@ -1,7 +1,8 @@
-"""The README's commands, as they stand there, but for a free port."""
+"""The commands of the README, and of the story that it leads to, as they stand there, but for a free port."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,20 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.strip().splitlines()]
 # Run by other tests: this very run, and test_lifecycle.py.
 ELSEWHERE = {"scripts/test", ".venv/bin/serve run configs/model.yaml", ".venv/bin/aoti-serve up configs/model.yaml"}
+STORY = (ROOT / "docs" / "rollouts.md").read_text().partition("## With the digits\n")[2].partition("\n## ")[0]
+
+
+class Told(NamedTuple):
+    """A command, and the error that the page says it ends with; `...` stands for what differs each time."""
+
+    command: str
+    error: str | None
+
+
+def told(page: str) -> Iterator[Told]:
+    for block, error in re.findall(r"```sh\n(.*?)```(?:\n\n```text\n(.*?)```)?", page, re.DOTALL):
+        for command in block.strip().splitlines():
+            yield Told(command, error.strip() or None)
 
 
 class Demo(NamedTuple):
@@ -58,6 +73,24 @@ def test_every_command_works_in_the_order_of_the_page(demo: Demo) -> None:
         run(command.replace("http://127.0.0.1:8000", demo.url), demo.url)
 
 
+def test_the_digits_tell_of_rollouts_as_the_page_does(demo: Demo) -> None:
+    commands = list(told(STORY))
+    assert [bool(command.error) for command in commands] == [False, True, True, False, False]
+    traffic = Launched([str(ROOT / "scripts" / "demo_traffic"), "--json", "--url", demo.url], ROOT, {})
+    try:
+        traffic.wait_for('"accuracy": 0')
+        for command in commands:
+            done = ended(command.command, demo.url)
+            assert (done.returncode == 0) == (command.error is None), f"{command}\n{done.stdout}{done.stderr}"
+            if command.error:
+                words = ".*".join(map(re.escape, command.error.split("...")))
+                assert re.fullmatch(words, done.stderr.splitlines()[-1]), done.stderr
+    finally:
+        traffic.stop()
+    assert re.search(r"^rollout .*: promoted$", done.stdout, re.MULTILINE), done.stdout
+    assert {json.loads(line)["errors"] for line in traffic.lines} == {0}, traffic.output
+
+
 def test_scripts_serve_leaves_no_process_and_no_port(demo: Demo) -> None:
     assert f"curl -s {demo.url}/v2/models/digits/infer" in demo.launched.output
     assert {"raylet", "gcs_server"} <= {process.name() for process in demo.launched.family()}
@@ -68,10 +101,14 @@ def test_scripts_serve_leaves_no_process_and_no_port(demo: Demo) -> None:
 def run(command: str, url: str) -> None:
     if command == "scripts/demo_traffic":
         command += " --seconds 2"
-    environment = os.environ | {"AOTI_SERVE_URL": url}
-    done = subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = ended(command, url)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     assert done.stdout.strip(), command
+
+
+def ended(command: str, url: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"AOTI_SERVE_URL": url}
+    return subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!https?:)([^)]+)\)", README))

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 
 from tests.e2e import judge, labour, toil
-from tests.e2e.judge import WEIGHTS, Clients, asking, weights_of
+from tests.e2e.checked_traffic import CheckedTraffic, checked_traffic
+from tests.e2e.judge import BALLAST_MB, MB, WEIGHTS, WIDTH, logits_for, weights_of
+from tests.e2e.memory import memory_growth
 from tests.e2e.served import TOKEN, Server, serving
 from tests.e2e.wire import until
 from tests.package_cache import PackageCache
@@ -71,10 +76,16 @@ def status(server: Server) -> Any:
     return server.http.get(WEIGHTS, headers=ADMIN).json()
 
 
-def rolled_out(server: Server, clients: Clients, content: bytes, *, plan: Any = None, **known: Any) -> Any:
-    """Swap by a rollout, and wait for its end; the rollout's last status."""
+def asking(server: Server) -> AbstractContextManager[CheckedTraffic]:
+    """Sixteen clients, each with an input of its own."""
+    inputs = [np.random.default_rng(number).normal(size=(1, WIDTH)).astype(np.float32) for number in range(16)]
+    return checked_traffic(server.url, judge.NAME, "x", inputs, {1: logits_for})
+
+
+def rolled_out(server: Server, clients: CheckedTraffic, content: bytes, *, plan: Any = None, **facts: Any) -> Any:
+    """Swap by a rollout, and wait for its end; the rollout's last status. `facts` are of the weights."""
     number = next_number(server)
-    clients.known[number] = known
+    clients.known[number] = partial(logits_for, **facts)
     response = swap(server, content, **({"rollout": json.dumps(plan)} if plan else {}))
     assert response.status_code == 200, response.text
     assert response.json()["candidate"]["version"]["number"] == number
@@ -89,7 +100,8 @@ def next_number(server: Server) -> int:
 
 def test_four_versions_come_and_only_the_good_one_stays(served: Server) -> None:
     server = Server(served.launched, served.port, served.store, served.metrics_port)
-    with asking(server.url) as clients:
+    replicas = [row["pid"] for row in status(server)["replicas"]]
+    with asking(server) as clients, memory_growth(replicas) as growth:
         broken = swap(server, weights_of(spoilt=True))
         assert broken.status_code == 400
         assert "'weight'" in broken.json()["error"]
@@ -99,7 +111,7 @@ def test_four_versions_come_and_only_the_good_one_stays(served: Server) -> None:
         assert "top1_agreement" in stupid["reason"]
         until(lambda: status(server)["candidate"] is None)
         assert status(server)["current"]["number"] == 1
-        until(lambda: set(clients.answers[-20:]) == {1})
+        until(lambda: set(clients.since(-20)) == {1})
 
         slow = rolled_out(server, clients, weights_of(scale=1.01, seconds=judge.SLOW_S), plan=WATCHED, scale=1.01)
         assert slow["outcome"] == "rolled back", slow
@@ -109,6 +121,9 @@ def test_four_versions_come_and_only_the_good_one_stays(served: Server) -> None:
         good = rolled_out(server, clients, weights_of(scale=1.02), scale=1.02)
         assert good["outcome"] == "promoted", good
         current = status(server)["current"]["number"]
-        until(lambda: set(clients.answers[-20:]) == {current})
-    assert clients.wrong == []
+        until(lambda: set(clients.since(-20)) == {current})
     assert status(server)["trial"] is None
+    assert [row["pid"] for row in status(server)["replicas"]] == replicas
+    # One copy was there before, one came with the candidates: the block behind the one that answers. Never a third.
+    assert len(growth.bytes) == 2
+    assert all(0.9 * BALLAST_MB * MB < grown < 1.5 * BALLAST_MB * MB for grown in growth.bytes), growth.bytes

@@ -88,7 +88,7 @@ AotiServeError                      500
 ├── ReplicaAtFault                  500  nothing runs in a replica
 ├── ReplicaFailed                   500  a replica raised none of these
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
-├── ServerUnreachable, ServerRefused, NoAdminToken    what the command line meets
+├── ServerUnreachable, ServerRefused, NoAdminToken, RolloutFailed    what the command line meets
 ├── PortTaken                            the gateway's port
 └── StartFailed                          `up` or a gateway could not start
     └── BadCertificate                   the gateway's TLS

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import RenderableType
 
 from aoti_serve.cli.answers import safe, value_of
-from aoti_serve.cli.candidate_view import held_view, rolling_out_view, withdrawn_view
+from aoti_serve.cli.candidate_view import held_view, withdrawn_view
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient
 from aoti_serve.cli.console import out, print_json, progress_out
 from aoti_serve.cli.live import ProgressBars, fate_of_change
@@ -116,10 +116,7 @@ def _show_begun(client: AdminClient, status: WeightsStatus) -> None:
 
 def _outcome_view(client: AdminClient, status: WeightsStatus, seconds: float) -> RenderableType:
     if (candidate := status.candidate) is not None:
-        commands = next_commands(client, candidate)
-        if candidate.plan:
-            return rolling_out_view(status, candidate, candidate.plan, seconds, commands)
-        return held_view(status, candidate, seconds, commands)
+        return held_view(status, candidate, seconds, next_commands(client, candidate))
     if status.last is not None and status.last.outcome == "withdrawn":
         return withdrawn_view(status, seconds)
     return swap_view(status, seconds)

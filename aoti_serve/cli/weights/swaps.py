@@ -27,6 +27,7 @@ from aoti_serve.cli.weights.changes import (
     progress_of,
     show_changed,
 )
+from aoti_serve.cli.weights.rollouts import has_begun_rollout, outcome_of_rollout
 from aoti_serve.cli.weights.views import ModelArgument
 from aoti_serve.errors import UnreadableWeights
 from aoti_serve.signature.golden.file import golden_content, parse_golden
@@ -81,7 +82,10 @@ def swap(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Make every replica answer with the weights in SOURCE. If one of them cannot, nothing changes."""
+    """Make every replica answer with the weights in SOURCE. If one of them cannot, nothing changes.
+
+    With a rollout this waits for its end, and fails unless the weights answer then.
+    """
     remote, config = uri or "://" in source, None
     requests = _golden_content(golden) if golden else b""
     if adapter and not remote:
@@ -111,6 +115,8 @@ def swap(
             answer = client.swap_uri(source, options, wait=not no_wait)
     else:
         answer = _upload(client, Path(source), options, wait=not no_wait)
+    if has_begun_rollout(answer) and not no_wait:
+        answer = outcome_of_rollout(client, answer, started, as_json)
     show_changed(client, answer, started, no_wait, as_json)
 
 

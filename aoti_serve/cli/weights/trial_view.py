@@ -31,7 +31,7 @@ def trial_views(status: WeightsStatus) -> Iterator[RenderableType]:
     Figures that the server does not tell are a dash.
     """
     if status.rollout is not None:
-        yield from _rollout_lines(status.rollout, status.candidate.plan if status.candidate else None)
+        yield from rollout_lines(status.rollout, status.candidate.plan if status.candidate else None)
     if status.trial is not None:
         yield _arms(status.trial, *_titles(status))
         if shadow := status.trial.get("shadow"):
@@ -50,7 +50,8 @@ def plan_text(plan: RolloutPlan) -> str:
     return f"it {steps}{shadow}, and is watched for {plan.watch:g} s"
 
 
-def _rollout_lines(rollout: RolloutProgress, plan: RolloutPlan | None) -> Iterator[Text]:
+def rollout_lines(rollout: RolloutProgress, plan: RolloutPlan | None) -> Iterator[Text]:
+    """Where it stands, and why its step was extended, if it was."""
     version = "" if rollout.version is None else f"  of version {rollout.version}"
     style = STYLE_OF[rollout.outcome] if rollout.outcome else ""
     yield line(("rollout", "bold"), f"{version}: ", (_standing(rollout, plan), style))
@@ -66,8 +67,15 @@ def _standing(rollout: RolloutProgress, plan: RolloutPlan | None) -> str:
             return "all steps have passed; the version is being committed"
         case RolloutPhase.WATCHING:
             return f"promoted, and watched for another {rollout.seconds_left:.0f} s; a breach rolls it back"
+        case RolloutPhase.ENDING:
+            return ": ".join(filter(None, ["it is being ended", rollout.reason]))
         case RolloutPhase.ENDED:
-            return ": ".join(filter(None, [rollout.outcome or "overtaken", rollout.reason]))
+            return ending_text(rollout)
+
+
+def ending_text(rollout: RolloutProgress) -> str:
+    """How it has ended, and why."""
+    return ": ".join(filter(None, [rollout.outcome or "overtaken", rollout.reason]))
 
 
 def _step(rollout: RolloutProgress, plan: RolloutPlan | None) -> Iterator[str]:

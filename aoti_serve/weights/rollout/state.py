@@ -11,11 +11,12 @@ from aoti_serve.weights.rollout.figures import TrialFigures
 
 
 class RolloutPhase(StrEnum):
-    """The phases of a rollout."""
+    """The phases of a rollout. ENDING, which only a status has: its end is decided, and is being carried out."""
 
     TRYING = "trying"
     PROMOTING = "promoting"
     WATCHING = "watching"
+    ENDING = "ending"
     ENDED = "ended"
 
 

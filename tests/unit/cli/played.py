@@ -42,7 +42,11 @@ class Break(NamedTuple):
     last_words: bytes = b""
 
 
-Told = dict[str, Any] | str | Break
+class Stay(NamedTuple):
+    """Of an event stream: nothing more comes, and the connection stays."""
+
+
+Told = dict[str, Any] | str | Break | Stay
 
 
 class Played:
@@ -136,11 +140,14 @@ class _Handler(BaseHTTPRequestHandler):
         if stream is None:
             self.server_plays.closing.wait()
         for told in stream or []:
+            if isinstance(told, Stay):
+                self.server_plays.closing.wait()
+                return
             self.wfile.write(_event(told))
             self.wfile.flush()
 
 
-def _event(told: Told) -> bytes:
+def _event(told: dict[str, Any] | str | Break) -> bytes:
     if isinstance(told, Break):
         return told.last_words
     text = told if isinstance(told, str) else json.dumps(told)

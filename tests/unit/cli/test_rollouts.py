@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from aoti_serve.cli import live
 from aoti_serve.cli.render import status_view
+from aoti_serve.cli.weights import rollouts
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.signature.tensors import TensorSpec
 from aoti_serve.weights.rollout.counts import TrialCounts
@@ -19,16 +23,19 @@ from aoti_serve.weights.rollout.plan import AbortRules, RolloutPlan
 from aoti_serve.weights.rollout.state import RolloutPhase
 from tests.unit.cli.played import (
     NOW,
+    Break,
     Played,
     Reply,
+    Stay,
     as_json,
     candidate,
     ended,
     rollout_progress,
+    version,
     weights_status,
 )
 from tests.unit.cli.test_render import drawn, row_of
-from tests.unit.cli.test_weights import WEIGHTS, file, played, run, says, token
+from tests.unit.cli.test_weights import WEIGHTS, file, interrupt, played, run, says, started, token
 
 __all__ = ["file", "played", "token"]  # fixtures
 PLAN = RolloutPlan(shadow=0.1, abort_if=AbortRules(top1_agreement=0.9))
@@ -43,28 +50,154 @@ def plan(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_swap_with_a_plan_says_what_happens_next_and_how_to_follow_or_stop_it(
+def rolling(**facts: Any) -> Any:
+    """A status while the candidate is out."""
+    return BEGUN | {"rollout": as_json(weights_status(rollout=rollout_progress(**facts)))["rollout"]}
+
+
+def over(current: int = 3, **facts: Any) -> Any:
+    """A status when the rollout has ended, and this version answers."""
+    progress = rollout_progress(**({"phase": RolloutPhase.ENDED} | facts))
+    return as_json(weights_status(current=version(current), rollout=progress, last=ended(version=current)))
+
+
+PASSED = over(4, outcome=RolloutOutcome.PROMOTED)
+FAILED = over(outcome=RolloutOutcome.ABORTED, reason="top1_agreement: too few")
+
+
+def test_a_swap_with_a_plan_says_what_happens_next_and_ends_when_its_version_answers(
     played: Played, file: str, plan: Path
 ) -> None:
     played.replies[f"POST {WEIGHTS}"] = Reply(BEGUN)
+    played.streams.append([rolling(step=1), rolling(step=1, seconds_left=9.0), rolling(), PASSED, Stay()])
     result = run("swap", "m", file, "--rollout", str(plan))
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
     first, *rest = result.stdout.splitlines()
     assert first.startswith("m has begun to roll out version 4 (step 400); version 3 (step 300) goes on answering  (")
-    assert rest == [
+    assert rest[:4] == [
         "it answers 5%, 25%, 50% of the requests, 60 s each, shadows 10% of the others, and is watched for 120 s; "
         "rules promote it, or withdraw it (docs/rollouts.md)",
-        "next:",
-        f"  aoti-serve status m --url {played.url} --watch",
+        "Ctrl-C leaves it to the server; to decide before it does:",
         f"  aoti-serve promote m --url {played.url}",
         f"  aoti-serve withdraw m --url {played.url}",
     ]
+    assert rest[4].startswith("m answers with version 4 (step 400)  (")
+    told = [f"rollout  of version 4: step {step} of 3, share 25%, 41 s left" for step in (1, 2)]
+    assert [line.partition(", 120")[0] for line in result.stderr.splitlines()] == told
     asked = played.asked_for(WEIGHTS)[-1].query
     assert json.loads(asked["rollout"]) == {"canary": [0.1, 0.5], "each": 30.0}
 
 
+def test_a_rollout_that_ends_otherwise_fails_the_swap_with_its_reason(played: Played, file: str) -> None:
+    played.replies[f"POST {WEIGHTS}"] = Reply(BEGUN)
+    played.streams += [[rolling(), FAILED], [rolling(), FAILED]]
+    result, as_facts = run("swap", "m", file), run("swap", "m", file, "--json")
+    outcome = "aborted: top1_agreement: too few"
+    said = f"version 4 has not passed its rollout ({outcome}); version 3 answers"
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, f"error: {said}")
+    assert (as_facts.exit_code, as_facts.stderr) == (1, "")
+    facts = {"version": 4, "outcome": outcome, "current": 3}
+    assert json.loads(as_facts.stdout) == {"error": said, "type": "RolloutFailed", "facts": facts}
+
+
+def test_with_json_a_swap_with_a_rollout_prints_the_status_at_its_end(played: Played, file: str) -> None:
+    played.replies[f"POST {WEIGHTS}"] = Reply(BEGUN)
+    played.streams.append([rolling(), PASSED])
+    result = run("swap", "m", file, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == PASSED
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "said"),
+    [
+        (over(4, reason="its candidate was promoted or withdrawn"), 0, ""),  # by somebody
+        (over(reason="its candidate was promoted or withdrawn"), 1, "(overtaken: its candidate was promoted or"),
+        (over(version=7, outcome=RolloutOutcome.PROMOTED), 1, "(how it has ended is not known)"),
+        (as_json(weights_status()), 1, "(how it has ended is not known)"),
+        (as_json(weights_status(current=version(4))), 0, ""),
+    ],
+)
+def test_whether_the_version_answers_decides_where_the_rules_have_not(
+    played: Played, file: str, end: Any, status: int, said: str
+) -> None:
+    played.replies[f"POST {WEIGHTS}"] = Reply(BEGUN)
+    before = rolling(version=2, phase=RolloutPhase.WATCHING)  # a watch that ends at the next look
+    played.streams.append([before, end])
+    result = run("swap", "m", file)
+    assert result.exit_code == status
+    assert said in result.stderr
+
+
+def test_a_rollout_is_followed_through_its_watch_and_its_end(played: Played, file: str) -> None:
+    played.replies[f"POST {WEIGHTS}"] = Reply(BEGUN)
+    watched = over(4, phase=RolloutPhase.WATCHING)
+    ending = over(4, phase=RolloutPhase.ENDING, reason="p99: too slow")
+    back = over(outcome=RolloutOutcome.ROLLED_BACK, reason="p99: too slow")
+    played.streams.append([rolling(extended=1, waits_for="20 requests"), watched, ending, back])
+    result = run("swap", "m", file)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[1:] == [
+        "  extended 1x: 20 requests",
+        "rollout  of version 4: promoted, and watched for another 41 s; a breach rolls it back",
+        "rollout  of version 4: it is being ended: p99: too slow",
+        "error: version 4 has not passed its rollout (rolled back: p99: too slow); version 3 answers",
+    ]
+
+
+def test_on_a_terminal_the_steps_and_both_versions_are_drawn(
+    played: Played, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.StringIO()
+    terminal = Console(file=written, force_terminal=True, width=100, soft_wrap=True, markup=False, color_system=None)
+    monkeypatch.setattr(rollouts, "progress_out", terminal)
+    played.replies[f"POST {WEIGHTS}"] = Reply(BEGUN)
+    step = rolling() | {"trial": counted().summary()}
+    played.streams.append([step | {"rollout": step["rollout"] | {"phase": RolloutPhase.ENDED}}])
+    assert run("swap", "m", file).exit_code == 1
+    assert "\nrequests" in written.getvalue()
+
+
+def test_a_broken_connection_is_made_again(played: Played, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "WATCH_RETRY_S", 0.01)
+    played.replies[f"POST {WEIGHTS}"] = Reply(BEGUN)
+    played.streams += [[rolling(), Break()], [Break()], [PASSED]]
+    result = run("swap", "m", file)
+    assert result.exit_code == 0
+    _, *troubles = result.stderr.splitlines()
+    assert all(trouble.endswith("; trying again") for trouble in troubles)
+    assert 1 <= len(troubles) <= 2
+
+
+def test_a_server_that_stays_away_ends_the_wait(played: Played, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "WATCH_RETRY_S", 0.01)
+    monkeypatch.setattr(rollouts, "PATIENCE_S", 0.1)
+    played.replies[f"POST {WEIGHTS}"] = Reply(BEGUN)
+    played.replies[f"GET {WEIGHTS}/events"] = Reply({"error": "gone"}, 503)
+    result = run("swap", "m", file)
+    assert result.exit_code == 1
+    unknown = "what becomes of version 4 is not known: see `aoti-serve status m"
+    assert result.stderr.splitlines()[-1].startswith(f"error: gone; {unknown}")
+
+
+def test_ctrl_c_leaves_the_rollout_to_the_server(played: Played, file: str) -> None:
+    played.replies[f"POST {WEIGHTS}"] = Reply(BEGUN)
+    with started("swap", "m", file) as process:
+        _, said = interrupt(process, lambda: played.asked_for(f"{WEIGHTS}/events"))
+    goes_on = "interrupted: the rollout of version 4 goes on on the server; see"
+    assert said == f"{goes_on} `aoti-serve status m --url {played.url}`\n"
+    assert process.returncode == 130
+
+
+def test_who_does_not_wait_follows_it_later(played: Played, file: str) -> None:
+    played.replies[f"POST {WEIGHTS}"] = Reply(BEGUN, 202)
+    assert "follow it with `aoti-serve status m" in run("swap", "m", file, "--no-wait").stdout
+    assert played.asked_for(f"{WEIGHTS}/events") == []
+
+
 def test_so_does_a_swap_where_the_configuration_has_a_rollout(played: Played, file: str) -> None:
     played.replies[f"POST {WEIGHTS}"] = Reply(BEGUN)
+    played.streams.append([PASSED])
     assert run("swap", "m", file).stdout.startswith("m has begun to roll out version 4 (step 400); ")
     assert "rollout" not in played.asked_for(WEIGHTS)[-1].query
 
@@ -72,6 +205,7 @@ def test_so_does_a_swap_where_the_configuration_has_a_rollout(played: Played, fi
 def test_a_plan_without_a_canary_answers_nothing(played: Played, file: str) -> None:
     shadow = candidate(plan=RolloutPlan(canary=(), shadow=0.2, each=30.0))
     played.replies[f"POST {WEIGHTS}"] = Reply(as_json(weights_status(candidate=shadow)))
+    played.streams.append([PASSED])
     assert "\nit answers nothing for 30 s, shadows 20% of the others, and" in run("swap", "m", file).stdout
 
 
@@ -146,6 +280,7 @@ def test_compared_requests_are_needed_only_where_a_rule_asks_for_them() -> None:
     ("facts", "standing"),
     [
         ({"phase": RolloutPhase.PROMOTING}, "all steps have passed; the version is being committed"),
+        ({"phase": RolloutPhase.ENDING, "reason": "p99: too slow"}, "it is being ended: p99: too slow"),
         ({"phase": RolloutPhase.WATCHING}, "promoted, and watched for another 41 s; a breach rolls it back"),
         ({"outcome": RolloutOutcome.PROMOTED}, "promoted"),
         ({"outcome": RolloutOutcome.ABORTED, "reason": "p99: too slow"}, "aborted: p99: too slow"),

@@ -76,8 +76,10 @@ class Rollouts:
         """Of the rollout that is on, or of the last one; without an outcome before that is carried out."""
         candidate = self._changes.candidates.record
         if self._rollout is not None and self._record is not None:
-            yet = {"outcome": None} if self._due else {}
-            return self._rollout.progress.model_copy(update={"version": self._record.version, **yet})
+            progress = self._rollout.progress
+            ending = bool(self._due) and progress.phase is RolloutPhase.ENDED
+            yet = {"phase": RolloutPhase.ENDING, "outcome": None} if ending else {}
+            return progress.model_copy(update={"version": self._record.version, **yet})
         if candidate is not None and candidate.plan is not None:  # it begins at the next look
             begun = Rollout(candidate.plan, self._clock).progress
             return begun.model_copy(update={"version": candidate.version})

@@ -130,6 +130,28 @@ async def test_a_breach_is_shown_and_counted_and_the_series_of_the_trial_end(tmp
         assert found.totals == {(ROLLOUTS.name, "m", "aborted"): 1}
 
 
+async def test_it_has_no_outcome_before_that_is_carried_out(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.roll_out()
+        await made.rollouts.look()
+        withdraw, seen = made.changes.withdraw, []
+
+        async def looked_at(*asked: Any, **how: Any) -> WeightsStatus:
+            seen.append(made.shown().rollout)
+            return await withdraw(*asked, **how)
+
+        made.changes.withdraw = looked_at  # type: ignore[method-assign]
+        made.count(GOOD, BAD)
+        await made.rollouts.look()
+        (progress,) = seen
+        assert progress is not None
+        assert (progress.phase, progress.outcome) == (RolloutPhase.ENDING, None)
+        assert progress.reason.startswith("error_rate: 300 of 300 requests")
+        after = made.shown().rollout
+        assert after is not None
+        assert after.phase is RolloutPhase.ENDED
+
+
 async def test_a_rollout_that_somebody_has_overtaken_does_not_look_as_if_it_went_on(tmp_path: Path) -> None:
     async with trying(tmp_path) as made:
         await made.roll_out()
