@@ -112,7 +112,10 @@ class Candidates:
             self._keep(swap, record)
 
     async def hold(self, attempt: Attempt, version: Version, terms: CandidateTerms) -> None:
-        """Stage a version everywhere, and stop there."""
+        """Stage a version everywhere, and stop there. Without a plan all gateways know it when this returns.
+
+        Raises NotSettled if that cannot be confirmed; it is a candidate then.
+        """
         epoch = self._members.table.target.committed.epoch
         try:
             swap = await self._course.swap(attempt, version, exposure=terms.exposure)
@@ -128,9 +131,14 @@ class Candidates:
         finally:
             await self._members.finish()
         self._keep(swap, record)
+        if terms.plan is None:
+            await self._course.tell_gateways(swap, "a candidate")
 
-    async def expose(self, attempt: Attempt, options: ExposureOptions) -> None:
-        """Let it meet other shares of the requests, once that is stored."""
+    async def expose(self, attempt: Attempt, options: ExposureOptions, *, confirm: bool) -> None:
+        """Let it meet other shares of the requests, once that is stored.
+
+        With `confirm` all gateways go by them when this returns; raises NotSettled if that cannot be confirmed.
+        """
         swap, record = self._held()
         attempt.begin(swap)
         exposure = options.applied_to(record.exposure)
@@ -140,6 +148,8 @@ class Candidates:
             raise swap.error or NoCandidate(model=self._model)
         self.record = record
         self._members.expose(swap, exposure)
+        if confirm:
+            await self._course.tell_gateways(swap, "exposed")
 
     async def promote(self, attempt: Attempt) -> None:
         """The commit point, without any transfer."""

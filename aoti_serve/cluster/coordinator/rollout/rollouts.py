@@ -182,7 +182,8 @@ class Rollouts:
         match decision:
             case Expose(share, shadow):
                 options = ExposureOptions(share=share, shadow=shadow)
-                await self._changes.expose(_attempt("expose", decision), options)
+                # A gateway that does not listen must not keep the rules from looking at what the others count.
+                await self._changes.expose(_attempt("expose", decision), options, confirm=False)
             case Promote():
                 await self._promote(_attempt("promote", decision), rollout, record)
             case Withdraw(reason):
