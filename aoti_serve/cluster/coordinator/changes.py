@@ -67,6 +67,12 @@ class Changes:
             return False
         return self._members.table.target.trial is None and bool(self._members.table.live_replicas)
 
+    @property
+    def on_trial(self) -> int | None:
+        """The number of the version that is out as a candidate, or watched by a rollout after its commit."""
+        trial = self._members.table.target.trial
+        return trial.candidate if trial else None
+
     def show_follow(self, follow: FollowStatus) -> None:
         """Show in the status what stands of the place that is followed."""
         if follow != self._follow:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
+from aoti_serve.cluster.coordinator.candidates import GivenUp
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.rollout.metrics import RolloutMetrics
 from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
@@ -188,7 +189,9 @@ class Rollouts:
                 await self._promote(_attempt("promote", decision), rollout, record)
             case Withdraw(reason):
                 await self._changes.withdraw(_attempt("withdraw", decision), reason, wait=True)
-            case RollBack():
+            case RollBack(reason):
+                why = f"version {record.version} was rolled back: {reason}"
+                self._changes.candidates.given_up = GivenUp(record.version, why)
                 await self._changes.rollback(_attempt("rollback", decision), record.active, wait=True)
             case Finish():
                 await self._end(str(decision))
