@@ -54,7 +54,8 @@ def test_a_swap_with_a_plan_says_what_happens_next_and_how_to_follow_or_stop_it(
     assert first.startswith("m has begun to roll out version 4 (step 400); version 3 (step 300) goes on answering  (")
     assert rest == [
         "it answers 5%, 25%, 50% of the requests, 60 s each, shadows 10% of the others, and is watched for 120 s; "
-        "rules promote it, or withdraw it (docs/rollouts.md); p99 says nothing before 619 requests of the active version",
+        "rules promote it, or withdraw it (docs/rollouts.md); "
+        "p99 says nothing before 619 requests of the active version",
         "next:",
         f"  aoti-serve status m --url {played.url} --watch",
         f"  aoti-serve promote m --url {played.url}",
