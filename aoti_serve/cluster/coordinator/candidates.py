@@ -158,7 +158,7 @@ class Candidates:
         self.record = record
         self._members.expose(swap, exposure)
         if confirm:
-            await self._course.tell_gateways(swap, "exposed")
+            await self._course.tell_gateways(swap, "exposed", also_ending=True)  # they may go by a larger share
 
     async def promote(self, attempt: Attempt) -> None:
         """The commit point, without any transfer."""

@@ -74,10 +74,11 @@ class SwapCourse:
             reason = f"it cannot be confirmed that {', '.join(sorted(ending))} has ended, and may answer with it"
             raise NotSettled(model=self._model, version=swap.version.number, reason=reason, done="withdrawn")
 
-    async def tell_gateways(self, swap: Swap, done: str) -> None:
+    async def tell_gateways(self, swap: Swap, done: str, *, also_ending: bool = False) -> None:
         """Wait until all gateways go by the exposure that was published last, or it is a candidate no more.
 
-        Raises NotSettled, which names those that have not said so within `HEARD_S`; `done` says what is done.
+        Raises NotSettled, which names those that have not said so within `HEARD_S`, and with `also_ending` those whose
+        end is not certain; `done` says what is done.
         """
         table, until = self._members.table, time.monotonic() + HEARD_S
         at, late = table.target.at, {report.member for report in table.reports if not report.runners}
@@ -85,7 +86,8 @@ class SwapCourse:
             if (left := until - time.monotonic()) <= 0:
                 break
             await self._members.changed(left)
-        if swap.held and (late := late | table.ending.keys()):
+        late |= table.ending.keys() if also_ending else set()
+        if swap.held and late:
             reason = f"{', '.join(sorted(late))} has not confirmed that, and may go by what was said before"
             raise NotSettled(model=self._model, version=swap.version.number, reason=reason, done=done)
 

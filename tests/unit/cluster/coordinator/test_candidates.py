@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -194,6 +195,17 @@ async def test_a_gateway_that_is_silent_is_named_and_the_shares_stand(
         made.cluster.members["g1"].lost = False
         await made.expose(share=0.6)
         assert made.exposed_to("g1") == Exposure(share=0.6, shadow=0.1)
+
+
+async def test_a_process_that_may_live_may_go_by_the_shares_before_but_not_by_those_of_no_candidate(
+    tmp_path: Path,
+) -> None:
+    async with coordinating(tmp_path) as made:
+        made.members.table.doubt("g9", time.monotonic())
+        assert outcome(await made.swap(1, EXPOSURE)) == "candidate"
+        with pytest.raises(NotSettled, match="version 1 is exposed, but g9 has not confirmed that"):
+            await made.expose(share=0)
+        assert made.exposed_to("g0") == Exposure(shadow=0.1)
 
 
 async def test_a_rollout_waits_for_no_gateway(tmp_path: Path) -> None:
