@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from aoti_serve.cli.answers import Uncut, age_text, line, title
-from aoti_serve.cli.weights.trial_view import plan_text
+from aoti_serve.cli.weights.trial_view import plan_text, rules_text
 from aoti_serve.cluster.status import CandidateStatus, WeightsStatus
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.quantities import shown_share
@@ -43,7 +43,7 @@ def rolling_out_view(
     begun = (
         f" has begun to roll out version {title(candidate.version)}; version {title(status.current)} goes on answering"
     )
-    decides = f"{plan_text(plan)}; rules promote it, or withdraw it (docs/rollouts.md)"
+    decides = f"{plan_text(plan)}; {rules_text(plan)}"
     found = line((status.model, "bold green"), f"{begun}  ({seconds:.2f} s)")
     meanwhile = line("Ctrl-C leaves it to the server; to decide before it does:", _listed(commands))
     return Uncut(Group(found, line(decides), meanwhile))

@@ -13,15 +13,16 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from aoti_serve.cli.answers import safe
+from aoti_serve.cli.answers import golden_text, safe
 from aoti_serve.cli.console import AsJson, bytes_text, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.render import DIGEST_DIGITS
 from aoti_serve.cli.weights.swaps import LABEL_LENGTH
 from aoti_serve.config import absolute
+from aoti_serve.errors import InvalidBody
 from aoti_serve.weights.files.checkpoint import checkpoint_label
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.checkup import StoreCheckup, VersionCheckup, check_store, total_bytes
-from aoti_serve.weights.store.repair import export_version, find_version, import_file, set_current
+from aoti_serve.weights.store.repair import export_version, find_version, golden_beside, import_file, set_current
 
 store_app = typer.Typer(
     no_args_is_help=True, help="Check a store of weights, take versions out, put one in, choose the one that answers."
@@ -31,6 +32,7 @@ StoreArgument = Annotated[
     str, typer.Argument(metavar="STORE", help="A folder or a URI: `store` of the configuration, or <package>.versions.")
 ]
 NumberArgument = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="A version's number.")]
+NoGoldenOption = Annotated[bool, typer.Option("--no-golden", help="Leave its golden requests out.")]
 
 
 @store_app.command("check")
@@ -53,18 +55,24 @@ def check(store: StoreArgument, as_json: AsJson = False) -> None:
 def export(
     store: StoreArgument,
     number: NumberArgument,
-    to: Annotated[Path, typer.Option("--out", help="The safetensors file to write; its record comes beside it.")],
+    to: Annotated[
+        Path,
+        typer.Option("--out", help="The safetensors file to write; its record and golden requests come beside it."),
+    ],
+    no_golden: NoGoldenOption = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a version's safetensors file, whose digest is checked on the way, and its record."""
+    """Write a version's safetensors file, its record and its golden requests; their digests are checked on the way."""
     catalog = _catalog(store)
     version = find_version(catalog, number)
     with _reading(version.nbytes) as advance:
-        record = export_version(catalog, version, to, advance)
+        written = export_version(catalog, version, to, advance, golden=not no_golden)
     if as_json:
-        print_json({"weights": str(to), "record": str(record), "version": version.model_dump()})
+        paths = {name: path and str(path) for name, path in written._asdict().items()}
+        print_json(paths | {"version": version.model_dump()})
     else:
-        out.print(f"version {number}: {to} ({bytes_text(version.nbytes)}) and {record}")
+        requests = f", {written.golden} ({golden_text(version)})" if written.golden else ""
+        out.print(f"version {number}: {to} ({bytes_text(version.nbytes)}){requests} and {written.record}")
 
 
 @store_app.command("import")
@@ -75,14 +83,21 @@ def import_weights(
         Path, typer.Argument(metavar="FILE", help="A safetensors file, an index of shards, or a folder.")
     ],
     label: Annotated[str, typer.Option(help="What to call this version; the file's name if left out.")] = "",
+    golden: Annotated[
+        Path | None, typer.Option(help="Its golden requests; if left out, those that `export` has put beside FILE.")
+    ] = None,
+    no_golden: NoGoldenOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a safetensors file a version, which does not answer yet. No package is asked whether it fits."""
-    version = import_file(_catalog(store), source, safe(label or checkpoint_label(source))[:LABEL_LENGTH])
+    named = safe(label or checkpoint_label(source))[:LABEL_LENGTH]
+    version = import_file(_catalog(store), source, named, _golden(source, golden, no_golden))
     if as_json:
         print_json({"version": version.model_dump(), "checked_against_a_package": False})
         return
-    out.print(f"{source} is version {version.number} now; no package was asked whether it fits. To let it answer:")
+    requests = f", with {golden_text(version)}" if version.golden else ""
+    out.print(f"{source} is version {version.number} now{requests}; no package was asked whether it fits.")
+    out.print("To let it answer:")
     out.print(f"`aoti-serve rollback MODEL --to {version.number}` where a server runs, or")
     out.print(f"`aoti-serve store set-current {safe(store)} {version.number}`")
 
@@ -100,6 +115,14 @@ def choose(store: StoreArgument, number: NumberArgument, as_json: AsJson = False
         return
     previous = f", previous {committed.previous.number}" if committed.previous else ", and nothing is known before it"
     out.print(f"version {number} is committed: epoch {committed.epoch}{previous}")
+
+
+def _golden(source: Path, given: Path | None, none: bool) -> Path | None:
+    """The file of golden requests that goes with a version which is put in."""
+    if none and given:
+        raise InvalidBody(detail="--no-golden leaves golden requests out: leave out --golden")
+    beside = given is None and not none and source.is_file() and golden_beside(source)
+    return beside if beside and beside.is_file() else given
 
 
 def _catalog(store: str) -> Catalog:

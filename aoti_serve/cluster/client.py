@@ -89,7 +89,7 @@ class AsyncWeightsClient:
         """Let the candidate meet other shares of the requests; one that is left out stays as it is.
 
         It answers `share` of them, "5%" or 0.05, and runs `shadow` of the others beside the version that answers.
-        Raises NoCandidate.
+        When this returns every gateway goes by that. Raises NoCandidate, and NotSettled if a gateway is silent.
         """
         asked = ExposureOptions.model_validate({"share": share, "shadow": shadow})
         return await self._client.expose(asked, _who())

@@ -105,7 +105,8 @@ class Superseded(WeightsError, status=503):
 class NotSettled(WeightsError, status=503):
     """The version is committed, but older answers may still go out; `reason` says why.
 
-    Or it is withdrawn, which `done` says then, and answers with it may still go out.
+    Or, as `done` says then, it is withdrawn, and answers with it may still go out; or it is exposed, and gateways may
+    still go by the shares before.
     """
 
     text = "model '{model}': version {version} is {done}, but {reason}; ask for the status"

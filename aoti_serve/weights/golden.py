@@ -28,7 +28,7 @@ class OfferedGolden:
         """Keep an upload; it is moved. Raises UnreadableGolden or UnfitGolden, and then it is gone."""
         try:
             requests = [request.fitted(signature) for request in read_golden(upload)]
-            golden = _described(upload, len(requests))
+            golden = described_golden(upload, len(requests))
             upload.rename(self._offer(upload.parent, golden.digest))
         finally:
             self._store.discard(upload)
@@ -45,7 +45,7 @@ class OfferedGolden:
             self._store.discard(copy)
             detail = f"the golden requests with sha256 {digest} are not here, or not any more; send them again"
             raise TryAgain(detail=detail) from error
-        return copy, _described(copy, len(read_golden(copy)))
+        return copy, described_golden(copy, len(read_golden(copy)))
 
     def _offer(self, incoming: Path, digest: str) -> Path:
         return incoming / _OFFERS.replace("*", digest)
@@ -54,7 +54,8 @@ class OfferedGolden:
 _OFFERS = "golden-*"
 
 
-def _described(path: Path, requests: int) -> GoldenFile:
+def described_golden(path: Path, requests: int) -> GoldenFile:
+    """What a version says of a file with so many golden requests."""
     return GoldenFile(digest=file_digest(path), nbytes=path.stat().st_size, requests=requests)
 
 

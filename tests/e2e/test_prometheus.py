@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,27 @@ def test_every_query_returns_data(
     server.swap(eager.files["v2"])
 
     def missing() -> set[str]:
-        server.post_infer(*json_request(images[:8]))
+        for key in range(8):  # some keys fall to the candidate
+            body, headers = json_request(images[:8])
+            server.post_infer(body, headers | {"X-Routing-Key": str(key)})
         server.post_infer(b"{}", {})
         return {text for text in wanted if not finite(query(prometheus, text))}
 
-    until(lambda: not missing(), START_S)
+    with on_trial(server, eager.files["v1"]):
+        until(lambda: not missing(), START_S)
+
+
+@contextmanager
+def on_trial(server: Server, content: bytes) -> Iterator[None]:
+    """A rollout has ended, for want of requests, and a candidate is out that runs for every request."""
+    plan = {"canary": ["50%"], "each": "500ms", "extend": 0, "min_requests": 10**6}
+    server.swap(content, rollout=json.dumps(plan)).raise_for_status()
+    until(lambda: server.status()["rollout"]["outcome"] == "undecided" and server.status()["candidate"] is None)
+    server.swap(content, candidate=True, share="50%", shadow="100%").raise_for_status()
+    try:
+        yield
+    finally:
+        server.http.post("/v2/models/digits/weights/withdraw", headers=server.admin).raise_for_status()
 
 
 def finite(found: list[Any]) -> bool:

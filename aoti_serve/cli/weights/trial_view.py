@@ -12,6 +12,7 @@ from rich.text import Text
 from aoti_serve.cli.answers import line, narrow_table
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.weights.rollout.decisions import RolloutOutcome
+from aoti_serve.weights.rollout.judging.unjudged import LEAST_FOR_P99
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.quantities import shown_share
 from aoti_serve.weights.rollout.state import RolloutPhase, RolloutProgress
@@ -50,6 +51,13 @@ def plan_text(plan: RolloutPlan) -> str:
     return f"it {steps}{shadow}, and is watched for {plan.watch:g} s"
 
 
+def rules_text(plan: RolloutPlan) -> str:
+    """What the rules do, and what the slowest of them waits for."""
+    decides = "rules promote it, or withdraw it (docs/rollouts.md)"
+    mute = f"; p99 says nothing before {LEAST_FOR_P99} requests of the active version"
+    return decides + (mute if plan.abort_if.p99 is not None else "")
+
+
 def rollout_lines(rollout: RolloutProgress, plan: RolloutPlan | None) -> Iterator[Text]:
     """Where it stands, and why its step was extended, if it was."""
     version = "" if rollout.version is None else f"  of version {rollout.version}"
@@ -57,6 +65,8 @@ def rollout_lines(rollout: RolloutProgress, plan: RolloutPlan | None) -> Iterato
     yield line(("rollout", "bold"), f"{version}: ", (_standing(rollout, plan), style))
     if rollout.waits_for and rollout.phase is RolloutPhase.TRYING:
         yield line((f"  extended {rollout.extended}x: {rollout.waits_for}", "yellow"))
+    if rollout.unjudged:
+        yield line((f"  not judged, for want of requests: {', '.join(map(str, rollout.unjudged))}", "yellow"))
 
 
 def _standing(rollout: RolloutProgress, plan: RolloutPlan | None) -> str:

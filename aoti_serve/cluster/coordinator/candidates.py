@@ -34,6 +34,13 @@ from aoti_serve.weights.version import Committed, Version
 logger = logging.getLogger("ray.serve")
 
 
+class GivenUp(NamedTuple):
+    """The number of a version that was tried and shall not answer, and why, for people."""
+
+    version: int
+    why: str
+
+
 class CandidateTerms(NamedTuple):
     """How a candidate meets requests at first; what is to become of it, the `plan` says, or a person."""
 
@@ -52,7 +59,8 @@ def candidate_terms(options: SwapOptions, configured: RolloutPlan | None) -> Can
 class Candidates:
     """At most one candidate at a time. Runs in the coordinator's event loop, for one change at a time.
 
-    `record` is what the store remembers of it. `fallen` hears of a candidate that ends without being asked to, since a
+    `record` is what the store remembers of it. `given_up` is the last that was withdrawn, or rolled back by its
+    rollout, as far as this process knows. `fallen` hears of a candidate that ends without being asked to, since a
     replica could not stage it.
     """
 
@@ -70,6 +78,7 @@ class Candidates:
         self._course = course
         self._fallen = fallen
         self.record: Candidate | None = None
+        self.given_up: GivenUp | None = None
         self._end: asyncio.Task[None] | None = None
         self._decided = False
 
@@ -112,7 +121,10 @@ class Candidates:
             self._keep(swap, record)
 
     async def hold(self, attempt: Attempt, version: Version, terms: CandidateTerms) -> None:
-        """Stage a version everywhere, and stop there."""
+        """Stage a version everywhere, and stop there. Without a plan all gateways know it when this returns.
+
+        Raises NotSettled if that cannot be confirmed; it is a candidate then.
+        """
         epoch = self._members.table.target.committed.epoch
         try:
             swap = await self._course.swap(attempt, version, exposure=terms.exposure)
@@ -128,9 +140,14 @@ class Candidates:
         finally:
             await self._members.finish()
         self._keep(swap, record)
+        if terms.plan is None:
+            await self._course.tell_gateways(swap, "a candidate")
 
-    async def expose(self, attempt: Attempt, options: ExposureOptions) -> None:
-        """Let it meet other shares of the requests, once that is stored."""
+    async def expose(self, attempt: Attempt, options: ExposureOptions, *, confirm: bool) -> None:
+        """Let it meet other shares of the requests, once that is stored.
+
+        With `confirm` all gateways go by them when this returns; raises NotSettled if that cannot be confirmed.
+        """
         swap, record = self._held()
         attempt.begin(swap)
         exposure = options.applied_to(record.exposure)
@@ -140,6 +157,8 @@ class Candidates:
             raise swap.error or NoCandidate(model=self._model)
         self.record = record
         self._members.expose(swap, exposure)
+        if confirm:
+            await self._course.tell_gateways(swap, "exposed", also_ending=True)  # they may go by a larger share
 
     async def promote(self, attempt: Attempt) -> None:
         """The commit point, without any transfer."""
@@ -192,6 +211,8 @@ class Candidates:
     async def _clear(self, swap: Swap) -> None:
         """Wait for its end, whatever that is; then let other changes begin."""
         await self._members.rest(swap, held=False)
+        if swap.state is State.ABORTED:
+            self.given_up = GivenUp(swap.version.number, str(swap.error))
         try:
             await asyncio.to_thread(self._store.hold, None)
             if swap.state is State.ABORTED:

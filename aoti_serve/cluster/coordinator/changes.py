@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.coordinator.attempt import Attempt
@@ -16,6 +17,7 @@ from aoti_serve.errors import (
     AotiServeError,
     BuiltInWeightsReleased,
     NothingToRollBack,
+    NotSettled,
     SwapInProgress,
     WeightsError,
 )
@@ -65,6 +67,12 @@ class Changes:
             return False
         return self._members.table.target.trial is None and bool(self._members.table.live_replicas)
 
+    @property
+    def on_trial(self) -> int | None:
+        """The number of the version that is out as a candidate, or watched by a rollout after its commit."""
+        trial = self._members.table.target.trial
+        return trial.candidate if trial else None
+
     def show_follow(self, follow: FollowStatus) -> None:
         """Show in the status what stands of the place that is followed."""
         if follow != self._follow:
@@ -88,10 +96,11 @@ class Changes:
         free = self.candidates.check_none
         return await self._only(attempt, free, lambda: self._roll_back(attempt, number), wait=wait)
 
-    async def expose(self, attempt: Attempt, options: ExposureOptions) -> WeightsStatus:
-        """Let the candidate meet other shares of the requests."""
+    async def expose(self, attempt: Attempt, options: ExposureOptions, *, confirm: bool = True) -> WeightsStatus:
+        """Let the candidate meet other shares of the requests; with `confirm` all gateways have heard of them."""
         held = self.candidates.check_held
-        return await self._only(attempt, held, lambda: self.candidates.expose(attempt, options), wait=True)
+        change = partial(self.candidates.expose, attempt, options, confirm=confirm)
+        return await self._only(attempt, held, change, wait=True)
 
     async def promote(self, attempt: Attempt, *, wait: bool) -> WeightsStatus:
         """Commit the candidate; moves no data."""
@@ -190,6 +199,8 @@ class Changes:
                 await self._run(attempt, version)
             else:
                 await self.candidates.hold(attempt, version, terms)
+        except NotSettled:  # it is committed, or a candidate
+            raise
         except BaseException:
             await asyncio.to_thread(self._store.remove, version)  # unless it is committed
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -15,12 +16,13 @@ from aoti_serve.errors import AotiServeError, CommitUnknown, NotSettled, TryAgai
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap
-from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.swap.target import Exposure, TargetRevision
 from aoti_serve.weights.version import Committed, Version
 
 logger = logging.getLogger("ray.serve")
 COMMIT_S = 120.0  # far longer than a store takes that answers at all
 LAST_NOTE_S = 5.0
+HEARD_S = 10.0  # longer than a gateway needs that lives: targets are pushed, and followed at once
 Note = Callable[[Attempt, str, BaseException | None], Awaitable[None]]
 
 
@@ -71,6 +73,27 @@ class SwapCourse:
         if ending := self._members.table.ending:
             reason = f"it cannot be confirmed that {', '.join(sorted(ending))} has ended, and may answer with it"
             raise NotSettled(model=self._model, version=swap.version.number, reason=reason, done="withdrawn")
+
+    async def tell_gateways(self, swap: Swap, done: str, *, also_ending: bool = False) -> None:
+        """Wait until all gateways go by the exposure that was published last, or it is a candidate no more.
+
+        Raises NotSettled, which names those that have not said so within `HEARD_S`, and with `also_ending` those whose
+        end is not certain; `done` says what is done.
+        """
+        table, until = self._members.table, time.monotonic() + HEARD_S
+        at, late = table.target.at, {report.member for report in table.reports if not report.runners}
+        while swap.held and (late := {member for member in late if self._is_unaware(member, at)}):
+            if (left := until - time.monotonic()) <= 0:
+                break
+            await self._members.changed(left)
+        late |= table.ending.keys() if also_ending else set()
+        if swap.held and late:
+            reason = f"{', '.join(sorted(late))} has not confirmed that, and may go by what was said before"
+            raise NotSettled(model=self._model, version=swap.version.number, reason=reason, done=done)
+
+    def _is_unaware(self, member: str, at: TargetRevision) -> bool:
+        report = self._members.table.report_of(member)
+        return report is not None and not report.runners and not report.joining and report.followed < at
 
     def _check_live(self) -> None:
         if not self._members.table.live_replicas:

@@ -1,4 +1,7 @@
-"""What a rollout decides, each with the figures that it was decided on; `str` is for people."""
+"""What a rollout decides, each with the figures that it was decided on; `str` is for people.
+
+What goes on or ends well also names the rules that were `unjudged` until then, for want of requests.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from aoti_serve.weights.rollout.judging.unjudged import Unjudged
 from aoti_serve.weights.rollout.quantities import shown_share
 
 
@@ -30,10 +34,11 @@ class Expose:
     share: float
     shadow: float
     figures: Mapping[str, Any]
+    unjudged: tuple[Unjudged, ...] = ()
 
     def __str__(self) -> str:
         shadow = f", and shadows {shown_share(self.shadow)}" if self.shadow else ""
-        return f"the candidate answers {shown_share(self.share)} of the requests{shadow}"
+        return f"the candidate answers {shown_share(self.share)} of the requests{shadow}{_except(self.unjudged)}"
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,10 @@ class Promote:
     """Commit the candidate; then call `promoted`, or `stop`."""
 
     figures: Mapping[str, Any]
+    unjudged: tuple[Unjudged, ...] = ()
 
     def __str__(self) -> str:
-        return "the candidate has passed all steps: commit it"
+        return f"the candidate has passed all steps: commit it{_except(self.unjudged)}"
 
 
 @dataclass(frozen=True)
@@ -74,9 +80,14 @@ class Finish:
 
     outcome: RolloutOutcome
     figures: Mapping[str, Any]
+    unjudged: tuple[Unjudged, ...] = ()
 
     def __str__(self) -> str:
-        return f"the rollout has ended: {self.outcome}"
+        return f"the rollout has ended: {self.outcome}{_except(self.unjudged)}"
 
 
 Decision = Expose | Promote | Withdraw | RollBack | Finish
+
+
+def _except(rules: tuple[Unjudged, ...]) -> str:
+    return f"; not judged: {', '.join(map(str, rules))}" if rules else ""

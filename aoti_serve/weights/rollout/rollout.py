@@ -15,17 +15,15 @@ from aoti_serve.weights.rollout.decisions import (
     RolloutOutcome,
     Withdraw,
 )
-from aoti_serve.weights.rollout.evidence import ALPHA, LIKELY
 from aoti_serve.weights.rollout.figures import TrialFigures
+from aoti_serve.weights.rollout.judging.evidence import ALPHA, LIKELY
+from aoti_serve.weights.rollout.judging.rules import STEADY_CALLS, UNSTEADY, Observed, RuleFinding, findings, shortages
+from aoti_serve.weights.rollout.judging.unjudged import unjudged
 from aoti_serve.weights.rollout.plan import RolloutPlan
-from aoti_serve.weights.rollout.rules import UNSTEADY, Observed, RuleFinding, findings, shortages
 from aoti_serve.weights.rollout.state import RolloutPhase, RolloutProgress, RolloutState
 
-# So many seconds must have been bad by themselves before a rule of UNSTEADY is breached where no active version answers
-# beside the candidate, and shows whether everything is bad.
-STEADY_CALLS = 5
 MOST_S = 5.0  # that pass between two calls: if it is more, this process was stopped, and has seen nothing
-_ANEW: Mapping[str, Any] = {"window": TrialFigures(), "bad_calls": {}}
+_ANEW: Mapping[str, Any] = {"window": TrialFigures(), "bad_calls": {}, "calls": 0}
 
 
 class Rollout:
@@ -60,6 +58,7 @@ class Rollout:
             needed=self.plan.min_requests if trying else 0,
             outcome=state.outcome,
             reason=state.reason,
+            unjudged=state.unjudged,
         )
 
     def advance(self, figures: TrialFigures) -> list[Decision]:
@@ -108,7 +107,7 @@ class Rollout:
     def _note_bad(self, new: TrialFigures) -> None:
         bad = Counter(self.state.bad_calls)
         bad.update({finding.rule for finding in findings(self.plan, self._observed(new, LIKELY)) if finding.breached})
-        self._change(bad_calls=dict(bad))
+        self._change(bad_calls=dict(bad), calls=self.state.calls + (new.candidate.requests > 0))
 
     def _observed(self, window: TrialFigures, alpha: float = ALPHA) -> Observed:
         return Observed(window, self.state.trial.active, self._share >= 1, alpha)
@@ -122,8 +121,17 @@ class Rollout:
         if self.state.left > 1e-9:
             return []
         if self.state.phase is RolloutPhase.WATCHING:
+            self._note_unjudged(observed)
             return self._end(RolloutOutcome.PROMOTED)
         return self._end_step(observed, found)
+
+    def _note_unjudged(self, observed: Observed) -> None:
+        watching = self.state.phase is RolloutPhase.WATCHING
+        if watching and not self.plan.watch:
+            return
+        during = "the watch" if watching else f"step {self.state.step + 1}"
+        found = unjudged(self.plan, observed, during, self.state.calls)
+        self._change(unjudged=(*self.state.unjudged, *found))
 
     def _is_certain(self, finding: RuleFinding, observed: Observed) -> bool:
         steady = not observed.alone or self.state.bad_calls.get(finding.rule, 0) >= STEADY_CALLS
@@ -133,10 +141,12 @@ class Rollout:
         lacking = shortages(self.plan, observed, self._share)
         waits_for = "; ".join([*lacking, *(f"{doubt.rule}: {doubt.text}" for doubt in doubts)])
         if not waits_for:
+            self._note_unjudged(observed)
             return self._pass()
         if self.state.extended < self.plan.extend or self.plan.if_undecided == "hold":
             self._change(extended=self.state.extended + 1, left=self.plan.each, waits_for=waits_for)
             return []
+        self._note_unjudged(observed)
         return self._fail(f"undecided: {waits_for}", {"rule": "undecided"}, RolloutOutcome.UNDECIDED)
 
     def _pass(self) -> list[Decision]:
@@ -174,13 +184,13 @@ class Rollout:
         state, figures = self.state, self.state.evidence
         match state.phase:
             case RolloutPhase.TRYING:
-                return [Expose(self._share, self.plan.shadow, figures)]
+                return [Expose(self._share, self.plan.shadow, figures, state.unjudged)]
             case RolloutPhase.PROMOTING:
-                return [Promote(figures)]
+                return [Promote(figures, state.unjudged)]
             case RolloutPhase.WATCHING:
                 return []
         assert state.outcome is not None
-        finish = Finish(state.outcome, figures)
+        finish = Finish(state.outcome, figures, state.unjudged)
         match state.outcome:
             case RolloutOutcome.PROMOTED:
                 return [finish]

@@ -8,6 +8,7 @@ from typing import Any
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.rollout.decisions import RolloutOutcome
 from aoti_serve.weights.rollout.figures import TrialFigures
+from aoti_serve.weights.rollout.judging.unjudged import Unjudged
 
 
 class RolloutPhase(StrEnum):
@@ -25,7 +26,9 @@ class RolloutState(Frozen):
 
     `seen` are the totals of the last call, `window` what has come since the step or the watch began, `trial` since the
     rollout began: of its `active` arm it is what the candidate is compared with after the commit. `bad_calls`: how many
-    calls of the window brought figures that were by themselves likely beyond a rule's limit.
+    calls of the window brought figures that were by themselves likely beyond a rule's limit; `calls`: how many brought
+    requests. Both where the candidate answers everything. `unjudged` are the rules that steps which are over, or the
+    watch, have not judged.
     """
 
     phase: RolloutPhase = RolloutPhase.TRYING
@@ -37,6 +40,8 @@ class RolloutState(Frozen):
     window: TrialFigures = TrialFigures()
     trial: TrialFigures = TrialFigures()
     bad_calls: dict[str, int] = {}
+    calls: int = 0
+    unjudged: tuple[Unjudged, ...] = ()
     outcome: RolloutOutcome | None = None
     reason: str = ""
     evidence: dict[str, Any] = {}
@@ -45,8 +50,9 @@ class RolloutState(Frozen):
 class RolloutProgress(Frozen):
     """For a status. `step` counts from 1; `requests` and `pairs` are the candidate's in this step, `needed` of each.
 
-    `waits_for` says why the step was extended; empty if it was not. `version` is the candidate's, which the coordinator
-    knows. A rollout that has ended without an outcome was overtaken by somebody, as `reason` says.
+    `waits_for` says why the step was extended; empty if it was not. `unjudged` are the rules that saw too few requests
+    to judge a step that is over, or the watch. `version` is the candidate's, which the coordinator knows. A rollout
+    that has ended without an outcome was overtaken by somebody, as `reason` says.
     """
 
     phase: RolloutPhase
@@ -62,4 +68,5 @@ class RolloutProgress(Frozen):
     needed: int
     outcome: RolloutOutcome | None
     reason: str
+    unjudged: tuple[Unjudged, ...] = ()
     version: int | None = None

@@ -7,12 +7,14 @@ from typing import Any
 
 from aoti_serve.errors import AotiServeError, CandidateWithdrawn, NotSettled, StageFailed, UnreadableWeights
 from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.audit import MAX_TEXT
 from aoti_serve.weights.sources.found import FoundVersion, natural
 
 MOST_TRIES = 2  # of one version whose try a coordinator has not survived
 MOST_PAUSES = 10  # times the period
 PASSING = (409, 503, 507)
 BEGUN, TRIAL = "begun", "candidate"  # outcomes that are not the last
+UNKNOWN = "it was withdrawn, or rolled back; the audit log says why"  # an earlier coordinator knew
 
 
 class Tried(Frozen):
@@ -81,21 +83,22 @@ class Follow:
         self.tried = self._tried(version, outcome, error=error, number=number)
         return self.tried
 
-    def decided(self, candidate: int | None, current: int) -> Tried | None:
+    def decided(self, on_trial: int | None, current: int, why: str | None = None) -> Tried | None:
         """The record of what was tried last, if what has become of it since is new.
 
-        `candidate` is the number of the version that is out as one, `current` that of the version that answers. One
-        that was withdrawn has failed, and so has one that its rollout has rolled back.
+        `on_trial` is the number of the version that is out as a candidate, or that its rollout still watches; `current`
+        that of the version that answers. One that was withdrawn has failed, and so has one that its rollout has rolled
+        back; `why`, if it is known.
         """
         tried = self.tried
         if tried is None or tried.number is None or tried.outcome not in (BEGUN, TRIAL):
             return None
-        outcome = {current: "committed", candidate: TRIAL}.get(tried.number)
+        outcome = {current: "committed", on_trial: TRIAL}.get(tried.number)
         if outcome is None and tried.outcome == TRIAL:
             outcome = "failed"
         if outcome is None or outcome == tried.outcome:
             return None
-        error = "its candidate was withdrawn; the audit log says why" if outcome == "failed" else None
+        error = (why or UNKNOWN)[:MAX_TEXT] if outcome == "failed" else None
         self.tried = tried.model_copy(update={"outcome": outcome, "error": error, "tries": 1})
         return self.tried
 

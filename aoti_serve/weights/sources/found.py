@@ -90,14 +90,14 @@ def versions_in(files: Iterable[PlaceFile], place: str) -> list[FoundVersion]:
     marked = {file.folder for file in files if file.folder and file.base in MARKERS}
     single = {file.folder for file in files if file.base == WEIGHTS_FILE}
     return [
-        _found(file, place, files)
+        found_version(_name(file, place), file, files)
         for file in files
         if _is_version(file, single) and (not file.folder or not marked or file.folder in marked)
     ]
 
 
-def _found(file: PlaceFile, place: str, files: Iterable[PlaceFile]) -> FoundVersion:
-    name = _name(file, place)
+def found_version(name: str, file: PlaceFile, files: Iterable[PlaceFile]) -> FoundVersion:
+    """The version that a file is, or an index with the shards beside it among these files."""
     if file.base != INDEX_NAME:
         return FoundVersion(name, file)
     beside = (each for each in files if each.folder == file.folder and each.base.endswith(".safetensors"))

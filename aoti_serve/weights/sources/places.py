@@ -17,7 +17,7 @@ from upath import UPath
 
 from aoti_serve.errors import SourceRefused, UnreadableWeights, WeightsTooLarge
 from aoti_serve.weights.files.index import index_in
-from aoti_serve.weights.files.sharded import INDEX_NAME, ShardIndex, is_shard_index
+from aoti_serve.weights.files.sharded import ShardIndex, is_shard_index
 from aoti_serve.weights.sources.found import WEIGHTS_FILE, FoundVersion, PlaceFile, Seen, versions_in
 from aoti_serve.weights.sources.hub import pinned
 from aoti_serve.weights.sources.registry import is_registered, registered
@@ -53,7 +53,7 @@ def defect_of(version: FoundVersion, roots: tuple[str, ...], max_header_bytes: i
     What would be refused for another reason passes: a swap says why, and its outcome is recorded.
     """
     try:
-        if version.file.base == INDEX_NAME:
+        if is_shard_index(version.file.uri):
             return _shards_defect(version, roots, max_header_bytes)
         return _header_defect(version.file, roots, max_header_bytes)
     except (SourceRefused, WeightsTooLarge):

@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 from aoti_serve.config import REGISTERED_MODEL
 from aoti_serve.errors import UnreadableWeights
-from aoti_serve.weights.sources.found import WEIGHTS_FILE, FoundVersion, PlaceFile
+from aoti_serve.weights.files.sharded import INDEX_NAME
+from aoti_serve.weights.sources.found import WEIGHTS_FILE, FoundVersion, PlaceFile, found_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,16 +33,25 @@ class RegisteredVersion:
     uri: str
 
     def at(self, files: Sequence[PlaceFile]) -> FoundVersion:
-        """The one file of weights among its artifacts. Raises UnreadableWeights if there is none, or more than one."""
-        fit = [file for file in files if file.base == WEIGHTS_FILE or not file.path]
-        fit = fit or [file for file in files if file.base.endswith(".safetensors")]
+        """The file of weights among its artifacts, or the shards. Raises UnreadableWeights if it has none, or several.
+
+        Under one path whatever the version: an alias that goes back to an older version is followed, too.
+        """
+        found = found_version(f"{self.name}-{self.version}", self._weights_among(files), files)
+        fingerprint = f"version {self.version}, {found.file.fingerprint}"
+        return replace(found, file=replace(found.file, path="", fingerprint=fingerprint))
+
+    def _weights_among(self, files: Sequence[PlaceFile]) -> PlaceFile:
+        fit = (
+            [file for file in files if file.base == WEIGHTS_FILE or not file.path]
+            or [file for file in files if file.base == INDEX_NAME]
+            or [file for file in files if file.base.endswith(".safetensors")]
+        )
         if len(fit) != 1:
             names = ", ".join(file.path for file in fit) or "none"
-            detail = f"{self.asked}: version {self.version} must hold one file of safetensors; there: {names}"
-            raise UnreadableWeights(detail=detail)
-        # Under one path whatever the version: an alias that goes back to an older version is followed, too.
-        fingerprint = f"version {self.version}, {fit[0].fingerprint}"
-        return FoundVersion(f"{self.name}-{self.version}", replace(fit[0], path="", fingerprint=fingerprint))
+            wanted = f"one file of safetensors, or shards and one {INDEX_NAME}"
+            raise UnreadableWeights(detail=f"{self.asked}: version {self.version} must hold {wanted}; there: {names}")
+        return fit[0]
 
 
 def registered(uri: str) -> RegisteredVersion:

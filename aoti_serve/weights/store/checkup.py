@@ -90,19 +90,21 @@ def _check(catalog: Catalog, number: int, staged: bool, advance: Callable[[int],
     version = _noting(damage, lambda: catalog.record(number))
     if version is not None:
         _noting(damage, lambda: deque(catalog.verify(version, advance), maxlen=0))
-        _noting(damage, lambda: _check_golden(catalog, version))
+        _noting(damage, lambda: checked_golden(catalog, version))
     facts = version.model_dump(include={"label", "digest", "nbytes"}) if version else {}
     return VersionCheckup(number=number, staged=staged, damage=damage[0] if damage else None, **facts)
 
 
-def _check_golden(catalog: Catalog, version: Version) -> None:
+def checked_golden(catalog: Catalog, version: Version) -> bytes | None:
+    """The file of golden requests that came with a version; None if there were none. Raises StoreDamaged."""
     if version.golden is None:
-        return
+        return None
     content = catalog.golden_content(version)
     digest = None if content is None else hashlib.sha256(content).hexdigest()
     if digest != version.golden.digest:
         detail = f"its sha256 is {digest}, stored was {version.golden.digest}"
         raise StoreDamaged(path=catalog.root, file=golden_name(version.number), detail=detail)
+    return content
 
 
 def _record(catalog: Catalog, number: int) -> Version | None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import getpass
 import os
+import shutil
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from aoti_serve.errors import InvalidConfig, StoreDamaged, StoreFailed
+from aoti_serve.signature.golden.file import read_golden
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.files.checkpoint import (
     JoinedShards,
@@ -22,10 +25,11 @@ from aoti_serve.weights.files.checkpoint import (
     open_checkpoint,
     write_joined,
 )
+from aoti_serve.weights.golden import described_golden
 from aoti_serve.weights.store.catalog import Catalog
-from aoti_serve.weights.store.checkup import require_store
+from aoti_serve.weights.store.checkup import checked_golden, require_store
 from aoti_serve.weights.store.store import Store
-from aoti_serve.weights.version import Committed, Version
+from aoti_serve.weights.version import Committed, GoldenFile, Version, VersionFacts
 
 Advance = Callable[[int], None]
 
@@ -36,14 +40,25 @@ def find_version(catalog: Catalog, number: int) -> Version:
     return catalog.version(number, also_staged=True)
 
 
-def export_version(catalog: Catalog, version: Version, target: Path, advance: Advance) -> Path:
-    """Write a version's safetensors file to `target`, and its record beside it; the record's path.
+class Exported(NamedTuple):
+    """The files that hold an exported version; `golden` if golden requests came with it."""
 
-    Raises StoreDamaged if its bytes are not those that were stored, and InvalidConfig if `target` exists; then nothing
-    is left there.
+    weights: Path
+    record: Path
+    golden: Path | None
+
+
+def export_version(
+    catalog: Catalog, version: Version, target: Path, advance: Advance, *, golden: bool = True
+) -> Exported:
+    """Write a version's safetensors file to `target`, and beside it its record and, if `golden`, its golden requests.
+
+    Raises StoreDamaged if their bytes are not those that were stored, and InvalidConfig if a file of that name exists;
+    then nothing is left there.
     """
-    record = target.with_suffix(".version.json")
-    for path in (target, record):
+    record, requests = target.with_suffix(".version.json"), golden_beside(target)
+    content = checked_golden(catalog, version) if golden else None
+    for path in (target, record, *([requests] if content else [])):
         if path.exists():
             raise InvalidConfig(detail=f"{path} exists; name another file")
     scratch = target.with_name(f"{target.name}.tmp")
@@ -52,32 +67,56 @@ def export_version(catalog: Catalog, version: Version, target: Path, advance: Ad
             file.writelines(catalog.verify(version, advance))
             file.flush()
             os.fsync(file.fileno())
+        if content is not None:
+            requests.write_bytes(content)
         scratch.replace(target)
         record.write_text(version.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise InvalidConfig(detail=f"{target}: {error.strerror}") from error
     finally:
         scratch.unlink(missing_ok=True)
-    return record
+    return Exported(target, record, requests if content else None)
 
 
-def import_file(catalog: Catalog, source: Path, label: str) -> Version:
-    """Store a safetensors file, or shards, as a version that no package was asked about. Raises UnreadableWeights."""
+def golden_beside(weights: Path) -> Path:
+    """Where an export leaves the golden requests of a version whose file is this one."""
+    return weights.with_suffix(".golden.safetensors")
+
+
+def import_file(catalog: Catalog, source: Path, label: str, golden: Path | None = None) -> Version:
+    """Store a safetensors file, or shards, as a version that no package was asked about; with a file of golden
+    requests, which it must answer rightly wherever it is staged.
+
+    Raises UnreadableWeights or UnreadableGolden.
+    """
     require_store(catalog)
     found = open_checkpoint(source)
     checkpoint_spans(source)
+    if golden is not None:
+        read_golden(golden)
     store = _open(catalog)
-    version = store.add(found.path, label) if isinstance(found, SingleFile) else _joined(store, found, label)
+    with _scratch(store) as weights, _scratch(store) as requests:
+        facts = VersionFacts(golden=_copied_golden(golden, requests)) if golden else VersionFacts()
+        if isinstance(found, JoinedShards):
+            write_joined(found, weights)
+        path = found.path if isinstance(found, SingleFile) else weights
+        version = store.add(path, label, golden_source=requests if golden else None, **facts)
     store.confirm(version)
     _audit(store, "import", version, str(source))
     return version
 
 
-def _joined(store: Store, shards: JoinedShards, label: str) -> Version:
+def _copied_golden(golden: Path, copy: Path) -> GoldenFile:
+    """Described as what was copied: the file may change meanwhile."""
+    shutil.copyfile(golden, copy)
+    return described_golden(copy, len(read_golden(copy)))
+
+
+@contextmanager
+def _scratch(store: Store) -> Iterator[Path]:
     path = store.incoming()
     try:
-        write_joined(shards, path)
-        return store.add(path, label)
+        yield path
     finally:
         store.discard(path)
 

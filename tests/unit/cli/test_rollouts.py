@@ -19,6 +19,7 @@ from aoti_serve.signature.tensors import TensorSpec
 from aoti_serve.weights.rollout.counts import TrialCounts
 from aoti_serve.weights.rollout.decisions import RolloutOutcome
 from aoti_serve.weights.rollout.figures import TrialFigures
+from aoti_serve.weights.rollout.judging.unjudged import Shortage, Unjudged
 from aoti_serve.weights.rollout.plan import AbortRules, RolloutPlan
 from aoti_serve.weights.rollout.state import RolloutPhase
 from tests.unit.cli.played import (
@@ -76,7 +77,8 @@ def test_a_swap_with_a_plan_says_what_happens_next_and_ends_when_its_version_ans
     assert first.startswith("m has begun to roll out version 4 (step 400); version 3 (step 300) goes on answering  (")
     assert rest[:4] == [
         "it answers 5%, 25%, 50% of the requests, 60 s each, shadows 10% of the others, and is watched for 120 s; "
-        "rules promote it, or withdraw it (docs/rollouts.md)",
+        "rules promote it, or withdraw it (docs/rollouts.md); "
+        "p99 says nothing before 619 requests of the active version",
         "Ctrl-C leaves it to the server; to decide before it does:",
         f"  aoti-serve promote m --url {played.url}",
         f"  aoti-serve withdraw m --url {played.url}",
@@ -266,6 +268,16 @@ def test_a_step_says_how_far_it_is_and_why_it_was_extended() -> None:
         where,
         "  extended 2x: 120 requests of the candidate of 200",
     ]
+
+
+def test_rules_that_could_not_judge_are_named() -> None:
+    short = Shortage(counted="requests of the active version", had=120, needed=619)
+    rules = tuple(Unjudged(rule="p99", during=during, shortage=short) for during in ("step 1", "the watch"))
+    shown = lines_of(rollout=rollout_progress(outcome=RolloutOutcome.PROMOTED, unjudged=rules))
+    assert shown[-1] == (
+        "  not judged, for want of requests: p99 in step 1 (120 of 619 requests of the active version), "
+        "p99 in the watch (120 of 619 requests of the active version)"
+    )
 
 
 def test_compared_requests_are_needed_only_where_a_rule_asks_for_them() -> None:

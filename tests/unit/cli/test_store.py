@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from aoti_serve.cli import app
+from aoti_serve.signature.golden.file import save_golden
+from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.weights.store.store import Store
 from tests.unit.weights.store.crasher import commit_two, content
 from tests.unit.weights.store.test_checkup import flip, overwrite
@@ -68,6 +71,27 @@ def test_a_version_goes_out_and_comes_in_again(root: str, tmp_path: Path) -> Non
     assert (answer["version"]["label"], answer["checked_against_a_package"]) == ("again", False)
     committed = json.loads(run("set-current", root, "3", "--json").stdout)
     assert (committed["epoch"], committed["version"]["number"], committed["previous"]["number"]) == (3, 3, 2)
+
+
+def test_golden_requests_go_out_and_come_in_with_their_version(root: str, tmp_path: Path) -> None:
+    golden, plain, target = tmp_path / "golden", tmp_path / "plain.safetensors", tmp_path / "out.safetensors"
+    save_golden([GoldenRequest("one", {"x": np.zeros(3, np.float32)})], golden)
+    plain.write_bytes(content(3))
+    assert (
+        f"{plain} is version 3 now, with 1 golden request;"
+        in run("import", root, str(plain), "--golden", str(golden)).stdout
+    )
+    assert "out.golden.safetensors (1 golden request)" in run("export", root, "3", "--out", str(target)).stdout
+    answer = json.loads(run("import", root, str(target), "--json").stdout)
+    assert answer["version"]["golden"]["requests"] == 1
+    assert "golden request" not in run("import", root, str(target), "--no-golden").stdout
+    assert "leave out --golden" in run("import", root, str(target), "--no-golden", "--golden", str(golden)).stderr
+    written = json.loads(run("export", root, "3", "--out", str(tmp_path / "x"), "--no-golden", "--json").stdout)
+    assert written["golden"] is None
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    plain.rename(folder / "model.safetensors")
+    assert json.loads(run("import", root, f"{folder}/.", "--json").stdout)["version"]["golden"] is None
 
 
 @pytest.mark.parametrize(

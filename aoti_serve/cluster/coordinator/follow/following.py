@@ -86,9 +86,9 @@ class Following:
 
     async def _look_after_candidate(self, rules: Follow) -> None:
         """Remember what has become of one that was tried: an earlier coordinator may have left it, too."""
-        status = self._changes.status()
-        candidate = status.candidate.version.number if status.candidate else None
-        if (tried := rules.decided(candidate, status.current.number)) is not None:
+        given_up = self._changes.candidates.given_up
+        why = given_up.why if given_up and rules.tried and given_up.version == rules.tried.number else None
+        if (tried := rules.decided(self._changes.on_trial, self._changes.status().current.number, why)) is not None:
             await self._remember(tried)
 
     async def _is_whole(self, rules: Follow, version: FoundVersion, seen: Seen) -> bool:

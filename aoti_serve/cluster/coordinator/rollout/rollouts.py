@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
+from aoti_serve.cluster.coordinator.candidates import GivenUp
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.rollout.metrics import RolloutMetrics
 from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
@@ -184,12 +185,15 @@ class Rollouts:
         match decision:
             case Expose(share, shadow):
                 options = ExposureOptions(share=share, shadow=shadow)
-                await self._changes.expose(_attempt("expose", decision), options)
+                # A gateway that does not listen must not keep the rules from looking at what the others count.
+                await self._changes.expose(_attempt("expose", decision), options, confirm=False)
             case Promote():
                 await self._promote(_attempt("promote", decision), rollout, record)
             case Withdraw(reason):
                 await self._changes.withdraw(_attempt("withdraw", decision), reason, wait=True)
-            case RollBack():
+            case RollBack(reason):
+                why = f"version {record.version} was rolled back: {reason}"
+                self._changes.candidates.given_up = GivenUp(record.version, why)
                 await self._changes.rollback(_attempt("rollback", decision), record.active, wait=True)
             case Finish():
                 await self._end(str(decision))

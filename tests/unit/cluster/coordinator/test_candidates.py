@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,15 +12,16 @@ from typing import Any, TypeVar
 
 import pytest
 
+from aoti_serve.cluster.coordinator import course
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.candidates import CandidateTerms
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.errors import CandidateOut, NoCandidate, StoreFailed, SwapInProgress, UnknownTensor
+from aoti_serve.errors import CandidateOut, NoCandidate, NotSettled, StoreFailed, SwapInProgress, UnknownTensor
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import Phase
-from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.swap.target import Exposure, Target
 from aoti_serve.weights.swap_options import ExposureOptions
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 from tests.unit.cluster.membership.members import Cluster
@@ -110,7 +112,7 @@ async def test_a_candidate_is_out_and_the_version_before_goes_on(tmp_path: Path)
         assert status.last is not None
         assert (status.last.outcome, status.last.version, status.last.error) == ("candidate", 1, None)
         assert list(status.last.phases) == [Phase.CHECKING, Phase.STAGING]
-        await made.cluster.until(lambda: made.exposed_to("g0") == EXPOSURE)
+        assert made.exposed_to("g0") == EXPOSURE
         assert made.audited == [("swap", "begun"), ("swap", "candidate")]
         assert made.store.versions() == []  # none that answers
 
@@ -157,11 +159,84 @@ async def test_a_new_share_is_stored_and_told_and_what_is_left_out_stays(tmp_pat
         assert outcome(status) == "exposed"
         assert status.candidate is not None
         assert (status.candidate.share, status.candidate.shadow) == (0.2, 0.1)
-        await made.cluster.until(lambda: made.exposed_to("g0") == Exposure(share=0.2, shadow=0.1))
+        assert made.exposed_to("g0") == Exposure(share=0.2, shadow=0.1)
         status = await made.expose(shadow=0)
         record = made.store.candidate()
         assert record is not None
         assert (record.exposure, record.since) == (Exposure(share=0.2), status.candidate and status.candidate.since)
+
+
+async def test_new_shares_are_everywhere_when_the_call_returns(tmp_path: Path) -> None:
+    async with coordinating(tmp_path) as made:
+        gateways = [f"g{number}" for number in range(1, 5)]
+        for gateway in gateways:
+            await made.cluster.add(gateway)
+        await made.swap(1, EXPOSURE)
+        for percent in range(10, 60, 10):
+            await made.expose(share=percent / 100)
+            assert {made.exposed_to(gateway) for gateway in gateways} == {Exposure(share=percent / 100, shadow=0.1)}
+
+
+async def test_a_gateway_that_is_silent_is_named_and_the_shares_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = "version 1 is exposed, but g1 has not confirmed that, and may go by what was said before"
+    async with coordinating(tmp_path) as made:
+        await made.cluster.add("g1")
+        await made.swap(1, EXPOSURE)
+        made.cluster.members["g1"].lost = True
+        with monkeypatch.context() as patched:
+            patched.setattr(course, "HEARD_S", 0.05)
+            with pytest.raises(NotSettled, match=silent):
+                await made.expose(share=0.5)
+        status = made.changes.status()
+        assert (outcome(status), status.candidate and status.candidate.share) == ("exposed", 0.5)
+        assert (made.exposed_to("g0"), made.exposed_to("g1")) == (Exposure(share=0.5, shadow=0.1), EXPOSURE)
+        made.cluster.members["g1"].lost = False
+        await made.expose(share=0.6)
+        assert made.exposed_to("g1") == Exposure(share=0.6, shadow=0.1)
+
+
+async def test_a_process_that_may_live_may_go_by_the_shares_before_but_not_by_those_of_no_candidate(
+    tmp_path: Path,
+) -> None:
+    async with coordinating(tmp_path) as made:
+        made.members.table.doubt("g9", time.monotonic())
+        assert outcome(await made.swap(1, EXPOSURE)) == "candidate"
+        with pytest.raises(NotSettled, match="version 1 is exposed, but g9 has not confirmed that"):
+            await made.expose(share=0)
+        assert made.exposed_to("g0") == Exposure(shadow=0.1)
+
+
+async def test_a_rollout_waits_for_no_gateway(tmp_path: Path) -> None:
+    async with coordinating(tmp_path) as made:
+        await made.swap(1, EXPOSURE)
+        made.cluster.members["g0"].lost = True
+        options = ExposureOptions(share=0.5)
+        async with asyncio.timeout(course.HEARD_S / 2):
+            status = await made.changes.expose(Attempt("expose", "the rollout"), options, confirm=False)
+        assert outcome(status) == "exposed"
+
+
+async def test_a_candidate_of_which_a_gateway_has_not_heard_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with coordinating(tmp_path) as made:
+        monkeypatch.setattr(course, "HEARD_S", 0.05)
+        gateway, replica = made.cluster.members["g0"], made.cluster.members["r0"]
+        stage = replica.reconcile
+
+        async def deafen(target: Target) -> None:
+            """The gateway hears of the stage, and nothing more once the replica has staged."""
+            await made.cluster.until(lambda: gateway.fence.report("g0").staged is not None)
+            gateway.lost = True
+            await stage(target)
+
+        monkeypatch.setattr(replica, "reconcile", deafen)
+        with pytest.raises(NotSettled, match="version 1 is a candidate, but g0 has not confirmed that"):
+            await made.swap(1, EXPOSURE)
+        status = made.changes.status()
+        assert (outcome(status), made.stored, status.candidate is not None) == ("candidate", [1], True)
 
 
 async def test_a_promotion_commits_it(tmp_path: Path) -> None:

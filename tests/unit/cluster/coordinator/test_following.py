@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
-from aoti_serve.cluster.coordinator.candidates import CandidateTerms
+from aoti_serve.cluster.coordinator.candidates import CandidateTerms, GivenUp
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.follow.following import Following, TakeUri
 from aoti_serve.cluster.status import WeightsStatus
@@ -201,11 +201,29 @@ async def test_a_candidate_that_was_withdrawn_has_failed_and_is_not_tried_again(
         for _ in range(2):
             status = await followed.polls(3)
             assert (status.last_tried, status.outcome, followed.answering[1]) == ("step-9", "failed", 0)
-            assert status.error == "its candidate was withdrawn; the audit log says why"
+            assert status.error == "candidate version 1 was withdrawn: it is slow"
             followed.restart()
         followed.terms = None
         followed.write("step-9", content(8))
         assert (await followed.polls()).outcome == "committed"
+
+
+async def test_a_version_that_its_rollout_rolls_back_has_failed_and_the_status_says_by_which_rule(
+    tmp_path: Path,
+) -> None:
+    async with following(tmp_path) as followed:
+        followed.terms = CandidateTerms(Exposure())
+        followed.write("step-9", content(9))
+        await followed.polls()
+        await followed.changes.promote(Attempt("promote", "the rollout"), wait=True)
+        followed.cluster.server.table.try_out(Trial("swap", 1, 0))  # as while a rollout watches
+        assert (await followed.polls()).outcome == "candidate"
+        followed.changes.candidates.given_up = GivenUp(1, "version 1 was rolled back: p99: 80 of 90 requests")
+        await followed.changes.rollback(Attempt("rollback", "the rollout"), None, wait=True)
+        followed.cluster.server.end_trial()
+        status = await followed.polls(3)
+        assert (status.outcome, status.error) == ("failed", "version 1 was rolled back: p99: 80 of 90 requests")
+        assert followed.answering[1] == 2
 
 
 async def test_while_a_rollout_watches_what_it_has_committed_a_newer_version_waits(tmp_path: Path) -> None:

@@ -206,6 +206,55 @@ def test_a_step_does_not_pass_while_its_figures_may_be_bad() -> None:
     assert RolloutOutcome.PROMOTED not in {course.outcome for course in courses}
 
 
+# --- rules that cannot judge -------------------------------------------------------------------------------------
+
+FEW = RolloutPlan(canary=(0.5,), each=10.0, watch=10.0, min_requests=20)
+
+
+def test_a_rule_that_could_not_judge_a_step_is_named_in_what_is_decided_and_in_the_status() -> None:
+    rollout = simulated(FEW, rate=10.0)
+    rollout.run(11)
+    (_, promote) = rollout.course.decided[-1]
+    (p99,) = rollout.rollout.progress.unjudged
+    assert (p99.rule, p99.during, p99.shortage.needed) == ("p99", "step 1", 619)
+    assert 20 <= p99.shortage.had < 100
+    assert str(promote) == (
+        "the candidate has passed all steps: commit it; "
+        f"not judged: p99 in step 1 ({p99.shortage.had} of 619 requests of the active version)"
+    )
+
+
+def test_so_is_one_that_could_not_judge_the_watch() -> None:
+    rollout = simulated(FEW, rate=10.0)
+    rollout.run(11)
+    rollout.traffic.rate = 0.0
+    (_, finish) = rollout.run().decided[-1]
+    of_step, *of_watch = rollout.rollout.progress.unjudged
+    assert [str(each) for each in of_watch] == [
+        "error_rate in the watch (1 of 5 seconds with requests of the candidate)",
+        f"p99 in the watch ({of_step.shortage.had} of 619 requests of the active version)",
+    ]
+    assert str(finish) == f"the rollout has ended: promoted; not judged: {', '.join(map(str, [of_step, *of_watch]))}"
+
+
+def test_who_wants_no_watch_hears_nothing_of_it() -> None:
+    course = course_of(1, RolloutPlan(canary=(0.5,), each=30.0, watch=0.0))
+    assert str(course.decided[-1][1]) == "the rollout has ended: promoted"
+
+
+def test_with_requests_enough_every_rule_has_judged() -> None:
+    for plan in (PLAN, COMPARING):
+        rollout = simulated(plan)
+        rollout.run()
+        assert rollout.rollout.progress.unjudged == ()
+
+
+def test_an_undecided_rollout_names_them_too() -> None:
+    rollout = simulated(RolloutPlan(canary=(0.1,), each=30.0, extend=2), rate=0.5)
+    assert rollout.run().outcome is RolloutOutcome.UNDECIDED
+    assert {each.rule for each in rollout.rollout.progress.unjudged} >= {"p99"}
+
+
 # --- figures that restart, clocks that jump ----------------------------------------------------------------------
 
 

@@ -107,9 +107,10 @@ def test_a_try_that_ended_the_coordinator_is_made_once_more_and_no_more() -> Non
 
 
 @pytest.mark.parametrize(
-    ("before", "candidate", "current", "after"),
+    ("before", "on_trial", "current", "after"),
     [
         pytest.param("candidate", 4, 3, None, id="still out"),
+        pytest.param("candidate", 4, 4, None, id="promoted, and watched"),
         pytest.param("candidate", None, 4, "committed", id="promoted"),
         pytest.param("candidate", None, 3, "failed", id="withdrawn"),
         pytest.param("candidate", 5, 3, "failed", id="withdrawn, and another one is out"),
@@ -120,12 +121,13 @@ def test_a_try_that_ended_the_coordinator_is_made_once_more_and_no_more() -> Non
     ],
 )
 def test_what_becomes_of_a_candidate_is_noted_and_it_is_not_tried_again(
-    before: str, candidate: int | None, current: int, after: str | None
+    before: str, on_trial: int | None, current: int, after: str | None
 ) -> None:
     follow = Follow("p", Follow("p", None).ended(version("a"), before, number=4))
-    tried = follow.decided(candidate, current)
+    tried = follow.decided(on_trial, current, "it is slow")
     assert (tried.outcome if tried else None) == after
-    assert follow.decided(candidate, current) is None
+    assert (tried.error if tried else None) == ("it is slow" if after == "failed" else None)
+    assert follow.decided(on_trial, current) is None
     assert tried in (None, follow.tried)
     assert seen_twice(follow, version("a")) == (["a"] if (before, after) == ("begun", None) else [])
 

@@ -21,6 +21,7 @@ from aoti_serve.weights.sources.follow import Follow
 from aoti_serve.weights.sources.found import Seen
 from aoti_serve.weights.sources.places import defect_of, look_at
 from aoti_serve.weights.sources.source import fetch_to
+from tests.unit.weights.files.test_sharded import TENSORS, sharded
 from tests.unit.weights.sources.hub_server import Hub, hub_server
 from tests.unit.weights.store.crasher import content
 from tests.unit.weights.store.elsewhere import uri_of
@@ -254,12 +255,28 @@ def test_an_alias_is_followed_wherever_it_goes(registry: Any, tmp_path: Path) ->
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_registered_version_may_be_in_shards(registry: Any, tmp_path: Path) -> None:
+    index = sharded(tmp_path / "run3", TENSORS, {"a": "x.safetensors", "b": "y.safetensors", "c": "y.safetensors"})
+    registry.create_model_version("digits", str(tmp_path / "run3"))
+    roots, (version,) = (str(tmp_path),), look_at("models:/digits/3").versions
+    assert (version.name, version.file.path, version.file.uri) == ("digits-3", "", str(index))
+    assert defect_of(version, roots, 10**6) is None
+    (tmp_path / "run3" / "y.safetensors").write_bytes(content(1)[:-1])
+    (changed,) = look_at("models:/digits/3").versions
+    assert changed.file.fingerprint != version.file.fingerprint
+    assert defect_of(changed, roots, 10**6) is not None
+    (tmp_path / "run3" / "x.safetensors").unlink()
+    (short,) = look_at("models:/digits/3").versions
+    assert "shard x.safetensors, which its index names, is not there" in (defect_of(short, roots, 10**6) or "")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_what_the_registry_does_not_have_or_cannot_give_is_told(registry: Any, tmp_path: Path) -> None:
     for uri in ("models:/digits@nobody", "models:/digits/7", "models:/nothing/1"):
         with pytest.raises(UnreadableWeights, match=uri):
             look_at(uri)
     (tmp_path / "run2" / "model.safetensors").unlink()
-    with pytest.raises(UnreadableWeights, match="version 2 must hold one file of safetensors; there: none"):
+    with pytest.raises(UnreadableWeights, match="version 2 must hold one file of safetensors, or shards and one "):
         look_at("models:/digits/2")
     registry.create_model_version("digits", "mlflow-artifacts:/1/run/artifacts/model")
     with pytest.raises(UnreadableWeights, match="behind the tracking server"):

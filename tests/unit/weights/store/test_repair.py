@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from aoti_serve.errors import (
@@ -15,10 +16,14 @@ from aoti_serve.errors import (
     StoreFailed,
     Superseded,
     UnknownWeightsVersion,
+    UnreadableGolden,
     UnreadableWeights,
 )
-from aoti_serve.weights.store.catalog import Catalog
-from aoti_serve.weights.store.repair import export_version, find_version, import_file, set_current
+from aoti_serve.signature.golden.file import save_golden
+from aoti_serve.signature.golden.request import GoldenRequest
+from aoti_serve.weights.store.catalog import Catalog, golden_name
+from aoti_serve.weights.store.checkup import check_store
+from aoti_serve.weights.store.repair import export_version, find_version, golden_beside, import_file, set_current
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Committed
 from tests.unit.weights.files.test_sharded import TENSORS, sharded
@@ -97,9 +102,10 @@ def test_what_is_not_there_cannot_be_chosen(store: Store, tmp_path: Path) -> Non
 
 def test_what_is_exported_can_be_imported_into_another_store(store: Store, tmp_path: Path) -> None:
     catalog, seen = Catalog(store.root), list[int]()
-    record = export_version(catalog, find_version(catalog, 1), tmp_path / "out.safetensors", seen.append)
+    written = export_version(catalog, find_version(catalog, 1), tmp_path / "out.safetensors", seen.append)
     assert (tmp_path / "out.safetensors").read_bytes() == content(1)
-    assert json.loads(record.read_text())["digest"] == find_version(catalog, 1).digest
+    assert written.golden is None
+    assert json.loads(written.record.read_text())["digest"] == find_version(catalog, 1).digest
     assert sum(seen) == len(content(1))
     other = Store(tmp_path / "other", "m", 4)
     version = import_file(Catalog(other.root), tmp_path / "out.safetensors", "from elsewhere")
@@ -108,6 +114,53 @@ def test_what_is_exported_can_be_imported_into_another_store(store: Store, tmp_p
     assert (tmp_path / "out.safetensors").exists()
     assert choose(other, 1).epoch == 1
     assert audited(other) == [("import", 1, "imported"), ("set-current", 1, "committed")]
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    path = tmp_path / "golden"
+    save_golden([GoldenRequest(name, {"x": np.zeros(3, np.float32)}) for name in ("one", "two")], path)
+    return path
+
+
+def test_golden_requests_go_with_their_version(store: Store, golden: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content(3))
+    version = import_file(Catalog(store.root), tmp_path / "file", "asked", golden)
+    assert version.golden is not None
+    assert version.golden.requests == 2
+    written = export_version(Catalog(store.root), version, tmp_path / "out.safetensors", ignore)
+    assert written.golden == golden_beside(tmp_path / "out.safetensors")
+    assert written.golden.read_bytes() == golden.read_bytes()
+    other = Store(tmp_path / "other", "m", 4)
+    again = import_file(Catalog(other.root), written.weights, "asked", written.golden)
+    assert again.golden == version.golden
+    assert Catalog(other.root).golden_content(again) == golden.read_bytes()
+    assert check_store(Catalog(other.root), ignore).whole
+    assert list((tmp_path / "other" / "incoming").iterdir()) == []
+
+
+def test_what_are_no_golden_requests_is_not_imported_and_nobody_is_followed(store: Store, tmp_path: Path) -> None:
+    for name in ("file", "golden"):
+        (tmp_path / name).write_bytes(content(3))
+    with pytest.raises(UnreadableGolden):
+        import_file(Catalog(store.root), tmp_path / "file", "", tmp_path / "golden")
+    store.check_term()
+    assert len(store.versions()) == 2
+
+
+def test_damaged_golden_requests_are_not_exported_and_their_weights_are_without_them(
+    store: Store, golden: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(content(3))
+    catalog = Catalog(store.root)
+    version = import_file(catalog, tmp_path / "file", "", golden)
+    flip(tmp_path / "store" / golden_name(version.number))
+    target = tmp_path / "out.safetensors"
+    with pytest.raises(StoreDamaged, match="golden"):
+        export_version(catalog, version, target, ignore)
+    assert not list(tmp_path.glob("out*"))
+    assert export_version(catalog, version, target, ignore, golden=False).golden is None
+    assert not golden_beside(target).exists()
 
 
 def test_an_import_drops_no_version(store: Store, tmp_path: Path) -> None:

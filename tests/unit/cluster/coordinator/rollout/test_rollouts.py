@@ -125,6 +125,7 @@ async def test_a_breach_is_shown_and_counted_and_the_series_of_the_trial_end(tmp
         assert status.rollout is not None
         assert (status.rollout.version, status.rollout.outcome) == (1, RolloutOutcome.ABORTED)
         assert status.rollout.reason.startswith("error_rate: 300 of 300 requests")
+        assert made.changes.candidates.given_up == (1, f"candidate version 1 was withdrawn: {status.rollout.reason}")
         found = made.measured()
         assert found.gauges == {}
         assert found.totals == {(ROLLOUTS.name, "m", "aborted"): 1}
@@ -205,6 +206,9 @@ async def test_a_version_that_fails_after_its_commit_is_rolled_back(tmp_path: Pa
         assert status.current.number == 1
         assert status.rollout is not None
         assert status.rollout.outcome is RolloutOutcome.ROLLED_BACK
+        given_up = made.changes.candidates.given_up
+        assert given_up == (2, f"version 2 was rolled back: {status.rollout.reason}")
+        assert "error_rate: " in given_up.why
 
 
 async def test_a_decision_that_somebody_was_quicker_with_is_not_made_again_and_again(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import pytest
 
 from aoti_serve.weights.rollout.decisions import Promote, RollBack
 from aoti_serve.weights.rollout.figures import ArmFigures, ShadowFigures, TrialFigures
+from aoti_serve.weights.rollout.judging.rules import Observed, findings, shortages
 from aoti_serve.weights.rollout.latency import LAST_BUCKET, LatencyCounts, bucket_of
 from aoti_serve.weights.rollout.outputs import OutputAgreement
 from aoti_serve.weights.rollout.plan import AbortRules, RolloutPlan
-from aoti_serve.weights.rollout.rules import Observed, findings, shortages
 
 PLAN = RolloutPlan(shadow=0.1, abort_if=AbortRules(top1_agreement=0.9, cosine=0.99))
 GOOD = ArmFigures(requests=10_000, failures=5)

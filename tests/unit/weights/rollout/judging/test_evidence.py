@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from aoti_serve.weights.rollout.evidence import ALPHA, differs_upward, exceeds, upper_bound
+from aoti_serve.weights.rollout.judging.evidence import ALPHA, differs_upward, exceeds, upper_bound
 
 
 def first_alarm(values: NDArray[np.float64], limit: float) -> int | None:

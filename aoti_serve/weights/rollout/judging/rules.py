@@ -10,15 +10,25 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aoti_serve.weights.rollout.evidence import ALPHA, DEVIATIONS, ROUNDING, differs_upward, exceeds, upper_bound
 from aoti_serve.weights.rollout.figures import ArmFigures, TrialFigures
+from aoti_serve.weights.rollout.judging.evidence import (
+    ALPHA,
+    DEVIATIONS,
+    ROUNDING,
+    differs_upward,
+    exceeds,
+    upper_bound,
+)
 from aoti_serve.weights.rollout.outputs import four_digits, ratio
 from aoti_serve.weights.rollout.plan import AbortRules, RolloutPlan
 from aoti_serve.weights.rollout.quantities import shown_share
 
 # What the surroundings can do as well, for a moment, and to every request of it.
 UNSTEADY = {"error_rate", "p99"}
-_TAIL = 0.01  # of the requests are slower than the 99th percentile
+# So many seconds must have been bad by themselves before one of those is breached where no active version answers
+# beside the candidate, and shows whether everything is bad.
+STEADY_CALLS = 5
+TAIL = 0.01  # of the requests are slower than the 99th percentile
 
 
 @dataclass(frozen=True)
@@ -147,25 +157,28 @@ def _p99(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:
     """
     if rules.p99 is None:
         return
-    percentile = _active_p99(observed)
+    percentile = active_p99(observed)
     latency = observed.window.candidate.latency
     slow, total = latency.above(rules.p99 * percentile) if percentile else 0, latency.total
-    if percentile is None or slow <= _TAIL * total:
+    if percentile is None or slow <= TAIL * total:
         return
     text = (
         f"{slow} of {total} requests took more than {rules.p99 * percentile:.3g} s ({shown_share(slow / total)}), "
-        f"{rules.p99:g}x the 99th percentile of the active version; {shown_share(_TAIL)} may"
+        f"{rules.p99:g}x the 99th percentile of the active version; {shown_share(TAIL)} may"
     )
-    figures = {"slow": slow, "of": total, "p99_s": latency.quantile(1 - _TAIL), "active_p99_s": four_digits(percentile)}
-    yield RuleFinding("p99", exceeds(slow, total, _TAIL, observed.alpha), text, figures)
+    figures = {"slow": slow, "of": total, "p99_s": latency.quantile(1 - TAIL), "active_p99_s": four_digits(percentile)}
+    yield RuleFinding("p99", exceeds(slow, total, TAIL, observed.alpha), text, figures)
 
 
-def _active_p99(observed: Observed) -> float | None:
-    """Its upper bound. At the beginning of a step the bound from before, unless it is slower now."""
+def active_p99(observed: Observed) -> float | None:
+    """The upper bound of the active version's 99th percentile, in seconds; None if it has too few requests.
+
+    At the beginning of a step the bound from before, unless it is slower now.
+    """
     latency = observed.reference.latency
-    bound = latency.quantile_bound(1 - _TAIL, DEVIATIONS)
-    before = observed.before.latency.quantile_bound(1 - _TAIL, DEVIATIONS)
-    return bound or (before and max(before, latency.quantile(1 - _TAIL) or 0.0))
+    bound = latency.quantile_bound(1 - TAIL, DEVIATIONS)
+    before = observed.before.latency.quantile_bound(1 - TAIL, DEVIATIONS)
+    return bound or (before and max(before, latency.quantile(1 - TAIL) or 0.0))
 
 
 def _top1_agreement(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:

@@ -32,6 +32,19 @@ def exceeds(total: float, trials: int, limit: float, alpha: float = ALPHA) -> bo
     return best + math.log(sum(math.exp(gain - best) for gain in gains)) >= math.log(len(_BETS) / alpha)
 
 
+def fewest(limit: float, alpha: float = ALPHA) -> int:
+    """So many values, all of them 1, it takes to exceed the limit; none if nothing exceeds it."""
+    if limit >= 1:
+        return 0
+    few, many = 0, 1
+    while not exceeds(many, many, limit, alpha):
+        few, many = many, 2 * many
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if exceeds(middle, middle, limit, alpha) else (middle, many)
+    return many
+
+
 def upper_bound(hits: int, trials: int) -> float:
     """A rate that the true one is hardly above: Wilson's score bound (1927), `DEVIATIONS` wide; 1 without trials."""
     hits, square = min(hits, trials), DEVIATIONS**2
