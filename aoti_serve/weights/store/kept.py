@@ -33,17 +33,17 @@ class KeptVersions(OpenedStore):
         super().__init__(root, model)
         self._keep, self._keep_bytes = keep_versions, keep_bytes
         self._known: Committed | None = None
-        self._meanwhile: list[set[int]] = []  # versions that are being added, and those that they are compared with
+        self._meanwhile: dict[int, set[int]] = {}  # versions being added, and those that they are compared with
 
     @contextmanager
     def _kept_meanwhile(self) -> Iterator[set[int]]:
         """Have no version removed of those whose numbers are put into the set, under the lock of the store."""
         numbers = set[int]()
-        self._meanwhile.append(numbers)
+        self._meanwhile[id(numbers)] = numbers
         try:
             yield numbers
         finally:
-            self._meanwhile = [each for each in self._meanwhile if each is not numbers]
+            del self._meanwhile[id(numbers)]
 
     def _retire(self) -> None:
         """Drop the oldest versions beyond `keep_versions` and `keep_bytes`, never those that are held."""
@@ -65,7 +65,7 @@ class KeptVersions(OpenedStore):
 
     def _drop(self, numbers: Collection[int], *, number_stays: int | None = None) -> None:
         """Remove versions. Their files stay in which pieces of others lie, and all of what is kept meanwhile."""
-        going = set(numbers).difference(*self._meanwhile)
+        going = set(numbers).difference(*self._meanwhile.values())
         spared = self._needed(set(self.numbers()) - going)
         for number in sorted(going):
             with suppress(OSError, StoreFailed):

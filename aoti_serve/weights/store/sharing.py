@@ -17,16 +17,16 @@ from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.store.layout import ByteRange, Layout, Piece
 
 BLOCK_BYTES = 4096  # as of most disks
-CHUNK_BYTES = 256 * BLOCK_BYTES
+COMPARED_BYTES = 256 * BLOCK_BYTES
 PROBES = 8  # blocks of a tensor that are compared first; if none is equal, the tensor counts as changed
 MOST_MISSES = 32  # tensors without an equal block, after which another version than the first is not looked at further
 MOST_PIECES = 2**17  # more would take longer to read than one file
 LEAST_SAVED = 32 * 2**10
 LEAST_SHARE = 1 / 16  # of the file
-HEADER = "__metadata__"  # which the format lets no tensor be called
+HEADER_REGION = "__metadata__"  # which the format lets no tensor be called
 
 
-class Run(NamedTuple):
+class SharedRun(NamedTuple):
     """Bytes of a file, from `begin` on, that lie in a stored `piece`."""
 
     begin: int
@@ -65,17 +65,17 @@ class StoredFile:
             return self._file.read(length)
         return b""
 
-    def runs(self, at: int, begin: int, length: int) -> Iterator[Run]:
+    def runs(self, at: int, begin: int, length: int) -> Iterator[SharedRun]:
         """Where its `length` bytes from `begin` on lie, as those of a file from `at` on."""
         for piece in self._layout.cut(begin, begin + length):
-            yield Run(at, piece)
+            yield SharedRun(at, piece)
             at += piece.length
 
 
 def regions_of(index: Mapping[str, Span], nbytes: int) -> dict[str, ByteRange]:
     """From and to of the header and of each tensor, in the order of their bytes, of which none is left out."""
     spans = sorted((span.begin, span.end, name) for name, span in index.items() if span.end > span.begin)
-    header = {HEADER: (0, spans[0][0] if spans else nbytes)}
+    header = {HEADER_REGION: (0, spans[0][0] if spans else nbytes)}
     return header | {name: (begin, end) for begin, end, name in spans}
 
 
@@ -95,7 +95,7 @@ def shared_layout(
     return SharedLayout(Layout(_in_order(runs, own, own_file)), own)
 
 
-def _region_runs(file: BinaryIO, name: str, region: ByteRange, stored: Sequence[StoredFile]) -> Iterator[Run]:
+def _region_runs(file: BinaryIO, name: str, region: ByteRange, stored: Sequence[StoredFile]) -> Iterator[SharedRun]:
     begin, length = region[0], region[1] - region[0]
     found = _most_alike(file, name, begin, length, stored)
     if found is not None:
@@ -128,8 +128,8 @@ def _probes(length: int) -> list[int]:
 
 def _equal(file: BinaryIO, begin: int, other: StoredFile, start: int, length: int) -> Iterator[tuple[int, int]]:
     """Offsets and lengths of what is equal in both, in whole blocks."""
-    for offset in range(0, length, CHUNK_BYTES):
-        one = _read(file, begin + offset, CHUNK_BYTES, length - offset)
+    for offset in range(0, length, COMPARED_BYTES):
+        one = _read(file, begin + offset, COMPARED_BYTES, length - offset)
         two = other.read(start + offset, len(one))
         if one == two:
             yield offset, len(one)
@@ -152,14 +152,14 @@ def _equal_blocks(one: bytes, two: bytes) -> list[ByteRange]:
     return [(int(first), int(last)) for first, last in edges]
 
 
-def _joined(runs: Iterable[Run]) -> Iterator[Run]:
+def _joined(runs: Iterable[SharedRun]) -> Iterator[SharedRun]:
     """The runs, with those that go on where the one before ends as one."""
-    before: Run | None = None
+    before: SharedRun | None = None
     for run in runs:
         if before is None:
             before = run
         elif before.end == run.begin and (before.piece.file, before.piece.end) == (run.piece.file, run.piece.begin):
-            before = Run(before.begin, before.piece._replace(length=before.piece.length + run.piece.length))
+            before = SharedRun(before.begin, before.piece._replace(length=before.piece.length + run.piece.length))
         else:
             yield before
             before = run
@@ -167,12 +167,12 @@ def _joined(runs: Iterable[Run]) -> Iterator[Run]:
         yield before
 
 
-def _gaps(runs: Sequence[Run], nbytes: int) -> list[ByteRange]:
+def _gaps(runs: Sequence[SharedRun], nbytes: int) -> list[ByteRange]:
     edges = [0, *(edge for run in runs for edge in (run.begin, run.end)), nbytes]
     return [(begin, end) for begin, end in zip(edges[::2], edges[1::2], strict=True) if end > begin]
 
 
-def _in_order(runs: Sequence[Run], own: Sequence[ByteRange], own_file: str) -> Iterator[Piece]:
+def _in_order(runs: Sequence[SharedRun], own: Sequence[ByteRange], own_file: str) -> Iterator[Piece]:
     pieces = {run.begin: run.piece for run in runs}
     written = 0
     for begin, end in own:

@@ -37,5 +37,5 @@ class Term(NamedTuple):
 
     @property
     def content(self) -> bytes:
-        """The bytes of TERM: of one length but for the mark, so that a full disk still lets them be written in place."""
+        """The bytes of TERM: of one length but for the mark, so that a full disk lets them be written in place."""
         return f"{self.number:020d} {self.owner}{MARK if self.in_pieces else ''}".encode("ascii")
