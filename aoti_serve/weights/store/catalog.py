@@ -22,6 +22,7 @@ from aoti_serve.weights.store.layout import (
     RECORD,
     STAGED,
     Layout,
+    files_in,
     pieced,
     pieces_name,
     record_name,
@@ -193,6 +194,10 @@ class Catalog:
     def _pieces(self, number: int) -> Layout | None:
         """None if the version is one file."""
         return self._record_in(pieces_name(number), Layout.parse)
+
+    def _files(self, number: int) -> tuple[str, ...]:
+        """The files in which the pieces of a version lie; none if it is one file."""
+        return self._record_in(pieces_name(number), files_in) or ()
 
     def _size(self, name: str) -> int:
         with self._guarded():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -11,12 +12,13 @@ from upath import UPath
 from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.store.disk import Disk, check_room
-from aoti_serve.weights.store.layout import PIECES, ByteRange, Layout, number_of, own_name, pieces_name, weights_name
+from aoti_serve.weights.store.layout import Layout, number_of, own_name, pieces_name, weights_name
 from aoti_serve.weights.store.opened import OpenedStore
 from aoti_serve.weights.store.sharing import SharedLayout, StoredFile, shared_layout
 from aoti_serve.weights.store.usage import DiskUse, StoredVersion, disk_use, needed_ranges
 from aoti_serve.weights.version import Committed, Version
 
+logger = logging.getLogger("ray.serve")
 MOST_COMPARED = 8  # versions, for what a new one shares with them
 THIN_BYTES = 2**20  # less is not worth a copy of the rest
 
@@ -46,27 +48,26 @@ class KeptVersions(OpenedStore):
             del self._meanwhile[id(numbers)]
 
     def _retire(self) -> None:
-        """Drop the oldest versions beyond `keep_versions` and `keep_bytes`, never those that are held."""
-        candidate, numbers = self.candidate(), self.numbers()
-        held = self._held() | ({candidate.version} if candidate else set())
-        kept = held | set(numbers[-self._keep :])
-        if self._keep_bytes is not None:
-            kept = self._within(self._keep_bytes, kept, held | set(numbers[-1:]))
+        """Drop the oldest versions beyond `keep_versions`, never those that are held."""
+        kept = self._held() | set(self.numbers()[-self._keep :])
         self._drop([number for number in self._place.numbers() if number not in kept and number < max(kept)])
 
-    def _within(self, nbytes: int, kept: set[int], held: set[int]) -> set[int]:
-        """Those that are left if the oldest go, but for the held ones, until they take no more than that."""
-        layouts = self._layouts(kept & set(self.numbers()))
-        droppable = [number for number in layouts if number not in held]
-        room = self._room(layouts)
-        while droppable and sum(use.added for use in disk_use(layouts, room).values()) > nbytes:
-            del layouts[droppable.pop(0)]
-        return held | set(layouts)
+    def _retire_beyond(self, nbytes: int) -> None:
+        """Drop the oldest versions, but for those that are held, until the others take no more than that."""
+        candidate, layouts = self.candidate(), self._layouts(self.numbers())
+        held = self._held() | ({candidate.version} if candidate else set())
+        room, going = self._room(layouts), list[int]()
+        for number in sorted(layouts.keys() - held - {max(layouts, default=0)}):  # the newest may be staged just now
+            if sum(use.added for use in disk_use(layouts, room).values()) <= nbytes:
+                break
+            del layouts[number]
+            going.append(number)
+        self._drop(going)
 
     def _drop(self, numbers: Collection[int], *, number_stays: int | None = None) -> None:
         """Remove versions. Their files stay in which pieces of others lie, and all of what is kept meanwhile."""
         going = set(numbers).difference(*self._meanwhile.values())
-        spared = self._needed(set(self.numbers()) - going)
+        spared = {file for number in set(self.numbers()) - going for file in self._files(number)} if going else ()
         for number in sorted(going):
             with suppress(OSError, StoreFailed):
                 (self._place.clear if number == number_stays else self._place.forget)(number, spared)
@@ -106,25 +107,30 @@ class KeptVersions(OpenedStore):
             return StoredFile(self.layout(number), index, stack.enter_context(self.open(version)))
         return None
 
-    def _make_room(self) -> None:
-        with suppress(OSError, StoreFailed):  # what is not given back now is given back at another time
+    def make_room(self) -> None:
+        """Bring the store within `keep_bytes`, and give back what is not needed of files that are kept for others.
+
+        For when no version is being staged but the newest. It may take a while, which no commit should wait for.
+        """
+        try:
+            if self._keep_bytes is not None:
+                with self._as_newest():
+                    self._retire_beyond(self._keep_bytes)
             self._thin_out()
+        except Exception as error:  # what is not given back now is given back at another time
+            logger.warning(f"{self.root}: room could not be made: {error!r}")
 
     def _thin_out(self) -> None:
         """Give back the room of what no version needs, in files that are kept for others; where the disk can."""
-        if not isinstance(self._place, Disk):
-            return
         numbers = set(self.numbers())
-        for file, ranges in self._needed(numbers).items():
+        if not isinstance(self._place, Disk) or not set(self._place.numbers()) - numbers:
+            return
+        for file, ranges in needed_ranges(self._layouts(numbers)).items():
             needed = sum(end - begin for begin, end in ranges)
             if number_of(file) in numbers or self._place.room(file) <= 2 * needed + THIN_BYTES:
                 continue
             check_room(needed, self._place.root)
             self._place.thin(file, ranges)
-
-    def _needed(self, numbers: Collection[int]) -> dict[str, list[ByteRange]]:
-        """The bytes that lie in a file for pieces of these versions."""
-        return needed_ranges(self._layouts(set(self._place.numbers(PIECES)).intersection(numbers)))
 
     def _held(self) -> set[int]:
         """The numbers of what is committed, of what was before that, of what adapters were merged into for both, and

@@ -15,11 +15,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias, cast
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter
 from upath import UPath
 
 from aoti_serve.errors import StoreDamaged
-from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.sources.uri import shown_uri
 
 WEIGHTS, OWN, PIECES, RECORD = "weights.safetensors", "own.bin", "pieces.json", "version.json"
@@ -27,6 +26,8 @@ STAGED = "staged"
 HOMES = (WEIGHTS, OWN)  # what pieces lie in
 WINDOW_BYTES = 2**20  # read at a time of a file of which small pieces are wanted
 ByteRange: TypeAlias = "tuple[int, int]"  # from and to
+_FILES = TypeAdapter(tuple[str, ...])
+_PLACES = TypeAdapter(tuple[tuple[NonNegativeInt, NonNegativeInt, PositiveInt], ...])
 _HOME = re.compile(rf"versions/[1-9][0-9]*/({'|'.join(map(re.escape, HOMES))})")
 
 
@@ -40,13 +41,6 @@ class Piece(NamedTuple):
     @property
     def end(self) -> int:
         return self.begin + self.length
-
-
-class PieceTable(Frozen):
-    """The content of pieces.json. Of each piece: which of the `files`, where it begins there, and its length."""
-
-    files: tuple[str, ...]
-    pieces: tuple[tuple[NonNegativeInt, NonNegativeInt, PositiveInt], ...]
 
 
 class Layout:
@@ -64,17 +58,20 @@ class Layout:
     @classmethod
     def parse(cls, content: bytes) -> Layout:
         """Read what `content` has written. Raises ValueError."""
-        table = PieceTable.model_validate_json(content)
-        if not all(map(_HOME.fullmatch, table.files)) or any(at >= len(table.files) for at, _, _ in table.pieces):
+        files, pieces = files_in(content), _PLACES.validate_json(content.partition(b"\n")[2])
+        if any(at >= len(files) for at, _, _ in pieces):
             raise ValueError("a piece lies in no file of a version")
-        return cls(Piece(table.files[at], begin, length) for at, begin, length in table.pieces)
+        return cls(Piece(files[at], begin, length) for at, begin, length in pieces)
 
     @property
     def content(self) -> bytes:
-        """The bytes of pieces.json."""
+        """The bytes of pieces.json: a line with the files, one with which of them, from where, how much, of each piece.
+
+        Which files are needed is so read without the pieces, of which there may be many.
+        """
         files = {file: at for at, file in enumerate(self.files)}
         pieces = tuple((files[file], begin, length) for file, begin, length in self.pieces)
-        return PieceTable(files=tuple(files), pieces=pieces).model_dump_json().encode()
+        return _FILES.dump_json(tuple(files)) + b"\n" + _PLACES.dump_json(pieces)
 
     @property
     def nbytes(self) -> int:
@@ -94,6 +91,14 @@ class Layout:
             wanted = min(end - begin, length - skipped)
             yield Piece(file, start + skipped, wanted)
             begin, at = begin + wanted, at + 1
+
+
+def files_in(content: bytes) -> tuple[str, ...]:
+    """The files in which the pieces of a pieces.json lie. Raises ValueError."""
+    files = _FILES.validate_json(content.partition(b"\n")[0])
+    if not all(map(_HOME.fullmatch, files)):
+        raise ValueError("a piece lies in no file of a version")
+    return files
 
 
 class PiecedFile(io.RawIOBase):
@@ -152,9 +157,9 @@ def open_stored(path: Path | UPath) -> BinaryIO:
     """
     layout = _layout_beside(path) if path.name == WEIGHTS else None
     if layout is None:
-        return cast(BinaryIO, path.open("rb"))
+        return path.open("rb")
     root = path.parents[2]
-    return pieced(layout, lambda name: cast(BinaryIO, (root / name).open("rb")))
+    return pieced(layout, lambda name: (root / name).open("rb"))
 
 
 def _layout_beside(path: Path | UPath) -> Layout | None:

@@ -124,7 +124,7 @@ class Store(KeptVersions):
         `answers` (see `Version.same_weights`), that one is returned, and nothing stored.
         Raises DigestMismatch, Superseded or StoreFailed; then nothing of it is left.
         """
-        self._make_room()
+        self.make_room()
         with self._kept_meanwhile() as kept:
             number = self._take(kept)
             try:
