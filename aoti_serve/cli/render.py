@@ -25,6 +25,7 @@ from aoti_serve.cli.console import bytes_text
 from aoti_serve.cli.weights.trial_view import trial_views
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
 from aoti_serve.weights.sources.follow import FollowStatus
+from aoti_serve.weights.store.usage import StoredVersion
 from aoti_serve.weights.swap.states import Phase
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.target import Receipt
@@ -94,16 +95,18 @@ def receipts_view(found: Sequence[Receipt]) -> RenderableType:
     return table
 
 
-def versions_view(stored: Sequence[Version], status: WeightsStatus, now: float) -> RenderableType:
-    """The stored versions, and the built-in one while it answers or can be rolled back to."""
+def versions_view(stored: Sequence[StoredVersion], status: WeightsStatus, now: float) -> RenderableType:
+    """The stored versions, what each alone holds of the disk, and what all hold; and the built-in one while it answers
+    or can be rolled back to.
+    """
     built_in = [
         version for version in (status.current, status.previous) if version and version.number == BUILT_IN.number
     ]
-    right = (Column(name, justify="right") for name in ("tensors", "size", "age", "parent"))
+    right = (Column(name, justify="right") for name in ("tensors", "size", "alone", "age", "parent"))
     table = narrow_table(Column("version", justify="right"), "", "label", "digest", *right)
     for version in [*built_in, *stored]:
         table.add_row(str(version.number), _marks(version, status), version.label, *_facts(version, now))
-    return Uncut(table)
+    return Uncut(Group(table, _disk_line(stored)))
 
 
 def story_view(model: str, events: Sequence[StoryEvent]) -> RenderableType:
@@ -210,10 +213,16 @@ def _marks(version: Version, status: WeightsStatus) -> str:
 
 def _facts(version: Version, now: float) -> tuple[str, ...]:
     if version.number == BUILT_IN.number:
-        return "-", "-", "-", "-", "-"
+        return "-", "-", "-", "-", "-", "-"
     parent = "-" if version.parent is None else str(version.parent)
     size, age = bytes_text(version.nbytes), age_text(now - version.created)
-    return _digest(version.digest), str(version.tensors), size, age, parent
+    alone = bytes_text(version.disk.alone) if isinstance(version, StoredVersion) else "-"
+    return _digest(version.digest), str(version.tensors), size, alone, age, parent
+
+
+def _disk_line(stored: Sequence[StoredVersion]) -> Text:
+    total, alone = sum(each.disk.added for each in stored), sum(each.disk.alone for each in stored)
+    return Text(f"on the disk {bytes_text(total)}, of which several versions share {bytes_text(total - alone)}", "dim")
 
 
 def _digest(digest: str) -> str:

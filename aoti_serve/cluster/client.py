@@ -23,6 +23,7 @@ from aoti_serve.weights.swap_options import ExposureOptions
 
 if TYPE_CHECKING:
     from aoti_serve.cluster.status import WeightsStatus
+    from aoti_serve.weights.store.usage import StoredVersion
     from aoti_serve.weights.version import Version
 
 T = TypeVar("T")
@@ -122,8 +123,8 @@ class AsyncWeightsClient:
         """The current and the previous version, and every replica's receipt."""
         return await self._client.status()
 
-    async def versions(self) -> list[Version]:
-        """The stored versions, oldest first."""
+    async def versions(self) -> list[StoredVersion]:
+        """The stored versions, oldest first, with what each costs on the disk."""
         return await self._client.versions()
 
     async def _offer(self, golden: bytes) -> None:
@@ -206,8 +207,8 @@ class WeightsClient:
         """The current and the previous version, and every replica's receipt."""
         return self._result(lambda client: client.status())
 
-    def versions(self) -> list[Version]:
-        """The stored versions, oldest first."""
+    def versions(self) -> list[StoredVersion]:
+        """The stored versions, oldest first, with what each costs on the disk."""
         return self._result(lambda client: client.versions())
 
     def _result(self, call: Callable[[AsyncWeightsClient], Coroutine[Any, Any, T]]) -> T:

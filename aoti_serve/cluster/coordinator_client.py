@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from aoti_serve.cluster.coordinator.gathered import Gathered, Told
     from aoti_serve.cluster.status import WeightsStatus
     from aoti_serve.weights.rollout.figures import TrialFigures
+    from aoti_serve.weights.store.usage import StoredVersion
     from aoti_serve.weights.swap.story import StoryEvent
-    from aoti_serve.weights.version import GoldenFile, Version
+    from aoti_serve.weights.version import GoldenFile
 
 NOTE_S = 5.0
 STATISTICS_S = 3.0
@@ -39,8 +40,8 @@ class CoordinatorClient:
         status: WeightsStatus = await self._call("status", seen)
         return status
 
-    async def versions(self) -> list[Version]:
-        versions: list[Version] = await self._call("versions")
+    async def versions(self) -> list[StoredVersion]:
+        versions: list[StoredVersion] = await self._call("versions")
         return versions
 
     async def story(self) -> tuple[StoryEvent, ...]:

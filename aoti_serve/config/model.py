@@ -83,6 +83,7 @@ class ModelConfig(Frozen):
     weights_roots: tuple[Location, ...] = ()
     follow: FollowConfig | None = None
     keep_versions: Annotated[int, Field(ge=2)] = 8
+    keep_bytes: PositiveInt | None = None
     previous: Literal["keep", "release"] = "keep"
     stage_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     commit_timeout_s: float = Field(default=30.0, ge=3, allow_inf_nan=False)

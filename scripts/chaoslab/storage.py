@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import psutil
 
+from aoti_serve.weights.store.layout import HOMES
 from chaoslab.face import Status
 from chaoslab.kills import one
 from chaoslab.lab import Lab, Lost
@@ -51,8 +52,9 @@ def damaged_version(lab: Lab) -> None:
 
 
 def rot(lab: Lab, number: int) -> None:
-    """Change one byte of a stored version's file."""
-    path = lab.folder / "versions" / "versions" / str(number) / "weights.safetensors"
+    """Change one byte of a stored version's file, or of what it does not share."""
+    folder = lab.folder / "versions" / "versions" / str(number)
+    path = next(folder / name for name in HOMES if (folder / name).exists())
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0x55
     path.write_bytes(content)

@@ -75,6 +75,7 @@ def test_a_name_that_is_no_part_of_a_url_is_refused(name: str) -> None:
         pytest.param({"num_runners": 0}, id="no-runners"),
         pytest.param({"replicas": 0}, id="no-replicas"),
         pytest.param({"keep_versions": 1}, id="too-few-versions-to-roll-back"),
+        pytest.param({"keep_bytes": 0}, id="no-bytes-to-keep"),
         pytest.param({"device": "tpu"}, id="device"),
         pytest.param({"placement": "together"}, id="placement"),
         pytest.param({"runners": 2}, id="unknown-key"),

@@ -15,8 +15,8 @@ from aoti_serve.cli.console import AsJson, out, print_json, progress_out, report
 from aoti_serve.cli.live import Screen, StatusEvent, watch
 from aoti_serve.cli.render import spaced, status_view, story_view, versions_view
 from aoti_serve.cluster.status import WeightsStatus
+from aoti_serve.weights.store.usage import StoredVersion
 from aoti_serve.weights.swap.story import StoryEvent
-from aoti_serve.weights.version import Version
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name in the configuration.")]
 
@@ -54,13 +54,14 @@ def _show_stories(clients: list[AdminClient], as_json: bool) -> None:
 
 @reports_errors
 def versions(model: ModelArgument, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """List the stored versions of a model's weights."""
+    """List the stored versions of a model's weights, and what each alone holds of the disk."""
     client = AdminClient(url, model)
     stored = client.versions()
     if as_json:
         print_json(stored)
     else:
-        out.print(versions_view(value_of(list[Version], stored), value_of(WeightsStatus, client.status()), time.time()))
+        found = value_of(list[StoredVersion], stored)
+        out.print(versions_view(found, value_of(WeightsStatus, client.status()), time.time()))
 
 
 def _watch(clients: list[AdminClient], as_json: bool) -> None:

@@ -46,6 +46,7 @@ from aoti_serve.weights.rollout.figures import TrialFigures
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.store.usage import StoredVersion
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
@@ -73,7 +74,9 @@ class Coordinator:
     ) -> None:
         join_serve_log()
         self._signature = signature
-        self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
+        self._store = await asyncio.to_thread(
+            Store, model.store_root, model.name, model.keep_versions, keep_bytes=model.keep_bytes
+        )
         self._intake = Intake(self._store, model.name, signature, limits, model.weights_roots)
         first = await asyncio.to_thread(first_committed, self._intake, model, signature, carries_weights)
         deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
@@ -212,8 +215,8 @@ class Coordinator:
         """Keep what a gateway has counted of the trial that is on."""
         self._trials.tell(gateway, swap, figures)
 
-    async def versions(self) -> list[Version]:
-        return await asyncio.to_thread(self._store.versions)
+    async def versions(self) -> list[StoredVersion]:
+        return await asyncio.to_thread(self._store.stored)
 
     async def status(self, seen: int = -1) -> WeightsStatus:
         """The status; with `seen`, once something has changed since that revision, or after `STATUS_POLL_S`."""

@@ -221,6 +221,7 @@ class Changes:
             await self._course.swap(attempt, version, without_replicas=without_replicas)
         finally:
             await self._members.finish()
+        await asyncio.to_thread(self._store.make_room)
 
     async def _note_fallen(self, swap: Swap) -> None:
         """A candidate has been withdrawn because a replica could not stage it."""

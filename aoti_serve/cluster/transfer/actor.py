@@ -24,6 +24,7 @@ from aoti_serve.cluster.transfer.window import ChunkWindow
 from aoti_serve.errors import BodyTooLarge, InvalidBody, StoreFailed, TryAgain
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import index_in
+from aoti_serve.weights.store.layout import open_stored
 
 NODE_WINDOW = 6  # chunks; how far the fastest node may be ahead of the slowest
 NODE_PATIENCE_S = 5.0  # longer than that of a node with its replicas
@@ -105,7 +106,7 @@ class TransferActor:
         self._nodes.forget_unused()
 
     async def _open(self, path: FilePath, plan: ChunkPlan) -> FileTransfer:
-        content = ChunkFile(await asyncio.to_thread(path.open, "rb"), plan)
+        content = ChunkFile(await asyncio.to_thread(open_stored, path), plan)
         window = ChunkWindow(plan.count, width=NODE_WINDOW, patience=NODE_PATIENCE_S, fan_out=FAN_OUT)
         broadcast = ChunkBroadcast(window, content.put, self._nodes.check)
         return FileTransfer(plan, broadcast, lambda: asyncio.to_thread(_index, path, plan.nbytes), content.close)
@@ -125,7 +126,7 @@ class TransferActor:
 
 
 def _index(path: FilePath, nbytes: int) -> dict[str, Span]:
-    with path.open("rb") as file:
+    with open_stored(path) as file:
         return index_in(file, nbytes)
 
 

@@ -12,9 +12,10 @@ from aoti_serve.gateway.http.weights.labels import LabelBody
 from aoti_serve.gateway.http.weights.swaps import RollbackBody, SwapBody
 from aoti_serve.gateway.openapi.operations import OpenApi, json_answer, operation, parameter, ref
 from aoti_serve.weights.labels import NAME_PATTERN, RESERVED, VersionLabels
+from aoti_serve.weights.store.usage import StoredVersion
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
-from aoti_serve.weights.version import GoldenFile, Version
+from aoti_serve.weights.version import GoldenFile
 
 ADMIN = "admin"
 SCHEME: OpenApi = {"type": "http", "scheme": "bearer", "description": "the admin token"}
@@ -36,7 +37,8 @@ _EXPECTED = parameter("query", "expected", {"type": "integer", "minimum": 0}, "o
 def weights_schemas() -> OpenApi:
     """The schemas of all that comes and goes."""
     bodies = [(kind, "validation") for kind in (SwapBody, RollbackBody, ExposureOptions, NoOptions, LabelBody)]
-    answers = [(kind, "serialization") for kind in (WeightsStatus, Version, StoryEvent, GoldenFile, VersionLabels)]
+    answered = (WeightsStatus, StoredVersion, StoryEvent, GoldenFile, VersionLabels)
+    answers = [(kind, "serialization") for kind in answered]
     kinds: Any = bodies + answers
     _, found = models_json_schema(kinds, ref_template="#/components/schemas/{model}")
     schemas: OpenApi = found["$defs"]
@@ -57,7 +59,7 @@ def weights_paths(model: str) -> OpenApi:
     return {
         prefix: status | {"post": _swap(model)},
         f"{prefix}/golden": {"post": _golden(model)},
-        f"{prefix}/versions": get("versions", "The stored versions", _listed("Version")),
+        f"{prefix}/versions": get("versions", "The stored versions", _listed("StoredVersion")),
         f"{prefix}/story": get("story", "The last events of its cluster", _listed("StoryEvent")),
         f"{prefix}/events": get("events", "Follow the status", events),
         f"{prefix}/rollback": {"post": _rollback(model)},

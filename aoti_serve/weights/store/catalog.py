@@ -16,18 +16,26 @@ from aoti_serve.weights.candidate import Candidate, RolloutRecord
 from aoti_serve.weights.files.index import index_in
 from aoti_serve.weights.labels import VersionLabels
 from aoti_serve.weights.sources.follow import Tried
-from aoti_serve.weights.sources.uri import scrubbed, shown_uri
+from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.disk import Disk
-from aoti_serve.weights.store.remote import Remote
+from aoti_serve.weights.store.layout import (
+    RECORD,
+    STAGED,
+    Layout,
+    files_in,
+    pieced,
+    pieces_name,
+    record_name,
+    weights_name,
+)
+from aoti_serve.weights.store.remote import place_of
 from aoti_serve.weights.store.term import Term
 from aoti_serve.weights.version import Committed, Version
 
 T = TypeVar("T")
 READ_BYTES = 8 * 2**20
-RECORD = "version.json"
 LABELS = "LABELS"
 FOLLOWED = "FOLLOWED"
-STAGED = "staged"
 CANDIDATE = "CANDIDATE"
 ROLLOUT = "ROLLOUT"
 
@@ -42,7 +50,7 @@ class Catalog:
     def __init__(self, root: str | Path | UPath, model: str = "") -> None:
         self.model = model
         self.source = root
-        self._place = _place_of(root)
+        self._place = place_of(root)
         self.root = self._place.shown
 
     @property
@@ -119,7 +127,7 @@ class Catalog:
         return self._record_in(record_name(number), Version.model_validate_json)
 
     def file(self, version: Version) -> Path | UPath:
-        """The version's safetensors file, for other processes on this node to open; a UPath if it is remote."""
+        """The version's safetensors file, for others on this node to open by `open_stored`; a UPath if it is remote."""
         return self._place.root / weights_name(version.number)
 
     def golden_file(self, version: Version) -> Path | UPath:
@@ -133,19 +141,35 @@ class Catalog:
 
     def open(self, version: Version) -> BinaryIO:
         """The version's safetensors file from its first byte; read much at a time."""
+        layout = self._pieces(version.number)
+        if layout is not None:
+            return pieced(layout, self._place.open)
         with self._guarded():
             return self._place.open(weights_name(version.number))
 
+    def layout(self, number: int) -> Layout:
+        """Where the bytes of a whole version lie."""
+        layout = self._pieces(number)
+        if layout is None:
+            with self._guarded():
+                layout = Layout.whole(number, self._place.size(weights_name(number)))
+        return layout
+
     def index(self, version: Version) -> dict[str, Span]:
         """The place of each tensor in the version's file. Raises StoreDamaged if it is not as long as it was."""
-        name = weights_name(version.number)
         try:
-            with self._guarded():
-                nbytes = self._place.size(name)
+            layout = self.layout(version.number)
+            sizes = {name: self._size(name) for name in layout.files}
+        except StoreDamaged:
+            raise
         except StoreFailed as error:
             raise damaged_version(self.file(version), version, f"it cannot be opened ({error})") from error
-        if nbytes != version.nbytes:
-            raise damaged_version(self.file(version), version, f"it has {quantity(nbytes, 'bytes')}")
+        if layout.nbytes != version.nbytes:
+            raise damaged_version(self.file(version), version, f"it has {quantity(layout.nbytes, 'bytes')}")
+        for piece in layout.pieces:
+            if piece.end > sizes[piece.file]:
+                found = f"{piece.file}, in which a part of it lies, has {quantity(sizes[piece.file], 'bytes')}"
+                raise damaged_version(self.file(version), version, found)
         try:
             return self._read_header(version)
         except UnreadableWeights as error:
@@ -163,7 +187,21 @@ class Catalog:
                 advance(len(piece))
                 yield piece
         if digest.hexdigest() != version.digest:
-            raise damaged_version(self.file(version), version, f"its sha256 is {digest.hexdigest()}")
+            files = self.layout(version.number).files
+            lies = "" if files == (weights_name(version.number),) else f", and it lies in {', '.join(files)}"
+            raise damaged_version(self.file(version), version, f"its sha256 is {digest.hexdigest()}{lies}")
+
+    def _pieces(self, number: int) -> Layout | None:
+        """None if the version is one file."""
+        return self._record_in(pieces_name(number), Layout.parse)
+
+    def _files(self, number: int) -> tuple[str, ...]:
+        """The files in which the pieces of a version lie; none if it is one file."""
+        return self._record_in(pieces_name(number), files_in) or ()
+
+    def _size(self, name: str) -> int:
+        with self._guarded():
+            return self._place.size(name)
 
     def _guarded_read(self, file: BinaryIO) -> bytes:
         with self._guarded():
@@ -197,21 +235,8 @@ class Catalog:
             yield
 
 
-def weights_name(number: int) -> str:
-    return f"versions/{number}/weights.safetensors"
-
-
 def golden_name(number: int) -> str:
     return f"versions/{number}/golden.safetensors"
-
-
-def record_name(number: int) -> str:
-    return f"versions/{number}/{RECORD}"
-
-
-def staged_name(number: int) -> str:
-    """The mark of a version that was not committed yet."""
-    return f"versions/{number}/{STAGED}"
 
 
 def damaged_version(file: Path | UPath, version: Version, found: str) -> StoreDamaged:
@@ -219,19 +244,3 @@ def damaged_version(file: Path | UPath, version: Version, found: str) -> StoreDa
     detail = f"{found}; stored were {version.nbytes} bytes with the sha256 {version.digest}"
     name = f"versions/{version.number}/{file.name}"
     return StoreDamaged(path=shown_uri(str(file.parents[2])), file=name, detail=detail)
-
-
-def _place_of(root: str | Path | UPath) -> Disk | Remote:
-    if isinstance(root, Path):
-        return Disk(root)
-    path = _uri_path(root) if isinstance(root, str) else root
-    return Disk(Path(path.path)) if path.protocol in ("", "file", "local") else Remote(path, str(root))
-
-
-def _uri_path(root: str) -> UPath:
-    try:
-        if "::" in root:
-            raise ValueError("it is a chain of URIs")
-        return UPath(root)
-    except (ValueError, ImportError) as error:
-        raise StoreFailed(path=shown_uri(root), detail=scrubbed(str(error), root)) from None

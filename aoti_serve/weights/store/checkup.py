@@ -10,7 +10,8 @@ from typing import TypeVar
 from aoti_serve.errors import StoreDamaged, StoreFailed
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.labels import VersionLabels
-from aoti_serve.weights.store.catalog import Catalog, golden_name, record_name
+from aoti_serve.weights.store.catalog import Catalog, golden_name
+from aoti_serve.weights.store.layout import record_name
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 T = TypeVar("T")

@@ -7,24 +7,26 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from aoti_serve.errors import StoreFailed
-from aoti_serve.weights.files.index import file_digest
+from aoti_serve.signature.tensors import Span
+from aoti_serve.weights.files.index import file_chunks, file_digest
+from aoti_serve.weights.store.layout import ByteRange
 
 LOCK_WAIT_S = 60.0
 LOCK_POLL_S = 0.02
 RESERVE_BYTES = 32 * 2**10
+STAT_BLOCK_BYTES = 512  # whatever the disk's own blocks are
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Disk:
-    """Reads and writes the files of one folder. Every write is fsynced and renamed: a crash leaves old or new, whole.
-
-    Names are relative to the root. Raises OSError as it comes, and StoreFailed where there is more to say.
+    """Reads and writes the files of one folder, by names in it. Every write is fsynced and renamed: a crash leaves old
+    or new, whole. Raises OSError as it comes, and StoreFailed where there is more to say.
     """
 
     writes_late = False  # a write that has failed here is not done later
@@ -41,7 +43,7 @@ class Disk:
         for folder in ("versions", "incoming"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         with suppress(OSError):  # a folder that we may pass through, but not read
-            _sync_folder(self.root.parent)
+            self.sync("..")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -102,7 +104,11 @@ class Disk:
                 os.fsync(file.fileno())
 
     def sync(self, folder: str) -> None:
-        _sync_folder(self.root / folder)
+        descriptor = os.open(self.root / folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def numbers(self, having: str = ".") -> list[int]:
         """The numbers that are taken; with `having`, those of versions with a file of that name."""
@@ -118,15 +124,46 @@ class Disk:
 
     def bring(self, source: Path, name: str) -> str:
         """Store a file, an upload by moving it; returns the sha256 of what then lies there."""
+        with self.held(source, name) as path:
+            self.keep(path, name)
+            return file_digest(path)
+
+    @contextmanager
+    def held(self, source: Path, name: str) -> Iterator[Path]:
+        """A file for reading before it is kept, which no other process changes: an upload is moved, others copied."""
         target = self.root / name
         if source.parent == self.incoming:
             source.rename(target)
         else:
             check_room(source.stat().st_size, target.parent)
             shutil.copyfile(source, target)
-        with target.open("rb") as file:
+        yield target
+
+    def keep(self, held: Path, name: str) -> None:
+        """Store what is held under this name."""
+        assert held == self.root / name
+        with held.open("rb") as file:
             os.fsync(file.fileno())
-        return file_digest(target)
+
+    def keep_parts(self, held: Path, name: str, parts: Iterable[ByteRange]) -> None:
+        """Store of what is held only these bytes, one part behind the other, and drop the rest."""
+        _copy_parts(held, self.root / name, parts)
+        held.unlink()
+
+    def thin(self, name: str, parts: Iterable[ByteRange]) -> None:
+        """Replace a file by one that holds these bytes where they were, and nothing, which takes no room, elsewhere."""
+        path = self.root / name
+        scratch = path.with_name(path.name + ".tmp")
+        try:
+            _copy_parts(path, scratch, parts, in_place=True)
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def room(self, name: str) -> int:
+        """The bytes that a file takes on the disk; holes take none."""
+        found = (self.root / name).stat()
+        return min(found.st_size, found.st_blocks * STAT_BLOCK_BYTES)
 
     def size(self, name: str) -> int:
         return (self.root / name).stat().st_size
@@ -138,24 +175,24 @@ class Disk:
         """Remove a file, if there is one."""
         (self.root / name).unlink(missing_ok=True)
 
-    def clear(self, number: int) -> None:
-        """Remove a version's files; its number stays taken."""
+    def clear(self, number: int, spared: Collection[str] = ()) -> None:
+        """Remove a version's files, but for the spared ones; its number stays taken."""
         folder = self.root / "versions" / str(number)
         (folder / "version.json").unlink(missing_ok=True)  # without it, the rest is a leftover
         for path in folder.iterdir():
-            path.unlink()
+            if f"versions/{number}/{path.name}" not in spared:
+                path.unlink()
 
-    def forget(self, number: int) -> None:
-        """Remove a version and its number."""
-        self.clear(number)
-        (self.root / "versions" / str(number)).rmdir()
+    def forget(self, number: int, spared: Collection[str] = ()) -> None:
+        """Remove a version, and its number unless a file of it is spared."""
+        self.clear(number, spared)
+        folder = self.root / "versions" / str(number)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 class Reserve:
-    """A file of a few blocks: deleted when a record must be written to a full disk, made again when there is room.
-
-    A record has some hundred bytes, so a rollback to weights that are in memory needs no more than this.
-    """
+    """A few blocks, given back when a record must be written to a full disk: a rollback needs no more than this."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -189,6 +226,16 @@ def check_room(needed: int, folder: Path) -> None:
         raise StoreFailed(path=folder, detail=f"the disk is full: {needed} bytes are needed, {free} are free")
 
 
+def _copy_parts(source: Path, target: Path, parts: Iterable[ByteRange], *, in_place: bool = False) -> None:
+    with source.open("rb") as file, target.open("wb") as copy:
+        for begin, end in parts:
+            copy.seek(begin if in_place else copy.tell())
+            copy.writelines(file_chunks(file, Span("", (), begin, end)))
+        copy.truncate(source.stat().st_size if in_place else copy.tell())
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
 def _lock(descriptor: int, path: Path) -> None:
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:
@@ -198,11 +245,3 @@ def _lock(descriptor: int, path: Path) -> None:
             detail = f"{path} is locked for {LOCK_WAIT_S:g} s by another process, which is stopped; continue or end it"
             raise StoreFailed(path=path.parent, detail=detail)
         time.sleep(LOCK_POLL_S)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ from aoti_serve.errors import StoreDamaged, StoreFailed, Superseded
 from aoti_serve.weights.candidate import Candidate, RolloutRecord
 from aoti_serve.weights.labels import LabelChange, VersionLabels
 from aoti_serve.weights.store.catalog import CANDIDATE, LABELS, ROLLOUT, Catalog
+from aoti_serve.weights.store.layout import PIECES
 from aoti_serve.weights.store.term import Term
 
 
@@ -32,7 +33,7 @@ class OpenedStore(Catalog):
         newest = self.last_term()
         if newest is None or newest.number < self.term:
             raise StoreFailed(path=self.root, detail="its TERM is gone: somebody has emptied it; restart the server")
-        if newest != self._term:
+        if newest[:2] != self._term[:2]:
             newer = newest.number if newest.number > self.term else "another one of that number"
             raise Superseded(model=self.model, term=self.term, newer=newer)
 
@@ -78,6 +79,14 @@ class OpenedStore(Catalog):
                 self._put_record(LABELS, labels.model_dump_json(indent=1).encode())
         return labels, lost
 
+    def _close_to_earlier_releases(self) -> None:
+        """Before the first version is kept in pieces: they would take what it lies in for leftovers."""
+        if not self._term.in_pieces:
+            with self._as_newest():
+                self._term = self._term._replace(in_pieces=True)
+                self._place.write_term(self._term.content)
+                self._place.sync(".")
+
     def _erase_damaged_labels(self) -> None:
         try:
             self.labels()
@@ -99,7 +108,8 @@ class OpenedStore(Catalog):
             yield
 
     def _take_term(self, repair: bool) -> None:
-        self._term = Term.after(self.last_term(Term(int(time.time())) if repair else None))
+        last = self.last_term(Term(int(time.time())) if repair else None)
+        self._term = Term.after(last, in_pieces=bool(self._place.numbers(PIECES)))
         self.term = self._term.number
         self._place.write_term(self._term.content)
         self._place.sync(".")

@@ -8,7 +8,7 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -18,7 +18,8 @@ from upath import UPath
 from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.files.index import file_digest
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
-from aoti_serve.weights.store.disk import check_room
+from aoti_serve.weights.store.disk import Disk, check_room
+from aoti_serve.weights.store.layout import OWN, PIECES, RECORD, STAGED, WEIGHTS
 
 
 class Remote:
@@ -86,17 +87,31 @@ class Remote:
 
     def bring(self, source: Path, name: str) -> str:
         """Store a file, by way of a copy that no other process changes; returns the sha256 of what was sent."""
-        sent = source
+        with self.held(source, name) as path:
+            digest = file_digest(path)
+            self.keep(path, name)
+        return digest
+
+    @contextmanager
+    def held(self, source: Path, name: str) -> Iterator[Path]:
+        """A file for reading before it is kept, which no other process changes; it is gone after that."""
+        path = source
         if source.parent != self.incoming:
             check_room(source.stat().st_size, self.incoming)
-            sent = Path(shutil.copyfile(source, self.incoming / f"sent-{os.getpid()}-{name.replace('/', '-')}"))
+            path = Path(shutil.copyfile(source, self.incoming / f"sent-{os.getpid()}-{name.replace('/', '-')}"))
         try:
-            digest = file_digest(sent)
-            with self._asking():
-                self._files.put_file(str(sent), self._path(name))
+            yield path
         finally:
-            sent.unlink(missing_ok=True)
-        return digest
+            path.unlink(missing_ok=True)
+
+    def keep(self, held: Path, name: str) -> None:
+        """Store what is held under this name."""
+        with self._asking():
+            self._files.put_file(str(held), self._path(name))
+
+    def room(self, name: str) -> int:
+        """The bytes that an object takes."""
+        return self.size(name)
 
     def size(self, name: str) -> int:
         with self._asking():
@@ -113,19 +128,17 @@ class Remote:
         with self._asking(), suppress(FileNotFoundError):
             self._files.rm_file(self._path(name))
 
-    def clear(self, number: int) -> None:
-        """Remove a version's files; its number stays taken."""
-        for name in (
-            "version.json",
-            "weights.safetensors",
-            "golden.safetensors",
-            "staged",
-        ):  # without the first, the rest is a leftover
-            self.erase(f"versions/{number}/{name}")
+    def clear(self, number: int, spared: Collection[str] = ()) -> None:
+        """Remove a version's files, but for the spared ones; its number stays taken."""
+        for name in (RECORD, WEIGHTS, OWN, PIECES, "golden.safetensors", STAGED):  # without the first, it is a leftover
+            if f"versions/{number}/{name}" not in spared:
+                self.erase(f"versions/{number}/{name}")
 
-    def forget(self, number: int) -> None:
-        """Remove a version and its number."""
-        self.clear(number)
+    def forget(self, number: int, spared: Collection[str] = ()) -> None:
+        """Remove a version and its number; the number stays taken if a file of it is spared."""
+        self.clear(number, spared)
+        if any(name.startswith(f"versions/{number}/") for name in spared):
+            return
         self.erase(f"versions/{number}/taken")
         with suppress(Exception):  # there is a folder only where there are folders
             self._files.rmdir(self._path(f"versions/{number}"))
@@ -141,6 +154,23 @@ class Remote:
         except Exception as error:
             detail = scrubbed(f"{type(error).__name__}: {error}", self._uri)
             raise StoreFailed(path=self.shown, detail=detail) from None
+
+
+def place_of(root: str | Path | UPath) -> Disk | Remote:
+    """The files of a store in a folder, or the objects of one at a URI. Raises StoreFailed."""
+    if isinstance(root, Path):
+        return Disk(root)
+    path = _uri_path(root) if isinstance(root, str) else root
+    return Disk(Path(path.path)) if path.protocol in ("", "file", "local") else Remote(path, str(root))
+
+
+def _uri_path(root: str) -> UPath:
+    try:
+        if "::" in root:
+            raise ValueError("it is a chain of URIs")
+        return UPath(root)
+    except (ValueError, ImportError) as error:
+        raise StoreFailed(path=shown_uri(root), detail=scrubbed(str(error), root)) from None
 
 
 def _spool(uri: str) -> Path:

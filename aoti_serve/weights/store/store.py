@@ -8,7 +8,8 @@
 <root>/LOCK                             held while one of the above is changed
 <root>/FOLLOWED                         see `Tried`; there once a place was followed
 <root>/versions/<n>/weights.safetensors, and golden.safetensors if it came with golden requests
-<root>/versions/<n>/version.json        written last: a folder without it is a leftover
+<root>/versions/<n>/pieces.json, own.bin in the place of weights.safetensors, see `layout`
+<root>/versions/<n>/version.json        written last: a folder without it is a leftover, or kept for others' pieces
 <root>/versions/<n>/staged              there until the version is committed; one that never was is no way back
 <root>/incoming/                        uploads that are not complete
 <root>/audit.jsonl                      see `audit`
@@ -25,10 +26,12 @@ from uuid import uuid4
 
 from upath import UPath
 
-from aoti_serve.errors import CommitUnknown, DigestMismatch, StoreFailed, Superseded
-from aoti_serve.weights.store.catalog import golden_name, record_name, staged_name, weights_name
+from aoti_serve.errors import CommitUnknown, StoreDamaged, StoreFailed, Superseded
+from aoti_serve.weights.files.index import file_digest, read_index
+from aoti_serve.weights.store.catalog import golden_name
 from aoti_serve.weights.store.disk import Disk
-from aoti_serve.weights.store.opened import OpenedStore
+from aoti_serve.weights.store.kept import KeptVersions
+from aoti_serve.weights.store.layout import record_name, staged_name, weights_name
 from aoti_serve.weights.version import BUILT_IN, Committed, Version, VersionFacts
 
 logger = logging.getLogger("ray.serve")
@@ -36,19 +39,26 @@ READ_BACK_S = 30.0
 READ_BACK_POLL_S = 0.5
 
 
-class Store(OpenedStore):
+class Store(KeptVersions):
     """Writes a store. Runs in the coordinator, in any of its threads. A crash at any moment leaves old or new, whole.
 
     Raises StoreFailed when the place cannot be written or read (full disk, read-only, damaged, no credentials), and
     Superseded once there is a newer Store; see `OpenedStore`.
     """
 
-    def __init__(self, root: str | Path | UPath, model: str, keep_versions: int, *, repair: bool = False) -> None:
+    def __init__(
+        self,
+        root: str | Path | UPath,
+        model: str,
+        keep_versions: int,
+        *,
+        keep_bytes: int | None = None,
+        repair: bool = False,
+    ) -> None:
         """`repair`: open it also if CURRENT, TERM or LABELS is damaged. What it had counted is lost then, and counting
-        goes on from the seconds since 1970, which no count reaches; so are the labels.
+        goes on from the seconds since 1970, which no count reaches; so are the labels. See `KeptVersions`.
         """
-        super().__init__(root, model)
-        self._keep = keep_versions
+        super().__init__(root, model, keep_versions, keep_bytes)
         self._doubtful: set[int] = set()
         self.audit_path = self._place.root / "audit.jsonl" if isinstance(self._place, Disk) else None
         with self._guarded():
@@ -114,20 +124,24 @@ class Store(OpenedStore):
         `answers` (see `Version.same_weights`), that one is returned, and nothing stored.
         Raises DigestMismatch, Superseded or StoreFailed; then nothing of it is left.
         """
-        number = self._take()
-        try:
-            version = self._filled(number, source, digest, label=label, **facts)
-            if answers is not None and version.same_weights(answers):
-                self._place.forget(number)
-                return answers
-            if golden_source is not None:
-                with self._guarded():
-                    self._place.bring(golden_source, golden_name(number))
-            self._publish(version)
-        except BaseException:
-            with suppress(OSError, StoreFailed):
-                self._place.forget(number)
-            raise
+        self.make_room()
+        with self._kept_meanwhile() as kept:
+            number = self._take(kept)
+            try:
+                with self._guarded(), self._place.held(source, weights_name(number)) as held:
+                    version = self._described(number, held, digest, label=label, **facts)
+                    if answers is not None and version.same_weights(answers):
+                        self._place.forget(number)
+                        return answers
+                    self._keep_file(version, held, kept)
+                if golden_source is not None:
+                    with self._guarded():
+                        self._place.bring(golden_source, golden_name(number))
+                self._publish(version)
+            except BaseException:
+                with suppress(OSError, StoreFailed):
+                    self._place.forget(number)
+                raise
         return version
 
     def confirm(self, version: Version) -> None:
@@ -143,25 +157,21 @@ class Store(OpenedStore):
         """
         with suppress(StoreFailed, Superseded), self._as_newest():
             if version.number not in self._held() | self._doubtful:
-                self._place.clear(version.number)
+                self._drop([version.number], number_stays=version.number)
 
-    def _take(self) -> int:
+    def _take(self, kept: set[int]) -> int:
         with self._alone():
             # In this order: a Store that is opened in between burns the number that is about to be taken.
             number = max(self._place.numbers(), default=0) + 1
             self.check_term()
             self._place.take(number)
+            kept.add(number)
         return number
 
-    def _filled(self, number: int, source: Path, expected: str | None, **facts: Any) -> Version:
-        name = weights_name(number)
-        with self._guarded():
-            digest = self._place.bring(source, name)
-            nbytes = self._place.size(name)
-        if expected is not None and expected.lower() != digest:
-            raise DigestMismatch(got=digest, expected=expected)
-        version = Version(number=number, digest=digest, created=time.time(), nbytes=nbytes, **facts)
-        return version.model_copy(update={"tensors": len(self._read_header(version))})
+    def _described(self, number: int, held: Path, expected: str | None, **facts: Any) -> Version:
+        digest = file_digest(held, expected)
+        nbytes, tensors = held.stat().st_size, len(read_index(held))
+        return Version(number=number, digest=digest, created=time.time(), nbytes=nbytes, tensors=tensors, **facts)
 
     def _publish(self, version: Version) -> None:
         with self._alone():
@@ -200,22 +210,6 @@ class Store(OpenedStore):
                     raise CommitUnknown(path=self.root, epoch=committed.epoch, detail=detail) from failure
             time.sleep(READ_BACK_POLL_S)
 
-    def _retire(self) -> None:
-        """Drop the oldest versions beyond `keep_versions`, never those that are held."""
-        held = {*self._held(), *self.numbers()[-self._keep :]}
-        for number in self._place.numbers():
-            if number not in held and number < max(held):
-                with suppress(OSError, StoreFailed):
-                    self._place.forget(number)
-
-    def _held(self) -> set[int]:
-        """The numbers of what is committed, of what was before that, of what adapters were merged into for both, and
-        of what has a label that can be moved.
-        """
-        records = self._known, self.committed()
-        held = {number for record in records if record is not None for number in record.numbers}
-        return held | set(self.labels().root.values())
-
     def _clean(self) -> None:
         """Remove what earlier Stores have left unfinished."""
         for path in self._place.incoming.iterdir():
@@ -224,9 +218,7 @@ class Store(OpenedStore):
             self._place.erase(staged_name(number))
         numbers = self._place.numbers()
         newest = max(numbers, default=0)
-        for number in numbers:
-            if self._place.read(record_name(number)) is None:
-                with suppress(OSError):  # an earlier Store that still runs may be writing there
-                    (self._place.clear if number == newest else self._place.forget)(number)
+        with suppress(StoreDamaged):  # without all records of pieces it is not known what may go
+            self._drop(set(numbers) - set(self.numbers()), number_stays=newest)
         if self.term > 1:
             self._place.burn(newest + 1)

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from aoti_serve.cluster.status import CandidateStatus, Outcome, ReplicaProgress, SwapProgress, WeightsStatus
 from aoti_serve.weights.rollout.state import RolloutPhase, RolloutProgress
+from aoti_serve.weights.store.usage import DiskUse, StoredVersion
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import Version
 
@@ -164,6 +165,11 @@ def version(number: int, **facts: Any) -> Version:
         "parent": number - 1,
     }
     return Version(number=number, **(known | facts))
+
+
+def stored(number: int, **facts: Any) -> StoredVersion:
+    """The version in a listing: it alone holds a quarter of its file."""
+    return StoredVersion.of(version(number, **facts), DiskUse(alone=10 * MB, added=20 * MB))
 
 
 def receipt(replica: str, number: int, previous: int | None) -> Receipt:

@@ -13,8 +13,19 @@ from aoti_serve.cli.render import spaced, status_view, swap_bars_view, swap_view
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import ServerRefused
 from aoti_serve.weights.sources.follow import FollowStatus
-from aoti_serve.weights.version import BUILT_IN, GoldenFile, MergedAdapter, Version
-from tests.unit.cli.played import NOW, as_json, candidate, ended, receipt, swap_progress, version, weights_status
+from aoti_serve.weights.store.usage import StoredVersion
+from aoti_serve.weights.version import BUILT_IN, GoldenFile, MergedAdapter
+from tests.unit.cli.played import (
+    NOW,
+    as_json,
+    candidate,
+    ended,
+    receipt,
+    stored,
+    swap_progress,
+    version,
+    weights_status,
+)
 
 NASTY = "[red]\x1b[2J\x9b1m\x07\u202e\r\nnext"
 
@@ -44,7 +55,7 @@ def test_the_status_says_what_answers_and_what_is_behind_it() -> None:
 def test_labels_stand_in_the_status_and_at_the_versions_that_they_name() -> None:
     status = weights_status(labels={"canary": 3, "stable": 2})
     assert drawn(status_view(status, NOW)).splitlines()[0].endswith(", epoch 7, canary is 3, stable is 2")
-    text = drawn(versions_view([version(2), version(3)], status, NOW))
+    text = drawn(versions_view([stored(2), stored(3)], status, NOW))
     assert row_of(text, "      2")[1:4] == ["previous,", "resident,", "stable"]
     assert row_of(text, "      3")[1:3] == ["current,", "canary"]
 
@@ -206,9 +217,10 @@ def test_the_phases_of_another_attempt_are_not_taken_for_ours(last: Any) -> None
 
 
 def test_versions_with_their_marks() -> None:
-    text = drawn(versions_view([version(1), version(2), version(3, strict=False, label="")], weights_status(), NOW))
-    first, second, third = (line.split() for line in text.splitlines()[2:])
-    assert first == ["1", "step", "100", "1f3a9c1e88d2", "14", "40.0", "MB", "1", "h", "0"]
+    text = drawn(versions_view([stored(1), stored(2), stored(3, strict=False, label="")], weights_status(), NOW))
+    first, second, third = (line.split() for line in text.splitlines()[2:5])
+    assert first == ["1", "step", "100", "1f3a9c1e88d2", "14", "40.0", "MB", "10.0", "MB", "1", "h", "0"]
+    assert text.splitlines()[-1] == "on the disk 60.0 MB, of which several versions share 30.0 MB"
     assert second[:3] == ["2", "previous,", "resident"]
     assert third[:4] == ["3", "current,", "not", "strict"]
 
@@ -218,20 +230,21 @@ def test_a_version_that_an_adapter_made_says_on_which_base() -> None:
     status = weights_status(current=made)
     assert "m answers with version 3 (sql, adapter on 1)" in drawn(swap_view(status, 1.0))
     assert "m  version 3 (sql, adapter on 1), previous 2 (step 200)" in drawn(status_view(status, NOW))
-    listed = drawn(versions_view([version(2), made], status, NOW)).splitlines()[-1]
+    listing = versions_view([stored(2), stored(3, label="sql", adapter=made.adapter)], status, NOW)
+    listed = drawn(listing).splitlines()[-2]
     assert listed.split()[:6] == ["3", "current,", "adapter", "on", "1", "sql"]
 
 
 def test_a_version_is_resident_only_if_every_replica_holds_it() -> None:
     status = weights_status(replicas=(receipt("r-one", 3, 2), receipt("r-two", 3, None)))
-    assert "resident" not in drawn(versions_view([version(2), version(3)], status, NOW))
-    assert "resident" not in drawn(versions_view([version(2)], weights_status(replicas=()), NOW))
+    assert "resident" not in drawn(versions_view([stored(2), stored(3)], status, NOW))
+    assert "resident" not in drawn(versions_view([stored(2)], weights_status(replicas=()), NOW))
 
 
 def test_the_built_in_version_is_listed_while_one_can_go_back_to_it() -> None:
-    text = drawn(versions_view([version(3)], weights_status(previous=BUILT_IN), NOW))
-    assert text.splitlines()[2].split() == ["0", "previous", "built", "into", "the", "package", *["-"] * 5]
-    assert "built into" not in drawn(versions_view([version(3)], weights_status(), NOW))
+    text = drawn(versions_view([stored(3)], weights_status(previous=BUILT_IN), NOW))
+    assert text.splitlines()[2].split() == ["0", "previous", "built", "into", "the", "package", *["-"] * 6]
+    assert "built into" not in drawn(versions_view([stored(3)], weights_status(), NOW))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +252,7 @@ def test_the_built_in_version_is_listed_while_one_can_go_back_to_it() -> None:
     [(-30, "0 s"), (59, "59 s"), (120, "2 min"), (7200, "2 h"), (3 * 86400, "3 d")],
 )
 def test_ages(age: float, text: str) -> None:
-    assert f"  {text}  " in drawn(versions_view([version(3, created=NOW - age)], weights_status(), NOW))
+    assert f"  {text}  " in drawn(versions_view([stored(3, created=NOW - age)], weights_status(), NOW))
 
 
 def test_models_are_apart() -> None:
@@ -276,7 +289,7 @@ def test_everything_in_an_answer_is_made_safe() -> None:
     read = value_of(WeightsStatus, as_json(status))
     assert "\x1b" not in read.model_dump_json().replace("\\u001b", "\x1b")
     text = drawn(status_view(read, NOW), width=1000) + drawn(
-        versions_view(value_of(list[Version], [as_json_version(nasty)]), read, NOW)
+        versions_view(value_of(list[StoredVersion], [as_json_version(nasty)]), read, NOW)
     )
     assert all(character.isprintable() or character == "\n" for character in text)
     assert "[red]" in text
@@ -292,7 +305,7 @@ def test_an_answer_of_another_kind_of_server_is_an_error_in_one_line() -> None:
         value_of(WeightsStatus, answer)
     assert "\n" not in str(caught.value)
     with pytest.raises(ServerRefused, match="answers otherwise"):
-        value_of(list[Version], {"not": "a list"})
+        value_of(list[StoredVersion], {"not": "a list"})
 
 
 def test_a_swap_to_the_bytes_that_answer_says_that_nothing_was_staged() -> None:
@@ -308,6 +321,7 @@ def test_weights_that_were_let_in_without_acceptance_say_so_wherever_they_are_na
     assert drawn(status_view(status, NOW)).splitlines()[0] == headline
     assert "answers with version 3 (step 300, acceptance skipped)" in drawn(swap_view(status, 1))
     assert status.previous is not None
-    table = drawn(versions_view([status.previous, loose], status, NOW), width=160)
+    listed = [stored(2, golden=status.previous.golden), stored(3, skips_acceptance=True)]
+    table = drawn(versions_view(listed, status, NOW), width=160)
     assert "previous, resident, 2 golden requests" in table
     assert "current, acceptance skipped" in table

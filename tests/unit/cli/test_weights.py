@@ -30,6 +30,7 @@ from tests.unit.cli.played import (
     candidate,
     ended,
     playing,
+    stored,
     swap_progress,
     version,
     weights_status,
@@ -56,7 +57,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
         for route in (f"GET {WEIGHTS}", f"POST {WEIGHTS}", f"POST {WEIGHTS}/rollback"):
             server.replies[route] = Reply(STATUS)
         server.replies["GET /v2/models"] = Reply({"models": ["m"]})
-        server.replies[f"GET {WEIGHTS}/versions"] = Reply([version(2).model_dump(), version(3).model_dump()])
+        server.replies[f"GET {WEIGHTS}/versions"] = Reply([stored(2).model_dump(), stored(3).model_dump()])
         monkeypatch.setenv("AOTI_SERVE_URL", server.url)
         yield server
 
@@ -303,9 +304,9 @@ def test_a_url_needs_no_scheme(played: Played) -> None:
 @pytest.mark.usefixtures("played")
 def test_the_stored_versions() -> None:
     shown = run("weights", "m").stdout
-    assert "      2  previous, resident  step 200  2f3a9c1e88d2       14  40.0 MB" in shown
+    assert "      2  previous, resident  step 200  2f3a9c1e88d2       14  40.0 MB  10.0 MB" in shown
     assert "      3  current             step 300" in shown
-    assert json.loads(run("weights", "m", "--json").stdout) == [version(2).model_dump(), version(3).model_dump()]
+    assert json.loads(run("weights", "m", "--json").stdout) == [stored(2).model_dump(), stored(3).model_dump()]
 
 
 def test_what_others_have_written_reaches_the_screen_as_text(played: Played) -> None:

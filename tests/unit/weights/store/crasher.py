@@ -2,6 +2,7 @@
 
 Its own program, since it forks: `python store_crasher.py FOLDER SCHEME`, where FOLDER/template is a store in which two
 versions are committed. The copies are FOLDER/<call>; beside each, <call>.given lists the numbers that were given out.
+With the scheme `pieces` versions have much in common, and lie in pieces in a folder.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from tests.unit.weights.store import elsewhere
 CHANGES = {
     "open",
     "write",
+    "writelines",
+    "truncate",
     "flush",
     "fsync",
     "close",
@@ -35,13 +38,22 @@ CHANGES = {
     "flock",
 }
 COMPLETE = 0
+PIECES = "pieces"
+COMMON_BYTES, OTHER_BYTES = 2**18, 2**21  # so that what is left of a version that goes is worth a copy
 
 
-def content(value: int) -> bytes:
-    """A safetensors file of one tensor."""
-    header = json.dumps({"w": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}).encode()
+def content(value: int, scheme: str = "file") -> bytes:
+    """A safetensors file of one tensor, or of two, one of which all have in common."""
+    sizes = {"common": COMMON_BYTES, "w": OTHER_BYTES} if scheme == PIECES else {"w": 8}
+    begins = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
+    tensors = {
+        name: {"dtype": "U8", "shape": [size], "data_offsets": [begins[name], begins[name] + size]}
+        for name, size in sizes.items()
+    }
+    header = json.dumps(tensors).encode()
     header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + bytes([value]) * 8
+    body = b"".join(bytes([7 if name == "common" else value]) * size for name, size in sizes.items())
+    return len(header).to_bytes(8, "little") + header + body
 
 
 def place(folder: Path, scheme: str) -> str:
@@ -58,7 +70,7 @@ def scenario(folder: Path, scheme: str) -> None:
     given.write(f"{aborted.number}\n")
     store.remove(aborted)
     upload = store.incoming()
-    upload.write_bytes(content(4))
+    upload.write_bytes(content(5, scheme))
     version = store.add(upload, "uploaded")
     given.write(f"{version.number}\n")
     store.relabel(LabelChange(name="stable", version=committed.version.number))

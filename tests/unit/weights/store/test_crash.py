@@ -16,20 +16,22 @@ from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.store.store import Store
 from tests.unit.weights.store import crasher as store_crasher
 from tests.unit.weights.store import elsewhere
-from tests.unit.weights.store.crasher import content, place
+from tests.unit.weights.store.crasher import PIECES, content, place
 
 NAMES = {"LABELS", "CURRENT", "TERM", "LOCK", "RESERVE", "versions", "incoming"}
-FILES = {"version.json", "weights.safetensors"}
-WHOLE = [FILES, FILES | {"taken"}, FILES | {"staged"}, FILES | {"staged", "taken"}]
+FILES = [{"version.json", "weights.safetensors"}, {"version.json", "pieces.json", "own.bin"}]
+MARKS = [set(), {"taken"}, {"staged"}, {"staged", "taken"}]
+WHOLE = [files | marks for files in FILES for marks in MARKS]
+BEFORE = {"file": 2, elsewhere.SCHEME: 2, PIECES: 3}  # versions that were committed: of the last one, two are left
 
 
 def prepare(folder: Path, scheme: str) -> None:
-    (folder / "file").write_bytes(content(3))
+    (folder / "file").write_bytes(content(BEFORE[scheme] + 1, scheme))
     (folder / "template").mkdir()
     store = Store(place(folder / "template", scheme), "m", 2)
-    for number in (1, 2):
+    for number in range(1, BEFORE[scheme] + 1):
         upload = store.incoming()
-        upload.write_bytes(content(number))
+        upload.write_bytes(content(number, scheme))
         version, before = store.add(upload, f"v{number}"), store.committed()
         store.commit(version, number, before.version if before else None)
 
@@ -43,38 +45,41 @@ def assert_whole(store: Store) -> None:
     for version in stored:
         with store.open(version) as file:
             assert hashlib.sha256(file.read()).hexdigest() == version.digest
-        assert store.index(version).keys() == {"w"}
+        assert "w" in store.index(version)
 
 
-def assert_tidy(folder: Path, incoming: Path) -> None:
-    """No folder holds half of a version, and no upload is there any more."""
+def assert_tidy(folder: Path, store: Store) -> None:
+    """No folder holds half of a version, or a file that none needs, and no upload is there any more."""
+    needed = {file for number in store.numbers() for file in store.layout(number).files}
     versions = sorted((folder / "versions").iterdir(), key=lambda path: int(path.name))
     for path in versions:
         names = {file.name for file in path.iterdir()}
-        assert names in (*WHOLE, set(), {"taken"}), names
-    assert list(incoming.iterdir()) == []
+        kept = {Path(file).name for file in needed if file.startswith(f"versions/{path.name}/")}
+        assert names in (*WHOLE, set(), {"taken"}, kept), names
+    assert list(store._place.incoming.iterdir()) == []
 
 
-def assert_labels(store: Store, number: int) -> None:
+def assert_labels(store: Store, number: int, before: int) -> None:
     """A label names what it did before a change or after it, never what is not stored, nor what was not committed."""
-    assert store.labels().root in ([{}, {"stable": 2}] if number == 2 else [{"stable": 2}, {"stable": number}])
+    stable = {"stable": before}
+    assert store.labels().root in ([{}, stable] if number == before else [stable, {"stable": number}])
     assert store.drop_lost_labels()[1] == {}
 
 
 def check(folder: Path, scheme: str) -> int:
     """Open what was left behind; the number of the version that is committed in it."""
-    store = Store(place(folder, scheme), "m", 2)
+    store, before = Store(place(folder, scheme), "m", 2), BEFORE[scheme]
     assert_whole(store)
-    assert_tidy(folder, store._place.incoming)
+    assert_tidy(folder, store)
     committed = store.committed()
     assert committed is not None
-    assert (committed.epoch, committed.version.label) in ((2, "v2"), (3, "uploaded"))
-    assert_labels(store, committed.version.number)
+    assert (committed.epoch, committed.version.label) in ((before, f"v{before}"), (before + 1, "uploaded"))
+    assert_labels(store, committed.version.number, before)
     upload = store.incoming()
-    upload.write_bytes(content(5))
+    upload.write_bytes(content(before + 4, scheme))
     version = store.add(upload, "after")
     given = folder.with_suffix(".given")
-    assert version.number > max(map(int, given.read_text().split() if given.exists() else []), default=2)
+    assert version.number > max(map(int, given.read_text().split() if given.exists() else []), default=before)
     store.commit(version, committed.epoch + 1, committed.version)
     store.relabel(LabelChange(name="stable", version=version.number))
     assert_whole(store)
@@ -93,7 +98,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize("scheme", ["file", elsewhere.SCHEME])
+@pytest.mark.parametrize("scheme", ["file", PIECES, elsewhere.SCHEME])
 def test_whenever_the_process_is_killed_the_store_is_whole(folder: Path, scheme: str) -> None:
     prepare(folder, scheme)
     crasher = [sys.executable, "-m", store_crasher.__name__, str(folder), scheme]
