@@ -229,6 +229,18 @@ def test_a_rollout_that_is_no_plan_is_named_before_ray_starts(plan: dict[str, An
     check_config(read(valid(rollout={"canary": ["5%"], "each": "30s"})))
 
 
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        ({"rename": ["bert."]}, "has no '=': write PATTERN=NEW"),
+        ({"renames": []}, "renames: there is no such key"),
+        ({"drop": ["("]}, "checkpoints: the rule '(' cannot be followed: missing )"),
+    ],
+)
+def test_a_rule_for_names_that_is_none_is_named_before_ray_starts(rules: dict[str, Any], reason: str) -> None:
+    assert reason in refused(valid(checkpoints=rules))
+
+
 def test_without_a_word_about_proxies_there_are_none() -> None:
     content = valid()
     del content["proxy_location"]
@@ -277,7 +289,7 @@ def test_first_weights_that_do_not_fit_are_named_with_the_tensor(here: Path) -> 
     check_config(read(valid(package="apart.pt2", weights="fits.safetensors")))
     text = refused(valid(package="apart.pt2", weights="other.safetensors"))
     assert f"model 'a': weights {here}/other.safetensors: tensor 'w'" in text
-    assert "not a whole safetensors file" in refused(valid(package="apart.pt2", weights="m.pt2"))
+    assert "is it a package" in refused(valid(package="apart.pt2", weights="m.pt2"))
 
 
 def test_the_first_weights_may_be_shards(here: Path) -> None:

@@ -1,0 +1,57 @@
+"""Files of torch.save: pickles, which are recognised and never read."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import struct
+from pathlib import Path, PurePath
+
+from aoti_serve.errors import PickledWeights
+
+PICKLE, ZIP = b"\x80\x02", b"PK\x03\x04"  # how files of torch.save begin: in its old format, and today
+SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
+INDEX_SUFFIX = ".bin.index.json"
+_ENTRY = struct.Struct("<26xHH")  # of a zip: the lengths of its first entry's name and of what is beside it
+
+
+def is_pickle_name(name: str) -> bool:
+    """Whether a file of this name is a pickle by custom, or an index of some."""
+    return name.endswith((*SUFFIXES, INDEX_SUFFIX))
+
+
+def pickle_in(folder: Path) -> Path | None:
+    """The pickle in a folder that holds its weights: the index of several, or one; None if there is none."""
+    names = sorted(path.name for path in folder.iterdir() if is_pickle_name(path.name))
+    likely = sorted(names, key=lambda name: (not name.endswith(INDEX_SUFFIX), not name.startswith("pytorch_model")))
+    return folder / likely[0] if likely else None
+
+
+def pickled(place: str) -> PickledWeights:
+    """The error for the pickle at `place`, with the command that converts it."""
+    name = PurePath(place.removesuffix(".index.json")).with_suffix(".safetensors").name
+    kind = "names pickles" if place.endswith(INDEX_SUFFIX) else "is a pickle"
+    detail = f"{place} {kind}, as torch.save writes them, and reading one can run whatever its maker wrote into it; "
+    command = shlex.join(["aoti-serve", "convert", place, name])
+    return PickledWeights(detail=f"{detail}if you trust it: `{command}`, and take that file")
+
+
+def check_no_pickle(path: Path) -> None:
+    """Raise PickledWeights, which names the file, if it is one. What cannot be read is left to whoever reads it."""
+    try:
+        with path.open("rb") as file:
+            begin, nbytes = file.read(1024), os.fstat(file.fileno()).st_size
+    except OSError:
+        return
+    if int.from_bytes(begin[:8], "little") <= nbytes:
+        return  # as long as the header of a safetensors file may be, of 640 bytes for one
+    if begin.startswith(PICKLE) or (begin.startswith(ZIP) and (is_pickle_name(path.name) or _holds_pickle(begin))):
+        raise pickled(str(path))
+
+
+def _holds_pickle(begin: bytes) -> bool:
+    """Whether a zip begins with a pickle, as torch.save's do; a package is a zip, too."""
+    if len(begin) < _ENTRY.size:
+        return False
+    length, _ = _ENTRY.unpack_from(begin)
+    return begin[_ENTRY.size : _ENTRY.size + length].endswith(b".pkl")
