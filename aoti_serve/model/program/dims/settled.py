@@ -37,7 +37,8 @@ def exported_program(example: Example, noted: Callable[[str], object]) -> Export
         found = found.proved(least)
     for axis in found.axes:
         if axis.hinted and not isinstance(found.size(axis), Linear):
-            noted(f"{found.place(axis)} is {axis.tensor.shape[axis.index]} in every request: torch has fixed it")
+            size = axis.tensor.shape[axis.index]
+            noted(f"{found.place(axis)} is {size} in every request: torch has fixed it, see {PAGE}")
     return found.program
 
 

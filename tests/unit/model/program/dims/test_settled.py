@@ -165,7 +165,8 @@ def test_a_dimension_that_torch_has_fixed_is_static_and_noted(module: nn.Module,
     inputs = (torch.ones(2, 4, 3),)
     signature = signature_of(module, inputs, ({0: Dim.AUTO, 1: Dim.AUTO},), notes)
     assert signature.inputs[0].shape[axis] == inputs[0].shape[axis]
-    assert notes == [f"dimension {axis} of 'x' is {inputs[0].shape[axis]} in every request: torch has fixed it"]
+    size = inputs[0].shape[axis]
+    assert notes == [f"dimension {axis} of 'x' is {size} in every request: torch has fixed it, see docs/your-model.md"]
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
