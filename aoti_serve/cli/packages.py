@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +16,7 @@ import typer
 
 from aoti_serve.cli.console import AsJson, out, progress_out, reports_errors
 from aoti_serve.cli.package_view import show_package
-from aoti_serve.errors import InvalidConfig
+from aoti_serve.errors import InvalidConfig, PackageError
 from aoti_serve.model.package import Package
 from aoti_serve.signature.golden.file import read_golden
 
@@ -49,23 +54,29 @@ def package(
         Path | None,
         typer.Option(help="A file of golden requests, which all weights must answer rightly; see docs/acceptance.md."),
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show torch's own warnings, and where in torch an error comes from.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile a PyTorch model to a package with swappable weights.
 
     CALLABLE takes nothing and returns (module, example_inputs, dynamic_shapes): a torch.nn.Module in eval mode, its
     inputs as a tuple or a dict by name, and what torch.export.export takes as dynamic_shapes (None for none, and with
-    --batch-sizes). Give every dynamic dimension an example of at least 2.
+    --batch-sizes).
     """
     sizes = _sizes(batch_sizes)
     if golden:
         read_golden(golden)  # before the model is made, which may take long
     _make_folder(to)
-    module, inputs, shapes = _make_model(target)
+    with warnings.catch_warnings():
+        if not verbose:
+            warnings.filterwarnings("ignore", module=r"torch(\.|$)")
+        module, inputs, shapes = _make_model(target)
     from aoti_serve.model.export import export_package  # torch: only when it is needed
 
     accuracies: list[Accuracy] = []
-    with progress_out.status("exporting") as status:
+    with progress_out.status("exporting") as status, _torchs_voice(verbose):
         made = export_package(
             module,
             inputs,
@@ -79,6 +90,7 @@ def package(
             min_cosine=min_cosine,
             golden=golden or (),
             measured=accuracies.append,
+            noted=lambda note: progress_out.print(f"note: {note}"),
             progress=lambda phase: status.update(f"{phase} {to.name}"),
         )
     show_package(made, as_json, *accuracies)
@@ -95,6 +107,27 @@ def inspect(
 ) -> None:
     """Show what a package was compiled for, its signature and its constants. Runs none of its compiled code."""
     show_package(Package.open(path, model_name), as_json)
+
+
+@contextmanager
+def _torchs_voice(audible: bool) -> Iterator[None]:
+    """Let torch warn, and show the traceback of what it raises; or neither: its warnings are of its own code."""
+    if audible:
+        try:
+            yield
+        except PackageError as error:
+            if error.__cause__:
+                progress_out.print("".join(traceback.format_exception(error.__cause__)))
+            raise
+        return
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _make_folder(to: Path) -> None:

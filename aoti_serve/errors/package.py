@@ -71,7 +71,10 @@ class MissingOperators(PackageError):
 class BakedConstants(PackageError):
     """Some parameters were compiled into the code and could never be swapped."""
 
-    text = "these parameters or buffers were compiled in and could not be swapped: {names}"
+    text = (
+        "these parameters or buffers were compiled in and could not be swapped: {names}; with --allow-baked "
+        "(allow_baked=True) the package is written all the same, and refuses updates of them"
+    )
     names: Sequence[str]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import zipfile
 from collections.abc import Callable, Collection, Sequence
@@ -33,14 +34,16 @@ from aoti_serve.model.package import (
 from aoti_serve.model.preparation.recipe import RECIPES, Recipe
 from aoti_serve.model.program.accuracy import Accuracy, accuracy_of
 from aoti_serve.model.program.compiled_signature import as_compiled, narrow, passing_over
-from aoti_serve.model.program.exported import ExampleInputs, Program, program_of, torch_message
+from aoti_serve.model.program.exported import ExampleInputs, Program, program_of
 from aoti_serve.model.program.sizes import check_rows_are_independent, resized_inputs, served_signature
+from aoti_serve.model.program.torch_errors import torch_message
 from aoti_serve.signature.golden.file import golden_bytes, read_golden
 from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import compile_files, write_archive
 
 INT8 = "int8"
+_log = logging.getLogger(__name__)
 
 
 class _Compiled(NamedTuple):
@@ -65,12 +68,13 @@ def export_package(
     min_cosine: float = 0.99,
     golden: str | os.PathLike[str] | Collection[GoldenRequest] = (),
     measured: Callable[[Accuracy], object] = lambda accuracy: None,
+    noted: Callable[[str], object] = _log.warning,
     progress: Callable[[str], None] = lambda phase: None,
 ) -> Package:
     """Compile `module` to a package at `path`, code only, and its weights beside it (`<stem>.safetensors`).
 
     `example_inputs` are positional (a tuple) or by name (a mapping); `dynamic_shapes` as in `torch.export.export`.
-    Give every dynamic dimension an example of at least 2, or the compiler fixes it (upstream #151582). With
+    Where that leaves a dimension to torch (`Dim.AUTO`) and torch narrows it, `noted` is told so in a sentence. With
     `batch_sizes` the first dimension of every input is compiled once for each of them, and a container picks; such
     variants share one copy of the weights. `allow_baked` writes a package even if the compiler fixed some parameter,
     `forget_mutations` even if forward() changes a buffer. With `prepare` staging puts weights in the order
@@ -94,7 +98,14 @@ def export_package(
         raise CannotQuantize(detail=f"'{quantize}' is not known, only '{INT8}' is")
     requests = golden if isinstance(golden, Collection) and not isinstance(golden, str) else read_golden(golden)
     progress("exporting")
-    one = partial(program_of, module, forget_mutations=forget_mutations, prepare=prepare, quantize=quantize is not None)
+    one = partial(
+        program_of,
+        module,
+        forget_mutations=forget_mutations,
+        prepare=prepare,
+        quantize=quantize is not None,
+        noted=noted,
+    )
     programs = _programs(one, module, example_inputs, dynamic_shapes, batch_sizes)
     for request in () if batch_sizes else requests:
         request.fitted(programs[0].signature)  # compiling takes long
@@ -140,7 +151,9 @@ def _programs(
     if min(batch_sizes) < 1:
         raise UnsupportedModule(detail=f"batch sizes are 1 or more, not {min(batch_sizes)}")
     if dynamic_shapes is not None:
-        raise UnsupportedModule(detail="with batch sizes dynamic_shapes must be None: each size is compiled as static")
+        raise UnsupportedModule(
+            detail="with --batch-sizes (batch_sizes) dynamic_shapes must be None: each size is compiled as static"
+        )
     check_rows_are_independent(module, resized_inputs(inputs, max(batch_sizes)))
     return {size: one(resized_inputs(inputs, size), None) for size in sorted(set(batch_sizes))}
 

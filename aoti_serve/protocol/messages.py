@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from aoti_serve.signature.tensors import DTYPES, TensorSpec
+from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
 
 PLATFORM = "pytorch_aotinductor"
 LEAST_URGENT = 9  # levels of priority go from 1 to this
@@ -81,5 +81,26 @@ def model_metadata(
     }
 
 
+def without_parameters(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's metadata for gRPC, whose message of a tensor has no field for `parameters`."""
+    tensors = {kind: [dict(entry) for entry in metadata[kind]] for kind in ("inputs", "outputs") if kind in metadata}
+    for entry in (entry for entries in tensors.values() for entry in entries):
+        entry.pop("parameters", None)
+    return {**metadata, **tensors}
+
+
 def _tensor(spec: TensorSpec) -> dict[str, object]:
-    return {"name": spec.name, "datatype": DTYPES[spec.dtype].oip, "shape": list(spec.static_shape)}
+    entry: dict[str, object] = {"name": spec.name, "datatype": DTYPES[spec.dtype].oip, "shape": list(spec.static_shape)}
+    varying = {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, Dim)}
+    return entry | ({"parameters": _ranges(varying)} if varying else {})
+
+
+def _ranges(dims: Mapping[int, Dim]) -> dict[str, object]:
+    """What `shape` says with -1 only. Flat, as the protocol's parameters are strings, numbers and booleans."""
+    found: dict[str, object] = {}
+    for axis, dim in dims.items():
+        low, high = dim.sizes
+        found |= {f"dim_{axis}": dim.expression, f"dim_{axis}_min": low}
+        found |= {f"dim_{axis}_max": high} if high is not None else {}
+        found |= {f"dim_{axis}_step": dim.factor} if dim.factor > 1 else {}
+    return found

@@ -159,11 +159,10 @@ def _check_input(spec: TensorSpec, tensor: Shaped, sizes: dict[str, tuple[int, s
             if size != dim:
                 raise _wrong_shape(spec, tensor, f"dimension {axis} is {size} instead of {dim}")
             continue
-        if size < dim.min or (dim.max is not None and size > dim.max):
-            raise _wrong_shape(spec, tensor, f"dimension {axis} is {size}, outside {dim}")
         value = dim.value_at(size)
-        if value is None:
-            raise _wrong_shape(spec, tensor, f"dimension {axis} is {size}, none of {dim}")
+        if value is None or size < dim.min or (dim.max is not None and size > dim.max):
+            reason = f"dimension {axis} ('{dim.symbol}') is {size}, it must be {dim.in_words}"
+            raise _wrong_shape(spec, tensor, reason)
         first, owner = sizes.setdefault(dim.symbol, (value, spec.name))
         if value != first:
             made = "" if value == size else f" ({value})"

@@ -87,10 +87,33 @@ class Dim(Frozen):
         return self
 
     def __str__(self) -> str:
-        top = "" if self.max is None else self.max
+        return f"{self.expression}={self.min}..{'' if self.max is None else self.max}"
+
+    @property
+    def expression(self) -> str:
+        """`batch`, `2*height`, `length-1`: equal symbols have one value within a call."""
         times = "" if self.factor == 1 else f"{self.factor}*"
-        plus = f"{self.offset:+}" if self.offset else ""
-        return f"{times}{self.symbol}{plus}={self.min}..{top}"
+        return f"{times}{self.symbol}{f'{self.offset:+}' if self.offset else ''}"
+
+    @property
+    def sizes(self) -> tuple[int, int | None]:
+        """The smallest and the largest size that it takes, multiples considered; None for no largest."""
+        low = self.min + (self.offset - self.min) % self.factor
+        return low, None if self.max is None else self.max - (self.max - self.offset) % self.factor
+
+    @property
+    def in_words(self) -> str:
+        """The sizes that it takes, for people: "1 to 64", "even, 14 to 640", "a multiple of 8, 8 or more"."""
+        low, high = self.sizes
+        if high is not None and low >= high:
+            return str(low)
+        ends = f"{low} or more" if high is None else f"{low} to {high}"
+        if self.factor == 1:
+            return ends
+        rest = self.offset % self.factor
+        if self.factor == 2:
+            return f"{'odd' if rest else 'even'}, {ends}"
+        return f"a multiple of {self.factor}{f' and {rest}' * bool(rest)}, {ends}"
 
     @property
     def least_value(self) -> int:

@@ -105,3 +105,15 @@ def onednn_int8_linear() -> Any:
     It takes an input of int8 as well, but where oneDNN has no AMX it then computes a thousand times more slowly.
     """
     return torch.ops.onednn.qlinear_pointwise.tensor
+
+
+def declared_shapes(module: torch.nn.Module, args: Any, kwargs: Any, shapes: Any) -> list[tuple[Any, Any]]:
+    """Each leaf of a call's arguments, and what `dynamic_shapes` says of it. Raises what torch.export raises of it."""
+    from torch.export.dynamic_shapes import _combine_args, _tree_map_with_path
+
+    combined: Any = _combine_args(module, args, kwargs)
+    if isinstance(shapes, tuple | list):
+        combined = type(shapes)(combined.values())
+    found: list[tuple[Any, Any]] = []
+    _tree_map_with_path(lambda _, leaf, said: found.append((leaf, said)), combined, shapes, tree_name="inputs")
+    return found

@@ -18,8 +18,9 @@ def test_the_server_and_the_model_describe_themselves(server: Server) -> None:
     for path in ("/v2/health/live", "/v2/health/ready", "/ready", "/v2/models/digits/ready"):
         assert server.http.get(path).status_code == 200, path
     model = server.http.get("/v2/models/digits").json()
-    assert model["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8]}]
-    assert model["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": [-1, 10]}]
+    sizes = {"dim_0": "batch", "dim_0_min": 1, "dim_0_max": 1024}
+    assert model["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8], "parameters": sizes}]
+    assert model["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": [-1, 10], "parameters": sizes}]
     assert str(server.status()["current"]["number"]) in model["versions"]
     for version in model["versions"]:
         assert server.http.get(f"/v2/models/digits/versions/{version}").json() == model

@@ -16,7 +16,7 @@ from aoti_serve.gateway.grpc.inference import GrpcInference
 from aoti_serve.gateway.grpc.statistics import model_statistics
 from aoti_serve.gateway.request_log import RequestLog
 from aoti_serve.protocol.grpc.messages import decode_message, encode_message
-from aoti_serve.protocol.messages import server_metadata
+from aoti_serve.protocol.messages import server_metadata, without_parameters
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
@@ -61,10 +61,13 @@ class _SmallMethods:
             "ServerReady": lambda _: {"ready": plane.reason_not_ready is None},
             "ServerMetadata": lambda _: server_metadata(__version__),
             "ModelReady": self._model_ready,
-            "ModelMetadata": lambda asked: plane.model(asked["name"]).metadata(asked["version"] or None),
+            "ModelMetadata": self._model_metadata,
             "ModelConfig": lambda asked: {"config": plane.model(asked["name"]).triton_config(asked["version"] or None)},
             "RepositoryIndex": lambda asked: {"models": plane.index(ready_only=asked["ready"])},
         }
+
+    def _model_metadata(self, asked: Values) -> Values:
+        return without_parameters(self._plane.model(asked["name"]).metadata(asked["version"] or None))
 
     def health(self, asked: Values) -> Values:
         """Of the whole server, of the inference service, or of a model. Raises UnknownModel."""

@@ -11,6 +11,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from aoti_serve.errors import UnsupportedModule
 from aoti_serve.model.program.dataflow import argument_named, op_name
+from aoti_serve.model.program.dims.symbols import Linear, dim_names, range_of, size_of
 from aoti_serve.signature.call_spec import CALL, RESULT, CallSpec, KeyPath, key_name, key_paths, output_name
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import IndexGuard, Signature
@@ -25,12 +26,10 @@ def describe(program: ExportedProgram, guards: Sequence[IndexGuard] = ()) -> Sig
     Raises UnsupportedModule if it cannot be served: no tensor at all, arguments that are numbers, exotic dtypes.
     """
     nodes = {node.name: node for node in program.graph.nodes}
-    taken, given = _input_arguments(program), _output_arguments(program)[: -1 if guards else None]
-    takes, gives = _takes(program, taken), _gives(program, given, bool(guards))
-    inputs = {arg.name: name for arg, name in zip(taken, takes.leaves, strict=True) if name}
-    if not inputs:
-        raise UnsupportedModule(detail="the module takes no tensor, so there is nothing to ask it")
-    dims = _DimReader(program, nodes[next(iter(inputs))])
+    given = _output_arguments(program)[: -1 if guards else None]
+    takes, gives = _takes(program, _input_arguments(program)), _gives(program, given, bool(guards))
+    inputs = input_names(program)
+    dims = _DimReader(program, [nodes[node] for node in inputs])
     outputs = [(name, arg.name) for arg, name in zip(given, gives.leaves, strict=True) if name]
     constants = tuple(_constants(program, nodes))
     used = {spec.name for spec in constants}
@@ -46,6 +45,15 @@ def describe(program: ExportedProgram, guards: Sequence[IndexGuard] = ()) -> Sig
         constants=constants,
         unused=tuple(name for name in program.state_dict if name not in used),
     )
+
+
+def input_names(program: ExportedProgram) -> dict[str, str]:
+    """The names of the inputs, by placeholder. Raises UnsupportedModule as `describe` does."""
+    taken = _input_arguments(program)
+    inputs = {arg.name: name for arg, name in zip(taken, _takes(program, taken).leaves, strict=True) if name}
+    if not inputs:
+        raise UnsupportedModule(detail="the module takes no tensor, so there is nothing to ask it")
+    return inputs
 
 
 def _input_arguments(program: ExportedProgram) -> list[Any]:
@@ -103,9 +111,13 @@ def _input_name(path: KeyPath, arg: Any) -> str:
 
 def _input_spec(dims: _DimReader, name: str, node: torch.fx.Node) -> TensorSpec:
     spec = dims.spec(name, node)
-    for dim in spec.shape:
+    for axis, dim in enumerate(spec.shape):
         if isinstance(dim, Dim) and not dim.symbol.isidentifier():  # nobody could check it
-            raise UnsupportedModule(detail=f"input '{name}': its dimension {dim.symbol} is no multiple of a symbol")
+            detail = (
+                f"input '{name}': its dimension {axis} is {dim.symbol}, made of several others; in dynamic_shapes it "
+                "must be a Dim, or a multiple of one and a number more"
+            )
+            raise UnsupportedModule(detail=detail)
     return spec.model_copy(update={"order": _order(node)})
 
 
@@ -147,15 +159,25 @@ def _is_tensor(node: torch.fx.Node) -> bool:
 class _DimReader:
     """Reads shapes with symbols out of a program.
 
-    The symbol that leads the first input is called `batch`, others as the `torch.export.Dim` that they come from.
+    The symbol that leads the first input is called `batch`, others as the `torch.export.Dim` that they come from. One
+    that has no name is called by its place: `image_2` is dimension 2 of the input `image`.
     """
 
-    def __init__(self, program: ExportedProgram, first_input: torch.fx.Node) -> None:
-        self._ranges = {str(symbol): bounds for symbol, bounds in program.range_constraints.items()}
-        shape = first_input.meta["val"].shape
-        self._batch = str(shape[0].node.expr) if shape and not isinstance(shape[0], int) else None
-        self._names = _dim_names(node.meta.get("val") for node in program.graph.nodes)
+    def __init__(self, program: ExportedProgram, inputs: Iterable[torch.fx.Node]) -> None:
+        self._program = program
+        self._names: dict[str, str] = {}
         self._never_zero = set(_sizes_of_lstms(program))
+        given = dim_names(program)
+        for place, node in enumerate(inputs):
+            for axis, size in enumerate(map(size_of, node.meta["val"].shape)):
+                if isinstance(size, Linear):
+                    leads = place == axis == 0 and (size.factor, size.offset) == (1, 0)
+                    self._name(size.symbol, "batch" if leads else given.get(size.symbol), node, axis)
+
+    def _name(self, symbol: str, name: str | None, node: torch.fx.Node, axis: int) -> None:
+        if name is None or (name == "batch" and name in self._names.values()):
+            name = f"{node.name}_{axis}"
+        self._names.setdefault(symbol, name)
 
     def spec(self, name: str, node: torch.fx.Node) -> TensorSpec:
         value = node.meta["val"]
@@ -164,22 +186,17 @@ class _DimReader:
         )
 
     def _dim(self, size: Any) -> int | Dim:
-        if isinstance(size, int):
-            return size
-        expression = size.node.expr
-        symbols = list(expression.free_symbols)
-        factor: Any = expression.coeff(symbols[0]) if len(symbols) == 1 else 0
-        offset: Any = expression - factor * symbols[0] if factor else 0
-        if not (factor and factor.is_Integer and factor > 0 and offset.is_Integer):
-            return Dim(symbol=f"({expression})")  # will do for an output; `_input_spec` refuses it
-        return self._linear(str(symbols[0]), int(factor), int(offset))
+        found = size_of(size)
+        if isinstance(found, int):
+            return found
+        # An expression will do for an output; `_input_spec` refuses it.
+        return Dim(symbol=f"({size.node.expr})") if found is None else self._linear(*found)
 
     def _linear(self, symbol: str, factor: int, offset: int) -> Dim:
-        bounds = self._ranges.get(symbol)
-        low = max(int(symbol in self._never_zero), (_whole(bounds.lower) or 0) if bounds else 0)
-        high = _whole(bounds.upper) if bounds else None
+        low, high = range_of(self._program, symbol)
+        low = max(int(symbol in self._never_zero), low)
         return Dim(
-            symbol="batch" if symbol == self._batch else self._names.get(symbol, symbol),
+            symbol=self._names.get(symbol, symbol),
             min=max(0, factor * low + offset),
             max=None if high is None else factor * high + offset,
             factor=factor,
@@ -193,25 +210,6 @@ def _sizes_of_lstms(program: ExportedProgram) -> Iterator[str]:
         if op_name(node) == "lstm":
             for size in argument_named(node, "input").meta["val"].shape:
                 yield from () if isinstance(size, int) else map(str, size.node.expr.free_symbols)
-
-
-def _dim_names(values: Iterable[Any]) -> dict[str, str]:
-    """The names of the exported Dims, by symbol. torch keeps them beside the places that the symbols come from."""
-    tensors = (value for value in values if isinstance(value, torch.Tensor))
-    sizes: Iterator[Any] = (size for tensor in tensors for size in tensor.shape)
-    found = next((size.node.shape_env for size in sizes if not isinstance(size, int)), None)
-    if found is None:
-        return {}
-    given = found.source_name_to_debug_name
-    places = ((str(symbol), source) for symbol, sources in found.var_to_sources.items() for source in sources)
-    names = {symbol: given.get(source.name, "") for symbol, source in places}
-    return {symbol: name for symbol, name in names.items() if name.isidentifier() and name != "batch"}
-
-
-def _whole(bound: Any) -> int | None:
-    """A range's end as an int; None for infinity and for the compiler's stand-in for it."""
-    number = int(bound) if isinstance(bound, int) or getattr(bound, "is_Integer", False) else None
-    return number if number is None or number < 2**62 else None
 
 
 def _dtype_name(name: str, value: torch.Tensor) -> str:

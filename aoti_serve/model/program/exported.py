@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import Node
 
-from aoti_serve.errors import CannotQuantize, ExportFailed, UnsupportedModule
+from aoti_serve.errors import CannotQuantize, UnsupportedModule
 from aoti_serve.model.preparation.recipe import Recipe
 from aoti_serve.model.program.dataflow import SHAPE_ONLY, op_name
 from aoti_serve.model.program.describe import describe
+from aoti_serve.model.program.dims.example import Example
+from aoti_serve.model.program.dims.settled import exported_program
 from aoti_serve.model.program.guards import guard_indices
 from aoti_serve.model.program.layers.column_major import turn_weights
 from aoti_serve.model.program.layers.convolutions import pack_convolutions
 from aoti_serve.model.program.layers.int8_linears import Quantized, quantize_linears
 from aoti_serve.model.program.layers.linears import pack_linears
 from aoti_serve.model.program.layers.lstms import pack_lstms
+from aoti_serve.model.program.torch_errors import PAGE, torch_message
 from aoti_serve.model.tensor_memory import memory_key
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import CPU
 from aoti_serve.signature.torch_private import changes_arguments, pytree, read_program
 
-T = TypeVar("T")
 ExampleInputs = tuple[Any, ...] | Mapping[str, Any]
 _COPIES = {"lift_fresh_copy", "detach", "detach_", "alias", "clone"}
 
@@ -84,8 +86,11 @@ def program_of(
     forget_mutations: bool,
     prepare: bool,
     quantize: bool,
+    noted: Callable[[str], object] = lambda note: None,
 ) -> Program:
     """Export `module` as it is; for weights that are packed, if `prepare`, and quantised, if `quantize`.
+
+    `noted` is told, in a sentence, what the package will not take though nobody has forbidden it.
 
     Raises UnsupportedModule, CannotQuantize, or ExportFailed with what torch said.
     """
@@ -93,12 +98,14 @@ def program_of(
         raise UnsupportedModule(detail=f"a {type(module).__name__} instead of a torch.nn.Module")
     if module.training:
         raise UnsupportedModule(detail="the module is in training mode; call .eval() on it first")
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        detail = (
+            "it is TorchScript (torch.jit), which torch.export does not read. Package the nn.Module that it was made "
+            f"of, with its weights: module.load_state_dict(script.state_dict()). See {PAGE}"
+        )
+        raise UnsupportedModule(detail=detail)
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
-    args, kwargs = pytree.tree_map_only(torch.Tensor, _own_copy, (args, kwargs))
-    with torch.no_grad():
-        export = torch.export.export
-        hint = "\n(Dynamic dimensions need an example of at least 2.)" if dynamic_shapes else ""
-        exported = torch_message("export", lambda: export(module, args, kwargs, dynamic_shapes=dynamic_shapes), hint)
+    exported = exported_program(Example.of(module, args, kwargs, dynamic_shapes), noted)
     _own_storages(exported)
     _name_lifted_tensors(exported)
     move_scalars(exported, _device_of(exported))
@@ -106,7 +113,8 @@ def program_of(
     if written.buffers and not forget_mutations:
         detail = (
             f"forward() changes the buffers {written.buffers}, but an answer may depend on inputs and weights only; "
-            "return the new state instead, or pass forget_mutations: each call then starts from the weights again"
+            "return the new state instead, or pass --forget-mutations (forget_mutations=True): each call then starts "
+            "from the weights again"
         )
         raise UnsupportedModule(detail=detail)
     _write_to_copies(exported, written)
@@ -117,11 +125,6 @@ def program_of(
         recipes += pack_linears(exported, signature) + pack_convolutions(exported, signature)
         recipes += pack_lstms(exported, signature) + turn_weights(exported, signature)
     return Program(exported, signature, recipes, quantized.plain)
-
-
-def _own_copy(example: torch.Tensor) -> torch.Tensor:
-    """Contiguous, as requests come: strides are compiled in. A copy: of one tensor for two inputs torch makes one."""
-    return example.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _quantized(exported: ExportedProgram, signature: Signature) -> Quantized:
@@ -142,14 +145,6 @@ def stored_program(path: Path, model: str) -> Program:
     """The exported program that a package made elsewhere holds beside its library (torch.export.pt2_archive)."""
     exported = read_program(path, model)
     return Program(exported, describe(exported))
-
-
-def torch_message(phase: str, work: Callable[[], T], hint: str = "") -> T:
-    """Return what `work` returns. Each of the dozen kinds of errors that torch raises becomes an ExportFailed."""
-    try:
-        return work()
-    except Exception as error:
-        raise ExportFailed(phase=phase, kind=type(error).__name__, detail=str(error), hint=hint) from error
 
 
 def _device_of(exported: ExportedProgram) -> torch.device:

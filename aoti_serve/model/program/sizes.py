@@ -32,7 +32,7 @@ def check_rows_are_independent(module: torch.nn.Module, inputs: Any) -> None:
         beside = pytree.tree_leaves(module(*more_args, **more_kwargs))
     for index, (one, other) in enumerate(zip(alone, beside, strict=True)):
         if isinstance(one, torch.Tensor) and not _same_rows(one, other, rows):
-            detail = f"output {index} of a batch depends on its other rows, or has none; compile without batch sizes"
+            detail = f"output {index} of a batch depends on its other rows, or has none; compile without --batch-sizes"
             raise UnsupportedModule(detail=detail)
 
 
@@ -57,7 +57,9 @@ def served_signature(variants: Mapping[int, Signature]) -> Signature:
 
 def _rows(tensor: torch.Tensor, size: int) -> torch.Tensor:
     if tensor.ndim == 0 or tensor.shape[0] == 0:
-        raise UnsupportedModule(detail="batch_sizes need a first dimension with at least one row in every input")
+        raise UnsupportedModule(
+            detail="--batch-sizes (batch_sizes) need a first dimension with at least one row in every input"
+        )
     index = torch.arange(size) % tensor.shape[0]
     return tensor[index.to(tensor.device)]
 
@@ -70,5 +72,7 @@ def _batched(signature: Signature, size: int, batch: Dim) -> Signature:
 
 def _led_by(spec: TensorSpec, size: int, batch: Dim) -> TensorSpec:
     if not spec.shape or spec.shape[0] != size:
-        raise UnsupportedModule(detail=f"'{spec.name}' is not led by the batch dimension; compile without batch_sizes")
+        raise UnsupportedModule(
+            detail=f"'{spec.name}' is not led by the batch dimension; compile without --batch-sizes"
+        )
     return spec.model_copy(update={"shape": (batch, *spec.shape[1:])})

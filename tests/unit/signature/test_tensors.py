@@ -109,3 +109,22 @@ def test_an_unknown_dtype_is_refused_and_the_known_ones_are_named(name: str) -> 
 def test_a_description_refuses_unknown_fields() -> None:
     with pytest.raises(ValidationError, match="later"):
         TensorSpec.model_validate({"name": "x", "dtype": "float32", "shape": [], "later": 1})
+
+
+@pytest.mark.parametrize(
+    ("dim", "words"),
+    [
+        pytest.param(Dim(symbol="s", min=1, max=64), "1 to 64", id="range"),
+        pytest.param(Dim(symbol="s", min=1), "1 or more", id="open"),
+        pytest.param(Dim(symbol="s", min=7, max=7), "7", id="one-size"),
+        pytest.param(Dim(symbol="s", min=14, max=640, factor=2), "even, 14 to 640", id="even"),
+        pytest.param(Dim(symbol="s", min=13, max=641, factor=2), "even, 14 to 640", id="ends-that-are-none"),
+        pytest.param(Dim(symbol="s", min=1, max=9, factor=2, offset=1), "odd, 1 to 9", id="odd"),
+        pytest.param(Dim(symbol="s", min=8, factor=8), "a multiple of 8, 8 or more", id="multiple"),
+        pytest.param(Dim(symbol="s", min=5, max=9, factor=4, offset=-3), "a multiple of 4 and 1, 5 to 9", id="rest"),
+    ],
+)
+def test_the_sizes_of_a_dimension_are_told_in_words(dim: Dim, words: str) -> None:
+    assert dim.in_words == words
+    low, high = dim.sizes
+    assert [dim.value_at(size) is not None for size in (low, low if high is None else high)] == [True, True]

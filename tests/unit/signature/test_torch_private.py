@@ -17,6 +17,7 @@ import torch._inductor
 from torch._guards import detect_fake_mode
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export._tree_utils import reorder_kwargs
+from torch.export.dynamic_shapes import _combine_args, _tree_map_with_path
 from torch.export.pt2_archive._package import PT2ArchiveReader, _load_exported_programs, package_pt2
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -25,6 +26,8 @@ READ_IN = "2.13.0"
 LEANED_ON: dict[Any, str] = {
     detect_fake_mode: "29c2e083e96d",
     reorder_kwargs: "2bd1541b0f7e",
+    _combine_args: "3b463d5c40bf",
+    _tree_map_with_path: "5df73dff6ed6",
     is_traceable_wrapper_subclass: "1d97b30149f2",
     _load_exported_programs: "bf8dea21e5f2",
     pytree.tree_flatten: "8961e2f25a32",

@@ -27,6 +27,32 @@ def test_a_dimension_is_called_as_it_was_exported() -> None:
     assert signature.outputs[0].shape[1] == SignatureDim(symbol="seq", min=4, max=1024, factor=2)
 
 
+class Picture(torch.nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.sum((2, 3))
+
+
+def test_the_dim_that_others_are_made_of_names_them() -> None:
+    half = Dim("half", min=7, max=320)
+    exported = export(Picture().eval(), (torch.zeros(2, 3, 16, 9),), dynamic_shapes=({0: Dim("rows"), 2: 2 * half},))
+    signature = describe(exported)
+    assert signature.inputs[0].describe_shape() == "[batch=0.., 3, 2*half=14..640, 9]"
+
+
+def test_what_has_no_name_is_called_by_its_place() -> None:
+    exported = export(Picture().eval(), (torch.zeros(2, 3, 4, 5),), dynamic_shapes=({0: Dim.AUTO, 3: Dim.AUTO},))
+    assert describe(exported).inputs[0].describe_shape() == "[batch=2.., 3, 4, image_3=2..]"
+
+
+def test_a_dimension_that_torch_has_fixed_is_static() -> None:
+    class Halves(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.view(2, -1)
+
+    exported = export(Halves().eval(), (torch.zeros(2, 3),), dynamic_shapes=({0: Dim.AUTO, 1: Dim.AUTO},))
+    assert describe(exported).inputs[0].describe_shape() == "[2, x_1=2..]"
+
+
 def test_the_first_inputs_rows_alone_are_called_batch() -> None:
     batch, rows = Dim("batch", min=1, max=8), Dim("rows", min=1, max=9)
     exported = export(torch.nn.Linear(3, 2).eval(), (torch.zeros(4, 5, 3),), dynamic_shapes=({0: rows, 1: batch},))
