@@ -18,7 +18,8 @@ from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import AotiServeError, ReplicaBehind, TryAgain, VersionNotResident
-from aoti_serve.gateway.batching.batcher import Batcher, BatcherLoad
+from aoti_serve.gateway.batching.backlog import BatcherLoad
+from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays
 from aoti_serve.gateway.figures.exchange import StatisticsExchange
 from aoti_serve.gateway.figures.model_figures import ModelFigures
@@ -71,7 +72,7 @@ class ServedModel:
         self._answering = Answering(self._fence, self._residents, signature.outputs, self._make_batcher)
         period = limits.probe_period_s
         probing = None if period is None else Probing(Probe(signature), self._message, period)
-        self._pool = Pool(config.name, gateway, node, self._count_runners, probing)
+        self._pool = Pool(config.name, gateway, node, self._count_runners, probing, config.batching.longest_wait_s)
         self.membership = Membership(self, CoordinatorFinder(coordinator, gateway, node))
 
     @property

@@ -76,6 +76,7 @@ AotiServeError                      500
 │   ├── TryAgain                         for any other reason
 │   ├── Stopping                         it takes no new requests any more
 │   ├── QueueFull                        as much waits in the gateway as may wait
+│   ├── NoReplica                        no replica of the model lives
 │   ├── ReadingTooMuch                   ... or is being read
 │   ├── TooManyCalls                     as many gRPC calls are under way as may be
 │   ├── VersionsDiffer                   a request in pieces was overtaken by one swap after the other
