@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,11 +12,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from aoti_serve import __version__
+from aoti_serve.cli.console import UNCUT_WIDTH, cut_apart
 from aoti_serve.config import problems
 from aoti_serve.errors import ServerRefused, quantity
 from aoti_serve.weights.version import Rounding, Version
 
-UNCUT_WIDTH = 10_000
+GAP = 2  # between the columns of a narrow table
+LEAST_NAME, LEAST_LAST = 24, 13  # columns
 T = TypeVar("T")
 
 
@@ -102,6 +105,20 @@ def narrow_table(*columns: str | Column) -> Table:
     table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns:
         column.overflow = "fold"
+    return table
+
+
+def name_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], named: int, width: int) -> Table:
+    """A table that fits into `width`. Column `named` holds names, which are cut; the cells of the last are folded."""
+    widest = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    rest = width - GAP * (len(columns) - 1) - sum(widest[:-1])
+    last = min(widest[-1], max(LEAST_LAST, rest))
+    cut = cut_apart([row[named] for row in rows], max(LEAST_NAME, widest[named] + rest - last))
+    table = narrow_table(*columns)
+    table.title, table.title_justify = title, "left"
+    table.columns[-1].max_width = last
+    for row in rows:
+        table.add_row(*(cut(cell) if place == named else cell for place, cell in enumerate(row)))
     return table
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, ParamSpec
 
@@ -17,6 +19,8 @@ from rich.text import Text
 from aoti_serve.errors import AotiServeError
 
 P = ParamSpec("P")
+UNCUT_WIDTH = 10_000
+_names = re.compile(r"(?<![\w./:\\-])[A-Za-z_][\w-]*+(?:\.[\w-]++){2,}+(?![/@\\])")  # of tensors; no paths, no hosts
 
 
 class ProgressConsole(Console):
@@ -60,7 +64,7 @@ def reported_errors(as_json: bool, end: Callable[[int], object]) -> Iterator[Non
         if as_json:
             print_json({"error": str(error), "type": type(error).__name__, "facts": error.facts})
         else:
-            progress_out.print(Text.assemble(("error: ", "bold red"), str(error)))
+            progress_out.print(Text.assemble(("error: ", "bold red"), cut_names(str(error), columns_of(progress_out))))
         end(1)
     except KeyboardInterrupt:
         progress_out.print("interrupted")
@@ -101,3 +105,33 @@ def bytes_text(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     raise AssertionError
+
+
+def columns_of(console: Console) -> int:
+    """How many columns there are for a line; as many as it needs where the output is no screen."""
+    return console.width if console.is_terminal else UNCUT_WIDTH
+
+
+def cut_name(name: str, width: int) -> str:
+    """The name, or its first part and as many of its last ones as fit: `bert…layer.11.output.dense.weight`."""
+    if len(name) <= width:
+        return name
+    first, *rest = name.split(".")
+    for index in range(1, len(rest)):
+        cut = f"{first}…{'.'.join(rest[index:])}"
+        if len(cut) <= width:
+            return cut
+    front = (width - 1) // 3
+    return f"{name[:front]}…{name[len(name) - (width - 1 - front) :]}"
+
+
+def cut_apart(names: Sequence[str], width: int) -> Callable[[str], str]:
+    """What cuts these names; those that would look alike stay whole."""
+    alike = Counter(cut_name(name, width) for name in dict.fromkeys(names))
+    return lambda name: name if alike[cut_name(name, width)] > 1 else cut_name(name, width)
+
+
+def cut_names(text: str, width: int) -> str:
+    """The text for a terminal of this width; the names in it that would fill most of a line are cut."""
+    cut = cut_apart(_names.findall(text), width * 3 // 5)
+    return _names.sub(lambda found: cut(found[0]), text)

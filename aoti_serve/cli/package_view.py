@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from aoti_serve.cli.console import bytes_text, out, print_json
+from aoti_serve.cli.answers import Uncut, name_table
+from aoti_serve.cli.console import bytes_text, columns_of, cut_names, out, print_json
 from aoti_serve.errors import quantity
 from aoti_serve.model.package import Package
 from aoti_serve.signature.signature import Signature
@@ -43,10 +44,10 @@ def show_package(package: Package, as_json: bool, accuracy: Accuracy | None = No
     weights = sum(spec.nbytes for spec in signature.constants)
     where = "inside, as version 0" if package.carries_weights else "apart"
     out.print(f"weights: {where}; {quantity(len(signature.constants), 'constants')}, {bytes_text(weights)}")
-    out.print(_tensors(signature.inputs, signature.outputs))
-    out.print(_constants(signature, prepared))
+    for table in (_tensors(signature.inputs, signature.outputs), _constants(signature, prepared)):
+        out.print(Uncut(table))
     for line in _remarks(package, prepared.values()):
-        out.print(line)
+        out.print(cut_names(line, columns_of(out)))
     if accuracy:
         out.print(
             f"against the module, on its example inputs: largest error {accuracy.largest:.3g}, "
@@ -76,16 +77,16 @@ def _prepared(package: Package) -> dict[str, _Prepared]:
 
 
 def _constants(signature: Signature, prepared: Mapping[str, _Prepared]) -> Table:
-    table = Table("constant", "dtype", "shape", "remark", title="constants", title_justify="left")
+    rows = []
     names = {home: name for name, home in signature.tied.items()}
     for spec in signature.constants:
         remarks = [f"also called {names[spec.name]}"] if spec.name in names else []
         remarks += ["weights may leave it out"] * spec.carried
         remarks += [f"prepared: {prepared[spec.name].by}"] if spec.name in prepared else []
-        table.add_row(spec.name, spec.dtype, str(list(spec.shape)), "; ".join(remarks))
+        rows.append((spec.name, spec.dtype, str(list(spec.shape)), "; ".join(remarks)))
     for baked in signature.baked:
-        table.add_row(baked.name, baked.dtype, str(list(baked.shape)), "compiled in: cannot be swapped")
-    return table
+        rows.append((baked.name, baked.dtype, str(list(baked.shape)), "compiled in: cannot be swapped"))
+    return name_table("constants", ("constant", "dtype", "shape", "remark"), rows, 0, columns_of(out))
 
 
 def _remarks(package: Package, made: Collection[_Prepared]) -> Iterator[str]:
@@ -107,8 +108,9 @@ def _remarks(package: Package, made: Collection[_Prepared]) -> Iterator[str]:
 
 
 def _tensors(inputs: Any, outputs: Any) -> Table:
-    table = Table("kind", "name", "dtype", "shape", title="signature", title_justify="left")
-    for kind, specs in (("input", inputs), ("output", outputs)):
-        for spec in specs:
-            table.add_row(kind, spec.name, spec.dtype, spec.describe_shape())
-    return table
+    rows = [
+        (kind, spec.name, spec.dtype, spec.describe_shape())
+        for kind, specs in (("input", inputs), ("output", outputs))
+        for spec in specs
+    ]
+    return name_table("signature", ("kind", "name", "dtype", "shape"), rows, 1, columns_of(out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -22,8 +23,8 @@ class BatchingConfig(Frozen):
 
     `max_queue_delay_ms` is how long rows wait for company while a runner is free; with 0 only where that pays.
     Beyond `max_queued_rows` (one larger than a batch counts as one batch) or `max_queued_bytes` a request is refused,
-    and also if the rows before it would not leave within `max_queue_wait_ms` (null: however long). Each level of
-    priority is worth `priority_ageing_ms` of waiting.
+    and also if the rows before it would not leave within `max_queue_wait_ms` (null: however long), or if no
+    replica lives for so long. Each level of priority is worth `priority_ageing_ms` of waiting.
     """
 
     max_batch_size: PositiveInt = 256
@@ -32,6 +33,10 @@ class BatchingConfig(Frozen):
     max_queued_bytes: PositiveInt = 256 * 2**20
     max_queue_wait_ms: float | None = Field(default=500.0, gt=0, allow_inf_nan=False)
     priority_ageing_ms: float = Field(default=100.0, gt=0, allow_inf_nan=False)
+
+    @property
+    def longest_wait_s(self) -> float:
+        return math.inf if self.max_queue_wait_ms is None else self.max_queue_wait_ms / 1e3
 
 
 class DeclaredSignature(Frozen):

@@ -17,6 +17,25 @@ class InvalidBody(InvalidInput):
     detail: str
 
 
+class UnservedParameter(InvalidInput, text="{where}parameter '{name}' is not served: {instead}"):
+    """A parameter that other servers of the protocol have; to pass it over would answer another request."""
+
+    where: str = ""
+    name: str
+    instead: str
+
+
+class SequenceWithoutVersion(InvalidInput):
+    """A request goes on with a sequence, and does not name the version that this began with by its number."""
+
+    text = (
+        "sequence {sequence}: a request that goes on with it asks for the version that it began with, by its number: "
+        "the `model_version` of its first answer, at /v2/models/NAME/versions/N/infer, or as gRPC's `model_version`; "
+        "the first request has `sequence_start: true`"
+    )
+    sequence: str
+
+
 class UnknownInput(InvalidInput, text="input '{name}': the model has no such input; available: {known}"):
     """An input was sent that the model does not have."""
 
@@ -123,6 +142,19 @@ class UnknownVersion(AotiServeError, status=404):
     version: str
     current: int
     others: str = ""
+
+
+class SequenceEnded(AotiServeError, status=410, grpc="ABORTED"):
+    """No replica holds the version with which the sequence began; its state means nothing to another."""
+
+    text = (
+        "sequence {sequence} of model '{name}' has ended: no replica holds version {version}, with which it began; "
+        "begin anew with `sequence_start: true` and the state of a beginning, and version {current} answers"
+    )
+    sequence: str
+    name: str
+    version: str
+    current: int
 
 
 class NotServed(AotiServeError, status=501, grpc="UNIMPLEMENTED", text="{what} is not served here: {instead}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from aoti_serve.errors.base import AotiServeError
@@ -63,6 +64,22 @@ class QueueFull(Unavailable, grpc="RESOURCE_EXHAUSTED"):
     limit: str
     setting: str
     retry_after: int
+
+
+class NoReplica(Unavailable):
+    """No replica of the model lives, and none has come for as long as a request may wait."""
+
+    text = (
+        "model '{model}': no replica of it lives; try again in {retry_after} s (GET /v2/health/ready says why, and "
+        "batching.max_queue_wait_ms how long a request waits for one)"
+    )
+    model: str
+    retry_after: int
+
+    @classmethod
+    def since(cls, model: str, seconds: float) -> NoReplica:
+        """None has lived for so long; the longer, the later is another try worth while, after half a minute at most."""
+        return cls(model=model, retry_after=min(max(1, math.ceil(seconds)), 30))
 
 
 class ReadingTooMuch(Unavailable, grpc="RESOURCE_EXHAUSTED"):

@@ -17,8 +17,9 @@ from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
-from aoti_serve.errors import AotiServeError, ReplicaBehind, TryAgain, VersionNotResident
-from aoti_serve.gateway.batching.batcher import Batcher, BatcherLoad
+from aoti_serve.errors import AotiServeError, ReplicaBehind, TryAgain, UnknownVersion, VersionNotResident
+from aoti_serve.gateway.batching.backlog import BatcherLoad
+from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays
 from aoti_serve.gateway.figures.exchange import StatisticsExchange
 from aoti_serve.gateway.figures.model_figures import ModelFigures
@@ -27,6 +28,7 @@ from aoti_serve.gateway.request_log import note_version
 from aoti_serve.gateway.tracing import trace_run
 from aoti_serve.gateway.versions.answering import Answering, Asking
 from aoti_serve.gateway.versions.residents import Residents
+from aoti_serve.gateway.versions.sequences import check_step, refusal
 from aoti_serve.link.health.probe import Probe
 from aoti_serve.link.messages import AnswerMessage, BatchArrays, BatchMessage
 from aoti_serve.link.pool import Pool, Probing
@@ -71,7 +73,7 @@ class ServedModel:
         self._answering = Answering(self._fence, self._residents, signature.outputs, self._make_batcher)
         period = limits.probe_period_s
         probing = None if period is None else Probing(Probe(signature), self._message, period)
-        self._pool = Pool(config.name, gateway, node, self._count_runners, probing)
+        self._pool = Pool(config.name, gateway, node, self._count_runners, probing, config.batching.longest_wait_s)
         self.membership = Membership(self, CoordinatorFinder(coordinator, gateway, node))
 
     @property
@@ -142,14 +144,20 @@ class ServedModel:
         """Run the rows of a checked request in some batch. Returns the outputs and the version that computed them.
 
         Without a `version` that is the one that answers. While a candidate is out, the request's own routing key, or
-        else `key`, decides which of both that is.
+        else `key`, decides which of both that is. Raises SequenceEnded where that version is gone in a sequence.
         """
         if not self.membership.joined:
             raise TryAgain(detail=f"this gateway has not reached the coordinator of model '{self.name}' yet")
-        asked, head = self._residents.asked(version), request.head
+        head = request.head
+        if head.sequence is not None:
+            check_step(head.sequence, version)
         ordered = [arrays[index] for index in request.order]
         arrived = time.monotonic()
-        rows = await self._answering.rows_for(Asking(ordered, head.priority, timeout, head.routing_key or key), asked)
+        try:
+            asking = Asking(ordered, head.priority, timeout, head.routing_key or key)
+            rows = await self._answering.rows_for(asking, self._residents.asked(version))
+        except UnknownVersion as error:
+            raise refusal(head.sequence, error) from None
         note_version(rows.version)
         trace_run(self.name, rows.version, arrived, rows.left)
         outputs = [(spec, rows.outputs[index]) for index, spec in request.outputs]

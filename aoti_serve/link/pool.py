@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from asyncio import Task
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from aoti_serve.address import Address
-from aoti_serve.errors import LinkRefused, VersionNotResident
+from aoti_serve.errors import LinkRefused, NoReplica, VersionNotResident
 from aoti_serve.link.client import Link
 from aoti_serve.link.health.probe import Probe
 from aoti_serve.link.health.run_health import RunHealth
@@ -37,11 +38,18 @@ class Pool:
 
     A link that is open stays, whatever addresses say: a coordinator that has just started knows few. `changed` is
     called when `runners`, of all replicas that can be sent a batch now, may have changed. With `probing`, a replica is
-    sent clients' batches only while its runs succeed.
+    sent clients' batches only while its runs succeed. A batch that finds no replica waits until there has been none for
+    `patience` seconds.
     """
 
     def __init__(
-        self, model: str, gateway: str, node: str, changed: Callable[[], None], probing: Probing | None = None
+        self,
+        model: str,
+        gateway: str,
+        node: str,
+        changed: Callable[[], None],
+        probing: Probing | None = None,
+        patience: float = math.inf,
     ) -> None:
         self.runners = 0
         self._model = model
@@ -54,10 +62,13 @@ class Pool:
         self._usable = asyncio.Event()
         self._draining = False
         self._probing = probing
+        self._patience = patience
         self._probes: set[Task[None]] = set()
         self._now = 0.0
         self._at_fault: set[str] = set()
-        self._ticking = asyncio.get_running_loop().create_task(self._tick())
+        loop = asyncio.get_running_loop()
+        self._alone_since = loop.time()
+        self._ticking = loop.create_task(self._tick())
 
     def follow(self, addresses: Collection[Address]) -> None:
         """Keep links to these addresses, and to no others once theirs have ended."""
@@ -67,16 +78,15 @@ class Pool:
             self._keepers[replica] = loop.create_task(self._keep(replica))
 
     async def ask(self, batch: BatchMessage) -> AnswerMessage:
-        """Have the batch run by the replica that has the least to do. Waits while there is no replica.
+        """Have the batch run by the replica that has the least to do. Waits for one while there is none, see above.
 
         Raises what the replica has raised, and ReplicaDied if it has ended, or was stopped, before it has answered;
-        VersionNotResident if none of them holds the version.
+        VersionNotResident if none of them holds the version; NoReplica.
         """
         without: set[Link] = set()
         while True:
             while (link := self._least_loaded(without)) is None:
-                self._usable.clear()
-                await self._usable.wait()
+                await self._wait_for_one()
             try:
                 return await link.ask(batch)
             except VersionNotResident:
@@ -107,6 +117,17 @@ class Pool:
         if len(links) <= 1:
             return links[0] if links else None
         return min(links, key=lambda link: (link.load, random.random()))
+
+    async def _wait_for_one(self) -> None:
+        """Batches that failed with the last replica wait for the next one together, not one after the other."""
+        loop = asyncio.get_running_loop()
+        since = loop.time() if self.runners else self._alone_since
+        self._usable.clear()
+        try:
+            async with asyncio.timeout_at(since + self._patience if self._patience < math.inf else None):
+                await self._usable.wait()
+        except TimeoutError:
+            raise NoReplica.since(self._model, loop.time() - since) from None
 
     def _willing(self) -> list[Link]:
         """The links that can take a batch now; the leaving ones only while there are no others."""
@@ -176,6 +197,7 @@ class Pool:
         if runners:
             self._usable.set()
         if runners != self.runners:
+            self._alone_since = asyncio.get_running_loop().time()
             self.runners = runners
             self._changed()
 

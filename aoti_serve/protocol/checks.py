@@ -14,16 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import InvalidBody, InvalidInputData, TooManyTensors, WrongInputLength
+from aoti_serve.errors import InvalidBody, InvalidInputData, TooManyTensors, UnservedParameter, WrongInputLength
 from aoti_serve.protocol.elements import shown_value
-from aoti_serve.protocol.messages import LEAST_URGENT, LONGEST_KEY, InputHead, RequestHead
+from aoti_serve.protocol.messages import LEAST_URGENT, LONGEST_KEY, InputHead, RequestHead, SequenceStep
 from aoti_serve.signature.tensors import BY_OIP, DTYPES, DType
 
 MAX_RANK = 32
 MAX_ELEMENTS = 2**48
 MAX_EMPTY = 2**24  # the product of an empty tensor's other sizes: no byte is sent for them
-# What Triton's clients may ask for, and what would be passed over in silence.
-UNSUPPORTED = {"classification": "class_count", "shared_memory_region": "shared memory", "sequence_id": "a sequence"}
+# What Triton's clients may ask for, and what would be passed over in silence; and what to do instead.
+_SHARED_MEMORY = "a client's shared memory is not read or written here; send the tensors themselves"
+UNSERVED = {
+    "classification": "a client takes the largest of the outputs itself, or the model does",
+    "shared_memory_region": _SHARED_MEMORY,
+    "shared_memory_byte_size": _SHARED_MEMORY,
+    "shared_memory_offset": _SHARED_MEMORY,
+    "headers": "a compiled model takes tensors only; leave it out",
+    "triton_enable_empty_final_response": "each request has one answer, and nothing follows it; leave it out",
+}
+TRITONS = "triton_"
+_TRITONS_OWN = "names that begin so are kept for Triton's own; call it otherwise, or leave it out"
 
 
 def check_tensor_count(got: int, what: str, limits: GatewayConfig) -> None:
@@ -72,13 +82,18 @@ def checked_nbytes(name: str, dtype: DType, shape: tuple[int, ...], size: object
 
 
 def checked_parameters(value: Any, owner: str | None = None) -> dict[str, Any]:
-    """Parameters, none of which would be passed over. Raises InvalidBody, or InvalidInputData of the input `owner`."""
+    """Parameters, none of which would be passed over. Of input `owner`, or of the request.
+
+    Raises UnservedParameter, and InvalidBody, or InvalidInputData of the input.
+    """
     value = {} if value is None else value
     if not isinstance(value, dict):
         detail = "'parameters' must be an object"
-    elif refused := UNSUPPORTED.keys() & value.keys():
-        detail = f"parameter '{min(refused)}': {UNSUPPORTED[min(refused)]} is not supported"
     else:
+        for name in value:
+            if name in UNSERVED or name.startswith(TRITONS):
+                where = "" if owner is None else f"input '{owner}': "
+                raise UnservedParameter(where=where, name=name, instead=UNSERVED.get(name, _TRITONS_OWN))
         return value
     raise InvalidBody(detail=detail) if owner is None else InvalidInputData(name=owner, detail=detail)
 
@@ -105,6 +120,7 @@ def checked_head(
         priority=_count(parameters, "priority", f"a level from 1, the most urgent, to {LEAST_URGENT}", LEAST_URGENT),
         timeout=timeout / 1e6 if timeout else None,
         routing_key=_text(parameters, "routing_key"),
+        sequence=_sequence(parameters),
     )
 
 
@@ -131,6 +147,21 @@ def _text(parameters: dict[str, Any], name: str) -> str | None:
             detail=f"parameter '{name}' is {shown_value(value)}, no text of {LONGEST_KEY} characters or less"
         )
     return value
+
+
+def _sequence(parameters: dict[str, Any]) -> SequenceStep | None:
+    """An id that is 0, or empty, is none, as in Triton."""
+    identity, marks = parameters.get("sequence_id"), [_flag(parameters, f"sequence_{end}") for end in ("start", "end")]
+    if type(identity) is int and 0 < identity < 2**64:
+        return SequenceStep(str(identity), begins=marks[0])
+    if isinstance(identity, str) and 0 < len(identity) <= LONGEST_KEY:
+        return SequenceStep(repr(identity), begins=marks[0])
+    if type(identity) not in (int, str, type(None)) or identity:
+        wanted = f"neither a whole number nor text of {LONGEST_KEY} characters or less"
+        raise InvalidBody(detail=f"parameter 'sequence_id' is {shown_value(identity)}, {wanted}")
+    if any(marks):
+        raise InvalidBody(detail="parameter 'sequence_start' or 'sequence_end' is true, and there is no 'sequence_id'")
+    return None
 
 
 def _flag(parameters: dict[str, Any], name: str) -> bool:

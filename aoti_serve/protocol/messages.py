@@ -28,6 +28,13 @@ class InputHead(NamedTuple):
     array: NDArray[Any] | None = None
 
 
+class SequenceStep(NamedTuple):
+    """What a request says of the sequence that it belongs to: its id, as it is shown, and whether it is the first."""
+
+    id: str
+    begins: bool
+
+
 @dataclass(frozen=True)
 class RequestHead:
     """The JSON part of a request; binary data may follow it.
@@ -45,6 +52,7 @@ class RequestHead:
     priority: int = 0
     timeout: float | None = None
     routing_key: str | None = None
+    sequence: SequenceStep | None = None
 
     def wants_binary(self, output: str) -> bool:
         return output in self.binary or (self.binary_default and self.outputs is None)

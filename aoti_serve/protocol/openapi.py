@@ -35,6 +35,17 @@ _PARAMETERS: JsonSchema = {
             "maxLength": LONGEST_KEY,
             "description": "requests of one key are answered by the same version while a candidate is out",
         },
+        "sequence_id": {
+            "type": ["integer", "string", "null"],
+            "minimum": 0,
+            "maxLength": LONGEST_KEY,
+            "description": "requests that belong together: the first begins, the others ask for its `model_version`",
+        },
+        "sequence_start": {"type": ["boolean", "null"], "description": "true in the first request of a sequence"},
+        "sequence_end": {
+            "type": ["boolean", "null"],
+            "description": "true in the last; nothing is kept, so it frees nothing",
+        },
     },
 }
 

@@ -74,6 +74,7 @@ class Lab:
             "keep_versions": 30,
             "stage_timeout_s": 30,
             "commit_timeout_s": 3,
+            "batching": {"max_queue_wait_ms": None},  # also while every replica is stopped, or dead, nothing is lost
         }
         # On a busy machine whoever is slow must not be taken for dead; but one that is stopped is replaced soon.
         patient = {"health_check_timeout_s": 10, "graceful_shutdown_timeout_s": 10}

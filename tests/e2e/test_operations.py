@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from aoti_serve.protocol.grpc.messages import decode_message
 from tests.e2e import labour
 from tests.e2e.labour import assert_doubled, infer
-from tests.e2e.served import START_S, Server, serving
+from tests.e2e.served import START_S, Server, json_request, serving
 from tests.e2e.toil import BROKEN
 from tests.e2e.wire import until
 
@@ -65,6 +65,9 @@ def test_replicas_that_are_stopped_are_passed_over_and_the_last_one_turns_readin
             assert model.json()["reason"].startswith("model 'digits': no")
             assert server.http.get("/v2/health/live").json() == {"live": True}
             assert health_of(grpc_port) == "NOT_SERVING"
+            refused = server.post_infer(*json_request(images[:1]))
+            assert (refused.status_code, int(refused.headers["Retry-After"]) >= 1) == (503, True)
+            assert "model 'digits': no replica of it lives" in refused.json()["error"]
         until(lambda: server.http.get(READY).status_code == 200)
     until(lambda: health_of(grpc_port) == "SERVING")
     server.infer(images[:1])

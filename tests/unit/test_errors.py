@@ -18,10 +18,13 @@ TREE = """
 AotiServeError                      500
 ├── InvalidInput                    400  the request does not fit the signature or the protocol
 │   ├── InvalidBody                      the body is not a V2 request
+│   ├── UnservedParameter                a parameter of Triton's that means nothing here
+│   ├── SequenceWithoutVersion           a sequence goes on, and does not say with which version
 │   ├── UnknownInput, MissingInput, UnknownOutput, RepeatedOutput
 │   ├── TooManyTensors, TooManyRows, EmptyRows
 │   └── WrongInputDtype, WrongInputShape, WrongInputLength, InvalidInputData, IndexOutOfRange
 ├── UnknownModel, UnknownVersion    404
+├── SequenceEnded                   410  the version that it began with is not resident any more
 ├── NotServed                       501  what other servers of the protocol have
 ├── BodyTooLarge                    413
 │   └── JsonTooLarge                     its JSON alone
@@ -80,6 +83,7 @@ AotiServeError                      500
 │   ├── TryAgain                         for any other reason
 │   ├── Stopping                         it takes no new requests any more
 │   ├── QueueFull                        as much waits in the gateway as may wait
+│   ├── NoReplica                        no replica of the model lives
 │   ├── ReadingTooMuch                   ... or is being read
 │   ├── TooManyCalls                     as many gRPC calls are under way as may be
 │   ├── VersionsDiffer                   a request in pieces was overtaken by one swap after the other

@@ -21,7 +21,7 @@ class AdmissionControl:
         self._largest = largest
         self._backlog = backlog
         self._pace = pace
-        self._longest_wait = math.inf if config.max_queue_wait_ms is None else config.max_queue_wait_ms / 1e3
+        self._longest_wait = config.longest_wait_s
 
     def check(self, rows: int, nbytes: int, level: int, runners: int) -> None:
         """Raise QueueFull if a request of this size and level of priority may not wait behind those before it."""

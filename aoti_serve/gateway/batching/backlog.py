@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from typing import Any
+from typing import Any, NamedTuple
 
 from aoti_serve.gateway.batching.work_item import Shape, Split, WorkItem
 from aoti_serve.protocol.messages import LEAST_URGENT
@@ -33,6 +34,15 @@ class ShapeQueue:
         if len(self.heap) > 2 * self.live + FEW_ENTRIES:
             self.heap = [entry for entry in self.heap if entry[2].queue is self]
             heapify(self.heap)
+
+
+class BatcherLoad(NamedTuple):
+    """What a batcher has in hand: rows that wait, their bytes, batches that have left; and runners for them."""
+
+    rows: int
+    nbytes: int
+    batches: int
+    runners: int
 
 
 class Backlog:
@@ -68,6 +78,13 @@ class Backlog:
     def counted_before(self, level: int) -> int:
         """As `rows_before`, but of a large request only the first piece counts."""
         return sum(self._counted_at[: level + 1])
+
+    def waiting(self) -> Iterator[WorkItem]:
+        """All pieces that wait, in no order; O(n)."""
+        for queue in self._queues.values():
+            for _, _, piece in queue.heap:
+                if piece.queue is queue:
+                    yield piece
 
     def enter(self, piece: WorkItem) -> None:
         queue = self._queues.get(piece.shape)

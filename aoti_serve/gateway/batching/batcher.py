@@ -36,6 +36,9 @@ below the model's smallest batch; where there is no other way the last two overl
 **Giving up.** A request whose `timeout` passes gets DeadlineExceeded then, wherever it is. It leaves the queue and is
 not run again, as a request whose caller has gone; a run that no request waits for any more is cancelled.
 
+**Without a replica.** Rows wait for one `max_queue_wait_ms`, from their arrival or from the end of the last replica;
+one that comes back meanwhile answers them. Then they get NoReplica (503, with the seconds after which to come again).
+
 **Failures.** A batch that fails runs again in halves, on the same runner, until only the guilty request fails. If the
 replica has died, its requests run again alone, one after the other: over the guilty one a second replica dies, and no
 third (PoisonRequest). If the server cannot answer (Unavailable) all of them fail at once.
@@ -47,12 +50,12 @@ import asyncio
 from contextvars import Context
 from functools import partial
 from time import monotonic  # the same clock as the loop's, whose time uvloop gives in whole milliseconds
-from typing import NamedTuple
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import TryAgain
+from aoti_serve.gateway.batching.absence import Absence
 from aoti_serve.gateway.batching.admission import AdmissionControl
-from aoti_serve.gateway.batching.backlog import Backlog
+from aoti_serve.gateway.batching.backlog import Backlog, BatcherLoad
 from aoti_serve.gateway.batching.batch import Batch, RunBatch, deliver
 from aoti_serve.gateway.batching.deadlines import DeadlineQueue
 from aoti_serve.gateway.batching.failures import Failures
@@ -65,15 +68,6 @@ from aoti_serve.protocol.messages import LEAST_URGENT
 
 DEFAULT_PRIORITY = 5  # Triton's, for a request that names none, or 0
 TURN = 2  # batches
-
-
-class BatcherLoad(NamedTuple):
-    """What a batcher has in hand: rows that wait, their bytes, batches that have left; and runners for them."""
-
-    rows: int
-    nbytes: int
-    batches: int
-    runners: int
 
 
 class Batcher:
@@ -102,6 +96,7 @@ class Batcher:
         self._admission = AdmissionControl(model, config, self._largest, self._backlog, self._measures.pace)
         self._failures = Failures(model, self._backlog)
         self._deadlines = DeadlineQueue(self._failures.expire)
+        self._absence = Absence(model, config.longest_wait_s, self._backlog, self._failures.give_up)
         self._runners = self._under_way = self._running = 0
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -113,6 +108,7 @@ class Batcher:
     @runners.setter
     def runners(self, count: int) -> None:
         self._runners = count
+        self._absence.note(count, monotonic())
         self._pump()
 
     @property
@@ -188,6 +184,8 @@ class Batcher:
                 if self._alarm is None:
                     self._alarm = loop.call_at(backlog.due(), self._on_alarm)
                 return
+        if not self._runners and backlog.rows:
+            self._absence.watch(monotonic(), asyncio.get_running_loop())
 
     def _follow(self, pieces: list[WorkItem], now: float) -> None:
         """Enter the next piece of each large request of which a piece has left, at its turn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aoti_serve.errors import DeadlineExceeded, PoisonRequest, ReplicaDied, Unavailable
+from aoti_serve.errors import DeadlineExceeded, NoReplica, PoisonRequest, ReplicaDied, Unavailable
 from aoti_serve.gateway.batching.backlog import Backlog
 from aoti_serve.gateway.batching.batch import Batch
 from aoti_serve.gateway.batching.work_item import WorkItem
@@ -42,6 +42,11 @@ class Failures:
         assert piece.deadline is not None
         if not piece.future.done():
             piece.future.set_exception(self.late(piece.deadline - piece.arrival))
+            self.withdraw(piece)
+
+    def give_up(self, piece: WorkItem, error: NoReplica) -> None:
+        if not piece.future.done():
+            piece.future.set_exception(error)
             self.withdraw(piece)
 
     def late(self, timeout: float) -> DeadlineExceeded:

@@ -15,7 +15,7 @@ class RequestOutcome(StrEnum):
     """`OK`, or why there was no answer."""
 
     OK = "ok"
-    INVALID = "invalid"  # 400, 404, 501: the client asks for what cannot be, or is not there
+    INVALID = "invalid"  # 400, 404, 410, 501: the client asks for what cannot be, or is not there
     TOO_LARGE = "too_large"  # 413
     OVERLOADED = "overloaded"  # 503: a queue is full, or the bodies of all requests are as large as they may be
     DEADLINE = "deadline"  # 504
@@ -38,6 +38,7 @@ def outcome_of(error: BaseException) -> RequestOutcome:
 _BY_STATUS = {
     400: RequestOutcome.INVALID,
     404: RequestOutcome.INVALID,
+    410: RequestOutcome.INVALID,
     413: RequestOutcome.TOO_LARGE,
     501: RequestOutcome.INVALID,
     503: RequestOutcome.UNAVAILABLE,

@@ -13,7 +13,7 @@ SERVER = "server"
 _OCTETS: OpenApi = {"schema": {"type": "string", "format": "binary"}}
 _LENGTH: OpenApi = {"type": "integer", "minimum": 0}
 _HEADER_LENGTH = "Inference-Header-Content-Length"
-_INFER_ERRORS = (400, 404, 413, 500, 503, 504)
+_INFER_ERRORS = (400, 404, 410, 413, 500, 503, 504)
 _IN_BYTES = (
     "Tensors go as JSON, or as bytes behind it: then `Inference-Header-Content-Length` says how long the JSON is, and "
     "`binary_data_size` of each input how many bytes it has. Outputs come as bytes that `binary_data` asks for. "

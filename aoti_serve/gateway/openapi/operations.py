@@ -27,6 +27,7 @@ _MEANINGS = {
     403: "No admin token is configured, or the weights may not be read from there.",
     404: "There is no such model, or another version answers. The text says which.",
     409: "Another change is under way, a candidate is out, or none is; or the change is based on another version.",
+    410: "The sequence has ended: no replica holds the version any more with which it began.",
     413: "It is larger than it may be. The text names the limit's key in the configuration.",
     429: "Too many wrong tokens came from this address.",
     500: "A run has failed. The text says what is known.",

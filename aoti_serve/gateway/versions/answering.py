@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-from aoti_serve.errors import AotiServeError, DeadlineExceeded, VersionNotResident
+from aoti_serve.errors import AotiServeError, DeadlineExceeded, NoReplica, VersionNotResident
 from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
 from aoti_serve.gateway.versions.residents import Residents
@@ -118,7 +118,7 @@ class Answering:
             if not _is_the_servers(error):
                 raise
             trial.note_failure(number, began)
-            if isinstance(error, DeadlineExceeded):
+            if isinstance(error, DeadlineExceeded | NoReplica):  # the active version would fare no better
                 raise
         else:
             if self._fence.trusts(number):

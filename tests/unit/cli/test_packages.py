@@ -1,15 +1,69 @@
-"""`aoti-serve package`: what is refused before anything is compiled."""
+"""`aoti-serve package`: what is refused before anything is compiled; `inspect` on a screen."""
 
 from __future__ import annotations
 
+import io
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from aoti_serve.cli import app
+from aoti_serve.cli import app, package_view
+from aoti_serve.model.package import SIGNATURE_KEY
+from aoti_serve.signature.constants import ConstantSpec
+from tests.unit.model.test_package import SIGNATURE, opened
+
+NAMES = [
+    f"bert.encoder.layer.{layer}.{end}" for layer in (1, 11) for end in ("output.dense.weight", "output.dense.bias")
+]
+NAMES += [f"{side}.block.layer.11.attention.output.dense.kernel" for side in ("bert.encoder", "bert.decoder")]
+NAMES += ["bert.encoder.layer.11.attention.output.dense.weight", "bert.encoder.layer.10.attention.output.dense.weight"]
+
+
+def inspected(folder: Path, screen: int | None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines of `inspect`, on a screen of so many columns or in a pipe, for a package with `NAMES`."""
+    specs = tuple(
+        ConstantSpec(name=name, dtype="float32", shape=(3072, 768), stride=(768, 1), carried=True) for name in NAMES
+    )
+    made = opened(folder, **{SIGNATURE_KEY: SIGNATURE.model_copy(update={"constants": specs}).model_dump_json()})
+    file = io.StringIO()
+    console = Console(file=file, width=screen, soft_wrap=True, force_terminal=screen is not None, color_system=None)
+    monkeypatch.setattr(package_view, "out", console)
+    package_view.show_package(made, as_json=False)
+    return file.getvalue().splitlines()
+
+
+def test_on_a_screen_of_80_columns_the_middle_of_long_names_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = inspected(tmp_path, 80, monkeypatch)
+    table = lines[[line.strip() for line in lines].index("constants") :]
+    assert max(map(len, table)) <= 80
+    shown = [line.split()[0] for line in table if "float32" in line]
+    assert len(set(shown)) == len(NAMES)
+    assert "bert…layer.11.attention.output.dense.weight" in shown
+    assert "bert…layer.10.attention.output.dense.weight" in shown
+    assert "bert.encoder.layer.1.output.dense.bias" in shown
+    folded = "".join(line.split()[0] for line in table if line.strip() and not line.startswith(" "))
+    assert "bert.encoder.block.layer.11.attention.output.dense.kernel" in folded, "another one would look like it"
+
+
+@pytest.mark.parametrize("screen", [None, 160], ids=["pipe", "wide"])
+def test_where_there_is_room_names_are_whole(
+    screen: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = {word for line in inspected(tmp_path, screen, monkeypatch) for word in line.split()}
+    assert set(NAMES) <= shown
+
+
+def test_json_has_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inspected(tmp_path, 80, monkeypatch)
+    told = json.loads(CliRunner().invoke(app, ["inspect", str(tmp_path / "model.pt2"), "--json"]).stdout)
+    assert [spec["name"] for spec in told["signature"]["constants"]] == NAMES
 
 
 @pytest.mark.parametrize(

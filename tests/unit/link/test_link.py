@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from aoti_serve.address import Address
-from aoti_serve.errors import LinkRefused, ReplicaBehind, ReplicaDied, ReplicaFailed
+from aoti_serve.errors import LinkRefused, NoReplica, ReplicaBehind, ReplicaDied, ReplicaFailed
 from aoti_serve.link import connection, handshake
 from aoti_serve.link.client import QUIET, STOPPED, Link
 from aoti_serve.link.health.probe import Probe
@@ -337,6 +337,25 @@ async def test_a_gateway_that_drains_keeps_the_last_replica() -> None:
         link.let_go()
         pool.close()
         assert await left
+
+
+async def test_batches_that_find_no_replica_wait_together_and_no_longer_than_they_may() -> None:
+    pool = Pool("m", "g1", NODE, changed=lambda: None, patience=0.2)
+    began = asyncio.get_running_loop().time()
+    for _ in range(20):  # as those do that ran with a replica that died
+        with pytest.raises(NoReplica, match="model 'm': no replica of it lives; try again in 1 s"):
+            await pool.ask(rows(1))
+    assert 0.2 <= asyncio.get_running_loop().time() - began < 2 * 0.2
+    pool.close()
+
+
+async def test_a_replica_that_comes_within_the_wait_answers() -> None:
+    pool = Pool("m", "g1", NODE, changed=lambda: None, patience=60)
+    answer = asyncio.create_task(pool.ask(rows(1)))
+    async with served() as (_, address):
+        pool.follow([address])
+        assert (await answer).outputs[0].tolist() == [2]
+        pool.close()
 
 
 @asynccontextmanager

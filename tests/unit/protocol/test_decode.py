@@ -22,11 +22,12 @@ from aoti_serve.errors import (
     InvalidInputData,
     JsonTooLarge,
     TooManyTensors,
+    UnservedParameter,
     WrongInputLength,
 )
 from aoti_serve.protocol.decode import arrays_of as arrays_behind
 from aoti_serve.protocol.decode import decode_head, head_length
-from aoti_serve.protocol.messages import RequestHead
+from aoti_serve.protocol.messages import RequestHead, SequenceStep
 from aoti_serve.signature.tensors import DTYPES, DType
 
 EVERY_DTYPE = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values()]
@@ -365,25 +366,50 @@ def test_what_is_asked_of_the_answer_is_read() -> None:
     [
         pytest.param(
             {"outputs": [{"name": "y", "parameters": {"classification": 3}}]},
-            "parameter 'classification': class_count is not supported",
+            "parameter 'classification' is not served: a client takes",
             id="class-count",
         ),
         pytest.param(
             {"outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]},
-            "parameter 'shared_memory_region': shared memory is not supported",
+            "parameter 'shared_memory_region' is not served: .*send the tensors themselves",
             id="shared-memory",
         ),
         pytest.param(
-            {"parameters": {"sequence_id": 7, "sequence_start": True}},
-            "parameter 'sequence_id': a sequence is not supported",
-            id="sequence",
+            {"parameters": {"headers": {"a": "b"}}}, "parameter 'headers' is not served: .*leave it out", id="headers"
         ),
+        pytest.param(
+            {"parameters": {"triton_enable_empty_final_response": True}}, "one answer, and nothing follows", id="final"
+        ),
+        pytest.param({"parameters": {"triton_x": 1}}, "'triton_x' is not served: .*kept for Triton's own", id="others"),
         pytest.param({"output": [{"name": "y"}]}, "no key 'output'; available: id, inputs, outputs", id="key"),
     ],
 )
 def test_nothing_that_was_asked_is_passed_over(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(InvalidBody, match=says):
+    with pytest.raises((InvalidBody, UnservedParameter), match=says):
         decode_request(message(**changes))
+
+
+def test_parameters_of_an_input_are_refused_by_its_name() -> None:
+    with pytest.raises(UnservedParameter, match=r"^input 'x': parameter 'shared_memory_offset' is not served"):
+        decode_request(message(entry(parameters={"shared_memory_offset": 8})))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "step"),
+    [
+        ({"sequence_id": 7, "sequence_start": True}, SequenceStep("7", begins=True)),
+        ({"sequence_id": 2**64 - 1}, SequenceStep(str(2**64 - 1), begins=False)),
+        ({"sequence_id": "call 7", "sequence_end": True}, SequenceStep("'call 7'", begins=False)),
+        ({"sequence_id": 0, "sequence_start": False}, None),
+        ({"sequence_id": "", "sequence_end": None}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_the_place_in_a_sequence_is_read_as_triton_sends_it(
+    parameters: dict[str, Any], step: SequenceStep | None
+) -> None:
+    assert decode_request(message(parameters=parameters)).head.sequence == step
 
 
 def test_a_name_and_a_version_in_the_body_are_taken_as_kserves_client_sends_them() -> None:
@@ -412,6 +438,8 @@ def test_a_parameter_that_is_null_is_none() -> None:
 
 
 WRONG_PARAMETERS = [{"priority": 10}, {"priority": -1}, {"timeout": "1"}, {"timeout": True}]
+WRONG_PARAMETERS += [{"sequence_id": wrong} for wrong in (-1, 2**64, True, 1.0, [7], "x" * 257)]
+WRONG_PARAMETERS += [{"sequence_start": True}, {"sequence_end": True, "sequence_id": 0}, {"sequence_start": 1}]
 WRONG_PARAMETERS += [{"binary_data_output": "false"}, {"binary_data_output": 1}]
 
 

@@ -460,7 +460,7 @@ async def test_memory_is_free_when_the_answer_is_out(rows: int) -> None:
 @in_simulated_time
 async def test_those_who_come_and_go_leave_nothing_behind() -> None:
     """However long there is no runner."""
-    queue = batcher(Replica(), runners=0)
+    queue = batcher(Replica(), runners=0, max_queue_wait_ms=None)
     stays = submitted(queue, rows_of(1))
     for _ in range(50):
         tasks = submitted(queue, *map(rows_of, range(50)), timeout=1)

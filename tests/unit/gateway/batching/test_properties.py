@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.errors import DeadlineExceeded, PoisonRequest, QueueFull, ReplicaDied, TryAgain
-from aoti_serve.gateway.batching import deadlines
+from aoti_serve.errors import DeadlineExceeded, NoReplica, PoisonRequest, QueueFull, ReplicaDied, TryAgain
+from aoti_serve.gateway.batching import absence, deadlines
 from aoti_serve.gateway.batching.backlog import MANY_WAITING
 from aoti_serve.gateway.batching.batcher import DEFAULT_PRIORITY, Batcher
 from aoti_serve.gateway.batching.hold import HOLD_TICK_S
@@ -28,6 +28,7 @@ MS = 1e-3
 AGEING_MS = 10.0
 LARGEST_REQUEST = 100
 SOON = 1e-6
+ENOUGH = 1 - 1 / absence.LOOKS  # of the time for which a request may wait without a replica
 EARLY = deadlines.DEADLINE_TICK_S + SOON  # a deadline that is so near another one is answered with it
 
 
@@ -87,6 +88,7 @@ class World:
     smallest: int
     queue: Batcher = field(init=False)
     runners: dict[float, int] = field(default_factory=dict)  # the most at a moment in which they changed
+    absences: list[list[float]] = field(default_factory=lambda: [[0.0, math.inf]])  # from when to when there was none
     running: int = 0
     runs: int = 0
     version: int = 1
@@ -131,7 +133,20 @@ class World:
 
     def resize(self, runners: int) -> None:
         self.runners[now()] = max(self.runners.get(now(), self.queue.runners), runners)
+        if not runners and self.queue.runners:
+            self.absences.append([now(), math.inf])
+        elif runners and not self.queue.runners:
+            self.absences[-1][1] = now()
         self.queue.runners = runners
+
+    @property
+    def longest_wait(self) -> float:
+        return math.inf if self.config["max_queue_wait_ms"] is None else self.config["max_queue_wait_ms"] * MS
+
+    def refused_from(self, request: Request) -> float:
+        """When it may be told that there is no replica, if there is none now or was none until this moment."""
+        since, until = self.absences[-1]
+        return max(request.arrival, since) + ENOUGH * self.longest_wait if until >= now() else math.inf
 
     async def swap(self) -> None:
         for gap in self.swaps:
@@ -190,7 +205,8 @@ class World:
             return
         first = min(request.rank for request in requests)
         for other in self.requests:
-            waits = 0 <= other.arrival < now() < min(other.ended, other.leaves - SOON) and not other.left
+            leaves = min(other.leaves, self.refused_from(other))
+            waits = 0 <= other.arrival < now() < min(other.ended, leaves - SOON) and not other.left
             assert not waits or other.rank >= first - SOON
 
     def check(self) -> None:
@@ -208,6 +224,8 @@ class World:
         same = len({piece.level for piece in live}) == 1  # else the first to leave may not be the first that came
         due = [piece for piece in live if not delay or (same and piece.arrival + delay < now() - SOON)]
         held = self.queue._hold.plan
+        since = max(self.absences[-1][0], min((piece.arrival for piece in live), default=0.0))
+        assert runners or not live or now() <= since + self.longest_wait + SOON
         assert self.running >= runners or not due or held, "a runner idles"
         if held and live:
             self.check_held(live)
@@ -266,6 +284,10 @@ class World:
             assert request.cancel_after is not None
         elif isinstance(outcome, QueueFull):
             assert request.ended == request.arrival
+        elif isinstance(outcome, NoReplica):
+            waited_from = request.ended - ENOUGH * self.longest_wait + SOON
+            assert request.arrival <= waited_from
+            assert any(since <= waited_from and request.ended <= end + SOON for since, end in self.absences)
         elif isinstance(outcome, PoisonRequest):
             assert sum(isinstance(error, ReplicaDied) for error in request.met) >= 2
         elif isinstance(outcome, Guilty):

@@ -1,4 +1,4 @@
-"""The time that a client gives its request: it counts while the request waits and while it runs."""
+"""The time that a client gives its request: it counts while the request waits and while it runs. And what limits it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.gateway.http.gateway import Gateway, assert_error, rows_of
+from aoti_serve.config import BatchingConfig, GatewayConfig
+from tests.unit.gateway.http.gateway import NAME, Gateway, assert_error, rows_of, running
 
 SHORT_S = 0.2
 WAYS = [
@@ -40,3 +41,13 @@ async def test_a_deadline_that_passes_during_the_run_is_a_504_and_harms_nobody(
     assert_error(await gateway.infer(1.0, headers=headers, **request_part), 504)
     gateway.runner.may_run.set()
     assert rows_of(await gateway.infer(2.0))[0, 0] == 4
+
+
+async def test_without_a_live_replica_the_answer_is_a_503_that_says_when_to_come_again() -> None:
+    async with running(GatewayConfig(), BatchingConfig(max_queue_wait_ms=200)) as gateway:
+        gateway.served.route(())
+        for link in gateway.served._pool._links.values():
+            link.transport.abort()
+        response = await asyncio.wait_for(gateway.infer(1.0), 10)
+        assert f"model '{NAME}': no replica of it lives" in assert_error(response, 503)
+        assert response.headers["Retry-After"] == "1"

@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import InvalidBody, InvalidInput, InvalidInputData, WrongInputLength
+from aoti_serve.errors import InvalidBody, InvalidInput, InvalidInputData, UnservedParameter, WrongInputLength
 from aoti_serve.protocol.grpc.head import decode_infer_head
 from aoti_serve.protocol.grpc.request import cut_request, raw_arrays
-from aoti_serve.protocol.messages import RequestHead
+from aoti_serve.protocol.messages import RequestHead, SequenceStep
 from aoti_serve.signature.tensors import BY_OIP, DTYPES
 from tests.unit.protocol.grpc.protobuf import message_class
 from tests.unit.protocol.grpc.reference import TYPED, same
@@ -125,6 +125,9 @@ def test_priority_timeout_and_binary_data_output_are_read_as_from_json() -> None
     head = head_with(priority={"uint64_param": 1}, timeout={"int64_param": 1_500_000})
     assert (head.priority, head.timeout) == (1, 1.5)
     assert head_with(binary_data_output={"bool_param": True}).binary_default
+    head = head_with(sequence_id={"int64_param": 7}, sequence_start={"bool_param": True})
+    assert head.sequence == SequenceStep("7", begins=True)
+    assert head_with(sequence_id={"string_param": "a"}).sequence == SequenceStep("'a'", begins=False)
     assert head_with(priority={}, timeout={}, binary_data_output={}) == head_of(request())
 
 
@@ -139,24 +142,27 @@ def test_priority_timeout_and_binary_data_output_are_read_as_from_json() -> None
         ("timeout", {"uint64_param": 2**64 - 1}),
         ("binary_data_output", {"string_param": "false"}),
         ("binary_data_output", {"int64_param": 1}),
+        ("sequence_id", {"int64_param": -7}),
+        ("sequence_start", {"bool_param": True}),
         ("classification", {"int64_param": 3}),
         ("shared_memory_region", {"string_param": "r"}),
-        ("sequence_id", {"int64_param": 7}),
+        ("headers", {"string_param": "a"}),
+        ("triton_enable_empty_final_response", {"bool_param": True}),
     ],
 )
 def test_a_wrong_parameter_is_named(name: str, value: dict[str, Any]) -> None:
-    with pytest.raises(InvalidBody, match=name):
+    with pytest.raises((InvalidBody, UnservedParameter), match=name):
         head_with(**{name: value})
 
 
 def test_nothing_that_was_asked_of_an_output_is_passed_over() -> None:
     output = {"name": "y", "parameters": {"classification": {"int64_param": 3}}}
-    with pytest.raises(InvalidBody, match="class_count is not supported"):
+    with pytest.raises(UnservedParameter, match="parameter 'classification' is not served"):
         head_of(request(outputs=[output]))
 
 
 def test_shared_memory_is_refused_by_the_inputs_name() -> None:
-    with pytest.raises(InvalidInputData, match="'x': parameter 'shared_memory_region'"):
+    with pytest.raises(UnservedParameter, match="'x': parameter 'shared_memory_region'"):
         head_of(request(inputs=[raw_tensor(parameters={"shared_memory_region": {"string_param": "r"}})]))
 
 
