@@ -19,6 +19,7 @@ from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import AotiServeError, ReplicaBehind, TryAgain, VersionNotResident
 from aoti_serve.gateway.batching.batcher import Batcher, BatcherLoad
+from aoti_serve.gateway.batching.lengths import RowLengths
 from aoti_serve.gateway.batching.work_item import Arrays
 from aoti_serve.gateway.figures.exchange import StatisticsExchange
 from aoti_serve.gateway.figures.model_figures import ModelFigures
@@ -173,7 +174,8 @@ class ServedModel:
         figures = ModelFigures(self.name) if patient else self.figures
         config = self._batching.model_copy(update={"max_queue_delay_ms": SHADOW_DELAY_MS} if patient else {})
         run = partial(self._run, version=version)
-        return Batcher(figures, config, run, batches=self._batches, smallest=self._smallest)
+        lengths = RowLengths(self.signature)
+        return Batcher(figures, config, run, batches=self._batches, smallest=self._smallest, lengths=lengths)
 
     def _message(self, arrays: BatchArrays, timeout: float | None = None, version: int | None = None) -> BatchMessage:
         share = self._answering.rows * self._num_runners / max(self._pool.runners, self._num_runners)

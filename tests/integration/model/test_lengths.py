@@ -15,7 +15,9 @@ from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
 
-SIZES = {"batch": (1, 4), "length": (4, 8, 16)}
+# torch.export's own, of LSTMs
+pytestmark = pytest.mark.filterwarnings(r"ignore:The tensor attributes? self\..*_flat_weights:UserWarning")
+SIZES = {"batch": (1, 4), "length": (4, 16)}
 
 
 class Encoder(nn.Module):
@@ -94,7 +96,7 @@ def container(encoder: tuple[Encoder, Package]) -> Iterator[Container]:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3, 4])
-@pytest.mark.parametrize("length", [1, 3, 4, 5, 8, 11, 16])
+@pytest.mark.parametrize("length", [1, 4, 5, 11, 16])
 def test_every_answer_of_an_encoder_is_the_unpadded_modules(
     container: Container, encoder: tuple[Encoder, Package], rows: int, length: int
 ) -> None:
@@ -119,8 +121,8 @@ def test_one_archive_holds_each_combination_over_one_copy_of_the_weights(
     container: Container, encoder: tuple[Encoder, Package]
 ) -> None:
     _, package = encoder
-    assert len(package.variants) == 6
-    assert ({"batch": 4, "length": 8}, "batch4-length8") in package.variants
+    assert len(package.variants) == 4
+    assert ({"batch": 4, "length": 16}, "batch4-length16") in package.variants
     assert package.signature.lengths == ("length",)
     assert package.signature.padding is not None
     assert package.signature.padding.sizes == {name: tuple(sizes) for name, sizes in SIZES.items()}
@@ -131,7 +133,7 @@ def test_one_archive_holds_each_combination_over_one_copy_of_the_weights(
 def test_the_smallest_that_fits_runs(container: Container) -> None:
     variants = container._versions.runtime._variants
     fitting = next(variant for variant in variants if variant.fits({"batch": 2, "length": 5}))
-    assert fitting.sizes == {"batch": 4, "length": 8}
+    assert fitting.sizes == {"batch": 4, "length": 16}
 
 
 def test_what_is_longer_than_the_largest_is_refused(container: Container) -> None:
