@@ -19,7 +19,7 @@ from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import AotiServeError, ReplicaBehind, TryAgain, VersionNotResident
 from aoti_serve.gateway.batching.batcher import Batcher, BatcherLoad
-from aoti_serve.gateway.batching.lengths import RowLengths
+from aoti_serve.gateway.batching.lengths import RowPadding
 from aoti_serve.gateway.batching.work_item import Arrays
 from aoti_serve.gateway.figures.exchange import StatisticsExchange
 from aoti_serve.gateway.figures.model_figures import ModelFigures
@@ -148,14 +148,14 @@ class ServedModel:
         if not self.membership.joined:
             raise TryAgain(detail=f"this gateway has not reached the coordinator of model '{self.name}' yet")
         asked, head = self._residents.asked(version), request.head
-        ordered = [arrays[index] for index in request.order]
+        ordered = request.ordered(arrays)
         arrived = time.monotonic()
         rows = await self._answering.rows_for(Asking(ordered, head.priority, timeout, head.routing_key or key), asked)
         note_version(rows.version)
         trace_run(self.name, rows.version, arrived, rows.left)
         outputs = [(spec, rows.outputs[index]) for index, spec in request.outputs]
         asked = ordered[0].shape[0] if self._batches else 1
-        return InferResponse(self.name, rows.version, request.head.id, outputs, asked)
+        return InferResponse(self.name, rows.version, request.head.id, outputs, asked, request.lengths)
 
     def metadata(self, version: str | None) -> dict[str, object]:
         self.check_version(version)
@@ -174,7 +174,7 @@ class ServedModel:
         figures = ModelFigures(self.name) if patient else self.figures
         config = self._batching.model_copy(update={"max_queue_delay_ms": SHADOW_DELAY_MS} if patient else {})
         run = partial(self._run, version=version)
-        lengths = RowLengths(self.signature)
+        lengths = RowPadding(self.signature)
         return Batcher(figures, config, run, batches=self._batches, smallest=self._smallest, lengths=lengths)
 
     def _message(self, arrays: BatchArrays, timeout: float | None = None, version: int | None = None) -> BatchMessage:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import ml_dtypes
+import numpy as np
 from pydantic import PositiveInt
 
-from aoti_serve.signature.tensors import Dim, Frozen, Shaped, TensorSpec
+from aoti_serve.signature.tensors import DTYPES, Dim, Frozen, Shaped, TensorSpec
 
 Lengths = dict[str, int]
 
@@ -29,6 +32,12 @@ class Padding(Frozen):
 
     def _fitting(self, symbol: str, length: int) -> int:
         return next((size for size in self.sizes.get(symbol, ()) if size >= length), length)
+
+
+def fill_value(spec: TensorSpec, value: float) -> Any:
+    """What fills an input up, as its arrays are held: raw types as unsigned integers."""
+    dtype = DTYPES[spec.dtype]
+    return np.array(value, getattr(ml_dtypes, spec.dtype)).view(dtype.numpy)[()] if dtype.raw else value
 
 
 def lengths_of(specs: Iterable[TensorSpec], shapes: Iterable[Sequence[int] | None]) -> Lengths:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aoti_serve.errors import RuntimeFailed, quantity
-from aoti_serve.gateway.batching.lengths import RowLengths
+from aoti_serve.gateway.batching.lengths import RowPadding
 from aoti_serve.gateway.batching.work_item import Arrays, Rows, WorkItem
 from aoti_serve.link.messages import AnswerMessage
 
@@ -29,7 +29,7 @@ class Batch:
     rows: int
     prompt: bool
     share: float
-    lengths: RowLengths
+    lengths: RowPadding
     task: Task[AnswerMessage] | None = None
     _again: list[list[WorkItem]] = field(default_factory=list)
 
@@ -93,7 +93,7 @@ class Batch:
             self.task.cancel()
 
 
-def deliver(pieces: list[WorkItem], answer: AnswerMessage, left: float, lengths: RowLengths) -> list[WorkItem]:
+def deliver(pieces: list[WorkItem], answer: AnswerMessage, left: float, lengths: RowPadding) -> list[WorkItem]:
     """Give every request its rows, which left at the time `left`, at their own lengths.
 
     Returns the pieces of requests of which some pieces must run again.

@@ -16,7 +16,7 @@ from aoti_serve.gateway.batching.batch import Batch, RunBatch, deliver
 from aoti_serve.gateway.batching.deadlines import DeadlineQueue
 from aoti_serve.gateway.batching.failures import Failures
 from aoti_serve.gateway.batching.hold import Hold
-from aoti_serve.gateway.batching.lengths import Company, RowLengths
+from aoti_serve.gateway.batching.lengths import Company, RowPadding
 from aoti_serve.gateway.batching.measures import Measures
 from aoti_serve.gateway.batching.work_item import Arrays, Rows, Split, WorkItem
 from aoti_serve.gateway.figures.model_figures import ModelFigures
@@ -52,7 +52,7 @@ class Batcher:
         *,
         batches: bool,
         smallest: int = 0,
-        lengths: RowLengths | None = None,
+        lengths: RowPadding | None = None,
     ) -> None:
         self._figures = figures
         self._model = model = figures.name
@@ -62,7 +62,7 @@ class Batcher:
         self._largest = max(config.max_batch_size, smallest) if batches else 1
         delay = config.max_queue_delay_ms / 1e3 if batches else 0.0
         self._ageing = config.priority_ageing_ms / 1e3
-        self._lengths = lengths or RowLengths(None)
+        self._lengths = lengths or RowPadding(None)
         self._company = Company(self._largest)
         self._backlog = Backlog(self._largest, delay)
         self._measures = Measures(holds=self._largest > 1 and not delay)

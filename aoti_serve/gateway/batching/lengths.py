@@ -7,23 +7,22 @@ from itertools import count
 from math import prod
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from aoti_serve.gateway.batching.cost import Cost
 from aoti_serve.gateway.batching.work_item import Arrays, Shape, WorkItem
-from aoti_serve.signature.padding import Lengths, lengths_of
+from aoti_serve.signature.padding import Lengths, fill_value, lengths_of
 from aoti_serve.signature.signature import Signature
-from aoti_serve.signature.tensors import DTYPES, TensorSpec
+from aoti_serve.signature.tensors import TensorSpec
 
-WORTH = 0.95  # of the time apart: a smaller gain may be an error of measurement
-LOOK = 64  # occasions
+WORTH_JOINING = 0.95  # of the time apart: a smaller gain may be an error of measurement
+APART_EVERY = 64  # occasions
 MOST_PADDING = 8  # times the elements that were sent
 MOST_SHAPES = 256  # of which costs are kept
 
 
-class RowLengths:
+class RowPadding:
     """How the rows of one model are padded; None for a model whose signature says nothing of it."""
 
     def __init__(self, signature: Signature | None) -> None:
@@ -98,7 +97,7 @@ class Company:
 
     def may_join(self) -> bool:
         """False now and then, so that rows are measured apart again."""
-        return next(self._occasions) % LOOK != 0
+        return next(self._occasions) % APART_EVERY != 0
 
     def joins(self, rows: int, shape: Shape, others: int, other: Shape) -> bool:
         """Whether `others` rows of the shape `other` run sooner with these than after them."""
@@ -106,7 +105,7 @@ class Company:
         if (rows + others) * _elements(both) > MOST_PADDING * (rows * _elements(shape) + others * _elements(other)):
             return False
         apart = self._seconds(rows, shape) + self._seconds(others, other)
-        return self._seconds(rows + others, both) < WORTH * apart
+        return self._seconds(rows + others, both) < WORTH_JOINING * apart
 
     def _seconds(self, rows: int, shape: Shape) -> float:
         cost = self._costs.get(shape)
@@ -118,12 +117,6 @@ def longest(one: Shape, other: Shape) -> Shape:
     if one == other:
         return one
     return tuple([tuple(map(max, first, second)) for first, second in zip(one, other, strict=True)])
-
-
-def fill_value(spec: TensorSpec, value: float) -> Any:
-    """What fills an input up, as its arrays are held: raw types as unsigned integers."""
-    dtype = DTYPES[spec.dtype]
-    return np.array(value, getattr(ml_dtypes, spec.dtype)).view(dtype.numpy)[()] if dtype.raw else value
 
 
 def _cut(spec: TensorSpec, array: NDArray[Any], lengths: Lengths) -> NDArray[Any]:

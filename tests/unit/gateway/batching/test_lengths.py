@@ -10,14 +10,15 @@ import pytest
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.gateway.batching.batcher import Batcher
-from aoti_serve.gateway.batching.lengths import Company, RowLengths, fill_value
+from aoti_serve.gateway.batching.cost import Cost
+from aoti_serve.gateway.batching.lengths import Company, RowPadding
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
 from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.link.messages import AnswerMessage
-from aoti_serve.signature.padding import Padding
+from aoti_serve.signature.padding import Padding, fill_value
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
-from tests.unit.clock import now, simulated
+from tests.unit.clock import in_simulated_time, now
 
 BATCH, LENGTH = Dim(symbol="batch", max=64), Dim(symbol="length", min=1, max=512)
 MS = 1e-3
@@ -51,7 +52,7 @@ class Replica:
 
 def batcher_of(replica: Replica, signature: Signature, **config: Any) -> Batcher:
     made = Batcher(
-        ModelFigures("m"), BatchingConfig(**config), replica.run, batches=True, lengths=RowLengths(signature)
+        ModelFigures("m"), BatchingConfig(**config), replica.run, batches=True, lengths=RowPadding(signature)
     )
     made.runners = 1
     return made
@@ -72,7 +73,7 @@ async def answered(batcher: Batcher, *requests: Arrays) -> None:
         check(sent, rows)
 
 
-@simulated
+@in_simulated_time
 async def test_rows_of_one_compiled_size_share_a_batch_and_are_padded_to_the_longest_of_them() -> None:
     replica = Replica(MS)
     batcher = batcher_of(replica, signature_of((32, 128)))
@@ -80,14 +81,14 @@ async def test_rows_of_one_compiled_size_share_a_batch_and_are_padded_to_the_lon
     assert replica.batches == [(1, 7), (4, 31)]
 
 
-@simulated
+@in_simulated_time
 async def test_without_sizes_rows_of_about_one_length_share_a_batch() -> None:
     replica = Replica(MS)
     await answered(batcher_of(replica, signature_of()), row(1), row(97), row(110), row(112))
     assert replica.batches == [(1, 1), (3, 112)]
 
 
-@simulated
+@in_simulated_time
 async def test_another_length_joins_where_a_run_costs_more_than_padding() -> None:
     replica = Replica(fixed=10 * MS, each=0.001 * MS)
     batcher = batcher_of(replica, signature_of((32, 128)))
@@ -99,7 +100,7 @@ async def test_another_length_joins_where_a_run_costs_more_than_padding() -> Non
     assert replica.batches == [(1, 5), (3, 100)]
 
 
-@simulated
+@in_simulated_time
 async def test_another_length_stays_apart_where_padding_costs_more_than_a_run() -> None:
     replica = Replica(fixed=0.1 * MS, each=0.1 * MS)
     batcher = batcher_of(replica, signature_of((32, 128)))
@@ -112,7 +113,7 @@ async def test_another_length_stays_apart_where_padding_costs_more_than_a_run() 
     assert replica.batches == [(1, 5), (4, 20), (1, 100)]
 
 
-@simulated
+@in_simulated_time
 async def test_nobody_joins_while_another_runner_is_free() -> None:
     replica = Replica(fixed=10 * MS)
     batcher = batcher_of(replica, signature_of((32, 128)))
@@ -127,19 +128,18 @@ async def test_nobody_joins_while_another_runner_is_free() -> None:
     assert now() - began < 11 * MS
 
 
-@simulated
+@in_simulated_time
 async def test_no_batch_is_larger_than_it_may_be_for_those_who_join() -> None:
     replica = Replica(fixed=10 * MS)
-    batcher = batcher_of(replica, signature_of((32, 128)), max_batch_size=4)
-    for _ in range(3):
-        await answered(batcher, row(8))
-        await answered(batcher, row(100))
+    batcher = batcher_of(replica, signature_of((32, 128, 512)), max_batch_size=8)
+    for length in (8, 100, 300) * 3:
+        await answered(batcher, row(length))
     replica.batches.clear()
-    await answered(batcher, row(5), *[row(20)] * 3, *[row(100)] * 3)
-    assert [rows for rows, _ in replica.batches] == [1, 4, 2]
+    await answered(batcher, row(5), *[row(20)] * 4, *[row(100)] * 3, *[row(300)] * 3)
+    assert replica.batches == [(1, 5), (8, 300), (2, 300)]
 
 
-@simulated
+@in_simulated_time
 async def test_a_large_request_shares_batches_with_other_lengths() -> None:
     replica = Replica(fixed=MS)
     batcher = batcher_of(replica, signature_of((32,)), max_batch_size=4)
@@ -151,14 +151,8 @@ def company(costs: dict[tuple[int, int], float], largest: int = 64) -> Company:
     """With measured seconds by rows and length."""
     made = Company(largest)
     for (rows, length), seconds in costs.items():
-        made._costs.setdefault(((length,),), _cost()).note(rows, seconds)
+        made._costs.setdefault(((length,),), Cost()).note(rows, seconds)
     return made
-
-
-def _cost() -> Any:
-    from aoti_serve.gateway.batching.cost import Cost
-
-    return Cost()
 
 
 @pytest.mark.parametrize(
