@@ -36,15 +36,18 @@ class VariantPlan:
         self._sizes, self._rules = sizes, rules
         self._examples: Examples | None = None
         if sizes or rules:
-            self._examples = examples = Examples(module, inputs, dynamic_shapes)
-            examples.check_known(list(sizes))
-            largest = examples.lengths | {name: max(each) for name, each in sizes.items()}
-            names = [name for name in largest if name in sizes or (rules and not examples.leads(name))]
-            self._module = PaddedModule(module, examples, largest, names, inexact=inexact)
-            self._batch = next((name for name in sizes if examples.leads(name)), None)
-            self._padded = [name for name in names if name != self._batch]
+            self._examples = Examples(module, inputs, dynamic_shapes)
+            self._examples.check_known(list(sizes))
+            self._batch = next((name for name in sizes if self._examples.leads(name)), None)
+            self._module = self._measured(module, self._examples, inexact)
             if self._batch:
                 self._module.check_rows(self._batch)
+
+    def _measured(self, module: torch.nn.Module, examples: Examples, inexact: bool) -> PaddedModule:
+        """The module at its largest sizes; what counts are the dimensions that have sizes, or are padded."""
+        largest = examples.lengths | {name: max(each) for name, each in self._sizes.items()}
+        self._padded = [name for name in largest if not examples.leads(name) and (self._rules or name in self._sizes)]
+        return PaddedModule(module, examples, largest, {*self._sizes, *self._padded}, inexact=inexact)
 
     @property
     def sizes_by_name(self) -> dict[str, Lengths]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,13 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import MissingInput, UnsupportedModule, WrongInputShape
+from aoti_serve.gateway.batching.batcher import Batcher
+from aoti_serve.gateway.batching.lengths import RowPadding
+from aoti_serve.gateway.batching.work_item import Arrays, Rows
+from aoti_serve.gateway.figures.model_figures import ModelFigures
+from aoti_serve.link.messages import AnswerMessage
 from aoti_serve.model.container import Container
 from aoti_serve.model.export import export_package
 from aoti_serve.model.package import Package
@@ -107,6 +114,32 @@ def test_every_answer_of_an_encoder_is_the_unpadded_modules(
     assert outputs["hidden"].shape == (rows, length, 8)
     for name, tensor in expected.items():
         torch.testing.assert_close(outputs[name], tensor)
+
+
+def test_every_answer_of_a_shared_batch_is_the_unpadded_modules(
+    container: Container, encoder: tuple[Encoder, Package]
+) -> None:
+    """Through the batcher, 120 sentences of mixed lengths, asked at once."""
+    module, package = encoder
+    shapes: list[tuple[int, ...]] = []
+
+    async def run(arrays: Arrays, timeout: float | None) -> AnswerMessage:
+        shapes.append(arrays[0].shape)
+        tensors = [torch.from_numpy(array.copy()) for array in arrays]
+        _, outputs = await asyncio.to_thread(container.infer, tensors)
+        return AnswerMessage(1, 0, [tensor.numpy() for tensor in outputs.values()])
+
+    async def ask() -> list[Rows]:
+        config = BatchingConfig(max_batch_size=4)
+        batcher = Batcher(ModelFigures("m"), config, run, batches=True, lengths=RowPadding(package.signature))
+        batcher.runners = 1
+        return await asyncio.gather(*[batcher.submit([ids.numpy(), mask.numpy()]) for ids, mask in sent])
+
+    sent = [(sentences(1 + at % 2, 1 + at * 7 % 16), torch.ones(1 + at % 2, 1 + at * 7 % 16)) for at in range(120)]
+    for (ids, mask), rows in zip(sent, asyncio.run(ask()), strict=True):
+        for expected, given in zip(module(ids, mask).values(), rows.outputs, strict=True):
+            torch.testing.assert_close(torch.from_numpy(given), expected)
+    assert len(shapes) < 80  # a run for each 2 rows would be 90
 
 
 def test_a_mask_that_is_left_out_is_made(container: Container, encoder: tuple[Encoder, Package]) -> None:
