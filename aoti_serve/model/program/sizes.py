@@ -51,8 +51,8 @@ class Examples:
 
         def visit(tensor: torch.Tensor, dims: Mapping[int, Any]) -> tuple[torch.Tensor, Any]:
             for axis, dim in dims.items():
-                if (name := name_of(dim)) in lengths:
-                    tensor = _resized(tensor, axis, lengths[name])
+                if (size := lengths.get(name_of(dim) or "")) is not None:
+                    tensor = _resized(tensor, axis, size)
             rest = {axis: dim for axis, dim in dims.items() if name_of(dim) not in lengths}
             left.extend(rest)
             return tensor, rest or None
@@ -91,7 +91,7 @@ class Examples:
         return walked[0], walked[1]
 
     def _as_given(self, named: dict[str, Any]) -> Any:
-        return named if isinstance(self._inputs, Mapping) else inspect.BoundArguments(self._arguments, named).args  # type: ignore[arg-type]
+        return named if isinstance(self._inputs, Mapping) else inspect.BoundArguments(self._arguments, named).args
 
 
 def name_of(dim: Any) -> str | None:

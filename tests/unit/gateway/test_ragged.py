@@ -36,7 +36,7 @@ def checker(
     return RequestChecker(signature, GatewayConfig.model_validate(limits))
 
 
-def ids(*rows: list[int], **changes: Any) -> dict[str, Any]:
+def ids(*rows: list[Any], **changes: Any) -> dict[str, Any]:
     return {"name": "ids", "datatype": "INT64", "shape": [len(rows), -1], "data": rows} | changes
 
 
