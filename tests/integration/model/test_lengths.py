@@ -56,7 +56,8 @@ class Recurrent(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         hidden, _ = self.lstm(x)
-        return self.last(hidden)
+        answer: torch.Tensor = self.last(hidden)
+        return answer
 
 
 class Averaged(nn.Module):
@@ -89,7 +90,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Encoder, Package]
     module = Encoder().eval()
     inputs = {"ids": sentences(2, 6), "mask": torch.ones(2, 6)}
     path = tmp_path_factory.mktemp("lengths") / "encoder.pt2"
-    pad = {"ids": 0, "mask": "mask"}
+    pad: dict[str, float | str] = {"ids": 0, "mask": "mask"}
     return module, export_package(module, inputs, path, dynamic_shapes=named("ids", "mask"), sizes=SIZES, pad=pad)
 
 
