@@ -29,7 +29,7 @@ def show_package(package: Package, as_json: bool, accuracy: Accuracy | None = No
         "metadata": compiled,
         "carries_weights": package.carries_weights,
         "golden_requests": package.golden_count,
-        "batch_sizes": [size for size, _ in package.variants if size],
+        "sizes": [sizes for sizes, _ in package.variants if sizes],
     }
     signature = package.signature
     prepared = _prepared(package)
@@ -97,8 +97,13 @@ def _remarks(package: Package, made: Collection[_Prepared]) -> Iterator[str]:
         plain, here = sum(each.plain_bytes for each in made), sum(each.prepared_bytes for each in made)
         constants = quantity(len(made), "constants")
         yield f"prepared when staged: {constants}; {bytes_text(here)} here, {bytes_text(plain)} plain"
-    if sizes := [str(size) for size, _ in package.variants if size]:
-        yield f"compiled for batches of {', '.join(sizes)}; others are padded"
+    if sizes := [sizes for sizes, _ in package.variants if sizes]:
+        each = [f"{name} {', '.join(map(str, sorted({one[name] for one in sizes})))}" for name in sizes[0]]
+        yield f"compiled for sizes of {'; '.join(each)}; others are padded"
+    if signature.padding:
+        masks, values = signature.padding.masks, signature.padding.values.items()
+        rules = [f"{name} with {'0 (a mask, which may be left out)' if name in masks else at}" for name, at in values]
+        yield f"padded in {', '.join(signature.lengths)}: {', '.join(rules)}"
     if package.golden_count:
         yield f"asked of all weights before they are committed: {quantity(package.golden_count, 'golden requests')}"
     for guard in signature.guards:

@@ -7,7 +7,7 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +31,20 @@ def package(
     batch_sizes: Annotated[
         str, typer.Option(metavar="N,N,...", help="Compile for these static batch sizes, over one copy of the weights.")
     ] = "",
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N,N,...", help="Compile for these sizes of a named dimension: batch=1,8 length=32,128."
+        ),
+    ] = None,
+    more_sizes: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    pad: Annotated[
+        list[str] | None,
+        typer.Option(metavar="INPUT=VALUE", help="What fills an input up to a longer size: a number, or mask."),
+    ] = None,
+    inexact_padding: Annotated[
+        bool, typer.Option("--inexact-padding", help="Write it even if padding changes answers.")
+    ] = False,
     allow_baked: Annotated[
         bool, typer.Option("--allow-baked", help="Write it even if the compiler fixed some parameter's value.")
     ] = False,
@@ -63,9 +77,12 @@ def package(
 
     CALLABLE takes nothing and returns (module, example_inputs, dynamic_shapes): a torch.nn.Module in eval mode, its
     inputs as a tuple or a dict by name, and what torch.export.export takes as dynamic_shapes (None for none, and with
-    --batch-sizes).
+    --batch-sizes). Names of --sizes are those that dimensions have in dynamic_shapes; docs/lengths.md has examples.
     """
-    sizes = _sizes(batch_sizes)
+    rows = _numbers("--batch-sizes", batch_sizes)
+    static, rules = _sizes([*(sizes or ()), *(more_sizes or ())]), _rules(pad or ())
+    if rows and static:
+        raise InvalidConfig(detail=f"--batch-sizes {batch_sizes} and --sizes: write --sizes batch={batch_sizes}")
     if golden:
         read_golden(golden)  # before the model is made, which may take long
     _make_folder(to)
@@ -82,7 +99,10 @@ def package(
             inputs,
             to,
             dynamic_shapes=shapes,
-            batch_sizes=sizes,
+            batch_sizes=rows,
+            sizes=static,
+            pad=rules,
+            inexact_padding=inexact_padding,
             allow_baked=allow_baked,
             forget_mutations=forget_mutations,
             prepare=prepare,
@@ -138,10 +158,39 @@ def _make_folder(to: Path) -> None:
         raise InvalidConfig(detail=f"--out {to}: cannot make the folder {to.parent}: {error.strerror}") from error
 
 
-def _sizes(text: str) -> list[int]:
+def _sizes(texts: Sequence[str]) -> dict[str, list[int]]:
+    parts = [part for text in texts for part in text.split()]
+    return {name: _numbers(f"--sizes {name}=", sizes) for name, sizes in _pairs("--sizes", "length=32,128", parts)}
+
+
+def _rules(texts: Sequence[str]) -> dict[str, float | str]:
+    return {name: _rule(name, value) for name, value in _pairs("--pad", "input_ids=0", texts)}
+
+
+def _rule(name: str, value: str) -> float | str:
+    if value == "mask":
+        return value
+    try:
+        return int(value) if value.lstrip("-").isdecimal() else float(value)
+    except ValueError as error:
+        raise InvalidConfig(detail=f"--pad {name}={value} is neither a number nor mask") from error
+
+
+def _pairs(option: str, example: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = [tuple(text.split("=", 1)) for text in texts]
+    for text, pair in zip(texts, pairs, strict=True):
+        if len(pair) != 2 or not all(pair):
+            raise InvalidConfig(detail=f"{option} {text!r} is not of the form {option} {example}")
+    names = [name for name, *_ in pairs]
+    if len(set(names)) < len(names):
+        raise InvalidConfig(detail=f"{option} names '{max(names, key=names.count)}' twice")
+    return [(name, value) for name, value in pairs]
+
+
+def _numbers(option: str, text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise InvalidConfig(detail=f"--batch-sizes {text!r} is not a list of sizes such as 1,8,32")
+        raise InvalidConfig(detail=f"{option} {text!r} is not a list of sizes such as 1,8,32")
     return [int(part) for part in parts]
 
 

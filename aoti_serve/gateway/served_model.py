@@ -20,6 +20,7 @@ from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import AotiServeError, ReplicaBehind, TryAgain, UnknownVersion, VersionNotResident
 from aoti_serve.gateway.batching.backlog import BatcherLoad
 from aoti_serve.gateway.batching.batcher import Batcher
+from aoti_serve.gateway.batching.lengths import RowPadding
 from aoti_serve.gateway.batching.work_item import Arrays
 from aoti_serve.gateway.figures.exchange import StatisticsExchange
 from aoti_serve.gateway.figures.model_figures import ModelFigures
@@ -151,7 +152,7 @@ class ServedModel:
         head = request.head
         if head.sequence is not None:
             check_step(head.sequence, version)
-        ordered = [arrays[index] for index in request.order]
+        ordered = request.ordered(arrays)
         arrived = time.monotonic()
         try:
             asking = Asking(ordered, head.priority, timeout, head.routing_key or key)
@@ -162,7 +163,7 @@ class ServedModel:
         trace_run(self.name, rows.version, arrived, rows.left)
         outputs = [(spec, rows.outputs[index]) for index, spec in request.outputs]
         asked = ordered[0].shape[0] if self._batches else 1
-        return InferResponse(self.name, rows.version, request.head.id, outputs, asked)
+        return InferResponse(self.name, rows.version, request.head.id, outputs, asked, request.lengths)
 
     def metadata(self, version: str | None) -> dict[str, object]:
         self.check_version(version)
@@ -181,7 +182,8 @@ class ServedModel:
         figures = ModelFigures(self.name) if patient else self.figures
         config = self._batching.model_copy(update={"max_queue_delay_ms": SHADOW_DELAY_MS} if patient else {})
         run = partial(self._run, version=version)
-        return Batcher(figures, config, run, batches=self._batches, smallest=self._smallest)
+        lengths = RowPadding(self.signature)
+        return Batcher(figures, config, run, batches=self._batches, smallest=self._smallest, lengths=lengths)
 
     def _message(self, arrays: BatchArrays, timeout: float | None = None, version: int | None = None) -> BatchMessage:
         share = self._answering.rows * self._num_runners / max(self._pool.runners, self._num_runners)

@@ -17,7 +17,12 @@ ModelInputs = Mapping[str, torch.Tensor] | Sequence[torch.Tensor]
 def checked_inputs(inputs: ModelInputs, signature: Signature) -> list[torch.Tensor]:
     """Check and order the tensors as the code reads them. Raises an InvalidInput that names the input."""
     named = signature.by_input(inputs) if isinstance(inputs, Mapping) else _in_order(inputs, signature)
-    signature.check_inputs({name: readable(name, tensor, InvalidInputData) for name, tensor in named.items()})
+    found = {name: readable(name, tensor, InvalidInputData) for name, tensor in named.items()}
+    forms = signature.with_masks(found)
+    signature.check_inputs(forms)
+    named |= {
+        name: torch.ones(forms[name].shape, dtype=getattr(torch, forms[name].dtype)) for name in forms.keys() - found
+    }
     return [_laid_out(named[spec.name], spec.order) for spec in signature.inputs]
 
 

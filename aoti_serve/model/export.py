@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,10 +35,13 @@ from aoti_serve.model.preparation.recipe import RECIPES, Recipe
 from aoti_serve.model.program.accuracy import Accuracy, accuracy_of
 from aoti_serve.model.program.compiled_signature import as_compiled, narrow, passing_over
 from aoti_serve.model.program.exported import ExampleInputs, Program, program_of
-from aoti_serve.model.program.sizes import check_rows_are_independent, resized_inputs, served_signature
+from aoti_serve.model.program.padding import Rules
+from aoti_serve.model.program.sizes import BATCH
 from aoti_serve.model.program.torch_errors import torch_message
+from aoti_serve.model.program.variant_plan import VariantPlan
 from aoti_serve.signature.golden.file import golden_bytes, read_golden
 from aoti_serve.signature.golden.request import GoldenRequest
+from aoti_serve.signature.padding import Lengths
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.torch_private import compile_files, write_archive
 
@@ -61,6 +64,9 @@ def export_package(
     *,
     dynamic_shapes: Any = None,
     batch_sizes: Sequence[int] = (),
+    sizes: Mapping[str, Sequence[int]] | None = None,
+    pad: Rules | None = None,
+    inexact_padding: bool = False,
     allow_baked: bool = False,
     forget_mutations: bool = False,
     prepare: bool = True,
@@ -75,11 +81,13 @@ def export_package(
 
     `example_inputs` are positional (a tuple) or by name (a mapping); `dynamic_shapes` as in `torch.export.export`.
     Where that leaves a dimension to torch (`Dim.AUTO`) and torch narrows it, `noted` is told so in a sentence. With
-    `batch_sizes` the first dimension of every input is compiled once for each of them, and a container picks; such
-    variants share one copy of the weights. `allow_baked` writes a package even if the compiler fixed some parameter,
-    `forget_mutations` even if forward() changes a buffer. With `prepare` staging puts weights in the order
-    that is fastest where they run, if that pays (docs/preparation.md). The module is exported as it is: call `.eval()`
-    first.
+    `sizes` the dimensions that have these names in `dynamic_shapes` are compiled once for each combination of sizes,
+    and a container picks; such variants share one copy of the weights. `batch_sizes` are sizes of the first dimension
+    of every input. `pad` says by input with what it is filled up, a number or "mask", in all dimensions but the batch, so
+    that rows of different lengths may share a run; `inexact_padding` lets that change answers (docs/lengths.md).
+    `allow_baked` writes a package even if the compiler fixed some parameter, `forget_mutations` even if forward()
+    changes a buffer. With `prepare` staging puts weights in the order that is fastest where they run, if that pays
+    (docs/preparation.md). The module is exported as it is: call `.eval()` first.
 
     With `quantize` the package computes linear layers in int8 where that pays. Its weights stay the module's own, and
     staging quantises them. `measured` is told how its answers to the example inputs differ from the module's, and a
@@ -106,17 +114,19 @@ def export_package(
         quantize=quantize is not None,
         noted=noted,
     )
-    programs = _programs(one, module, example_inputs, dynamic_shapes, batch_sizes)
-    for request in () if batch_sizes else requests:
-        request.fitted(programs[0].signature)  # compiling takes long
+    sizes = {BATCH: batch_sizes} if batch_sizes else sizes or {}
+    plan = VariantPlan(module, example_inputs, dynamic_shapes, sizes, pad or {}, inexact=inexact_padding)
+    programs = {plan.name(lengths): one(*plan.at(lengths)) for lengths in plan.variants}
+    plan.check(next(iter(programs.values())).signature)
+    for request in () if sizes else requests:
+        request.fitted(plan.served([programs[plan.name({})].signature]))  # compiling takes long
     compiled = {}
-    for size, program in programs.items():
-        progress(f"compiling for batches of {size}" if size else "compiling")
-        compiled[size] = _compiled(program)
+    for name, program in programs.items():
+        progress(f"compiling for {name}" if sizes else "compiling")
+        compiled[name] = _compiled(program)
     progress("writing")
-    signatures = {size: model.signature for size, model in compiled.items()}
     recipes = next(iter(compiled.values())).recipes
-    signature = served_signature(signatures) if batch_sizes else signatures[0]
+    signature = plan.served([each.signature for each in compiled.values()])
     asked = [request.fitted(signature) for request in requests]
     lost = [spec.name for spec in signature.baked if spec.name in module.state_dict()]
     if lost and not allow_baked:
@@ -133,29 +143,8 @@ def export_package(
             progress("asking golden requests of")
             _try(package, values)
 
-    files = {size: model.files for size, model in compiled.items()}
-    _write(target, files, signature, recipes, values, asked, check)
+    _write(target, compiled, plan.sizes_by_name, signature, recipes, values, asked, check)
     return Package.open(target)
-
-
-def _programs(
-    one: Callable[[ExampleInputs, Any], Program],
-    module: torch.nn.Module,
-    inputs: ExampleInputs,
-    dynamic_shapes: Any,
-    batch_sizes: Sequence[int],
-) -> dict[int, Program]:
-    """Export a program for each batch size; 0 stands for the only one, of the sizes in `dynamic_shapes`."""
-    if not batch_sizes:
-        return {0: one(inputs, dynamic_shapes)}
-    if min(batch_sizes) < 1:
-        raise UnsupportedModule(detail=f"batch sizes are 1 or more, not {min(batch_sizes)}")
-    if dynamic_shapes is not None:
-        raise UnsupportedModule(
-            detail="with --batch-sizes (batch_sizes) dynamic_shapes must be None: each size is compiled as static"
-        )
-    check_rows_are_independent(module, resized_inputs(inputs, max(batch_sizes)))
-    return {size: one(resized_inputs(inputs, size), None) for size in sorted(set(batch_sizes))}
 
 
 def _compiled(program: Program) -> _Compiled:
@@ -190,7 +179,8 @@ def _try(package: Package, values: dict[str, torch.Tensor]) -> None:
 
 def _write(
     target: Path,
-    files: dict[int, list[str]],
+    compiled: Mapping[str, _Compiled],
+    variants: Mapping[str, Lengths],
     signature: Signature,
     recipes: tuple[Recipe, ...],
     values: dict[str, torch.Tensor],
@@ -198,21 +188,21 @@ def _write(
     check: Callable[[Package], None],
 ) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    models = {f"batch{size}" if size else "model": size for size in files}
     metadata = {SIGNATURE_KEY: signature.model_dump_json(), WEIGHTS_KEY: WEIGHTS_APART, TORCH_KEY: torch.__version__}
     if recipes:
         metadata[PREPARATION_KEY] = RECIPES.dump_json(recipes).decode()
     if golden:
         metadata[GOLDEN_KEY] = str(len(golden))
-    if 0 not in files:
-        metadata[VARIANTS_KEY] = json.dumps(models)
+    if variants:
+        metadata[VARIANTS_KEY] = json.dumps(variants)
     with TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
         scratch, weights = Path(folder, target.name), Path(folder, "weights.safetensors")
-        for compiled in files.values():
-            _add_metadata(compiled, metadata)
-        write_archive(scratch, {model: files[size] for model, size in models.items()})
-        if 0 in files and (problem := narrow(signature.inputs, GeneratedCode(scratch, "model").inputs or ())):
-            raise UnsupportedModule(detail=f"the compiler fixed what should vary: {problem}")
+        for each in compiled.values():
+            _add_metadata(each.files, metadata)
+        write_archive(scratch, {name: each.files for name, each in compiled.items()})
+        for name, each in compiled.items():
+            if problem := narrow(each.signature.inputs, GeneratedCode(scratch, name).inputs or ()):
+                raise UnsupportedModule(detail=f"the compiler fixed what should vary: {problem}")
         _save({spec.name: values[spec.name] for spec in signature.constants if spec.carried}, weights)
         with zipfile.ZipFile(scratch, "a") as archive:
             archive.write(weights, f"{target.stem}/{BASELINE}")

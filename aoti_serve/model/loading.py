@@ -17,7 +17,7 @@ from aoti_serve.model.foreign.generated import fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.model.preparation.recipe import code_constants
 from aoti_serve.model.resident.buffers import padded
-from aoti_serve.model.variants import BatchVariant, Runtime, Variants
+from aoti_serve.model.variants import Runtime, Variant, Variants
 from aoti_serve.signature.tensors import CPU, DEVICE_KINDS
 
 
@@ -95,21 +95,21 @@ def load(package: Package, num_runners: int, device: torch.device, *, single_thr
     """
     package.import_operators()
     package.check_unchanged()
-    folders = [(rows, package.extract(model)) for rows, model in package.variants]
+    folders = [(sizes, package.extract(model)) for sizes, model in package.variants]
     for _, folder in folders:
         if device.type != CPU:
             preflight.check_kernels(package.path, package.metadata, folder, visible_cards()[device.index], device.index)
         built = package.metadata.get(preflight.TORCH_KEY, "of unknown version")
         preflight.check_library(package.path, folder, built=built, here=torch.__version__, has_symbol=has_symbol)
         preflight.check_operators(package.path, folder, _has_operator)
-    variants: list[BatchVariant] = []
+    variants: list[Variant] = []
     try:
-        for rows, folder in folders:
-            variants.append(BatchVariant(rows, _runtime(package, folder, num_runners, device, single_threaded)))
+        for sizes, folder in folders:
+            variants.append(Variant(sizes, _runtime(package, folder, num_runners, device, single_threaded)))
     except BaseException:
-        Variants(variants, guarded=False).delete()
+        Variants(variants, package.signature).delete()
         raise
-    return Variants(variants, guarded=bool(package.signature.guards))
+    return Variants(variants, package.signature)
 
 
 def swappable(library: Path, device: torch.device) -> set[str]:

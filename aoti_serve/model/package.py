@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PositiveInt, TypeAdapter, ValidationError
 
 from aoti_serve.config import DeclaredSignature, ModelConfig
 from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
@@ -19,6 +19,7 @@ from aoti_serve.model.preparation import recipe
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.golden.file import read_golden
 from aoti_serve.signature.golden.request import GoldenRequest
+from aoti_serve.signature.padding import Lengths
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import CPU
 
@@ -35,7 +36,7 @@ BASELINE = "extra/aoti_serve/baseline.safetensors"
 GOLDEN = "extra/aoti_serve/golden.safetensors"
 
 _METADATA_FORM = TypeAdapter(dict[str, str])
-_VARIANTS_FORM = TypeAdapter(dict[str, int])
+_VARIANTS_FORM = TypeAdapter(dict[str, dict[str, PositiveInt] | PositiveInt])  # a number is a size of the batch
 
 
 class Package:
@@ -135,9 +136,9 @@ class Package:
         return SIGNATURE_KEY in self.metadata
 
     @property
-    def variants(self) -> list[tuple[int | None, str]]:
-        """The models that are served as one: the batch size each takes, None if any, and its name in the archive."""
-        return [(size, name) for name, size in self._sizes.items()] or [(None, self.model_name)]
+    def variants(self) -> list[tuple[Lengths, str]]:
+        """The models that are served as one: the static sizes of each by dimension, and its name in the archive."""
+        return [(sizes, name) for name, sizes in self._sizes.items()] or [({}, self.model_name)]
 
     @cached_property
     def carries_weights(self) -> bool:
@@ -203,18 +204,19 @@ class Package:
 
     def _check_variants(self, names: Sequence[str], chosen: bool) -> None:
         missing = [name for name in self._sizes if name not in names]
-        if missing or any(size < 1 for size in self._sizes.values()):
+        if missing:
             raise UnreadablePackage(path=self.path, detail=f"variants {self._sizes}: it holds {', '.join(names)}")
         if not chosen and set(names) != set(self._sizes or [self.model_name]):
             detail = f"it holds several models, {', '.join(names)}; say which with `model_name`"
             raise UnreadablePackage(path=self.path, detail=detail)
 
     @cached_property
-    def _sizes(self) -> dict[str, int]:
+    def _sizes(self) -> dict[str, Lengths]:
         try:
-            return _VARIANTS_FORM.validate_json(self.metadata.get(VARIANTS_KEY, "{}"))
+            found = _VARIANTS_FORM.validate_json(self.metadata.get(VARIANTS_KEY, "{}"))
         except ValidationError as error:
             raise UnreadablePackage(path=self.path, detail=f"variants: {error}") from error
+        return {name: {"batch": sizes} if isinstance(sizes, int) else sizes for name, sizes in found.items()}
 
 
 def configured_package(config: ModelConfig) -> Package:

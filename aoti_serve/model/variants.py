@@ -1,34 +1,46 @@
-"""The compiled variants of one model: one library per static batch size, or one for all sizes."""
+"""The compiled variants of one model: a library for each set of static sizes, or one for all sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import NamedTuple
 
 import torch
 
 from aoti_serve.model.aoti.c_abi import NativeContainer
 from aoti_serve.model.aoti.stock import StockContainer
+from aoti_serve.signature.padding import Lengths, lengths_of
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import TensorSpec
 
 Runtime = NativeContainer | StockContainer
 
 
-class BatchVariant(NamedTuple):
-    """A loaded library and the one batch size it takes; None if it takes what the signature says."""
+class Variant(NamedTuple):
+    """A loaded library, and the one size that it takes of each of these dimensions, by symbol."""
 
-    rows: int | None
+    sizes: Lengths
     runtime: Runtime
+
+    def fits(self, lengths: Mapping[str, int]) -> bool:
+        return all(size >= lengths[symbol] for symbol, size in self.sizes.items())
 
 
 class Variants:
     """All variants as one runtime: a run goes to the smallest that fits, each step of the weights to all.
 
-    `guarded`: the last output is the index guards' flags, and has no rows.
+    Its inputs are filled up to that size, and its outputs cut back: rows with copies of the first one, other dimensions
+    by the signature's rule.
     """
 
-    def __init__(self, variants: Sequence[BatchVariant], *, guarded: bool) -> None:
-        self._guarded = guarded
-        self._variants = sorted(variants, key=lambda variant: variant.rows or 0)
+    def __init__(self, variants: Sequence[Variant], signature: Signature) -> None:
+        self._variants = sorted(variants, key=lambda variant: prod(variant.sizes.values()))
+        self._inputs = signature.inputs
+        outputs = {spec.name: spec for spec in signature.outputs}
+        self._outputs = [outputs.get(name or "") for name in signature.output_leaves]
+        self._values = signature.padding.values if signature.padding else {}
+        self._batch = signature.batch.symbol if signature.batch else None
 
     @property
     def folds(self) -> bool:
@@ -42,14 +54,22 @@ class Variants:
 
     def run(self, inputs: list[torch.Tensor], stream: int | None) -> list[torch.Tensor | None]:
         """Run, and take the tensors out of the list: the runtime owns them then, and frees them as soon as it can."""
-        rows = inputs[0].shape[0] if inputs[0].ndim else 0
-        variant = next(variant for variant in self._variants if not variant.rows or variant.rows >= rows)
-        if not variant.rows or variant.rows == rows:
+        if not self._variants[0].sizes:
+            return self._variants[0].runtime.run(_drained(inputs), stream)
+        lengths = lengths_of(self._inputs, [tensor.shape for tensor in inputs])
+        variant = next(variant for variant in self._variants if variant.fits(lengths))
+        if all(lengths[symbol] == size for symbol, size in variant.sizes.items()):
             return variant.runtime.run(_drained(inputs), stream)
-        inputs[:] = [_padded(tensor, variant.rows) for tensor in inputs]
+        inputs[:] = [self._filled(tensor, spec, variant) for tensor, spec in zip(inputs, self._inputs, strict=True)]
         outputs = variant.runtime.run(_drained(inputs), stream)
-        flags = [outputs.pop()] if self._guarded else []
-        return [None if tensor is None else tensor[:rows] for tensor in outputs] + flags
+        # Behind those of the signature come the index guards' flags, which have no rows.
+        flags = outputs[len(self._outputs) :]
+        return [_cut(tensor, spec, lengths) for tensor, spec in zip(outputs, self._outputs, strict=False)] + flags
+
+    def _filled(self, tensor: torch.Tensor, spec: TensorSpec, variant: Variant) -> torch.Tensor:
+        lengths = {symbol: size for symbol, size in variant.sizes.items() if symbol != self._batch}
+        tensor = filled(tensor, spec.shape_at(tensor.shape, lengths), self._values.get(spec.name, 0))
+        return _with_rows(tensor, variant.sizes[self._batch]) if self._batch in variant.sizes else tensor
 
     def extract(self) -> dict[str, torch.Tensor]:
         return self._variants[0].runtime.extract()
@@ -80,8 +100,23 @@ def _drained(tensors: list[torch.Tensor]) -> Iterator[torch.Tensor]:
         yield tensors.pop(0)
 
 
-def _padded(tensor: torch.Tensor, rows: int) -> torch.Tensor:
+def filled(tensor: torch.Tensor, shape: Sequence[int], value: float) -> torch.Tensor:
+    """The tensor in a larger one that is `value` everywhere else."""
+    if tensor.shape == tuple(shape):
+        return tensor
+    larger = tensor.new_full(tuple(shape), value)
+    larger[tuple(map(slice, tensor.shape))] = tensor
+    return larger
+
+
+def _with_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     """Append copies of the first row, which is known to be good; zeros if there is none."""
     missing = rows - tensor.shape[0]
     row = tensor[:1] if tensor.shape[0] else tensor.new_zeros(1, *tensor.shape[1:])
-    return torch.cat([tensor, row.expand(missing, *tensor.shape[1:])])
+    return torch.cat([tensor, row.expand(missing, *tensor.shape[1:])]) if missing else tensor
+
+
+def _cut(tensor: torch.Tensor | None, spec: TensorSpec | None, lengths: Lengths) -> torch.Tensor | None:
+    if tensor is None or spec is None:
+        return tensor
+    return tensor[tuple(map(slice, spec.shape_at(tensor.shape, lengths)))].contiguous()

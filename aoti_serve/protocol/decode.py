@@ -30,6 +30,7 @@ from aoti_serve.protocol.checks import (
 )
 from aoti_serve.protocol.elements import array_from_json, shown_value
 from aoti_serve.protocol.messages import InputHead, RequestHead
+from aoti_serve.protocol.ragged import is_ragged, ragged_input
 
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 MAX_DIGITS = 18
@@ -116,6 +117,8 @@ def _inputs(entries: list[dict[str, Any]]) -> Iterator[InputHead]:
 
 def _input(name: str, entry: dict[str, Any]) -> InputHead:
     dtype = checked_dtype(name, entry.get("datatype"))
+    if is_ragged(entry.get("shape")):
+        return ragged_input(name, dtype, entry["shape"], entry.get("data"))
     shape = checked_shape(name, entry.get("shape"))
     size = _parameters(entry, name).get("binary_data_size")
     if size is not None:

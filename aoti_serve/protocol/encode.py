@@ -16,6 +16,7 @@ import orjson
 from numpy.typing import NDArray
 
 from aoti_serve.protocol.messages import InferResponse, RequestHead
+from aoti_serve.protocol.ragged import VARIES, ragged_rows
 from aoti_serve.signature.tensors import DTYPES, TensorSpec
 
 STEP = 2**16
@@ -41,7 +42,10 @@ def encode_response(response: InferResponse, asked: RequestHead) -> Encoded:
     tails: list[memoryview] = []
     for spec, array in response.outputs:
         entry: dict[str, Any] = {"name": spec.name, "datatype": DTYPES[spec.dtype].oip, "shape": list(array.shape)}
-        if asked.wants_binary(spec.name):
+        if (rows := ragged_rows(spec, array, response.lengths)) is not None:
+            entry |= {"shape": [len(array), VARIES, *array.shape[2:]], "data": _NUMBERS_LATER}
+            large.append(_nested(spec, rows))
+        elif asked.wants_binary(spec.name):
             entry["parameters"] = {"binary_data_size": array.nbytes}
             tails.append(_flat(array).view(np.uint8).data)
         elif array.size > STEP:
@@ -80,6 +84,12 @@ def _numbers(spec: TensorSpec, flat: NDArray[Any]) -> Iterator[bytes]:
     for start in range(0, flat.size, STEP):
         text = orjson.dumps(_json_values(spec, flat[start : start + STEP]), option=orjson.OPT_SERIALIZE_NUMPY)
         yield (b"," if start else b"") + text[1:-1]
+
+
+def _nested(spec: TensorSpec, rows: Iterator[NDArray[Any]]) -> Iterator[bytes]:
+    for index, row in enumerate(rows):
+        text = orjson.dumps(_json_values(spec, row), option=orjson.OPT_SERIALIZE_NUMPY)
+        yield (b"," if index else b"") + text
 
 
 def _json_values(spec: TensorSpec, flat: NDArray[Any]) -> NDArray[Any]:

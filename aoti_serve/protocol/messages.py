@@ -18,7 +18,8 @@ LONGEST_KEY = 256  # characters
 class InputHead(NamedTuple):
     """The head of one input: its data is `array`, or the next `nbytes` behind the JSON part.
 
-    `dtype` is a torch name, `array` has `shape`; raw types are held as unsigned integers.
+    `dtype` is a torch name, `array` has `shape`; raw types are held as unsigned integers. Of rows of different lengths,
+    which `lengths` has, `array` holds one behind the other, and `shape` is theirs when all are as long as the longest.
     """
 
     name: str
@@ -26,6 +27,7 @@ class InputHead(NamedTuple):
     shape: tuple[int, ...]
     nbytes: int | None
     array: NDArray[Any] | None = None
+    lengths: tuple[int, ...] | None = None
 
 
 class SequenceStep(NamedTuple):
@@ -60,13 +62,17 @@ class RequestHead:
 
 @dataclass(frozen=True)
 class InferResponse:
-    """`outputs` are (spec, array) in the order they are answered, for `rows` that were asked."""
+    """`outputs` are (spec, array) in the order they are answered, for `rows` that were asked.
+
+    `lengths` are those of the rows by dimension, where they were sent with different ones.
+    """
 
     model_name: str
     model_version: int
     id: str | None
     outputs: list[tuple[TensorSpec, NDArray[Any]]] = field(default_factory=list)
     rows: int = 1
+    lengths: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 # Triton's names of its extensions, and ours. Of `model_repository` only the index is served, so it is not here.

@@ -7,6 +7,7 @@ That its data are as many as its shape says, and that two sizes are equal, no su
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ _SIZE: JsonSchema = {"type": ["integer", "null"], "minimum": 0, "description": "
 _BINARY: JsonSchema = {"type": ["boolean", "null"], "description": "answer as binary data, not as JSON"}
 _COUNT: JsonSchema = {"type": ["integer", "null"], "minimum": 0}
 # Of an output: what was split into batches comes back in one piece, so their bounds do not hold for it.
-_ANY_SIZES: JsonSchema = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_ANY_SIZES: JsonSchema = {"type": "array", "items": {"type": "integer", "minimum": -1}}  # -1 where rows differ
 _PARAMETERS: JsonSchema = {
     "type": ["object", "null"],
     "properties": {
@@ -52,12 +53,14 @@ _PARAMETERS: JsonSchema = {
 
 def request_schema(signature: Signature) -> JsonSchema:
     """The JSON of an inference request: all of it, or its head if binary data follows."""
-    inputs = [_input(f"INPUT__{place}", spec) for place, spec in enumerate(signature.for_any_batch.inputs)]
+    specs = enumerate(signature.for_any_batch.inputs)
+    inputs = [_input(f"INPUT__{place}", spec, signature.lengths) for place, spec in specs]
+    needed = len(inputs) - len(signature.padding.masks if signature.padding else ())
     names = [name for place, spec in enumerate(signature.outputs) for name in (spec.name, f"OUTPUT__{place}")]
     wanted = {"name": {"enum": names}, "parameters": _object({"binary_data": _BINARY})}
     properties = {
         "id": {"type": ["string", "null"], "description": "comes back with the answer"},
-        "inputs": {"type": "array", "minItems": len(inputs), "maxItems": len(inputs), "items": {"anyOf": inputs}},
+        "inputs": {"type": "array", "minItems": needed, "maxItems": len(inputs), "items": {"anyOf": inputs}},
         "outputs": {
             "type": ["array", "null"],
             "description": "which, and in which order; all, if none is named",
@@ -103,13 +106,18 @@ def _zero(dtype: DType) -> int | bool:
     return False if dtype.torch == "bool" else 0
 
 
-def _input(ordinal: str, spec: TensorSpec) -> JsonSchema:
+def _input(ordinal: str, spec: TensorSpec, lengths: Collection[str]) -> JsonSchema:
     dtype = DTYPES[spec.dtype]
+    sizes = list(map(_size, spec.shape))
+    if len(spec.shape) > 1 and isinstance(dim := spec.shape[1], Dim) and dim.symbol in lengths:
+        sizes[1] = {
+            "anyOf": [sizes[1], {"const": -1, "description": "rows of different lengths, each in its own list"}]
+        }
     data = {"type": "array", "items": {"anyOf": [_element(dtype), {"type": "array"}]}, "description": "flat, or nested"}
     properties = {
         "name": {"enum": [spec.name, ordinal]},
         "datatype": {"const": dtype.oip},
-        "shape": {"type": "array", "prefixItems": list(map(_size, spec.shape))} | _of_rank(len(spec.shape)),
+        "shape": {"type": "array", "prefixItems": sizes} | _of_rank(len(spec.shape)),
         "parameters": _object({"binary_data_size": _SIZE}),
     }
     schema = {"type": "object", "title": spec.name, "properties": properties}

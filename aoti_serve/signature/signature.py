@@ -17,6 +17,7 @@ from aoti_serve.errors import (
 )
 from aoti_serve.signature.call_spec import CallSpec
 from aoti_serve.signature.constants import Constants
+from aoti_serve.signature.padding import Padding, with_masks
 from aoti_serve.signature.tensors import DTYPES, Dim, Frozen, Shaped, TensorSpec
 
 T = TypeVar("T")
@@ -42,7 +43,8 @@ class Signature(Constants):
     """The inputs, outputs and constants of a package.
 
     `takes` and `gives` are how the module nests its arguments and its result; None where that is unknown. Each of
-    `guards` has an element in one more output of the compiled code, a bool vector, which no client sees.
+    `guards` has an element in one more output of the compiled code, a bool vector, which no client sees. With `padding`
+    rows of different lengths may share a run.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -50,6 +52,7 @@ class Signature(Constants):
     takes: CallSpec | None = None
     gives: CallSpec | None = None
     guards: tuple[IndexGuard, ...] = ()
+    padding: Padding | None = None
 
     @property
     def output_leaves(self) -> tuple[str | None, ...]:
@@ -63,6 +66,17 @@ class Signature(Constants):
         dims = [dim for dim in firsts if isinstance(dim, Dim) and (dim.factor, dim.offset) == (1, 0)]
         led = len(dims) == len(firsts) and len({dim.symbol for dim in dims}) == 1
         return dims[0] if led else None
+
+    @cached_property
+    def lengths(self) -> tuple[str, ...]:
+        """The dimensions of inputs along which they may be padded: with a rule for it, all but the batch."""
+        symbols = (dim.symbol for spec in self.inputs for dim in spec.shape if isinstance(dim, Dim))
+        batch = self.batch.symbol if self.batch else None
+        return tuple(symbol for symbol in dict.fromkeys(symbols) if symbol != batch) if self.padding else ()
+
+    def with_masks(self, found: Mapping[str, Shaped]) -> dict[str, Shaped]:
+        """The forms of the inputs, with those of the masks that a client may leave out, and has."""
+        return with_masks(self.padding, self.inputs, found)
 
     @cached_property
     def for_any_batch(self) -> Signature:

@@ -6,6 +6,7 @@ A dtype is called by its torch name ("float32") everywhere inside; the other nam
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, field_validator, model_validator
@@ -153,6 +154,19 @@ class TensorSpec(Frozen):
     def static_shape(self) -> tuple[int, ...]:
         """The shape with -1 for what varies, as the Open Inference Protocol writes it."""
         return tuple(-1 if isinstance(dim, Dim) else dim for dim in self.shape)
+
+    def shape_at(self, shape: Sequence[int], values: Mapping[str, int]) -> tuple[int, ...]:
+        """`shape` with the sizes that dimensions have at these values of their symbols; the others as they are."""
+        return tuple(
+            dim.size_at(values[dim.symbol]) if isinstance(dim, Dim) and dim.symbol in values else size
+            for dim, size in zip(self.shape, shape, strict=True)
+        )
+
+    def at(self, values: Mapping[str, int]) -> Shaped | None:
+        """Its form where all symbols have these values; None if one is not among them."""
+        if any(isinstance(dim, Dim) and dim.symbol not in values for dim in self.shape):
+            return None
+        return Shaped(self.dtype, self.shape_at(self.static_shape, values))
 
     def describe_shape(self) -> str:
         return "[" + ", ".join(str(dim) for dim in self.shape) + "]"

@@ -21,7 +21,9 @@ class ReplicaFigures:
     def __init__(self, model: str, package: Package, num_runners: int) -> None:
         self._model = model
         self._runners = num_runners
-        self._sizes = sorted(rows for rows, _ in package.variants if rows)
+        batch = package.signature.batch
+        sizes = {sizes.get(batch.symbol, 0) for sizes, _ in package.variants} if batch else set()
+        self._sizes = sorted(sizes - {0})
         self._lock = threading.Lock()
         self._busy_s = 0.0
 

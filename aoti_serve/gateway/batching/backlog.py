@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
+from aoti_serve.gateway.batching.lengths import Company, longest
 from aoti_serve.gateway.batching.work_item import Shape, Split, WorkItem
 from aoti_serve.protocol.messages import LEAST_URGENT
 
@@ -131,15 +132,16 @@ class Backlog:
         self._leave(queue, [piece])
         self._close(queue, piece.shape)
 
-    def take(self, now: float) -> list[WorkItem]:
-        """Take the next batch; empty if all rows may still wait for company, see `due`."""
+    def take(self, now: float, company: Company | None = None) -> list[WorkItem]:
+        """Take the next batch; empty if all rows may still wait for company, see `due`.
+
+        `company` says which rows of other shapes, with which they can be padded, join it.
+        """
         batch: list[WorkItem] = []
         while not batch and (queue := self._next(now)) is not None:
-            taken = self._fill(queue)
-            self._leave(queue, taken)
-            self._close(queue, taken[0].shape)
-            if queue.live:
-                queue.since = queue.heap[0][2].arrival
+            taken = self._take_from(queue, self._largest, whole=True)
+            if company is not None and self._queues and company.may_join():
+                taken += self._joining(taken, company)
             # A caller that has gone may not have been able to say so yet.
             batch = [piece for piece in taken if not piece.future.done()]
         return batch
@@ -155,7 +157,31 @@ class Backlog:
             queues = [queue for queue in queues if queue.rows >= self._largest or queue.since + self._delay <= now]
         return min(queues, key=lambda queue: queue.heap[0], default=None)
 
-    def _fill(self, queue: ShapeQueue) -> list[WorkItem]:
+    def _joining(self, taken: list[WorkItem], company: Company) -> list[WorkItem]:
+        """Take those who go along, of the other queues in their order."""
+        shape, room = taken[0].shape, self._largest - sum([piece.rows or 1 for piece in taken])
+        joining: list[WorkItem] = []
+        for other in sorted(self._queues, key=lambda other: self._queues[other].heap[0]):
+            queue = self._queues[other]
+            rows = min(queue.rows, room)
+            if rows and other != shape and company.joins(self._largest - room, shape, rows, other):
+                found = self._take_from(queue, room)
+                room -= sum([piece.rows or 1 for piece in found])
+                shape = longest(shape, other) if found else shape
+                joining += found
+        return joining
+
+    def _take_from(self, queue: ShapeQueue, room: int, *, whole: bool = False) -> list[WorkItem]:
+        """Take what leaves of one queue: so many rows at most, but a first piece that is larger if `whole`."""
+        shape = queue.heap[0][2].shape
+        taken = self._fill(queue, room, whole)
+        self._leave(queue, taken)
+        self._close(queue, shape)
+        if queue.live:
+            queue.since = queue.heap[0][2].arrival
+        return taken
+
+    def _fill(self, queue: ShapeQueue, room: int, whole: bool) -> list[WorkItem]:
         heap = queue.heap
         taken: list[WorkItem] = []
         rows = 0
@@ -163,7 +189,7 @@ class Backlog:
             piece = heap[0][2]
             if piece.queue is queue:
                 rows += piece.rows or 1
-                if rows > self._largest and taken:
+                if rows > room and (taken or not whole):
                     break
                 taken.append(piece)
             heappop(heap)

@@ -7,9 +7,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from aoti_serve.errors import RuntimeFailed, quantity
+from aoti_serve.gateway.batching.lengths import RowPadding
 from aoti_serve.gateway.batching.work_item import Arrays, Rows, RunOutputs, WorkItem
 from aoti_serve.link.messages import AnswerMessage
 
@@ -22,7 +21,7 @@ class Batch:
 
     Lives in the gateway's event loop. `left` is the time at which it left, `rows` how many rows it had then. `prompt`
     says that a runner was free for it. `share` is the part of a runner that was its own: runners divided by batches
-    under way; 0 if it is not to be measured.
+    under way; 0 if it is not to be measured. `lengths` pads rows where they differ.
     """
 
     pieces: list[WorkItem]
@@ -30,6 +29,7 @@ class Batch:
     rows: int
     prompt: bool
     share: float
+    lengths: RowPadding
     task: Task[AnswerMessage] | None = None
     _again: list[list[WorkItem]] = field(default_factory=list)
 
@@ -44,7 +44,7 @@ class Batch:
 
     async def answer(self, run: RunBatch, now: float) -> AnswerMessage:
         """Run once. The arrays are joined here: if that fails, only this batch fails."""
-        return await run(_joined([piece.arrays for piece in self.pieces]), self._longest_timeout(now))
+        return await run(self.lengths.joined(self.pieces), self._longest_timeout(now))
 
     def _longest_timeout(self, now: float) -> float | None:
         """The longest time in seconds that one of its requests still has; None if one has no deadline."""
@@ -93,8 +93,8 @@ class Batch:
             self.task.cancel()
 
 
-def deliver(pieces: list[WorkItem], answer: AnswerMessage, left: float) -> list[WorkItem]:
-    """Give every request its rows, which left at the time `left`.
+def deliver(pieces: list[WorkItem], answer: AnswerMessage, left: float, lengths: RowPadding) -> list[WorkItem]:
+    """Give every request its rows, which left at the time `left`, at their own lengths.
 
     Returns the pieces of requests of which some pieces must run again.
     """
@@ -104,16 +104,11 @@ def deliver(pieces: list[WorkItem], answer: AnswerMessage, left: float) -> list[
         stop = start + piece.rows
         if not piece.future.done():
             whole = len(pieces) == 1
-            rows = Rows(version, list(outputs) if whole else [array[start:stop] for array in outputs], left, run)
+            own = list(outputs) if whole else lengths.cut([array[start:stop] for array in outputs], piece)
+            rows = Rows(version, own, left, run)
             if piece.split is None:
                 piece.future.set_result(rows)
             elif piece.split.place(piece, answer, rows):
                 late.append(piece)
         start = stop
     return late
-
-
-def _joined(requests: list[Arrays]) -> Arrays:
-    if len(requests) == 1:
-        return requests[0]
-    return [np.concatenate(parts) for parts in zip(*requests, strict=True)]

@@ -1,48 +1,4 @@
-"""Requests share runs. This is the whole policy, in the order in which a request meets it.
-
-**Admission.** A request that may not wait is refused at once (QueueFull, 503, with the seconds after which to come
-again): beyond `max_queued_rows`, of which a request larger than a batch takes one batch, or `max_queued_bytes`, and if
-the rows before it would not leave within `max_queue_wait_ms` at the pace measured while all runners are busy. So an
-overload costs the clients that send too much, and not all clients their latency. A full batch for each runner may
-always wait, however slow the model is; while the pace is not known, or there is no runner, only the first two limits
-hold. When nothing waits, any request is let in.
-
-**Order.** A request goes by its arrival plus its level of priority (1 to 9; 0, or nothing, means 5) times
-`priority_ageing_ms`: the urgent first, equals in order, and no request waits longer than eight times that for others
-that came later. For admission only rows of the same or of more urgent levels count: the urgent get in when the queue is
-full of others.
-
-**Leaving.** While a runner is free, rows leave at once: one client pays no delay. While all are busy rows gather, and
-the next free runner takes up to `max_batch_size` of them: many clients fill the batches by themselves. Rows count, not
-requests, and only equal trailing shapes go together. With `max_queue_delay_ms` rows wait so long for company even while
-a runner is free. While more than half a batch waits, or more than 64 requests, as many more batches as there are
-runners leave ahead, so that a runner finds the next one in its replica: the way may take longer than the run. Fewer
-rows gather, which is worth more than the gap. The batch whose first row goes first leaves first.
-
-**Holding.** A few clients that send one request after the other fall into two groups that run by turns, at twice the
-cost of a run. So the last free runner waits for those that were just answered if all of them are served sooner that
-way, by the measured costs of batches of those sizes and times in which clients have come back. Their rows end the hold,
-and a timer if they do not come; it is never longer than what it may save, nor lets a deadline pass, and is given up
-when another runner is free or another shape comes. There is none if clients come that no answer has brought: then saved
-time helps no client. Wrong estimates cost at most a 50th of the time, beyond what right ones have saved.
-
-**Large requests.** More rows than a batch holds are cut into nearly equal pieces, which run like other requests and
-share batches with them, and are joined again in order. They take turns: a piece enters the queue when the one before
-has left, as if it had come two batches' time after it, so that every other batch is for the small requests that have
-come meanwhile; if it falls behind, it goes before requests that come up to one `priority_ageing_ms` later, and no more.
-One answer is of one version: if a swap came in between, the pieces that older weights answered run again. No piece is
-below the model's smallest batch; where there is no other way the last two overlap.
-
-**Giving up.** A request whose `timeout` passes gets DeadlineExceeded then, wherever it is. It leaves the queue and is
-not run again, as a request whose caller has gone; a run that no request waits for any more is cancelled.
-
-**Without a replica.** Rows wait for one `max_queue_wait_ms`, from their arrival or from the end of the last replica;
-one that comes back meanwhile answers them. Then they get NoReplica (503, with the seconds after which to come again).
-
-**Failures.** A batch that fails runs again in halves, on the same runner, until only the guilty request fails. If the
-replica has died, its requests run again alone, one after the other: over the guilty one a second replica dies, and no
-third (PoisonRequest). If the server cannot answer (Unavailable) all of them fail at once.
-"""
+"""The batcher of one model: who leaves when, and with whom. The policy is told in `aoti_serve.gateway.batching`."""
 
 from __future__ import annotations
 
@@ -60,8 +16,9 @@ from aoti_serve.gateway.batching.batch import Batch, RunBatch, deliver
 from aoti_serve.gateway.batching.deadlines import DeadlineQueue
 from aoti_serve.gateway.batching.failures import Failures
 from aoti_serve.gateway.batching.hold import Hold
+from aoti_serve.gateway.batching.lengths import Company, RowPadding
 from aoti_serve.gateway.batching.measures import Measures
-from aoti_serve.gateway.batching.work_item import Arrays, Rows, Split, WorkItem, shape_of
+from aoti_serve.gateway.batching.work_item import Arrays, Rows, Split, WorkItem
 from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.link.messages import AnswerMessage
 from aoti_serve.protocol.messages import LEAST_URGENT
@@ -75,11 +32,18 @@ class Batcher:
 
     `run(arrays, timeout)` sends one batch to a replica. `timeout` is the longest time in seconds that one of its
     requests still has; None if one has no deadline. With `batches`, the first dimension of all arrays is rows; without,
-    every request is a batch. `smallest` is the fewest rows that the model takes.
+    every request is a batch. `smallest` is the fewest rows that the model takes, `lengths` how they are padded.
     """
 
     def __init__(
-        self, figures: ModelFigures, config: BatchingConfig, run: RunBatch, *, batches: bool, smallest: int = 0
+        self,
+        figures: ModelFigures,
+        config: BatchingConfig,
+        run: RunBatch,
+        *,
+        batches: bool,
+        smallest: int = 0,
+        lengths: RowPadding | None = None,
     ) -> None:
         self._figures = figures
         self._model = model = figures.name
@@ -89,6 +53,8 @@ class Batcher:
         self._largest = max(config.max_batch_size, smallest) if batches else 1
         delay = config.max_queue_delay_ms / 1e3 if batches else 0.0
         self._ageing = config.priority_ageing_ms / 1e3
+        self._lengths = lengths or RowPadding(None)
+        self._company = Company(self._largest)
         self._backlog = Backlog(self._largest, delay)
         self._measures = Measures(holds=self._largest > 1 and not delay)
         self._returns = self._measures.returns
@@ -152,9 +118,9 @@ class Batcher:
         if self._backlog.rows:
             self._admission.check(rows, nbytes, level, self._runners)
         now = monotonic()
-        shape = shape_of(arrays) if self._batches else ()
+        shape, own = self._lengths.of(arrays) if self._batches else ((), {})
         rank, deadline = now + level * self._ageing, None if timeout is None else now + timeout
-        piece = WorkItem(arrays, shape, rows, nbytes, level, now, rank, deadline, loop.create_future())
+        piece = WorkItem(arrays, shape, rows, nbytes, level, now, rank, deadline, loop.create_future(), own)
         if rows > self._largest:
             split = Split(piece, self._model, self._largest, self._smallest)
             self._backlog.enter_split(split, piece.rank)
@@ -171,7 +137,8 @@ class Batcher:
             now, before = monotonic(), backlog.rows
             if self._hold.lasts(self._runners - self._under_way, now, self._deadlines.next, loop):
                 return
-            pieces = backlog.take(now)
+            last = self._lengths.padded and self._runners - self._under_way <= 1
+            pieces = backlog.take(now, self._company if last else None)
             if pieces:
                 rows = before - backlog.rows
                 if backlog.later:
@@ -179,7 +146,7 @@ class Batcher:
                 self._under_way += 1
                 self._running += rows
                 share = self._runners / self._under_way if backlog.rows and self._under_way >= self._runners else 0.0
-                self._send(Batch(pieces, now, rows, self._under_way <= self._runners, share), loop)
+                self._send(Batch(pieces, now, rows, self._under_way <= self._runners, share, self._lengths), loop)
             elif backlog.rows:
                 if self._alarm is None:
                     self._alarm = loop.call_at(backlog.due(), self._on_alarm)
@@ -234,11 +201,13 @@ class Batcher:
             return None
         answer = task.result()
         self._measures.learn(batch, now, self._backlog.rows + self._running - batch.rows)
+        if self._lengths.padded and batch.prompt:
+            self._company.learn(batch.pieces, batch.rows, now - batch.left)
         return answer
 
     def _hand_out(self, pieces: list[WorkItem], answer: AnswerMessage, left: float) -> None:
         try:
-            late = deliver(pieces, answer, left)
+            late = deliver(pieces, answer, left, self._lengths)
         except Exception as error:
             self._failures.fail(pieces, error)
             return

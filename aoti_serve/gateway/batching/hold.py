@@ -9,7 +9,7 @@ from itertools import count
 from typing import NamedTuple
 
 from aoti_serve.gateway.batching.backlog import Backlog
-from aoti_serve.gateway.batching.measures import Cost
+from aoti_serve.gateway.batching.cost import Cost
 from aoti_serve.gateway.batching.returns import Expected, Returns
 
 WORTH = 0.95  # of the time without a hold: a smaller gain may be an error of measurement

@@ -17,16 +17,12 @@ from numpy.typing import NDArray
 
 from aoti_serve.errors import RuntimeFailed, VersionsDiffer
 from aoti_serve.link.messages import AnswerMessage
+from aoti_serve.signature.padding import Lengths
 
 Arrays = list[NDArray[Any]]
 Shape = tuple[tuple[int, ...], ...]
 
 ROUNDS = 5  # swaps that may come in between, one after the other
-
-
-def shape_of(arrays: Arrays) -> Shape:
-    """The shapes of one row of each array."""
-    return (arrays[0].shape[1:],) if len(arrays) == 1 else tuple([array.shape[1:] for array in arrays])
 
 
 class RunOutputs:
@@ -60,6 +56,7 @@ class WorkItem:
     failed, expired, or the caller has gone. A lower `rank` goes first, and of equal ones the lower `number`. `start`
     is the place of its first row in its request, `version` that of its answer. `queue` is where it waits. `unwanted`
     tells the batch in which it runs that no caller waits for it any more. `died` says that a replica has died with it.
+    Rows of one `shape` wait together; `lengths` are their own, where they may be padded.
     Times are the loop's.
     """
 
@@ -72,6 +69,7 @@ class WorkItem:
     rank: float
     deadline: float | None
     future: Future[Rows]
+    lengths: Lengths = field(default_factory=dict)
     split: Split | None = None
     start: int = 0
     version: int = 0
@@ -136,7 +134,7 @@ class Split:
     def _make_piece(self, place: slice) -> WorkItem:
         whole, rows = self._whole, place.stop - place.start
         arrays = [array[place] for array in whole.arrays]
-        facts = whole.level, whole.arrival, whole.rank, whole.deadline, whole.future
+        facts = whole.level, whole.arrival, whole.rank, whole.deadline, whole.future, whole.lengths
         piece = WorkItem(arrays, whole.shape, rows, rows * self.row_bytes, *facts, self, place.start)
         self.pieces.append(piece)
         return piece

@@ -1,78 +1,140 @@
-"""Static batch sizes: example inputs of a size, and one signature for what was compiled for several."""
+"""Example inputs, the named dimensions in them, and the same inputs at other sizes of these dimensions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import torch
 
 from aoti_serve.errors import UnsupportedModule
-from aoti_serve.signature.signature import Signature
-from aoti_serve.signature.tensors import Dim, TensorSpec
+from aoti_serve.signature.padding import Lengths
 from aoti_serve.signature.torch_private import pytree
 
-
-def resized_inputs(inputs: Any, size: int) -> Any:
-    """Give each example input `size` rows: its own, repeated or cut."""
-    return pytree.tree_map_only(torch.Tensor, lambda tensor: _rows(tensor, size), inputs)
-
-
-def check_rows_are_independent(module: torch.nn.Module, inputs: Any) -> None:
-    """Raise UnsupportedModule if a padding row would change the answers of the others, or an output has no rows."""
-    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
-    (first, *_) = (leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
-    rows = max(1, first.shape[0] - 1)
-    fewer_args, fewer_kwargs = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor[:rows], (args, kwargs))
-    more_args, more_kwargs = pytree.tree_map_only(
-        torch.Tensor, lambda tensor: torch.cat([tensor[:rows], *[tensor[:1]] * (rows + 1)]), (args, kwargs)
-    )
-    with torch.no_grad():
-        alone = pytree.tree_leaves(module(*fewer_args, **fewer_kwargs))
-        beside = pytree.tree_leaves(module(*more_args, **more_kwargs))
-    for index, (one, other) in enumerate(zip(alone, beside, strict=True)):
-        if isinstance(one, torch.Tensor) and not _same_rows(one, other, rows):
-            detail = f"output {index} of a batch depends on its other rows, or has none; compile without --batch-sizes"
-            raise UnsupportedModule(detail=detail)
+BATCH = "batch"  # the first dimension of every input, where none has a name
+Axes = dict[int, str]
+Visit = Callable[[torch.Tensor, Mapping[int, Any]], tuple[torch.Tensor, Any]]
 
 
-def _same_rows(one: torch.Tensor, other: torch.Tensor, rows: int) -> bool:
-    if one.ndim == 0 or one.shape[0] != rows or other.shape[0] != 2 * rows + 1:
-        return False
-    tolerance = 1e-3 if one.is_floating_point() else 0
-    return torch.allclose(one.double(), other[:rows].double(), rtol=tolerance, atol=tolerance, equal_nan=True)
+def grid_of(sizes: Mapping[str, Sequence[int]]) -> list[Lengths]:
+    """Every combination of the sizes, the smallest first. Raises UnsupportedModule."""
+    for name, values in sizes.items():
+        if not values or min(values) < 1:
+            raise UnsupportedModule(detail=f"sizes of '{name}' are {list(values)}; name some that are 1 or more")
+    each = [[(name, size) for size in sorted(set(values))] for name, values in sizes.items()]
+    return [dict(chosen) for chosen in product(*each)]
 
 
-def served_signature(variants: Mapping[int, Signature]) -> Signature:
-    """Make one signature of those of all variants, by size: the first dimension is any size up to the largest.
+class Examples:
+    """The example inputs of a module. `axes` has, for each tensor in them, the names of its dimensions by place.
 
-    Raises UnsupportedModule if they differ in anything else.
+    Names are those of the `torch.export.Dim` in `dynamic_shapes`; where that is None the first dimension of every input
+    is called `batch`. `lengths` are the sizes that the examples have, by name.
     """
-    batch = Dim(symbol="batch", min=0, max=max(variants))
-    first, *others = [_batched(signature, size, batch) for size, signature in variants.items()]
-    if any(other != first for other in others):
-        raise UnsupportedModule(detail="the variants differ in more than the first dimension of inputs and outputs")
-    return first
+
+    def __init__(self, module: torch.nn.Module, inputs: Any, dynamic_shapes: Any) -> None:
+        if not isinstance(module, torch.nn.Module):
+            raise UnsupportedModule(detail=f"a {type(module).__name__} instead of a torch.nn.Module")
+        self._inputs = inputs
+        self._arguments = inspect.signature(module.forward)
+        self._named = dict(inputs) if isinstance(inputs, Mapping) else self._arguments.bind(*inputs).arguments
+        self._shapes = dynamic_shapes
+        self.axes: list[Axes] = []
+        self.lengths: Lengths = {}
+        self._walked(self._note)
+
+    def at(self, lengths: Mapping[str, int]) -> tuple[Any, Any]:
+        """The inputs with these sizes, and what is left of `dynamic_shapes`: None if nothing varies any more."""
+        left: list[int] = []
+
+        def visit(tensor: torch.Tensor, dims: Mapping[int, Any]) -> tuple[torch.Tensor, Any]:
+            for axis, dim in dims.items():
+                if (size := lengths.get(name_of(dim) or "")) is not None:
+                    tensor = _resized(tensor, axis, size)
+            rest = {axis: dim for axis, dim in dims.items() if name_of(dim) not in lengths}
+            left.extend(rest)
+            return tensor, rest or None
+
+        named, shapes = self._walked(visit)
+        return self._as_given(named), shapes if left else None
+
+    def call(self, lengths: Mapping[str, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with these sizes, to call the module with."""
+        inputs, _ = self.at(lengths)
+        return ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
+
+    def leads(self, name: str) -> bool:
+        """Whether this dimension is the first of every input: the batch."""
+        return all(axes.get(0) == name for axes in self.axes)
+
+    def check_known(self, names: Sequence[str]) -> None:
+        """Raise UnsupportedModule for sizes of a dimension that has no such name."""
+        for name in names:
+            if name not in self.lengths:
+                known = f"its named dimensions are {', '.join(self.lengths)}" if self.lengths else "none has a name"
+                what = f"no dimension of an input is called '{name}'; {known}"
+                detail = f"{what}. Name it in dynamic_shapes: {{'x': {{1: torch.export.Dim('{name}')}}}}"
+                raise UnsupportedModule(detail=detail)
+
+    def _note(self, tensor: torch.Tensor, dims: Mapping[int, Any]) -> tuple[torch.Tensor, Any]:
+        self.axes.append({axis: name for axis, dim in dims.items() if (name := name_of(dim))})
+        for axis, name in self.axes[-1].items():
+            if tensor.ndim <= axis or not tensor.shape[axis]:
+                raise UnsupportedModule(detail=f"an input has no dimension {axis} ('{name}') with at least one element")
+            self.lengths.setdefault(name, tensor.shape[axis])
+        return tensor, None
+
+    def _walked(self, visit: Visit) -> tuple[dict[str, Any], dict[str, Any]]:
+        walked = _walked(self._named, self._shapes, visit if self._shapes is not None else _rows(visit))
+        return walked[0], walked[1]
+
+    def _as_given(self, named: dict[str, Any]) -> Any:
+        return named if isinstance(self._inputs, Mapping) else inspect.BoundArguments(self._arguments, named).args
 
 
-def _rows(tensor: torch.Tensor, size: int) -> torch.Tensor:
-    if tensor.ndim == 0 or tensor.shape[0] == 0:
-        raise UnsupportedModule(
-            detail="--batch-sizes (batch_sizes) need a first dimension with at least one row in every input"
-        )
-    index = torch.arange(size) % tensor.shape[0]
-    return tensor[index.to(tensor.device)]
+def name_of(dim: Any) -> str | None:
+    """The name of a `torch.export.Dim`; None for one that is derived from another, and for what is none."""
+    plain = isinstance(dim, torch.export.Dim) and not hasattr(dim, "root")
+    return str(dim.__name__) if plain else None
 
 
-def _batched(signature: Signature, size: int, batch: Dim) -> Signature:
-    inputs = tuple(_led_by(spec, size, batch) for spec in signature.inputs)
-    outputs = tuple(_led_by(spec, size, batch) for spec in signature.outputs)
-    return signature.model_copy(update={"inputs": inputs, "outputs": outputs})
+def tensors_in(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-def _led_by(spec: TensorSpec, size: int, batch: Dim) -> TensorSpec:
-    if not spec.shape or spec.shape[0] != size:
-        raise UnsupportedModule(
-            detail=f"'{spec.name}' is not led by the batch dimension; compile without --batch-sizes"
-        )
-    return spec.model_copy(update={"shape": (batch, *spec.shape[1:])})
+def _rows(visit: Visit) -> Visit:
+    return lambda tensor, _: visit(tensor, {0: torch.export.Dim(BATCH)})
+
+
+def _walked(value: Any, shapes: Any, visit: Visit) -> tuple[Any, Any]:
+    """Visit every tensor with what `shapes` says of it; gives both anew, in the forms that they had."""
+    if isinstance(value, torch.Tensor):
+        return visit(value, _by_axis(shapes))
+    if isinstance(value, Mapping):
+        parts = {key: _walked(each, _part(shapes, key, at), visit) for at, (key, each) in enumerate(value.items())}
+        return {key: part[0] for key, part in parts.items()}, {key: part[1] for key, part in parts.items()}
+    if type(value) in (list, tuple):
+        listed = [_walked(each, _part(shapes, at, at), visit) for at, each in enumerate(value)]
+        return type(value)(part[0] for part in listed), type(value)(part[1] for part in listed)
+    if tensors_in(value):
+        raise UnsupportedModule(detail=f"sizes and padding need inputs in tuples, lists and dicts, not {type(value)}")
+    return value, shapes
+
+
+def _part(shapes: Any, key: Any, index: int) -> Any:
+    if shapes is None:
+        return None
+    return shapes.get(key) if isinstance(shapes, Mapping) else shapes[index]
+
+
+def _by_axis(shapes: Any) -> dict[int, Any]:
+    dims = shapes if isinstance(shapes, Mapping) else dict(enumerate(shapes or ()))
+    return {axis: dim for axis, dim in dims.items() if dim is not None}
+
+
+def _resized(tensor: torch.Tensor, axis: int, size: int) -> torch.Tensor:
+    """Its own elements, repeated or cut."""
+    index = torch.arange(size) % tensor.shape[axis]
+    return tensor.index_select(axis, index.to(tensor.device))

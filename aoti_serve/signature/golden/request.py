@@ -47,7 +47,7 @@ class GoldenRequest:
         """The same under the signature's own names. Raises UnfitGolden if the package cannot be asked this."""
         try:
             inputs = signature.by_input(self.inputs)
-            signature.check_inputs({name: form_of(array) for name, array in inputs.items()})
+            signature.check_inputs(signature.with_masks({name: form_of(array) for name, array in inputs.items()}))
             outputs = {signature.output_named(name): array for name, array in self.outputs.items()}
             bounds = {signature.output_named(name): bound for name, bound in self.bounds.items()}
         except InvalidInput as error:

@@ -49,7 +49,7 @@ def test_one_signature_stands_for_all_sizes(variants: Compiled) -> None:
     batch = variants.package.signature.batch
     assert batch is not None
     assert (batch.min, batch.max) == (0, 8)
-    assert [size for size, _ in variants.package.variants] == list(SIZES)
+    assert [sizes for sizes, _ in variants.package.variants] == [{"batch": size} for size in SIZES]
     assert Package.open(variants.package.path).model_name == "batch1"
 
 
@@ -73,17 +73,17 @@ def test_more_rows_than_the_largest_are_refused(container: Container) -> None:
 def test_the_smallest_that_fits_runs(
     container: Container, count: int, chosen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[int | None] = []
+    seen: list[int] = []
 
-    def noting(size: int | None, run: Callable[..., Any]) -> Callable[..., Any]:
+    def noting(size: int, run: Callable[..., Any]) -> Callable[..., Any]:
         def note(*arguments: Any) -> Any:
             seen.append(size)
             return run(*arguments)
 
         return note
 
-    for size, runtime in container._versions.runtime._variants:
-        monkeypatch.setattr(runtime, "run", noting(size, runtime.run))
+    for sizes, runtime in container._versions.runtime._variants:
+        monkeypatch.setattr(runtime, "run", noting(sizes["batch"], runtime.run))
     container.run(rows(count))
     assert seen == [chosen]
 
@@ -162,7 +162,7 @@ class Pooled(torch.nn.Module):
 def test_a_model_without_a_batch_dimension_cannot_have_variants(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModule, match="output 0 of a batch depends on its other rows"):
         export_package(Pooled().eval(), (torch.zeros(2, 3),), tmp_path / "pooled.pt2", batch_sizes=(2, 5))
-    with pytest.raises(UnsupportedModule, match="dynamic_shapes must be None"):
+    with pytest.raises(UnsupportedModule, match="no dimension of an input is called 'batch'"):
         export_package(
             Pooled().eval(), (torch.zeros(2, 3),), tmp_path / "p.pt2", dynamic_shapes=({},), batch_sizes=(2,)
         )

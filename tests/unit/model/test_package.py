@@ -212,7 +212,7 @@ def test_no_damage_raises_anything_but_unreadable_package(data: st.DataObject) -
 
 def test_the_only_model_is_taken_whatever_its_name(tmp_path: Path) -> None:
     package = Package.open(written(tmp_path / "model.pt2", archive_of({"encoder": {}})))
-    assert (package.model_name, package.variants) == ("encoder", [(None, "encoder")])
+    assert (package.model_name, package.variants) == ("encoder", [({}, "encoder")])
 
 
 def test_of_several_models_one_must_be_named(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_of_several_models_one_must_be_named(tmp_path: Path) -> None:
         Package.open(path)
     for name, device in (("encoder", "cpu"), ("decoder", "cuda")):
         package = Package.open(path, name)
-        assert (package.model_name, package.device, package.variants) == (name, device, [(None, name)])
+        assert (package.model_name, package.device, package.variants) == (name, device, [({}, name)])
 
 
 def test_of_several_models_the_one_called_model_is_taken(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_variants_are_one_model(tmp_path: Path) -> None:
     facts = {VARIANTS_KEY: json.dumps({"batch1": 1, "batch16": 16, "batch4": 4})}
     path = written(tmp_path / "model.pt2", archive_of(dict.fromkeys(("batch1", "batch16", "batch4"), facts)))
     package = Package.open(path)
-    assert sorted(package.variants, key=str) == [(1, "batch1"), (16, "batch16"), (4, "batch4")]
+    assert package.variants == [({"batch": 1}, "batch1"), ({"batch": 16}, "batch16"), ({"batch": 4}, "batch4")]
     assert package.signature == SIGNATURE
 
 
