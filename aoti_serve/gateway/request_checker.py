@@ -14,10 +14,14 @@ from aoti_serve.protocol.decode import decode_head
 from aoti_serve.protocol.grpc.head import decode_infer_head
 from aoti_serve.protocol.messages import RequestHead
 from aoti_serve.signature.signature import Signature
-from aoti_serve.signature.tensors import Shaped, TensorSpec
+from aoti_serve.signature.tensors import BYTES, Shaped, TensorSpec
 
 Decoder = Callable[[Any, GatewayConfig], RequestHead]
 MANY_HEADS = 512
+NO_STRINGS = (
+    "BYTES are strings, and a compiled model takes numbers only; send token ids, for example, or give the model a "
+    "`processor` that makes them of text"
+)
 LARGE_HEAD = 4096  # bytes: a larger one has its data in JSON, and does not come again
 
 
@@ -48,6 +52,8 @@ class RequestChecker:
         self._accepts = signature.for_any_batch
         self._batches = signature.batch is not None
         self._limits = limits
+        self._known = {spec.name for spec in signature.inputs}
+        self._strings = any(spec.dtype == BYTES.torch for spec in signature.inputs)
         self._decoded_once = lru_cache(MANY_HEADS)(self._decoded)
 
     def read(self, message: bytes) -> CheckedRequest:
@@ -63,6 +69,8 @@ class RequestChecker:
         signature = self._accepts
         inputs = signature.by_input(_places(head))
         shapes = {name: Shaped(head.inputs[index].dtype, head.inputs[index].shape) for name, index in inputs.items()}
+        for name, shaped in shapes.items():
+            self._check_takes_strings(name, shaped)
         signature.check_inputs(shapes)
         if self._batches:
             self._check_rows(list(shapes.values()))
@@ -89,6 +97,10 @@ class RequestChecker:
                 raise RepeatedOutput(name=name)
         places = {spec.name: (index, spec) for index, spec in enumerate(self._accepts.outputs)}
         return tuple(places[name] for name in names or places)
+
+    def _check_takes_strings(self, name: str, sent: Shaped) -> None:
+        if sent.dtype == BYTES.torch and not self._strings and name in self._known:
+            raise InvalidInputData(name=name, detail=NO_STRINGS)
 
     def _check_rows(self, tensors: list[Shaped]) -> None:
         """Refuse too many rows: each costs work, also those for which the client sent no bytes."""

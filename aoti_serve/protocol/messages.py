@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from aoti_serve.signature.tensors import DTYPES, TensorSpec
+from aoti_serve.signature.tensors import TensorSpec, dtype_named
 
 PLATFORM = "pytorch_aotinductor"
 LEAST_URGENT = 9  # levels of priority go from 1 to this
@@ -82,4 +82,4 @@ def model_metadata(
 
 
 def _tensor(spec: TensorSpec) -> dict[str, object]:
-    return {"name": spec.name, "datatype": DTYPES[spec.dtype].oip, "shape": list(spec.static_shape)}
+    return {"name": spec.name, "datatype": dtype_named(spec.dtype).oip, "shape": list(spec.static_shape)}
