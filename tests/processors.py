@@ -51,6 +51,13 @@ class Words:
         return [{"letters": [self._letter * int(n) for n in answer["n"]]} for answer in answers]
 
 
+class WrongAnswers(Words):
+    """Its answers have a dimension too many."""
+
+    def after(self, answers: Sequence[Request]) -> list[Any]:
+        return [{"letters": [["x"] * len(answer["n"])]} for answer in answers]
+
+
 class FragilePictures(Pictures):
     """Breaks on a word in place of a picture."""
 
