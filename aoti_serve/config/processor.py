@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt, StringConstraints
+from pydantic import AliasChoices, Field, PositiveInt, StringConstraints
 
 from aoti_serve.signature.tensors import Frozen
 
@@ -21,7 +21,7 @@ class ProcessorConfig(Frozen):
     `max_queued_bytes` in hand they are refused.
     """
 
-    class_path: ClassPath = Field(alias="class")
+    class_path: ClassPath = Field(validation_alias=AliasChoices("class", "class_path"))
     args: Mapping[str, Any] = {}
     replicas: PositiveInt = 1
     timeout_ms: Milliseconds = 1000.0

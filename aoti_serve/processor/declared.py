@@ -54,15 +54,15 @@ def declared(config: ProcessorConfig, model: str, own: Signature) -> Declared:
     steps = frozenset(step for step in STEP_SIDES if callable(getattr(cls, step, None)))
     if not steps:
         raise _unfit(config, model, "has neither a method `before` nor `after`")
-    sides: dict[str, tuple[TensorSpec, ...]] = {"inputs": own.inputs, "outputs": own.outputs}
+    found: dict[str, tuple[TensorSpec, ...]] = {"inputs": own.inputs, "outputs": own.outputs}
     for step, side in STEP_SIDES.items():
         given = getattr(cls, side, None)
         if (given is None) == (step in steps):
             wants = f"has `{step}` without `{side}`" if given is None else f"has `{side}` without `{step}`"
             raise _unfit(config, model, f"{wants}: it needs both, or neither")
         if given is not None:
-            sides[side] = _specs(config, model, side, given)
-    return Declared(Signature(constants=(), **sides), steps)
+            found[side] = _specs(config, model, side, given)
+    return Declared(Signature(inputs=found["inputs"], outputs=found["outputs"], constants=()), steps)
 
 
 def _specs(config: ProcessorConfig, model: str, side: str, given: Any) -> tuple[TensorSpec, ...]:

@@ -27,7 +27,8 @@ def check_strings(name: str, shape: tuple[int, ...]) -> None:
 def strings_from_raw(name: str, raw: memoryview, shape: tuple[int, ...]) -> NDArray[Any]:
     """Input `name` out of binary data. Raises InvalidInputData, or WrongInputLength."""
     check_strings(name, shape)
-    expected, elements, at = math.prod(shape), [], 0
+    elements: list[bytes] = []
+    expected, at = math.prod(shape), 0
     while len(raw) - at >= STRING_LENGTH.size and len(elements) < expected:
         begin = at + STRING_LENGTH.size
         at = begin + STRING_LENGTH.unpack_from(raw, at)[0]

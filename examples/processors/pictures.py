@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from aoti_serve.errors import InvalidInputData
 
 SIZE = 8
+FILTERS = 5
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.pack(">IIBBBBB", SIZE, SIZE, 8, 0, 0, 0, 0)  # 8 bits of grey, not interlaced
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -61,6 +62,8 @@ def pixels_of(file: bytes) -> NDArray[np.uint8]:
     rows = zlib.decompressobj().decompress(packed, SIZE * (SIZE + 1))  # no more, whatever is packed in it
     if len(rows) != SIZE * (SIZE + 1):
         raise ValueError("it ends too early")
+    if max(rows[:: SIZE + 1]) >= FILTERS:
+        raise ValueError("it has a filter that there is not")
     return _unfiltered(np.frombuffer(rows, np.uint8).reshape(SIZE, SIZE + 1))
 
 

@@ -138,3 +138,10 @@ def test_a_swap_changes_the_answers_of_a_model_with_a_processor(
     read = grey_of(images[:20])[:, None].astype(np.float32) / 255
     assert tritons(client, files)[0] == eager.logits("v2", read).argmax(axis=1).tolist()
     assert version > 1
+
+
+def test_a_class_that_is_not_there_is_said_before_anything_starts(digits_dir: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, digits_dir, processor={"class": "pictures:Pixels"})
+    with serving(config, wait=False) as running:
+        running.launched.wait_for("class pictures:Pixels cannot be imported", timeout=120)
+        assert running.launched.process.wait(60) == 1

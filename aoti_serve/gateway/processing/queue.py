@@ -85,6 +85,7 @@ class ProcessorQueue:
         try:
             async with asyncio.timeout(timeout):
                 self._enter(item)
+                self._pump()
                 return await item.result
         except TimeoutError:
             assert timeout is not None
@@ -116,7 +117,6 @@ class ProcessorQueue:
         (waiting.appendleft if again else waiting.append)(item)
         wait = self._config.max_queue_wait_ms / 1e3
         item.patience = asyncio.get_running_loop().call_later(wait, self._expire, item)
-        self._pump()
 
     def _expire(self, item: StepItem) -> None:
         if not item.result.done():

@@ -70,7 +70,12 @@ def test_all_kinds_of_tensors_are_taken() -> None:
 def test_a_raw_type_and_strings_arrive_as_what_they_are() -> None:
     request = {"h": Held("bfloat16", np.array([0x3F80], np.uint16)), "s": Held("BYTES", strings_of([b"a"], (1,)))}
     seen: list[dict[str, Any]] = []
-    Processor(Playing(lambda requests: seen.extend(requests) or [{}]), nullcontext(), 10).run("before", [request])
+
+    def look(requests: list[dict[str, Any]]) -> Any:
+        seen.extend(requests)
+        return [{}]
+
+    Processor(Playing(look), nullcontext(), 10).run("before", [request])
     assert seen[0]["h"].dtype == ml_dtypes.bfloat16
     assert seen[0]["h"][0] == 1
     assert seen[0]["s"].tolist() == [b"a"]

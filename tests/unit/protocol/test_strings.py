@@ -81,7 +81,9 @@ def test_any_bytes_come_and_leave_over_grpc(values: list[bytes], typed: bool) ->
     cut = cut_request(message.SerializeToString(), GatewayConfig())
     [found] = raw_arrays(decode_infer_head(cut.head, GatewayConfig()), cut.raw)
     assert found.tolist() == values
-    [content] = parsed("ModelInferResponse", encode_infer_response(answer(values))).raw_output_contents
+    written = parsed("ModelInferResponse", encode_infer_response(answer(values)))
+    assert written is not None
+    [content] = written.raw_output_contents
     assert content == raw(values)
 
 
