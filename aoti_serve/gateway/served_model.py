@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from numpy.typing import NDArray
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -39,6 +41,8 @@ from aoti_serve.weights.swap.target import Report, Target
 
 SHADOW_DELAY_MS = 500.0  # in which the rows of shadows gather: nobody waits for them
 
+TRIES = 5  # replicas that are behind the fence, one after the other
+
 
 class Patience:
     """How long a request still has, in seconds; None for as long as it takes."""
@@ -51,9 +55,6 @@ class Patience:
     @property
     def left(self) -> float | None:
         return None if self._end is None else self._end - time.monotonic()
-
-
-TRIES = 5  # replicas that are behind the fence, one after the other
 
 
 class ServedModel:
@@ -180,7 +181,7 @@ class ServedModel:
         rows = await self._answering.rows_for(asking, asked)
         note_version(rows.version)
         trace_run(self.name, rows.version, arrived, rows.left)
-        answer = rows.outputs
+        answer: Sequence[NDArray[Any]] = rows.outputs
         if self._processing:
             answer = await self._processing.after(answer, patience.left)
         outputs = [(spec, answer[index]) for index, spec in request.outputs]

@@ -57,8 +57,12 @@ def grey_of(images: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def expected(eager: Eager, images: NDArray[np.float32]) -> list[int]:
-    read = grey_of(images)[:, None].astype(np.float32) / 255
-    return [int(digit) for digit in eager.logits("v1", read).argmax(axis=1)]
+    return [int(digit) for digit in eager.logits("v1", as_read(images)).argmax(axis=1)]
+
+
+def as_read(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As the processor makes them."""
+    return grey_of(images)[:, None].astype(np.float32) / np.float32(255)
 
 
 def files_of(images: NDArray[np.float32]) -> NDArray[Any]:
@@ -135,8 +139,7 @@ def test_a_swap_changes_the_answers_of_a_model_with_a_processor(
     version = pictures.swap(eager.files["v2"]).json()["current"]["number"]
     files = files_of(images[:20])
     client = tritonclient.http.InferenceServerClient(f"127.0.0.1:{pictures.port}")
-    read = grey_of(images[:20])[:, None].astype(np.float32) / 255
-    assert tritons(client, files)[0] == eager.logits("v2", read).argmax(axis=1).tolist()
+    assert tritons(client, files)[0] == eager.logits("v2", as_read(images[:20])).argmax(axis=1).tolist()
     assert version > 1
 
 

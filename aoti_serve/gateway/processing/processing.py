@@ -96,7 +96,7 @@ class Processing:
         tensors: Mapping[str, Held] = {
             spec.name: Held(spec.dtype, array) for spec, array in zip(specs, arrays, strict=True)
         }
-        rows = arrays[0].shape[0] if specs[0].shape and isinstance(specs[0].shape[0], Dim) else 1
+        rows = max(1, arrays[0].shape[0]) if specs[0].shape and isinstance(specs[0].shape[0], Dim) else 1
         return await self._queue.run(step, tensors, rows, timeout)
 
     def _misfit(self, step: str, error: InvalidInput) -> ProcessorFailed:

@@ -46,6 +46,7 @@ class StepItem:
     rows: int
     nbytes: int
     result: asyncio.Future[HeldTensors]
+    queued: bool = False
     alone: bool = False
     deaths: int = 0
     patience: asyncio.TimerHandle | None = None
@@ -115,6 +116,7 @@ class ProcessorQueue:
     def _enter(self, item: StepItem, *, again: bool = False) -> None:
         waiting = self._waiting[item.step]
         (waiting.appendleft if again else waiting.append)(item)
+        item.queued = True
         wait = self._config.max_queue_wait_ms / 1e3
         item.patience = asyncio.get_running_loop().call_later(wait, self._expire, item)
 
@@ -125,6 +127,9 @@ class ProcessorQueue:
     def _leave(self, item: StepItem) -> None:
         if item.patience is not None:
             item.patience.cancel()
+        if item.queued:
+            item.queued = False
+            self._waiting[item.step].remove(item)
 
     def _pump(self) -> None:
         while self._under_way < self._processors and (batch := self._take()):
@@ -138,8 +143,9 @@ class ProcessorQueue:
         batch: list[StepItem] = []
         for waiting in self._waiting.values():
             while waiting and not (batch and self._is_apart(batch, waiting[0])):
-                if not (item := waiting.popleft()).result.done():
-                    self._leave(item)
+                item = waiting[0]
+                self._leave(item)
+                if not item.result.done():
                     batch.append(item)
             if batch:
                 break

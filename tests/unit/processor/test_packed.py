@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.errors import LinkBroken
@@ -18,6 +18,7 @@ FAILURES = st.builds(Failure, st.text(), st.text(), st.booleans())
 REQUESTS = st.lists(st.dictionaries(st.text(), NUMBERS | STRINGS) | FAILURES)
 
 
+@settings(max_examples=50, deadline=None)
 @given(step=st.sampled_from(["before", "after"]), requests=REQUESTS)
 def test_what_is_packed_comes_back(step: str, requests: list[dict[str, Held] | Failure]) -> None:
     arrays = packed(step, requests)

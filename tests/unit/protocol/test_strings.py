@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.config import GatewayConfig
@@ -44,6 +44,7 @@ def answer(values: list[bytes]) -> InferResponse:
     return InferResponse("m", 1, None, [(SPEC, strings_of(values, (len(values),)))])
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.text(max_size=9), max_size=9))
 def test_text_comes_and_leaves_as_json(values: list[str]) -> None:
     held = [value.encode() for value in values]
@@ -57,6 +58,7 @@ def test_nested_text_is_taken() -> None:
     assert read(tensor) == [[b"a"], [b"b"]]
 
 
+@settings(max_examples=50, deadline=None)
 @given(STRINGS)
 def test_any_bytes_come_and_leave_as_binary_data(values: list[bytes]) -> None:
     tail = raw(values)
@@ -69,6 +71,7 @@ def test_any_bytes_come_and_leave_as_binary_data(values: list[bytes]) -> None:
     assert body[encoded.header_length :] == tail
 
 
+@settings(max_examples=50, deadline=None)
 @given(values=STRINGS, typed=st.booleans())
 def test_any_bytes_come_and_leave_over_grpc(values: list[bytes], typed: bool) -> None:
     message = message_class("ModelInferRequest")(model_name="m")
