@@ -40,7 +40,6 @@ from aoti_serve.weights.swap.follower import Fence
 from aoti_serve.weights.swap.target import Report, Target
 
 SHADOW_DELAY_MS = 500.0  # in which the rows of shadows gather: nobody waits for them
-
 TRIES = 5  # replicas that are behind the fence, one after the other
 
 

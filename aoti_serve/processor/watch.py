@@ -7,7 +7,10 @@ the interpreter's own, which needs no GIL, writes where the call stands, and end
 from __future__ import annotations
 
 import faulthandler
+import sys
+import threading
 import time
+import traceback
 from types import TracebackType
 
 STDERR = 2
@@ -20,8 +23,10 @@ class Watch:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._end: float | None = None
+        self._thread = 0
 
     def __enter__(self) -> None:
+        self._thread = threading.get_ident()
         self._end = time.monotonic() + self._seconds
         faulthandler.dump_traceback_later(self._seconds + WATCHER_LATER_S, exit=True, file=STDERR)
 
@@ -34,3 +39,9 @@ class Watch:
         """The seconds that the call under way still has, 0 or less if it is late; all of them between calls."""
         end = self._end
         return self._seconds if end is None else end - time.monotonic()
+
+    @property
+    def stands(self) -> str:
+        """Where the call under way stands, as a traceback."""
+        frame = sys._current_frames().get(self._thread)
+        return "".join(traceback.format_stack(frame)) if frame else ""

@@ -73,7 +73,7 @@ class ProcessorRunner:
 
     def _hung(self, loop: asyncio.AbstractEventLoop) -> ProcessorHung:
         error = ProcessorHung(model=self._model, step=self._step, timeout_ms=self._config.timeout_ms)
-        logger.error(str(error))
+        logger.error("%s\n%s", error, self._watch.stands)
         loop.call_later(END_S, os._exit, 1)
         return error
 

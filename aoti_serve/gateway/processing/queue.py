@@ -24,6 +24,7 @@ from aoti_serve.errors import (
     ProcessorRefused,
     QueueFull,
     ReplicaDied,
+    TryAgain,
 )
 from aoti_serve.gateway.in_flight import RETRY_AFTER_S
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
@@ -170,7 +171,7 @@ class ProcessorQueue:
             async with asyncio.timeout(self._config.timeout_ms / 1e3 + OTHERS_S):
                 answer = await self._ask(message)
         except TimeoutError:
-            raise ProcessorHung(model=self._model, step=step, timeout_ms=self._config.timeout_ms) from None
+            raise TryAgain(detail=f"model '{self._model}': its processors are busy for others") from None
         for item, result in zip(batch, unpacked(answer.outputs)[1], strict=True):
             self._settle(item, result)
 
