@@ -13,7 +13,8 @@ from ray import serve
 from ray.serve import Application, Deployment
 
 from aoti_serve.cluster.coordinator.actor import Coordinator
-from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, replicas_of, resources_of
+from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, processor_of, replicas_of, resources_of
+from aoti_serve.cluster.processor.actor import ProcessorActor
 from aoti_serve.cluster.replica.actor import ReplicaActor
 from aoti_serve.config import (
     AppConfig,
@@ -26,6 +27,8 @@ from aoti_serve.config import (
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.gateway.deployment import Gateway, ModelBinding
 from aoti_serve.model.package import Package, configured_package
+from aoti_serve.processor.declared import Declared, declared
+from aoti_serve.signature.signature import Signature
 from aoti_serve.token import TokenSet, read_token
 from aoti_serve.weights.rollout.plan import checked_plan
 
@@ -96,7 +99,22 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ModelBinding:
     replicas = _deployment(ReplicaActor).options(**_replica_options(config, package))
     keeps = config.previous == "keep"
     served = replicas.bind(config.name, package, config.num_runners, keeps, config.commit_timeout_s, bound)
-    return ModelBinding(config, package.signature, bound, served)
+    return ModelBinding(config, package.signature, bound, served, *_processors(config, package.signature))
+
+
+def _processors(config: ModelConfig, signature: Signature) -> tuple[Any, Declared | None]:
+    """A processor takes no core of Ray's, as a gateway, unless `deployments:` says so."""
+    if config.processor is None:
+        return None, None
+    options: dict[str, Any] = {
+        "name": processor_of(config.name),
+        "num_replicas": config.processor.replicas,
+        "ray_actor_options": {"num_cpus": 0},
+        "graceful_shutdown_timeout_s": REPLICA_LEAVES_S,
+        **LIFECYCLE,
+    }
+    declaration = declared(config.processor, config.name, signature)
+    return _deployment(ProcessorActor).options(**options).bind(config.name, config.processor), declaration
 
 
 def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:

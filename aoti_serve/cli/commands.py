@@ -51,6 +51,8 @@ def _infer(curl: str, model: ModelConfig, signature: Signature) -> str:
     example = model.package.with_suffix(".example.json")
     if example.exists():
         return f"{curl}/infer -d @{_quoted(example)}"
+    if model.processor is not None:
+        return curl  # which says what it takes
     if any(DTYPES[spec.dtype].raw for spec in signature.inputs):
         return curl  # these have no JSON form
     if sum(prod(fit.shape) for fit in signature.smallest_inputs.values()) <= SHORT:

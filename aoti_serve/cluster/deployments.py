@@ -15,6 +15,10 @@ def coordinator_of(model: str) -> str:
     return f"{model}-coordinator"
 
 
+def processor_of(model: str) -> str:
+    return f"{model}-processor"
+
+
 def resources_of(device: str, num_runners: int) -> dict[str, float]:
     """What a replica takes, as options of its Ray actor: a card, or a core for each runner."""
     return {"num_gpus": 1, "num_cpus": 1} if device == CUDA else {"num_cpus": num_runners}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aoti_serve.config.application import AppConfig
 from aoti_serve.config.gateway import GatewayConfig, Tls, WeightsLimits
 from aoti_serve.config.model import NO_WEIGHTS, BatchingConfig, DeclaredSignature, FollowConfig, ModelConfig
+from aoti_serve.config.processor import ProcessorConfig
 from aoti_serve.config.scaling import ScalingConfig
 from aoti_serve.config.values import REGISTERED_MODEL, absolute, problems
 
@@ -17,6 +18,7 @@ __all__ = [
     "FollowConfig",
     "GatewayConfig",
     "ModelConfig",
+    "ProcessorConfig",
     "ScalingConfig",
     "Tls",
     "WeightsLimits",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from aoti_serve.config.processor import ProcessorConfig
 from aoti_serve.config.scaling import ReplicaCount
 from aoti_serve.config.values import AbsolutePath, FollowedPlace, Location, ModelName, Period, absolute
 from aoti_serve.signature.name_rules import AS_IT_IS, ReadingRules
@@ -77,7 +78,8 @@ class ModelConfig(Frozen):
     `model_name` chooses among several models in one archive; `operators` are Python modules that define the package's
     custom operators, imported wherever it is loaded; `signature` is for packages that do not know theirs. With a
     `rollout` (docs/rollouts.md) swaps are tried on a part of the requests before they are committed. `checkpoints` says
-    how files with other names or dtypes are read, wherever they come from (docs/checkpoints.md).
+    how files with other names or dtypes are read, wherever they come from (docs/checkpoints.md). With a `processor`
+    (docs/processors.md) clients send and get what that declares.
     """
 
     name: ModelName
@@ -100,6 +102,7 @@ class ModelConfig(Frozen):
     device: Literal["auto"] | DeviceKind = "auto"
     num_runners: PositiveInt = 1
     replicas: ReplicaCount = 1
+    processor: ProcessorConfig | None = None
     batching: BatchingConfig = BatchingConfig()
 
     @property

@@ -12,6 +12,7 @@ from ray import serve
 
 from aoti_serve.cluster.metrics.definitions import GATEWAY_METRICS
 from aoti_serve.cluster.metrics.export import MetricExport
+from aoti_serve.cluster.processor.directory import ProcessorDirectory
 from aoti_serve.cluster.scaling import METRIC
 from aoti_serve.cluster.serve_log import join_serve_log
 from aoti_serve.config import GatewayConfig, ModelConfig
@@ -23,7 +24,9 @@ from aoti_serve.gateway.grpc.server import grpc_listener
 from aoti_serve.gateway.http.app import build_app
 from aoti_serve.gateway.listener.http import http_listener
 from aoti_serve.gateway.listener.server import Listener
+from aoti_serve.gateway.processing.processing import Processing
 from aoti_serve.gateway.served_model import ServedModel
+from aoti_serve.processor.declared import Declared
 from aoti_serve.signature.signature import Signature
 from aoti_serve.token import TokenSet
 
@@ -35,13 +38,16 @@ DRAIN_S = 30.0
 class ModelBinding(NamedTuple):
     """The parts of a model that a gateway needs: bound deployments in the builder, handles once Serve has placed it.
 
-    Gateways reach `replicas` over the link. They stand here so that Serve starts them with the gateway.
+    Gateways reach `replicas` over the link. They stand here so that Serve starts them with the gateway. A model with a
+    processor has `processors`, and what they have `declared`.
     """
 
     config: ModelConfig
     signature: Signature
     coordinator: Any
     replicas: Any
+    processors: Any = None
+    declared: Declared | None = None
 
 
 class Gateway:
@@ -58,7 +64,10 @@ class Gateway:
         self._access = Access(config, admin)
         context, runtime = serve.get_replica_context(), ray.get_runtime_context()
         name, node = context.replica_id.unique_id, runtime.get_node_id()
-        served = [ServedModel(name, node, m.config, m.signature, m.coordinator, config) for m in models]
+        served = [
+            ServedModel(name, node, m.config, m.signature, m.coordinator, config, _processing(m, config, name, node))
+            for m in models
+        ]
         self._plane = DataPlane(served, config.max_reading_bytes)
         self._app = build_app(self._plane, self._access, config)
         await self._plane.join()
@@ -102,3 +111,13 @@ class Gateway:
         await asyncio.gather(*(listener.close(DRAIN_S) for listener in self._listeners))
         await self._plane.close()
         self._access.close()
+
+
+def _processing(bound: ModelBinding, limits: GatewayConfig, gateway: str, node: str) -> Processing | None:
+    config = bound.config
+    if config.processor is None or bound.declared is None:
+        return None
+    directory = ProcessorDirectory(bound.processors, node)
+    return Processing(
+        config.name, config.processor, bound.declared, bound.signature, limits, directory, (gateway, node)
+    )

@@ -18,11 +18,15 @@ from aoti_serve.protocol.messages import InputHead, RequestHead
 from aoti_serve.protocol.ragged import Filling, RowLengths
 from aoti_serve.protocol.ragged_checks import RaggedChecks
 from aoti_serve.signature.signature import Signature
-from aoti_serve.signature.tensors import Shaped, TensorSpec
+from aoti_serve.signature.tensors import BYTES, Shaped, TensorSpec
 
 Decoder = Callable[[Any, GatewayConfig], RequestHead]
 MANY_HEADS = 512
 MADE = -1
+NO_STRINGS = (
+    "BYTES are strings, and a compiled model takes numbers only; send token ids, for example, or give the model a "
+    "`processor` that makes them of text"
+)
 LARGE_HEAD = 4096  # bytes: a larger one has its data in JSON, and does not come again
 
 
@@ -71,6 +75,8 @@ class RequestChecker:
         self._batches = signature.batch is not None
         self._limits = limits
         self._ragged = RaggedChecks(signature, limits.max_body_bytes)
+        self._known = {spec.name for spec in signature.inputs}
+        self._strings = any(spec.dtype == BYTES.torch for spec in signature.inputs)
         self._decoded_once = lru_cache(MANY_HEADS)(self._decoded)
 
     def read(self, message: bytes) -> CheckedRequest:
@@ -87,6 +93,8 @@ class RequestChecker:
         inputs = signature.by_input(_places(head))
         sent = {name: head.inputs[index] for name, index in inputs.items()}
         shapes = signature.with_masks({name: Shaped(tensor.dtype, tensor.shape) for name, tensor in sent.items()})
+        for name, shaped in shapes.items():
+            self._check_takes_strings(name, shaped)
         signature.check_inputs(shapes)
         if self._batches:
             self._check_rows(list(shapes.values()))
@@ -127,6 +135,10 @@ class RequestChecker:
         self._ragged.check_outputs(request.head, request.outputs, ragged)
         padding = self._accepts.padding
         return Filling(ragged, made, padding.values if padding else {})
+
+    def _check_takes_strings(self, name: str, sent: Shaped) -> None:
+        if sent.dtype == BYTES.torch and not self._strings and name in self._known:
+            raise InvalidInputData(name=name, detail=NO_STRINGS)
 
     def _check_rows(self, tensors: list[Shaped]) -> None:
         """Refuse too many rows: each costs work, also those for which the client sent no bytes."""

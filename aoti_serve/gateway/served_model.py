@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from numpy.typing import NDArray
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -24,6 +26,7 @@ from aoti_serve.gateway.batching.lengths import RowPadding
 from aoti_serve.gateway.batching.work_item import Arrays
 from aoti_serve.gateway.figures.exchange import StatisticsExchange
 from aoti_serve.gateway.figures.model_figures import ModelFigures
+from aoti_serve.gateway.processing.processing import Processing
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.gateway.request_log import note_version
 from aoti_serve.gateway.tracing import trace_run
@@ -43,6 +46,19 @@ SHADOW_DELAY_MS = 500.0  # in which the rows of shadows gather: nobody waits for
 TRIES = 5  # replicas that are behind the fence, one after the other
 
 
+class Patience:
+    """How long a request still has, in seconds; None for as long as it takes."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    @property
+    def left(self) -> float | None:
+        return None if self._end is None else self._end - time.monotonic()
+
+
 class ServedModel:
     """One model in a gateway: a member that holds no weights, only the fence and links to the replicas."""
 
@@ -54,11 +70,13 @@ class ServedModel:
         signature: Signature,
         coordinator: DeploymentHandle[Any],
         limits: GatewayConfig,
+        processing: Processing | None = None,
     ) -> None:
         self.name = config.name
-        self.signature = signature
+        self.signature = signature if processing is None else processing.signature
+        self._processing = processing
         self.weights = CoordinatorClient(config.name, coordinator)
-        self.checker = RequestChecker(signature, limits)
+        self.checker = RequestChecker(self.signature, limits)
         self._gateway = gateway
         self._node = node
         self._num_runners = config.num_runners
@@ -86,7 +104,9 @@ class ServedModel:
         """None if a replica that holds what is committed has run lately, so far as this gateway knows."""
         if not self.membership.joined:
             return f"model '{self.name}': this gateway has not reached its coordinator yet"
-        return None if self._answering.active.runners else f"model '{self.name}': {self._pool.why_idle}"
+        if not self._answering.active.runners:
+            return f"model '{self.name}': {self._pool.why_idle}"
+        return self._processing.reason_not_ready if self._processing else None
 
     @property
     def load(self) -> BatcherLoad:
@@ -114,6 +134,8 @@ class ServedModel:
     def drain(self) -> None:
         """Use also replicas that are about to leave, for the requests in hand: no new ones come."""
         self._pool.drain()
+        if self._processing:
+            self._processing.drain()
 
     async def report_trial(self) -> None:
         """Tell the coordinator what this gateway has counted of the trial that is on, if one is."""
@@ -124,6 +146,8 @@ class ServedModel:
     def close(self) -> None:
         self.membership.close()
         self._pool.close()
+        if self._processing:
+            self._processing.close()
 
     @property
     def version(self) -> int:
@@ -149,19 +173,25 @@ class ServedModel:
         """
         if not self.membership.joined:
             raise TryAgain(detail=f"this gateway has not reached the coordinator of model '{self.name}' yet")
-        head = request.head
+        head, patience = request.head, Patience(timeout)
         if head.sequence is not None:
             check_step(head.sequence, version)
         ordered = request.ordered(arrays)
-        arrived = time.monotonic()
         try:
-            asking = Asking(ordered, head.priority, timeout, head.routing_key or key)
-            rows = await self._answering.rows_for(asking, self._residents.asked(version))
+            asked = self._residents.asked(version)
+            if self._processing:
+                ordered = await self._processing.before(ordered, timeout)
+            arrived = time.monotonic()
+            asking = Asking(ordered, head.priority, patience.left, head.routing_key or key)
+            rows = await self._answering.rows_for(asking, asked)
         except UnknownVersion as error:
             raise refusal(head.sequence, error) from None
         note_version(rows.version)
         trace_run(self.name, rows.version, arrived, rows.left)
-        outputs = [(spec, rows.outputs[index]) for index, spec in request.outputs]
+        answer: Sequence[NDArray[Any]] = rows.outputs
+        if self._processing:
+            answer = await self._processing.after(answer, patience.left)
+        outputs = [(spec, answer[index]) for index, spec in request.outputs]
         asked = ordered[0].shape[0] if self._batches else 1
         return InferResponse(self.name, rows.version, request.head.id, outputs, asked, request.lengths)
 

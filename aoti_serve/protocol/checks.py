@@ -17,7 +17,8 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import InvalidBody, InvalidInputData, TooManyTensors, UnservedParameter, WrongInputLength
 from aoti_serve.protocol.elements import shown_value
 from aoti_serve.protocol.messages import LEAST_URGENT, LONGEST_KEY, InputHead, RequestHead, SequenceStep
-from aoti_serve.signature.tensors import BY_OIP, DTYPES, DType
+from aoti_serve.protocol.strings import check_strings, strings_from_raw
+from aoti_serve.signature.tensors import BY_OIP, BYTES, DTYPES, DType
 
 MAX_RANK = 32
 MAX_ELEMENTS = 2**48
@@ -45,9 +46,8 @@ def check_tensor_count(got: int, what: str, limits: GatewayConfig) -> None:
 def checked_dtype(name: str, datatype: object) -> DType:
     """The dtype of input `name`. Raises InvalidInputData."""
     dtype = BY_OIP.get(datatype) if isinstance(datatype, str) else None
-    if datatype == "BYTES":
-        detail = "BYTES are strings, and a compiled model takes numbers only; send token ids, for example"
-        raise InvalidInputData(name=name, detail=detail)
+    if datatype == BYTES.oip:
+        return BYTES
     if dtype is None:
         raise InvalidInputData(name=name, detail=f"datatype {shown_value(datatype)} is not one of {', '.join(BY_OIP)}")
     return dtype
@@ -75,6 +75,9 @@ def checked_nbytes(name: str, dtype: DType, shape: tuple[int, ...], size: object
     """The parameter binary_data_size of input `name`. Raises InvalidInputData, or WrongInputLength."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise InvalidInputData(name=name, detail=f"binary_data_size is {shown_value(size)}, not a number of bytes")
+    if dtype is BYTES:
+        check_strings(name, shape)
+        return size
     expected = math.prod(shape) * dtype.itemsize
     if size != expected:
         raise WrongInputLength(name=name, got=size, unit="bytes", shape=list(shape), expected=expected)
@@ -125,7 +128,9 @@ def checked_head(
 
 
 def tensor_view(tensor: InputHead, raw: memoryview) -> NDArray[Any]:
-    """The tensor whose bytes are `raw`, as many as it needs, without a copy. Raises InvalidInputData."""
+    """The tensor whose bytes are `raw`, without a copy but of strings. Raises an InvalidInput."""
+    if tensor.dtype == BYTES.torch:
+        return strings_from_raw(tensor.name, raw, tensor.shape)
     if tensor.dtype == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
         raise InvalidInputData(name=tensor.name, detail="a byte of BOOL data is neither 0 nor 1")
     return np.frombuffer(raw, DTYPES[tensor.dtype].numpy).reshape(tensor.shape)

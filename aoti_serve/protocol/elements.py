@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aoti_serve.errors import InvalidInputData, WrongInputLength
-from aoti_serve.signature.tensors import DType
+from aoti_serve.protocol.strings import check_strings
+from aoti_serve.signature.strings import strings_of
+from aoti_serve.signature.tensors import BYTES, DType
 
 # The types of JSON values that each kind of dtype (numpy's letters) accepts; a float for an integer would be cut off.
-_ACCEPTED: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
+_ACCEPTED: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}, "O": {str}}
 
 
 def array_from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[Any]) -> NDArray[Any]:
@@ -30,6 +32,9 @@ def array_from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[
         raise InvalidInputData(name=name, detail=f"'data' holds {shown_value(wrong)}, which is not {dtype.oip}")
     if len(values) != (expected := math.prod(shape)):
         raise WrongInputLength(name=name, got=len(values), unit="elements", shape=list(shape), expected=expected)
+    if dtype is BYTES:
+        check_strings(name, shape)
+        return strings_of([value.encode() for value in values], shape)
     try:
         with np.errstate(over="raise"):
             array = np.array(values, np.dtype(dtype.numpy)).reshape(shape)

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from aoti_serve.protocol.messages import InferResponse, RequestHead
 from aoti_serve.protocol.ragged import VARIES, ragged_rows
-from aoti_serve.signature.tensors import DTYPES, TensorSpec
+from aoti_serve.protocol.strings import raw_strings, texts_of
+from aoti_serve.signature.strings import strings_nbytes
+from aoti_serve.signature.tensors import BYTES, DTYPES, TensorSpec, dtype_named
 
 STEP = 2**16
 JOINED_BODY_BYTES = 2**16  # bytes: below this one piece is quicker than two
@@ -41,13 +43,15 @@ def encode_response(response: InferResponse, asked: RequestHead) -> Encoded:
     large: list[Iterator[bytes]] = []
     tails: list[memoryview] = []
     for spec, array in response.outputs:
-        entry: dict[str, Any] = {"name": spec.name, "datatype": DTYPES[spec.dtype].oip, "shape": list(array.shape)}
+        entry: dict[str, Any] = {"name": spec.name, "datatype": dtype_named(spec.dtype).oip, "shape": list(array.shape)}
         if (rows := ragged_rows(spec, array, response.lengths)) is not None:
             entry |= {"shape": [len(array), VARIES, *array.shape[2:]], "data": _NUMBERS_LATER}
             large.append(_nested(spec, rows))
         elif asked.wants_binary(spec.name):
-            entry["parameters"] = {"binary_data_size": array.nbytes}
-            tails.append(_flat(array).view(np.uint8).data)
+            tails.append(_binary(spec, array))
+            entry["parameters"] = {"binary_data_size": len(tails[-1])}
+        elif spec.dtype == BYTES.torch:
+            entry["data"] = texts_of(spec.name, array)
         elif array.size > STEP:
             entry["data"] = _NUMBERS_LATER
             large.append(_numbers(spec, _flat(array)))
@@ -67,8 +71,16 @@ def encode_response(response: InferResponse, asked: RequestHead) -> Encoded:
 
 
 def takes_long(response: InferResponse, asked: RequestHead) -> bool:
-    """Whether the encoding would block an event loop: more than `STEP` elements are written as JSON."""
-    return sum([array.size for spec, array in response.outputs if not asked.wants_binary(spec.name)]) > STEP
+    """Whether the encoding would block an event loop: more than `STEP` elements are written as JSON, or strings."""
+    return sum([_effort(spec, array) for spec, array in response.outputs if not asked.wants_binary(spec.name)]) > STEP
+
+
+def _effort(spec: TensorSpec, array: NDArray[Any]) -> int:
+    return array.size if spec.dtype != BYTES.torch else strings_nbytes(array) // 16
+
+
+def _binary(spec: TensorSpec, array: NDArray[Any]) -> memoryview:
+    return memoryview(raw_strings(array)) if spec.dtype == BYTES.torch else _flat(array).view(np.uint8).data
 
 
 def _in_pieces(header: bytes, large: list[Iterator[bytes]], tails: list[memoryview]) -> Encoded:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from aoti_serve.signature.tensors import DTYPES, Dim, TensorSpec
+from aoti_serve.signature.tensors import Dim, TensorSpec, dtype_named
 
 PLATFORM = "pytorch_aotinductor"
 LEAST_URGENT = 9  # levels of priority go from 1 to this
@@ -104,7 +104,8 @@ def without_parameters(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tensor(spec: TensorSpec) -> dict[str, object]:
-    entry: dict[str, object] = {"name": spec.name, "datatype": DTYPES[spec.dtype].oip, "shape": list(spec.static_shape)}
+    datatype, shape = dtype_named(spec.dtype).oip, list(spec.static_shape)
+    entry: dict[str, object] = {"name": spec.name, "datatype": datatype, "shape": shape}
     varying = {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, Dim)}
     return entry | ({"parameters": _ranges(varying)} if varying else {})
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from aoti_serve.protocol.messages import LEAST_URGENT, LONGEST_KEY
 from aoti_serve.signature.signature import Signature
-from aoti_serve.signature.tensors import DTYPES, Dim, DType, Shaped, TensorSpec
+from aoti_serve.signature.tensors import BYTES, Dim, DType, Shaped, TensorSpec, dtype_named
 
 JsonSchema = dict[str, Any]
 
@@ -90,24 +90,26 @@ def example_request(signature: Signature) -> dict[str, Any]:
     """A request of zeros, as small as it can be. As the head of a binary one if it has no JSON, or very much."""
     shapes = signature.for_any_batch.smallest_inputs
     elements = sum(math.prod(shaped.shape) for shaped in shapes.values())
-    binary = elements > EXAMPLE_ELEMENTS or any(DTYPES[shaped.dtype].raw for shaped in shapes.values())
+    binary = elements > EXAMPLE_ELEMENTS or any(dtype_named(shaped.dtype).raw for shaped in shapes.values())
     return {"id": "1", "inputs": [_zeros(name, shaped, binary) for name, shaped in shapes.items()]}
 
 
 def _zeros(name: str, shaped: Shaped, binary: bool) -> dict[str, Any]:
-    dtype, elements = DTYPES[shaped.dtype], math.prod(shaped.shape)
+    dtype, elements = dtype_named(shaped.dtype), math.prod(shaped.shape)
     entry: dict[str, Any] = {"name": name, "datatype": dtype.oip, "shape": list(shaped.shape)}
     if binary:
         return entry | {"parameters": {"binary_data_size": elements * dtype.itemsize}}
     return entry | {"data": [_zero(dtype)] * elements}
 
 
-def _zero(dtype: DType) -> int | bool:
+def _zero(dtype: DType) -> int | bool | str:
+    if dtype is BYTES:
+        return ""
     return False if dtype.torch == "bool" else 0
 
 
 def _input(ordinal: str, spec: TensorSpec, lengths: Collection[str]) -> JsonSchema:
-    dtype = DTYPES[spec.dtype]
+    dtype = dtype_named(spec.dtype)
     sizes = list(map(_size, spec.shape))
     if len(spec.shape) > 1 and isinstance(dim := spec.shape[1], Dim) and dim.symbol in lengths:
         sizes[1] = {
@@ -129,7 +131,7 @@ def _input(ordinal: str, spec: TensorSpec, lengths: Collection[str]) -> JsonSche
 
 
 def _output(spec: TensorSpec) -> JsonSchema:
-    dtype = DTYPES[spec.dtype]
+    dtype = dtype_named(spec.dtype)
     kind = "number" if dtype.raw else _element(dtype)["type"]
     properties = {
         "name": {"const": spec.name},
@@ -158,6 +160,8 @@ def _size(dim: int | Dim) -> JsonSchema:
 
 
 def _element(dtype: DType) -> JsonSchema:
+    if dtype is BYTES:
+        return {"type": "string"}
     kind = np.dtype(dtype.numpy).kind
     if kind in "iu":
         bounds = np.iinfo(dtype.numpy)

@@ -14,7 +14,7 @@ from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import InvalidBody
 from aoti_serve.protocol.messages import PLATFORM
 from aoti_serve.signature.signature import Signature
-from aoti_serve.signature.tensors import DTYPES, TensorSpec
+from aoti_serve.signature.tensors import BYTES, TensorSpec, dtype_named
 
 DATA_TYPES = (
     *("TYPE_INVALID", "TYPE_BOOL", "TYPE_UINT8", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64", "TYPE_INT8"),
@@ -62,5 +62,5 @@ def decode_index_request(message: bytes) -> bool:
 
 def _tensor(spec: TensorSpec, batches: bool) -> dict[str, Any]:
     dims = list(spec.static_shape)[1 if batches else 0 :]
-    kind = f"TYPE_{DTYPES[spec.dtype].oip}"
+    kind = "TYPE_STRING" if spec.dtype == BYTES.torch else f"TYPE_{dtype_named(spec.dtype).oip}"
     return {"name": spec.name, "data_type": kind if kind in DATA_TYPES else "TYPE_INVALID", "dims": dims}

@@ -48,8 +48,15 @@ DTYPES = {
     )
 }
 CASTABLE = ("float16", "bfloat16", "float32", "float64")  # floats that checkpoints come in, one for the other
+# Strings. No model takes or gives them, only processors; held as an array of `bytes`, each sent behind its u32 length.
+BYTES = DType("BYTES", "BYTES", "", "object", 4)
 BY_OIP = {dtype.oip: dtype for dtype in DTYPES.values()}
 BY_SAFETENSORS = {dtype.safetensors: dtype for dtype in DTYPES.values()}
+
+
+def dtype_named(name: str) -> DType:
+    """The dtype of that name in a signature, BYTES among them."""
+    return BYTES if name == BYTES.torch else DTYPES[name]
 
 
 class Frozen(BaseModel):

@@ -22,7 +22,8 @@ AotiServeError                      500
 │   ├── SequenceWithoutVersion           a sequence goes on, and does not say with which version
 │   ├── UnknownInput, MissingInput, UnknownOutput, RepeatedOutput
 │   ├── TooManyTensors, TooManyRows, EmptyRows
-│   └── WrongInputDtype, WrongInputShape, WrongInputLength, InvalidInputData, IndexOutOfRange
+│   ├── WrongInputDtype, WrongInputShape, WrongInputLength, InvalidInputData, IndexOutOfRange
+│   └── ProcessorRefused                 the model's own code cannot use what was sent
 ├── UnknownModel, UnknownVersion    404
 ├── SequenceEnded                   410  the version that it began with is not resident any more
 ├── NotServed                       501  what other servers of the protocol have
@@ -89,9 +90,13 @@ AotiServeError                      500
 │   ├── VersionsDiffer                   a request in pieces was overtaken by one swap after the other
 │   ├── ReplicaBehind                    a replica has not reached the fence in time
 │   ├── ReplicaDied
+│   ├── NoProcessor                      all are busy, or being started
+│   ├── ProcessorDied                    two died over the request
 │   ├── LinkBroken, LinkRefused          between processes of the server
 │   └── ContainerClosed
 ├── DeadlineExceeded                504  the request's own timeout
+├── ProcessorHung                   504  the model's own code did not return
+├── ProcessorFailed                 500  ... or raised, or returned what does not fit
 ├── PoisonRequest                   500  two replicas died over it
 ├── ReplicaAtFault                  500  nothing runs in a replica
 ├── ReplicaFailed                   500  a replica raised none of these

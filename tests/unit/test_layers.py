@@ -1,7 +1,7 @@
 """The layers: imports go down only, and in no circle.
 
-cli > launcher; launcher, app > gateway > cluster > link, model, protocol, weights > config, token > signature >
-errors, address.
+cli > launcher; launcher, app > gateway > cluster > link, model, processor, protocol, weights > config, token >
+signature > errors, address.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ RANKS = {
     "cluster": 4,
     "link": 3,
     "model": 3,
+    "processor": 3,
     "protocol": 3,
     "weights": 3,
     "config": 2,

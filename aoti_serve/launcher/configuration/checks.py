@@ -11,12 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, replicas_of, resources_of
+from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, processor_of, replicas_of, resources_of
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, ScalingConfig, problems
 from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, WrongNameRule
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
 from aoti_serve.launcher.processes.ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
+from aoti_serve.processor.declared import declared
 from aoti_serve.token import read_tokens
 from aoti_serve.weights.files.cast import read_spans
 from aoti_serve.weights.files.checkpoint import checkpoint_spans
@@ -40,7 +41,9 @@ def check_config(config: ConfigFile) -> dict[str, Package]:
     for problem in chain.from_iterable(find(config) for find in PROBLEMS):
         raise InvalidConfig(detail=f"{config.path}: {problem}")
     _check_schema(config)
-    return {model.name: _open_package(config.path, model) for model in config.models}
+    packages = {model.name: _open_package(config.path, model) for model in config.models}
+    _check_processors(config, packages)
+    return packages
 
 
 def shortage(config: ConfigFile, packages: Mapping[str, Package], there: Mapping[str, float]) -> str | None:
@@ -63,7 +66,20 @@ def shortage(config: ConfigFile, packages: Mapping[str, Package], there: Mapping
 def deployments_of(application: Ours) -> list[str]:
     """The names that Serve will give to the deployments of an application."""
     models = [model.name for model in application.config.models]
-    return [GATEWAY, *map(coordinator_of, models), *map(replicas_of, models)]
+    processors = [processor_of(model.name) for model in application.config.models if model.processor]
+    return [GATEWAY, *map(coordinator_of, models), *map(replicas_of, models), *processors]
+
+
+def _check_processors(config: ConfigFile, packages: Mapping[str, Package]) -> None:
+    """Not where a `runtime_env` may bring the classes: this process is not in it."""
+    if any(application.get("runtime_env") for application in config.content["applications"]):
+        return
+    for model in config.models:
+        if model.processor:
+            try:
+                declared(model.processor, model.name, packages[model.name].signature)
+            except InvalidConfig as error:
+                raise InvalidConfig(detail=f"{config.path}: {error}") from error
 
 
 def _import_problems(config: ConfigFile) -> Iterator[str]:

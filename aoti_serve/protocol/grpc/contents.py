@@ -16,7 +16,9 @@ from aoti_serve.errors import InvalidInputData, WrongInputLength
 from aoti_serve.protocol.grpc.payloads import payloads_of
 from aoti_serve.protocol.grpc.varints import count_varints, decoded_varints, joined_varints
 from aoti_serve.protocol.grpc.wire import DELIMITED, FIXED32, FIXED64, VARINT, FieldBudget, WireBytes, malformed, tag_of
-from aoti_serve.signature.tensors import DType
+from aoti_serve.protocol.strings import check_strings
+from aoti_serve.signature.strings import strings_of
+from aoti_serve.signature.tensors import BYTES, DType
 
 
 class ContentsField(NamedTuple):
@@ -46,6 +48,7 @@ _BY_DTYPE = {
     "uint64": _UINT64,
     "float32": _FP32,
     "float64": _FP64,
+    BYTES.torch: _BYTES,
 }
 
 
@@ -63,6 +66,8 @@ def array_from_contents(
         raise InvalidInputData(name=name, detail=f"{dtype.oip} has no typed contents; send it in raw_input_contents")
     for other in [field for field in given if field is not wanted]:
         raise InvalidInputData(name=name, detail=f"contents hold {other.name}, {dtype.oip} goes in {wanted.name}")
+    if wanted is _BYTES:
+        return _strings(name, shape, found[wanted])
     numbers = _numbers(name, wanted, shape, found[wanted])
     array = _narrowed(name, wanted, dtype, numbers).reshape(shape)
     array.flags.writeable = False
@@ -78,6 +83,12 @@ def _numbers(name: str, field: ContentsField, shape: tuple[int, ...], pieces: li
     packed = joined_varints(pieces)
     _check_length(name, count_varints(packed), shape)
     return decoded_varints(packed, field.numbers)
+
+
+def _strings(name: str, shape: tuple[int, ...], elements: list[memoryview]) -> NDArray[Any]:
+    check_strings(name, shape)
+    _check_length(name, len(elements), shape)
+    return strings_of([bytes(element) for element in elements], shape)
 
 
 def _joined_floats(pieces: list[memoryview], itemsize: int) -> WireBytes:

@@ -25,7 +25,7 @@ from aoti_serve.protocol.grpc.payloads import last_text, payloads_of, signed_num
 from aoti_serve.protocol.grpc.varints import count_varints, joined_varints
 from aoti_serve.protocol.grpc.wire import DELIMITED, VARINT, FieldBudget, WireBytes, tag_of
 from aoti_serve.protocol.messages import InputHead, RequestHead
-from aoti_serve.signature.tensors import DType
+from aoti_serve.signature.tensors import BYTES, DType
 
 _REQUEST = {tag_of(4): "parameters", tag_of(5): "inputs", tag_of(6): "outputs"}
 _INPUT = {tag_of(1): "name", tag_of(2): "datatype", tag_of(4): "parameters", tag_of(5): "contents"}
@@ -69,7 +69,9 @@ def _sizes(name: str, payloads: list[memoryview]) -> list[int]:
 def _nbytes(name: str, dtype: DType, shape: tuple[int, ...], parameters: dict[str, Any]) -> int:
     """How many bytes the input has; a client may say so itself, as in JSON."""
     size = checked_parameters(parameters, name).get("binary_data_size")
-    return math.prod(shape) * dtype.itemsize if size is None else checked_nbytes(name, dtype, shape, size)
+    sent = None if size is None else checked_nbytes(name, dtype, shape, size)
+    # Of strings the least: how long they are is said where they are.
+    return math.prod(shape) * dtype.itemsize if sent is None or dtype is BYTES else sent
 
 
 def _output(entry: memoryview, budget: FieldBudget) -> tuple[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from aoti_serve.protocol.checks import check_tensor_count, tensor_view
 from aoti_serve.protocol.grpc.payloads import text
 from aoti_serve.protocol.grpc.wire import FieldBudget, WireBytes, fields_of, tag_of
 from aoti_serve.protocol.messages import InputHead, RequestHead
+from aoti_serve.signature.tensors import BYTES
 
 _RAW = tag_of(7)
 _CALLED = {tag_of(1): "model_name", tag_of(2): "model_version", tag_of(3): "id"}
@@ -86,7 +87,7 @@ def _without_raw(tensor: InputHead) -> NDArray[Any]:
 
 
 def _from_raw(tensor: InputHead, data: memoryview) -> NDArray[Any]:
-    if len(data) != tensor.nbytes:
+    if tensor.dtype != BYTES.torch and len(data) != tensor.nbytes:
         assert tensor.nbytes is not None
         shape = list(tensor.shape)
         raise WrongInputLength(name=tensor.name, got=len(data), unit="bytes", shape=shape, expected=tensor.nbytes)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from aoti_serve.protocol.grpc.written import delimited, field_start, packed_numbers, string_field
 from aoti_serve.protocol.messages import InferResponse
-from aoti_serve.signature.tensors import DTYPES
+from aoti_serve.protocol.strings import raw_strings
+from aoti_serve.signature.tensors import dtype_named
 
 SMALL_TENSOR = 2**12  # bytes: copied once more, which is quicker than a view
 _KEPT = 512
@@ -40,9 +41,10 @@ def encode_stream_failure(message: str, identity: str | None) -> bytes:
 def _pieces(response: InferResponse) -> list[bytes | memoryview]:
     pieces: list[bytes | memoryview] = [_model(response.model_name, response.model_version)]
     pieces.append(string_field(3, response.id or ""))
-    pieces += [_output(spec.name, DTYPES[spec.dtype].oip, array.shape) for spec, array in response.outputs]
+    pieces += [_output(spec.name, dtype_named(spec.dtype).oip, array.shape) for spec, array in response.outputs]
     for _, array in response.outputs:
-        pieces += (_raw_start(array.nbytes), _bytes_of(array))
+        content = _bytes_of(array)
+        pieces += (_raw_start(len(content)), content)
     return pieces
 
 
@@ -62,6 +64,8 @@ def _raw_start(nbytes: int) -> bytes:
 
 
 def _bytes_of(array: NDArray[Any]) -> bytes | memoryview:
+    if array.dtype == object:
+        return raw_strings(array)
     if array.nbytes <= SMALL_TENSOR:
         return array.tobytes()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

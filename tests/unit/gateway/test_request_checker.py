@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused_each_time(message: bytes, error: type[Exce
     [
         pytest.param({"data": [1.0], "parameters": {}}, id="elements"),
         pytest.param({"parameters": {"binary_data_size": 1}}, id="bytes"),
-        pytest.param({"datatype": "BYTES"}, id="datatype"),
+        pytest.param({"datatype": "FP8"}, id="datatype"),
         pytest.param({"shape": "x"}, id="shape"),
     ],
 )

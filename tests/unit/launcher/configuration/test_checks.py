@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aoti_serve.config import AppConfig
-from aoti_serve.launcher.configuration.checks import shortage
+from aoti_serve.launcher.configuration.checks import deployments_of, shortage
 from aoti_serve.launcher.configuration.config_file import ConfigFile, Ours
 from aoti_serve.model.package import Package
 
@@ -45,3 +45,11 @@ def test_replicas_for_cards_take_a_card_each() -> None:
     assert text is not None
     assert "2 GPUs, and Ray has 1" in text
     assert short({"replicas": 2}, {}, {"CPU": 8, "GPU": 2}, "cuda") is None
+
+
+def test_a_processor_is_a_deployment_where_there_is_one() -> None:
+    models = [{"name": "a", "package": "a.pt2", "processor": {"class": "m:C"}}, {"name": "b", "package": "b.pt2"}]
+    ours = Ours("default", "", AppConfig.model_validate({"models": models}), {})
+    found = set(deployments_of(ours))
+    assert "a-processor" in found
+    assert "b-processor" not in found

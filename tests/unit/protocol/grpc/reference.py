@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 from aoti_serve.config import GatewayConfig
 from aoti_serve.protocol.grpc.head import decode_infer_head
 from aoti_serve.protocol.grpc.request import cut_request, raw_arrays
-from aoti_serve.signature.tensors import BY_OIP
+from aoti_serve.signature.tensors import BY_OIP, BYTES, DType
 
+ALL: dict[str, DType] = {**BY_OIP, "BYTES": BYTES}
 TYPED = {
+    "BYTES": "bytes_contents",
     "BOOL": "bool_contents",
     "INT8": "int_contents",
     "INT16": "int_contents",
@@ -89,14 +92,33 @@ def _arrays(message: Any) -> list[NDArray[Any]]:
 
 
 def _raw(tensor: Any, data: bytes) -> NDArray[Any]:
-    dtype = BY_OIP[tensor.datatype]
+    dtype = ALL[tensor.datatype]
+    if dtype is BYTES:
+        return _strings(tensor, list(_raw_strings(data)))
     if len(data) != math.prod(tensor.shape) * dtype.itemsize or (dtype.torch == "bool" and set(data) - {0, 1}):
         raise Refused
     return np.frombuffer(data, dtype.numpy).reshape(_shape(tensor))
 
 
+def _raw_strings(data: bytes) -> Iterator[bytes]:
+    while data:
+        length = int.from_bytes(data[:4], "little")
+        if len(data) < 4 + length:
+            raise Refused
+        yield data[4 : 4 + length]
+        data = data[4 + length :]
+
+
+def _strings(tensor: Any, values: list[bytes]) -> NDArray[Any]:
+    if len(values) != math.prod(tensor.shape):
+        raise Refused
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array.reshape(_shape(tensor))
+
+
 def _typed(tensor: Any) -> NDArray[Any]:
-    dtype = np.dtype(BY_OIP[tensor.datatype].numpy)
+    dtype = np.dtype(ALL[tensor.datatype].numpy)
     if not tensor.HasField("contents"):
         return _raw(tensor, b"")
     given = {field.name: list(values) for field, values in tensor.contents.ListFields()}
@@ -105,15 +127,17 @@ def _typed(tensor: Any) -> NDArray[Any]:
     values = given.get(TYPED[tensor.datatype], [])
     if len(values) != math.prod(tensor.shape):
         raise Refused
+    if dtype.kind == "O":
+        return _strings(tensor, values)
     if dtype.kind in "iu" and any(not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max for value in values):
         raise Refused
     return np.array(values, dtype).reshape(_shape(tensor))
 
 
 def _torch(datatype: str) -> str:
-    if datatype not in BY_OIP:
+    if datatype not in ALL:
         raise Refused
-    return BY_OIP[datatype].torch
+    return ALL[datatype].torch
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
@@ -123,7 +147,9 @@ def _shape(tensor: Any) -> tuple[int, ...]:
     if math.prod(size or 1 for size in shape) > (2**24 if 0 in shape else 2**48):
         raise Refused
     size = _parameters(tensor).get("binary_data_size")
-    if size is not None and (type(size) is not int or size != math.prod(shape) * BY_OIP[tensor.datatype].itemsize):
+    if tensor.datatype == "BYTES" and type(size) is int and size >= 0:
+        return tuple(shape)
+    if size is not None and (type(size) is not int or size != math.prod(shape) * ALL[tensor.datatype].itemsize):
         raise Refused
     return tuple(shape)
 

@@ -62,9 +62,9 @@ class RequestMaker:
 
     def _add_input(self, message: Any, raw: bool) -> None:
         chosen = self._random
-        datatype = chosen.choice([*BY_OIP] if raw else [*TYPED])
+        datatype = chosen.choice([*BY_OIP, "BYTES"] if raw else [*TYPED])
         if chosen.random() < 0.05:
-            datatype = chosen.choice(("BYTES", "", "fp32", "BF16"))
+            datatype = chosen.choice(("", "fp32", "BF16"))
         shape = [chosen.choice((0, 1, 1, 2, 3, 3)) for _ in range(chosen.choice((0, 1, 2, 2, 3)))]
         count = math.prod(shape)
         if chosen.random() < 0.05:
@@ -78,8 +78,14 @@ class RequestMaker:
             self._fill(tensor.contents, TYPED.get(datatype, "bytes_contents"), count)
 
     def _octets(self, datatype: str, count: int) -> bytes:
+        if datatype == "BYTES":
+            return b"".join(self._string() for _ in range(count))
         size = BY_OIP[datatype].itemsize if datatype in BY_OIP else 1
         return self._random.randbytes(count * size) if datatype != "BOOL" else bytes([1] * count)
+
+    def _string(self) -> bytes:
+        text = self._random.choice(TEXTS).encode()
+        return (len(text) + (self._random.random() < 0.02)).to_bytes(4, "little") + text
 
     def _fill(self, contents: Any, field: str, count: int) -> None:
         contents.SetInParent()

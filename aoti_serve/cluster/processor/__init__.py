@@ -1,0 +1,1 @@
+"""The processes of processors: Serve places, watches and replaces them."""
