@@ -11,7 +11,7 @@ import pytest
 import aoti_serve
 
 ROOT = Path(aoti_serve.__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "scripts/README.md", "docs/protocol.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "scripts/README.md", "docs/protocol.md", "docs/rollouts.md")
 CODE = re.compile(r"## The code\n.*?```text\n(.*?)```", re.S)
 
 
