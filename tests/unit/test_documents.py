@@ -17,6 +17,7 @@ DOCUMENTS = (
     "SECURITY.md",
     "scripts/README.md",
     "docs/protocol.md",
+    "docs/rollouts.md",
     "docs/your-model.md",
 )
 CODE = re.compile(r"## The code\n.*?```text\n(.*?)```", re.S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import yaml
@@ -52,6 +53,11 @@ def test_a_plan_is_read_as_people_write_it() -> None:
     assert read_plan(EXAMPLE) == expected
     assert read_plan(yaml.safe_dump(yaml.safe_load(EXAMPLE)["rollout"])) == expected
     assert read_plan(json.dumps(yaml.safe_load(EXAMPLE))) == expected
+
+
+def test_the_plan_of_the_demo_is_one() -> None:
+    plan = read_plan((Path(__file__).parents[4] / "configs" / "rollout.yaml").read_text())
+    assert (plan.canary, plan.each, plan.abort_if.top1_agreement) == ((0.2, 0.5), 3.0, 0.9)
 
 
 @pytest.mark.parametrize("text", ["", "rollout:", "{}", "rollout: {}"])
