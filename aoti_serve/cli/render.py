@@ -23,7 +23,7 @@ from aoti_serve.cli.answers import (
 )
 from aoti_serve.cli.candidate_view import candidate_line
 from aoti_serve.cli.console import bytes_text
-from aoti_serve.cli.weights.trial_view import trial_views
+from aoti_serve.cli.weights.trial_view import trial_views, unjudged_lines
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
 from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.store.usage import StoredVersion
@@ -64,13 +64,15 @@ def spaced(parts: Sequence[RenderableType]) -> RenderableType:
 
 
 def swap_view(status: WeightsStatus, seconds: float) -> RenderableType:
-    """The outcome of a swap that has returned."""
+    """The outcome of a swap that has returned; of one with a rollout also what its rules could not judge."""
     if status.unchanged:
         text = f" answers with these bytes already: version {title(status.current)}; nothing was staged"
     else:
         text = f" answers with version {title(status.current)}  ({seconds:.2f} s{_own_phases(status)})"
     read = [line(text) for text in [reading_text(status.current)] if text]
-    return Uncut(Group(line((status.model, "bold green"), text), *read, receipts_view(status.replicas)))
+    rollout = status.rollout
+    unjudged = unjudged_lines(rollout) if rollout and rollout.version == status.current.number else ()
+    return Uncut(Group(line((status.model, "bold green"), text), *read, *unjudged, receipts_view(status.replicas)))
 
 
 def receipts_view(found: Sequence[Receipt]) -> RenderableType:

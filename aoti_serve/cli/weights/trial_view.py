@@ -41,6 +41,19 @@ def trial_views(status: WeightsStatus) -> Iterator[RenderableType]:
                 yield _agreement(outputs)
 
 
+def unjudged_lines(rollout: RolloutProgress) -> Iterator[Text]:
+    """A line with the rules that have not judged a step, or the watch, if there are any."""
+    if rollout.unjudged:
+        yield line((f"  not judged, for want of requests: {', '.join(map(str, rollout.unjudged))}", "yellow"))
+
+
+def rules_text(plan: RolloutPlan) -> str:
+    """What the rules do, and what the slowest of them waits for."""
+    decides = "rules promote it, or withdraw it (docs/rollouts.md)"
+    mute = f"; p99 says nothing before {LEAST_FOR_P99} requests of the active version"
+    return decides + (mute if plan.abort_if.p99 is not None else "")
+
+
 def plan_text(plan: RolloutPlan) -> str:
     """The plan in short: its steps, how long each takes at the least, its shadow, and its watch."""
     shares = ", ".join(map(shown_share, plan.canary))
@@ -51,13 +64,6 @@ def plan_text(plan: RolloutPlan) -> str:
     return f"it {steps}{shadow}, and is watched for {plan.watch:g} s"
 
 
-def rules_text(plan: RolloutPlan) -> str:
-    """What the rules do, and what the slowest of them waits for."""
-    decides = "rules promote it, or withdraw it (docs/rollouts.md)"
-    mute = f"; p99 says nothing before {LEAST_FOR_P99} requests of the active version"
-    return decides + (mute if plan.abort_if.p99 is not None else "")
-
-
 def rollout_lines(rollout: RolloutProgress, plan: RolloutPlan | None) -> Iterator[Text]:
     """Where it stands, and why its step was extended, if it was."""
     version = "" if rollout.version is None else f"  of version {rollout.version}"
@@ -65,8 +71,7 @@ def rollout_lines(rollout: RolloutProgress, plan: RolloutPlan | None) -> Iterato
     yield line(("rollout", "bold"), f"{version}: ", (_standing(rollout, plan), style))
     if rollout.waits_for and rollout.phase is RolloutPhase.TRYING:
         yield line((f"  extended {rollout.extended}x: {rollout.waits_for}", "yellow"))
-    if rollout.unjudged:
-        yield line((f"  not judged, for want of requests: {', '.join(map(str, rollout.unjudged))}", "yellow"))
+    yield from unjudged_lines(rollout)
 
 
 def _standing(rollout: RolloutProgress, plan: RolloutPlan | None) -> str:

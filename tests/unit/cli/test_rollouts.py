@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from aoti_serve.cli import live
-from aoti_serve.cli.render import status_view
+from aoti_serve.cli.render import status_view, swap_view
 from aoti_serve.cli.weights import rollouts
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.signature.tensors import TensorSpec
@@ -278,6 +278,10 @@ def test_rules_that_could_not_judge_are_named() -> None:
         "  not judged, for want of requests: p99 in step 1 (120 of 619 requests of the active version), "
         "p99 in the watch (120 of 619 requests of the active version)"
     )
+    ended = rollout_progress(phase=RolloutPhase.ENDED, outcome=RolloutOutcome.PROMOTED, unjudged=rules, version=3)
+    assert shown[-1] in drawn(swap_view(weights_status(rollout=ended), 1.0), terminal=False)
+    of_another = ended.model_copy(update={"version": 2})
+    assert "not judged" not in drawn(swap_view(weights_status(rollout=of_another), 1.0))
 
 
 def test_compared_requests_are_needed_only_where_a_rule_asks_for_them() -> None:
