@@ -157,19 +157,7 @@ class Catalog:
 
     def index(self, version: Version) -> dict[str, Span]:
         """The place of each tensor in the version's file. Raises StoreDamaged if it is not as long as it was."""
-        try:
-            layout = self.layout(version.number)
-            sizes = {name: self._size(name) for name in layout.files}
-        except StoreDamaged:
-            raise
-        except StoreFailed as error:
-            raise damaged_version(self.file(version), version, f"it cannot be opened ({error})") from error
-        if layout.nbytes != version.nbytes:
-            raise damaged_version(self.file(version), version, f"it has {quantity(layout.nbytes, 'bytes')}")
-        for piece in layout.pieces:
-            if piece.end > sizes[piece.file]:
-                found = f"{piece.file}, in which a part of it lies, has {quantity(sizes[piece.file], 'bytes')}"
-                raise damaged_version(self.file(version), version, found)
+        self._check_files(version)
         try:
             return self._read_header(version)
         except UnreadableWeights as error:
@@ -190,6 +178,22 @@ class Catalog:
             files = self.layout(version.number).files
             lies = "" if files == (weights_name(version.number),) else f", and it lies in {', '.join(files)}"
             raise damaged_version(self.file(version), version, f"its sha256 is {digest.hexdigest()}{lies}")
+
+    def _check_files(self, version: Version) -> None:
+        """Raise StoreDamaged unless the files that the version lies in are there, and as long as they must be."""
+        try:
+            layout = self.layout(version.number)
+            sizes = {name: self._size(name) for name in layout.files}
+        except StoreDamaged:
+            raise
+        except StoreFailed as error:
+            raise damaged_version(self.file(version), version, f"it cannot be opened ({error})") from error
+        if layout.nbytes != version.nbytes:
+            raise damaged_version(self.file(version), version, f"it has {quantity(layout.nbytes, 'bytes')}")
+        for piece in layout.pieces:
+            if piece.end > sizes[piece.file]:
+                found = f"{piece.file}, in which a part of it lies, has {quantity(sizes[piece.file], 'bytes')}"
+                raise damaged_version(self.file(version), version, found)
 
     def _pieces(self, number: int) -> Layout | None:
         """None if the version is one file."""

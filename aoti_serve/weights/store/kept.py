@@ -82,13 +82,12 @@ class KeptVersions(OpenedStore):
     def _keep_file(self, version: Version, held: Path, kept: set[int]) -> None:
         """Store what is held for a version: in a folder without what other versions have, if that is much."""
         number = version.number
-        shared = self._shared(version, held, kept) if isinstance(self._place, Disk) else None
-        if shared is None:
+        if isinstance(self._place, Disk) and (shared := self._shared(version, held, kept)) is not None:
+            self._close_to_earlier_releases()
+            self._place.write(pieces_name(number), shared.layout.content)
+            self._place.keep_parts(held, own_name(number), shared.own)
+        else:
             self._place.keep(held, weights_name(number))
-            return
-        self._close_to_earlier_releases()
-        self._place.write(pieces_name(number), shared.layout.content)
-        self._place.keep_parts(held, own_name(number), shared.own)
 
     def _shared(self, version: Version, held: Path, kept: set[int]) -> SharedLayout | None:
         with self._alone():

@@ -28,6 +28,8 @@ class OpenedStore(Catalog):
     `term` is the number that members compare.
     """
 
+    _term: Term
+
     def check_term(self) -> None:
         """Raise Superseded if another Store was opened since, and StoreFailed if TERM cannot be read."""
         newest = self.last_term()
