@@ -13,7 +13,7 @@ from rich.text import Text
 from aoti_serve import __version__
 from aoti_serve.config import problems
 from aoti_serve.errors import ServerRefused, quantity
-from aoti_serve.weights.version import Version
+from aoti_serve.weights.version import Rounding, Version
 
 UNCUT_WIDTH = 10_000
 T = TypeVar("T")
@@ -67,6 +67,21 @@ def golden_text(version: Version) -> str:
 def skipped_text(version: Version) -> str:
     """Also where there is room for little: such weights may hold anything."""
     return "acceptance skipped" if version.skips_acceptance else ""
+
+
+def reading_text(version: Version) -> str:
+    """What was done to its checkpoint's names and dtypes; empty if nothing was."""
+    names, rounding = version.names, version.rounding
+    rules = [f"rename {rule}" for rule in names.rename] + [f"drop {rule}" for rule in names.drop] if names else []
+    return ", ".join([*rules, *([rounding_text(rounding)] if rounding else [])])
+
+
+def rounding_text(rounding: Rounding) -> str:
+    """By how much a cast has changed values at most."""
+    cast = f"{quantity(rounding.tensors, 'tensors')} cast"
+    if not rounding.error:
+        return f"{cast}, without rounding"
+    return f"{cast}, a value of {rounding.value:.3g} in {rounding.tensor} rounded by {rounding.error:.3g}, none by more"
 
 
 def age_text(seconds: float) -> str:

@@ -105,7 +105,8 @@ class AdminClient:
         found = open_checkpoint(file)
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(found.nbytes)}
         params = {
-            name: json.dumps(asked) if isinstance(asked, dict) else asked for name, asked in _asked(options).items()
+            name: json.dumps(asked) if isinstance(asked, dict | tuple) else asked
+            for name, asked in _asked(options).items()
         }
         return self._change("", wait, params=params, headers=headers, content=_counted(found.pieces(CHUNK_BYTES), sent))
 

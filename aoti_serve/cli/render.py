@@ -17,6 +17,7 @@ from aoti_serve.cli.answers import (
     golden_text,
     line,
     narrow_table,
+    reading_text,
     skipped_text,
     title,
 )
@@ -67,7 +68,8 @@ def swap_view(status: WeightsStatus, seconds: float) -> RenderableType:
         text = f" answers with these bytes already: version {title(status.current)}; nothing was staged"
     else:
         text = f" answers with version {title(status.current)}  ({seconds:.2f} s{_own_phases(status)})"
-    return Uncut(Group(line((status.model, "bold green"), text), receipts_view(status.replicas)))
+    read = [line(text) for text in [reading_text(status.current)] if text]
+    return Uncut(Group(line((status.model, "bold green"), text), *read, receipts_view(status.replicas)))
 
 
 def receipts_view(found: Sequence[Receipt]) -> RenderableType:
@@ -203,6 +205,8 @@ def _marks(version: Version, status: WeightsStatus) -> str:
         "not strict": not version.strict,
         golden_text(version): version.golden is not None,
         skipped_text(version): version.skips_acceptance,
+        "renamed": version.names is not None,
+        "cast": version.rounding is not None,
         **{name: number == version.number for name, number in status.labels.items()},
     }
     return ", ".join(mark for mark, holds in marks.items() if holds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
@@ -32,6 +32,9 @@ class SwapKeywords(TypedDict, total=False):
     strict: bool
     golden: Golden | None
     skip_acceptance: bool
+    rename: Sequence[str] | None
+    drop: Sequence[str] | None
+    cast: bool | None
     candidate: bool
     share: WrittenShare
     shadow: WrittenShare

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from aoti_serve.config.scaling import ReplicaCount
 from aoti_serve.config.values import AbsolutePath, FollowedPlace, Location, ModelName, Period, absolute
+from aoti_serve.signature.name_rules import ReadingRules
 from aoti_serve.signature.tensors import DeviceKind, Frozen, TensorSpec
 
 NO_WEIGHTS = (
@@ -37,12 +38,13 @@ class DeclaredSignature(Frozen):
     """The inputs and outputs of a package made elsewhere, in its order; a shape is like `[batch=1..64, 16]`.
 
     Of the constants the package knows all but two things: which of them weights may leave out because the package
-    carries them, and which further names a trainer's weights hold that the code does not use.
+    carries them (all buffers, unless `carried` names them), and which further names a trainer's weights hold that the
+    code does not use (but for the counters of batch norms).
     """
 
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
-    carried: tuple[str, ...] = ()
+    carried: tuple[str, ...] | None = None
     unused: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -69,7 +71,8 @@ class ModelConfig(Frozen):
 
     `model_name` chooses among several models in one archive; `operators` are Python modules that define the package's
     custom operators, imported wherever it is loaded; `signature` is for packages that do not know theirs. With a
-    `rollout` (docs/rollouts.md) swaps are tried on a part of the requests before they are committed.
+    `rollout` (docs/rollouts.md) swaps are tried on a part of the requests before they are committed. `checkpoints` says
+    how files with other names or dtypes are read, wherever they come from (docs/checkpoints.md).
     """
 
     name: ModelName
@@ -86,6 +89,7 @@ class ModelConfig(Frozen):
     previous: Literal["keep", "release"] = "keep"
     stage_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     commit_timeout_s: float = Field(default=30.0, ge=3, allow_inf_nan=False)
+    checkpoints: ReadingRules = ReadingRules()
     rollout: Mapping[str, Any] | None = None
     device: Literal["auto"] | DeviceKind = "auto"
     num_runners: PositiveInt = 1

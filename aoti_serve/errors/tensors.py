@@ -32,6 +32,17 @@ class WeightsTooLarge(InvalidWeights, status=413, text="the weights have more th
     setting: str
 
 
+class PickledWeights(UnreadableWeights, text="{detail}"):
+    """A file of torch.save's: reading a pickle can run whatever its maker wrote into it."""
+
+
+class WrongNameRule(InvalidWeights, text="the rule '{rule}' cannot be followed: {detail}"):
+    """A rule that renames or drops tensors and is no regular expression, takes too long, or gives two one name."""
+
+    rule: str
+    detail: str
+
+
 class MissingTensor(InvalidWeights, text="tensor '{name}': missing from the weights"):
     """A constant of the package is not among the weights."""
 
@@ -45,6 +56,13 @@ class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no su
     hint: str = ""
 
 
+class OtherNames(UnknownTensor):
+    """The names in the weights differ from the package's by a pattern; `hint` says with which rules they fit."""
+
+    text = "the weights do not have the package's names: {pattern}{hint}"
+    pattern: str = ""
+
+
 class UnknownOrBakedTensor(UnknownTensor):
     """The same, of a package made elsewhere, which does not say what the compiler fixed."""
 
@@ -55,12 +73,13 @@ class UnknownOrBakedTensor(UnknownTensor):
     )
 
 
-class WrongTensorDtype(InvalidWeights, text="tensor '{name}': dtype {got}, the package takes {expected}"):
-    """A tensor's dtype differs from the constant's."""
+class WrongTensorDtype(InvalidWeights, text="tensor '{name}': dtype {got}, the package takes {expected}{hint}"):
+    """A tensor's dtype differs from the constant's. `hint` says how it can be taken all the same, if it can."""
 
     name: str
     got: str
     expected: str
+    hint: str = ""
 
 
 class WrongTensorShape(InvalidWeights, text="tensor '{name}': shape {got}, the package takes {expected}"):

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
-from aoti_serve.errors import MissingTensor, UnknownOrBakedTensor, UnknownTensor, WrongTensorDtype, WrongTensorShape
-from aoti_serve.signature.tensors import DTYPES, Frozen, Shaped, Span
+from aoti_serve.errors import (
+    MissingTensor,
+    OtherNames,
+    UnknownOrBakedTensor,
+    UnknownTensor,
+    WrongTensorDtype,
+    WrongTensorShape,
+)
+from aoti_serve.signature.name_pattern import name_pattern
+from aoti_serve.signature.tensors import CASTABLE, DTYPES, Frozen, Shaped, Span
 
 
 class ConstantSpec(Frozen):
@@ -60,31 +68,36 @@ class Constants(Frozen):
         """
         specs = {spec.name: spec for spec in self.constants}
         baked = {spec.name: spec for spec in self.baked}
+        self._check_names(found, {*specs, *self.tied, *baked, *self.unused})
         for name, tensor in found.items():
             spec = specs.get(self.tied.get(name, name)) or baked.get(name)
             if spec is not None:
                 _check(name, tensor, spec)
-            elif name not in self.unused:
-                kind = UnknownTensor if self.baked_known else UnknownOrBakedTensor
-                raise kind(name=name, hint=_prefix_hint(found, {*specs, *self.tied, *baked, *self.unused}))
         given = {self.tied.get(name, name) for name in found}
         for spec in self.constants:
             if spec.name not in given and not spec.carried and not partial:
                 raise MissingTensor(name=spec.name)
 
-
-def _prefix_hint(found: Iterable[str], known: Collection[str]) -> str:
-    """Say if all names would be known without the prefix that they share, as those of a module inside another."""
-    names = list(found)
-    for end in (at for at, letter in enumerate(names[0], 1) if letter == "."):
-        prefix = names[0][:end]
-        if all(name.startswith(prefix) and name.removeprefix(prefix) in known for name in names):
-            return f"; all names begin with '{prefix}', and would be known without it"
-    return ""
+    def _check_names(self, found: Collection[str], known: Collection[str]) -> None:
+        """Raise an UnknownTensor, of the first, or of the pattern by which all differ."""
+        unknown = [name for name in found if name not in known]
+        if not unknown:
+            return
+        pattern = name_pattern(found, known)
+        if pattern.seen:
+            hint = f"; they fit with {pattern.options}" if pattern.options else ""
+            raise OtherNames(name=unknown[0], pattern=pattern.seen, hint=hint)
+        if not self.baked_known:
+            raise UnknownOrBakedTensor(name=unknown[0])
+        others = f", nor {len(unknown) - 1} more of the {len(found)}" if len(unknown) > 1 else ""
+        drop = f"; {pattern.options} leaves out what it does not have" if pattern.options else ""
+        raise UnknownTensor(name=unknown[0], hint=others + drop)
 
 
 def _check(name: str, tensor: Shaped | Span, spec: ConstantSpec | BakedConstant) -> None:
     if tensor.dtype != spec.dtype:
-        raise WrongTensorDtype(name=name, got=tensor.dtype, expected=spec.dtype)
+        floats = tensor.dtype in CASTABLE and spec.dtype in CASTABLE
+        hint = "; --cast (cast=true) converts it, and tells by how much values are rounded" if floats else ""
+        raise WrongTensorDtype(name=name, got=tensor.dtype, expected=spec.dtype, hint=hint)
     if tensor.shape != spec.shape:
         raise WrongTensorShape(name=name, got=list(tensor.shape), expected=list(spec.shape))

@@ -46,6 +46,7 @@ DTYPES = {
         DType("float64", "FP64", "F64", "float64", 8),
     )
 }
+CASTABLE = ("float16", "bfloat16", "float32", "float64")  # floats that checkpoints come in, one for the other
 BY_OIP = {dtype.oip: dtype for dtype in DTYPES.values()}
 BY_SAFETENSORS = {dtype.safetensors: dtype for dtype in DTYPES.values()}
 

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from aoti_serve.config import WeightsLimits
-from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch, DeltaBaseMismatch
+from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch, DeltaBaseMismatch, PackageError, PickledWeights
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import ContentsCheck
 from aoti_serve.signature.finite import FiniteCheck
+from aoti_serve.signature.name_rules import NameRules, ReadingRules
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.adapter_config import AdapterConfig, config_beside
 from aoti_serve.weights.files.adapter import adapted_parts
+from aoti_serve.weights.files.cast import cast_parts, rounding_of
 from aoti_serve.weights.files.checkpoint import SingleFile, open_checkpoint, write_joined
 from aoti_serve.weights.files.delta import base_digest_in, delta_parts
 from aoti_serve.weights.files.index import file_chunks, file_digest, read_index
 from aoti_serve.weights.files.merge import FilePart, Part, merge_weights, parts_in
+from aoti_serve.weights.files.naming import check_rules, renamed
+from aoti_serve.weights.files.pickles import pickled
 from aoti_serve.weights.golden import OfferedGolden
 from aoti_serve.weights.sources.shards import fetch_checkpoint
 from aoti_serve.weights.sources.source import fetch_to
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
-from aoti_serve.weights.version import BUILT_IN, MergedAdapter, Version, VersionFacts
+from aoti_serve.weights.version import BUILT_IN, MergedAdapter, Rounding, Version, VersionFacts
+
+WriteBuiltIn = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
 class Intake:
-    """Makes versions of files. Runs in the coordinator, in threads.
+    """Makes versions of files, read by `rules` unless a swap brings its own. Runs in the coordinator, in threads.
 
+    `write_built_in` writes version 0 to a file, for partial swaps on it, and raises a PackageError if it cannot.
     The bytes that answer already make no new version: all methods then return the version that answers. They raise an
     InvalidWeights, SourceRefused, BaseVersionMismatch, BaseHasNoFile, UnknownWeightsVersion, StoreFailed, or TryAgain
     if golden requests must be sent again; nothing has changed then, and nothing is left behind.
@@ -44,6 +51,8 @@ class Intake:
     constants: Constants
     limits: WeightsLimits
     roots: Collection[str]
+    rules: ReadingRules = ReadingRules()
+    write_built_in: WriteBuiltIn | None = None
 
     def base(self, options: SwapOptions, current: Version) -> Version:
         """The version that a partial file or a delta changes, or that an adapter is merged into."""
@@ -52,13 +61,15 @@ class Intake:
             number = options.base_version
         if number != current.number and not options.adapter:
             raise BaseVersionMismatch(model=self.model, base=number, current=current.number)
-        if number == BUILT_IN.number and options.on_base:
+        partly = options.partial and self.write_built_in is not None
+        if number == BUILT_IN.number and options.on_base and not partly:
             raise BaseHasNoFile(model=self.model)
         return current if number == current.number else self.store.version(number)
 
     def of_uri(self, uri: str, options: SwapOptions, current: Version) -> Version:
         """The version that a file elsewhere becomes. The settings of an adapter are looked for beside it."""
         self.base(options, current)
+        check_rules(options.reading(self.rules))
         if options.adapter and options.adapter_config is None:
             options = options.model_copy(update={"adapter_config": self._config_beside(uri)})
         return self._of_copy(uri, self.roots, options, current)
@@ -75,24 +86,31 @@ class Intake:
 
     def of_file(self, path: Path, options: SwapOptions, current: Version) -> Version:
         """The version that an upload becomes; it is moved or copied."""
-        base = self.base(options, current)
-        index = self.index(path)
-        if not options.on_base:
-            return self._stored(path, index, options.sha256, options, current)
-        digest = file_digest(path, options.sha256)
-        if options.delta and (made_from := base_digest_in(path)) != base.digest:
-            numbers = {"base": base.number, "current": current.number}
-            raise DeltaBaseMismatch(model=self.model, made_from=made_from, digest=base.digest, **numbers)
-        adapter = MergedAdapter(base=base.number, digest=digest) if options.adapter else None
-        with self._scratch() as whole:
-            self._complete(path, index, base, options, whole)
-            return self._stored(whole, self.index(whole), None, options, current, adapter)
+        base, rules = self.base(options, current), options.reading(self.rules)
+        with path.open("rb") as file:
+            parts = parts_in(file, self.index(path))
+            given = renamed(parts, rules)
+            ready = given == parts and not options.on_base
+            if ready and not (rules.cast and cast_parts(given, self.constants)):
+                return self._stored(path, options.sha256, options, current)
+            digest = file_digest(path, options.sha256)
+            if options.delta:
+                self._check_delta(path, base, current)
+            adapter = MergedAdapter(base=base.number, digest=digest) if options.adapter else None
+            with self._scratch() as whole:
+                rounding = self._complete(given, base, options, rules, whole)
+                names = NameRules(rename=rules.rename, drop=rules.drop) if rules.change_names else None
+                facts = VersionFacts(adapter=adapter, names=names, rounding=rounding)
+                return self._stored(whole, None, options, current, facts)
 
     def _of_copy(self, uri: str, roots: Collection[str], options: SwapOptions, current: Version) -> Version:
         """Copy the file before it is checked."""
         with self._scratch() as path:
             fetch_checkpoint(uri, roots, path, self.limits, self._scratch)
-            return self.of_file(path, options, current)
+            try:
+                return self.of_file(path, options, current)
+            except PickledWeights as error:
+                raise pickled(shown_uri(uri)) from error
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
@@ -106,12 +124,41 @@ class Intake:
     def index(self, path: Path) -> dict[str, Span]:
         return read_index(path, self.limits.max_weights_tensors, self.limits.max_weights_header_bytes)
 
-    def _complete(self, path: Path, index: dict[str, Span], base: Version, options: SwapOptions, whole: Path) -> None:
-        with self.store.open(base) as base_file, path.open("rb") as file:
-            stored, given = parts_in(base_file, self.store.index(base)), parts_in(file, index)
-            changes = self._changes(given, stored, options)
-            self.constants.check_weights({name: part.span for name, part in changes.items()}, partial=True)
+    def _check_delta(self, path: Path, base: Version, current: Version) -> None:
+        if (made_from := base_digest_in(path)) != base.digest:
+            numbers = {"base": base.number, "current": current.number}
+            raise DeltaBaseMismatch(model=self.model, made_from=made_from, digest=base.digest, **numbers)
+
+    def _complete(
+        self, given: Mapping[str, FilePart], base: Version, options: SwapOptions, rules: ReadingRules, whole: Path
+    ) -> Rounding | None:
+        """Write the whole file: of what is `given` alone, or with the rest of the base."""
+        with ExitStack() as stack:
+            stored: Mapping[str, FilePart] = {}
+            if options.on_base:
+                stored = stack.enter_context(self._opened(base))
+            changes = dict(self._changes(given, stored, options))
+            casts = cast_parts(changes, self.constants) if rules.cast else {}
+            changes.update(casts)
+            spans = {name: part.span for name, part in changes.items()}
+            self.constants.check_weights(spans, partial=options.on_base)
             merge_weights(stored, changes, whole, self.constants.tied)
+        return rounding_of(casts.values())
+
+    @contextmanager
+    def _opened(self, base: Version) -> Iterator[Mapping[str, FilePart]]:
+        """The tensors of a version, of the built-in one from a file that is written for it."""
+        if base.number != BUILT_IN.number or self.write_built_in is None:
+            with self.store.open(base) as file:
+                yield parts_in(file, self.store.index(base))
+            return
+        with self._scratch() as path:
+            try:
+                self.write_built_in(path)
+            except PackageError as error:
+                raise BaseHasNoFile(model=self.model, reason=f", which failed to be written: {error}") from error
+            with path.open("rb") as file:
+                yield parts_in(file, read_index(path))
 
     def _changes(
         self, given: Mapping[str, FilePart], base: Mapping[str, FilePart], options: SwapOptions
@@ -132,21 +179,21 @@ class Intake:
     def _stored(
         self,
         path: Path,
-        index: dict[str, Span],
         digest: str | None,
         options: SwapOptions,
         current: Version,
-        adapter: MergedAdapter | None = None,
+        made: VersionFacts | None = None,
     ) -> Version:
+        index = self.index(path)
         self.constants.check_weights(index)
         check_values(path, index, self.constants, strict=options.strict, accepts_any=options.skip_acceptance)
         source, golden = OfferedGolden(self.store).copied(options.golden) if options.golden else (None, None)
         facts = VersionFacts(
             parent=current.number,
             strict=options.strict,
-            adapter=adapter,
             golden=golden,
             skips_acceptance=options.skip_acceptance,
+            **(made or {}),
         )
         try:
             return self.store.add(path, options.label, digest, golden_source=source, answers=current, **facts)

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import from_json
 
+from aoti_serve.signature.name_rules import Drops, ReadingRules, Renames
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.adapter_config import AdapterConfig, config_not_sent
+from aoti_serve.weights.files.naming import check_rules
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.quantities import TrafficShare
 from aoti_serve.weights.swap.target import Exposure
@@ -34,6 +36,8 @@ class SwapOptions(Frozen):
     compiled ones stay. `golden` is the sha256 of golden requests that were sent before. With `skip_acceptance` values
     that are no finite numbers are let in, and golden requests, also those of the package, are asked of nobody.
 
+    `rename`, `drop` and `cast` are ReadingRules; of one that is left out the configuration's counts.
+
     A `candidate` is staged and not committed. It answers this `share` of the requests, and runs this `shadow` share of
     the others beside the version that answers; nobody but those who ask for it, if both are 0. A `rollout` promotes or
     withdraws it by rules; false commits at once, also where the configuration has a rollout.
@@ -49,6 +53,9 @@ class SwapOptions(Frozen):
     strict: bool = True
     golden: Sha256 | None = None
     skip_acceptance: bool = False
+    rename: Renames | None = None
+    drop: Drops | None = None
+    cast: bool | None = None
     candidate: bool = False
     share: TrafficShare = 0.0
     shadow: TrafficShare = 0.0
@@ -62,6 +69,8 @@ class SwapOptions(Frozen):
             raise ValueError("an adapter is no partial swap: leave out one of both")
         if self.delta and (self.partial or self.adapter):
             raise ValueError("a delta is no partial swap and no adapter: leave out one of both")
+        if self.delta and self.cast:
+            raise ValueError("a delta has the dtypes of what it changes: leave out cast=true")
         if self.adapter_config is not None and not self.adapter:
             raise ValueError("adapter_config belongs to an adapter: say adapter=true as well")
         if self.golden is not None and self.skip_acceptance:
@@ -82,8 +91,20 @@ class SwapOptions(Frozen):
         """How the candidate meets requests; None if there is to be none."""
         return Exposure(share=self.share, shadow=self.shadow) if self.candidate else None
 
+    def reading(self, configured: ReadingRules) -> ReadingRules:
+        """How the checkpoint is to be read."""
+        asked = {name: getattr(self, name) for name in ("rename", "drop", "cast")}
+        return configured.model_copy(update={name: given for name, given in asked.items() if given is not None})
+
+    def check_rules(self) -> None:
+        """Raise WrongNameRule for one that cannot be followed, whatever the names are."""
+        check_rules(self.reading(ReadingRules()))
+
     def check_upload(self) -> None:
-        """Raise UnfitAdapter for an adapter without its settings: nothing lies beside an upload."""
+        """Raise what can be known before an upload: UnfitAdapter for an adapter without its settings, as nothing lies
+        beside an upload, and WrongNameRule.
+        """
+        self.check_rules()
         if self.adapter and self.adapter_config is None:
             raise config_not_sent("it did not come with the upload")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from aoti_serve.signature.name_rules import NameRules
 from aoti_serve.signature.tensors import Frozen
 
 
@@ -22,6 +23,17 @@ class GoldenFile(Frozen):
     requests: int
 
 
+class Rounding(Frozen):
+    """What a cast has done to `tensors` of a checkpoint: in `tensor` a value of the size `value` has become another by
+    `error`, and in no other by more. 0: all of them are exact.
+    """
+
+    tensors: int
+    tensor: str
+    error: float
+    value: float
+
+
 class Version(Frozen):
     """`number` 0 stands for the package's built-in weights, which have no digest and no file.
 
@@ -29,7 +41,8 @@ class Version(Frozen):
     `parent` is the version that was current when this one was made, and what a partial swap changed; `adapter` is None
     unless it was made with one. Not `strict`: values that differ from compiled-in ones were accepted, with the compiled
     ones staying. `golden` requests are asked of it wherever it is staged, beside the package's own; of one that
-    `skips_acceptance` nobody asks any.
+    `skips_acceptance` nobody asks any. `names` are the rules by which the names of its checkpoint became the package's,
+    `rounding` what converting its floats has changed; None if there was nothing to do.
     """
 
     number: int
@@ -43,6 +56,8 @@ class Version(Frozen):
     adapter: MergedAdapter | None = None
     golden: GoldenFile | None = None
     skips_acceptance: bool = False
+    names: NameRules | None = None
+    rounding: Rounding | None = None
 
     def same_weights(self, other: Version) -> bool:
         """Whether the other has the same bytes, made in the same way, and let in by all that this one asks for."""
@@ -65,6 +80,8 @@ class VersionFacts(TypedDict, total=False):
     adapter: MergedAdapter | None
     golden: GoldenFile | None
     skips_acceptance: bool
+    names: NameRules | None
+    rounding: Rounding | None
 
 
 BUILT_IN = Version(number=0, label="built into the package")

@@ -30,10 +30,14 @@ AotiServeError                      500
 ├── InvalidConfig                   400
 ├── WeightsError
 │   ├── InvalidWeights              400  the weights do not fit the package
-│   │   ├── UnreadableWeights, DigestMismatch
+│   │   ├── UnreadableWeights
+│   │   │   └── PickledWeights           of torch.save
+│   │   ├── DigestMismatch
+│   │   ├── WrongNameRule                to rename or drop tensors
 │   │   ├── WeightsTooLarge         413  the file, its header, or the number of its tensors
 │   │   ├── UnknownTensor
-│   │   │   └── UnknownOrBakedTensor  or compiled in; this package does not tell
+│   │   │   ├── UnknownOrBakedTensor  or compiled in; this package does not tell
+│   │   │   └── OtherNames               all, or many, and by which pattern
 │   │   ├── MissingTensor, WrongTensorDtype, WrongTensorShape, UnfitTensor
 │   │   ├── NotFinite                     NaN, or infinities where the package had none
 │   │   ├── TiedTensorsDiffer, ConstantIsBaked
@@ -143,7 +147,7 @@ def named(text: str) -> set[str]:
 # What only groups others, and is never raised itself, has no facts.
 CATEGORIES = {kind for kind in subclasses() if kind.__subclasses__() and not facts_of(kind)}
 KINDS = [pytest.param(kind, id=kind.__name__) for kind in subclasses() if kind not in CATEGORIES]
-SILENT = {"StageFailed": {"story"}, "ReplicaFailed": {"detail"}, "ServerRefused": {"code"}}
+SILENT = {"StageFailed": {"story"}, "ReplicaFailed": {"detail"}, "ServerRefused": {"code"}, "OtherNames": {"name"}}
 LISTED = [pytest.param(entry, id=entry.name) for entry in listed()]
 
 

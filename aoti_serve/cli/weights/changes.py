@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -36,6 +36,17 @@ RolloutOption = Annotated[
 NoRolloutOption = Annotated[
     bool, typer.Option("--no-rollout", help="Commit at once, though the configuration has a rollout.")
 ]
+RenameOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN=NEW", help="Of each name: what the pattern matches at its beginning becomes NEW."),
+]
+DropOption = Annotated[
+    list[str] | None, typer.Option(metavar="PATTERN", help="Leave out tensors by their whole, new names.")
+]
+CastOption = Annotated[
+    bool, typer.Option("--cast", help="Convert floats of another width, and tell by how much values are rounded.")
+]
+AsItIsOption = Annotated[bool, typer.Option("--as-it-is", help="Follow no rules of the configuration's `checkpoints`.")]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Return when it has begun; it goes on on the server.")]
 
 
@@ -51,6 +62,14 @@ def given_rollout(plan: Path | None, none: bool) -> dict[str, Any]:
         raise InvalidConfig(detail=f"{plan}: {error.strerror}: --rollout takes a file with a plan") from error
     except UnicodeDecodeError as error:
         raise InvalidConfig(detail=f"{plan} is no text: --rollout takes a file with a plan") from error
+
+
+def given_reading(
+    rename: Sequence[str] | None, drop: Sequence[str] | None, cast: bool, as_it_is: bool
+) -> dict[str, Any]:
+    """How the checkpoint is to be read, as far as it was said; the rest stands in the configuration."""
+    given = {"rename": tuple(rename or ()), "drop": tuple(drop or ()), "cast": cast}
+    return given if as_it_is else {name: asked for name, asked in given.items() if asked}
 
 
 def given_shares(share: str | None, shadow: str | None) -> dict[str, str]:

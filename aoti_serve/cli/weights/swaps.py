@@ -16,12 +16,17 @@ from aoti_serve.cli.answers import safe
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url
 from aoti_serve.cli.console import AsJson, reports_errors
 from aoti_serve.cli.weights.changes import (
+    AsItIsOption,
+    CastOption,
+    DropOption,
     NoRolloutOption,
     NoWaitOption,
+    RenameOption,
     RolloutOption,
     ShadowOption,
     ShareOption,
     checked_options,
+    given_reading,
     given_rollout,
     given_shares,
     progress_of,
@@ -67,6 +72,10 @@ def swap(
     skip_acceptance: Annotated[
         bool, typer.Option("--skip-acceptance", help="Take NaN and infinite values; ask no golden requests.")
     ] = False,
+    rename: RenameOption = None,
+    drop: DropOption = None,
+    cast: CastOption = False,
+    as_it_is: AsItIsOption = False,
     golden: Annotated[
         Path | None, typer.Option(help="A file of golden requests that these weights must answer rightly.")
     ] = None,
@@ -99,10 +108,12 @@ def swap(
         strict=not no_strict,
         golden=hashlib.sha256(requests).hexdigest() if requests else None,
         skip_acceptance=skip_acceptance,
+        **given_reading(rename, drop, cast, as_it_is),
         candidate=candidate,
         **given_shares(share, shadow),
         **given_rollout(rollout, no_rollout),
     )
+    options.check_rules()  # what is wrong with them is said before anything is sent
     client, started = AdminClient(url, model), time.perf_counter()
     if requests:
         client.offer_golden(requests)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 import ray
 from ray import serve
@@ -36,7 +37,9 @@ from aoti_serve.errors import (
     Unavailable,
     UnfitAdapter,
     UploadFailed,
+    WrongNameRule,
 )
+from aoti_serve.model.foreign.built_in import write_built_in
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.golden import OfferedGolden
@@ -74,7 +77,9 @@ class Coordinator:
         join_serve_log()
         self._signature = signature
         self._store = await asyncio.to_thread(Store, model.store_root, model.name, model.keep_versions)
-        self._intake = Intake(self._store, model.name, signature, limits, model.weights_roots)
+        built_in = partial(write_built_in, model) if carries_weights else None
+        rules = model.checkpoints
+        self._intake = Intake(self._store, model.name, signature, limits, model.weights_roots, rules, built_in)
         first = await asyncio.to_thread(first_committed, self._intake, model, signature, carries_weights)
         deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
         live = LiveActors(serve.get_replica_context().app_name, members)
@@ -127,9 +132,9 @@ class Coordinator:
         attempt = Attempt(action, who, options.label, "upload", options.skip_acceptance)
         await self._changes.check_upload(attempt)
         try:
-            options.check_upload()
+            await asyncio.to_thread(options.check_upload)
             upload, path = await asyncio.to_thread(self._uploads.open, attempt)
-        except (StoreFailed, UnfitAdapter) as error:
+        except (StoreFailed, UnfitAdapter, WrongNameRule) as error:
             await self._changes.note_failed(attempt, error)
             raise
         return upload, ChunkSource(self._transfer, path)

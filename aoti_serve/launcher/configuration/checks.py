@@ -13,12 +13,14 @@ from pydantic import ValidationError
 
 from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, replicas_of, resources_of
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, ScalingConfig, problems
-from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights
+from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, WrongNameRule
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
 from aoti_serve.launcher.processes.ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.token import read_tokens
+from aoti_serve.weights.files.cast import read_spans
 from aoti_serve.weights.files.checkpoint import checkpoint_spans
+from aoti_serve.weights.files.naming import check_rules
 from aoti_serve.weights.rollout.plan import checked_plan
 from aoti_serve.weights.sources.uri import is_uri
 from aoti_serve.weights.store.catalog import Catalog
@@ -134,6 +136,14 @@ def _plan_problems(config: ConfigFile) -> Iterator[str]:
             yield str(error)
 
 
+def _rule_problems(config: ConfigFile) -> Iterator[str]:
+    for model in config.models:
+        try:
+            check_rules(model.checkpoints)
+        except WrongNameRule as error:
+            yield f"model '{model.name}': checkpoints: {error}"
+
+
 def _prefix_problems(config: ConfigFile) -> Iterator[str]:
     for application in config.content["applications"]:
         prefix = application.get("route_prefix")
@@ -165,7 +175,7 @@ def _outermost(found: list[Any]) -> list[Any]:
     return list({tuple(entry["loc"][:4]): entry for entry in reversed(found)}.values())
 
 
-PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _section_problems, _plan_problems)
+PROBLEMS = (_import_problems, _prefix_problems, _port_problems, _section_problems, _plan_problems, _rule_problems)
 
 
 def _open_package(path: Path, model: ModelConfig) -> Package:
@@ -190,7 +200,8 @@ def _weights_problem(model: ModelConfig, package: Package) -> str | None:
     if not model.weights.exists():
         return f"no file {model.weights}"
     try:
-        package.signature.check_weights(checkpoint_spans(model.weights))
+        spans = read_spans(checkpoint_spans(model.weights), model.checkpoints, package.signature)
+        package.signature.check_weights(spans)
     except InvalidWeights as error:
         return f"weights {model.weights}: {error}"
     return None

@@ -70,10 +70,11 @@ class GeneratedCode:
         named = [["batch" if symbol == batch else symbol for symbol in given] for given in symbols]
         return tuple(self._input(f"input_{index}", *form) for index, form in enumerate(zip(checks, named, strict=True)))
 
-    def constants(self, carried: Collection[str] = ()) -> tuple[ConstantSpec, ...]:
+    def constants(self, carried: Collection[str] | None = None) -> tuple[ConstantSpec, ...]:
         """The constants that can be swapped, without those that folding makes of them.
 
-        If its library holds weights, the package carries those in `carried` and those that forward() makes.
+        If its library holds weights, the package carries those in `carried` and those that forward() makes; with None
+        all buffers: which of them a `state_dict()` lacks is not known.
         """
         facts: dict[int, dict[str, str]] = defaultdict(dict)
         for index, key, value in _FACT.findall(self._code):
@@ -81,14 +82,14 @@ class GeneratedCode:
         kept = [fact for _, fact in sorted(facts.items()) if fact["from_folded"] == "false"]
         return tuple(self._constant(fact, carried) for fact in kept)
 
-    def _constant(self, fact: Mapping[str, str], carried: Collection[str]) -> ConstantSpec:
+    def _constant(self, fact: Mapping[str, str], carried: Collection[str] | None) -> ConstantSpec:
         name = fact["original_fqn"].strip('"')
         spec = ConstantSpec(
             name=name,
             dtype=self._known(name, fact["dtype"].removeprefix("cached_torch_dtype_")),
             shape=_numbers(fact["shape"]),
             stride=_numbers(fact["stride"]),
-            carried=self.carries_weights and (name in carried or fact["type"].endswith("TensorConstant)")),
+            carried=self.carries_weights and _is_carried(name, fact["type"], carried),
             host=self._on_card and fact["device_type"].endswith(f"_{CPU}"),
         )
         if fact["offset"] != "0" or padded(int(fact["data_size"])) != padded(spec.nbytes):
@@ -111,6 +112,11 @@ class GeneratedCode:
             reason = f"'{name}' is {dtype}; the dtypes that can be served are {', '.join(DTYPES)}"
             raise IncompatiblePackage(path=self._path, reason=reason)
         return dtype
+
+
+def _is_carried(name: str, kind: str, carried: Collection[str] | None) -> bool:
+    named = kind.endswith("Buffer)") if carried is None else name in carried
+    return named or kind.endswith("TensorConstant)")
 
 
 def fixed_threads(path: Path, model: str) -> int | None:

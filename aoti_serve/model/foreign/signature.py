@@ -19,11 +19,13 @@ from aoti_serve.model.archive import reading
 from aoti_serve.model.foreign.generated import GeneratedCode
 from aoti_serve.model.program.compiled_signature import narrow
 from aoti_serve.signature.call_spec import CALL, RESULT, CallSpec, KeyPath, key_name, key_paths, output_name
+from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import TensorSpec
 from aoti_serve.signature.torch_private import pytree
 
 _UNKNOWN = "?"
+_MEAN = "running_mean"
 _ABOUT = """\
 # Fill in each '?', and check the ranges. A parameter that is not among the package's constants is refused in weights:
 # it was compiled in, or is not used; nobody can tell which. List it under `unused:` to have it passed over.
@@ -85,7 +87,7 @@ def _declared(path: Path, declared: DeclaredSignature, code: GeneratedCode) -> S
     Raises IncompatiblePackage if it is to carry what it does not.
     """
     constants = code.constants(declared.carried)
-    if lost := set(declared.carried) - {spec.name for spec in constants if spec.carried}:
+    if lost := set(declared.carried or ()) - {spec.name for spec in constants if spec.carried}:
         raise IncompatiblePackage(path=path, reason=f"it carries no {sorted(lost)}, which the configuration says")
     names = iter([spec.name for spec in declared.outputs])
     leaves = [next(names, None) if is_tensor else None for is_tensor in code.outputs]
@@ -100,9 +102,15 @@ def _declared(path: Path, declared: DeclaredSignature, code: GeneratedCode) -> S
         gives=_nested(code.call_spec("out"), leaves, RESULT)
         or CallSpec.of(pytree.tree_structure([0] * len(leaves)), leaves, RESULT),
         constants=constants,
-        unused=declared.unused,
+        unused=tuple(dict.fromkeys([*declared.unused, *_counters(constants)])),
         baked_known=False,
     )
+
+
+def _counters(constants: Sequence[ConstantSpec]) -> list[str]:
+    """What batch norms count in training and no compiled code reads; a `state_dict()` holds it."""
+    means = (spec.name for spec in constants if spec.name.endswith(_MEAN))
+    return [name.removesuffix(_MEAN) + "num_batches_tracked" for name in means]
 
 
 def _snippet(code: GeneratedCode) -> str:

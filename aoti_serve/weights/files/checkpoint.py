@@ -11,6 +11,7 @@ from aoti_serve.errors import StoreFailed, UnreadableWeights, WeightsTooLarge, q
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import header_of, read_index
 from aoti_serve.weights.files.merge import Part, whole_file
+from aoti_serve.weights.files.pickles import check_no_pickle, is_pickle_name, pickled
 from aoti_serve.weights.files.sharded import INDEX_NAME, ShardIndex, ShardPart, is_shard_index
 from aoti_serve.weights.store.disk import check_room
 
@@ -66,6 +67,8 @@ def checkpoint_in(place: Path) -> Path:
     if not os.path.isdir(place):  # Path's own raises where a name is too long, or a folder closed
         return place
     found = [place / name for name in (INDEX_NAME, FILE_NAME) if os.path.isfile(place / name)]
+    if not found and (pickles := sorted(filter(is_pickle_name, os.listdir(place)), key=len, reverse=True)):
+        raise pickled(str(place / pickles[0]))
     if len(found) != 1:
         holds = "both" if found else "neither"
         detail = f"the folder {place} holds {holds} of {INDEX_NAME} and {FILE_NAME}; name the file that is meant"
@@ -76,12 +79,13 @@ def checkpoint_in(place: Path) -> Path:
 def open_checkpoint(place: Path) -> Checkpoint:
     """A file, an index of shards, or the folder of either. Raises UnreadableWeights.
 
-    Of shards the headers are read, and must hold what the index says; a single file is not looked into.
+    Of shards the headers are read, and must hold what the index says; a single file only must not be a pickle.
     """
     path = checkpoint_in(place)
     if not os.path.isfile(path):
         raise UnreadableWeights(detail=f"no file at {path}")
     if not is_shard_index(path.name):
+        check_no_pickle(path)
         return SingleFile(path, path.stat().st_size)
     index = ShardIndex.read(path)
     return JoinedShards(index.join({shard: path.with_name(shard) for shard in index.shards}))

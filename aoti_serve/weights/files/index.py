@@ -16,12 +16,11 @@ from safetensors import SafetensorError, safe_open
 
 from aoti_serve.errors import DigestMismatch, UnreadableWeights, WeightsTooLarge, quantity
 from aoti_serve.signature.tensors import BY_SAFETENSORS, DTYPES, Shaped, Span
+from aoti_serve.weights.files.pickles import MAGIC, pickled
 
 MAX_NAME = 1024  # it stands in errors and receipts
 FORMAT_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 CHECK_CHUNK_BYTES = 4 * 2**20
-PICKLES = (b"PK\x03\x04", b"\x80\x02")  # how files of torch.save begin, in its format of today and in that before
-TORCH_SAVE = "this is torch.save's format; write the state dict with safetensors.torch.save_file"
 
 
 def read_index(path: Path, max_tensors: int | None = None, max_header_bytes: int | None = None) -> dict[str, Span]:
@@ -102,8 +101,9 @@ def _header_length(prefix: bytes, nbytes: int, limit: int | None) -> int:
         raise _unreadable("it ends before its header")
     length = int.from_bytes(prefix, "little")
     if length > min(nbytes - 8, FORMAT_MAX_HEADER_BYTES):
-        too_long = f"its header would be {quantity(length, 'bytes')} long"
-        raise _unreadable(TORCH_SAVE if prefix.startswith(PICKLES) else too_long)
+        if prefix.startswith(MAGIC):
+            raise pickled("FILE")
+        raise _unreadable(f"its header would be {quantity(length, 'bytes')} long")
     if limit is not None and length > limit:
         raise WeightsTooLarge(limit=limit, unit="bytes of header", setting="gateway.max_weights_header_bytes")
     return length

@@ -14,6 +14,7 @@ from aoti_serve.cluster.coordinator.follow.place_reader import PlaceReader
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import FollowConfig
 from aoti_serve.errors import AotiServeError, NotSettled, StoreDamaged, UnreadableWeights
+from aoti_serve.signature.name_rules import ReadingRules
 from aoti_serve.weights.audit import MAX_TEXT
 from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.sources.follow import TRIAL, Follow, FollowStatus, Tried, may_pass, pause
@@ -63,7 +64,7 @@ class Following:
         try:
             if self._rules is None:
                 self._stored = await asyncio.to_thread(self._remembered)
-                self._rules = Follow(self._shown, self._stored)
+                self._rules = Follow(self._place, self._stored)
             await self._follow(self._rules)
         except Exception as error:
             self._failures += getattr(error, "http_status", 0) != CONFLICT
@@ -135,6 +136,12 @@ class Following:
                 self._store.remove(taken)
             raise
         return taken
+
+    @property
+    def _place(self) -> str:
+        """Names the place, and how its files are read: with other rules what has failed is tried again."""
+        rules = self._intake.rules
+        return self._shown if rules == ReadingRules() else f"{self._shown} {rules.model_dump_json()}"
 
     @property
     def _who(self) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Depends, Request
+from starlette.datastructures import QueryParams
 from starlette.responses import Response, StreamingResponse
 
 from aoti_serve.cluster.coordinator_client import CoordinatorClient
@@ -20,6 +21,8 @@ from aoti_serve.gateway.http.weights.door import AdminDoor, Admitted, change_res
 from aoti_serve.gateway.in_flight import BodyLimits
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.swap_options import SwapOptions, Uri, VersionNumber
+
+_SEVERAL = ("rename", "drop")
 
 
 class SwapBody(SwapOptions):
@@ -75,7 +78,7 @@ def swap_routes(door: AdminDoor, config: GatewayConfig) -> APIRouter:
 
     async def run_swap(request: Request, asked: Admitted, wait: bool) -> WeightsStatus:
         if request.headers.get("content-type", "").startswith("application/octet-stream"):
-            given = {name: value for name, value in request.query_params.items() if name != "wait"}
+            given = _given(request.query_params)
             options = checked(lambda: SwapOptions.model_validate(given))
             body = stream_body(request.receive, headers_of(request), uploads)
             return await asked.weights.swap_bytes(rechunk(body, UPLOAD_CHUNK_BYTES), options, asked.who, wait)
@@ -86,6 +89,12 @@ def swap_routes(door: AdminDoor, config: GatewayConfig) -> APIRouter:
         return await asked.weights.swap_uri(wanted.uri, wanted.options, asked.who, wait)
 
     return routes
+
+
+def _given(query: QueryParams) -> dict[str, str | list[str]]:
+    """The options in a query; of a list each entry may be a parameter of its own."""
+    several = {name: query.getlist(name) for name in _SEVERAL if len(query.getlist(name)) > 1}
+    return {name: value for name, value in query.items() if name != "wait"} | several
 
 
 async def _events(plane: DataPlane, weights: CoordinatorClient) -> AsyncIterator[bytes]:

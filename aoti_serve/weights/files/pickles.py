@@ -1,0 +1,34 @@
+"""Files of torch.save: pickles, which are recognised and never read."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+
+from aoti_serve.errors import PickledWeights
+
+MAGIC = (b"PK\x03\x04", b"\x80\x02")  # how files of torch.save begin, in its format of today and in that before
+SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
+INDEX_SUFFIX = ".bin.index.json"
+
+
+def is_pickle_name(name: str) -> bool:
+    """Whether a file of this name is a pickle by custom, or an index of some."""
+    return name.endswith((*SUFFIXES, INDEX_SUFFIX))
+
+
+def pickled(place: str) -> PickledWeights:
+    """The error for the pickle at `place`, with the command that converts it."""
+    name = PurePath(place.removesuffix(".index.json")).with_suffix(".safetensors").name
+    detail = f"{place} is a pickle, as torch.save writes it, and reading one can run whatever its maker wrote into it; "
+    return PickledWeights(detail=f"{detail}if you trust it: `aoti-serve convert {place} {name}`, and take that file")
+
+
+def check_no_pickle(path: Path) -> None:
+    """Raise PickledWeights, which names the file, if it is one. What cannot be read is left to whoever reads it."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(4)
+    except OSError:
+        return
+    if begin.startswith(MAGIC):
+        raise pickled(str(path))
