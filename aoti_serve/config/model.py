@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from aoti_serve.config.scaling import ReplicaCount
 from aoti_serve.config.values import AbsolutePath, FollowedPlace, Location, ModelName, Period, absolute
-from aoti_serve.signature.name_rules import ReadingRules
+from aoti_serve.signature.name_rules import AS_IT_IS, ReadingRules
 from aoti_serve.signature.tensors import DeviceKind, Frozen, TensorSpec
 
 NO_WEIGHTS = (
@@ -89,7 +89,7 @@ class ModelConfig(Frozen):
     previous: Literal["keep", "release"] = "keep"
     stage_timeout_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     commit_timeout_s: float = Field(default=30.0, ge=3, allow_inf_nan=False)
-    checkpoints: ReadingRules = ReadingRules()
+    checkpoints: ReadingRules = AS_IT_IS
     rollout: Mapping[str, Any] | None = None
     device: Literal["auto"] | DeviceKind = "auto"
     num_runners: PositiveInt = 1

@@ -85,8 +85,8 @@ class BaseHasNoFile(WeightsError, status=409):
     """A delta or an adapter on the package's built-in weights; or a partial swap, where they could not be read."""
 
     text = (
-        "model '{model}': version 0 is built into the package and in no file to change{reason}; swap in a complete file "
-        "first"
+        "model '{model}': version 0 is built into the package and in no file to change{reason}; swap in a complete "
+        "file first"
     )
     model: str
     reason: str = ""

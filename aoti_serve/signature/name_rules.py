@@ -66,3 +66,6 @@ class ReadingRules(NameRules):
     """How checkpoints are read: by which names, and whether floats of another width are converted (`cast`)."""
 
     cast: bool = False
+
+
+AS_IT_IS = ReadingRules()

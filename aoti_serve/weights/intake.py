@@ -14,7 +14,7 @@ from aoti_serve.errors import BaseHasNoFile, BaseVersionMismatch, DeltaBaseMisma
 from aoti_serve.signature.constants import Constants
 from aoti_serve.signature.contents import ContentsCheck
 from aoti_serve.signature.finite import FiniteCheck
-from aoti_serve.signature.name_rules import NameRules, ReadingRules
+from aoti_serve.signature.name_rules import AS_IT_IS, NameRules, ReadingRules
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.adapter_config import AdapterConfig, config_beside
 from aoti_serve.weights.files.adapter import adapted_parts
@@ -51,7 +51,7 @@ class Intake:
     constants: Constants
     limits: WeightsLimits
     roots: Collection[str]
-    rules: ReadingRules = ReadingRules()
+    rules: ReadingRules = AS_IT_IS
     write_built_in: WriteBuiltIn | None = None
 
     def base(self, options: SwapOptions, current: Version) -> Version:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import from_json
 
-from aoti_serve.signature.name_rules import Drops, ReadingRules, Renames
+from aoti_serve.signature.name_rules import AS_IT_IS, Drops, ReadingRules, Renames
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.adapter_config import AdapterConfig, config_not_sent
 from aoti_serve.weights.files.naming import check_rules
@@ -98,7 +98,7 @@ class SwapOptions(Frozen):
 
     def check_rules(self) -> None:
         """Raise WrongNameRule for one that cannot be followed, whatever the names are."""
-        check_rules(self.reading(ReadingRules()))
+        check_rules(self.reading(AS_IT_IS))
 
     def check_upload(self) -> None:
         """Raise what can be known before an upload: UnfitAdapter for an adapter without its settings, as nothing lies

@@ -11,7 +11,7 @@ from aoti_serve.errors import StoreFailed, UnreadableWeights, WeightsTooLarge, q
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import header_of, read_index
 from aoti_serve.weights.files.merge import Part, whole_file
-from aoti_serve.weights.files.pickles import check_no_pickle, is_pickle_name, pickled
+from aoti_serve.weights.files.pickles import check_no_pickle, pickle_in, pickled
 from aoti_serve.weights.files.sharded import INDEX_NAME, ShardIndex, ShardPart, is_shard_index
 from aoti_serve.weights.store.disk import check_room
 
@@ -67,8 +67,8 @@ def checkpoint_in(place: Path) -> Path:
     if not os.path.isdir(place):  # Path's own raises where a name is too long, or a folder closed
         return place
     found = [place / name for name in (INDEX_NAME, FILE_NAME) if os.path.isfile(place / name)]
-    if not found and (pickles := sorted(filter(is_pickle_name, os.listdir(place)), key=len, reverse=True)):
-        raise pickled(str(place / pickles[0]))
+    if not found and (pickle := pickle_in(place)) is not None:
+        raise pickled(str(pickle))
     if len(found) != 1:
         holds = "both" if found else "neither"
         detail = f"the folder {place} holds {holds} of {INDEX_NAME} and {FILE_NAME}; name the file that is meant"

@@ -16,6 +16,13 @@ def is_pickle_name(name: str) -> bool:
     return name.endswith((*SUFFIXES, INDEX_SUFFIX))
 
 
+def pickle_in(folder: Path) -> Path | None:
+    """The pickle in a folder that holds its weights: the index of several, or one; None if there is none."""
+    names = sorted(path.name for path in folder.iterdir() if is_pickle_name(path.name))
+    likely = sorted(names, key=lambda name: (not name.endswith(INDEX_SUFFIX), not name.startswith("pytorch_model")))
+    return folder / likely[0] if likely else None
+
+
 def pickled(place: str) -> PickledWeights:
     """The error for the pickle at `place`, with the command that converts it."""
     name = PurePath(place.removesuffix(".index.json")).with_suffix(".safetensors").name

@@ -14,7 +14,7 @@ from aoti_serve.cluster.coordinator.follow.place_reader import PlaceReader
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import FollowConfig
 from aoti_serve.errors import AotiServeError, NotSettled, StoreDamaged, UnreadableWeights
-from aoti_serve.signature.name_rules import ReadingRules
+from aoti_serve.signature.name_rules import AS_IT_IS
 from aoti_serve.weights.audit import MAX_TEXT
 from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.sources.follow import TRIAL, Follow, FollowStatus, Tried, may_pass, pause
@@ -141,7 +141,7 @@ class Following:
     def _place(self) -> str:
         """Names the place, and how its files are read: with other rules what has failed is tried again."""
         rules = self._intake.rules
-        return self._shown if rules == ReadingRules() else f"{self._shown} {rules.model_dump_json()}"
+        return self._shown if rules == AS_IT_IS else f"{self._shown} {rules.model_dump_json()}"
 
     @property
     def _who(self) -> str:
