@@ -72,7 +72,8 @@ def read_spans(spans: Mapping[str, Span], rules: ReadingRules, constants: Consta
 
 def _casts(spans: Mapping[str, Span], constants: Constants) -> dict[str, str]:
     """The new dtype of each that needs one."""
-    wanted = {spec.name: spec.dtype for spec in (*constants.constants, *constants.baked)}
+    wanted = {spec.name: spec.dtype for spec in constants.constants}
+    wanted |= {spec.name: spec.dtype for spec in constants.baked}
     found = {name: wanted.get(constants.tied.get(name, name), span.dtype) for name, span in spans.items()}
     both = {name: {dtype, spans[name].dtype} for name, dtype in found.items()}
     return {name: found[name] for name, dtypes in both.items() if len(dtypes) == 2 and dtypes.issubset(CASTABLE)}

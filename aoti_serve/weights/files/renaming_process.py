@@ -27,7 +27,7 @@ class WrongRule(Exception):
 def main(asked: dict[str, Any]) -> dict[str, Any]:
     """The answer to what came in."""
     try:
-        steps = [_rename(*pair, asked["longest"]) for pair in asked["rename"]]
+        steps: list[Step] = [_rename(pattern, new, asked["longest"]) for pattern, new in asked["rename"]]
         steps += [_drop(pattern) for pattern in asked["drop"]]
         return {"names": [_through(steps, name) for name in asked["names"]]}
     except WrongRule as error:

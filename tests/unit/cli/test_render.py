@@ -12,8 +12,9 @@ from aoti_serve.cli.answers import safe, value_of
 from aoti_serve.cli.render import spaced, status_view, swap_bars_view, swap_view, versions_view
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import ServerRefused
+from aoti_serve.signature.name_rules import NameRules
 from aoti_serve.weights.sources.follow import FollowStatus
-from aoti_serve.weights.version import BUILT_IN, GoldenFile, MergedAdapter, Version
+from aoti_serve.weights.version import BUILT_IN, GoldenFile, MergedAdapter, Rounding, Version
 from tests.unit.cli.played import NOW, as_json, candidate, ended, receipt, swap_progress, version, weights_status
 
 NASTY = "[red]\x1b[2J\x9b1m\x07\u202e\r\nnext"
@@ -311,3 +312,15 @@ def test_weights_that_were_let_in_without_acceptance_say_so_wherever_they_are_na
     table = drawn(versions_view([status.previous, loose], status, NOW), width=160)
     assert "previous, resident, 2 golden requests" in table
     assert "current, acceptance skipped" in table
+
+
+def test_how_a_checkpoint_was_read_is_told_after_a_swap_and_marked_in_the_list() -> None:
+    names = NameRules(rename=(r"bert\.=",), drop=("pooler.*",))
+    rounding = Rounding(tensors=2, tensor="fc.weight", error=0.25, value=300.7)
+    made = version(3).model_copy(update={"names": names, "rounding": rounding})
+    told = drawn(swap_view(weights_status(current=made), 1.0))
+    said = "2 tensors cast, a value of 301 in fc.weight rounded by 0.25, none by more"
+    assert rf"rename bert\.=, drop pooler.*, {said}" in told
+    assert "renamed, cast" in drawn(versions_view([version(2), made], weights_status(current=made), NOW))
+    exact = made.model_copy(update={"rounding": rounding.model_copy(update={"error": 0.0})})
+    assert "2 tensors cast, without rounding" in drawn(swap_view(weights_status(current=exact), 1.0))

@@ -92,6 +92,19 @@ def test_a_swap_ends_with_the_receipts(file: str) -> None:
     assert result.stderr == ""
 
 
+def test_how_a_checkpoint_is_read_reaches_the_server(played: Played, file: str) -> None:
+    options = ["--rename", r"bert\.=", "--rename", "a=b", "--drop", "pooler.*", "--cast"]
+    run("swap", "m", file, *options)
+    run("swap", "m", "--uri", "/x", *options)
+    run("swap", "m", file, "--as-it-is")
+    upload, uri, plain = played.asked_for(WEIGHTS)[1::2]
+    given = {"rename": [r"bert\.=", "a=b"], "drop": ["pooler.*"]}
+    assert {name: json.loads(upload.query[name]) for name in given} == given
+    assert upload.query["cast"] == "true"
+    assert {name: json.loads(uri.body)[name] for name in (*given, "cast")} == given | {"cast": True}
+    assert (plain.query["rename"], plain.query["drop"], plain.query["cast"]) == ("[]", "[]", "false")
+
+
 def test_the_files_name_is_the_label_if_there_is_no_other(played: Played, file: str) -> None:
     run("swap", "m", file)
     run("swap", "m", file, "--label", "[red]x[/]")
@@ -252,7 +265,9 @@ def test_a_rollback_to_a_version(played: Played) -> None:
 def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_sent(tmp_path: Path, file: str) -> None:
     (tmp_path / "model.pt").write_bytes(b"PK\x03\x04 a pickle")
     assert "no file at nowhere.safetensors; --uri" in says("swap", "m", "nowhere.safetensors")
-    assert "this is torch.save's format; write the state dict" in says("swap", "m", str(tmp_path / "model.pt"))
+    assert "aoti-serve convert" in says("swap", "m", str(tmp_path / "model.pt"))
+    assert "the rule '(=' cannot be followed: missing )" in says("swap", "m", file, "--rename", "(=")
+    assert "'bert' has no '=': write PATTERN=NEW" in says("swap", "m", file, "--rename", "bert")
     assert "a partial swap needs --base-version" in says("swap", "m", file, "--partial")
     assert "sha256" in says("swap", "m", file, "--sha256", "abc")
     assert "label" in says("swap", "m", file, "--label", "a\x1b[2J")

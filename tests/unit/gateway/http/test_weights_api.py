@@ -94,6 +94,31 @@ async def test_a_delta_is_asked_for_in_the_query_or_in_the_json(gateway: Gateway
     assert [(asked.delta, asked.base_version) for asked in options] == [(True, 3), (True, None)]
 
 
+@pytest.mark.parametrize(
+    ("query", "rename", "drop"),
+    [
+        pytest.param(r"rename=bert\.=", (r"bert\.=",), None, id="one"),
+        pytest.param("rename=a=b&rename=b=c&drop=x", ("a=b", "b=c"), ("x",), id="each-a-parameter"),
+        pytest.param('rename=["a=b","b=c"]&drop=[]', ("a=b", "b=c"), (), id="json"),
+    ],
+)
+async def test_how_a_checkpoint_is_read_stands_in_the_query(
+    gateway: Gateway, query: str, rename: tuple[str, ...], drop: tuple[str, ...] | None
+) -> None:
+    gateway.coordinator.answers |= {"open_upload": SwapInProgress(model=NAME, phase="staging")}
+    sent = ADMIN | {"Content-Type": "application/octet-stream"}
+    await gateway.client.post(f"{WEIGHTS}?{query}&cast=true", content=b"bytes", headers=sent)
+    (call,) = gateway.coordinator.calls
+    assert (call[1].rename, call[1].drop, call[1].cast) == (rename, drop, True)
+
+
+async def test_how_a_checkpoint_is_read_stands_in_the_json(gateway: Gateway) -> None:
+    gateway.coordinator.answers |= {"swap_uri": STATUS}
+    await gateway.client.post(WEIGHTS, json={"uri": "a", "rename": ["=model."], "drop": ["b"]}, headers=ADMIN)
+    options = gateway.coordinator.calls[0][2]
+    assert (options.rename, options.drop, options.cast) == (("=model.",), ("b",), None)
+
+
 async def test_a_candidate_is_a_swap_with_its_shares_in_the_body_or_in_the_query(gateway: Gateway) -> None:
     gateway.coordinator.answers |= {"open_upload": SwapInProgress(model=NAME, phase="staging"), "swap_uri": STATUS}
     asked: dict[str, Any] = {"candidate": True, "share": "5%", "shadow": 0.1}

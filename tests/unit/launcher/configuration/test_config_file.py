@@ -229,6 +229,18 @@ def test_a_rollout_that_is_no_plan_is_named_before_ray_starts(plan: dict[str, An
     check_config(read(valid(rollout={"canary": ["5%"], "each": "30s"})))
 
 
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        ({"rename": ["bert."]}, "has no '=': write PATTERN=NEW"),
+        ({"renames": []}, "renames: there is no such key"),
+        ({"drop": ["("]}, "checkpoints: the rule '(' cannot be followed: missing )"),
+    ],
+)
+def test_a_rule_for_names_that_is_none_is_named_before_ray_starts(rules: dict[str, Any], reason: str) -> None:
+    assert reason in refused(valid(checkpoints=rules))
+
+
 def test_without_a_word_about_proxies_there_are_none() -> None:
     content = valid()
     del content["proxy_location"]
