@@ -29,12 +29,12 @@ def _bounded(rule: str) -> str:
 def _listed(written: Any) -> Any:
     """In a query a rule is text, and several are JSON."""
     if not isinstance(written, str):
-        return written
+        return tuple(written) if isinstance(written, list) else written
     try:
         found = json.loads(written)
     except ValueError:
-        return [written]
-    return found if isinstance(found, list) and all(isinstance(rule, str) for rule in found) else [written]
+        return (written,)
+    return tuple(found) if isinstance(found, list) and all(isinstance(rule, str) for rule in found) else (written,)
 
 
 _Rename = Annotated[str, AfterValidator(_is_rename)]

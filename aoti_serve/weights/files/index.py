@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from aoti_serve.errors import DigestMismatch, UnreadableWeights, WeightsTooLarge, quantity
 from aoti_serve.signature.tensors import BY_SAFETENSORS, DTYPES, Shaped, Span
-from aoti_serve.weights.files.pickles import MAGIC, pickled
+from aoti_serve.weights.files.pickles import ZIP, check_no_pickle
 
 MAX_NAME = 1024  # it stands in errors and receipts
 FORMAT_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
@@ -26,9 +26,10 @@ CHECK_CHUNK_BYTES = 4 * 2**20
 def read_index(path: Path, max_tensors: int | None = None, max_header_bytes: int | None = None) -> dict[str, Span]:
     """Read the tensors' places, by name, from a file's header; a header that is too long is not read.
 
-    Raises UnreadableWeights for anything that is not a whole, well-formed file (a pickle, a truncated download), and
-    WeightsTooLarge beyond a limit; None is no limit but the format's own.
+    Raises UnreadableWeights for anything that is not a whole, well-formed file (a truncated download), PickledWeights,
+    and WeightsTooLarge beyond a limit; None is no limit but the format's own.
     """
+    check_no_pickle(path)
     try:
         with path.open("rb") as file:
             return index_in(file, os.fstat(file.fileno()).st_size, max_tensors, max_header_bytes)
@@ -101,9 +102,9 @@ def _header_length(prefix: bytes, nbytes: int, limit: int | None) -> int:
         raise _unreadable("it ends before its header")
     length = int.from_bytes(prefix, "little")
     if length > min(nbytes - 8, FORMAT_MAX_HEADER_BYTES):
-        if prefix.startswith(MAGIC):
-            raise pickled("FILE")
-        raise _unreadable(f"its header would be {quantity(length, 'bytes')} long")
+        archive = "it is an archive; is it a package, or a pickle?"
+        too_long = f"its header would be {quantity(length, 'bytes')} long"
+        raise _unreadable(archive if prefix.startswith(ZIP) else too_long)
     if limit is not None and length > limit:
         raise WeightsTooLarge(limit=limit, unit="bytes of header", setting="gateway.max_weights_header_bytes")
     return length

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path, PurePath
 
 from aoti_serve.errors import PickledWeights
 
-MAGIC = (b"PK\x03\x04", b"\x80\x02")  # how files of torch.save begin, in its format of today and in that before
+PICKLE, ZIP = b"\x80\x02", b"PK\x03\x04"  # how files of torch.save begin: in its old format, and today
 SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 INDEX_SUFFIX = ".bin.index.json"
+_ENTRY = struct.Struct("<26xHH")  # of a zip: the lengths of its first entry's name and of what is beside it
 
 
 def is_pickle_name(name: str) -> bool:
@@ -34,8 +36,16 @@ def check_no_pickle(path: Path) -> None:
     """Raise PickledWeights, which names the file, if it is one. What cannot be read is left to whoever reads it."""
     try:
         with path.open("rb") as file:
-            begin = file.read(4)
+            begin = file.read(1024)
     except OSError:
         return
-    if begin.startswith(MAGIC):
+    if begin.startswith(PICKLE) or (begin.startswith(ZIP) and (is_pickle_name(path.name) or _holds_pickle(begin))):
         raise pickled(str(path))
+
+
+def _holds_pickle(begin: bytes) -> bool:
+    """Whether a zip begins with a pickle, as torch.save's do; a package is a zip, too."""
+    if len(begin) < _ENTRY.size:
+        return False
+    length, _ = _ENTRY.unpack_from(begin)
+    return begin[_ENTRY.size : _ENTRY.size + length].endswith(b".pkl")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 import torch
 import yaml
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import package_pt2
 
-from aoti_serve.config import DeclaredSignature, ModelConfig
+from aoti_serve.config import DeclaredSignature, ModelConfig, WeightsLimits
 from aoti_serve.errors import (
     ConstantIsBaked,
     IncompatiblePackage,
@@ -26,9 +28,14 @@ from aoti_serve.errors import (
     WeightsMissing,
 )
 from aoti_serve.model.container import Container
+from aoti_serve.model.foreign.built_in import write_built_in
 from aoti_serve.model.foreign.generated import fixed_threads
 from aoti_serve.model.package import Package
 from aoti_serve.signature.tensors import Dim
+from aoti_serve.weights.intake import Intake
+from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.version import BUILT_IN
 
 LIFTED = {"_tensor_constant0", "_tensor_constant1"}
 
@@ -424,3 +431,41 @@ def test_threads_that_were_compiled_in_are_told(mixed_path: Path, threaded: Path
 def mixed_path(mixed: Any) -> Path:
     path: Path = mixed.package.path
     return path
+
+
+# Version 0
+
+
+def configured(foreign: Elsewhere, **facts: Any) -> ModelConfig:
+    signature = DECLARED.model_copy(update={"carried": None, "unused": ("table.weight", "bias")})
+    return ModelConfig.model_validate({"name": "m", "package": foreign.plain, "signature": signature} | facts)
+
+
+def test_a_plain_state_dict_fits_and_what_it_lacks_stays_as_it_is_built_in(foreign: Elsewhere) -> None:
+    config = configured(foreign)
+    with Container(Package.open(config.package, signature=config.signature)) as container:
+        container.stage(foreign.weights(0.25))
+        container.commit()
+        foreign.check(container, foreign.weights(0.25) | {"bias": foreign.module.state_dict()["bias"]})
+
+
+def test_a_partial_swap_on_version_0_keeps_what_is_built_in(foreign: Elsewhere, tmp_path: Path) -> None:
+    config = configured(foreign)
+    signature = Package.open(config.package, signature=config.signature).signature
+    store = Store(tmp_path / "store", "m", 4)
+    intake = Intake(store, "m", signature, WeightsLimits(), [], write_built_in=partial(write_built_in, config))
+    name = next(spec.name for spec in signature.constants if spec.name in foreign.module.state_dict())
+    changed = {name: foreign.module.state_dict()[name] + 0.5}
+    save_file(changed, tmp_path / "changed")
+    version = intake.of_file(tmp_path / "changed", SwapOptions(partial=True, base_version=0), BUILT_IN)
+    with Container(Package.open(config.package, signature=config.signature)) as container:
+        container.stage(load_file(str(store.file(version))))
+        container.commit()
+        foreign.check(container, foreign.module.state_dict() | changed)
+
+
+def test_why_built_in_weights_cannot_be_read_is_said(foreign: Elsewhere, tmp_path: Path) -> None:
+    with pytest.raises(IncompatiblePackage, match="its sha256 is"):
+        write_built_in(configured(foreign, sha256="0" * 64), tmp_path / "built-in")
+    with pytest.raises(IncompatiblePackage, match=r"loading it took 0\.1 s"):
+        write_built_in(configured(foreign, stage_timeout_s=0.1), tmp_path / "built-in")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import torch
 
-from aoti_serve.errors import PickledWeights
+from aoti_serve.errors import PickledWeights, UnreadableWeights
 from aoti_serve.weights.files.checkpoint import checkpoint_spans, open_checkpoint
 from aoti_serve.weights.files.index import read_index
 
@@ -58,6 +59,22 @@ def test_a_pickle_is_refused_by_its_name_with_the_way_out(
         assert f"`aoti-serve convert {tmp_path / named} " in str(caught.value)
 
 
-def test_an_upload_that_is_a_pickle_is_refused_as_one(tmp_path: Path) -> None:
-    with pytest.raises(PickledWeights, match="aoti-serve convert FILE"):
+def test_a_pickle_is_one_by_what_is_in_it_whatever_it_is_called(tmp_path: Path) -> None:
+    with pytest.raises(PickledWeights):
         read_index(save(tmp_path / "upload"))
+
+
+def test_a_package_is_an_archive_too_and_no_pickle(tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "model.pt2", "w") as archive:
+        archive.writestr("model/archive_format", "pt2")
+    with pytest.raises(UnreadableWeights, match="is it a package, or a pickle") as caught:
+        read_index(tmp_path / "model.pt2")
+    assert not isinstance(caught.value, PickledWeights)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04", b"PK\x03\x04" + b"\xff" * 40])
+def test_a_file_that_is_cut_is_no_pickle(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "upload").write_bytes(content)
+    with pytest.raises(UnreadableWeights) as caught:
+        read_index(tmp_path / "upload")
+    assert not isinstance(caught.value, PickledWeights)
