@@ -19,6 +19,7 @@ from aoti_serve.errors import InvalidWeights
 from aoti_serve.model.package import Package
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import DTYPES, Shaped
+from aoti_serve.weights.files.cast import read_spans
 from aoti_serve.weights.files.index import read_index
 
 SHORT = 64  # elements; the text of a larger request does not fit a line
@@ -79,7 +80,7 @@ def _others(model: ModelConfig, signature: Signature) -> Iterator[Path]:
     for path in sorted(model.package.parent.glob("*.safetensors")):
         if path.resolve() != model.weights:
             try:
-                signature.check_weights(read_index(path))
+                signature.check_weights(read_spans(read_index(path), model.checkpoints, signature))
             except InvalidWeights:
                 continue
             yield path

@@ -90,17 +90,12 @@ def _splits(name: str) -> Iterator[tuple[str, str]]:
 
 def _drops(left: Collection[str], known: Collection[str]) -> list[str] | None:
     """Patterns that drop these names and none that are known; None if that takes too many."""
-    taken = {_first_part(name) for name in known}
+    taken = {prefix for name in known for prefix, _ in _splits(name)}
     drops = {_drop(name, taken) for name in left}
     return sorted(drops) if len(drops) <= MOST_LISTED else None
 
 
 def _drop(name: str, taken: Collection[str]) -> str:
-    part = _first_part(name)
-    return re.escape(name) if part == name or part in taken else re.escape(part) + ".*"
-
-
-def _first_part(name: str) -> str:
-    """Up to its first dot, and with it; all of a name without one."""
-    head, dot, _ = name.partition(".")
-    return head + dot
+    """The name, or all that begin as it does where no known name does."""
+    free = next((prefix for prefix, _ in _splits(name) if prefix and prefix not in taken), None)
+    return re.escape(name) if free is None else re.escape(free) + ".*"

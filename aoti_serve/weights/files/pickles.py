@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import struct
 from pathlib import Path, PurePath
 
@@ -28,8 +29,10 @@ def pickle_in(folder: Path) -> Path | None:
 def pickled(place: str) -> PickledWeights:
     """The error for the pickle at `place`, with the command that converts it."""
     name = PurePath(place.removesuffix(".index.json")).with_suffix(".safetensors").name
-    detail = f"{place} is a pickle, as torch.save writes it, and reading one can run whatever its maker wrote into it; "
-    return PickledWeights(detail=f"{detail}if you trust it: `aoti-serve convert {place} {name}`, and take that file")
+    kind = "names pickles" if place.endswith(INDEX_SUFFIX) else "is a pickle"
+    detail = f"{place} {kind}, as torch.save writes them, and reading one can run whatever its maker wrote into it; "
+    command = shlex.join(["aoti-serve", "convert", place, name])
+    return PickledWeights(detail=f"{detail}if you trust it: `{command}`, and take that file")
 
 
 def check_no_pickle(path: Path) -> None:

@@ -17,7 +17,7 @@ from aoti_serve.config import problems
 from aoti_serve.errors import UnreadableWeights, WeightsTooLarge
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import FORMAT_MAX_HEADER_BYTES, file_chunks, read_index
-from aoti_serve.weights.files.pickles import is_pickle_name, pickled
+from aoti_serve.weights.files.pickles import INDEX_SUFFIX, pickled
 
 INDEX_NAME = "model.safetensors.index.json"
 MAX_FILE_NAME = 255
@@ -112,7 +112,7 @@ def _check_beside(shard: str, name: str, place: str) -> None:
     elsewhere = shard in ("", ".", "..") or "/" in shard or "\\" in shard
     if elsewhere or not shard.isprintable() or len(shard) > MAX_FILE_NAME:
         raise UnreadableWeights(detail=f"{place}: the shard of tensor '{name}', {shard!r}, is no file beside it")
-    if is_pickle_name(shard):
+    if place.endswith(INDEX_SUFFIX):
         raise pickled(place)
     if not shard.endswith(".safetensors"):
         raise UnreadableWeights(detail=f"{place}: shard {shard} is not called *.safetensors; save it in that format")

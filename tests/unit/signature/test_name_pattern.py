@@ -39,6 +39,14 @@ INSIDE = [f"bert.{name}" for name in PACKAGE]
         ),
         pytest.param([*PACKAGE, "pooler.weight", "pooler.bias"], PACKAGE, "", r"--drop 'pooler\..*'", id="others"),
         pytest.param(
+            [*PACKAGE, "pooler.dense.bias", "pooler.dense.weight"],
+            INSIDE,
+            "7 of the 9 names lack the prefix 'bert.', and it has nothing for 'pooler.dense.bias', "
+            "'pooler.dense.weight'",
+            r"--rename =bert. --drop 'bert\.pooler\..*'",
+            id="lacking-and-others",
+        ),
+        pytest.param(
             [*PACKAGE, "embeddings.position_ids"], PACKAGE, "", r"--drop 'embeddings\.position_ids'", id="a-buffer"
         ),
         pytest.param(

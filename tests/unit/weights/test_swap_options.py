@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aoti_serve.errors import UnfitAdapter
+from aoti_serve.errors import UnfitAdapter, WrongNameRule
+from aoti_serve.signature.name_rules import AS_IT_IS, ReadingRules
 from aoti_serve.weights.adapter_config import AdapterConfig
 from aoti_serve.weights.swap.target import Exposure
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
@@ -36,6 +37,8 @@ def test_by_default_a_swap_is_complete_strict_and_unconditional() -> None:
         {"adapter": True},
         {"adapter": True, "base_version": 3},
         {"adapter": True, "adapter_config": AdapterConfig(r=4, lora_alpha=16)},
+        {"rename": (r"bert\.=", "=model."), "drop": ("pooler.*",), "cast": True},
+        {"rename": (), "drop": (), "cast": False},
         {"candidate": True},
         {"candidate": True, "share": 0.05, "shadow": 1.0},
     ],
@@ -57,6 +60,9 @@ def test_it_takes(asked: dict[str, Any]) -> None:
         ({"sha256": SHA256 + "\n"}, "sha256"),
         ({"sha256": "g" * 64}, "sha256"),
         ({"base_version": -1}, "base_version"),
+        ({"rename": ["bert"]}, "has no '='"),
+        ({"drop": ["x" * 257]}, "256 is the most"),
+        ({"delta": True, "cast": True}, "a delta has the dtypes of what it changes"),
         ({"golden": "seven"}, "golden"),
         ({"golden": SHA256, "skip_acceptance": True}, "no golden requests are asked"),
         ({"partial": True}, "a partial swap needs base_version"),
@@ -111,3 +117,15 @@ def test_a_share_that_is_left_out_stays_as_it_is() -> None:
 def test_an_order_does_not_change() -> None:
     with pytest.raises(ValidationError):
         SwapOptions().label = "x"
+
+
+def test_what_a_swap_does_not_say_of_its_checkpoint_the_configuration_says() -> None:
+    configured = ReadingRules(rename=("a=b",), drop=("c",), cast=True)
+    assert SwapOptions().reading(configured) == configured
+    assert SwapOptions(rename=("=x",)).reading(configured) == ReadingRules(rename=("=x",), drop=("c",), cast=True)
+    assert SwapOptions(rename=(), drop=(), cast=False).reading(configured) == AS_IT_IS
+
+
+def test_a_rule_that_is_none_is_found_before_an_upload() -> None:
+    with pytest.raises(WrongNameRule, match="unterminated"):
+        SwapOptions(drop=("(?=",)).check_upload()

@@ -20,6 +20,7 @@ from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import FollowConfig, WeightsLimits
 from aoti_serve.errors import StoreFailed, SwapInProgress, TryAgain, UnknownTensor
 from aoti_serve.signature.constants import Constants, ConstantSpec
+from aoti_serve.signature.name_rules import AS_IT_IS, NameRules, ReadingRules
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.sources.follow import FollowStatus
@@ -42,6 +43,7 @@ class Followed:
         self.place = folder / "runs"
         self.times = iter(range(1, 1000))
         self.terms: CandidateTerms | None = None
+        self.rules = AS_IT_IS
         self._folder = folder
         self._roots = roots
         self.restart()
@@ -49,7 +51,7 @@ class Followed:
     def restart(self) -> None:
         self.store = Store(self._folder / "store", "m", 4)
         self.changes = Changes("m", self.store, self.cluster.server, AuditLog(self.store.audit_path))
-        intake = Intake(self.store, "m", CONSTANTS, WeightsLimits(), self._roots)
+        intake = Intake(self.store, "m", CONSTANTS, WeightsLimits(), self._roots, self.rules)
         self.following = Following(FollowConfig(uri=str(self.place)), intake, self.changes, self.swap_from)
 
     async def swap_from(self, take: TakeUri, uri: str, options: SwapOptions, who: str) -> WeightsStatus:
@@ -133,6 +135,20 @@ async def test_the_same_bytes_under_another_name_change_nothing(tmp_path: Path) 
             followed.write(name, content(9))
             outcome = (await followed.polls()).outcome
         assert (outcome, followed.answering) == ("unchanged", ("step-9", 1))
+
+
+async def test_a_place_is_read_by_the_models_rules_and_what_has_failed_tried_again_by_others(tmp_path: Path) -> None:
+    async with following(tmp_path) as followed:
+        followed.write("step-9", content(9).replace(b'"w"', b'"v"'))
+        assert (await followed.polls(3)).outcome == "failed"
+        followed.rules = ReadingRules(rename=("v=w",))
+        followed.restart()
+        assert (await followed.polls()).outcome == "committed"
+        assert followed.changes.status().current.names == NameRules(rename=("v=w",))
+        assert followed.answering == ("step-9", 1)
+        followed.restart()
+        await followed.polls(3)
+        assert followed.answering == ("step-9", 1)
 
 
 async def test_what_is_refused_is_not_tried_again_until_it_changes(tmp_path: Path) -> None:
