@@ -14,6 +14,7 @@ import torch
 from aoti_serve.errors import PickledWeights, UnreadableWeights
 from aoti_serve.weights.files.checkpoint import checkpoint_spans, open_checkpoint
 from aoti_serve.weights.files.index import read_index
+from aoti_serve.weights.files.pickles import PICKLE
 
 
 def save(path: Path, *, old: bool = False) -> Path:
@@ -56,7 +57,7 @@ def test_a_pickle_is_refused_by_its_name_with_the_way_out(
 ) -> None:
     place = made(tmp_path)
     for reads in (open_checkpoint, checkpoint_spans):
-        with pytest.raises(PickledWeights, match="pickles?, as") as caught:
+        with pytest.raises(PickledWeights, match=r"pickles?, as") as caught:
             reads(place)
         assert f"`aoti-serve convert {shlex.quote(str(tmp_path / named))} " in str(caught.value)
 
@@ -80,3 +81,10 @@ def test_a_file_that_is_cut_is_no_pickle(content: bytes, tmp_path: Path) -> None
     with pytest.raises(UnreadableWeights) as caught:
         read_index(tmp_path / "upload")
     assert not isinstance(caught.value, PickledWeights)
+
+
+def test_a_header_that_is_as_long_as_a_pickle_begins_is_one_of_safetensors(tmp_path: Path) -> None:
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(0x0280)
+    (tmp_path / "model.bin").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert (tmp_path / "model.bin").read_bytes().startswith(PICKLE)
+    assert checkpoint_spans(tmp_path / "model.bin").keys() == {"w"}
