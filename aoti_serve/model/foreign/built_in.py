@@ -5,7 +5,7 @@ Only the library's own code can give them, so it is loaded, in a process of its 
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +22,11 @@ def write_built_in(model: ModelConfig, target: Path) -> None:
     """
     command = [sys.executable, "-m", __name__, str(target)]
     content = model.model_dump_json().encode()
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # also of its operators' modules
     try:
-        ended = subprocess.run(command, input=content, capture_output=True, timeout=model.stage_timeout_s, check=False)
+        ended = subprocess.run(
+            command, input=content, capture_output=True, timeout=model.stage_timeout_s, check=False, env=paths
+        )
     except subprocess.TimeoutExpired as error:
         raise IncompatiblePackage(path=model.package, reason=f"loading it took {error.timeout:g} s") from error
     if ended.returncode:
@@ -49,7 +52,7 @@ def _write(model: ModelConfig, target: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        _write(ModelConfig.model_validate(json.load(sys.stdin)), Path(sys.argv[1]))
+        _write(ModelConfig.model_validate_json(sys.stdin.read()), Path(sys.argv[1]))
     except AotiServeError as error:
         print(error)
         raise SystemExit(1) from error
