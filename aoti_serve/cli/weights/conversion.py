@@ -24,9 +24,9 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Write the tensors of a pickle as safetensors. Nothing of it is run (torch.load's weights_only)."""
-    from aoti_serve.model.foreign.pickled import convert as converted  # torch: only when it is needed
+    from aoti_serve.model.foreign.pickled import convert_pickle  # torch: only when it is needed
 
-    done = converted(source, target, key)
+    done = convert_pickle(source, target, key)
     if as_json:
         print_json({"out": str(target), **done._asdict()})
         return

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from aoti_serve.errors import UnreadableWeights
 
-INDEX_NAME = "pytorch_model.bin.index.json"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
 
 
 class Converted(NamedTuple):
@@ -26,7 +26,7 @@ class Converted(NamedTuple):
     left_out: list[str]
 
 
-def convert(source: Path, target: Path, key: str | None = None) -> Converted:
+def convert_pickle(source: Path, target: Path, key: str | None = None) -> Converted:
     """Write the state dict in `source` to `target`, as safetensors; `key` says under which key it lies there.
 
     A pickle, an index of several, or a folder with one. Read with torch.load's weights_only alone, which runs nothing
@@ -76,9 +76,9 @@ def _named(state: Mapping[Any, Any]) -> dict[str, Any]:
 def _pickles(source: Path) -> list[Path]:
     """The files that make up the checkpoint."""
     if source.is_dir():
-        found = [path for name in (INDEX_NAME, "pytorch_model.bin") if (path := source / name).exists()]
+        found = [path for name in (PICKLE_INDEX, "pytorch_model.bin") if (path := source / name).exists()]
         if not found:
-            raise UnreadableWeights(detail=f"the folder {source} holds no {INDEX_NAME} and no pytorch_model.bin")
+            raise UnreadableWeights(detail=f"the folder {source} holds no {PICKLE_INDEX} and no pytorch_model.bin")
         source = found[0]
     if not source.name.endswith(".index.json"):
         return [source]

@@ -14,7 +14,7 @@ from aoti_serve.signature.name_rules import NameRules
 from aoti_serve.weights.files import renaming_process
 from aoti_serve.weights.files.index import MAX_NAME
 
-SECONDS = 5  # of a processor
+RULES_CPU_S = 5  # of a processor
 PATIENCE_S = 120.0  # until it has had them
 PROCESS_BYTES = 2**30
 _SCRIPT = str(Path(renaming_process.__file__).resolve())
@@ -24,7 +24,7 @@ Tensor = TypeVar("Tensor")
 def renamed(tensors: Mapping[str, Tensor], rules: NameRules) -> dict[str, Tensor]:
     """The tensors under the names that the rules give them, without those that are dropped.
 
-    Raises WrongNameRule, also where two would have one name, or where it takes more than `SECONDS`.
+    Raises WrongNameRule, also where two would have one name, or where it takes more than `RULES_CPU_S`.
     """
     if not rules.change_names:
         return dict(tensors)
@@ -51,7 +51,7 @@ def _new_names(names: Iterable[str], rules: NameRules) -> list[str | None]:
         "drop": list(rules.drop),
         "names": list(names),
         "longest": MAX_NAME,
-        "seconds": SECONDS,
+        "seconds": RULES_CPU_S,
         "bytes": PROCESS_BYTES,
     }
     command = [sys.executable, "-I", "-S", _SCRIPT]
@@ -60,7 +60,7 @@ def _new_names(names: Iterable[str], rules: NameRules) -> list[str | None]:
             command, input=json.dumps(asked), capture_output=True, text=True, timeout=PATIENCE_S, check=True
         )
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
-        detail = f"it takes more than {SECONDS} s or {PROCESS_BYTES >> 20} MiB; repetitions in repetitions, as in "
+        detail = f"it takes more than {RULES_CPU_S} s or {PROCESS_BYTES >> 20} MiB; repetitions in repetitions, as in "
         raise WrongNameRule(rule=_all(rules), detail=f"{detail}(a+)+, are slow: write it without") from error
     answer = json.loads(ended.stdout)
     if "wrong" in answer:

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-Step = Callable[[str], str | None]
+NameStep = Callable[[str], str | None]
 
 
 class WrongRule(Exception):
@@ -24,17 +24,17 @@ class WrongRule(Exception):
         super().__init__(rule, str(wrong))
 
 
-def main(asked: dict[str, Any]) -> dict[str, Any]:
+def renaming(asked: dict[str, Any]) -> dict[str, Any]:
     """The answer to what came in."""
     try:
-        steps: list[Step] = [_rename(pattern, new, asked["longest"]) for pattern, new in asked["rename"]]
+        steps: list[NameStep] = [_rename(pattern, new, asked["longest"]) for pattern, new in asked["rename"]]
         steps += [_drop(pattern) for pattern in asked["drop"]]
         return {"names": [_through(steps, name) for name in asked["names"]]}
     except WrongRule as error:
         return dict(zip(("rule", "wrong"), error.args, strict=True))
 
 
-def _through(steps: Sequence[Step], name: str) -> str | None:
+def _through(steps: Sequence[NameStep], name: str) -> str | None:
     found: str | None = name
     for step in steps:
         if found is None:
@@ -43,7 +43,7 @@ def _through(steps: Sequence[Step], name: str) -> str | None:
     return found
 
 
-def _rename(pattern: str, new: str, longest: int) -> Step:
+def _rename(pattern: str, new: str, longest: int) -> NameStep:
     rule = f"{pattern}={new}"
     compiled = _compiled(pattern, rule)
     try:
@@ -65,7 +65,7 @@ def _rename(pattern: str, new: str, longest: int) -> Step:
     return step
 
 
-def _drop(pattern: str) -> Step:
+def _drop(pattern: str) -> NameStep:
     compiled = _compiled(pattern, pattern)
     return lambda name: None if compiled.fullmatch(name) else name
 
@@ -82,4 +82,4 @@ if __name__ == "__main__":
     request = json.load(sys.stdin)
     resource.setrlimit(resource.RLIMIT_CPU, (request["seconds"], request["seconds"]))
     resource.setrlimit(resource.RLIMIT_AS, (request["bytes"], request["bytes"]))
-    json.dump(main(request), sys.stdout)
+    json.dump(renaming(request), sys.stdout)

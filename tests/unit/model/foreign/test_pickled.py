@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from aoti_serve.cli import app
 from aoti_serve.errors import UnreadableWeights
-from aoti_serve.model.foreign.pickled import convert
+from aoti_serve.model.foreign.pickled import convert_pickle
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.tensor([1, 2], dtype=torch.bfloat16)}
 
@@ -57,7 +57,7 @@ def equal(path: Path, state: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("old", [False, True])
 def test_the_tensors_are_the_same(content: object, old: bool, tmp_path: Path) -> None:
     source = saved(tmp_path, content, _use_new_zipfile_serialization=not old)
-    done = convert(source, tmp_path / "out.safetensors")
+    done = convert_pickle(source, tmp_path / "out.safetensors")
     assert equal(tmp_path / "out.safetensors", STATE)
     assert (done.tensors, done.nbytes) == (2, (tmp_path / "out.safetensors").stat().st_size)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "out.safetensors"]
@@ -65,19 +65,22 @@ def test_the_tensors_are_the_same(content: object, old: bool, tmp_path: Path) ->
 
 def test_tensors_that_share_memory_become_two(tmp_path: Path) -> None:
     shared = torch.ones(3)
-    convert(saved(tmp_path, {"a": shared, "b": shared, "c": shared[1:]}), tmp_path / "out")
+    convert_pickle(saved(tmp_path, {"a": shared, "b": shared, "c": shared[1:]}), tmp_path / "out")
     assert equal(tmp_path / "out", {"a": shared, "b": shared, "c": shared[1:]})
 
 
 def test_what_is_no_tensor_is_left_out_by_name(tmp_path: Path) -> None:
-    assert convert(saved(tmp_path, STATE | {"steps": 7, "name": "x"}), tmp_path / "out").left_out == ["name", "steps"]
+    assert convert_pickle(saved(tmp_path, STATE | {"steps": 7, "name": "x"}), tmp_path / "out").left_out == [
+        "name",
+        "steps",
+    ]
 
 
 def test_one_of_several_is_chosen_by_its_key(tmp_path: Path) -> None:
     source = saved(tmp_path, {"model": STATE, "ema": {name: tensor + 1 for name, tensor in STATE.items()}})
     with pytest.raises(UnreadableWeights, match="there are: --key model, --key ema"):
-        convert(source, tmp_path / "out")
-    convert(source, tmp_path / "out", "model")
+        convert_pickle(source, tmp_path / "out")
+    convert_pickle(source, tmp_path / "out", "model")
     assert equal(tmp_path / "out", STATE)
 
 
@@ -87,7 +90,7 @@ def test_shards_become_one_file(whole: bool, tmp_path: Path) -> None:
         saved(tmp_path, {name: tensor}, f"pytorch_model-{at}.bin")
     index = tmp_path / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"weight_map": {name: f"pytorch_model-{at}.bin" for at, name in enumerate(STATE)}}))
-    convert(tmp_path if whole else index, tmp_path / "out")
+    convert_pickle(tmp_path if whole else index, tmp_path / "out")
     assert equal(tmp_path / "out", STATE)
 
 
@@ -95,13 +98,13 @@ def test_nothing_of_it_runs(tmp_path: Path) -> None:
     """Also beside tensors that would have been fine."""
     source = saved(tmp_path, STATE | {"harm": Harm(tmp_path / "harmed")})
     with pytest.raises(UnreadableWeights, match=r"holds more than tensors.*nothing of that was run"):
-        convert(source, tmp_path / "out")
+        convert_pickle(source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
 def test_a_whole_module_is_no_state_dict(tmp_path: Path) -> None:
     with pytest.raises(UnreadableWeights, match=r"save its state_dict\(\) alone"):
-        convert(saved(tmp_path, nn.Linear(2, 2)), tmp_path / "out")
+        convert_pickle(saved(tmp_path, nn.Linear(2, 2)), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -116,14 +119,14 @@ def test_a_whole_module_is_no_state_dict(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(content)
     with pytest.raises(UnreadableWeights, match=r"model\.pt"):
-        convert(tmp_path / "model.pt", tmp_path / "out")
+        convert_pickle(tmp_path / "model.pt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(UnreadableWeights, match="out is there already"):
-        convert(saved(tmp_path, STATE), tmp_path / "out")
+        convert_pickle(saved(tmp_path, STATE), tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
 
 

@@ -67,7 +67,7 @@ def test_a_name_stays_as_long_as_one_may_be(new: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["(a+)+b", "(a|a)*b", "(a*)*(a*)*b", "((((){9999}){9999}){9999})"])
 def test_a_pattern_that_would_take_for_ever_is_ended(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(naming, "SECONDS", 1)
+    monkeypatch.setattr(naming, "RULES_CPU_S", 1)
     with pytest.raises(WrongNameRule, match="repetitions in repetitions"):
         renamed({"a" * 200: 1}, rules(f"{pattern}="))
 
