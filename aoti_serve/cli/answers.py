@@ -72,11 +72,12 @@ def skipped_text(version: Version) -> str:
     return "acceptance skipped" if version.skips_acceptance else ""
 
 
-def reading_text(version: Version) -> str:
-    """What was done to its checkpoint's names and dtypes; empty if nothing was."""
+def reading_lines(version: Version) -> list[Text]:
+    """A line of what was done to its checkpoint's names and dtypes; none if nothing was."""
     names, rounding = version.names, version.rounding
     rules = [f"rename {rule}" for rule in names.rename] + [f"drop {rule}" for rule in names.drop] if names else []
-    return ", ".join([*rules, *([rounding_text(rounding)] if rounding else [])])
+    done = [*rules, *([rounding_text(rounding)] if rounding else [])]
+    return [line(", ".join(done))] if done else []
 
 
 def rounding_text(rounding: Rounding) -> str:

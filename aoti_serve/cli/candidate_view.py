@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from aoti_serve.cli.answers import Uncut, age_text, line, title
+from aoti_serve.cli.answers import Uncut, age_text, line, reading_lines, title
 from aoti_serve.cli.weights.trial_view import plan_text, rules_text
 from aoti_serve.cluster.status import CandidateStatus, WeightsStatus
 from aoti_serve.weights.rollout.plan import RolloutPlan
@@ -33,7 +33,7 @@ def held_view(status: WeightsStatus, candidate: CandidateStatus, seconds: float,
     held = f" holds version {title(candidate.version)} as a candidate: {_shares(candidate)}"
     goes_on = f"version {title(status.current)} goes on answering"
     found = line((status.model, "bold green"), f"{held}; {goes_on}  ({seconds:.2f} s)")
-    return Uncut(Group(found, _next(commands)))
+    return Uncut(Group(found, *reading_lines(candidate.version), _next(commands)))
 
 
 def rolling_out_view(

@@ -17,7 +17,7 @@ from aoti_serve.cli.answers import (
     golden_text,
     line,
     narrow_table,
-    reading_text,
+    reading_lines,
     skipped_text,
     title,
 )
@@ -69,7 +69,7 @@ def swap_view(status: WeightsStatus, seconds: float) -> RenderableType:
         text = f" answers with these bytes already: version {title(status.current)}; nothing was staged"
     else:
         text = f" answers with version {title(status.current)}  ({seconds:.2f} s{_own_phases(status)})"
-    read = [line(text) for text in [reading_text(status.current)] if text]
+    read = reading_lines(status.current)
     rollout = status.rollout
     unjudged = unjudged_lines(rollout) if rollout and rollout.version == status.current.number else ()
     return Uncut(Group(line((status.model, "bold green"), text), *read, *unjudged, receipts_view(status.replicas)))

@@ -259,7 +259,7 @@ def test_a_signature_may_be_declared() -> None:
 
 def test_a_declared_signature_says_nothing_of_constants_by_default() -> None:
     plain = DeclaredSignature.model_validate(declared())
-    assert (plain.carried, plain.unused) == ((), ())
+    assert (plain.carried, plain.unused) == (None, ())
     assert ModelConfig.model_validate(model()).signature is None
 
 

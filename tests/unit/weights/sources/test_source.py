@@ -208,7 +208,7 @@ def test_weights_that_do_not_fit_are_refused_by_tensor(changes: dict[str, Span |
     index = {name: part for name, part in (FITTING | changes).items() if part is not None}
     with pytest.raises(type(error)) as caught:
         BOTH.check_weights(index)
-    assert str(caught.value) == str(error)
+    assert str(caught.value).startswith(str(error))  # what helps may follow
 
 
 def test_the_digest_is_the_sha256_in_either_case(tmp_path: Path) -> None:
