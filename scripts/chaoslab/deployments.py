@@ -54,7 +54,9 @@ def redeploy(lab: Lab) -> None:
 def deploy_anew(lab: Lab) -> None:
     """Put a configuration on the cluster that replaces every process."""
     package = shutil.copy(lab.telltales.package, lab.folder / "again.pt2")
-    lab.deploy(lab.replicas, package=str(package), num_runners=2, batching={"max_batch_size": 32})
+    lab.deploy(
+        lab.replicas, package=str(package), num_runners=2, batching={"max_batch_size": 32, "max_queue_wait_ms": None}
+    )
 
 
 def _gateways(lab: Lab, count: int) -> bool:
