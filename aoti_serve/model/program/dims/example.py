@@ -19,7 +19,7 @@ class Axis(NamedTuple):
     """A dimension that may vary; `wanted` is a torch.export.Dim, or Dim.AUTO or Dim.DYNAMIC, with bounds or without."""
 
     tensor: torch.Tensor
-    index: int
+    place: int
     wanted: Any
 
     @property
@@ -74,10 +74,10 @@ class Example:
         except Exception:  # torch raises a dozen kinds
             return []
         return [
-            Axis(leaf, index, wanted)
+            Axis(leaf, place, wanted)
             for leaf, said in declared
             if isinstance(leaf, torch.Tensor)
-            for index, wanted in _by_axis(said).items()
+            for place, wanted in _by_axis(said).items()
             if _varies(wanted)
         ]
 
@@ -87,8 +87,8 @@ class Example:
         single: defaultdict[int, list[int]] = defaultdict(list)
         for axis in self.axes():
             free = axis.hinted or not (axis.derived or axis.wanted.__name__ in roots)
-            if free and axis.tensor.shape[axis.index] == 1 and _most(axis.wanted) >= 2:
-                single[id(axis.tensor)].append(axis.index)
+            if free and axis.tensor.shape[axis.place] == 1 and _most(axis.wanted) >= 2:
+                single[id(axis.tensor)].append(axis.place)
         return self.mapped(lambda tensor: _twice(tensor, single[id(tensor)]))
 
     def mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Example:
@@ -98,9 +98,9 @@ class Example:
 
     def with_dims(self, dims: Iterable[tuple[Axis, Dim]]) -> Example:
         """The same call with these dimensions, and no others."""
-        shapes = ShapesCollection()
+        shapes: Any = ShapesCollection()  # type: ignore[no-untyped-call]
         for axis, dim in dims:
-            shapes[axis.tensor][axis.index] = dim
+            shapes[axis.tensor][axis.place] = dim
         return replace(self, shapes=shapes.dynamic_shapes(self.module, self.args, self.kwargs))
 
     def inputs(self, program: ExportedProgram) -> list[Input]:

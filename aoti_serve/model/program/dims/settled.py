@@ -37,7 +37,7 @@ def exported_program(example: Example, noted: Callable[[str], object]) -> Export
         found = found.proved(least)
     for axis in found.axes:
         if axis.hinted and not isinstance(found.size(axis), Linear):
-            size = axis.tensor.shape[axis.index]
+            size = axis.tensor.shape[axis.place]
             noted(f"{found.place(axis)} is {size} in every request: torch has fixed it, see {PAGE}")
     return found.program
 
@@ -82,10 +82,10 @@ class _Found:
         return found
 
     def size(self, axis: Axis) -> int | Linear | None:
-        return size_of(self.inputs[id(axis.tensor)].shape[axis.index])
+        return size_of(self.inputs[id(axis.tensor)].shape[axis.place])
 
     def place(self, axis: Axis) -> str:
-        return f"dimension {axis.index} of '{self.inputs[id(axis.tensor)].name}'"
+        return f"dimension {axis.place} of '{self.inputs[id(axis.tensor)].name}'"
 
     def least(self, symbol: str, noted: Callable[[str], object]) -> int:
         """The least value of a symbol: 1 where torch only assumes 2, and the program is right for 1."""
@@ -93,13 +93,13 @@ class _Found:
         axes = self.symbols[symbol]
         if any((axis.wanted.min or 0) > 1 for axis in axes):
             return low
-        least = max(low, lowest_assumed(self.program, symbol, axes[0].tensor.shape[axes[0].index]))
+        least = max(low, lowest_assumed(self.program, symbol, axes[0].tensor.shape[axes[0].place]))
         problem = self._problem_at_one(symbol, low) if least == 2 else "torch can compile it for no less."
         if not problem:
             return min(low, 1)
         if low < 2 or self._leads(symbol):
             name = self._name(symbol)
-            line = f'{{{axes[0].index}: torch.export.Dim("{name}", min={least})}}'
+            line = f'{{{axes[0].place}: torch.export.Dim("{name}", min={least})}}'
             detail = (
                 f"{self.place(axes[0])} may not be 1. {problem} Change it, or have less than {least} refused: {line}"
             )
@@ -141,7 +141,7 @@ class _Found:
         if self._leads(symbol) and "batch" not in names.values():
             return "batch"
         axis = self.symbols[symbol][0] if symbol in self.symbols else self.axes[0]
-        return f"{self.inputs[id(axis.tensor)].name.replace('.', '_')}_{axis.index}"
+        return f"{self.inputs[id(axis.tensor)].name.replace('.', '_')}_{axis.place}"
 
     def _leads(self, symbol: str) -> bool:
         first = next(iter(self.inputs.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ class Paired(nn.Module):
 
 
 class Recurrent(nn.Module):
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: Callable[..., nn.RNNBase]) -> None:
         super().__init__()
         self.steps = kind(3, 4, batch_first=True)
 
@@ -85,9 +86,9 @@ class Halves(nn.Module):
 
 
 def signature_of(module: nn.Module, inputs: Any, shapes: Any, notes: list[str] | None = None) -> Signature:
-    noted = [].append if notes is None else notes.append
-    options = {"forget_mutations": False, "prepare": False, "quantize": False}
-    return program_of(module.eval(), inputs, shapes, **options, noted=noted).signature
+    noted = (notes if notes is not None else []).append
+    options: dict[str, Any] = {"forget_mutations": False, "prepare": False, "quantize": False, "noted": noted}
+    return program_of(module.eval(), inputs, shapes, **options).signature
 
 
 def shapes_of(signature: Signature) -> list[str]:
@@ -187,9 +188,10 @@ def test_torchs_own_classes_of_shapes_are_understood(collected: Any) -> None:
     assert shapes_of(signature_of(Scaled(), (x,), shapes)) == ["[batch=1.., 3]"]
 
 
-@pytest.mark.parametrize(
-    "made", [torch.jit.trace(Scaled(), ROWS), nn.Sequential(torch.jit.trace(Scaled(), ROWS))], ids=["whole", "part"]
-)
+TRACED: nn.Module = torch.jit.trace(Scaled(), ROWS)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("made", [TRACED, nn.Sequential(TRACED)], ids=["whole", "part"])
 def test_torchscript_is_refused_with_what_to_do(made: nn.Module) -> None:
     with pytest.raises(UnsupportedModule, match=r"TorchScript.*load_state_dict\(script.state_dict\(\)\)"):
         signature_of(made, (ROWS,), None)
