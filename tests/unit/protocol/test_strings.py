@@ -9,8 +9,9 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
-from aoti_serve.config import GatewayConfig
+from aoti_serve.config import BatchingConfig, GatewayConfig
 from aoti_serve.errors import InvalidBody, InvalidInput
 from aoti_serve.processor.declared import ProcessorTensor
 from aoti_serve.protocol import strings
@@ -19,8 +20,12 @@ from aoti_serve.protocol.encode import encode_response, takes_long
 from aoti_serve.protocol.grpc.head import decode_infer_head
 from aoti_serve.protocol.grpc.request import cut_request, raw_arrays
 from aoti_serve.protocol.grpc.response import encode_infer_response
-from aoti_serve.protocol.messages import InferResponse, RequestHead
+from aoti_serve.protocol.messages import InferResponse, RequestHead, model_metadata
+from aoti_serve.protocol.openapi import example_request, request_schema
+from aoti_serve.protocol.triton import model_config
+from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.strings import strings_of
+from aoti_serve.signature.tensors import Dim
 from tests.unit.protocol.grpc.protobuf import message_class, parsed
 
 SPEC = ProcessorTensor(name="x", dtype="BYTES", shape=(2,))
@@ -123,3 +128,18 @@ def test_much_text_is_written_beside_the_event_loop() -> None:
     assert takes_long(answer([b"x" * 2**21]), RequestHead(None))
     assert not takes_long(answer([b"x" * 2**10]), RequestHead(None))
     assert not takes_long(InferResponse("m", 1, None, [(SPEC, np.empty(0, object))]), RequestHead(None))
+
+
+def test_a_model_that_takes_text_is_described_as_such() -> None:
+    batch = Dim(symbol="batch", min=1)
+    text = ProcessorTensor(name="text", dtype="BYTES", shape=(batch,))
+    signature = Signature(inputs=(text,), outputs=(text,), constants=())
+    [example] = example_request(signature)["inputs"]
+    assert example == {"name": "text", "datatype": "BYTES", "shape": [1], "data": [""]}
+    validator = Draft202012Validator(request_schema(signature))
+    assert validator.is_valid(example_request(signature))
+    assert not validator.is_valid({"inputs": [example | {"data": [1]}]})
+    assert model_config("m", signature, BatchingConfig())["input"][0]["data_type"] == "TYPE_STRING"
+    assert model_metadata("m", [1], signature.inputs, signature.outputs)["inputs"] == [
+        {"name": "text", "datatype": "BYTES", "shape": [-1]}
+    ]
