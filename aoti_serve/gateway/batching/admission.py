@@ -7,7 +7,7 @@ import math
 from aoti_serve.config import BatchingConfig
 from aoti_serve.errors import QueueFull, quantity
 from aoti_serve.gateway.batching.backlog import Backlog
-from aoti_serve.gateway.batching.measures import Throughput
+from aoti_serve.gateway.batching.measured.throughput import Throughput
 
 MB = 2**20
 

@@ -9,8 +9,8 @@ from itertools import count
 from typing import NamedTuple
 
 from aoti_serve.gateway.batching.backlog import Backlog
-from aoti_serve.gateway.batching.cost import Cost
-from aoti_serve.gateway.batching.returns import Expected, Returns
+from aoti_serve.gateway.batching.measured.cost import Cost
+from aoti_serve.gateway.batching.measured.returns import Expected, Returns
 
 WORTH = 0.95  # of the time without a hold: a smaller gain may be an error of measurement
 LONGEST_HOLD = 4.0  # times the expected

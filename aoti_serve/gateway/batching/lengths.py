@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aoti_serve.gateway.batching.cost import Cost
+from aoti_serve.gateway.batching.measured.cost import Cost
 from aoti_serve.gateway.batching.work_item import Arrays, Shape, WorkItem
 from aoti_serve.signature.padding import Lengths, fill_value, lengths_of
 from aoti_serve.signature.signature import Signature

@@ -15,7 +15,7 @@ from aoti_serve.weights.files import renaming_process
 from aoti_serve.weights.files.index import MAX_NAME
 
 RULES_CPU_S = 5  # of a processor
-PATIENCE_S = 120.0  # until it has had them
+NAMING_PATIENCE_S = 120.0  # until it has had them
 PROCESS_BYTES = 2**30
 _SCRIPT = str(Path(renaming_process.__file__).resolve())
 Tensor = TypeVar("Tensor")
@@ -57,7 +57,7 @@ def _new_names(names: Iterable[str], rules: NameRules) -> list[str | None]:
     command = [sys.executable, "-I", "-S", _SCRIPT]
     try:
         ended = subprocess.run(
-            command, input=json.dumps(asked), capture_output=True, text=True, timeout=PATIENCE_S, check=True
+            command, input=json.dumps(asked), capture_output=True, text=True, timeout=NAMING_PATIENCE_S, check=True
         )
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
         detail = f"it takes more than {RULES_CPU_S} s or {PROCESS_BYTES >> 20} MiB; repetitions in repetitions, as in "

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aoti_serve.gateway.batching.cost import Cost
 from aoti_serve.gateway.batching.hold import HOLD_TICK_S
+from aoti_serve.gateway.batching.measured.cost import Cost
 from tests.unit.clock import in_simulated_time, now, settled, simulated
 from tests.unit.gateway.batching.lab import Replica, batcher, outcomes, rows_of, submitted
 from tests.unit.gateway.batching.traffic import FEATHER, FLAT, HEAVY, LIGHT, LINEAR, MS, Model, Pause, Traffic, closed

@@ -10,8 +10,8 @@ import pytest
 
 from aoti_serve.config import BatchingConfig
 from aoti_serve.gateway.batching.batcher import Batcher
-from aoti_serve.gateway.batching.cost import Cost
 from aoti_serve.gateway.batching.lengths import Company, RowPadding
+from aoti_serve.gateway.batching.measured.cost import Cost
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
 from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.link.messages import AnswerMessage
