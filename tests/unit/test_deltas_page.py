@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 import aoti_serve
 from aoti_serve.cluster import client as client_module
@@ -19,6 +19,7 @@ from aoti_serve.config import WeightsLimits
 from aoti_serve.signature.constants import Constants, ConstantSpec
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.intake import Intake
+from aoti_serve.weights.store.layout import open_stored
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN
@@ -51,7 +52,8 @@ class Coordinator:
         return SimpleNamespace(current=version)
 
     def answers_with(self, state: dict[str, torch.Tensor]) -> bool:
-        stored = load_file(str(self.store.file(self.current)))
+        with open_stored(self.store.file(self.current)) as file:
+            stored = load(file.read())
         return stored.keys() == state.keys() and all(torch.equal(stored[name], state[name]) for name in state)
 
 

@@ -141,5 +141,5 @@ def test_a_model_that_takes_text_is_described_as_such() -> None:
     assert not validator.is_valid({"inputs": [example | {"data": [1]}]})
     assert model_config("m", signature, BatchingConfig())["input"][0]["data_type"] == "TYPE_STRING"
     assert model_metadata("m", [1], signature.inputs, signature.outputs)["inputs"] == [
-        {"name": "text", "datatype": "BYTES", "shape": [-1]}
+        {"name": "text", "datatype": "BYTES", "shape": [-1], "parameters": {"dim_0": "batch", "dim_0_min": 1}}
     ]
