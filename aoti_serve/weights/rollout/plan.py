@@ -73,7 +73,7 @@ class RolloutPlan(Frozen):
         if self.shadow == 0 and self.abort_if.compares_answers:
             raise ValueError("top1_agreement and cosine compare answers of both versions: say shadow: 10% as well")
         if self.abort_if.compares_answers and self.steps[-1] == 1:
-            raise ValueError("canary: a step of 100% leaves nothing to compare, for top1_agreement and cosine: end below")
+            raise ValueError("canary: a step of 100% leaves top1_agreement and cosine nothing to compare: end below")
         if self.shadow == 0 and not self.canary:
             raise ValueError("neither canary nor shadow: the candidate would see no request")
         return self

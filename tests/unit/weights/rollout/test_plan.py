@@ -96,7 +96,7 @@ def test_without_a_canary_there_is_one_step_that_only_shadows() -> None:
         pytest.param("abort_if: {cosine: above 0.9}", "abort_if.cosine: 'above 0.9' is no share", id="above"),
         pytest.param("abort_if: {cosine: 0.9}", "say shadow: 10% as well", id="no-shadow"),
         pytest.param(
-            "{canary: [50%, 100%], shadow: 10%, abort_if: {cosine: 0.9}}", "leaves nothing to compare", id="all-of-it"
+            "{canary: [50%, 100%], shadow: 10%, abort_if: {cosine: 0.9}}", "nothing to compare", id="all-of-it"
         ),
         pytest.param("min_requests: 0", "min_requests: Input should be greater than 0", id="no-evidence"),
         pytest.param("if_undecided: guess", "if_undecided: Input should be 'withdraw' or 'hold'", id="undecided"),
