@@ -1,6 +1,6 @@
 """A sentence encoder: BERT, the mean over the tokens, and length one. Its names are those of the published checkpoint.
 
-    PYTHONPATH=examples/sentences aoti-serve package encoder:make_model --out var/sentences/encoder.pt2
+docs/sentences.md compiles it and serves it with that checkpoint.
 
 Devlin et al., "BERT", 2018; Reimers and Gurevych, "Sentence-BERT", 2019.
 """
@@ -87,6 +87,6 @@ class SentenceEncoder(nn.Module):
 
 def make_model() -> tuple[nn.Module, dict[str, Tensor], dict[str, Any]]:
     batch, length = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("length", min=1, max=256)
-    ids = torch.ones(2, 16, dtype=torch.int64)
-    dynamic = {0: batch, 1: length}
-    return SentenceEncoder().eval(), {"input_ids": ids, "attention_mask": ids}, dict.fromkeys(("input_ids", "attention_mask"), dynamic)
+    ids, shape = torch.ones(2, 16, dtype=torch.int64), {0: batch, 1: length}
+    inputs = {"input_ids": ids, "attention_mask": ids}
+    return SentenceEncoder().eval(), inputs, {"input_ids": shape, "attention_mask": shape}
