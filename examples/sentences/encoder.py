@@ -26,7 +26,9 @@ class Embeddings(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         positions = self.position_embeddings.weight[: input_ids.shape[1]]
-        return self.LayerNorm(self.word_embeddings(input_ids) + positions + self.token_type_embeddings.weight[0])
+        x = self.word_embeddings(input_ids) + positions + self.token_type_embeddings.weight[0]
+        normal: Tensor = self.LayerNorm(x)
+        return normal
 
 
 class SelfAttention(nn.Module):
@@ -52,7 +54,8 @@ class Sum(nn.Module):
         self.LayerNorm = nn.LayerNorm(WIDTH, EPSILON)
 
     def forward(self, x: Tensor, before: Tensor) -> Tensor:
-        return self.LayerNorm(self.dense(x) + before)
+        normal: Tensor = self.LayerNorm(self.dense(x) + before)
+        return normal
 
 
 class Layer(nn.Module):
@@ -64,7 +67,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         x = self.attention["output"](self.attention["self"](x, mask), x)
-        return self.output(functional.gelu(self.intermediate["dense"](x)), x)
+        out: Tensor = self.output(functional.gelu(self.intermediate["dense"](x)), x)
+        return out
 
 
 class SentenceEncoder(nn.Module):
@@ -78,7 +82,8 @@ class SentenceEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         x = self.embeddings(input_ids)
         seen = attention_mask.bool()[:, None, None, :]
-        for layer in self.encoder["layer"]:
+        layers: Any = self.encoder["layer"]
+        for layer in layers:
             x = layer(x, seen)
         weights = attention_mask.unsqueeze(-1).to(x.dtype)
         mean = (x * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
