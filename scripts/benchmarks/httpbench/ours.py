@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -18,7 +19,7 @@ TOKEN = "AOTI_SERVE_ADMIN_TOKEN"
 
 
 class Model(NamedTuple):
-    """A compiled package and its weights; `name` is what clients call it."""
+    """A compiled package and its weights; `name` is what clients call it, `more` other keys of its entry."""
 
     package: Path
     weights: Path
@@ -26,6 +27,7 @@ class Model(NamedTuple):
     max_batch_size: int = BATCH
     max_queue_wait_ms: int = 500
     name: str = "mlp"
+    more: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
     def of(cls, folder: Path, name: str) -> Model:
@@ -85,4 +87,5 @@ def _entry(model: Model, store: Path) -> dict[str, Any]:
         "store": str(store),
         "num_runners": model.num_runners,
         "batching": batching,
+        **model.more,
     }

@@ -33,7 +33,12 @@ class Sample(NamedTuple):
 def measured(url: str, request: Request, folder: Path, *, connections: int, seconds: float) -> Sample:
     """`connections` that ask again as soon as they are answered."""
     (folder / "body").write_bytes(request.body)
-    (folder / "wrk.lua").write_text(_script(request, folder / "body"))
+    return scripted(url, _script(request, folder / "body"), folder, connections=connections, seconds=seconds)
+
+
+def scripted(url: str, script: str, folder: Path, *, connections: int, seconds: float) -> Sample:
+    """The same with what a script in Lua makes of each request."""
+    (folder / "wrk.lua").write_text(script)
     options = ["-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", f"--timeout={TIMEOUT_S}s", "--latency"]
     command = ["wrk", *options, "-s", str(folder / "wrk.lua"), url]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

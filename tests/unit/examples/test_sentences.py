@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-tokenizers = pytest.importorskip("tokenizers")
+import tokenizers
+from sentences import Sentences
 
 
 @pytest.fixture
@@ -20,8 +20,6 @@ def tokenizer(tmp_path: Path) -> str:
 
 
 def test_each_request_is_as_wide_as_its_own_longest_sentence(tokenizer: str) -> None:
-    from sentences import Sentences
-
     texts = [[b"a dog barks", b"dog"], [b"a cat"], []]
     found = Sentences(tokenizer).before([{"text": np.array(each, object)} for each in texts])
     assert [each["input_ids"].tolist() for each in found] == [[[1, 2, 3], [2, 0, 0]], [[1, 0]], []]
@@ -29,7 +27,5 @@ def test_each_request_is_as_wide_as_its_own_longest_sentence(tokenizer: str) -> 
 
 
 def test_what_is_too_long_is_cut(tokenizer: str) -> None:
-    from sentences import Sentences
-
     [found] = Sentences(tokenizer, longest=2).before([{"text": np.array([b"a dog barks"], object)}])
     assert found["input_ids"].tolist() == [[1, 2]]
