@@ -138,6 +138,12 @@ def _table(rows: deque[dict[str, object]]) -> Table:
     return table
 
 
+def _line(row: dict[str, object]) -> str:
+    """A second in one line, for a pipe or a file."""
+    figures = [f"{key} {row[key]}" for key in ("second", "requests_per_s", "p99_ms", "errors", "accuracy", "versions")]
+    return "  ".join(figures)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Send the held-out digits to a running server and show what comes back."
@@ -150,15 +156,16 @@ def main() -> None:
     traffic = Traffic(options.url, options.connections)
     rows: deque[dict[str, object]] = deque(maxlen=ROWS_SHOWN)
     answered, errors = 0, Counter[str]()
-    live = Live(_table(rows), console=Console(quiet=options.json))
+    drawn = sys.stdout.isatty() and not options.json
+    live = Live(_table(rows), console=Console(quiet=not drawn))
     with suppress(KeyboardInterrupt), live:
         for at, second in enumerate(traffic.seconds(options.seconds), start=1):
             rows.append(second.summary(at))
             live.update(_table(rows))
             answered += len(second.latencies)
             errors.update(second.errors)
-            if options.json:
-                print(json.dumps(rows[-1]), flush=True)
+            if not drawn:
+                print(json.dumps(rows[-1]) if options.json else _line(rows[-1]), flush=True)
     if not options.json:
         print(f"{answered} answers, {sum(errors.values())} errors", *errors.most_common(3), sep="\n")
     if not answered:

@@ -137,7 +137,7 @@ class UnknownModel(AotiServeError, status=404, text="model '{name}' is not serve
 class UnknownVersion(AotiServeError, status=404):
     """The request asks for a weights version that does not answer. `others` are those that do where they are asked."""
 
-    text = "model '{name}' answers with version {current}, not {version}{others}"
+    text = "model '{name}' holds no version {version}: version {current} answers{others}"
     name: str
     version: str
     current: int

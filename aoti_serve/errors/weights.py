@@ -142,10 +142,11 @@ class VersionNotResident(WeightsError, status=404, text="version {version} is no
     version: int
 
 
-class NothingToRollBack(WeightsError, status=409, text="model '{model}': no previous version to roll back to"):
-    """There is no previous version."""
+class NothingToRollBack(WeightsError, status=409, text="model '{model}': {reason}"):
+    """There is no previous version, or the one that is asked for answers."""
 
     model: str
+    reason: str = "no previous version to roll back to"
 
 
 class BuiltInWeightsReleased(WeightsError, status=409):

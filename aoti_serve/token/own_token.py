@@ -19,9 +19,11 @@ def token_path() -> Path:
 def read_token() -> str | None:
     """The token: from the environment, else from its file; None if there is neither.
 
-    Raises InvalidConfig if others may read the file.
+    Raises InvalidConfig, which does not quote it, if others may read the file, or if no header can hold it.
     """
     if token := os.environ.get(TOKEN_VARIABLE, "").strip():
+        if not (token.isascii() and token.isprintable()):
+            raise InvalidConfig(detail=f"{TOKEN_VARIABLE} is no token: a header holds printable ASCII only")
         return token
     path = token_path()
     if not path.exists():

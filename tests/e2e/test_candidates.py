@@ -81,7 +81,7 @@ def test_a_withdrawn_candidate_answers_nobody(server: Server, eager: Eager, imag
     body, headers = json_request(images[:1])
     response = server.http.post(f"/v2/models/digits/versions/{number}/infer", content=body, headers=headers)
     assert response.status_code == 404
-    assert f"answers with version {v1}, not {number}" in response.json()["error"]
+    assert f"holds no version {number}: version {v1} answers" in response.json()["error"]
 
 
 def test_a_canary_keeps_its_clients_and_a_shadow_answers_nobody(

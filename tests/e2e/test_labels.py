@@ -20,7 +20,7 @@ def test_a_label_moves_between_versions_and_requests_may_name_it(server: Server,
         until(lambda: client.get(ready).status_code == 200)  # the version before is resident
         server.swap(eager.files["v1"], label="three")
         until(lambda: client.get(ready).status_code == 404)
-        assert f"a label of version {first}" in client.get(ready).json()["error"]
+        assert f"holds no version {first}, which is labelled" in client.get(ready).json()["error"]
         assert client.put(f"{url}/stable", json={"version": second, "expected": first}).status_code == 200
         until(lambda: client.get(ready).status_code == 200)
         assert client.delete(f"{url}/stable", params={"expected": second}).json() == {}

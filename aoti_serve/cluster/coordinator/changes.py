@@ -210,8 +210,10 @@ class Changes:
         version = BUILT_IN if number == BUILT_IN.number else committed.previous
         if number:
             version = await asyncio.to_thread(self._store.version, number)
-        if version is None or version.number == committed.version.number:
+        if version is None:
             raise NothingToRollBack(model=self._model)
+        if version.number == committed.version.number:
+            raise NothingToRollBack(model=self._model, reason=f"version {version.number} answers already")
         if version.number == BUILT_IN.number:
             self._check_built_in_resident()
         await self._run(attempt, version, without_replicas=not self._members.table.live_replicas)

@@ -54,10 +54,10 @@ class Residents:
         called = {**self.labels, **{str(number): number for number in self.numbers}, **self.names}
         number = called.get(version)
         if number is None or not self.holds(number):
-            raise self.unknown(version if number is None else f"'{version}', a label of version {number}")
+            raise self.unknown(version if number is None else f"{number}, which is labelled '{version}'")
         return number
 
     def unknown(self, version: int | str) -> UnknownVersion:
         others = [f"{number} ({name})" for name, number in self.names.items() if name != ACTIVE]
-        also = f"; who asks for it gets {' or '.join(others)}" if others else ""
+        also = f", and {' and '.join(others)} for those who ask for it" if others else ""
         return UnknownVersion(name=self._model, version=str(version), current=self.current, others=also)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 
 import psutil
@@ -34,11 +35,20 @@ class ProcessTree:
 
     def end(self) -> None:
         """Kill all descendants that are left, after a moment in which they may end by themselves."""
-        left = psutil.wait_procs(self._seen, timeout=LAST_WORDS_S)[1]
+        left = _left_after(LAST_WORDS_S, self._seen)
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(left, timeout=LAST_WORDS_S)
+        _left_after(LAST_WORDS_S, left)
+
+
+def _left_after(seconds: float, processes: Collection[psutil.Process]) -> list[psutil.Process]:
+    """Those that still live then, or when none is left."""
+    try:
+        left: list[psutil.Process] = psutil.wait_procs(processes, timeout=seconds)[1]
+    except FileNotFoundError:  # pidfd_open() of a process that is being reaped, which psutil 7.2 does not expect
+        return list(filter(_alive, processes))
+    return left
 
 
 def _name(process: psutil.Process) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from aoti_serve.errors import UnreadableWeights
@@ -42,7 +43,7 @@ def convert_pickle(source: Path, target: Path, key: str | None = None) -> Conver
     try:
         save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, half)
         half.rename(target)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise UnreadableWeights(detail=f"{target} cannot be written: {error}") from error
     finally:
         half.unlink(missing_ok=True)
@@ -54,13 +55,13 @@ def state_dict_in(found: Any, path: Path, key: str | None) -> Mapping[str, Any]:
 
     Raises UnreadableWeights, which names the keys under which there are some.
     """
-    if key is not None:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    if _is_state(found):
-        return _named(found)
     inside = {name: value for name, value in found.items() if _is_state(value)} if isinstance(found, Mapping) else {}
+    if key is None and _is_state(found):
+        return _named(found)
     if key is None and len(inside) == 1:
         return _named(next(iter(inside.values())))
+    if key in inside:
+        return _named(inside[key])
     keys = ", ".join(f"--key {name}" for name in inside) or "none"
     raise UnreadableWeights(detail=f"{path}: it is not clear which state dict is meant; there are: {keys}")
 
@@ -99,6 +100,6 @@ def _loaded(path: Path) -> Any:
         what = f"it asks for {found[1]}" if found else "it is no pickle of tensors"
         detail = f"{path} holds more than tensors: {what}, and nothing of that was run; save its state_dict() alone"
         raise UnreadableWeights(detail=detail) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
         said = str(error).partition("\n")[0]
         raise UnreadableWeights(detail=f"{path} is no checkpoint that torch.save wrote: {said}") from error

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from aoti_serve.cluster.serve_log import join_serve_log
+from aoti_serve.cluster.serve_log import REFUSED, join_serve_log
+from aoti_serve.errors import NothingStaged
 
 SERVE, OURS = logging.getLogger("ray.serve"), logging.getLogger("aoti_serve")
 
@@ -34,3 +35,17 @@ def test_our_lines_go_where_serves_go_now() -> None:
         SERVE.info("an event")
         SERVE.removeHandler(handler)
         assert written.getvalue() == "a request\nan event\n"
+
+
+@pytest.mark.parametrize(("error", "logged"), [(NothingStaged(), False), (RuntimeError("a defect"), True)])
+@pytest.mark.usefixtures("joined")
+def test_a_call_that_is_refused_leaves_no_traceback(
+    error: Exception, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    SERVE.addHandler(caplog.handler)
+    try:
+        raise error
+    except Exception:
+        SERVE.exception(REFUSED)
+    SERVE.removeHandler(caplog.handler)
+    assert bool(caplog.records) is logged

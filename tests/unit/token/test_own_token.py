@@ -103,3 +103,10 @@ def test_a_place_that_cannot_be_made_is_named_with_a_way_out(file: Path, monkeyp
     monkeypatch.setenv("XDG_CONFIG_HOME", "/proc/nowhere")
     with pytest.raises(InvalidConfig, match=f"/proc/nowhere/aoti-serve/admin-token .*: set {TOKEN_VARIABLE}"):
         ensure_token()
+
+
+@pytest.mark.parametrize("token", ["tök", "two\nlines"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_quoted(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, token)
+    with pytest.raises(InvalidConfig, match=f"{TOKEN_VARIABLE} is no token: a header holds printable ASCII only"):
+        read_token()

@@ -20,7 +20,7 @@ from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.errors import CommitUnknown, StoreFailed, Unavailable, UploadFailed
+from aoti_serve.errors import CommitUnknown, NothingToRollBack, StoreFailed, Unavailable, UploadFailed
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.timeouts import SwapDeadlines
@@ -118,6 +118,8 @@ async def test_the_same_bytes_again_change_nothing_and_keep_the_way_back(tmp_pat
         assert [line["outcome"] for line in audited(store)][-2:] == ["begun", "unchanged"]
         assert server.table.target.staging is None
         assert (await changes.rollback(Attempt("rollback", "me"), None, wait=True)).current.number == 1
+        with pytest.raises(NothingToRollBack, match="version 1 answers already"):
+            await changes.rollback(Attempt("rollback", "me"), 1, wait=True)
 
 
 async def test_the_audit_log_names_the_adapter_and_its_base(tmp_path: Path) -> None:

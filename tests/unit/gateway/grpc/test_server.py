@@ -198,7 +198,7 @@ async def test_a_call_is_known_by_the_clients_id_or_by_one_of_ours(channel: grpc
     ("message", "status", "text"),
     [
         (request(model="none"), Status.NOT_FOUND, "model 'none' is not served here; available: m"),
-        (request(version="7"), Status.NOT_FOUND, "model 'm' answers with version 1, not 7"),
+        (request(version="7"), Status.NOT_FOUND, "model 'm' holds no version 7: version 1 answers"),
         (request(name="z"), Status.INVALID_ARGUMENT, "input 'z': the model has no such input; available: x"),
         (b"\xff", Status.INVALID_ARGUMENT, "the message is not protobuf"),
     ],

@@ -94,10 +94,10 @@ async def test_inference_may_name_a_label_of_the_version_that_answers(labelled: 
 async def test_a_label_whose_version_does_not_answer_is_a_404_that_says_so(labelled: Gateway) -> None:
     asked = {"inputs": [tensor((1.0,))]}
     response = await labelled.client.post(f"/v2/models/{NAME}/versions/canary/infer", json=asked)
-    said = f"model '{NAME}' answers with version {VERSION}, not 'canary', a label of version {VERSION + 1}"
+    said = f"model '{NAME}' holds no version {VERSION + 1}, which is labelled 'canary': version {VERSION} answers"
     assert assert_error(response, 404) == said
     response = await labelled.client.post(f"/v2/models/{NAME}/versions/unknown/infer", json=asked)
-    assert assert_error(response, 404) == f"model '{NAME}' answers with version {VERSION}, not unknown"
+    assert assert_error(response, 404) == f"model '{NAME}' holds no version unknown: version {VERSION} answers"
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ async def test_a_version_that_does_not_answer_is_a_404_that_says_which_does(gate
         asked = [gateway.client.get(f"{here}/{version}{path}") for path in ("", "/ready", "/config")]
         asked.append(gateway.client.post(f"{here}/{version}/infer", **request_of(tensors())))
         for response in asked:
-            assert f"answers with version {VERSION}, not {version}" in assert_error(await response, 404)
+            assert f"holds no version {version}: version {VERSION} answers" in assert_error(await response, 404)
     for path in ("", "/ready", "/config"):
         assert (await gateway.client.get(f"{here}/{VERSION}{path}")).status_code == 200
     parted(await gateway.client.post(f"{here}/{VERSION}/infer", **request_of(tensors())))

@@ -42,7 +42,7 @@ def test_so_has_a_candidate_while_it_is_out(asked: str) -> None:
 
 def test_a_label_whose_version_no_replica_holds_is_told_by_its_name() -> None:
     with pytest.raises(
-        UnknownVersion, match=r"answers with version 7, not 'lost', a label of version 2; .*5 \(previous"
+        UnknownVersion, match=r"holds no version 2, which is labelled 'lost': version 7 answers, .*5 \(previous"
     ):
         residents().asked("lost")
 
@@ -62,7 +62,7 @@ def test_a_version_that_is_only_staged_answers_nobody() -> None:
     found = Residents("m", keeps_previous=True)
     found.follow(Target(1, 1, COMMITTED, staging=Staging("swap", Version(number=8))))
     assert found.numbers == [7]
-    with pytest.raises(UnknownVersion, match=r"model 'm' answers with version 7, not 8$"):
+    with pytest.raises(UnknownVersion, match=r"model 'm' holds no version 8: version 7 answers$"):
         found.asked("8")
 
 
@@ -70,4 +70,4 @@ def test_a_version_that_is_only_staged_answers_nobody() -> None:
 def test_anything_else_is_refused_and_the_error_says_what_there_is(asked: str) -> None:
     with pytest.raises(UnknownVersion) as refused:
         residents().asked(asked)
-    assert str(refused.value).endswith("; who asks for it gets 5 (previous)")
+    assert str(refused.value).endswith(", and 5 (previous) for those who ask for it")

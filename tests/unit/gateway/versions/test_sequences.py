@@ -156,7 +156,7 @@ async def test_a_sequence_that_began_with_a_candidate_goes_on_with_it(gateway: G
 async def test_a_version_that_is_not_there_to_begin_with_is_an_unknown_one(gateway: Gateway) -> None:
     stream = Stream(gateway)
     stream.version = "99"
-    assert "answers with version 7, not 99" in assert_error(await stream.go_on(**START), 404)
+    assert "holds no version 99: version 7 answers" in assert_error(await stream.go_on(**START), 404)
 
 
 async def test_over_grpc_too(gateway: Gateway, audio: Audio) -> None:

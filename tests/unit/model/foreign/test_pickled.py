@@ -84,6 +84,21 @@ def test_one_of_several_is_chosen_by_its_key(tmp_path: Path) -> None:
     assert equal(tmp_path / "out", STATE)
 
 
+def test_a_key_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    torch.save({"model": {"x": torch.ones(1)}, "ema": {"x": torch.ones(1)}}, tmp_path / "two.pt")
+    with pytest.raises(UnreadableWeights, match="there are: --key model, --key ema"):
+        convert_pickle(tmp_path / "two.pt", tmp_path / "out.safetensors", "nope")
+
+
+def test_what_is_no_checkpoint_and_a_place_that_is_none_are_named(tmp_path: Path) -> None:
+    (tmp_path / "noise.safetensors").write_bytes(bytes(range(255, 0, -1)) * 10)
+    with pytest.raises(UnreadableWeights, match=r"noise\.safetensors"):
+        convert_pickle(tmp_path / "noise.safetensors", tmp_path / "out.safetensors")
+    torch.save({"x": torch.ones(1)}, tmp_path / "one.pt")
+    with pytest.raises(UnreadableWeights, match="cannot be written"):
+        convert_pickle(tmp_path / "one.pt", tmp_path / "nowhere" / "out.safetensors")
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_shards_become_one_file(whole: bool, tmp_path: Path) -> None:
     for at, (name, tensor) in enumerate(STATE.items()):
