@@ -31,9 +31,9 @@ UNSERVED = {
     "shared_memory_byte_size": _SHARED_MEMORY,
     "shared_memory_offset": _SHARED_MEMORY,
     "headers": "a compiled model takes tensors only; leave it out",
-    "triton_enable_empty_final_response": "each request has one answer, and nothing follows it; leave it out",
 }
 TRITONS = "triton_"
+FINAL = "triton_enable_empty_final_response"  # each answer is the final one; perf_analyzer asks for it over gRPC
 _TRITONS_OWN = "names that begin so are kept for Triton's own; call it otherwise, or leave it out"
 
 
@@ -94,7 +94,7 @@ def checked_parameters(value: Any, owner: str | None = None) -> dict[str, Any]:
         detail = "'parameters' must be an object"
     else:
         for name in value:
-            if name in UNSERVED or name.startswith(TRITONS):
+            if name in UNSERVED or (name.startswith(TRITONS) and name != FINAL):
                 where = "" if owner is None else f"input '{owner}': "
                 raise UnservedParameter(where=where, name=name, instead=UNSERVED.get(name, _TRITONS_OWN))
         return value

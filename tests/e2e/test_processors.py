@@ -88,7 +88,8 @@ def test_pictures_go_and_digits_come_back_over_http_and_grpc(
     assert tritons(http, files) == (digits, names)
     assert tritons(grpc, files) == (digits, names)
     metadata = pictures.http.get("/v2/models/digits").json()
-    assert metadata["inputs"] == [{"name": "png", "datatype": "BYTES", "shape": [-1]}]
+    rows = {"dim_0": "batch", "dim_0_min": 0}
+    assert metadata["inputs"] == [{"name": "png", "datatype": "BYTES", "shape": [-1], "parameters": rows}]
     assert http.get_model_config("digits")["input"][0]["data_type"] == "TYPE_STRING"
 
 

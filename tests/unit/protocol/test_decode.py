@@ -377,9 +377,6 @@ def test_what_is_asked_of_the_answer_is_read() -> None:
         pytest.param(
             {"parameters": {"headers": {"a": "b"}}}, "parameter 'headers' is not served: .*leave it out", id="headers"
         ),
-        pytest.param(
-            {"parameters": {"triton_enable_empty_final_response": True}}, "one answer, and nothing follows", id="final"
-        ),
         pytest.param({"parameters": {"triton_x": 1}}, "'triton_x' is not served: .*kept for Triton's own", id="others"),
         pytest.param({"output": [{"name": "y"}]}, "no key 'output'; available: id, inputs, outputs", id="key"),
     ],
@@ -387,6 +384,10 @@ def test_what_is_asked_of_the_answer_is_read() -> None:
 def test_nothing_that_was_asked_is_passed_over(changes: dict[str, Any], says: str) -> None:
     with pytest.raises((InvalidBody, UnservedParameter), match=says):
         decode_request(message(**changes))
+
+
+def test_that_an_answer_is_the_final_one_may_be_asked() -> None:
+    decode_request(message(parameters={"triton_enable_empty_final_response": True}))
 
 
 def test_parameters_of_an_input_are_refused_by_its_name() -> None:

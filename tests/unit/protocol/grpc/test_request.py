@@ -149,7 +149,7 @@ def test_priority_timeout_and_binary_data_output_are_read_as_from_json() -> None
         ("classification", {"int64_param": 3}),
         ("shared_memory_region", {"string_param": "r"}),
         ("headers", {"string_param": "a"}),
-        ("triton_enable_empty_final_response", {"bool_param": True}),
+        ("triton_x", {"bool_param": True}),
     ],
 )
 def test_a_wrong_parameter_is_named(name: str, value: dict[str, Any]) -> None:
