@@ -124,5 +124,5 @@ class CoordinatorClient:
         try:
             return await result_of(call, seconds)
         except RayActorError as error:
-            detail = f"the coordinator of model '{self._model}' is being started again"
+            detail = f"the coordinator of model '{self._model}' does not answer: it is busy, or being started again"
             raise TryAgain(detail=f"{detail}; ask for the status, then try again") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from contextlib import suppress
 
 from aoti_serve.errors import InvalidBody
 from aoti_serve.protocol.elements import shown_value
@@ -18,10 +20,11 @@ def identity_from(given: str | None) -> str:
 
 def patience_from(given: str) -> float | None:
     """The seconds of `X-Request-Timeout-Seconds`; None for no limit, as in Serve. Raises InvalidBody."""
-    try:
+    seconds = math.nan
+    with suppress(ValueError):
         seconds = float(given)
-    except ValueError:
-        raise InvalidBody(detail=f"X-Request-Timeout-Seconds {shown_value(given)} is no number") from None
+    if math.isnan(seconds):
+        raise InvalidBody(detail=f"X-Request-Timeout-Seconds {shown_value(given)} is no number")
     return seconds if seconds > 0 else None
 
 

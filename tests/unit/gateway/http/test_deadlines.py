@@ -51,3 +51,9 @@ async def test_without_a_live_replica_the_answer_is_a_503_that_says_when_to_come
         response = await asyncio.wait_for(gateway.infer(1.0), 10)
         assert f"model '{NAME}': no replica of it lives" in assert_error(response, 503)
         assert response.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize("given", ["soon", "nan", ""])
+async def test_a_deadline_that_is_no_number_is_refused(gateway: Gateway, given: str) -> None:
+    answer = await gateway.infer(1.0, headers={"X-Request-Timeout-Seconds": given})
+    assert "X-Request-Timeout-Seconds" in assert_error(answer, 400)
