@@ -10,6 +10,7 @@ from functools import partial
 
 import psutil
 
+from aoti_serve.weights.swap.members import ENDED_S
 from chaoslab.deployments import deploy_anew
 from chaoslab.freezes import freeze_until_replaced, gone
 from chaoslab.kills import Kind, all_anew, one
@@ -47,8 +48,11 @@ def _node(lab: Lab) -> Iterator[None]:
     if doomed is None:
         raise Lost("the coordinator runs on the head")
     lab.nodes.kill_node(doomed)
+    killed = time.monotonic()
     yield
     lab.nodes.add()
+    # Nobody can tell a node that is lost from one that is cut off: for so long changes say that they are not settled.
+    lab.wait_until(lambda: time.monotonic() > killed + ENDED_S, "end of doubt", 2 * ENDED_S)
 
 
 @contextmanager
