@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from aoti_serve.weights.swap.members import ENDED_S
 from chaoslab.face import Status, in_phase
 from chaoslab.lab import POLL_S, RECOVERY_S, Lab, Lost
 from chaoslab.model import values_in
@@ -108,7 +109,8 @@ def over(lab: Lab) -> None:
     Raises Lost.
     """
     status: Status = {}
-    deadline = time.monotonic() + RECOVERY_S
+    limit = RECOVERY_S + ENDED_S  # a commit is settled when a lost node is known to be gone
+    deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         with suppress(httpx.HTTPError):
             status = lab.face.status()
@@ -116,7 +118,7 @@ def over(lab: Lab) -> None:
             if not on and not status["swap"] and not status["candidate"] and status["settled"]:
                 return
         time.sleep(POLL_S)
-    raise Lost(f"the rollout has not ended in {RECOVERY_S:g} s: {status}")
+    raise Lost(f"the rollout has not ended in {limit:g} s: {status}")
 
 
 @contextmanager
