@@ -86,9 +86,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     progress = Console(stderr=True)
-    with TemporaryDirectory() as folder, progress.status("compiling and measuring"), cluster():
+    with TemporaryDirectory() as folder, TemporaryDirectory() as other, progress.status("measuring"), cluster():
         found = measured(Path(folder), max(1, round(options.megabytes / MB_PER_LAYER)), options.rounds)
-        trials = measure_trials(Path(folder), options.rounds, TRIAL_S)
+        trials = measure_trials(Path(other), options.rounds, TRIAL_S)
     with TemporaryDirectory() as folder, progress.status("measuring deltas"):
         costs = measure_deltas(Path(folder), MEGABYTES, options.rounds)
     if options.json:
@@ -144,6 +144,7 @@ def measured(folder: Path, depth: int, rounds: int) -> Measured:
     rows, phases, peak = ours(files, rounds)
     serve.delete("ours")
     rows.append(reload(files, depth, rounds))
+    serve.delete("plain")
     content = np.frombuffer(files[0].read_bytes(), np.uint8)
     target = content.copy()
     copies = [timed(lambda: np.copyto(target, content)) for _ in range(5)]
