@@ -66,3 +66,12 @@ class FragilePictures(Pictures):
             for file in request["png"]:
                 break_on(file)
         return super().before(requests)
+
+
+class Letters:
+    """The letters of words that are equally long, as numbers. The mask of the model is left to the server."""
+
+    inputs = Words.inputs
+
+    def before(self, requests: Sequence[Request]) -> list[Any]:
+        return [{"ids": np.array([list(word) for word in request["text"]])} for request in requests]

@@ -89,6 +89,7 @@ class ServedModel:
         self._batching = config.batching.model_copy(update={"max_batch_size": rows})
         self._smallest = batch.min if batch else 0
         self._batches = batch is not None
+        self._lengths = RowPadding(signature)  # the model's own: what a processor declares is not what runs
         self._answering = Answering(self._fence, self._residents, signature.outputs, self._make_batcher)
         period = limits.probe_period_s
         probing = None if period is None else Probing(Probe(signature), self._message, period)
@@ -212,8 +213,7 @@ class ServedModel:
         figures = ModelFigures(self.name) if patient else self.figures
         config = self._batching.model_copy(update={"max_queue_delay_ms": SHADOW_DELAY_MS} if patient else {})
         run = partial(self._run, version=version)
-        lengths = RowPadding(self.signature)
-        return Batcher(figures, config, run, batches=self._batches, smallest=self._smallest, lengths=lengths)
+        return Batcher(figures, config, run, batches=self._batches, smallest=self._smallest, lengths=self._lengths)
 
     def _message(self, arrays: BatchArrays, timeout: float | None = None, version: int | None = None) -> BatchMessage:
         share = self._answering.rows * self._num_runners / max(self._pool.runners, self._num_runners)

@@ -65,11 +65,10 @@ class Processing:
         found = await self._run(BEFORE, self.signature.inputs, arrays, timeout)
         heads = [InputHead(name, held.dtype, held.array.shape, None) for name, held in found.items()]
         try:
-            order = self._checker.check(RequestHead(None, tuple(heads))).order
+            checked = self._checker.check(RequestHead(None, tuple(heads)))
         except InvalidInput as error:
             raise self._misfit(BEFORE, error) from error
-        tensors = list(found.values())
-        return [tensors[place].array for place in order]
+        return checked.ordered([held.array for held in found.values()])
 
     async def after(self, arrays: Sequence[NDArray[Any]], timeout: float | None) -> Sequence[NDArray[Any]]:
         """The declared outputs in their order, checked, of the model's in its order. Raises as `before`."""

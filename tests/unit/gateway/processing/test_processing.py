@@ -18,12 +18,15 @@ from aoti_serve.errors import ProcessorFailed
 from aoti_serve.gateway.processing.processing import Processing
 from aoti_serve.link.server import LinkServer
 from aoti_serve.processor.declared import declared
+from aoti_serve.signature.padding import Padding
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.strings import strings_of
 from aoti_serve.signature.tensors import Dim, TensorSpec
 
-BATCH = Dim(symbol="batch", min=1)
+BATCH, LENGTH = Dim(symbol="batch", min=1), Dim(symbol="length", min=1, max=8)
 N = TensorSpec(name="n", dtype="int64", shape=(BATCH,))
+IDS, MASK = (TensorSpec(name=name, dtype="int64", shape=(BATCH, LENGTH)) for name in ("ids", "mask"))
+MASKED = Padding(values={"ids": 0, "mask": 0}, masks=("mask",))
 FLOATS = TensorSpec(name="n", dtype="float32", shape=(BATCH,))
 LIMITS = GatewayConfig(max_request_rows=5)
 
@@ -39,9 +42,11 @@ class OneMore:
 
 
 @asynccontextmanager
-async def processing(name: str = "Words", inputs: TensorSpec = N, **args: Any) -> AsyncIterator[Processing]:
+async def processing(
+    name: str = "Words", inputs: tuple[TensorSpec, ...] = (N,), padding: Padding | None = None, **args: Any
+) -> AsyncIterator[Processing]:
     config = ProcessorConfig.model_validate({"class": f"tests.processors:{name}", "args": args})
-    own = Signature(inputs=(inputs,), outputs=(N,), constants=())
+    own = Signature(inputs=inputs, outputs=(inputs[0] if padding else N,), constants=(), padding=padding)
     runner = ProcessorRunner("m", config)
     await runner.start()
     link = LinkServer(runner.answer)
@@ -70,8 +75,14 @@ async def test_words_become_the_models_inputs_and_its_outputs_words() -> None:
         assert letters.tolist() == [b"ooo", b"ooooo"]
 
 
+async def test_a_mask_that_a_processor_leaves_out_is_made() -> None:
+    async with processing("Letters", (IDS, MASK), MASKED) as found:
+        ids, mask = await found.before(words(b"ab", b"cd"), None)
+        assert (ids.tolist(), mask.tolist()) == ([[97, 98], [99, 100]], [[1, 1], [1, 1]])
+
+
 async def test_what_the_model_does_not_take_never_reaches_it() -> None:
-    async with processing(inputs=FLOATS) as found:
+    async with processing(inputs=(FLOATS,)) as found:
         with pytest.raises(ProcessorFailed, match=r"`before` .*input 'n': datatype INT64, the model takes FP32"):
             await found.before(words(b"one"), None)
     async with processing() as found:
