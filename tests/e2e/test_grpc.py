@@ -65,7 +65,7 @@ def test_answers_are_those_of_the_eager_model_through_a_swap(
 def test_errors_have_true_statuses_and_name_what_is_wrong(client: Any, images: Images) -> None:
     for model, version, given, status, text in (
         ("letters", "", tensor(images[:1]), "NOT_FOUND", "'letters' is not served here; available: digits, dtypes"),
-        ("digits", "999", tensor(images[:1]), "NOT_FOUND", "not 999"),
+        ("digits", "999", tensor(images[:1]), "NOT_FOUND", "holds no version 999"),
         ("digits", "", tensor(images[:1, :, :4]), "INVALID_ARGUMENT", "input 'image': shape [1, 1, 4, 8]"),
     ):
         with pytest.raises(InferenceServerException, match=status) as caught:
