@@ -15,8 +15,7 @@ WORDS = ["the", "dog", "barks", "while", "a", "server", "swaps", "weights", "and
 SCRIPT = """\
 local bodies, at = {{}}, 0
 local headers = {{["Content-Type"] = "application/json"}}
-function init(arguments)
-  wrk.init(arguments)
+function init()
   for body in io.lines("{bodies}") do bodies[#bodies + 1] = wrk.format("POST", nil, headers, body) end
 end
 function request()
