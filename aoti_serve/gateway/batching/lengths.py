@@ -78,22 +78,28 @@ class RowPadding:
 
 
 class Company:
-    """Decides whether rows of another length join a batch, by the costs of batches by their shape.
+    """Decides whether rows of another length join a batch, by what batches cost.
 
-    A cost that is not known counts as none: what has not run apart runs apart, and what has not run together, together.
+    What batches of these rows and this length took counts; where none of them ran, what batches of about as many
+    elements took: most of them never run, and time mostly goes by the elements.
     """
 
     def __init__(self, largest: int) -> None:
         self._largest = largest
-        self._costs: dict[Shape, Cost] = {}
+        self._by_shape: dict[Shape, Cost] = {}
+        self._by_elements = Cost()
         self._occasions = count(1)
 
     def learn(self, pieces: list[WorkItem], rows: int, seconds: float) -> None:
         """Note a batch of these pieces that left for a free runner."""
-        shape = reduce(longest, [piece.shape for piece in pieces])
-        if shape not in self._costs and len(self._costs) == MOST_SHAPES:
-            del self._costs[next(iter(self._costs))]
-        self._costs.setdefault(shape, Cost()).note(rows, seconds)
+        self.note(rows, reduce(longest, [piece.shape for piece in pieces]), seconds)
+
+    def note(self, rows: int, shape: Shape, seconds: float) -> None:
+        """Note a batch of rows that were padded to this shape."""
+        if shape not in self._by_shape and len(self._by_shape) == MOST_SHAPES:
+            del self._by_shape[next(iter(self._by_shape))]
+        self._by_shape.setdefault(shape, Cost()).note(rows, seconds)
+        self._by_elements.note(rows * _elements(shape), seconds)
 
     def may_join(self) -> bool:
         """False now and then, so that rows are measured apart again."""
@@ -108,8 +114,10 @@ class Company:
         return self._seconds(rows + others, both) < WORTH_JOINING * apart
 
     def _seconds(self, rows: int, shape: Shape) -> float:
-        cost = self._costs.get(shape)
-        return cost.seconds(rows) if cost else 0.0
+        own = self._by_shape.get(shape)
+        if own and own.knows(rows):
+            return own.seconds(rows)
+        return self._by_elements.guess(rows * _elements(shape))
 
 
 def longest(one: Shape, other: Shape) -> Shape:

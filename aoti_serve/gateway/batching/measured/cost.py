@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from math import inf
 
 QUICKER, SLOWER = 0.3, 0.1  # the weights of the latest run: a disturbance only ever makes a run longer
 # A batch that takes longer counts as so many times the usual: a pause (a swap, a replica that died) is no slow model,
 # and a model that has become slow shows after a few batches.
 PAUSE = 4.0
+GROWTH = 8.0
 
 
 class Cost:
@@ -31,7 +33,14 @@ class Cost:
         self.spent += seconds
         self._latest.append((rows, seconds))
 
+    def knows(self, rows: int) -> bool:
+        """Whether a batch of about so many rows has been seen."""
+        self._learn()
+        return _size(rows) in self._seen
+
     def _learn(self) -> None:
+        if not self._latest:
+            return
         for rows, took in self._latest:
             size = _size(rows)
             mean_rows, mean = self._seen.get(size, (rows, took))
@@ -46,8 +55,7 @@ class Cost:
 
     def seconds(self, rows: int) -> float:
         """The seconds that a batch of `rows` takes; 0 while nothing is known."""
-        if self._latest:
-            self._learn()
+        self._learn()
         if not self._rows or not rows:
             return 0.0
         above = bisect_left(self._rows, rows)
@@ -57,6 +65,20 @@ class Cost:
         before, cost = (self._rows[above - 1], self._seconds[above - 1]) if above else (0.0, 0.0)
         part = (rows - before) / (self._rows[above] - before)
         return cost + part * (self._seconds[above] - cost)
+
+    def guess(self, rows: int) -> float:
+        """As `seconds`, but a larger batch than the largest seen costs more, by as much as sizes before it did.
+
+        Infinite beyond `GROWTH` times the largest: so batches grow step by step, and only where that pays.
+        """
+        seconds = self.seconds(rows)
+        if not self._rows or rows <= self._rows[-1]:
+            return seconds
+        if rows > GROWTH * self._rows[-1]:
+            return inf
+        first, cheapest = (self._rows[0], self._seconds[0]) if len(self._rows) > 1 else (0.0, 0.0)
+        slope = (self._seconds[-1] - cheapest) / (self._rows[-1] - first)
+        return self._seconds[-1] + slope * (rows - self._rows[-1])
 
 
 def _size(rows: int) -> int:

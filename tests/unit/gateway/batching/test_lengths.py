@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,13 @@ import pytest
 from aoti_serve.config import BatchingConfig
 from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.lengths import Company, RowPadding
-from aoti_serve.gateway.batching.measured.cost import Cost
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
 from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.link.messages import AnswerMessage
 from aoti_serve.signature.padding import Padding, fill_value
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
-from tests.unit.clock import in_simulated_time, now
+from tests.unit.clock import in_simulated_time, now, simulated
 
 BATCH, LENGTH = Dim(symbol="batch", max=64), Dim(symbol="length", min=1, max=512)
 MS = 1e-3
@@ -147,11 +147,45 @@ async def test_a_large_request_shares_batches_with_other_lengths() -> None:
     assert max(rows for rows, _ in replica.batches) == 4
 
 
+async def _rate(fixed: float, each: float, clients: int, joins: bool | None) -> float:
+    """Answers per second of clients that ask again at once, with 3 to 200 elements in a row."""
+    batcher, seconds = batcher_of(Replica(fixed, each), signature_of(), max_queue_wait_ms=3_600_000), 10.0
+    if joins is not None:
+        batcher._company.joins = lambda *_: joins  # type: ignore[method-assign]
+    lengths = np.exp(np.random.default_rng(7).uniform(np.log(3), np.log(200), 4096)).round().astype(int)
+    turns, answers = itertools.cycle(lengths), 0
+
+    async def client() -> None:
+        nonlocal answers
+        while now() < seconds:
+            await batcher.submit(row(int(next(turns))))
+            answers += 1
+
+    await asyncio.gather(*[client() for _ in range(clients)])
+    return answers / seconds
+
+
+@pytest.mark.parametrize("clients", [8, 64])
+@pytest.mark.parametrize(
+    ("fixed", "each"),
+    [
+        pytest.param(1 * MS, 0.5 * MS, id="an-encoder-on-a-core"),
+        pytest.param(5 * MS, 0.05 * MS, id="small-runs"),
+        pytest.param(50 * MS, 0.001 * MS, id="flat"),
+    ],
+)
+def test_mixed_lengths_are_answered_as_fast_as_if_it_were_known_whether_joining_pays(
+    fixed: float, each: float, clients: int
+) -> None:
+    apart, together, measured = (simulated(_rate(fixed, each, clients, joins)) for joins in (False, True, None))
+    assert measured > 0.93 * max(apart, together)
+
+
 def company(costs: dict[tuple[int, int], float], largest: int = 64) -> Company:
     """With measured seconds by rows and length."""
     made = Company(largest)
     for (rows, length), seconds in costs.items():
-        made._costs.setdefault(((length,),), Cost()).note(rows, seconds)
+        made.note(rows, ((length,),), seconds)
     return made
 
 
@@ -161,9 +195,12 @@ def company(costs: dict[tuple[int, int], float], largest: int = 64) -> Company:
         pytest.param({(1, 32): 1.0, (1, 128): 2.0, (2, 128): 2.5}, True, id="cheaper"),
         pytest.param({(1, 32): 1.0, (1, 128): 2.0, (2, 128): 3.5}, False, id="dearer"),
         pytest.param({(1, 32): 1.0, (1, 128): 2.0, (2, 128): 2.95}, False, id="hardly-cheaper"),
-        pytest.param({(1, 32): 1.0, (1, 128): 2.0}, True, id="together-unknown"),
+        pytest.param({(1, 32): 1.9, (1, 128): 2.0}, True, id="together-unknown"),
+        pytest.param({(1, 32): 0.5, (1, 128): 2.0}, False, id="together-unknown-and-hardly-better"),
         pytest.param({(1, 128): 2.0, (2, 128): 2.5}, False, id="apart-unknown"),
         pytest.param({}, False, id="nothing-known"),
+        pytest.param({(1, 32): 0.32, (9, 128): 11.5, (40, 30): 12.0}, False, id="by-the-elements"),
+        pytest.param({(1, 32): 1.0, (4, 128): 1.2, (8, 64): 1.2}, True, id="flat-by-the-elements"),
     ],
 )
 def test_costs_decide_and_what_is_not_known_is_tried(costs: dict[tuple[int, int], float], joins: bool) -> None:
