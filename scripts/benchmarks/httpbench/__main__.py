@@ -14,12 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from models import compiled
@@ -27,15 +24,15 @@ from models import compiled
 from httpbench.bare import Bare
 from httpbench.bodies import WIDTH
 from httpbench.contenders import BARE
-from httpbench.environments import ROOT, require_client, say
+from httpbench.environments import ROOT, say
 from httpbench.field import NAMES, contenders, heavy_contenders
 from httpbench.found import Found
+from httpbench.frame import bench, keep, names_of
 from httpbench.heavy import calibrated
 from httpbench.loads import BATCH, HEAVY_BATCH, HEAVY_RUNNERS
 from httpbench.plot import drawn
 from httpbench.report import Result, as_dict, show
 from httpbench.rounds import Rounds
-from httpbench.servers import Failed
 from httpbench.targets import targets
 from httpbench.verify import Verifier, eager
 
@@ -45,17 +42,12 @@ QUICK_S = 470.0
 
 def main() -> None:
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started is ended on the way out
-    torch.set_num_threads(1)
     until = time.monotonic() + QUICK_S if options.quick else math.inf
-    try:
-        require_client("wrk", "wrk")
-        require_client("h2load", "nghttp2-client")
-        with TemporaryDirectory(prefix="httpbench") as folder:
-            result = _measured(Path(folder), options, until)
-    except Failed as failure:
-        sys.exit(f"error: {failure}")
-    _save(result, options.plot)
+    with bench(wrk="wrk", h2load="nghttp2-client") as folder:
+        result = _measured(folder, options, until)
+    keep("http", as_dict(result))
+    options.plot.write_text(drawn(result.found))
+    say(f"saved {options.plot}")
     print(json.dumps(as_dict(result), indent=1)) if options.json else show(result)
 
 
@@ -89,33 +81,19 @@ def _bare(bare: Bare, options: argparse.Namespace) -> Callable[[], float] | None
     return (lambda: bare.rows_per_second(options.seconds)) if BARE in options.only else None
 
 
-def _save(result: Result, plot: Path) -> None:
-    folder = ROOT / "var" / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "http.json").write_text(json.dumps(as_dict(result), indent=1))
-    plot.write_text(drawn(result.found))
-    say(f"saved {folder / 'http.json'} and {plot}")
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="64 connections, 8 and 1, and 8 with 64 rows each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=None, help="for each figure (5; with --quick 3)")
-    parser.add_argument("--only", type=_names, default=NAMES, metavar="NAME[,NAME]", help=f"of {', '.join(NAMES)}")
+    parser.add_argument(
+        "--only", type=names_of(NAMES), default=NAMES, metavar="NAME[,NAME]", help=f"of {', '.join(NAMES)}"
+    )
     parser.add_argument("--plot", type=Path, default=ROOT / "var" / "bench" / "http.svg")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     options.seconds = options.seconds or (3.0 if options.quick else 5.0)
     return options
-
-
-def _names(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no contender is called {', '.join(unknown)}")
-    return names
 
 
 if __name__ == "__main__":

@@ -13,10 +13,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import signal
-import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from models import compiled
@@ -24,16 +21,17 @@ from models import compiled
 from httpbench.bodies import WIDTH, request, rows_of
 from httpbench.connection import Piece
 from httpbench.contenders import OURS, V2_PATH, Endpoint
-from httpbench.environments import ROOT, require_client, say
+from httpbench.environments import say
 from httpbench.flood import Flood, Phase, recovered_after, summed_up, windows
 from httpbench.floodreport import as_dict, show
+from httpbench.frame import bench, keep
 from httpbench.heavy import calibrated
 from httpbench.loads import Load
 from httpbench.memory import watched
 from httpbench.openloop import asked
 from httpbench.ours import Model
 from httpbench.ours import server as our_server
-from httpbench.servers import Failed, Running, running
+from httpbench.servers import Running, running
 from httpbench.verify import Verifier, answers
 from httpbench.wrk import measured
 
@@ -44,15 +42,9 @@ CLOSED_S, OPEN_S, AFTER_S = 10.0, 10.0, 30.0
 
 def main() -> None:
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started is ended on the way out
-    torch.set_num_threads(1)
-    try:
-        require_client("wrk", "wrk")
-        with TemporaryDirectory(prefix="httpbench") as folder:
-            flood = _flooded(Path(folder), options)
-    except Failed as failure:
-        sys.exit(f"error: {failure}")
-    _save(flood)
+    with bench(wrk="wrk") as folder:
+        flood = _flooded(folder, options)
+    keep("overload", as_dict(flood))
     print(json.dumps(as_dict(flood), indent=1)) if options.json else show(flood)
 
 
@@ -92,13 +84,6 @@ def _phases(server: Running, folder: Path, options: argparse.Namespace) -> Flood
         after = flow((f"{options.times:g}x", options.times, options.seconds), ("50 % right after", 0.5, AFTER_S))
     server.check_alive()
     return Flood(capacity, phases, memory, recovered_after(before, after), options.seconds, AFTER_S)
-
-
-def _save(flood: Flood) -> None:
-    path = ROOT / "var" / "bench" / "overload.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(as_dict(flood), indent=1))
-    say(f"saved {path}")
 
 
 def _options() -> argparse.Namespace:

@@ -13,22 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import sys
 import warnings
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from encoder import make_model
 
 from aoti_serve.model.export import export_package
 from httpbench.encoder.answers import answers, check, expected
 from httpbench.encoder.field import NAMES, Contender, contender
 from httpbench.encoder.texts import script, sentences
-from httpbench.environments import ROOT, require_client, say
+from httpbench.environments import say
 from httpbench.found import Found
+from httpbench.frame import bench, keep, names_of
 from httpbench.loads import ALONE, BUSY, FEW
 from httpbench.servers import Failed, running
 from httpbench.tables import console, load_table
@@ -40,15 +37,9 @@ WARM_S = 3.0
 
 def main() -> None:
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started is ended on the way out
-    torch.set_num_threads(1)
-    try:
-        require_client("wrk", "wrk")
-        with TemporaryDirectory(prefix="httpbench") as folder:
-            found = _measured(Path(folder), options)
-    except Failed as failure:
-        sys.exit(f"error: {failure}")
-    _save(_as_dict(found, options))
+    with bench(wrk="wrk") as folder:
+        found = _measured(folder, options)
+    keep("encoder", _as_dict(found, options))
     print(json.dumps(_as_dict(found, options), indent=1)) if options.json else _show(found)
 
 
@@ -103,33 +94,20 @@ def _show(found: Found) -> None:
         out.print(f"{name}: {why}", markup=False)
 
 
-def _save(result: dict[str, Any]) -> None:
-    path = ROOT / "var" / "bench" / "encoder.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1))
-    say(f"saved {path}")
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["encoder"], default="encoder")
     parser.add_argument("--quick", action="store_true", help="one round of 5 s for each figure")
     parser.add_argument("--rounds", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=None, help="for each figure (10; with --quick 5)")
-    parser.add_argument("--only", type=_names, default=NAMES, metavar="NAME[,NAME]", help=f"of {', '.join(NAMES)}")
+    parser.add_argument(
+        "--only", type=names_of(NAMES), default=NAMES, metavar="NAME[,NAME]", help=f"of {', '.join(NAMES)}"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.seconds = options.seconds or (5.0 if options.quick else 10.0)
     return options
-
-
-def _names(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no contender is called {', '.join(unknown)}: {', '.join(NAMES)} are")
-    return names
 
 
 if __name__ == "__main__":

@@ -14,18 +14,15 @@ import argparse
 import gc
 import json
 import resource
-import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import torch
 import uvloop
 
 from httpbench.contenders import Endpoint
-from httpbench.environments import ROOT, say
+from httpbench.environments import say
+from httpbench.frame import bench, keep
 from httpbench.hostile import models, payloads
 from httpbench.hostile.cases import Case, all_cases
 from httpbench.hostile.probe import Probe, Waits, probing
@@ -43,14 +40,9 @@ WIDTHS = {models.MLP: 1024, models.TOKENS: models.COLUMNS}
 
 def main() -> None:
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started is ended on the way out
-    torch.set_num_threads(1)
-    try:
-        with TemporaryDirectory(prefix="httpbench") as folder:
-            outcomes = _outcomes(Path(folder), options.only)
-    except Failed as failure:
-        sys.exit(f"error: {failure}")
-    _save(outcomes)
+    with bench() as folder:
+        outcomes = _outcomes(folder, options.only)
+    keep("hostile", as_dict(outcomes))
     print(json.dumps(as_dict(outcomes), indent=1)) if options.json else show(outcomes)
 
 
@@ -113,13 +105,6 @@ def _waits(probe: Probe, seconds: float) -> Waits:
     probe.start()
     time.sleep(seconds)
     return probe.stop()
-
-
-def _save(outcomes: Sequence[Outcome]) -> None:
-    path = ROOT / "var" / "bench" / "hostile.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(as_dict(outcomes), indent=1))
-    say(f"saved {path}")
 
 
 def _options() -> argparse.Namespace:
