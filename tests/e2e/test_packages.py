@@ -155,12 +155,18 @@ def test_a_package_of_plain_torch_with_a_custom_operator_is_served_and_swapped(
     want = modules["doubled"](x).detach()
     assert_answers(both, x, 0, want)
     twice = {name: tensor.detach() * 2 for name, tensor in modules["doubled"].state_dict().items()}
-    headers = both.admin | {"Content-Type": "application/octet-stream"}
-    swapped = both.http.post("/v2/models/doubled/weights", content=save(twice), headers=headers)
-    assert swapped.status_code == 200, swapped.text
+    swap(both, twice)
     assert_answers(both, x, 1, want * 2)
     assert both.http.post("/v2/models/doubled/weights/rollback", json={}, headers=both.admin).status_code == 200
     assert_answers(both, x, 0, want)
+    swap(both, {"layer.bias": modules["doubled"].state_dict()["layer.bias"] + 1}, partial="true", base_version="0")
+    assert_answers(both, x, 2, want + doubling.doubled(torch.ones(2)))
+
+
+def swap(server: Server, tensors: dict[str, torch.Tensor], **params: str) -> None:
+    headers = server.admin | {"Content-Type": "application/octet-stream"}
+    swapped = server.http.post("/v2/models/doubled/weights", content=save(tensors), headers=headers, params=params)
+    assert swapped.status_code == 200, swapped.text
 
 
 def assert_answers(server: Server, x: torch.Tensor, version: int, want: torch.Tensor) -> None:
