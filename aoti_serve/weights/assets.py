@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from aoti_serve.errors import TryAgain, UnfitAssets, quantity
-from aoti_serve.weights.store.layout import assets_name
+from aoti_serve.weights.store.checkup import checked_assets
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Asset, Assets, Version
 
 MAX_ASSETS_BYTES: Final = 64 * 2**20
-KEPT_OFFERS = 16
+KEPT_OFFERS = 64
 _OFFERS = "asset-*"
 
 AssetFiles = Mapping[str, bytes]
@@ -144,7 +144,7 @@ class VersionAssets:
     def bundle_of(self, given: Mapping[str, str] | None, current: Version) -> bytes | None:
         """The bundle of a version with the `given` files, by name and sha256; None if it has none.
 
-        Raises UnfitAssets for names that nothing declares, and what `OfferedAssets.read` does.
+        Raises UnfitAssets for names that nothing declares, StoreDamaged, and what `OfferedAssets.read` does.
         """
         self._check_declared(given or ())
         offered = OfferedAssets(self._store)
@@ -154,8 +154,8 @@ class VersionAssets:
         return bundle(files) if files else None
 
     def _files_of(self, version: Version) -> AssetFiles:
-        content = self._store.attached_content(assets_name(version.number)) if version.assets else None
-        return unbundled(content) if content else {}
+        content = checked_assets(self._store, version)
+        return {} if content is None else unbundled(content)
 
     def _check_declared(self, names: Iterable[str]) -> None:
         for name in names:
