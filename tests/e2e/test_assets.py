@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -114,7 +114,13 @@ def meets(traffic: Traffic, version: int) -> None:
 
 
 def processors(server: Server) -> list[psutil.Process]:
-    return [each for each in server.launched.family() if "ProcessorActor" in "".join(each.cmdline()[:1])]
+    return [each for each in server.launched.family() if "digits-processor" in titled(each)]
+
+
+def titled(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def test_every_answer_agrees_with_its_version_through_swaps_and_a_rollback(
@@ -139,15 +145,24 @@ def test_every_answer_agrees_with_its_version_through_swaps_and_a_rollback(
         other = {"assets": json.dumps({"other.json": offer(marked, b"x")})}
         unknown = marked.swap(eager.files["v2"], **other)
         assert "reads no 'other.json'; it reads marks.json" in unknown.json()["error"]
-        dying = swap(marked, eager, "v2", json.dumps({"word": "die"}).encode())
-        assert dying.status_code == 503, dying.text
         assert marked.status()["current"]["number"] == 1
 
-        victim = processors(marked)[0]
-        os.kill(victim.pid, signal.SIGKILL)
-        until(lambda: len(processors(marked)) == 2)
+        victim = processors(marked)[0].pid
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: len({each.pid for each in processors(marked)} - {victim}) == 2)
         meets(traffic, 1)
     assert traffic.wrong == []
+
+
+def test_files_over_which_processors_end_are_refused(marked: Server, eager: Eager, images: NDArray[np.float32]) -> None:
+    before = marked.status()["current"]["number"]
+    dying = swap(marked, eager, "v2", json.dumps({"word": "die"}).encode())
+    assert (dying.status_code, "could not stage" in dying.json()["error"]) == (503, True)
+    assert marked.status()["current"]["number"] == before
+    until(lambda: marked.http.get("/v2/health/ready").status_code == 200)
+    traffic = Traffic(marked, eager, images[:2], {before: "v1"})
+    traffic.ask(marked.http)
+    assert (traffic.wrong, traffic.seen) == ([], {before})
 
 
 def test_requests_for_a_candidate_go_through_its_files(
