@@ -48,7 +48,7 @@ class ProcessorRunner:
 
     async def start(self) -> None:
         """Make the processor. Raises whatever its class raises."""
-        self._single = await asyncio.get_running_loop().run_in_executor(self._thread, self.make, {})
+        self._single = await asyncio.get_running_loop().run_in_executor(self._thread, lambda: self.make({}))
 
     async def answer(self, gateway: str, batch: BatchMessage) -> AnswerMessage:
         """Raises ProcessorHung, after which this process ends."""
