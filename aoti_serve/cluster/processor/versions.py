@@ -25,7 +25,7 @@ MakeProcessor = Callable[[Mapping[str, str]], Processor]
 ReadAssets = Callable[[Version], Awaitable[AssetFiles]]
 
 
-class Held(NamedTuple):
+class HeldProcessor(NamedTuple):
     """An instance, and the sha256 of the assets that it was made with; empty if the version has none."""
 
     digest: str
@@ -46,7 +46,7 @@ class ProcessorVersions:
         self._make = make
         self._read = read
         self._maker = ThreadPoolExecutor(1, "maker")
-        self._held: dict[int, Held] = {}
+        self._held: dict[int, HeldProcessor] = {}
         self._active: int | None = None
         self._staged: int | None = None
         self._making: asyncio.Future[Processor] | None = None
@@ -62,7 +62,7 @@ class ProcessorVersions:
         """Make an instance with a version's files, unless one is there. Raises AssetsRefused, and what reading does."""
         digest = version.assets.digest if version.assets else ""
         same = [held for held in self._held.values() if held.digest == digest]
-        held = same[0] if same else Held(digest, await self._made(version))
+        held = same[0] if same else HeldProcessor(digest, await self._made(version))
         self._staged = version.number
         active = {number: each for number, each in self._held.items() if number == self._active}
         self._held = {**active, version.number: held}

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection
 from pathlib import Path
 
 from upath import UPath
 
+from aoti_serve.weights.sources.shards import Scratch
 from aoti_serve.weights.sources.source import fetch_to, resolve
 from aoti_serve.weights.sources.uri import PORTS, is_uri, reading_from
-
-Scratch = Callable[[], AbstractContextManager[Path]]
 
 
 def files_beside(
