@@ -93,17 +93,20 @@ def _served(config: ModelConfig, gateway: GatewayConfig) -> ModelBinding:
         ray_actor_options={"num_cpus": 0},
         **LIFECYCLE,
     )
-    members = (replicas_of(config.name), GATEWAY)
+    follows = (processor_of(config.name),) if config.processor and config.processor.assets else ()
+    members = (replicas_of(config.name), GATEWAY, *follows)
     limits = WeightsLimits.model_validate(gateway.model_dump(include=set(WeightsLimits.model_fields)))
     bound = coordinator.bind(config, package.signature, package.carries_weights, members, limits)
     replicas = _deployment(ReplicaActor).options(**_replica_options(config, package))
     keeps = config.previous == "keep"
     served = replicas.bind(config.name, package, config.num_runners, keeps, config.commit_timeout_s, bound)
-    return ModelBinding(config, package.signature, bound, served, *_processors(config, package.signature))
+    return ModelBinding(config, package.signature, bound, served, *_processors(config, package.signature, bound))
 
 
-def _processors(config: ModelConfig, signature: Signature) -> tuple[Any, Declared | None]:
-    """A processor takes no core of Ray's, as a gateway, unless `deployments:` says so."""
+def _processors(config: ModelConfig, signature: Signature, coordinator: Any) -> tuple[Any, Declared | None]:
+    """A processor takes no core of Ray's, as a gateway, unless `deployments:` says so. It follows the coordinator if it
+    reads files that belong to versions.
+    """
     if config.processor is None:
         return None, None
     options: dict[str, Any] = {
@@ -114,7 +117,8 @@ def _processors(config: ModelConfig, signature: Signature) -> tuple[Any, Declare
         **LIFECYCLE,
     }
     declaration = declared(config.processor, config.name, signature)
-    return _deployment(ProcessorActor).options(**options).bind(config.name, config.processor), declaration
+    follows = coordinator if config.processor.assets else None
+    return _deployment(ProcessorActor).options(**options).bind(config.name, config.processor, follows), declaration
 
 
 def _replica_options(config: ModelConfig, package: Package) -> dict[str, Any]:

@@ -67,6 +67,11 @@ def golden_text(version: Version) -> str:
     return quantity(version.golden.requests, "golden requests") if version.golden else ""
 
 
+def assets_text(version: Version) -> str:
+    """The names of the files that the processor reads with it; empty if it has none."""
+    return safe(", ".join(asset.name for asset in version.assets.files)) if version.assets else ""
+
+
 def skipped_text(version: Version) -> str:
     """Also where there is room for little: such weights may hold anything."""
     return "acceptance skipped" if version.skips_acceptance else ""

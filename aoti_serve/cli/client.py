@@ -97,6 +97,11 @@ class AdminClient:
         headers = {"Content-Type": "application/octet-stream"}
         return self._change("/golden", True, headers=headers, content=golden)
 
+    def offer_asset(self, asset: bytes) -> Any:
+        """Send a file that the processor reads, which a swap then names by its sha256."""
+        headers = {"Content-Type": "application/octet-stream"}
+        return self._change("/assets", True, headers=headers, content=asset)
+
     def swap_file(self, file: Path, options: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
         """Upload `file`, or the shards that it is the index of, as one file; then wait for the swap.
 

@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from aoti_serve.cli.answers import golden_text, safe
+from aoti_serve.cli.answers import assets_text, golden_text, safe
 from aoti_serve.cli.console import AsJson, bytes_text, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.render import DIGEST_DIGITS
 from aoti_serve.cli.weights.swaps import LABEL_LENGTH
@@ -57,12 +57,12 @@ def export(
     number: NumberArgument,
     to: Annotated[
         Path,
-        typer.Option("--out", help="The safetensors file to write; its record and golden requests come beside it."),
+        typer.Option("--out", help="The safetensors file to write; its record and what came with it lie beside it."),
     ],
     no_golden: NoGoldenOption = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a version's safetensors file, its record and its golden requests; their digests are checked on the way."""
+    """Write a version's safetensors file, its record, golden requests and assets; digests are checked on the way."""
     catalog = _catalog(store)
     version = find_version(catalog, number)
     with _reading(version.nbytes) as advance:
@@ -72,7 +72,8 @@ def export(
         print_json(paths | {"version": version.model_dump()})
     else:
         requests = f", {written.golden} ({golden_text(version)})" if written.golden else ""
-        out.print(f"version {number}: {to} ({bytes_text(version.nbytes)}){requests} and {written.record}")
+        files = f", {written.assets} ({assets_text(version)})" if written.assets else ""
+        out.print(f"version {number}: {to} ({bytes_text(version.nbytes)}){requests}{files} and {written.record}")
 
 
 @store_app.command("import")
@@ -95,7 +96,8 @@ def import_weights(
     if as_json:
         print_json({"version": version.model_dump(), "checked_against_a_package": False})
         return
-    requests = f", with {golden_text(version)}" if version.golden else ""
+    more = ", ".join(filter(None, (golden_text(version), assets_text(version))))
+    requests = f", with {more}" if more else ""
     out.print(f"{source} is version {version.number} now{requests}; no package was asked whether it fits.")
     out.print("To let it answer:")
     out.print(f"`aoti-serve rollback MODEL --to {version.number}` where a server runs, or")

@@ -13,7 +13,7 @@ from ray import serve
 from aoti_serve.cluster.calls import run_in_background
 from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.cluster.deployments import coordinator_of
-from aoti_serve.cluster.swap_call import SwapKeywords, WrittenShare, swap_options
+from aoti_serve.cluster.swap_call import SwapCall, SwapKeywords, WrittenShare, swap_call
 from aoti_serve.cluster.transfer.delta import Delta, WeightChanges
 from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, Weights, in_one_piece, rechunk, upload_stream
 from aoti_serve.errors import TryAgain
@@ -52,16 +52,22 @@ class AsyncWeightsClient:
         `adapter_config` is `LoraConfig.to_dict()`; of a path, which may be PEFT's folder, it is read beside the file.
         `rename`, `drop` and `cast=True` fit other names and dtypes to the package's (docs/checkpoints.md).
         `golden` are GoldenRequests, or the path of a file of them, which the weights must answer rightly on every
-        replica. With `candidate=True` the version is staged everywhere and answers a `share` of the requests, "5%" or
-        0.05, until `promote` or `withdraw`. A `rollout`, which is a RolloutPlan, a dict or YAML, decides that by rules;
-        False commits at once, also where the configuration has a rollout. Raises an InvalidWeights, StageFailed,
-        BaseVersionMismatch, SwapInProgress or CandidateOut; nothing has changed then.
+        replica. `assets` are files that the processor reads with these weights, by name, such as `{"tokenizer.json":
+        path}`; those that are left out stay (docs/processors.md). With `candidate=True` the version is staged
+        everywhere and answers a `share` of the requests, "5%" or 0.05, until `promote` or `withdraw`. A `rollout`,
+        which is a RolloutPlan, a dict or YAML, decides that by rules; False commits at once, also where the
+        configuration has a rollout. Raises an InvalidWeights, StageFailed, BaseVersionMismatch, SwapInProgress or
+        CandidateOut; nothing has changed then.
         """
-        asked, golden = swap_options(label, options)
+        if isinstance(weights, Path) and weights.is_dir():
+            found = {name: weights / name for name in (await self.status()).assets if (weights / name).is_file()}
+            options["assets"] = found | dict(options.get("assets") or {})
+        call = swap_call(label, options)
+        asked = call.options
         if asked.adapter and asked.adapter_config is None and isinstance(weights, Path):
             weights, config = adapter_at(weights)
             asked = asked.model_copy(update={"adapter_config": config})
-        await self._offer(golden)
+        await self._offer(call)
         return await self._client.swap_bytes(upload_stream(weights), asked, _who(), wait)
 
     async def swap_delta(
@@ -79,9 +85,9 @@ class AsyncWeightsClient:
         self, uri: str, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
     ) -> WeightsStatus:
         """As `swap`, to a file under one of the model's `weights_roots`, which the coordinator reads."""
-        asked, golden = swap_options(label, options)
-        await self._offer(golden)
-        return await self._client.swap_uri(uri, asked, _who(), wait)
+        call = swap_call(label, options)
+        await self._offer(call)
+        return await self._client.swap_uri(uri, call.options, _who(), wait)
 
     async def rollback(self, version: int | None = None, *, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""
@@ -128,9 +134,11 @@ class AsyncWeightsClient:
         """The stored versions, oldest first, with what each costs on the disk."""
         return await self._client.versions()
 
-    async def _offer(self, golden: bytes) -> None:
-        if golden:
-            await self._client.offer_golden(rechunk(in_one_piece(golden), UPLOAD_CHUNK_BYTES), _who())
+    async def _offer(self, call: SwapCall) -> None:
+        if call.golden:
+            await self._client.offer_golden(rechunk(in_one_piece(call.golden), UPLOAD_CHUNK_BYTES), _who())
+        for asset in call.assets.values():
+            await self._client.offer_asset(rechunk(in_one_piece(asset), UPLOAD_CHUNK_BYTES), _who())
 
 
 class WeightsClient:

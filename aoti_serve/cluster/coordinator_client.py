@@ -104,6 +104,12 @@ class CoordinatorClient:
         golden: GoldenFile = await self._call("offer_golden", upload)
         return golden
 
+    async def offer_asset(self, body: AsyncIterator[Any], who: str) -> str:
+        """Upload a file as `swap_bytes` does, for swaps that name it as an asset by its sha256, which this returns."""
+        upload = await self._uploaded(body, SwapOptions(), who, "asset")
+        digest: str = await self._call("offer_asset", upload)
+        return digest
+
     async def _uploaded(self, body: AsyncIterator[Any], *what: SwapOptions | str) -> str:
         upload: str
         upload, source = await self._call("open_upload", *what)

@@ -68,7 +68,7 @@ class WeightsStatus(Frozen):
     `rollout` is the one that is on, or the last one; `trial` has what gateways have counted of both versions while a
     candidate is out, see `TrialFigures.summary`.
     `labels` are those that can be moved, with the versions that they name; `follow` is about the place that is
-    followed, if there is one.
+    followed, if there is one. `assets` are the names of the files that the processor reads with a version.
     """
 
     model: str
@@ -86,3 +86,4 @@ class WeightsStatus(Frozen):
     trial: Mapping[str, Any] | None = None
     labels: dict[str, int] = {}
     follow: FollowStatus | None = None
+    assets: tuple[str, ...] = ()

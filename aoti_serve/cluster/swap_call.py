@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, cast
 
 from aoti_serve.signature.golden.file import golden_bytes, golden_content, parse_golden
 from aoti_serve.signature.golden.request import GoldenRequest
+from aoti_serve.weights.assets import AssetFiles, digests_of, read_asset
 from aoti_serve.weights.rollout.plan import RolloutPlan, checked_plan, read_plan
 from aoti_serve.weights.swap_options import SwapOptions
 
@@ -18,7 +19,7 @@ WrittenPlan: TypeAlias = RolloutPlan | Mapping[str, Any] | str  # a str is YAML
 
 
 class SwapKeywords(TypedDict, total=False):
-    """The other `SwapOptions`, by keyword; `golden` are requests, or a file of them.
+    """The other `SwapOptions`, by keyword; `golden` are requests, or a file of them. `assets` are files by name.
 
     `rollout` is a plan; False commits at once, also where the configuration has one.
     """
@@ -32,6 +33,7 @@ class SwapKeywords(TypedDict, total=False):
     strict: bool
     golden: Golden | None
     skip_acceptance: bool
+    assets: Mapping[str, Path] | None
     rename: Sequence[str] | None
     drop: Sequence[str] | None
     cast: bool | None
@@ -41,20 +43,27 @@ class SwapKeywords(TypedDict, total=False):
     rollout: WrittenPlan | Literal[False] | None
 
 
-def swap_options(label: str, keywords: SwapKeywords) -> tuple[SwapOptions, bytes]:
-    """The options, and the file of golden requests that they name, b"" if they name none.
+class SwapCall(NamedTuple):
+    """The options, and what they name by its sha256: golden requests, b"" if there are none, and `assets`."""
 
-    Raises InvalidConfig for a plan that is none, which names the key.
-    """
+    options: SwapOptions
+    golden: bytes
+    assets: AssetFiles
+
+
+def swap_call(label: str, keywords: SwapKeywords) -> SwapCall:
+    """Raises InvalidConfig for a plan that is none, which names the key, and UnfitAssets."""
     asked = cast(dict[str, Any], keywords) | {"label": label}
     golden = keywords.get("golden")
     content = b"" if golden is None else _content(golden)
     if content:
         asked["golden"] = hashlib.sha256(content).hexdigest()
+    assets = {name: read_asset(path) for name, path in (keywords.get("assets") or {}).items()}
+    asked["assets"] = digests_of(assets)
     rollout = keywords.get("rollout")
     if rollout is not None and rollout is not False:
         asked["rollout"] = _plan(rollout)
-    return SwapOptions.model_validate(asked), content
+    return SwapCall(SwapOptions.model_validate(asked), content, assets)
 
 
 def _plan(written: WrittenPlan) -> RolloutPlan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aoti_serve.errors.base import AotiServeError
 from aoti_serve.errors.request import InvalidInput
 from aoti_serve.errors.server import Unavailable
+from aoti_serve.errors.tensors import InvalidWeights
 
 
 class ProcessorRefused(InvalidInput, text="model '{model}': its processor refuses this request: {detail}"):
@@ -52,3 +53,19 @@ class NoProcessor(Unavailable):
     model: str
     waited_ms: float
     retry_after: int = 1
+
+
+class UnfitAssets(InvalidWeights, text="assets: {detail}"):
+    """Files that were given with weights do not belong to what the processor declares, or are too much."""
+
+    detail: str
+
+
+class AssetsRefused(InvalidWeights):
+    """The processor cannot be made with the assets of a version."""
+
+    text = "model '{model}': its processor cannot be made with the assets of version {version} ({raised}): {detail}"
+    model: str
+    version: int
+    raised: str
+    detail: str

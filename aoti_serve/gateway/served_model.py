@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from numpy.typing import NDArray
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -31,6 +29,7 @@ from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.gateway.request_log import note_version
 from aoti_serve.gateway.tracing import trace_run
 from aoti_serve.gateway.versions.answering import Answering, Asking
+from aoti_serve.gateway.versions.answers import Answers
 from aoti_serve.gateway.versions.residents import Residents
 from aoti_serve.gateway.versions.sequences import check_step, refusal
 from aoti_serve.link.health.probe import Probe
@@ -44,19 +43,6 @@ from aoti_serve.weights.swap.target import Report, Target
 
 SHADOW_DELAY_MS = 500.0  # in which the rows of shadows gather: nobody waits for them
 TRIES = 5  # replicas that are behind the fence, one after the other
-
-
-class Patience:
-    """How long a request still has, in seconds; None for as long as it takes."""
-
-    __slots__ = ("_end",)
-
-    def __init__(self, timeout: float | None) -> None:
-        self._end = None if timeout is None else time.monotonic() + timeout
-
-    @property
-    def left(self) -> float | None:
-        return None if self._end is None else self._end - time.monotonic()
 
 
 class ServedModel:
@@ -90,7 +76,9 @@ class ServedModel:
         self._smallest = batch.min if batch else 0
         self._batches = batch is not None
         self._lengths = RowPadding(signature)  # the model's own: what a processor declares is not what runs
-        self._answering = Answering(self._fence, self._residents, signature.outputs, self._make_batcher)
+        prepare = processing.before if processing and processing.follows_versions else None
+        self._answering = Answering(self._fence, self._residents, signature.outputs, self._make_batcher, prepare)
+        self._answers = Answers(config.name, self._answering, self._residents, self._fence, processing)
         period = limits.probe_period_s
         probing = None if period is None else Probing(Probe(signature), self._message, period)
         self._pool = Pool(config.name, gateway, node, self._count_runners, probing, config.batching.longest_wait_s)
@@ -174,26 +162,19 @@ class ServedModel:
         """
         if not self.membership.joined:
             raise TryAgain(detail=f"this gateway has not reached the coordinator of model '{self.name}' yet")
-        head, patience = request.head, Patience(timeout)
+        head = request.head
         if head.sequence is not None:
             check_step(head.sequence, version)
         ordered = request.ordered(arrays)
         try:
-            asked = self._residents.asked(version)
-            if self._processing:
-                ordered = await self._processing.before(ordered, timeout)
-            arrived = time.monotonic()
-            asking = Asking(ordered, head.priority, patience.left, head.routing_key or key)
-            rows = await self._answering.rows_for(asking, asked)
+            asking = Asking(ordered, head.priority, timeout, head.routing_key or key)
+            rows, answer, arrived = await self._answers.answer(asking, self._residents.asked(version))
         except UnknownVersion as error:
             raise refusal(head.sequence, error) from None
         note_version(rows.version)
         trace_run(self.name, rows.version, arrived, rows.left)
-        answer: Sequence[NDArray[Any]] = rows.outputs
-        if self._processing:
-            answer = await self._processing.after(answer, patience.left)
         outputs = [(spec, answer[index]) for index, spec in request.outputs]
-        asked = ordered[0].shape[0] if self._batches else 1
+        asked = ordered[0].shape[0] if self._batches and ordered[0].shape else 1
         return InferResponse(self.name, rows.version, request.head.id, outputs, asked, request.lengths)
 
     def metadata(self, version: str | None) -> dict[str, object]:

@@ -17,6 +17,7 @@ from aoti_serve.signature.finite import FiniteCheck
 from aoti_serve.signature.name_rules import AS_IT_IS, NameRules, ReadingRules
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.adapter_config import AdapterConfig, config_beside
+from aoti_serve.weights.assets import MAX_ASSETS_BYTES, OfferedAssets, VersionAssets, described_assets, read_asset
 from aoti_serve.weights.files.adapter import adapted_parts
 from aoti_serve.weights.files.cast import cast_parts, rounding_of
 from aoti_serve.weights.files.checkpoint import SingleFile, open_checkpoint, write_joined
@@ -26,6 +27,7 @@ from aoti_serve.weights.files.merge import FilePart, Part, merge_weights, parts_
 from aoti_serve.weights.files.naming import check_rules, renamed
 from aoti_serve.weights.files.pickles import pickled
 from aoti_serve.weights.golden import OfferedGolden
+from aoti_serve.weights.sources.beside import files_beside
 from aoti_serve.weights.sources.shards import fetch_checkpoint
 from aoti_serve.weights.sources.source import fetch_to
 from aoti_serve.weights.sources.uri import shown_uri
@@ -41,6 +43,7 @@ class Intake:
     """Makes versions of files, read by `rules` unless a swap brings its own. Runs in the coordinator, in threads.
 
     `write_built_in` writes version 0 to a file, for partial swaps on it, and raises a PackageError if it cannot.
+    `assets` are the files that the processor reads with the first version; later ones bring files of the same names.
     The bytes that answer already make no new version: all methods then return the version that answers. They raise an
     InvalidWeights, SourceRefused, BaseVersionMismatch, BaseHasNoFile, UnknownWeightsVersion, StoreFailed, or TryAgain
     if golden requests must be sent again; nothing has changed then, and nothing is left behind.
@@ -53,6 +56,7 @@ class Intake:
     roots: Collection[str]
     rules: ReadingRules = AS_IT_IS
     write_built_in: WriteBuiltIn | None = None
+    assets: Collection[Path] = ()
 
     def base(self, options: SwapOptions, current: Version) -> Version:
         """The version that a partial file or a delta changes, or that an adapter is merged into."""
@@ -72,11 +76,12 @@ class Intake:
         check_rules(options.reading(self.rules))
         if options.adapter and options.adapter_config is None:
             options = options.model_copy(update={"adapter_config": self._config_beside(uri)})
-        return self._of_copy(uri, self.roots, options, current)
+        return self._of_copy(uri, self.roots, self._with_assets_beside(uri, options), current)
 
     def of_local(self, source: Path, options: SwapOptions) -> Version:
         """The version that a file of the configuration's becomes, or the shards in a folder."""
         found = open_checkpoint(source)
+        options = self._with_assets(options, {path.name: read_asset(path) for path in self.assets})
         if isinstance(found, SingleFile):
             real = found.path.resolve()  # the author of the configuration may have meant a link
             return self._of_copy(str(real), [str(real.parent)], options, BUILT_IN)
@@ -111,6 +116,16 @@ class Intake:
                 return self.of_file(path, options, current)
             except PickledWeights as error:
                 raise pickled(shown_uri(uri)) from error
+
+    def _with_assets_beside(self, uri: str, options: SwapOptions) -> SwapOptions:
+        """With the assets that lie beside the weights, but for those that were sent."""
+        wanted = {path.name for path in self.assets} - (options.assets or {}).keys()
+        return self._with_assets(options, files_beside(uri, wanted, self.roots, MAX_ASSETS_BYTES, self._scratch))
+
+    def _with_assets(self, options: SwapOptions, files: Mapping[str, bytes]) -> SwapOptions:
+        offered = OfferedAssets(self.store)
+        given = {name: offered.offer(file) for name, file in files.items()} | (options.assets or {})
+        return options.model_copy(update={"assets": given}) if given else options
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
@@ -190,19 +205,30 @@ class Intake:
         index = self.index(path)
         self.constants.check_weights(index)
         check_values(path, index, self.constants, strict=options.strict, accepts_any=options.skip_acceptance)
+        assets = VersionAssets(self.store, self.model, {path.name for path in self.assets})
+        bundle = assets.bundle_of(options.assets, current)
         source, golden = OfferedGolden(self.store).copied(options.golden) if options.golden else (None, None)
         facts = VersionFacts(
             parent=current.number,
             strict=options.strict,
             golden=golden,
             skips_acceptance=options.skip_acceptance,
+            assets=described_assets(bundle) if bundle else None,
             **(made or {}),
         )
-        try:
-            return self.store.add(path, options.label, digest, golden_source=source, answers=current, **facts)
-        finally:
-            if source is not None:
-                self.store.discard(source)
+        with self._scratch() as files:
+            files.write_bytes(bundle or b"")
+            try:
+                return self.store.add(
+                    *(path, options.label, digest),
+                    golden_source=source,
+                    assets_source=files if bundle else None,
+                    answers=current,
+                    **facts,
+                )
+            finally:
+                if source is not None:
+                    self.store.discard(source)
 
 
 def check_values(

@@ -19,6 +19,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
 Label = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]  # it is shown in terminals
 Uri = Annotated[str, StringConstraints(max_length=4096)]
 VersionNumber = Annotated[int, Field(ge=0)]
+AssetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
 
 
 def _read(setting: Any) -> Any:
@@ -34,7 +35,8 @@ class SwapOptions(Frozen):
     one's own adapter was merged into. Else the swap is refused unless `base_version` answers. `adapter_config` is what
     stands in adapter_config.json. Not `strict`: values that differ from compiled-in ones are passed over, and the
     compiled ones stay. `golden` is the sha256 of golden requests that were sent before. With `skip_acceptance` values
-    that are no finite numbers are let in, and golden requests, also those of the package, are asked of nobody.
+    that are no finite numbers are let in, and golden requests, also those of the package, are asked of nobody. `assets`
+    are files that the processor reads with this version, by name, each by the sha256 with which it was sent before.
 
     `rename`, `drop` and `cast` are ReadingRules; of one that is left out the configuration's counts.
 
@@ -53,6 +55,7 @@ class SwapOptions(Frozen):
     strict: bool = True
     golden: Sha256 | None = None
     skip_acceptance: bool = False
+    assets: Annotated[dict[AssetName, Sha256] | None, BeforeValidator(_read)] = None
     rename: Renames | None = None
     drop: Drops | None = None
     cast: bool | None = None

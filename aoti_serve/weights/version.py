@@ -23,6 +23,22 @@ class GoldenFile(Frozen):
     requests: int
 
 
+class Asset(Frozen):
+    """A file that the processor reads, as it came with a version: its name, its sha256, its bytes."""
+
+    name: str
+    digest: str
+    nbytes: int
+
+
+class Assets(Frozen):
+    """The files that the processor reads with a version; in the store they are one file, of this sha256 and size."""
+
+    digest: str
+    nbytes: int
+    files: tuple[Asset, ...]
+
+
 class Rounding(Frozen):
     """What a cast has done to `tensors` of a checkpoint: in `tensor` a value of the size `value` has become another by
     `error`, and in no other by more. 0: all of them are exact.
@@ -42,7 +58,8 @@ class Version(Frozen):
     unless it was made with one. Not `strict`: values that differ from compiled-in ones were accepted, with the compiled
     ones staying. `golden` requests are asked of it wherever it is staged, beside the package's own; of one that
     `skips_acceptance` nobody asks any. `names` are the rules by which the names of its checkpoint became the package's,
-    `rounding` what converting its floats has changed; None if there was nothing to do.
+    `rounding` what converting its floats has changed; None if there was nothing to do. `assets` are the files that the
+    processor reads with it; None for those of the configuration.
     """
 
     number: int
@@ -58,6 +75,7 @@ class Version(Frozen):
     skips_acceptance: bool = False
     names: NameRules | None = None
     rounding: Rounding | None = None
+    assets: Assets | None = None
 
     def same_weights(self, other: Version) -> bool:
         """Whether the other has the same bytes, made in the same way, and let in by all that this one asks for."""
@@ -69,7 +87,7 @@ class Version(Frozen):
         return self.adapter.base if self.adapter else self.number
 
     def _made_of(self) -> tuple[object, ...]:
-        return self.digest, self.strict, self.adapter, self.skips_acceptance
+        return self.digest, self.strict, self.adapter, self.skips_acceptance, self.assets
 
 
 class VersionFacts(TypedDict, total=False):
@@ -82,6 +100,7 @@ class VersionFacts(TypedDict, total=False):
     skips_acceptance: bool
     names: NameRules | None
     rounding: Rounding | None
+    assets: Assets | None
 
 
 BUILT_IN = Version(number=0, label="built into the package")

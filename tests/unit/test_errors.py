@@ -46,6 +46,8 @@ AotiServeError                      500
 │   │   ├── NotFinite                     NaN, or infinities where the package had none
 │   │   ├── TiedTensorsDiffer, ConstantIsBaked
 │   │   ├── UnfitAdapter                 a LoRA adapter that cannot be merged
+│   │   ├── UnfitAssets                      files for the processor that it does not read, or too much of them
+│   │   ├── AssetsRefused                    the processor cannot be made with the files of a version
 │   │   ├── UnreadableGolden, UnfitGolden    golden requests that are none, or none of this package
 │   │   ├── GoldenFailed                 tried before they are committed, they answer otherwise than they must
 │   │   └── WeightsDoNotRun              tried before they are committed, they fail

@@ -37,6 +37,7 @@ from aoti_serve.cli.weights.views import ModelArgument
 from aoti_serve.errors import UnreadableWeights
 from aoti_serve.signature.golden.file import golden_content, parse_golden
 from aoti_serve.weights.adapter_config import WEIGHTS_NAME, adapter_at
+from aoti_serve.weights.assets import assets_in, digests_of, given_assets
 from aoti_serve.weights.files.checkpoint import checkpoint_spans, open_checkpoint
 from aoti_serve.weights.files.sharded import is_shard_index
 from aoti_serve.weights.swap_options import SwapOptions
@@ -80,6 +81,10 @@ def swap(
     golden: Annotated[
         Path | None, typer.Option(help="A file of golden requests that these weights must answer rightly.")
     ] = None,
+    asset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]FILE", help="A file that the processor reads with these weights; repeatable."),
+    ] = None,
     candidate: Annotated[
         bool, typer.Option("--candidate", help="Only stage it: `promote` or `withdraw` decides.")
     ] = False,
@@ -97,6 +102,10 @@ def swap(
     """
     remote, config = uri or "://" in source, None
     requests = _golden_content(golden) if golden else b""
+    client, started = AdminClient(url, model), time.perf_counter()
+    assets = given_assets(asset or ())
+    if os.path.isdir(source) and not remote:
+        assets = {**assets_in(Path(source), client.status().get("assets", ())), **assets}
     if adapter and not remote:
         file, config = adapter_at(Path(source))
         source = str(file)
@@ -112,15 +121,17 @@ def swap(
         strict=not no_strict,
         golden=hashlib.sha256(requests).hexdigest() if requests else None,
         skip_acceptance=skip_acceptance,
+        assets=digests_of(assets),
         **given_reading(rename, drop, cast, as_it_is),
         candidate=candidate,
         **given_shares(share, shadow),
         **given_rollout(rollout, no_rollout),
     )
     options.check_rules()  # what is wrong with them is said before anything is sent
-    client, started = AdminClient(url, model), time.perf_counter()
     if requests:
         client.offer_golden(requests)
+    for content in assets.values():
+        client.offer_asset(content)
     if remote:
         with progress_of(client, client.status()):
             answer = client.swap_uri(source, options, wait=not no_wait)

@@ -41,6 +41,7 @@ from aoti_serve.errors import (
 )
 from aoti_serve.model.foreign.built_in import write_built_in
 from aoti_serve.signature.signature import Signature
+from aoti_serve.weights.assets import OfferedAssets
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.golden import OfferedGolden
 from aoti_serve.weights.intake import Intake
@@ -79,16 +80,18 @@ class Coordinator:
         self._signature = signature
         opened = partial(Store, model.store_root, model.name, model.keep_versions, keep_bytes=model.keep_bytes)
         self._store = await asyncio.to_thread(opened)
-        built_in = partial(write_built_in, model) if carries_weights else None
-        rules = model.checkpoints
-        self._intake = Intake(self._store, model.name, signature, limits, model.weights_roots, rules, built_in)
+        built_in, rules = partial(write_built_in, model) if carries_weights else None, model.checkpoints
+        assets = tuple(model.processor.assets.values()) if model.processor else ()
+        self._assets = tuple(path.name for path in assets)
+        self._intake = Intake(self._store, model.name, signature, limits, model.weights_roots, rules, built_in, assets)
         first = await asyncio.to_thread(first_committed, self._intake, model, signature, carries_weights)
         deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
         live = LiveActors(serve.get_replica_context().app_name, members)
-        self._members = MemberServer(self._store.term, first, deadlines, live, self._check_term)
+        self._members = MemberServer(
+            self._store.term, first, deadlines, live, self._check_term, processors=bool(assets)
+        )
         self._status_took = 0.0  # seconds
-        self._uploads = Uploads(self._store)
-        self._statistics = GatheredStatistics()
+        self._uploads, self._statistics = Uploads(self._store), GatheredStatistics()
         self._transfer = TransferActor.here(limits.max_weights_bytes)
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
@@ -103,34 +106,27 @@ class Coordinator:
         await self._members.open()
         house = Housekeeping(self._store, self._uploads, self._transfer, self._changes, self._rollouts)
         loop = asyncio.get_running_loop()
-        work = (
-            self._members.run(),
-            self._members.liveness.run(),
-            self._rollouts.run(),
-            house.keep(),
-            house.watch_bytes(),
-        )
-        self._tasks = [loop.create_task(each) for each in work]
+        own = self._members.run(), self._members.liveness.run(), self._rollouts.run()
+        self._tasks = [loop.create_task(each) for each in (*own, house.keep(), house.watch_bytes())]
         if model.follow is not None:
             following = Following(model.follow, self._intake, self._changes, self._swap_from)
             self._tasks.append(loop.create_task(following.run()))
 
     async def address(self, asking: str) -> Address:
         """The address at which members on the node `asking` connect."""
-        return await self._members.address(
-            ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), asking
-        )
+        node, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+        return await self._members.address(node, host, asking)
 
     async def source(self, version: Version) -> ChunkSource:
         """The source from which replicas read the bytes of a version."""
         return ChunkSource(self._transfer, self._store.file(version))
 
-    async def golden_source(self, version: Version) -> ChunkSource:
-        """The source from which replicas read the golden requests that came with a version."""
-        return ChunkSource(self._transfer, self._store.golden_file(version))
+    async def attached_source(self, name: str) -> ChunkSource:
+        """The source from which members read what came with a version, by its name in the store."""
+        return ChunkSource(self._transfer, self._store.attached_file(name))
 
     async def open_upload(self, options: SwapOptions, who: str, action: str = "swap") -> tuple[str, ChunkSource]:
-        """A new upload: its id, for `swap_upload` or `offer_golden`, and where to append the bytes of a file."""
+        """A new upload: its id, for `swap_upload` or an offer, and where to append the bytes of a file."""
         attempt = Attempt(action, who, options.label, "upload", options.skip_acceptance)
         await self._changes.check_upload(attempt)
         try:
@@ -150,6 +146,10 @@ class Coordinator:
         """Keep golden requests that were uploaded, for swaps that name them by their sha256."""
         path = self._uploads.take(upload)
         return await asyncio.to_thread(OfferedGolden(self._store).take, path, self._signature)
+
+    async def offer_asset(self, upload: str) -> str:
+        """Keep a file for swaps that name it as an asset by its sha256, which this returns."""
+        return await asyncio.to_thread(OfferedAssets(self._store).take, self._uploads.take(upload))
 
     async def swap_upload(self, upload: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         """Swap to what was uploaded; the status when every live replica answers with it, or else at once."""
@@ -228,7 +228,7 @@ class Coordinator:
             await self._members.changed(STATUS_POLL_S)
             await asyncio.sleep(self._status_took * STATUS_REST)
         started = time.perf_counter()
-        status = self._rollouts.shown_in(self._changes.status())
+        status = self._rollouts.shown_in(self._changes.status().model_copy(update={"assets": self._assets}))
         self._status_took = time.perf_counter() - started
         return status
 

@@ -65,7 +65,7 @@ class Changes:
             self.candidates.check_none()
         except WeightsError:
             return False
-        return self._members.table.target.trial is None and bool(self._members.table.live_replicas)
+        return self._members.table.target.trial is None and not self._members.table.lacks
 
     @property
     def on_trial(self) -> int | None:
@@ -216,7 +216,7 @@ class Changes:
             raise NothingToRollBack(model=self._model, reason=f"version {version.number} answers already")
         if version.number == BUILT_IN.number:
             self._check_built_in_resident()
-        await self._run(attempt, version, without_replicas=not self._members.table.live_replicas)
+        await self._run(attempt, version, without_replicas=bool(self._members.table.lacks))
 
     async def _run(self, attempt: Attempt, version: Version, *, without_replicas: bool = False) -> None:
         try:

@@ -81,7 +81,7 @@ class SwapCourse:
         end is not certain; `done` says what is done.
         """
         table, until = self._members.table, time.monotonic() + HEARD_S
-        at, late = table.target.at, {report.member for report in table.reports if not report.runners}
+        at, late = table.target.at, {report.member for report in table.reports if report.is_gateway}
         while swap.held and (late := {member for member in late if self._is_unaware(member, at)}):
             if (left := until - time.monotonic()) <= 0:
                 break
@@ -93,11 +93,11 @@ class SwapCourse:
 
     def _is_unaware(self, member: str, at: TargetRevision) -> bool:
         report = self._members.table.report_of(member)
-        return report is not None and not report.runners and not report.joining and report.followed < at
+        return report is not None and report.is_gateway and not report.joining and report.followed < at
 
     def _check_live(self) -> None:
-        if not self._members.table.live_replicas:
-            raise TryAgain(detail=f"model '{self._model}' has no live replica to try the weights on; try again")
+        if lacks := self._members.table.lacks:
+            raise TryAgain(detail=f"model '{self._model}' has no live {lacks} to try the weights on; try again")
 
     async def _to_rest(self, swap: Swap) -> None:
         await self._members.rest(swap)

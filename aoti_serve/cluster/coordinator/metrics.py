@@ -54,7 +54,7 @@ class SwapMetrics:
         gauge(WEIGHTS_INFO, 1, self._model, str(version.number), version.digest)
         gauge(REPLICAS, sum(report.holds(committed) for report in replicas), self._model)
         gauge(MEMBERS, len(replicas), self._model, "replica")
-        gauge(MEMBERS, len(joined) - len(replicas), self._model, "gateway")
+        gauge(MEMBERS, sum(report.is_gateway for report in joined), self._model, "gateway")
         self._export_changes()
 
     def _export_changes(self) -> None:

@@ -44,8 +44,10 @@ class MemberServer:
         deadlines: SwapDeadlines,
         live: LiveActors,
         check_term: Callable[[], Awaitable[None]],
+        *,
+        processors: bool = False,
     ) -> None:
-        self.rules = Coordination(term, committed, deadlines, time.monotonic)
+        self.rules = Coordination(term, committed, deadlines, time.monotonic, processors=processors)
         self.revision = 0
         self.liveness = Liveness(self.rules, live, self._silent, self._carry_out)
         self._check_term = check_term
@@ -179,7 +181,7 @@ class MemberServer:
 
     def _hear(self, end: ControlEnd, report: Report) -> None:
         end.heard = time.monotonic()
-        if report.runners == 0 and not report.joining and end not in self._gateways:
+        if report.is_gateway and not report.joining and end not in self._gateways:
             self._gateways.add(end)
             end.answer(0, Kind.ROUTE, reroute_bytes(True, self.table.addresses.values()))
         if self.rules.hear(report):

@@ -21,6 +21,7 @@ from aoti_serve.model.container import Container
 from aoti_serve.model.package import Package
 from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.signature.tensors import Span
+from aoti_serve.weights.store.layout import golden_name
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Version
 
@@ -67,7 +68,9 @@ class ReplicaBuffers:
         try:
             index = await reader.open(result_of(self._coordinator.source.remote(version), SOURCE_S))
             if golden:
-                await golden.open(result_of(self._coordinator.golden_source.remote(version), SOURCE_S))
+                await golden.open(
+                    result_of(self._coordinator.attached_source.remote(golden_name(version.number)), SOURCE_S)
+                )
             self._staged_in = await _timed(
                 self._stager, lambda: self._fill(version, index, reader, golden or (), accepted)
             )

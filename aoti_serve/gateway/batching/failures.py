@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aoti_serve.errors import DeadlineExceeded, NoReplica, PoisonRequest, ReplicaDied, Unavailable
+from aoti_serve.errors import DeadlineExceeded, NoReplica, PoisonRequest, ReplicaDied, Unavailable, VersionNotResident
 from aoti_serve.gateway.batching.backlog import Backlog
 from aoti_serve.gateway.batching.batch import Batch
 from aoti_serve.gateway.batching.work_item import WorkItem
@@ -26,7 +26,7 @@ class Failures:
         elif isinstance(error, DeadlineExceeded):  # the longest timeout in the batch has passed, so all have
             for piece in batch.pieces:
                 self.fail([piece], error if piece.deadline is None else self.late(piece.deadline - piece.arrival))
-        elif len(batch.pieces) == 1 or isinstance(error, Unavailable):
+        elif len(batch.pieces) == 1 or isinstance(error, Unavailable | VersionNotResident):
             self.fail(batch.pieces, error)
         else:
             batch.halve()

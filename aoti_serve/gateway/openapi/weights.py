@@ -7,6 +7,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from aoti_serve.cluster.status import WeightsStatus
+from aoti_serve.gateway.http.weights.assets import OfferedAsset
 from aoti_serve.gateway.http.weights.candidates import NoOptions
 from aoti_serve.gateway.http.weights.labels import LabelBody
 from aoti_serve.gateway.http.weights.swaps import RollbackBody, SwapBody
@@ -18,6 +19,8 @@ from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 from aoti_serve.weights.version import GoldenFile
 
 ADMIN = "admin"
+GOLDEN = "Send golden requests, a file of them, for swaps that name its `digest` as `golden`"
+ASSETS = "Send a file that the processor reads, for swaps that name its `digest` in `assets`"
 SCHEME: OpenApi = {"type": "http", "scheme": "bearer", "description": "the admin token"}
 _READ_ERRORS = (401, 403, 404, 429, 503)
 _CHANGE_ERRORS = (400, 401, 403, 404, 409, 413, 429, 500, 503, 507)
@@ -37,7 +40,7 @@ _EXPECTED = parameter("query", "expected", {"type": "integer", "minimum": 0}, "o
 def weights_schemas() -> OpenApi:
     """The schemas of all that comes and goes."""
     bodies = [(kind, "validation") for kind in (SwapBody, RollbackBody, ExposureOptions, NoOptions, LabelBody)]
-    answered = (WeightsStatus, StoredVersion, StoryEvent, GoldenFile, VersionLabels)
+    answered = (WeightsStatus, StoredVersion, StoryEvent, GoldenFile, OfferedAsset, VersionLabels)
     answers = [(kind, "serialization") for kind in answered]
     kinds: Any = bodies + answers
     _, found = models_json_schema(kinds, ref_template="#/components/schemas/{model}")
@@ -58,7 +61,8 @@ def weights_paths(model: str) -> OpenApi:
     status = get("status", "What answers, and the change under way", json_answer("The status.", ref("WeightsStatus")))
     return {
         prefix: status | {"post": _swap(model)},
-        f"{prefix}/golden": {"post": _golden(model)},
+        f"{prefix}/golden": {"post": _offer(model, "golden", GOLDEN, "GoldenFile")},
+        f"{prefix}/assets": {"post": _offer(model, "assets", ASSETS, "OfferedAsset")},
         f"{prefix}/versions": get("versions", "The stored versions", _listed("StoredVersion")),
         f"{prefix}/story": get("story", "The last events of its cluster", _listed("StoryEvent")),
         f"{prefix}/events": get("events", "Follow the status", events),
@@ -103,14 +107,14 @@ def _swap(model: str) -> OpenApi:
     return _guarded(model, "swap", summary, _changed(), errors=_CHANGE_ERRORS, parameters=[_WAIT, *_UPLOAD], body=body)
 
 
-def _golden(model: str) -> OpenApi:
+def _offer(model: str, name: str, summary: str, answer: str) -> OpenApi:
     body = {
         "required": True,
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
     return _guarded(
-        *(model, "golden", "Send golden requests, a file of them, for swaps that name its `digest` as `golden`"),
-        {200: json_answer("They are here.", ref("GoldenFile"))},
+        *(model, name, summary),
+        {200: json_answer("It is here.", ref(answer))},
         errors=_CHANGE_ERRORS,
         body=body,
     )
@@ -119,7 +123,7 @@ def _golden(model: str) -> OpenApi:
 def _flat(schema: OpenApi) -> OpenApi:
     """The schema of a query parameter: an object comes as JSON text, and nothing as no parameter."""
     kinds = [kind for kind in schema.get("anyOf", [schema]) if kind != {"type": "null"}]
-    if "$ref" in kinds[0]:
+    if "$ref" in kinds[0] or kinds[0].get("type") == "object":
         return {"type": "string"}
     return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
 

@@ -27,7 +27,10 @@ SEARCH_S, LOOK_S = 0.5, 5.0  # between two looks at where processors are: while 
 
 
 class Processing:
-    """`before` and `after` of requests of one model; a step that the processor does not have changes nothing."""
+    """`before` and `after` of requests of one model; a step that the processor does not have changes nothing.
+
+    If it `follows_versions`, both are done by the files of a version.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class Processing:
         self.signature = declared.signature
         self._model = model
         self._steps = declared.steps
+        self.follows_versions = bool(config.assets)
         self._own = own
         self._checker = RequestChecker(own, limits)
         # What goes out is checked as what comes in.
@@ -55,14 +59,14 @@ class Processing:
     def reason_not_ready(self) -> str | None:
         return None if self._queue.processors else f"model '{self._model}': no processor: {self._pool.why_idle}"
 
-    async def before(self, arrays: Arrays, timeout: float | None) -> Arrays:
+    async def before(self, arrays: Arrays, timeout: float | None, version: int | None = None) -> Arrays:
         """The model's inputs in their order, checked, of a request's in the declared order.
 
         Raises what `ProcessorQueue.run` does; ProcessorFailed for what the model does not take.
         """
         if BEFORE not in self._steps:
             return arrays
-        found = await self._run(BEFORE, self.signature.inputs, arrays, timeout)
+        found = await self._run(BEFORE, self.signature.inputs, arrays, timeout, version)
         heads = [InputHead(name, held.dtype, held.array.shape, None) for name, held in found.items()]
         try:
             checked = self._checker.check(RequestHead(None, tuple(heads)))
@@ -70,11 +74,13 @@ class Processing:
             raise self._misfit(BEFORE, error) from error
         return checked.ordered([held.array for held in found.values()])
 
-    async def after(self, arrays: Sequence[NDArray[Any]], timeout: float | None) -> Sequence[NDArray[Any]]:
+    async def after(
+        self, arrays: Sequence[NDArray[Any]], timeout: float | None, version: int | None = None
+    ) -> Sequence[NDArray[Any]]:
         """The declared outputs in their order, checked, of the model's in its order. Raises as `before`."""
         if AFTER not in self._steps:
             return arrays
-        found = await self._run(AFTER, self._own.outputs, arrays, timeout)
+        found = await self._run(AFTER, self._own.outputs, arrays, timeout, version)
         try:
             self._answers.check_inputs({name: Shaped(held.dtype, held.array.shape) for name, held in found.items()})
         except InvalidInput as error:
@@ -90,13 +96,18 @@ class Processing:
         self._pool.close()
 
     async def _run(
-        self, step: str, specs: Sequence[TensorSpec], arrays: Sequence[NDArray[Any]], timeout: float | None
+        self,
+        step: str,
+        specs: Sequence[TensorSpec],
+        arrays: Sequence[NDArray[Any]],
+        timeout: float | None,
+        version: int | None,
     ) -> HeldTensors:
         tensors: Mapping[str, Held] = {
             spec.name: Held(spec.dtype, array) for spec, array in zip(specs, arrays, strict=True)
         }
         rows = max(1, arrays[0].shape[0]) if specs[0].shape and isinstance(specs[0].shape[0], Dim) else 1
-        return await self._queue.run(step, tensors, rows, timeout)
+        return await self._queue.run(step, tensors, rows, timeout, version if self.follows_versions else None)
 
     def _misfit(self, step: str, error: InvalidInput) -> ProcessorFailed:
         return ProcessorFailed(model=self._model, step=step, raised="what it returned does not fit", detail=str(error))

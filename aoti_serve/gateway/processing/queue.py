@@ -40,9 +40,13 @@ AskProcessor = Callable[[BatchMessage], Awaitable[AnswerMessage]]
 
 @dataclass(eq=False, slots=True)
 class StepItem:
-    """One request at one step. `alone` once a call that it shared has ended badly, `deaths` counts such ends."""
+    """One request at one step, by the files of `version` if that has any.
+
+    `alone` once a call that it shared has ended badly, `deaths` counts such ends.
+    """
 
     step: str
+    version: int | None
     tensors: HeldTensors
     rows: int
     nbytes: int
@@ -75,14 +79,17 @@ class ProcessorQueue:
         self._processors = count
         self._pump()
 
-    async def run(self, step: str, tensors: HeldTensors, rows: int, timeout: float | None) -> HeldTensors:
+    async def run(
+        self, step: str, tensors: HeldTensors, rows: int, timeout: float | None, version: int | None = None
+    ) -> HeldTensors:
         """Have a processor do one step of a request. `timeout` is the request's own, in seconds.
 
-        Raises QueueFull, NoProcessor, DeadlineExceeded, ProcessorRefused, ProcessorFailed, -Died or -Hung.
+        Raises QueueFull, NoProcessor, DeadlineExceeded, ProcessorRefused, ProcessorFailed, -Died or -Hung, and
+        VersionNotResident if no processor holds the files of that `version`.
         """
         nbytes = sum(strings_nbytes(held.array) for held in tensors.values())
         self._admit(rows, nbytes)
-        item = StepItem(step, tensors, rows, nbytes, asyncio.get_running_loop().create_future())
+        item = StepItem(step, version, tensors, rows, nbytes, asyncio.get_running_loop().create_future())
         self._rows, self._nbytes = self._rows + rows, self._nbytes + nbytes
         try:
             async with asyncio.timeout(timeout):
@@ -154,7 +161,8 @@ class ProcessorQueue:
 
     def _is_apart(self, batch: list[StepItem], item: StepItem) -> bool:
         rows = sum(each.rows for each in batch) + item.rows
-        return rows > self._config.max_batch_size or item.alone or batch[0].alone
+        apart = item.alone or batch[0].alone or item.version != batch[0].version
+        return apart or rows > self._config.max_batch_size
 
     def _called(self, batch: list[StepItem], call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
@@ -166,7 +174,7 @@ class ProcessorQueue:
 
     async def _call(self, batch: list[StepItem]) -> None:
         step = batch[0].step
-        message = BatchMessage(packed(step, [item.tensors for item in batch]), NO_EPOCH)
+        message = BatchMessage(packed(step, [item.tensors for item in batch]), NO_EPOCH, version=batch[0].version)
         try:
             async with asyncio.timeout(self._config.timeout_ms / 1e3 + OTHERS_S):
                 answer = await self._ask(message)

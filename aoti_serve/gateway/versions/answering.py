@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import NamedTuple
 
@@ -18,10 +18,14 @@ from aoti_serve.weights.swap.follower import Fence
 from aoti_serve.weights.swap.target import Staging, Target
 
 MakeBatcher = Callable[[int | None, bool], Batcher]
+Prepare = Callable[[Arrays, float | None, int], Awaitable[Arrays]]
 
 
 class Asking(NamedTuple):
-    """One request: its checked `arrays`, its level of priority, its patience in seconds, and its routing key."""
+    """One request: its checked `arrays`, its level of priority, its patience in seconds, and its routing key.
+
+    The arrays are those of the client if each version makes its own of them.
+    """
 
     arrays: Arrays
     priority: int = 0
@@ -34,10 +38,21 @@ class Answering:
 
     `make(version, patient)` makes a batcher whose batches run on that version, or on the one that answers if it is
     None; a `patient` one lets rows gather. While a candidate is out, `trial` counts.
+
+    With `prepare` each version makes its own inputs of a request. Then every batch names its version: what was made for
+    one never meets the weights of another, which may have fewer words.
     """
 
-    def __init__(self, fence: Fence, residents: Residents, outputs: tuple[TensorSpec, ...], make: MakeBatcher) -> None:
-        self.active = make(None, False)
+    def __init__(
+        self,
+        fence: Fence,
+        residents: Residents,
+        outputs: tuple[TensorSpec, ...],
+        make: MakeBatcher,
+        prepare: Prepare | None = None,
+    ) -> None:
+        self._any = make(None, False)
+        self._prepare = prepare
         self.trial: TrialCounter | None = None
         self._fence = fence
         self._residents = residents
@@ -46,6 +61,11 @@ class Answering:
         self._beside: dict[int, Batcher] = {}
         self._shadows: Batcher | None = None
         self._runners = 0
+
+    @property
+    def active(self) -> Batcher:
+        """The batcher of the version that answers."""
+        return self._any if self._prepare is None else self._batcher_of(self._residents.current)
 
     def follow(self, target: Target) -> None:
         """After the fence and the residents have."""
@@ -56,15 +76,20 @@ class Answering:
             self.trial = TrialCounter(target.trial, self._outputs, self._run_shadow)
             self._shadows = self._running(target.trial.candidate, patient=True)
 
+    def note_failure(self, version: int, began: float) -> None:
+        """A request that has begun then was answered by this version in vain, by the server's fault."""
+        if self.trial is not None:
+            self.trial.note_failure(version, began)
+
     def set_runners(self, count: int) -> None:
         self._runners = count
-        for batcher in (self.active, *self._beside.values(), *filter(None, [self._shadows])):
+        for batcher in (self._any, *self._beside.values(), *filter(None, [self._shadows])):
             batcher.runners = count
 
     @property
     def rows(self) -> int:
         """The rows in hand, of all versions."""
-        return self.active.rows + sum([each.rows for each in self._beside.values()])
+        return self._any.rows + sum([each.rows for each in self._beside.values()])
 
     async def rows_for(self, request: Asking, asked: int | None) -> Rows:
         """The rows that the version `asked` computes; None for whichever is due. Raises what `Batcher.submit` does."""
@@ -72,7 +97,7 @@ class Answering:
             return await self._pinned(request, asked)
         candidate = self._fence.candidate
         if self.trial is None:
-            return await _submit(self.active, request)
+            return await self._submit_to_active(request)
         if candidate is not None and candidate.exposure is not None:
             if falls_to_candidate(request.key, candidate.swap, candidate.exposure.share):
                 return await self._tried(request, candidate, self.trial)
@@ -83,13 +108,13 @@ class Answering:
         began = monotonic()
         while self._residents.holds(asked):  # a commit may come between a look at it and the run
             left = _left(request, began)
-            if asked != self._residents.current:
+            if asked != self._residents.current or self._prepare:
                 try:
-                    return await _submit(self._batcher_of(asked), left)
+                    return await self._submit(self._batcher_of(asked), left, asked)
                 except VersionNotResident:
-                    if asked != self._residents.current:
+                    if asked != self._residents.current or self._prepare:
                         break
-            rows = await _submit(self.active, left)
+            rows = await self._submit_to_active(left)
             if rows.version == asked:
                 return rows
         raise self._residents.unknown(asked)
@@ -97,9 +122,9 @@ class Answering:
     async def _counted(self, request: Asking, trial: TrialCounter, shadow: float = 0.0) -> Rows:
         began, answers = monotonic(), self._residents.current
         try:
-            rows = await _submit(self.active, request)
+            rows = await self._submit_to_active(request)
         except Exception as error:
-            if _is_the_servers(error):
+            if is_the_servers(error):
                 trial.note_failure(answers, began)
             raise
         trial.note_answer(rows, began)
@@ -111,11 +136,11 @@ class Answering:
         """On the candidate; on the active version if that fails, so that no client pays for the trial."""
         began, number = monotonic(), candidate.version.number
         try:
-            rows = await _submit(self._batcher_of(number), request)
+            rows = await self._submit(self._batcher_of(number), request, number)
         except VersionNotResident:
             pass  # withdrawn
         except Exception as error:
-            if not _is_the_servers(error):
+            if not is_the_servers(error):
                 raise
             trial.note_failure(number, began)
             if isinstance(error, DeadlineExceeded | NoReplica):  # the active version would fare no better
@@ -124,12 +149,23 @@ class Answering:
             if self._fence.trusts(number):
                 trial.note_answer(rows, began)
                 return rows
-        return await _submit(self.active, _left(request, began))
+        return await self._submit_to_active(_left(request, began))
 
     async def _run_shadow(self, arrays: Arrays) -> Rows:
-        if self._shadows is None:
-            raise VersionNotResident(version=self.trial.trial.candidate if self.trial else 0)
-        return await self._shadows.submit(arrays, priority=LEAST_URGENT)
+        shadows, number = self._shadows, self.trial.trial.candidate if self.trial else 0
+        if shadows is None:
+            raise VersionNotResident(version=number)
+        return await self._submit(shadows, Asking(arrays, LEAST_URGENT), number)
+
+    async def _submit_to_active(self, request: Asking) -> Rows:
+        return await self._submit(self.active, request, self._residents.current)
+
+    async def _submit(self, batcher: Batcher, request: Asking, version: int) -> Rows:
+        if self._prepare is not None:
+            began = monotonic()
+            arrays = await self._prepare(request.arrays, request.timeout, version)
+            request = _left(request, began)._replace(arrays=arrays)
+        return await batcher.submit(request.arrays, priority=request.priority, timeout=request.timeout)
 
     def _batcher_of(self, version: int) -> Batcher:
         if version not in self._beside:
@@ -142,16 +178,12 @@ class Answering:
         return batcher
 
 
-async def _submit(batcher: Batcher, request: Asking) -> Rows:
-    return await batcher.submit(request.arrays, priority=request.priority, timeout=request.timeout)
-
-
 def _left(request: Asking, began: float) -> Asking:
     if request.timeout is None:
         return request
     return request._replace(timeout=request.timeout - (monotonic() - began))
 
 
-def _is_the_servers(error: Exception) -> bool:
+def is_the_servers(error: Exception) -> bool:
     """Whether the server is at fault, and not the client; whatever is none of our errors is a defect of ours."""
     return not isinstance(error, AotiServeError) or error.http_status >= 500

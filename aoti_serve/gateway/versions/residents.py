@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Event
 from collections.abc import Mapping
 
 from aoti_serve.errors import UnknownVersion
@@ -16,13 +17,14 @@ class Residents:
 
     `current` is the version that answers, `names` has all that can be asked for, by the names that the server itself
     gives them; `labels`, which can be moved, also name what no replica holds. With `keeps_previous` the version before
-    stays resident.
+    stays resident. `moved` is set by the next target that is followed, and then replaced.
     """
 
     def __init__(self, model: str, *, keeps_previous: bool) -> None:
         self.current = 0
         self.names: Mapping[str, int] = {ACTIVE: 0}
         self.labels: Mapping[str, int] = {}
+        self.moved = Event()
         self._model = model
         self._keeps_previous = keeps_previous
 
@@ -35,6 +37,8 @@ class Residents:
             self.names |= {CANDIDATE: staging.version.number}
         elif staging is None and committed.previous is not None and self._keeps_previous:  # else its memory is taken
             self.names |= {PREVIOUS: committed.previous.number}
+        self.moved.set()
+        self.moved = Event()
 
     @property
     def numbers(self) -> list[int]:

@@ -11,6 +11,7 @@ from aoti_serve.errors import AotiServeError
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
 from aoti_serve.gateway.offload import Offload
 from aoti_serve.gateway.versions.sticky import EvenShare
+from aoti_serve.signature.strings import strings_nbytes
 from aoti_serve.signature.tensors import TensorSpec
 from aoti_serve.weights.rollout.counts import ArmCounts, TrialCounts
 from aoti_serve.weights.rollout.figures import TrialFigures
@@ -60,7 +61,7 @@ class TrialCounter:
         """Run a request that the active version has answered on the candidate, too, if it is this one's turn."""
         if answer.version != self.trial.active or not self._turns.take(share):
             return
-        nbytes = sum(array.nbytes for array in (*arrays, *answer.outputs))
+        nbytes = sum(strings_nbytes(array) for array in (*arrays, *answer.outputs))
         if len(self.shadows) < MOST_SHADOWS and self._nbytes + nbytes <= MOST_SHADOW_BYTES:
             task = asyncio.get_running_loop().create_task(self._compare(arrays, answer, nbytes))
             self.shadows.add(task)

@@ -130,14 +130,14 @@ class Catalog:
         """The version's safetensors file, for others on this node to open by `open_stored`; a UPath if it is remote."""
         return self._place.root / weights_name(version.number)
 
-    def golden_file(self, version: Version) -> Path | UPath:
-        """The file of the golden requests that came with the version, as `file`."""
-        return self._place.root / golden_name(version.number)
+    def attached_file(self, name: str) -> Path | UPath:
+        """A file that came with a version, as `file`; `name` is its `golden_name` or `assets_name`."""
+        return self._place.root / name
 
-    def golden_content(self, version: Version) -> bytes | None:
+    def attached_content(self, name: str) -> bytes | None:
         """The bytes of that file; None if it is not there."""
         with self._guarded():
-            return self._place.read(golden_name(version.number))
+            return self._place.read(name)
 
     def open(self, version: Version) -> BinaryIO:
         """The version's safetensors file from its first byte; read much at a time."""
@@ -237,10 +237,6 @@ class Catalog:
     def _alone(self) -> Iterator[None]:
         with self._guarded(), self._place.alone():
             yield
-
-
-def golden_name(number: int) -> str:
-    return f"versions/{number}/golden.safetensors"
 
 
 def damaged_version(file: Path | UPath, version: Version, found: str) -> StoreDamaged:

@@ -10,8 +10,8 @@ from typing import TypeVar
 from aoti_serve.errors import StoreDamaged, StoreFailed
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.labels import VersionLabels
-from aoti_serve.weights.store.catalog import Catalog, golden_name
-from aoti_serve.weights.store.layout import record_name
+from aoti_serve.weights.store.catalog import Catalog
+from aoti_serve.weights.store.layout import assets_name, golden_name, record_name
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 
 T = TypeVar("T")
@@ -92,19 +92,27 @@ def _check(catalog: Catalog, number: int, staged: bool, advance: Callable[[int],
     if version is not None:
         _noting(damage, lambda: deque(catalog.verify(version, advance), maxlen=0))
         _noting(damage, lambda: checked_golden(catalog, version))
+        _noting(damage, lambda: checked_assets(catalog, version))
     facts = version.model_dump(include={"label", "digest", "nbytes"}) if version else {}
     return VersionCheckup(number=number, staged=staged, damage=damage[0] if damage else None, **facts)
 
 
 def checked_golden(catalog: Catalog, version: Version) -> bytes | None:
     """The file of golden requests that came with a version; None if there were none. Raises StoreDamaged."""
-    if version.golden is None:
-        return None
-    content = catalog.golden_content(version)
+    return None if version.golden is None else _attached(catalog, golden_name(version.number), version.golden.digest)
+
+
+def checked_assets(catalog: Catalog, version: Version) -> bytes | None:
+    """The file of the version's assets; None if it has none. Raises StoreDamaged."""
+    return None if version.assets is None else _attached(catalog, assets_name(version.number), version.assets.digest)
+
+
+def _attached(catalog: Catalog, name: str, expected: str) -> bytes:
+    content = catalog.attached_content(name)
     digest = None if content is None else hashlib.sha256(content).hexdigest()
-    if digest != version.golden.digest:
-        detail = f"its sha256 is {digest}, stored was {version.golden.digest}"
-        raise StoreDamaged(path=catalog.root, file=golden_name(version.number), detail=detail)
+    if content is None or digest != expected:
+        detail = f"its sha256 is {digest}, stored was {expected}"
+        raise StoreDamaged(path=catalog.root, file=name, detail=detail)
     return content
 
 

@@ -22,7 +22,7 @@ from aoti_serve.errors import StoreDamaged
 from aoti_serve.weights.sources.uri import shown_uri
 
 WEIGHTS, OWN, PIECES, RECORD = "weights.safetensors", "own.bin", "pieces.json", "version.json"
-STAGED = "staged"
+GOLDEN, ASSETS, STAGED = "golden.safetensors", "assets.safetensors", "staged"
 HOMES = (WEIGHTS, OWN)  # what pieces lie in
 WINDOW_BYTES = 2**20  # read at a time of a file of which small pieces are wanted
 ByteRange: TypeAlias = "tuple[int, int]"  # from and to
@@ -198,6 +198,16 @@ def pieces_name(number: int) -> str:
 
 def record_name(number: int) -> str:
     return f"versions/{number}/{RECORD}"
+
+
+def golden_name(number: int) -> str:
+    """The golden requests that came with a version."""
+    return f"versions/{number}/{GOLDEN}"
+
+
+def assets_name(number: int) -> str:
+    """The files that the processor reads with a version."""
+    return f"versions/{number}/{ASSETS}"
 
 
 def staged_name(number: int) -> str:

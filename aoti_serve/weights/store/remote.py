@@ -19,7 +19,7 @@ from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.files.index import file_digest
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
 from aoti_serve.weights.store.disk import Disk, check_room
-from aoti_serve.weights.store.layout import OWN, PIECES, RECORD, STAGED, WEIGHTS
+from aoti_serve.weights.store.layout import ASSETS, GOLDEN, OWN, PIECES, RECORD, STAGED, WEIGHTS
 
 
 class Remote:
@@ -130,7 +130,7 @@ class Remote:
 
     def clear(self, number: int, spared: Collection[str] = ()) -> None:
         """Remove a version's files, but for the spared ones; its number stays taken."""
-        for name in (RECORD, WEIGHTS, OWN, PIECES, "golden.safetensors", STAGED):  # without the first, it is a leftover
+        for name in (RECORD, WEIGHTS, OWN, PIECES, GOLDEN, ASSETS, STAGED):  # without the first, it is a leftover
             if f"versions/{number}/{name}" not in spared:
                 self.erase(f"versions/{number}/{name}")
 

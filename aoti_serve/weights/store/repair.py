@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from aoti_serve.errors import InvalidConfig, StoreDamaged, StoreFailed
 from aoti_serve.signature.golden.file import read_golden
+from aoti_serve.weights.assets import described_assets
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.files.checkpoint import (
     JoinedShards,
@@ -27,7 +28,7 @@ from aoti_serve.weights.files.checkpoint import (
 )
 from aoti_serve.weights.golden import described_golden
 from aoti_serve.weights.store.catalog import Catalog
-from aoti_serve.weights.store.checkup import checked_golden, require_store
+from aoti_serve.weights.store.checkup import checked_assets, checked_golden, require_store
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Committed, GoldenFile, Version, VersionFacts
 
@@ -41,24 +42,27 @@ def find_version(catalog: Catalog, number: int) -> Version:
 
 
 class Exported(NamedTuple):
-    """The files that hold an exported version; `golden` if golden requests came with it."""
+    """The files that hold an exported version; `golden` if golden requests came with it, `assets` if it has any."""
 
     weights: Path
     record: Path
     golden: Path | None
+    assets: Path | None
 
 
 def export_version(
     catalog: Catalog, version: Version, target: Path, advance: Advance, *, golden: bool = True
 ) -> Exported:
-    """Write a version's safetensors file to `target`, and beside it its record and, if `golden`, its golden requests.
+    """Write a version's safetensors file to `target`, and beside it its record, its assets and, if `golden`, its golden
+    requests.
 
     Raises StoreDamaged if their bytes are not those that were stored, and InvalidConfig if a file of that name exists;
     then nothing is left there.
     """
-    record, requests = target.with_suffix(".version.json"), golden_beside(target)
-    content = checked_golden(catalog, version) if golden else None
-    for path in (target, record, *([requests] if content else [])):
+    record, requests, files = target.with_suffix(".version.json"), golden_beside(target), assets_beside(target)
+    contents = {requests: checked_golden(catalog, version) if golden else None, files: checked_assets(catalog, version)}
+    attached = {path: content for path, content in contents.items() if content is not None}
+    for path in (target, record, *attached):
         if path.exists():
             raise InvalidConfig(detail=f"{path} exists; name another file")
     scratch = target.with_name(f"{target.name}.tmp")
@@ -67,15 +71,15 @@ def export_version(
             file.writelines(catalog.verify(version, advance))
             file.flush()
             os.fsync(file.fileno())
-        if content is not None:
-            requests.write_bytes(content)
+        for path, content in attached.items():
+            path.write_bytes(content)
         scratch.replace(target)
         record.write_text(version.model_dump_json(indent=1) + "\n")
     except OSError as error:
         raise InvalidConfig(detail=f"{target}: {error.strerror}") from error
     finally:
         scratch.unlink(missing_ok=True)
-    return Exported(target, record, requests if content else None)
+    return Exported(target, record, *[path if path in attached else None for path in (requests, files)])
 
 
 def golden_beside(weights: Path) -> Path:
@@ -83,11 +87,16 @@ def golden_beside(weights: Path) -> Path:
     return weights.with_suffix(".golden.safetensors")
 
 
+def assets_beside(weights: Path) -> Path:
+    """Where an export leaves the assets of a version whose file is this one."""
+    return weights.with_suffix(".assets.safetensors")
+
+
 def import_file(catalog: Catalog, source: Path, label: str, golden: Path | None = None) -> Version:
     """Store a safetensors file, or shards, as a version that no package was asked about; with a file of golden
-    requests, which it must answer rightly wherever it is staged.
+    requests, which it must answer rightly wherever it is staged, and with the assets that an export has left beside it.
 
-    Raises UnreadableWeights or UnreadableGolden.
+    Raises UnreadableWeights, UnreadableGolden or UnfitAssets.
     """
     require_store(catalog)
     found = open_checkpoint(source)
@@ -95,12 +104,21 @@ def import_file(catalog: Catalog, source: Path, label: str, golden: Path | None 
     if golden is not None:
         read_golden(golden)
     store = _open(catalog)
-    with _scratch(store) as weights, _scratch(store) as requests:
+    with _scratch(store) as weights, _scratch(store) as requests, _scratch(store) as files:
         facts = VersionFacts(golden=_copied_golden(golden, requests)) if golden else VersionFacts()
+        if (beside := assets_beside(source)).is_file():
+            files.write_bytes(beside.read_bytes())
+            facts["assets"] = described_assets(files.read_bytes())
         if isinstance(found, JoinedShards):
             write_joined(found, weights)
         path = found.path if isinstance(found, SingleFile) else weights
-        version = store.add(path, label, golden_source=requests if golden else None, **facts)
+        version = store.add(
+            path,
+            label,
+            golden_source=requests if golden else None,
+            assets_source=files if "assets" in facts else None,
+            **facts,
+        )
     store.confirm(version)
     _audit(store, "import", version, str(source))
     return version

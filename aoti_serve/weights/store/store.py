@@ -8,6 +8,7 @@
 <root>/LOCK                             held while one of the above is changed
 <root>/FOLLOWED                         see `Tried`; there once a place was followed
 <root>/versions/<n>/weights.safetensors, and golden.safetensors if it came with golden requests
+<root>/versions/<n>/assets.safetensors  the files that the processor reads with it, if it has any
 <root>/versions/<n>/pieces.json, own.bin in the place of weights.safetensors, see `layout`
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover, or kept for others' pieces
 <root>/versions/<n>/staged              there until the version is committed; one that never was is no way back
@@ -28,10 +29,9 @@ from upath import UPath
 
 from aoti_serve.errors import CommitUnknown, StoreDamaged, StoreFailed, Superseded
 from aoti_serve.weights.files.index import file_digest, read_index
-from aoti_serve.weights.store.catalog import golden_name
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.kept import KeptVersions
-from aoti_serve.weights.store.layout import record_name, staged_name, weights_name
+from aoti_serve.weights.store.layout import assets_name, golden_name, record_name, staged_name, weights_name
 from aoti_serve.weights.version import BUILT_IN, Committed, Version, VersionFacts
 
 logger = logging.getLogger("ray.serve")
@@ -115,13 +115,14 @@ class Store(KeptVersions):
         digest: str | None = None,
         *,
         golden_source: Path | None = None,
+        assets_source: Path | None = None,
         answers: Version | None = None,
         **facts: Unpack[VersionFacts],
     ) -> Version:
         """Store a checked file as the next version, not yet committed; moves it if it is an upload, else copies it.
 
-        `golden_source` is the file that `golden` describes, and goes with it. If the version would be that which
-        `answers` (see `Version.same_weights`), that one is returned, and nothing stored.
+        `golden_source` is the file that `golden` describes, and goes with it; `assets_source` that of `assets`. If the
+        version would be that which `answers` (see `Version.same_weights`), that one is returned, and nothing stored.
         Raises DigestMismatch, Superseded or StoreFailed; then nothing of it is left.
         """
         self.make_room()
@@ -134,9 +135,11 @@ class Store(KeptVersions):
                         self._place.forget(number)
                         return answers
                     self._keep_file(version, held, kept)
-                if golden_source is not None:
-                    with self._guarded():
-                        self._place.bring(golden_source, golden_name(number))
+                attached = ((golden_source, golden_name(number)), (assets_source, assets_name(number)))
+                for attached_source, name in attached:
+                    if attached_source is not None:
+                        with self._guarded():
+                            self._place.bring(attached_source, name)
                 self._publish(version)
             except BaseException:
                 with suppress(OSError, StoreFailed):

@@ -32,9 +32,9 @@ class StoredVersion(Version):
 
     @classmethod
     def of(cls, version: Version, disk: DiskUse) -> StoredVersion:
-        """The version, with this and its golden requests."""
-        golden = version.golden.nbytes if version.golden else 0
-        return cls(**dict(version), disk=DiskUse(alone=disk.alone + golden, added=disk.added + golden))
+        """The version, with this, its golden requests and its assets."""
+        more = sum(attached.nbytes for attached in (version.golden, version.assets) if attached)
+        return cls(**dict(version), disk=DiskUse(alone=disk.alone + more, added=disk.added + more))
 
 
 def disk_use(layouts: Mapping[int, Layout], room: Mapping[str, int]) -> dict[int, DiskUse]:

@@ -21,8 +21,16 @@ class Coordination:
     the process is stopped.
     """
 
-    def __init__(self, term: int, committed: Committed, deadlines: SwapDeadlines, clock: Callable[[], float]) -> None:
-        self.table = MemberTable(term, committed)
+    def __init__(
+        self,
+        term: int,
+        committed: Committed,
+        deadlines: SwapDeadlines,
+        clock: Callable[[], float],
+        *,
+        processors: bool = False,
+    ) -> None:
+        self.table = MemberTable(term, committed, processors=processors)
         self.story = Story(clock)
         self.swap: Swap | None = None
         self._deadlines = deadlines

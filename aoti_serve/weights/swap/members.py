@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from aoti_serve.address import Address
@@ -25,10 +25,11 @@ class MemberTable:
 
     `heard` members have reported to this coordinator, `away` ones have no connection to it, `behind` ones answer and do
     not hold what is committed. `ending` were expelled, or Ray takes them for dead, and they may still live: since when.
-    `rerouted` members have a new address, or none any more.
+    `rerouted` members have a new address, or none any more. With `processors` the model has some that read assets.
     """
 
-    def __init__(self, term: int, committed: Committed) -> None:
+    def __init__(self, term: int, committed: Committed, *, processors: bool = False) -> None:
+        self._wants_processors = processors
         self.target = Target(term=term, revision=1, committed=committed)
         self.heard: set[str] = set()
         self.away: set[str] = set()
@@ -49,6 +50,19 @@ class MemberTable:
     def live_replicas(self) -> list[Report]:
         """The last reports of the replicas that answer."""
         return [report for report in self._reports.values() if report.runners and not report.joining]
+
+    @property
+    def live_stagers(self) -> list[Report]:
+        """The last reports of the replicas and processors that answer: they stage versions."""
+        return [report for report in self._reports.values() if not report.is_gateway and not report.joining]
+
+    @property
+    def lacks(self) -> str:
+        """What must live so that a version is tried before it is committed, and does not; empty if nothing lacks."""
+        if not self.live_replicas:
+            return "replica"
+        missing = self._wants_processors and not any(report.processor for report in self.live_stagers)
+        return "processor" if missing else ""
 
     @property
     def living(self) -> set[str]:
@@ -222,26 +236,3 @@ class MemberTable:
 
     def _retarget(self, **changes: object) -> None:
         self.target = replace(self.target, revision=self.target.revision + 1, **changes)  # type: ignore[arg-type]
-
-
-class Tally:
-    """The members that a phase still waits for (`waiting`): their last report is not `done`.
-
-    A member that is joining is not waited for: it becomes ready only with what is committed then.
-    """
-
-    def __init__(self, done: Callable[[Report], bool], reports: Iterable[Report]) -> None:
-        self._done = done
-        self.waiting: set[str] = set()
-        for report in reports:
-            self.hear(report)
-
-    def hear(self, report: Report) -> None:
-        if report.joining or self._done(report):
-            self.waiting.discard(report.member)
-        else:
-            self.waiting.add(report.member)
-
-    def drop(self, member: str) -> None:
-        """It is no longer a member."""
-        self.waiting.discard(member)

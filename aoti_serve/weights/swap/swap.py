@@ -6,10 +6,11 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from aoti_serve.errors import AotiServeError, StageFailed, TryAgain
-from aoti_serve.weights.swap.members import MemberTable, Tally
+from aoti_serve.weights.swap.members import MemberTable
 from aoti_serve.weights.swap.orders import Commit, Expel, Order
 from aoti_serve.weights.swap.states import ENDS, TRANSITIONS, Cause, Phase, State
 from aoti_serve.weights.swap.story import Story
+from aoti_serve.weights.swap.tally import Tally
 from aoti_serve.weights.swap.target import Exposure, Report, Staging, Trial
 from aoti_serve.weights.swap.timeouts import SwapDeadlines, TimeAllowance
 from aoti_serve.weights.version import Committed, Version
@@ -25,7 +26,7 @@ class Swap:
 
     A replica that ends while it stages fails the swap: the weights may have ended it, and would end every replica that
     starts with them. For the same reason at least one live replica must have staged the version, unless the swap is a
-    way back `without_replicas`.
+    way back `without_replicas`. What is said of replicas holds for processors, of the files that come with a version.
 
     With an `exposure` the version becomes a candidate: the swap is HELD when all have staged it, until it is promoted
     or withdrawn. A replica that cannot stage it then withdraws it, too; one that ends does not. `resumed` is the id of
@@ -62,8 +63,8 @@ class Swap:
         self._holds = exposure is not None
         self._was_held = self.held
         table.publish(staging=Staging(self.id, version))
-        # The replicas that must not end: all that are here now, less those that have staged or say that they leave.
-        self._must_live = {report.member for report in table.live_replicas if not report.leaving and not resumed}
+        # The members that must not end: all that are here now, less those that have staged or say that they leave.
+        self._must_live = {report.member for report in table.live_stagers if not report.leaving and not resumed}
         self._tally = Tally(self._staged, table.reports)
         if resumed and exposure:
             self.expose(exposure)
@@ -203,9 +204,9 @@ class Swap:
 
     def _has_replica_or_aborts(self) -> bool:
         """At least one live replica has staged it; else the swap aborts here."""
-        if self._without_replicas or self._table.live_replicas:
+        if self._without_replicas or not (lacks := self._table.lacks):
             return True
-        detail = f"no live replica has staged version {self.version.number}: nothing has changed; try again"
+        detail = f"no live {lacks} has staged version {self.version.number}: nothing has changed; try again"
         self.error = TryAgain(detail=detail)
         self._move(Cause.FAILED)
         return False

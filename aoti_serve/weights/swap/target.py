@@ -109,7 +109,8 @@ class Target:
 
 @dataclass(frozen=True)
 class Report:
-    """A member's report of what it holds. A replica has runners; a gateway has none, and only a fence.
+    """A member's report of what it holds. A replica has runners; a `processor` the files of versions; a gateway has
+    neither, and only a fence.
 
     `turn` counts its reports: one that was held up on the way must not replace a later one. `followed` is the last
     target that it has followed: it has done all it can for it. `staged` is the id of the swap whose version it has
@@ -124,6 +125,7 @@ class Report:
     turn: int = field(default=0, compare=False)
     followed: TargetRevision = NOTHING_FOLLOWED
     runners: int = 0
+    processor: bool = False
     joining: bool = False
     leaving: bool = False
     epoch: int = NO_EPOCH
@@ -132,6 +134,10 @@ class Report:
     failed: str | None = None
     error: BaseException | None = None
     receipt: Receipt | None = None
+
+    @property
+    def is_gateway(self) -> bool:
+        return not self.runners and not self.processor
 
     def holds(self, committed: Committed) -> bool:
         """Whether it answers with `committed`: by its epoch, and by what its receipt says of the bytes."""

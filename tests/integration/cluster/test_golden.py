@@ -18,6 +18,7 @@ from aoti_serve.cluster.transfer.download import ChunkSource
 from aoti_serve.errors import GoldenFailed, StoreDamaged
 from aoti_serve.model.container import Container
 from aoti_serve.signature.golden.file import golden_bytes
+from aoti_serve.weights.store.layout import weights_name
 from aoti_serve.weights.version import GoldenFile, Version
 from tests.integration.cluster.readers import CountingTransfer
 from tests.integration.models import Compiled
@@ -28,19 +29,18 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 class Source:
     """A method of a coordinator's handle: where the file of that name is."""
 
-    def __init__(self, transfer: Any, folder: Path, name: str) -> None:
+    def __init__(self, transfer: Any, folder: Path) -> None:
         self._transfer = transfer
         self._folder = folder
-        self._name = name
 
-    def remote(self, version: Version) -> Awaitable[ChunkSource]:
-        return at_once(ChunkSource(self._transfer, self._folder / str(version.number) / self._name))
+    def remote(self, wanted: Version | str) -> Awaitable[ChunkSource]:
+        name = weights_name(wanted.number) if isinstance(wanted, Version) else wanted
+        return at_once(ChunkSource(self._transfer, self._folder / Path(name).relative_to("versions")))
 
 
 class Coordinator:
     def __init__(self, transfer: Any, folder: Path) -> None:
-        self.source = Source(transfer, folder, "weights.safetensors")
-        self.golden_source = Source(transfer, folder, "golden.safetensors")
+        self.source = self.attached_source = Source(transfer, folder)
 
     def options(self, **_: object) -> Coordinator:
         return self

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from aoti_serve import GoldenRequest, RolloutPlan, save_golden
-from aoti_serve.cluster.swap_call import Golden, WrittenPlan, swap_options
+from aoti_serve.cluster.swap_call import Golden, WrittenPlan, swap_call
 from aoti_serve.errors import InvalidConfig, UnreadableGolden
 from aoti_serve.signature.golden.file import parse_golden
 
@@ -19,14 +19,14 @@ REQUEST = GoldenRequest("one", {"x": np.zeros(3, np.float32)})
 
 
 def test_without_golden_requests_nothing_is_sent_first() -> None:
-    options, content = swap_options("new", {"partial": True, "base_version": 3})
+    options, content, _ = swap_call("new", {"partial": True, "base_version": 3})
     assert (options.label, options.partial, options.golden, content) == ("new", True, None, b"")
 
 
 def test_golden_requests_or_a_file_of_them_are_named_by_their_bytes(tmp_path: Path) -> None:
     save_golden([REQUEST], tmp_path / "golden.safetensors")
     for golden in ([REQUEST], tmp_path / "golden.safetensors"):
-        options, content = swap_options("new", {"golden": golden})
+        options, content, _ = swap_call("new", {"golden": golden})
         assert options.golden == hashlib.sha256(content).hexdigest()
         assert [request.name for request in parse_golden(content)] == ["one"]
 
@@ -36,9 +36,9 @@ def test_what_is_no_golden_request_is_said_before_anything_is_sent(tmp_path: Pat
     wrong: list[Golden] = [tmp_path / "golden.safetensors", tmp_path / "nowhere", []]
     for golden in wrong:
         with pytest.raises(UnreadableGolden):
-            swap_options("new", {"golden": golden})
+            swap_call("new", {"golden": golden})
     with pytest.raises(ValidationError, match="no golden requests are asked"):
-        swap_options("new", {"golden": [REQUEST], "skip_acceptance": True})
+        swap_call("new", {"golden": [REQUEST], "skip_acceptance": True})
 
 
 PLAN = RolloutPlan(canary=(0.1, 0.5), each=30.0)
@@ -55,15 +55,15 @@ PLAN = RolloutPlan(canary=(0.1, 0.5), each=30.0)
     ],
 )
 def test_a_rollout_is_a_plan_however_it_is_written(written: WrittenPlan) -> None:
-    options, _ = swap_options("new", {"rollout": written})
+    options, *_ = swap_call("new", {"rollout": written})
     assert options.rollout == PLAN
 
 
 def test_without_a_rollout_the_configuration_decides_and_false_is_none() -> None:
-    assert swap_options("new", {})[0].rollout is None
-    assert swap_options("new", {"rollout": None})[0].rollout is None
-    assert swap_options("new", {"rollout": False})[0].rollout is False
-    assert swap_options("new", {"rollout": {}})[0].rollout == RolloutPlan()
+    assert swap_call("new", {})[0].rollout is None
+    assert swap_call("new", {"rollout": None})[0].rollout is None
+    assert swap_call("new", {"rollout": False})[0].rollout is False
+    assert swap_call("new", {"rollout": {}})[0].rollout == RolloutPlan()
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_without_a_rollout_the_configuration_decides_and_false_is_none() -> None
 )
 def test_a_plan_that_is_none_is_refused_by_its_key(written: WrittenPlan, says: str) -> None:
     with pytest.raises(InvalidConfig, match=re.escape(says)):
-        swap_options("new", {"rollout": written})
+        swap_call("new", {"rollout": written})

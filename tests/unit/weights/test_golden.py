@@ -24,6 +24,7 @@ from aoti_serve.signature.tensors import TensorSpec
 from aoti_serve.weights.golden import KEPT_OFFERS, OfferedGolden
 from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.store.checkup import check_store
+from aoti_serve.weights.store.layout import golden_name
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Version
@@ -75,7 +76,7 @@ def test_what_was_sent_goes_with_the_version_that_names_it(store: Store) -> None
     for version in (first, second):
         assert version.golden is not None
         assert (version.golden.digest, version.golden.requests) == (digest, 1)
-        assert store.golden_file(version).read_bytes() == content()
+        assert store.attached_file(golden_name(version.number)).read_bytes() == content()
         assert store.version(version.number, also_staged=True) == version
     assert left(store) == ["golden"], "and no copy"
 
@@ -83,7 +84,7 @@ def test_what_was_sent_goes_with_the_version_that_names_it(store: Store) -> None
 def test_a_version_without_any_has_none(store: Store) -> None:
     version = admitted(store, 1)
     assert version.golden is None
-    assert not store.golden_file(version).exists()
+    assert not store.attached_file(golden_name(version.number)).exists()
 
 
 def test_they_go_when_the_version_goes(store: Store) -> None:
@@ -93,7 +94,8 @@ def test_they_go_when_the_version_goes(store: Store) -> None:
         versions.append(admitted(store, number, golden=digest))
         store.commit(versions[-1], number, previous)
         previous = versions[-1]
-    assert [store.golden_file(version).exists() for version in versions] == [False, False, True, True]
+    kept = [store.attached_file(golden_name(version.number)).exists() for version in versions]
+    assert kept == [False, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_a_version_that_skips_acceptance_says_so_for_ever(store: Store) -> None:
 def test_golden_requests_that_have_changed_in_the_store_are_found(store: Store) -> None:
     version = admitted(store, 1, golden=offered(store, content()))
     assert check_store(store).whole
-    store.golden_file(version).write_bytes(content(2))
+    store.attached_file(golden_name(version.number)).write_bytes(content(2))
     assert "versions/1/golden.safetensors" in str(check_store(store).versions[0].damage)
-    store.golden_file(version).unlink()
+    store.attached_file(golden_name(version.number)).unlink()
     assert not check_store(store).whole

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.http.weights.assets import asset_routes
 from aoti_serve.gateway.http.weights.candidates import candidate_routes
 from aoti_serve.gateway.http.weights.door import AdminDoor
 from aoti_serve.gateway.http.weights.golden import golden_routes
@@ -17,4 +18,10 @@ from aoti_serve.gateway.http.weights.swaps import swap_routes
 def weights_routes(plane: DataPlane, access: Access, config: GatewayConfig) -> list[APIRouter]:
     """All routes of the weights API."""
     door = AdminDoor(plane, access, config)
-    return [swap_routes(door, config), candidate_routes(door), golden_routes(door), label_routes(door)]
+    return [
+        swap_routes(door, config),
+        candidate_routes(door),
+        golden_routes(door),
+        asset_routes(door),
+        label_routes(door),
+    ]

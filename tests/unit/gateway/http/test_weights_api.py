@@ -12,6 +12,7 @@ from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import SwapInProgress
 from aoti_serve.signature.golden.file import MAX_GOLDEN_BYTES
 from aoti_serve.weights.adapter_config import AdapterConfig
+from aoti_serve.weights.assets import MAX_ASSETS_BYTES
 from aoti_serve.weights.swap.target import Exposure
 from aoti_serve.weights.swap_options import ExposureOptions
 from aoti_serve.weights.version import GoldenFile, Version
@@ -44,7 +45,8 @@ async def test_without_the_right_token_the_coordinator_is_asked_nothing(
     gateway: Gateway, headers: dict[str, str]
 ) -> None:
     asked = [("GET", ""), ("GET", "/versions"), ("GET", "/events"), ("POST", ""), ("POST", "/rollback")]
-    asked += [("POST", "/candidate"), ("POST", "/promote"), ("POST", "/withdraw"), ("POST", "/golden")]
+    asked += [("POST", "/candidate"), ("POST", "/promote"), ("POST", "/withdraw")]
+    asked += [("POST", "/golden"), ("POST", "/assets")]
     for method, path in asked:
         response = await gateway.client.request(method, WEIGHTS + path, headers=headers)
         assert TOKEN not in assert_error(response, 401)
@@ -203,6 +205,20 @@ async def test_golden_requests_are_uploaded_as_they_are(gateway: Gateway, monkey
     assert transfer.calls == [("append", "path", b"bytes")]
     opened, offered = gateway.coordinator.calls
     assert (opened[0], opened[-1], offered) == ("open_upload", "golden", ("offer_golden", "upload"))
+
+
+async def test_assets_are_uploaded_as_they_are_and_known_by_their_sha256(gateway: Gateway) -> None:
+    transfer = Coordinator()
+    gateway.coordinator.answers |= {
+        "open_upload": ("upload", SimpleNamespace(path="path", transfer=transfer)),
+        "offer_asset": "a" * 64,
+    }
+    response = await gateway.client.post(f"{WEIGHTS}/assets", content=b"bytes", headers=ADMIN | OCTETS)
+    assert (response.status_code, response.json()) == (200, {"digest": "a" * 64})
+    assert transfer.calls == [("append", "path", b"bytes")]
+    headers = ADMIN | OCTETS | {"Content-Length": str(MAX_ASSETS_BYTES + 1)}
+    large = await gateway.client.post(f"{WEIGHTS}/assets", content=b"", headers=headers)
+    assert "the most that assets take" in assert_error(large, 413)
 
 
 @pytest.mark.parametrize(

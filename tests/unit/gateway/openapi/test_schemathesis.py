@@ -24,12 +24,13 @@ from tests.unit.gateway.http.test_weights_api import STATUS
 UPLOAD = ("upload", SimpleNamespace(path="path", transfer=Coordinator()))
 ANSWERS: dict[str, Any] = {"status": STATUS, "versions": [STATUS.current], "story": (), "open_upload": UPLOAD}
 ANSWERS["offer_golden"] = GoldenFile(digest="a" * 64, nbytes=8, requests=1)
+ANSWERS["offer_asset"] = "a" * 64
 ANSWERS["relabel"] = {"stable": VERSION}
 ANSWERS |= dict.fromkeys(("rollback", "swap_uri", "swap_upload", "expose", "promote", "withdraw"), STATUS)
 UNENDING = f"/v2/models/{NAME}/weights/events"
 # Whether data fit their shape, an adapter its settings, a text is a share, or 3 was written as 3.0, no schema can say.
 BEYOND_SCHEMAS = ("/infer", "/weights", "/rollback", "/candidate", "/labels/{label}")
-ANY_BYTES = "/golden"  # to a schema, no bytes are wrong
+ANY_BYTES = ("/golden", "/assets")  # to a schema, no bytes are wrong
 COUNT = pytest.mark.parametrize("count", [25, pytest.param(2500, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
 
 # A 504 is a deadline of the request's own, which may be a microsecond.

@@ -10,8 +10,9 @@ import pytest
 from aoti_serve.errors import LabelMoved, StoreDamaged, Superseded, UnknownWeightsVersion
 from aoti_serve.weights.candidate import Candidate
 from aoti_serve.weights.labels import LabelChange
-from aoti_serve.weights.store.catalog import Catalog, golden_name
+from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.checkup import check_store
+from aoti_serve.weights.store.layout import golden_name
 from aoti_serve.weights.store.repair import find_version, set_current
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.target import Exposure

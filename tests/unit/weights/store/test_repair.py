@@ -21,8 +21,9 @@ from aoti_serve.errors import (
 )
 from aoti_serve.signature.golden.file import save_golden
 from aoti_serve.signature.golden.request import GoldenRequest
-from aoti_serve.weights.store.catalog import Catalog, golden_name
+from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.checkup import check_store
+from aoti_serve.weights.store.layout import golden_name
 from aoti_serve.weights.store.repair import export_version, find_version, golden_beside, import_file, set_current
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Committed
@@ -134,7 +135,7 @@ def test_golden_requests_go_with_their_version(store: Store, golden: Path, tmp_p
     other = Store(tmp_path / "other", "m", 4)
     again = import_file(Catalog(other.root), written.weights, "asked", written.golden)
     assert again.golden == version.golden
-    assert Catalog(other.root).golden_content(again) == golden.read_bytes()
+    assert Catalog(other.root).attached_content(golden_name(again.number)) == golden.read_bytes()
     assert check_store(Catalog(other.root), ignore).whole
     assert list((tmp_path / "other" / "incoming").iterdir()) == []
 

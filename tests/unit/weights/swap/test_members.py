@@ -5,9 +5,19 @@ from __future__ import annotations
 import pytest
 
 from aoti_serve.address import Address
+from aoti_serve.weights.swap.coordination import Coordination
 from aoti_serve.weights.swap.members import ENDED_S, KILL_AGAIN_S, MemberTable
+from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.target import Report, Staging
-from aoti_serve.weights.swap.timeouts import MEMBER_SILENCE_S, MOST, TICK_S, UNHEARD_S, LagDetector, TimeAllowance
+from aoti_serve.weights.swap.timeouts import (
+    MEMBER_SILENCE_S,
+    MOST,
+    TICK_S,
+    UNHEARD_S,
+    LagDetector,
+    SwapDeadlines,
+    TimeAllowance,
+)
 from aoti_serve.weights.version import Committed, Version
 from tests.unit.weights.swap.simulated_memory import receipt
 
@@ -225,3 +235,30 @@ def test_labels_are_told_when_they_change_and_stay_through_every_other_change() 
     assert (table.target.labels, table.target.revision > told.revision) == ({"stable": 2}, True)
     table.relabel({})
     assert table.target.labels == {}
+
+
+def test_a_version_is_tried_by_a_processor_where_the_model_has_some() -> None:
+    for wanted, found in ((False, ""), (True, "processor")):
+        table = MemberTable(7, COMMITTED, processors=wanted)
+        assert table.lacks == "replica"
+        table.hear(Report("r1", runners=1, epoch=5))
+        table.hear(Report("p1", processor=True, joining=True))
+        assert table.lacks == found
+        table.hear(Report("p1", turn=1, processor=True, epoch=5))
+        assert table.lacks == ""
+        assert {report.member for report in table.live_stagers} == {"r1", "p1"}
+        assert not any(report.is_gateway for report in table.reports)
+
+
+def test_a_processor_that_ends_while_it_stages_fails_the_swap() -> None:
+    rules = Coordination(7, COMMITTED, SwapDeadlines(), lambda: 0.0, processors=True)
+    for member in (Report("r1", runners=1, epoch=5), Report("p1", processor=True, epoch=5)):
+        rules.connect(member.member)
+        rules.hear(member)
+    swap = rules.begin(Version(number=3, digest="sha of 3"))
+    rules.hear(Report("r1", turn=1, runners=1, epoch=5, staged=swap.id))
+    assert (swap.state, swap.waiting) == (State.STAGING, {"p1"})
+    rules.disconnect("p1")
+    rules.remove_ended({"r1"}, {"p1"})
+    assert swap.state is State.ABORTING
+    assert "p1 could not stage version 3" in str(swap.error)
