@@ -64,6 +64,14 @@ def members(path: Path, folder: str) -> tuple[str, ...]:
         return tuple(name.removeprefix(root) for name in archive.NameToInfo if name.startswith(root + folder))
 
 
+def check_whole(path: Path) -> None:
+    """Compare every byte with the archive's checksums. Raises UnreadablePackage, which names the file that differs."""
+    with open_archive(path) as archive:
+        for info in archive.infolist():
+            for _ in member_chunks(path, archive, info):
+                pass
+
+
 @contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The zip itself. Raises UnreadablePackage if the file is none, or is damaged."""
