@@ -26,7 +26,7 @@ class Form:
         return core_schema.no_info_after_validator_function(self._checked, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {**handler(schema), "pattern": f"^{self.pattern}$"}
+        return {**handler(schema), "pattern": f"^({self.pattern})$"}
 
     def _checked(self, text: str) -> str:
         if re.fullmatch(self.pattern, text) is None:

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 
 from aoti_serve.config import AppConfig, FollowConfig, GatewayConfig, ModelConfig
 from aoti_serve.errors import problems, shown_value
-from aoti_serve.gateway.http.weights.swaps import SwapBody
 from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.swap_options import SwapOptions
@@ -81,10 +80,6 @@ def model(**given: Any) -> str:
 def test_a_value_that_will_not_do_is_named_with_what_is_expected(said: Callable[[], str], words: str) -> None:
     assert said() == words
     assert not PYDANTICS.search(words)
-
-
-def test_a_swap_without_a_file_is_told_of_both_ways() -> None:
-    assert wrong(SwapBody).startswith("`uri` is missing: the file under one of the model's `weights_roots`; or send")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -105,7 +106,7 @@ def checked_plan(document: object, source: str) -> RolloutPlan:
 def _inner(document: Any) -> Any:
     if document is None:
         return {}
-    if not isinstance(document, dict | RolloutPlan):
+    if not isinstance(document, Mapping | RolloutPlan):
         raise ValueError(f"{shown_value(document)} is no plan: write KEY: VALUE, such as `canary: [5%, 50%]`")
     alone = isinstance(document, dict) and list(document) == ["rollout"]
     return (document["rollout"] or {}) if alone else document
