@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"\s*((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*([a-z%]*)\s*
 _SHARES = {"": 1.0, "%": 0.01}
 _SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FACTORS = {"": 1.0, "x": 1.0}
-LONGEST_S = 30 * 24 * 3600.0
+_LONGEST_S = 30 * 24 * 3600.0
 
 
 def share_of(value: object) -> float:
@@ -29,7 +29,7 @@ def share_of(value: object) -> float:
 def duration_of(value: object) -> float:
     """Seconds, from `500ms`, `60s`, `2m`, `1h`, `60` or 60. Raises ValueError, which names the value."""
     seconds = _read(value, _SECONDS, "no duration: write 60s, 2m, 1h, or a number of seconds")
-    if seconds > LONGEST_S:
+    if seconds > _LONGEST_S:
         raise ValueError(f"{shown_value(value)} is too long: 720h, which are 30 days, is the most")
     return seconds
 
