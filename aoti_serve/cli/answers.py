@@ -13,8 +13,7 @@ from rich.text import Text
 
 from aoti_serve import __version__
 from aoti_serve.cli.console import UNCUT_WIDTH, cut_apart
-from aoti_serve.config import problems
-from aoti_serve.errors import ServerRefused, quantity
+from aoti_serve.errors import ServerRefused, problems, quantity
 from aoti_serve.weights.version import Rounding, Version
 
 GAP = 2  # between the columns of a narrow table

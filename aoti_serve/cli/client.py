@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 import typer
@@ -30,7 +30,12 @@ REQUEST_TIMEOUT_S = 30.0  # for answers that come at once; the event stream send
 
 
 def _with_scheme(url: str) -> str:
-    return url if "://" in url else f"http://{url}"
+    whole = url if "://" in url else f"http://{url}"
+    with suppress(ValueError):
+        parts = urlsplit(whole)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return whole
+    raise typer.BadParameter(f"'{safe(url)}' is no URL of a server: write http://HOST:PORT, or https://HOST:PORT")
 
 
 Url = Annotated[str, typer.Option(envvar="AOTI_SERVE_URL", callback=_with_scheme, help="Where the server answers.")]
@@ -147,7 +152,7 @@ class AdminClient:
 def answer_json(response: httpx.Response) -> Any:
     """The JSON of a successful response. Raises ServerRefused with the server's own text for any other response."""
     if response.is_success:
-        return response.json()
+        return _json_of(response)
     try:
         detail = str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
@@ -157,11 +162,18 @@ def answer_json(response: httpx.Response) -> Any:
     raise ServerRefused(code=response.status_code, detail=safe(detail))
 
 
+def _json_of(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        raise ValueError(f"it answers {_plain_text(response)}") from None
+
+
 def _plain_text(response: httpx.Response) -> str:
     """The text of a response that another server or a proxy has sent. A web page is named, not quoted."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     page = kind == "text/html" or response.text.lstrip().lower().startswith(("<!doctype", "<html"))
-    return "with a web page: is this an aoti-serve server?" if page else response.text[:500]
+    return "with a web page: is this an aoti-serve server? Name one with --url" if page else response.text[:500]
 
 
 def served_models(url: str) -> list[str]:
@@ -215,8 +227,16 @@ def _warn_if_readable(url: str) -> None:
         )
 
 
+_FAILURES = {
+    "WRONG_VERSION_NUMBER": "it speaks plain HTTP, and no TLS: write http://",
+    "Name or service not known": "no machine of this name is known: write http://HOST:PORT",
+    "Temporary failure in name resolution": "no machine of this name is known: write http://HOST:PORT",
+}
+
+
 def _why(error: Exception) -> str:
-    return safe(str(error)) or type(error).__name__
+    said = safe(str(error)) or type(error).__name__
+    return next((words for sign, words in _FAILURES.items() if sign in said), said)
 
 
 def _asked(options: SwapOptions) -> dict[str, Any]:

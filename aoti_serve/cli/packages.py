@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import sysconfig
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import aoti_serve
 from aoti_serve.cli.console import AsJson, out, progress_out, reports_errors
 from aoti_serve.cli.package_view import show_package
 from aoti_serve.errors import InvalidConfig, PackageError
@@ -89,7 +91,7 @@ def package(
     with warnings.catch_warnings():
         if not verbose:
             warnings.filterwarnings("ignore", module=r"torch(\.|$)")
-        module, inputs, shapes = _make_model(target)
+        module, inputs, shapes = _make_model(target, verbose)
     from aoti_serve.model.export import export_package  # torch: only when it is needed
 
     accuracies: list[Accuracy] = []
@@ -126,7 +128,9 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what a package was compiled for, its signature and its constants. Runs none of its compiled code."""
-    show_package(Package.open(path, model_name), as_json)
+    found = Package.open(path, model_name)
+    found.check_whole()
+    show_package(found, as_json)
 
 
 @contextmanager
@@ -141,7 +145,7 @@ def _torchs_voice(audible: bool) -> Iterator[None]:
             raise
         return
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)  # of an error it logs the whole graph, and raises it as well
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -194,25 +198,52 @@ def _numbers(option: str, text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _make_model(target: str) -> tuple[Any, Any, Any]:
+def _make_model(target: str, verbose: bool) -> tuple[Any, Any, Any]:
     name, separator, attribute = target.partition(":")
     if not separator:
         raise InvalidConfig(detail=f"'{target}' is not of the form my_module:make_model")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        make = getattr(importlib.import_module(name), attribute)
-        if not callable(make):
-            raise InvalidConfig(detail=f"'{target}' is a {type(make).__name__}, not something to call")
-        made = make()
-    except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:
-            raise
-        raise InvalidConfig(detail=f"no module '{name}' in {Path.cwd()} or on the Python path") from error
-    except AttributeError as error:
-        if error.name != attribute:
-            raise
-        raise InvalidConfig(detail=f"module '{name}' has no '{attribute}'") from error
+        made = _callable(name, attribute)()
+    except InvalidConfig:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        progress_out.print("".join(_told(error, verbose)), end="")
+        more = "" if verbose else "; -v shows where in the libraries that it calls"
+        raise InvalidConfig(detail=f"'{target}' raised {type(error).__name__}: {error}{more}") from error
     if not isinstance(made, tuple) or len(made) != 3:
         detail = f"'{target}' must return (module, example_inputs, dynamic_shapes), not {type(made).__name__}"
         raise InvalidConfig(detail=detail)
     return made
+
+
+def _callable(name: str, attribute: str) -> Callable[[], Any]:
+    """What the module calls so. Raises InvalidConfig, and what the module itself raises."""
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0]:
+            raise
+        raise InvalidConfig(detail=f"no module '{name}' in {Path.cwd()} or on the Python path") from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        raise InvalidConfig(detail=f"module '{name}' has no '{attribute}'")
+    if not callable(found):
+        raise InvalidConfig(detail=f"'{name}:{attribute}' is a {type(found).__name__}, not something to call")
+    called: Callable[[], Any] = found
+    return called
+
+
+def _told(error: Exception, verbose: bool) -> list[str]:
+    """The traceback; without `verbose` its lines of the user's own files."""
+    if verbose:
+        return traceback.format_exception(error)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    return traceback.format_list(frames)
+
+
+def _is_users(file: str) -> bool:
+    path = Path(file)
+    ours = path.is_relative_to(Path(aoti_serve.__file__).parent)
+    installed = any(path.is_relative_to(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib"))
+    return path.is_file() and not ours and not installed

@@ -13,7 +13,7 @@ from ray import serve
 from aoti_serve.cluster.calls import run_in_background
 from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.cluster.deployments import coordinator_of
-from aoti_serve.cluster.swap_call import SwapCall, SwapKeywords, WrittenShare, swap_call
+from aoti_serve.cluster.swap_call import SwapCall, SwapKeywords, WrittenShare, checked_arguments, swap_call
 from aoti_serve.cluster.transfer.delta import Delta, WeightChanges
 from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, Weights, in_one_piece, rechunk, upload_stream
 from aoti_serve.errors import TryAgain
@@ -99,7 +99,7 @@ class AsyncWeightsClient:
         It answers `share` of them, "5%" or 0.05, and runs `shadow` of the others beside the version that answers.
         When this returns every gateway goes by that. Raises NoCandidate, and NotSettled if a gateway is silent.
         """
-        asked = ExposureOptions.model_validate({"share": share, "shadow": shadow})
+        asked = checked_arguments(ExposureOptions, {"share": share, "shadow": shadow})
         return await self._client.expose(asked, _who())
 
     async def promote(self, *, wait: bool = True) -> WeightsStatus:
@@ -116,11 +116,13 @@ class AsyncWeightsClient:
         `expected`: only if it names that one now; None: only if there is no such label; "any": in any case. Raises
         LabelMoved, UnknownWeightsVersion or TooManyLabels; nothing has changed then.
         """
-        return await self._client.relabel(LabelChange(name=name, version=version, expected=expected), _who())
+        change = checked_arguments(LabelChange, {"name": name, "version": version, "expected": expected})
+        return await self._client.relabel(change, _who())
 
     async def unlabel(self, name: str, *, expected: ExpectedVersion = "any") -> dict[str, int]:
         """Take a label away, `expected` as in `label`; those that are left."""
-        return await self._client.relabel(LabelChange(name=name, version=None, expected=expected), _who())
+        change = checked_arguments(LabelChange, {"name": name, "version": None, "expected": expected})
+        return await self._client.relabel(change, _who())
 
     async def labels(self) -> dict[str, int]:
         """The labels that can be moved, with the versions that they name."""

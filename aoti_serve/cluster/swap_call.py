@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, TypeVar, cast
 
+from pydantic import BaseModel, ValidationError
+
+from aoti_serve.errors import InvalidConfig, problems
 from aoti_serve.signature.golden.file import golden_bytes, golden_content, parse_golden
 from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.weights.assets import AssetFiles, digests_of, read_asset
@@ -14,6 +17,7 @@ from aoti_serve.weights.rollout.plan import RolloutPlan, checked_plan, read_plan
 from aoti_serve.weights.swap_options import SwapOptions
 
 Golden: TypeAlias = "Path | Collection[GoldenRequest]"
+Asked = TypeVar("Asked", bound=BaseModel)
 WrittenShare: TypeAlias = str | float  # "5%" or 0.05
 WrittenPlan: TypeAlias = RolloutPlan | Mapping[str, Any] | str  # a str is YAML
 
@@ -52,7 +56,7 @@ class SwapCall(NamedTuple):
 
 
 def swap_call(label: str, keywords: SwapKeywords) -> SwapCall:
-    """Raises InvalidConfig for a plan that is none, which names the key, and UnfitAssets."""
+    """Raises InvalidConfig, which names the key, also one of a plan; and UnfitAssets."""
     asked = cast(dict[str, Any], keywords) | {"label": label}
     golden = keywords.get("golden")
     content = b"" if golden is None else _content(golden)
@@ -63,7 +67,15 @@ def swap_call(label: str, keywords: SwapKeywords) -> SwapCall:
     rollout = keywords.get("rollout")
     if rollout is not None and rollout is not False:
         asked["rollout"] = _plan(rollout)
-    return SwapCall(SwapOptions.model_validate(asked), content, assets)
+    return SwapCall(checked_arguments(SwapOptions, asked), content, assets)
+
+
+def checked_arguments(kind: type[Asked], arguments: Mapping[str, Any]) -> Asked:
+    """The arguments of a call as a value. Raises InvalidConfig, which names the one that will not do."""
+    try:
+        return kind.model_validate(arguments)
+    except ValidationError as error:
+        raise InvalidConfig(detail=problems(error.errors())) from None
 
 
 def _plan(written: WrittenPlan) -> RolloutPlan:

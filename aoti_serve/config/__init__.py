@@ -7,7 +7,7 @@ from aoti_serve.config.gateway import GatewayConfig, Tls, WeightsLimits
 from aoti_serve.config.model import NO_WEIGHTS, BatchingConfig, DeclaredSignature, FollowConfig, ModelConfig
 from aoti_serve.config.processor import ProcessorConfig
 from aoti_serve.config.scaling import ScalingConfig
-from aoti_serve.config.values import REGISTERED_MODEL, absolute, problems
+from aoti_serve.config.values import REGISTERED_MODEL, absolute
 
 __all__ = [
     "NO_WEIGHTS",
@@ -23,5 +23,4 @@ __all__ = [
     "Tls",
     "WeightsLimits",
     "absolute",
-    "problems",
 ]

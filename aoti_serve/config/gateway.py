@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, PositiveInt, StringConstraints, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from aoti_serve.config.scaling import ReplicaCount
-from aoti_serve.config.values import PortNumber, Seconds, WatchedPath
+from aoti_serve.config.values import Form, PortNumber, Seconds, WatchedPath
 from aoti_serve.signature.tensors import Frozen
 
 # As browsers send it; "*" is any.
-Origin = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s,*A-Z]+)$")]
+Origin = Annotated[
+    str, Form(r"\*|[a-z][a-z0-9+.-]*://[^/\s,*A-Z]+", "an origin, such as https://example.org without a path, or *")
+]
 
 
 class Tls(Frozen):

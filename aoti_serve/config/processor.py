@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field, PositiveInt, StringConstraints, model_validator
+from pydantic import AliasChoices, Field, PositiveInt, model_validator
 
-from aoti_serve.config.values import AbsolutePath
+from aoti_serve.config.values import AbsolutePath, Form
 from aoti_serve.signature.tensors import Frozen
 
-ClassPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+ClassPath = Annotated[str, Form(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "a class: write module:Class")]
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

@@ -31,10 +31,10 @@ class ScalingConfig(Frozen):
 
 
 def _kind(value: object) -> str:
-    return "scaling" if isinstance(value, Mapping | ScalingConfig) else "count"
+    return "<scaling>" if isinstance(value, Mapping | ScalingConfig) else "<count>"
 
 
 # By tags, so that an error names only the kind that was meant.
 ReplicaCount = Annotated[
-    Annotated[PositiveInt, Tag("count")] | Annotated[ScalingConfig, Tag("scaling")], Discriminator(_kind)
+    Annotated[PositiveInt, Tag("<count>")] | Annotated[ScalingConfig, Tag("<scaling>")], Discriminator(_kind)
 ]

@@ -1,19 +1,46 @@
-"""The values of configuration keys: ports, times, names, places; and what is wrong with one, in words."""
+"""The values of configuration keys: ports, times, names, places."""
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from aoti_serve.errors import shown_value
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form of a text: a pattern of the whole, and in words what an error says is wanted."""
+
+    pattern: str
+    wanted: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^({self.pattern})$"}
+
+    def _checked(self, text: str) -> str:
+        if re.fullmatch(self.pattern, text) is None:
+            raise ValueError(f"{shown_value(text)} is not {self.wanted}")
+        return text
+
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+ModelName = Annotated[
+    str,
+    Field(max_length=128),
+    Form(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a name of letters, digits, '_', '.' and '-', a letter or a digit first"),
+]
 # Absolute: the processes of the server start in other folders.
 AbsolutePath = Annotated[Path, AfterValidator(Path.resolve)]
 # Links stay: what is behind them may be exchanged, as Kubernetes does with a secret.
@@ -59,6 +86,8 @@ FollowedPlace = Annotated[str, AfterValidator(_followed)]
 def _seconds(period: object) -> object:
     if isinstance(period, str) and (found := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(s|min|h)", period)):
         return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]]
+    if isinstance(period, str) and not re.fullmatch(r"[0-9.]+", period):
+        raise ValueError(f"{shown_value(period)} is no time: write 10s, 5min, 1h, or a number of seconds")
     return period
 
 
@@ -76,15 +105,3 @@ def absolute(place: str) -> str:
     authority, _, path = rest.partition("/")
     path = posixpath.normpath("/" + path.lstrip("/"))
     return f"{scheme.lower()}://{authority}{path if path != '/' else ''}"
-
-
-def problems(found: Sequence[Any]) -> str:
-    """pydantic's `errors()` in words, by field; without its addresses."""
-    # A list whose entries are wrong is reported as too short as well.
-    real = [entry for entry in found if entry["type"] != "too_short"] or found
-    return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {_words(entry)}".removeprefix(": ") for entry in real)
-
-
-def _words(problem: Any) -> str:
-    unknown = problem["type"] == "extra_forbidden"
-    return "there is no such key" if unknown else str(problem["msg"]).removeprefix("Value error, ")

@@ -16,9 +16,11 @@ A longer `text` stands in the body of its class.
 from __future__ import annotations
 
 from aoti_serve.errors.base import *
+from aoti_serve.errors.candidate import *
 from aoti_serve.errors.package import *
 from aoti_serve.errors.processor import *
 from aoti_serve.errors.request import *
 from aoti_serve.errors.server import *
 from aoti_serve.errors.tensors import *
 from aoti_serve.errors.weights import *
+from aoti_serve.errors.words import *

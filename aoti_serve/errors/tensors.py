@@ -43,10 +43,11 @@ class WrongNameRule(InvalidWeights, text="the rule '{rule}' cannot be followed: 
     detail: str
 
 
-class MissingTensor(InvalidWeights, text="tensor '{name}': missing from the weights"):
-    """A constant of the package is not among the weights."""
+class MissingTensor(InvalidWeights, text="tensor '{name}': missing from the weights{hint}"):
+    """A constant of the package is not among the weights. `hint` says how a part of them is taken."""
 
     name: str
+    hint: str = ""
 
 
 class UnknownTensor(InvalidWeights, text="tensor '{name}': the package has no such constant{hint}"):

@@ -26,27 +26,6 @@ class SwapInProgress(WeightsError, status=409):
     phase: str
 
 
-class CandidateOut(WeightsError, status=409):
-    """While a candidate is out, its memory is taken, and no other change may begin."""
-
-    text = "model '{model}': version {version} is a candidate; promote it or withdraw it first"
-    model: str
-    version: int
-
-
-class NoCandidate(WeightsError, status=409, text="model '{model}' has no candidate: a swap with `candidate` makes one"):
-    """There is nothing to expose, promote or withdraw."""
-
-    model: str
-
-
-class CandidateWithdrawn(WeightsError, status=409, text="candidate version {version} was withdrawn: {reason}"):
-    """The candidate was freed everywhere, and nothing was committed."""
-
-    version: int
-    reason: str
-
-
 class StageFailed(WeightsError):
     """A replica could not stage, so none has changed. `cause` is that replica's error, `story` what came before."""
 

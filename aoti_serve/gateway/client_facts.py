@@ -7,8 +7,7 @@ import os
 import re
 from contextlib import suppress
 
-from aoti_serve.errors import InvalidBody
-from aoti_serve.protocol.elements import shown_value
+from aoti_serve.errors import InvalidBody, shown_value
 
 _sound = re.compile(r"[\x21-\x7e]{1,128}").fullmatch
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import PositiveInt, TypeAdapter, ValidationError
 
 from aoti_serve.config import DeclaredSignature, ModelConfig
-from aoti_serve.errors import IncompatiblePackage, UnreadablePackage
+from aoti_serve.errors import IncompatiblePackage, UnreadablePackage, problems
 from aoti_serve.model.archive import reading, unpack
 from aoti_serve.model.preparation import recipe
 from aoti_serve.signature.constants import ConstantSpec
@@ -83,7 +83,7 @@ class Package:
         try:
             metadata = _METADATA_FORM.validate_json(reading.metadata(source, name))
         except ValidationError as error:
-            raise UnreadablePackage(path=source, detail=f"its metadata: {error}") from error
+            raise UnreadablePackage(path=source, detail=f"its metadata: {problems(error.errors())}") from error
         package = cls(source, name, metadata, signature, operators)
         package._check_variants(names, chosen=model_name is not None or name == "model")
         return package
@@ -99,7 +99,7 @@ class Package:
         try:
             return Signature.model_validate_json(self.metadata[SIGNATURE_KEY])
         except ValidationError as error:
-            raise UnreadablePackage(path=self.path, detail=f"signature: {error}") from error
+            raise UnreadablePackage(path=self.path, detail=f"signature: {problems(error.errors())}") from error
 
     @cached_property
     def recipes(self) -> tuple[recipe.Recipe, ...]:
@@ -107,10 +107,14 @@ class Package:
         try:
             recipes = recipe.RECIPES.validate_json(self.metadata.get(PREPARATION_KEY, "[]"))
         except ValidationError as error:
-            raise UnreadablePackage(path=self.path, detail=f"preparation: {error}") from error
+            raise UnreadablePackage(path=self.path, detail=f"preparation: {problems(error.errors())}") from error
         for problem in recipe.recipe_problems(recipes, self.signature):
             raise IncompatiblePackage(path=self.path, reason=problem)
         return recipes
+
+    def check_whole(self) -> None:
+        """Compare all that is in the file with its checksums. Raises UnreadablePackage if a byte has changed."""
+        reading.check_whole(self.path)
 
     def import_operators(self) -> None:
         """Import the modules that define its custom operators; raises IncompatiblePackage for one that cannot be."""
@@ -215,7 +219,7 @@ class Package:
         try:
             found = _VARIANTS_FORM.validate_json(self.metadata.get(VARIANTS_KEY, "{}"))
         except ValidationError as error:
-            raise UnreadablePackage(path=self.path, detail=f"variants: {error}") from error
+            raise UnreadablePackage(path=self.path, detail=f"variants: {problems(error.errors())}") from error
         return {name: {"batch": sizes} if isinstance(sizes, int) else sizes for name, sizes in found.items()}
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError, field_validator
 
-from aoti_serve.config import ProcessorConfig, problems
-from aoti_serve.errors import InvalidConfig
+from aoti_serve.config import ProcessorConfig
+from aoti_serve.errors import InvalidConfig, problems
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import BYTES, TensorSpec
 

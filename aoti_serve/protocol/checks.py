@@ -14,8 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import InvalidBody, InvalidInputData, TooManyTensors, UnservedParameter, WrongInputLength
-from aoti_serve.protocol.elements import shown_value
+from aoti_serve.errors import (
+    InvalidBody,
+    InvalidInputData,
+    TooManyTensors,
+    UnservedParameter,
+    WrongInputLength,
+    shown_value,
+)
 from aoti_serve.protocol.messages import LEAST_URGENT, LONGEST_KEY, InputHead, RequestHead, SequenceStep
 from aoti_serve.protocol.strings import check_strings, strings_from_raw
 from aoti_serve.signature.tensors import BY_OIP, BYTES, DTYPES, DType

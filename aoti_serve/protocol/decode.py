@@ -11,14 +11,15 @@ a million numbers take 0.03 s, and the count of 8 MB takes 0.02 s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import orjson
 from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import InvalidBody, InvalidInputData, JsonTooLarge, quantity
+from aoti_serve.errors import InvalidBody, InvalidInputData, JsonTooLarge, quantity, shown_value
 from aoti_serve.protocol.checks import (
     check_tensor_count,
     checked_dtype,
@@ -28,13 +29,17 @@ from aoti_serve.protocol.checks import (
     checked_shape,
     tensor_view,
 )
-from aoti_serve.protocol.elements import array_from_json, shown_value
+from aoti_serve.protocol.elements import array_from_json
 from aoti_serve.protocol.messages import InputHead, RequestHead
 from aoti_serve.protocol.ragged import is_ragged, ragged_input
 
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 MAX_DIGITS = 18
+LONGEST_NUMBER = 32  # of those that have no JSON form
+_no_json = re.compile(rb"-?\b(NaN|nan|Infinity|inf|[0-9.]+e\+?[0-9]{3,})\b")
 KEYS = ("id", "inputs", "outputs", "parameters")
+INPUT_KEYS = dict.fromkeys(("name", "datatype", "shape", "data", "parameters")).keys()
+OUTPUT_KEYS = dict.fromkeys(("name", "parameters")).keys()
 ALSO_SENT = ("model_name", "model_version")  # by KServe's client; the path says both
 
 
@@ -60,12 +65,18 @@ def decode_head(message: bytes, limits: GatewayConfig) -> RequestHead:
     try:
         found = orjson.loads(message)
     except orjson.JSONDecodeError as error:
-        raise InvalidBody(detail=f"the body is not JSON: {error}") from error
+        raise InvalidBody(detail=f"the body is not JSON: {error}{_binary_hint(message, error)}") from error
     found = _typed(found, dict, "the body")
-    for key in found.keys() - {*KEYS, *ALSO_SENT}:
-        raise InvalidBody(detail=f"a request has no key {shown_value(key)}; available: {', '.join(KEYS)}")
+    if unknown := found.keys() - {*KEYS, *ALSO_SENT}:
+        raise InvalidBody(detail=_no_key("a request", unknown, KEYS))
     outputs = [] if found.get("outputs") is None else _entries(found, "outputs", limits)
     return _head(found, tuple(_inputs(_entries(found, "inputs", limits))), outputs)
+
+
+def _binary_hint(message: bytes, error: orjson.JSONDecodeError) -> str:
+    """What to do instead if a number has no JSON form."""
+    beyond = "infinity" in error.msg or _no_json.search(message, max(error.pos - 4, 0), error.pos + LONGEST_NUMBER)
+    return "; JSON has no NaN and no infinity: send a tensor with them as binary data" if beyond else ""
 
 
 def arrays_of(head: RequestHead, tail: memoryview) -> list[NDArray[Any]]:
@@ -106,6 +117,9 @@ def _entries(message: dict[str, Any], what: str, limits: GatewayConfig) -> list[
 
 def _head(message: dict[str, Any], inputs: tuple[InputHead, ...], outputs: list[dict[str, Any]]) -> RequestHead:
     wanted = [(_typed(entry.get("name"), str, "an output's 'name'"), _parameters(entry)) for entry in outputs]
+    for entry in outputs:
+        if unknown := entry.keys() - OUTPUT_KEYS:
+            raise InvalidBody(detail=_no_key(f"output '{entry['name']}'", unknown, OUTPUT_KEYS))
     identity, parameters = message.get("id"), _parameters(message)
     return checked_head(None if identity is None else _typed(identity, str, "'id'"), inputs, wanted, parameters)
 
@@ -116,6 +130,8 @@ def _inputs(entries: list[dict[str, Any]]) -> Iterator[InputHead]:
 
 
 def _input(name: str, entry: dict[str, Any]) -> InputHead:
+    if unknown := entry.keys() - INPUT_KEYS:
+        raise InvalidInputData(name=name, detail=_no_key("an input", unknown, INPUT_KEYS))
     dtype = checked_dtype(name, entry.get("datatype"))
     if is_ragged(entry.get("shape")):
         return ragged_input(name, dtype, entry["shape"], entry.get("data"))
@@ -129,6 +145,10 @@ def _input(name: str, entry: dict[str, Any]) -> InputHead:
     if not isinstance(data, list):
         raise InvalidInputData(name=name, detail=f"'data' is {shown_value(data)}, not a list")
     return InputHead(name, dtype.torch, shape, None, array_from_json(name, dtype, shape, data))
+
+
+def _no_key(owner: str, unknown: Collection[str], known: Collection[str]) -> str:
+    return f"{owner} has no key {shown_value(min(unknown))}; available: {', '.join(known)}"
 
 
 def _parameters(entry: dict[str, Any], owner: str | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aoti_serve.errors import InvalidInputData, WrongInputLength
+from aoti_serve.errors import InvalidInputData, WrongInputLength, shown_value
 from aoti_serve.protocol.strings import check_strings
 from aoti_serve.signature.strings import strings_of
 from aoti_serve.signature.tensors import BYTES, DType
@@ -42,18 +42,6 @@ def array_from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[
         raise InvalidInputData(name=name, detail=f"'data' holds values too large for {dtype.oip}") from error
     array.flags.writeable = False
     return array
-
-
-def shown_value(value: Any) -> str:
-    """A JSON value in few characters. Lists and objects by their kind: they may be nested a thousand deep.
-
-    Of integers beyond 64 bits orjson makes floats, whose digits nobody has sent.
-    """
-    if isinstance(value, list | dict):
-        return "a list" if isinstance(value, list) else "an object"
-    if isinstance(value, float) and (value >= 2**64 or value <= -(2**63)):
-        return "a number too large for 64 bits"
-    return repr(value[:40] if isinstance(value, str) else value)
 
 
 def _flat(name: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:

@@ -64,7 +64,12 @@ def request_schema(signature: Signature) -> JsonSchema:
         "outputs": {
             "type": ["array", "null"],
             "description": "which, and in which order; all, if none is named",
-            "items": {"type": "object", "required": ["name"], "properties": wanted},
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": wanted,
+                "additionalProperties": False,
+            },
         },
         "parameters": _PARAMETERS,
         "model_name": {"description": "passed over: the path says it"},
@@ -122,7 +127,7 @@ def _input(ordinal: str, spec: TensorSpec, lengths: Collection[str]) -> JsonSche
         "shape": {"type": "array", "prefixItems": sizes} | _of_rank(len(spec.shape)),
         "parameters": _object({"binary_data_size": _SIZE}),
     }
-    schema = {"type": "object", "title": spec.name, "properties": properties}
+    schema = {"type": "object", "title": spec.name, "properties": properties, "additionalProperties": False}
     if dtype.raw:  # it has no form in JSON
         return schema | {"required": ["name", "datatype", "shape", "parameters"]}
     properties["data"] = data

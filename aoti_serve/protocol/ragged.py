@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aoti_serve.errors import InvalidInputData
+from aoti_serve.errors import InvalidInputData, shown_value
 from aoti_serve.protocol.checks import checked_shape
-from aoti_serve.protocol.elements import array_from_json, shown_value
+from aoti_serve.protocol.elements import array_from_json
 from aoti_serve.protocol.messages import InputHead
 from aoti_serve.signature.padding import fill_value
 from aoti_serve.signature.tensors import DTYPES, Dim, DType, TensorSpec

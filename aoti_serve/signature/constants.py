@@ -12,6 +12,7 @@ from aoti_serve.errors import (
     UnknownTensor,
     WrongTensorDtype,
     WrongTensorShape,
+    quantity,
 )
 from aoti_serve.signature.name_pattern import name_pattern
 from aoti_serve.signature.tensors import CASTABLE, DTYPES, Frozen, Shaped, Span
@@ -76,7 +77,7 @@ class Constants(Frozen):
         given = {self.tied.get(name, name) for name in found}
         for spec in self.constants:
             if spec.name not in given and not spec.carried and not partial:
-                raise MissingTensor(name=spec.name)
+                raise MissingTensor(name=spec.name, hint=_partial_hint(given, specs))
 
     def _check_names(self, found: Collection[str], known: Collection[str]) -> None:
         """Raise an UnknownTensor, of the first, or of the pattern by which all differ."""
@@ -84,6 +85,9 @@ class Constants(Frozen):
         if not unknown:
             return
         pattern = name_pattern(found, known)
+        if len(unknown) == len(found) and not pattern.seen and self.baked_known:
+            none = f"none of its {quantity(len(found), 'tensors')} is the package's"
+            raise OtherNames(name=unknown[0], pattern=none, hint=_of_another(unknown[0], known))
         if pattern.seen:
             hint = f"; they fit with {pattern.options}" if pattern.options else ""
             raise OtherNames(name=unknown[0], pattern=pattern.seen, hint=hint)
@@ -92,6 +96,18 @@ class Constants(Frozen):
         others = f", nor {len(unknown) - 1} more of the {len(found)}" if len(unknown) > 1 else ""
         drop = f"; {pattern.options} leaves out what it does not have" if pattern.options else ""
         raise UnknownTensor(name=unknown[0], hint=others + drop)
+
+
+def _partial_hint(given: Collection[str], specs: Collection[str]) -> str:
+    found = len([name for name in given if name in specs])
+    only = f"; they hold {found} of the package's {quantity(len(specs), 'tensors')}: to change these only, say "
+    return f"{only}--partial --base-version N (partial=true&base_version=N)" if found else ""
+
+
+def _of_another(name: str, known: Collection[str]) -> str:
+    first = next(iter(known), None)
+    theirs = "" if first is None else f", where the package has names such as '{first}'"
+    return f": they are called '{name}' and so on{theirs}; are they of another model?"
 
 
 def _check(name: str, tensor: Shaped | Span, spec: ConstantSpec | BakedConstant) -> None:

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field, FiniteFloat, PositiveInt, ValidationError, field_validator, model_validator
 
-from aoti_serve.config import problems
-from aoti_serve.errors import UnfitAdapter
+from aoti_serve.errors import UnfitAdapter, problems
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.sources.uri import is_uri
 

@@ -21,7 +21,7 @@ from aoti_serve.weights.assets import MAX_ASSETS_BYTES, OfferedAssets, VersionAs
 from aoti_serve.weights.files.adapter import adapted_parts
 from aoti_serve.weights.files.cast import cast_parts, rounding_of
 from aoti_serve.weights.files.checkpoint import SingleFile, open_checkpoint, write_joined
-from aoti_serve.weights.files.delta import base_digest_in, delta_parts
+from aoti_serve.weights.files.delta import base_digest_in, check_no_delta, delta_parts
 from aoti_serve.weights.files.index import file_chunks, file_digest, read_index
 from aoti_serve.weights.files.merge import FilePart, Part, merge_weights, parts_in
 from aoti_serve.weights.files.naming import check_rules, renamed
@@ -94,6 +94,8 @@ class Intake:
         base, rules = self.base(options, current), options.reading(self.rules)
         with path.open("rb") as file:
             parts = parts_in(file, self.index(path))
+            if not options.delta:
+                check_no_delta(parts)
             given = renamed(parts, rules)
             ready = given == parts and not options.on_base
             if ready and not (rules.cast and cast_parts(given, self.constants)):

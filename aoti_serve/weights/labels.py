@@ -9,9 +9,9 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, RootModel
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, RootModel
 
-from aoti_serve.errors import LabelMoved, TooManyLabels
+from aoti_serve.errors import LabelMoved, TooManyLabels, shown_value
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.swap_options import VersionNumber
 
@@ -31,7 +31,15 @@ def _named(name: str) -> str:
 
 
 LabelName = Annotated[str, AfterValidator(_named)]
-ExpectedVersion = VersionNumber | Literal["any"] | None
+
+
+def _expected(value: object) -> object:
+    if value is None or value == "any" or (type(value) is int and value >= 0):
+        return value
+    raise ValueError(f"{shown_value(value)} is neither the number of a version, nor none, nor any")
+
+
+ExpectedVersion = Annotated[VersionNumber | Literal["any"] | None, BeforeValidator(_expected)]
 
 
 class LabelChange(Frozen):

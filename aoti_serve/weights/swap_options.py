@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import from_json
 
+from aoti_serve.config.values import Form
+from aoti_serve.errors import shown_value
 from aoti_serve.signature.name_rules import AS_IT_IS, Drops, ReadingRules, Renames
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.adapter_config import AdapterConfig, config_not_sent
@@ -15,16 +17,33 @@ from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.quantities import TrafficShare
 from aoti_serve.weights.swap.target import Exposure
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
-Label = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]  # it is shown in terminals
-Uri = Annotated[str, StringConstraints(max_length=4096)]
+Sha256 = Annotated[str, Form("[0-9a-fA-F]{64}", "a sha256: 64 digits of 0-9 and a-f, as `sha256sum FILE` prints them")]
+Label = Annotated[
+    str,
+    Field(max_length=256),
+    Form(r"[^\x00-\x1f\x7f]*", "a label: it holds a control character"),  # it is shown in terminals
+]
+Uri = Annotated[str, Field(max_length=4096)]
 VersionNumber = Annotated[int, Field(ge=0)]
 AssetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
 
 
 def _read(setting: Any) -> Any:
     """A query parameter is text."""
-    return from_json(setting) if isinstance(setting, str) else setting
+    try:
+        return from_json(setting) if isinstance(setting, str) else setting
+    except ValueError as error:
+        raise ValueError(f"{shown_value(setting)} is not JSON: {error}") from None
+
+
+def _wished(setting: Any) -> str:
+    return "<none>" if setting is False else "<plan>"
+
+
+# By tags, so that an error names only the kind that was meant.
+RolloutWish = Annotated[
+    Annotated[RolloutPlan, Tag("<plan>")] | Annotated[Literal[False], Tag("<none>")], Discriminator(_wished)
+]
 
 
 class SwapOptions(Frozen):
@@ -62,7 +81,7 @@ class SwapOptions(Frozen):
     candidate: bool = False
     share: TrafficShare = 0.0
     shadow: TrafficShare = 0.0
-    rollout: Annotated[RolloutPlan | Literal[False] | None, BeforeValidator(_read)] = None
+    rollout: Annotated[RolloutWish | None, BeforeValidator(_read)] = None
 
     @model_validator(mode="after")
     def _based(self) -> SwapOptions:

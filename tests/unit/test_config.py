@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aoti_serve.config import AppConfig, DeclaredSignature, FollowConfig, ModelConfig, ScalingConfig, absolute, problems
+from aoti_serve.config import AppConfig, DeclaredSignature, FollowConfig, ModelConfig, ScalingConfig, absolute
+from aoti_serve.errors import problems
 from aoti_serve.signature.tensors import Dim, TensorSpec
 
 
@@ -104,10 +105,8 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        pytest.param(
-            {"replicas": {"min": 3, "max": 2}}, "models.0.replicas.scaling: min 3 is above max 2", id="min above max"
-        ),
-        pytest.param({"replicas": 0}, "models.0.replicas.count: Input should be greater than 0", id="no replica"),
+        pytest.param({"replicas": {"min": 3, "max": 2}}, "models.0.replicas: min 3 is above max 2", id="min above max"),
+        pytest.param({"replicas": 0}, "models.0.replicas: 0 is too small: more than 0 is needed", id="no replica"),
         pytest.param({"num_runner": 2}, "models.0.num_runner: there is no such key", id="misspelt"),
     ],
 )

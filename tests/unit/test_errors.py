@@ -52,7 +52,7 @@ AotiServeError                      500
 │   │   ├── GoldenFailed                 tried before they are committed, they answer otherwise than they must
 │   │   └── WeightsDoNotRun              tried before they are committed, they fail
 │   ├── UploadFailed                400  the bytes have not all arrived
-│   ├── SwapInProgress, CandidateOut, NoCandidate, CandidateWithdrawn      409
+│   ├── SwapInProgress, CandidateOut, NoCandidate, CandidateWithdrawn, RolloutDecides      409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
 │   ├── BadIndexInWeights               500
 │   ├── StageWithdrawn              409  a stage was stopped under way

@@ -21,8 +21,7 @@ from aoti_serve.cli.console import out, print_json, progress_out
 from aoti_serve.cli.live import ProgressBars, fate_of_change
 from aoti_serve.cli.render import swap_view
 from aoti_serve.cluster.status import CandidateStatus, WeightsStatus
-from aoti_serve.config import problems
-from aoti_serve.errors import InvalidBody, InvalidConfig
+from aoti_serve.errors import InvalidBody, InvalidConfig, problems
 from aoti_serve.weights.rollout.plan import read_plan
 
 INTERRUPTED = 130

@@ -11,8 +11,7 @@ from aoti_serve.cli.answers import safe, value_of
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url
 from aoti_serve.cli.console import AsJson, out, print_json, reports_errors
 from aoti_serve.cli.weights.views import ModelArgument
-from aoti_serve.config import problems
-from aoti_serve.errors import InvalidBody
+from aoti_serve.errors import InvalidBody, problems
 from aoti_serve.weights.labels import LabelChange, expectation
 
 
@@ -30,16 +29,25 @@ def label(
 ) -> None:
     """List the labels of a model's weights versions, or let the label NAME name VERSION."""
     client = AdminClient(url, model)
-    answer = (
-        client.labels()
-        if name is None and not delete
-        else client.relabel(_change(name, version, expected, delete=delete))
-    )
+    if name is None and not delete:
+        answer = client.labels()
+    else:
+        change = _change(name, version, expected, delete=delete)
+        if delete and change.expected is not None:
+            _check_there(client, change.name)
+        answer = client.relabel(change)
     if as_json:
         print_json(answer)
     else:
         labels = value_of(dict[str, int], answer)
         out.print("\n".join(f"{name} {number}" for name, number in labels.items()) or f"{model} has no labels")
+
+
+def _check_there(client: AdminClient, name: str) -> None:
+    """To delete a label that is not there is most often a typing error."""
+    labels = value_of(dict[str, int], client.labels())
+    if name not in labels:
+        raise InvalidBody(detail=f"{client.model} has no label '{safe(name)}'; it has {', '.join(labels) or 'none'}")
 
 
 def _change(name: str | None, version: int | None, expected: str, *, delete: bool) -> LabelChange:

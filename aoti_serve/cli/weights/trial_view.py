@@ -12,6 +12,7 @@ from rich.text import Text
 from aoti_serve.cli.answers import line, narrow_table
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.weights.rollout.decisions import RolloutOutcome
+from aoti_serve.weights.rollout.judging.rules import STEADY_CALLS
 from aoti_serve.weights.rollout.judging.unjudged import LEAST_FOR_P99
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.quantities import shown_share
@@ -61,7 +62,8 @@ def plan_text(plan: RolloutPlan) -> str:
         f"answers {shares} of the requests, {plan.each:g} s each" if shares else f"answers nothing for {plan.each:g} s"
     )
     shadow = f", shadows {shown_share(plan.shadow)} of the others" if plan.shadow else ""
-    return f"it {steps}{shadow}, and is watched for {plan.watch:g} s"
+    short = f", too short for error_rate and p99, which need {STEADY_CALLS} s" if 0 < plan.watch < STEADY_CALLS else ""
+    return f"it {steps}{shadow}, and is watched for {plan.watch:g} s{short}"
 
 
 def rollout_lines(rollout: RolloutProgress, plan: RolloutPlan | None) -> Iterator[Text]:

@@ -17,6 +17,7 @@ from aoti_serve.errors import (
     CandidateOut,
     CandidateWithdrawn,
     NoCandidate,
+    RolloutDecides,
     StoreFailed,
     Superseded,
     SwapInProgress,
@@ -146,9 +147,12 @@ class Candidates:
     async def expose(self, attempt: Attempt, options: ExposureOptions, *, confirm: bool) -> None:
         """Let it meet other shares of the requests, once that is stored.
 
-        With `confirm` all gateways go by them when this returns; raises NotSettled if that cannot be confirmed.
+        With `confirm` all gateways go by them when this returns; raises NotSettled if that cannot be confirmed,
+        and RolloutDecides if the shares are a rollout's.
         """
         swap, record = self._held()
+        if confirm and record.plan is not None:  # a person asks; the rollout itself asks without
+            raise RolloutDecides(model=self._model, version=swap.version.number)
         attempt.begin(swap)
         exposure = options.applied_to(record.exposure)
         record = record.model_copy(update={"exposure": exposure})

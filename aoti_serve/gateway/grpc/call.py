@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import AotiServeError, BodyTooSlow, InvalidBody, NotServed, Stopping
+from aoti_serve.errors import AotiServeError, BodyTooSlow, InvalidBody, NotServed, Stopping, shown_value
 from aoti_serve.gateway.client_facts import identity_from, patience_from, routing_key
 from aoti_serve.gateway.grpc.messages import GrpcMessage, MessageReader, written
 from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, CODINGS, ID_KEY, OK, trailers
@@ -24,7 +24,6 @@ from aoti_serve.gateway.in_flight import BodyLimits, ReadingBudget
 from aoti_serve.gateway.inflation import ZLIB_WINDOWS, decompressed
 from aoti_serve.gateway.listener.meters import is_too_slow
 from aoti_serve.gateway.offload import Offload
-from aoti_serve.protocol.elements import shown_value
 
 TIMEOUT_KEY = "x-request-timeout-seconds"
 ROUTING_KEY = "x-routing-key"

@@ -9,9 +9,9 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, HeadersTooLarge, NotServed, TooManyCalls
 from aoti_serve.gateway.client_facts import identity_from
 from aoti_serve.gateway.grpc.call import GrpcCall, GrpcCalls, Method
-from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, ID_KEY, NOT_GRPC, status_of, trailers
+from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, ID_KEY, NOT_GRPC, NOT_GRPC_TEXT, status_of, trailers
 from aoti_serve.gateway.http2.connection import Http2Connection
-from aoti_serve.gateway.http2.headers import Head
+from aoti_serve.gateway.http2.headers import Head, block_of
 from aoti_serve.gateway.http2.receiver import NOBODY, Receiver
 from aoti_serve.gateway.http2.stream import Stream
 from aoti_serve.gateway.in_flight import RETRY_AFTER_S, BodyLimits, ReadingBudget
@@ -53,7 +53,8 @@ class CallServer:
     def serve(self, stream: Stream, head: Head) -> Receiver:
         """The receiver of a new stream."""
         if head.method != "POST" or not _is_grpc(head.headers.get("content-type", "")):
-            stream.refuse(NOT_GRPC)
+            identity = identity_from(head.headers.get(ID_KEY))
+            stream.respond(NOT_GRPC, NOT_GRPC_TEXT, block_of([(ID_KEY.encode(), identity.encode())]))
         elif head.too_large:
             config = self._calls.config
             _refuse(stream, head, HeadersTooLarge(max_bytes=config.max_header_bytes, max_headers=config.max_headers))

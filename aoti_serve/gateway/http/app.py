@@ -15,8 +15,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from aoti_serve import __version__
-from aoti_serve.config import GatewayConfig, problems
-from aoti_serve.errors import AotiServeError, InvalidBody
+from aoti_serve.config import GatewayConfig
+from aoti_serve.errors import AotiServeError, InvalidBody, problems
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.bodies import read_body

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from aoti_serve.errors import InvalidBody
+from aoti_serve.errors import InvalidBody, shown_value
 from aoti_serve.gateway.in_flight import SMALL, BodyLimits, Share
 from aoti_serve.link.memory import MEMORY
-from aoti_serve.protocol.elements import shown_value
 
 MAX_LENGTH_DIGITS = 18  # of a 64-bit length; Python refuses to read numbers of thousands of digits
 

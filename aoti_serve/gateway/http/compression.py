@@ -5,11 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 
-from aoti_serve.errors import InvalidBody
+from aoti_serve.errors import InvalidBody, shown_value
 from aoti_serve.gateway.http.bodies import Headers
 from aoti_serve.gateway.inflation import INLINE_BYTES, ZLIB_WINDOWS
 from aoti_serve.gateway.offload import Offload
-from aoti_serve.protocol.elements import shown_value
 
 _FASTEST = 1
 

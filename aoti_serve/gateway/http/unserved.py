@@ -62,7 +62,7 @@ def answer_unrouted(routes: Iterable[BaseRoute], request: Request, error: HTTPEx
     allowed = ", ".join([*_methods_of(routes, request), "OPTIONS"])
     if request.method == "OPTIONS":
         return Response(status_code=204, headers={"allow": allowed})
-    text = f"{shortened(request.url.path, 512)} does not take {shortened(request.method, 32)}, but {allowed}"
+    text = f"{shortened(request.url.path, 512)} is not asked with {shortened(request.method, 32)}; available: {allowed}"
     response = error_reply(text, 405)
     response.headers["allow"] = allowed
     return response

@@ -13,12 +13,21 @@ from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.listener.ending import goes_on, has_unread
 from aoti_serve.gateway.listener.exchange import Exchange
 from aoti_serve.gateway.listener.meters import AnswerMeter, LingerMeter, RequestMeter
-from aoti_serve.gateway.listener.refusals import HEAD_LATE, TOO_MANY_AT_ONCE, TOO_MANY_CONNECTIONS, Refusal, Refused
+from aoti_serve.gateway.listener.refusals import (
+    HEAD_LATE,
+    HTTP_2_HERE,
+    TLS_HERE,
+    TOO_MANY_AT_ONCE,
+    TOO_MANY_CONNECTIONS,
+    Refusal,
+    Refused,
+)
 from aoti_serve.gateway.listener.scope import complete_scope, read_after_upgrade, refusal_for
 from aoti_serve.gateway.listener.shared import Shared
 
 HELD_BYTES = 64 * 2**10  # reading stops while the application leaves more than this of a body
 MAX_PIPELINED = 64
+OTHERS = ((b"PRI * HTTP/2.0", HTTP_2_HERE), (b"\x16\x03", TLS_HERE))  # how other protocols begin
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -71,6 +80,10 @@ class ClientConnection(HttpToolsProtocol):
         if self.linger is not None and self.linger.take(len(data)):
             self.transport.abort()
         if self.linger is not None or self._unread_before is not None:
+            return
+        if not self._said_something and (refusal := next((r for sign, r in OTHERS if data.startswith(sign)), None)):
+            self._said_something = True
+            self._refuse(refusal)
             return
         self._said_something = True
         try:

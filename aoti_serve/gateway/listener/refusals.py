@@ -43,6 +43,10 @@ class Refused(Exception):
 
 
 BAD_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
+HTTP_2_HERE = Refusal(
+    HTTPStatus.BAD_REQUEST, "HTTP/1.1 is spoken here; HTTP/2 without an upgrade is for gRPC, at gateway.grpc_port"
+)
+TLS_HERE = Refusal(HTTPStatus.BAD_REQUEST, "plain HTTP is spoken here, and no TLS: write http://, or set gateway.tls")
 NOT_HTTP_2 = Refusal(HTTPStatus.BAD_REQUEST, "gRPC is spoken here, over HTTP/2; HTTP/1.1 is at gateway.http_port")
 BAD_HOST = Refusal(HTTPStatus.BAD_REQUEST, "an HTTP/1.1 request has one Host header")
 BAD_TARGET = Refusal(HTTPStatus.BAD_REQUEST, "the request's target is not a path")

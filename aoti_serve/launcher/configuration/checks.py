@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, processor_of, replicas_of, resources_of
-from aoti_serve.config import NO_WEIGHTS, ModelConfig, ScalingConfig, problems
-from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, WrongNameRule
+from aoti_serve.config import NO_WEIGHTS, ModelConfig, ScalingConfig
+from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, WrongNameRule, problems
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
 from aoti_serve.launcher.processes.ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
@@ -199,6 +199,7 @@ def _open_package(path: Path, model: ModelConfig) -> Package:
     if not model.package.exists():
         raise InvalidConfig(detail=f"{where}: no file {model.package}")
     package = configured_package(model)
+    package.check_whole()  # each replica would find it, a minute later
     problem = _weights_problem(model, package)
     try:
         answers = _has_committed(model) if problem or not is_uri(model.store_root) else None

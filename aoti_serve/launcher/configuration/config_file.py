@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig, problems
-from aoti_serve.errors import InvalidConfig
+from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig
+from aoti_serve.errors import InvalidConfig, problems
 
 BUILDER = "aoti_serve.app:build"
 DEFAULT_NAME = "default"

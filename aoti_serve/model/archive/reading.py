@@ -64,6 +64,16 @@ def members(path: Path, folder: str) -> tuple[str, ...]:
         return tuple(name.removeprefix(root) for name in archive.NameToInfo if name.startswith(root + folder))
 
 
+def check_whole(path: Path) -> None:
+    """Compare every byte with the archive's checksums. Raises UnreadablePackage, which names the file that differs."""
+    with open_archive(path) as archive:
+        if problem := _grows(archive.infolist(), path.stat().st_size):
+            raise UnreadablePackage(path=path, detail=f"it is not read: {problem}")
+        for info in archive.infolist():
+            for _ in member_chunks(path, archive, info):
+                pass
+
+
 @contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The zip itself. Raises UnreadablePackage if the file is none, or is damaged."""
@@ -142,14 +152,19 @@ def _problem(info: zipfile.ZipInfo, reserved: str) -> str | None:
 
 
 def _too_much(members: list[zipfile.ZipInfo], packed: int, free: int, folder: Path) -> str | None:
+    total = sum(info.file_size for info in members)
+    if (problem := _grows(members, packed)) or total <= free:
+        return problem
+    return f"it needs {_mib(total)} in {folder}, {_mib(free)} are free (XDG_CACHE_HOME chooses another place)"
+
+
+def _grows(members: list[zipfile.ZipInfo], packed: int) -> str | None:
     # Not by the compressed sizes in the directory: members may overlap, and share one compressed block.
     total = sum(info.file_size for info in members)
     if len(members) > _MOST_MEMBERS:
         return f"it holds {len(members)} members, the limit is {_MOST_MEMBERS}"
     if total > _HARMLESS and total > _HIGHEST_RATIO * packed:
         return f"it would grow from {_mib(packed)} to {_mib(total)}, more than {_HIGHEST_RATIO} times"
-    if total > free:
-        return f"it needs {_mib(total)} in {folder}, {_mib(free)} are free (XDG_CACHE_HOME chooses another place)"
     return None
 
 

@@ -72,6 +72,17 @@ def _advice(said: str) -> str:
         return "\nWrite this into dynamic_shapes, or change forward()."
     if _UNPROVED.search(said):
         return "\nGive the Dim a range, `min=` and `max=`, in which this is true of all sizes."
-    if re.search(r"\d+ not in range \[", said):
-        return "\nThe example has this size, and the Dim in dynamic_shapes does not take it: change one of them."
-    return ""
+    return next((advice for sign, advice in _BY_SIGN if sign.search(said)), "")
+
+
+_BY_SIGN = (
+    (
+        re.compile("data-dependent|unbacked", re.IGNORECASE),
+        "\nforward() asks in an `if`, a loop or a size for a value that only the data tell; compiled code cannot. "
+        f"Write it with torch.where or torch.cond; {PAGE} has ways.",
+    ),
+    (
+        re.compile(r"\d+ not in range \["),
+        "\nThe example has this size, and the Dim in dynamic_shapes does not take it: change one of them.",
+    ),
+)

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from aoti_serve.errors import UnfitGolden, UnreadableGolden, quantity
+from aoti_serve.errors import UnfitGolden, UnreadableGolden, problems, quantity
 from aoti_serve.signature.golden.arrays import NUMPY_DTYPES, Array
 from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.signature.tensors import BY_SAFETENSORS
@@ -120,7 +120,7 @@ def _bounds_in(content: bytes, requests: Collection[str]) -> dict[str, dict[str,
         bounds = _BOUNDS_FORM.validate_json(metadata.get("bounds", "{}"))
     except ValidationError as error:
         detail = (
-            f"`bounds` in its metadata is not {{request: {{output: {{bound: value}}}}}}: {error.errors()[0]['msg']}"
+            f"`bounds` in its metadata is not {{request: {{output: {{bound: value}}}}}}: {problems(error.errors())}"
         )
         raise UnreadableGolden(detail=detail) from error
     for name in bounds.keys() - requests - {ALL}:

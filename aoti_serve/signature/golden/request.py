@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from aoti_serve.errors import GoldenFailed, InvalidInput, UnfitGolden
+from aoti_serve.errors import GoldenFailed, InvalidInput, UnfitGolden, problems
 from aoti_serve.signature.golden.arrays import Array, as_array, count_not_finite, form_of
 from aoti_serve.signature.golden.bounds import Bounds
 from aoti_serve.signature.signature import Signature
@@ -83,9 +83,8 @@ class GoldenRequest:
         try:
             return Bounds.model_validate(given)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise self.unfit(f"output '{output}': bound {where}: {first['msg']}") from error
+            known = ", ".join(Bounds.model_fields)
+            raise self.unfit(f"output '{output}': bound {problems(error.errors())}; bounds are {known}") from error
 
     def _check_bounds(self) -> None:
         for name, bounds in self.bounds.items():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from safetensors import safe_open
@@ -30,6 +30,14 @@ _KINDS = {ROWS, ELEMENTS, VALUES}
 def part_name(name: str, kind: str) -> str:
     """The name of the rows, the elements or the values of a tensor."""
     return f"{name}::{kind}"
+
+
+def check_no_delta(names: Iterable[str]) -> None:
+    """Raise UnreadableWeights if a tensor is one of a delta's, in weights that were not said to be one."""
+    for name in names:
+        if "::" in name and name.rpartition("::")[2] in _KINDS:
+            detail = f"'{name}' is changed rows or elements of a tensor: say --delta (delta=true), docs/deltas.md"
+            raise UnreadableWeights(detail=detail)
 
 
 def base_digest_in(path: Path) -> str:

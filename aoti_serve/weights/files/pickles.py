@@ -12,6 +12,7 @@ from aoti_serve.errors import PickledWeights
 PICKLE, ZIP = b"\x80\x02", b"PK\x03\x04"  # how files of torch.save begin: in its old format, and today
 SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 INDEX_SUFFIX = ".bin.index.json"
+_MOST_LISTED = 3
 _ENTRY = struct.Struct("<26xHH")  # of a zip: the lengths of its first entry's name and of what is beside it
 
 
@@ -24,7 +25,14 @@ def pickle_in(folder: Path) -> Path | None:
     """The pickle in a folder that holds its weights: the index of several, or one; None if there is none."""
     names = sorted(path.name for path in folder.iterdir() if is_pickle_name(path.name))
     likely = sorted(names, key=lambda name: (not name.endswith(INDEX_SUFFIX), not name.startswith("pytorch_model")))
-    return folder / likely[0] if likely else None
+    if not likely:
+        return None
+    best = [name for name in likely if name.endswith(INDEX_SUFFIX) or name.startswith("pytorch_model")]
+    if len(likely) > 1 and not best:
+        listed = ", ".join(likely[:_MOST_LISTED]) + ", ..." * (len(likely) > _MOST_LISTED)
+        detail = f"the folder {folder} holds {len(likely)} pickles of torch.save's, {listed}, and no safetensors file; "
+        raise PickledWeights(detail=f"{detail}convert the one that you mean: `aoti-serve convert FILE OUT.safetensors`")
+    return folder / likely[0]
 
 
 def pickled(place: str) -> PickledWeights:

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from aoti_serve.config import problems
-from aoti_serve.errors import UnreadableWeights, WeightsTooLarge
+from aoti_serve.errors import UnreadableWeights, WeightsTooLarge, problems
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import FORMAT_MAX_HEADER_BYTES, file_chunks, read_index
 from aoti_serve.weights.files.pickles import INDEX_SUFFIX, pickled

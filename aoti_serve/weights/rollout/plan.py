@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Literal
 
 import yaml
 from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from aoti_serve.config.values import problems
-from aoti_serve.errors import InvalidConfig
+from aoti_serve.errors import InvalidConfig, problems, shown_value
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.rollout.quantities import (
     CanaryShare,
@@ -99,10 +99,14 @@ def checked_plan(document: object, source: str) -> RolloutPlan:
         return RolloutPlan.model_validate(_inner(document))
     except ValidationError as error:
         raise InvalidConfig(detail=f"{source}: {problems(error.errors())}") from None
+    except ValueError as error:
+        raise InvalidConfig(detail=f"{source}: {error}") from None
 
 
 def _inner(document: Any) -> Any:
     if document is None:
         return {}
+    if not isinstance(document, Mapping | RolloutPlan):
+        raise ValueError(f"{shown_value(document)} is no plan: write KEY: VALUE, such as `canary: [5%, 50%]`")
     alone = isinstance(document, dict) and list(document) == ["rollout"]
     return (document["rollout"] or {}) if alone else document

@@ -9,23 +9,29 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from aoti_serve.errors import shown_value
+
 _NUMBER = re.compile(r"\s*((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*([a-z%]*)\s*", re.ASCII)
 _SHARES = {"": 1.0, "%": 0.01}
 _SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FACTORS = {"": 1.0, "x": 1.0}
+_LONGEST_S = 30 * 24 * 3600.0
 
 
 def share_of(value: object) -> float:
     """A share of a whole, 0 to 1, from `5%`, `0.05` or 0.05. Raises ValueError, which names the value."""
     share = _read(value, _SHARES, "no share: write 5% or 0.05")
     if share > 1:
-        raise ValueError(f"{value!r} is more than the whole: write 5% or 0.05")
+        raise ValueError(f"{shown_value(value)} is more than the whole: write 5% or 0.05")
     return share
 
 
 def duration_of(value: object) -> float:
     """Seconds, from `500ms`, `60s`, `2m`, `1h`, `60` or 60. Raises ValueError, which names the value."""
-    return _read(value, _SECONDS, "no duration: write 60s, 2m, 1h, or a number of seconds")
+    seconds = _read(value, _SECONDS, "no duration: write 60s, 2m, 1h, or a number of seconds")
+    if seconds > _LONGEST_S:
+        raise ValueError(f"{shown_value(value)} is too long: 720h, which are 30 days, is the most")
+    return seconds
 
 
 def factor_of(value: object) -> float:
@@ -33,7 +39,7 @@ def factor_of(value: object) -> float:
     factor = _read(value, _FACTORS, "no factor: write 2x or 2.0")
     if factor < 1:
         raise ValueError(
-            f"{value!r} would ask for a candidate that is faster than the active version: write 1x or more"
+            f"{shown_value(value)} would ask for a candidate that is faster than the active version: write 1x or more"
         )
     return factor
 
@@ -66,10 +72,10 @@ LeastAgreement = Annotated[float, BeforeValidator(least_of)]
 def _read(value: object, units: Mapping[str, float], wrong: str) -> float:
     found = _NUMBER.fullmatch(_text(value))
     if found is None or found[2] not in units or isinstance(value, bool):
-        raise ValueError(f"{value!r} is {wrong}")
+        raise ValueError(f"{shown_value(value)} is {wrong}")
     number = float(found[1]) * units[found[2]]
     if not math.isfinite(number):
-        raise ValueError(f"{value!r} is {wrong}")
+        raise ValueError(f"{shown_value(value)} is {wrong}")
     return number
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from aoti_serve.cli import app
 from aoti_serve.cli.client import CHUNK_BYTES, AdminClient, served_models
 from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, Unavailable, UnreadableWeights
 from aoti_serve.token import TOKEN_VARIABLE
@@ -314,3 +316,22 @@ def test_a_connection_that_breaks_during_a_swap_says_where_to_look() -> None:
         with pytest.raises(Unavailable, match=r"broke off .*`aoti-serve status`"):
             broken.swap_uri("/w", SwapOptions())
         thread.join()
+
+
+@pytest.mark.parametrize("url", ["http://", "ftp://a.example:21", "http://a:99999", "https:///models", "http://[::1"])
+def test_what_is_no_url_of_a_server_is_said_before_it_is_asked(url: str) -> None:
+    ended = CliRunner().invoke(app, ["status", "--url", url])
+    assert ended.exit_code == 2
+    assert "is no URL of a server" in " ".join(ended.stderr.split())
+
+
+def test_https_to_a_plain_port_is_told_of_http(played: Played) -> None:
+    with pytest.raises(ServerUnreachable, match="it speaks plain HTTP, and no TLS: write http://"):
+        AdminClient(played.url.replace("http:", "https:"), "m").status()
+
+
+def test_a_foreign_server_is_named_and_its_page_is_not_shown(played: Played) -> None:
+    played.replies[f"GET {WEIGHTS}"] = Reply(b"<html><body>hello</body></html>")
+    with pytest.raises(ServerUnreachable, match="with a web page: is this an aoti-serve server") as caught:
+        AdminClient(played.url, "m").status()
+    assert "hello" not in str(caught.value)

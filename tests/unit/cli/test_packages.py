@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from rich.console import Console
@@ -118,3 +119,45 @@ def test_torchs_warnings_are_out_of_sight_unless_asked_for(option: list[str], he
     assert "forward() needs its size as a number" in done.stderr
     for voice in ("a warning from within torch", "a line of torch's log", "Traceback"):
         assert (voice in done.stderr) is heard, voice
+
+
+BROKEN = """
+import json
+
+
+def make():
+    return step(1)
+
+
+def step(size):
+    return json.loads("no JSON")
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-v"]], ids=["short", "verbose"])
+def test_a_function_that_raises_shows_the_users_own_lines(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raising_model.py").write_text(BROKEN)
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-m", "aoti_serve", "package", "raising_model:make", "--out", "m.pt2", *options]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert 'raising_model.py", line 6, in make' in ended.stderr
+    assert 'return json.loads("no JSON")' in ended.stderr
+    assert "error: 'raising_model:make' raised JSONDecodeError: Expecting value" in ended.stderr
+    assert ("json/decoder.py" in ended.stderr) is bool(options)
+    assert "typer" not in ended.stderr
+    assert "-v shows where in the libraries" in ended.stderr or options
+
+
+def test_a_package_in_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path)
+    content = bytearray((tmp_path / "model.pt2").read_bytes())
+    with ZipFile(tmp_path / "model.pt2") as archive:
+        info = max(archive.infolist(), key=lambda member: member.file_size)
+    content[info.header_offset + 30 + len(info.filename)] ^= 1
+    (tmp_path / "model.pt2").write_bytes(content)
+    found = CliRunner().invoke(app, ["inspect", str(tmp_path / "model.pt2")])
+    assert found.exit_code == 1
+    assert "a damaged one" in found.stderr

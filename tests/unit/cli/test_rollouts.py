@@ -14,6 +14,7 @@ from rich.console import Console
 from aoti_serve.cli import live
 from aoti_serve.cli.render import status_view, swap_view
 from aoti_serve.cli.weights import rollouts
+from aoti_serve.cli.weights.trial_view import plan_text
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.signature.tensors import TensorSpec
 from aoti_serve.weights.rollout.counts import TrialCounts
@@ -367,3 +368,11 @@ def test_the_status_is_shown_as_the_server_says_it(played: Played) -> None:
     assert "\nrollout  of version 4: step 2 of 3, share 25%, " in shown
     assert "\np99, ms " in shown
     assert json.loads(run("status", "m", "--json").stdout) == [status]
+
+
+def test_a_watch_that_is_too_short_to_judge_says_so() -> None:
+    assert plan_text(RolloutPlan(watch=3)).endswith(
+        "is watched for 3 s, too short for error_rate and p99, which need 5 s"
+    )
+    for long_enough in (0, 5, 120):
+        assert plan_text(RolloutPlan(watch=long_enough)).endswith(f"is watched for {long_enough} s")

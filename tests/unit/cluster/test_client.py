@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import ray
 import torch
-from pydantic import ValidationError
 
 from aoti_serve import AsyncWeightsClient, GoldenRequest, RowChanges, WeightsClient, save_delta
 from aoti_serve.cluster import client as client_module
-from aoti_serve.errors import Unavailable, UnfitAdapter
+from aoti_serve.errors import InvalidConfig, Unavailable, UnfitAdapter
 from aoti_serve.weights.adapter_config import AdapterConfig
 from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.swap.target import Exposure
@@ -154,5 +153,5 @@ def test_labels_are_moved_and_deleted_as_the_caller_says(monkeypatch: pytest.Mon
         (LabelChange(name="stable", version=7, expected=None), "me"),
         (LabelChange(name="stable", version=None, expected=7), "me"),
     ]
-    with pytest.raises(ValidationError, match="the server itself says"):
+    with pytest.raises(InvalidConfig, match="the server itself says"):
         client.label("previous", 7)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from aoti_serve import GoldenRequest, RolloutPlan, save_golden
-from aoti_serve.cluster.swap_call import Golden, WrittenPlan, swap_call
+from aoti_serve.cluster.swap_call import Golden, WrittenPlan, checked_arguments, swap_call
 from aoti_serve.errors import InvalidConfig, UnreadableGolden
 from aoti_serve.signature.golden.file import parse_golden
+from aoti_serve.weights.swap_options import ExposureOptions
 
 REQUEST = GoldenRequest("one", {"x": np.zeros(3, np.float32)})
 
@@ -37,7 +37,7 @@ def test_what_is_no_golden_request_is_said_before_anything_is_sent(tmp_path: Pat
     for golden in wrong:
         with pytest.raises(UnreadableGolden):
             swap_call("new", {"golden": golden})
-    with pytest.raises(ValidationError, match="no golden requests are asked"):
+    with pytest.raises(InvalidConfig, match="no golden requests are asked"):
         swap_call("new", {"golden": [REQUEST], "skip_acceptance": True})
 
 
@@ -77,3 +77,10 @@ def test_without_a_rollout_the_configuration_decides_and_false_is_none() -> None
 def test_a_plan_that_is_none_is_refused_by_its_key(written: WrittenPlan, says: str) -> None:
     with pytest.raises(InvalidConfig, match=re.escape(says)):
         swap_call("new", {"rollout": written})
+
+
+def test_an_argument_that_will_not_do_is_named_in_words() -> None:
+    with pytest.raises(InvalidConfig, match=r"^sha256: 'x' is not a sha256: 64 digits"):
+        swap_call("", {"sha256": "x"})
+    with pytest.raises(InvalidConfig, match=r"^share: 5 is more than the whole: write 5% or 0.05$"):
+        checked_arguments(ExposureOptions, {"share": 5})

@@ -651,3 +651,29 @@ def test_arbitrary_json_raises_only_invalid_input(count: int) -> None:
         only_invalid_input(header + tail, str(len(header)))
 
     read()
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "Infinity", "1e400"])
+def test_a_number_that_json_does_not_have_is_to_be_sent_as_binary_data(number: str) -> None:
+    with pytest.raises(InvalidBody, match="JSON has no NaN and no infinity: send a tensor with them as binary data"):
+        decode_head(f'{{"inputs": [{{"data": [1, {number}]}}]}}'.encode(), LIMITS)
+
+
+def test_what_is_no_json_for_another_reason_gets_no_advice_on_numbers() -> None:
+    with pytest.raises(InvalidBody) as caught:
+        decode_head(b'{"inputs": [', LIMITS)
+    assert "binary" not in str(caught.value)
+
+
+def test_a_key_that_would_be_passed_over_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInputData, match="input 'x': an input has no key 'dtype'; available: name, datatype"):
+        decode_head(message(entry(dtype="FP32")), LIMITS)
+    with pytest.raises(InvalidBody, match="output 'y' has no key 'top'; available: name, parameters"):
+        decode_head(message(entry(), outputs=[{"name": "y", "top": 3}]), LIMITS)
+
+
+@pytest.mark.parametrize(("data", "shown"), [(None, "null"), (True, "true"), ([[None]], "null"), ([["a"]], "'a'")])
+def test_what_was_sent_is_quoted_as_json(data: object, shown: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode_head(message(entry(data=data, shape=[1, 1])), LIMITS)
+    assert f"{shown}, " in str(caught.value)

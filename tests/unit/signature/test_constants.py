@@ -154,3 +154,14 @@ def test_constants_survive_their_json() -> None:
 def test_a_constant_refuses_unknown_fields() -> None:
     with pytest.raises(ValidationError, match="later"):
         ConstantSpec.model_validate({"name": "w", "dtype": "int8", "shape": [], "stride": [], "later": 1})
+
+
+def test_a_part_of_the_tensors_is_told_of_partial_swaps() -> None:
+    with pytest.raises(MissingTensor, match=r"they hold 1 of the package's 3 tensors: .*--partial --base-version N"):
+        CONSTANTS.check_weights({"embed": EMBED})
+
+
+def test_weights_of_another_model_are_not_to_be_dropped_whole() -> None:
+    with pytest.raises(OtherNames, match=r"none of its 2 tensors is the package's.*of another model") as caught:
+        CONSTANTS.check_weights({"conv.kernel": EMBED, "conv.offset": BIAS})
+    assert "--drop" not in str(caught.value)

@@ -169,3 +169,8 @@ def test_the_digest_that_is_asked_for_is_that_of_the_delta(weights: Weights) -> 
 def test_a_file_that_names_no_base_is_no_delta(weights: Weights) -> None:
     with pytest.raises(UnreadableWeights, match="a delta needs `base_digest`"):
         weights.swap(ROWS, delta=True)
+
+
+def test_a_delta_that_was_not_said_to_be_one_is_told_of_the_option(weights: Weights) -> None:
+    with pytest.raises(UnreadableWeights, match=r"is changed rows or elements of a tensor: say --delta"):
+        weights.swap(ROWS, weights.current.digest)

@@ -10,15 +10,14 @@ from starlette.responses import Response
 
 from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.config import GatewayConfig, problems
-from aoti_serve.errors import AotiServeError, InvalidBody
+from aoti_serve.config import GatewayConfig
+from aoti_serve.errors import AotiServeError, InvalidBody, problems, shown_value
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.bodies import read_body
 from aoti_serve.gateway.http.responses import json_response
 from aoti_serve.gateway.in_flight import BodyLimits, Share
 from aoti_serve.gateway.served_model import ServedModel
-from aoti_serve.protocol.elements import shown_value
 
 JsonBody = TypeVar("JsonBody", bound=BaseModel)
 

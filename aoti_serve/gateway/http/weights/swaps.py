@@ -2,10 +2,11 @@
 
 # No postponed annotations here: FastAPI could not resolve the ones that name a local guard.
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Request
+from pydantic import model_validator
 from starlette.datastructures import QueryParams
 from starlette.responses import Response, StreamingResponse
 
@@ -29,6 +30,16 @@ class SwapBody(SwapOptions):
     """`POST /v2/models/{m}/weights` as JSON: a file under one of the model's `weights_roots`."""
 
     uri: Uri
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, body: Any) -> Any:
+        if isinstance(body, dict) and "uri" not in body:
+            raise ValueError(
+                "`uri` is missing: the file under one of the model's `weights_roots`; or send the safetensors bytes "
+                "themselves, as application/octet-stream"
+            )
+        return body
 
     @property
     def options(self) -> SwapOptions:

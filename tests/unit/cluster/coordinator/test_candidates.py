@@ -17,8 +17,17 @@ from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.candidates import CandidateTerms
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.errors import CandidateOut, NoCandidate, NotSettled, StoreFailed, SwapInProgress, UnknownTensor
+from aoti_serve.errors import (
+    CandidateOut,
+    NoCandidate,
+    NotSettled,
+    RolloutDecides,
+    StoreFailed,
+    SwapInProgress,
+    UnknownTensor,
+)
 from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import Phase
 from aoti_serve.weights.swap.target import Exposure, Target
@@ -44,13 +53,15 @@ class Coordinator:
         self.changes = Changes("m", self.store, self.members, AuditLog(self.store.audit_path))
         self.changes.candidates.resume()
 
-    async def swap(self, value: int, exposure: Exposure | None = None, *, wait: bool = True) -> WeightsStatus:
+    async def swap(
+        self, value: int, exposure: Exposure | None = None, *, plan: RolloutPlan | None = None, wait: bool = True
+    ) -> WeightsStatus:
         (self.folder / "file").write_bytes(content(value))
 
         def admit(current: Version) -> Version:
             return self.store.add(self.folder / "file", "", answers=current)
 
-        terms = CandidateTerms(exposure) if exposure else None
+        terms = CandidateTerms(exposure, plan) if exposure else None
         return await self.changes.swap(Attempt("swap", "me"), admit, wait=wait, terms=terms)
 
     async def promote(self) -> WeightsStatus:
@@ -146,10 +157,18 @@ async def test_golden_requests_may_come_beside_a_candidate(tmp_path: Path) -> No
 async def test_without_a_candidate_there_is_nothing_to_expose_promote_or_withdraw(tmp_path: Path) -> None:
     async with coordinating(tmp_path) as made:
         for change in (made.expose, made.promote, made.withdraw):
-            with pytest.raises(NoCandidate):
+            with pytest.raises(NoCandidate, match="`rollback` goes back"):
                 await change()
         await made.changes.check_upload(Attempt("swap", "me", source="upload"))
         assert made.audited == [("expose", "refused"), ("promote", "refused"), ("withdraw", "refused")]
+
+
+async def test_the_shares_of_a_rollout_are_not_changed_by_hand(tmp_path: Path) -> None:
+    async with coordinating(tmp_path) as made:
+        await made.swap(1, EXPOSURE, plan=RolloutPlan())
+        with pytest.raises(RolloutDecides, match="a rollout decides on the shares of candidate version 1"):
+            await made.expose(share="20%")
+        assert made.exposed_to("g0") == EXPOSURE
 
 
 async def test_a_new_share_is_stored_and_told_and_what_is_left_out_stays(tmp_path: Path) -> None:

@@ -80,11 +80,15 @@ class Asker:
 
     async def end_of(self, number: int) -> tuple[str, str]:
         """The status and text with which a call ends, or HTTP's status if it is no call."""
+        heads: dict[bytes, bytes] = {}
         while data := await self._reader.read(2**16):
             for kind, flags, stream, payload in self._frames.feed(data):
                 fields = dict(self._decoder.decode(payload, raw=True)) if kind == Kind.HEADERS else {}
+                heads |= fields if stream == number else {}
+                if kind == Kind.DATA and heads.get(b":status") != b"200":
+                    heads[b"grpc-message"] = bytes(payload)
                 if stream == number and flags & Flag.END_STREAM:
-                    found = fields.get(b"grpc-status", fields.get(b":status", b"")), fields.get(b"grpc-message", b"")
+                    found = heads.get(b"grpc-status", heads.get(b":status", b"")), heads.get(b"grpc-message", b"")
                     return found[0].decode(), found[1].decode()
         raise EOFError
 
@@ -153,7 +157,9 @@ async def test_a_body_that_is_not_one_message_is_refused_in_words(asker: Asker, 
 
 
 async def test_what_is_not_grpc_is_an_unsupported_media_type(asker: Asker) -> None:
-    assert (await asker.ask(READY, b"", {"content-type": "application/json"}))[0] == "415"
+    code, text = await asker.ask(READY, b"", {"content-type": "application/json"})
+    assert code == "415"
+    assert "gRPC is spoken here: a POST with the Content-Type application/grpc" in text
     assert (await asker.end_of(asker.begin(READY, method="GET")))[0] == "415"
 
 

@@ -88,3 +88,10 @@ def test_a_header_that_is_as_long_as_a_pickle_begins_is_one_of_safetensors(tmp_p
     (tmp_path / "model.bin").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     assert (tmp_path / "model.bin").read_bytes().startswith(PICKLE)
     assert checkpoint_spans(tmp_path / "model.bin").keys() == {"w"}
+
+
+def test_of_several_pickles_none_is_named_as_the_one(tmp_path: Path) -> None:
+    for name in ("b.pt", "a.pt", "d.pt", "c.pt"):
+        save(tmp_path / name)
+    with pytest.raises(PickledWeights, match=r"holds 4 pickles of torch.save's, a.pt, b.pt, c.pt, \.\.\., and no"):
+        open_checkpoint(tmp_path)
