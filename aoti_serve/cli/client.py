@@ -33,7 +33,8 @@ def _with_scheme(url: str) -> str:
     return url if "://" in url else f"http://{url}"
 
 
-Url = Annotated[str, typer.Option(envvar="AOTI_SERVE_URL", callback=_with_scheme, help="Where the server answers.")]
+URL_VARIABLE = "AOTI_SERVE_URL"
+Url = Annotated[str, typer.Option(envvar=URL_VARIABLE, callback=_with_scheme, help="Where the server answers.")]
 
 
 class AdminClient:

@@ -41,6 +41,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
+def error_facts(error: AotiServeError) -> dict[str, Any]:
+    """An error as `--json` shows it."""
+    return {"error": str(error), "type": type(error).__name__, "facts": error.facts}
+
+
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Report errors of `command` as `reported_errors` does; as JSON if it was called with `--json`."""
 
@@ -62,7 +67,7 @@ def reported_errors(as_json: bool, end: Callable[[int], object]) -> Iterator[Non
         yield
     except AotiServeError as error:
         if as_json:
-            print_json({"error": str(error), "type": type(error).__name__, "facts": error.facts})
+            print_json(error_facts(error))
         else:
             progress_out.print(Text.assemble(("error: ", "bold red"), cut_names(str(error), columns_of(progress_out))))
         end(1)

@@ -64,6 +64,14 @@ def members(path: Path, folder: str) -> tuple[str, ...]:
         return tuple(name.removeprefix(root) for name in archive.NameToInfo if name.startswith(root + folder))
 
 
+def check_sums(path: Path) -> None:
+    """Read every byte of the archive. Raises UnreadablePackage if a member is not what its checksum says."""
+    with open_archive(path) as archive, reading_archive(path):
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise UnreadablePackage(path=path, detail=f"{damaged} does not have the checksum that the archive says")
+
+
 @contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """The zip itself. Raises UnreadablePackage if the file is none, or is damaged."""
