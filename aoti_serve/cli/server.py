@@ -193,10 +193,10 @@ def _say_commands(server: Server, packages: Mapping[str, Package], more: Callabl
 
 
 def _say_ports(server: Server, found: Sequence[ListeningPort]) -> None:
-    progress_out.print(ports_table(found))
+    progress_out.print(ports_table(found), soft_wrap=not progress_out.is_terminal)
     asked = [urlsplit(endpoint.url).port or 0 for endpoint in server.endpoints]
     if warning := exposure_of(found, asked, token=server.token):
-        progress_out.print(Text.assemble(("\nnote: ", "yellow"), warning, "\n"), soft_wrap=not out.is_terminal)
+        progress_out.print(Text.assemble(("\nnote: ", "yellow"), warning, "\n"), soft_wrap=not progress_out.is_terminal)
 
 
 def _facts_of(server: Server) -> dict[str, object]:
