@@ -23,7 +23,14 @@ LAST = "v3.safetensors"  # written last: with it the folder is complete
 Said = Callable[[str], object]
 
 
-def is_made(folder: Path) -> bool:
+def demo_in(folder: Path) -> bool:
+    """Make the folder if it is not there. Returns true if a demo is in it, whole. Raises StartFailed, with the folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartFailed(detail=f"--folder {folder}: it cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StartFailed(detail=f"--folder {folder}: this user cannot write there")
     return (folder / LAST).exists()
 
 
@@ -38,7 +45,6 @@ def make_demo(folder: Path, say: Said, progress: Said) -> None:
     _require_compiler()
     torch.manual_seed(0)
     train, held_out = load_images()
-    _make_folder(folder)
     net, inputs, shapes = make_model()
     package = export_package(
         net,
@@ -68,13 +74,6 @@ def _require_compiler() -> None:
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise StartFailed(detail=f"the demo is compiled here, and there is no {compiler}: install it, or set CXX")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartFailed(detail=f"--folder {folder}: cannot make it: {error.strerror}") from error
 
 
 def _write_bad(net: nn.Module, folder: Path, held_out: Digits, say: Said) -> None:

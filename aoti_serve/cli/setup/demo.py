@@ -77,9 +77,9 @@ def demo(
 def _make(folder: Path, log: Terminal, *, verbose: bool, anew: bool) -> None:
     log.progress("making the demo: importing torch")
     from aoti_serve.demo.configuration import demo_configuration
-    from aoti_serve.demo.making import is_made, make_demo
+    from aoti_serve.demo.making import demo_in, make_demo
 
-    if anew or not is_made(folder):
+    if not demo_in(folder) or anew:
         with torchs_voice(verbose):
             make_demo(folder, log.say, log.progress)
     file = folder / CONFIGURED
