@@ -24,7 +24,7 @@ Said = Callable[[str], object]
 
 
 def demo_in(folder: Path) -> bool:
-    """Make the folder if it is not there. Returns true if a whole demo is in it. Raises StartFailed, with the folder."""
+    """Make the folder if it is not there. Returns true if a whole demo is in it. Raises StartFailed, which names it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
