@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+
+import yaml
 
 CONFIGURATION = """\
 # serve run {file}, or aoti-serve up {file}; {maker} builds what it names.
@@ -34,7 +37,6 @@ def demo_configuration(folder: Path, file: Path, maker: str) -> str:
 
 
 def _scalar(path: str) -> str:
-    """The path as YAML takes it: JSON's form for what may mean something to it."""
-    return (
-        path if path.replace("/", "").replace("-", "").replace(".", "").replace("_", "").isalnum() else json.dumps(path)
-    )
+    """The path as YAML takes it: in JSON's form if it would mean something else to it, as `12` or `a: b` would."""
+    plain = re.fullmatch(r"[\w./-]+", path) and yaml.safe_load(path) == path
+    return path if plain else json.dumps(path)

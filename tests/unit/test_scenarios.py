@@ -78,7 +78,7 @@ def test_the_demo_is_served_as_the_readme_serves_it() -> None:
     assert text == (CONFIGS / "model.yaml").read_text()
 
 
-@pytest.mark.parametrize("folder", ["a b", "a: b", "#x", "/x/y-1", "ä"])
+@pytest.mark.parametrize("folder", ["a b", "a: b", "#x", "/x/y-1", "ä", "12", "true"])
 def test_any_folder_can_hold_the_demo(folder: str) -> None:
     text = demo_configuration(Path(folder), Path(folder) / "model.yaml", "x")
     (application,) = yaml.safe_load(text)["applications"]

@@ -41,7 +41,7 @@ def check(
     Packages are read whole, weights by their headers; ports, cores, memory, stores, tokens, certificates. Exit status 1
     if something is wrong.
     """
-    with progress_out.status(f"checking {config}"):
+    with progress_out.status(Text(f"checking {config}")):
         found = _examined(config, host, port, grpc_port, metrics_port)
     if as_json:
         problems = [error_facts(error) for error in found.errors]

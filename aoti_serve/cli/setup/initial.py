@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -75,7 +76,8 @@ def _model_of(path: Path) -> str:
     beside = path.with_suffix(".safetensors")
     if not found.carries_weights and not beside.exists():
         progress_out.print(f"note: there is no {beside}: name the first `weights` of '{path.stem}' in the file")
-    return _model(path.stem, str(path), str(beside) if beside.exists() or not found.carries_weights else None)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", path.stem)
+    return _model(name, str(path), str(beside) if beside.exists() or not found.carries_weights else None)
 
 
 def _model(name: str, package: str, weights: str | None) -> str:

@@ -42,7 +42,7 @@ def test_packages_are_served_by_their_names(here: Path) -> None:
     text = (here / "serve.yaml").read_text()
     (application,) = yaml.safe_load(text)["applications"]
     assert result.exit_code == 0, result.output
-    assert [model["name"] for model in application["args"]["models"]] == ["a", "b c"]
+    assert [model["name"] for model in application["args"]["models"]] == ["a", "b-c"]
     assert [model.get("weights") for model in application["args"]["models"]] == [None, "b c.safetensors"]
 
 
