@@ -48,10 +48,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def digits_dir(package_cache: PackageCache) -> Path:
     """A folder with digits.pt2, v1.safetensors and v2.safetensors, made as a user makes them."""
-    script = ROOT / "scripts" / "digits.py"
 
     def make(folder: Path) -> None:
-        command = [sys.executable, "-W", "ignore", str(script), "--out", str(folder)]
+        command = [sys.executable, "-m", "aoti_serve", "demo", "--only-make", "--folder", str(folder)]
         subprocess.run(command, check=True, capture_output=True)
 
-    return package_cache.entry("digits", make, script)
+    return package_cache.entry("digits", make, *(ROOT / "aoti_serve" / "demo").glob("*.py"))

@@ -6,8 +6,12 @@ from typing import Annotated
 
 import typer
 
-from aoti_serve import __version__
 from aoti_serve.cli import packages, server
+from aoti_serve.cli.console import AsJson, print_json
+from aoti_serve.cli.setup.check import check
+from aoti_serve.cli.setup.demo import demo_app
+from aoti_serve.cli.setup.initial import init
+from aoti_serve.cli.setup.versions import versions_here
 from aoti_serve.cli.store import store_app
 from aoti_serve.cli.weights import candidates, conversion, labels, swaps, views
 
@@ -21,6 +25,8 @@ app.command("package")(packages.package)
 app.command("inspect")(packages.inspect)
 app.command("up")(server.up)
 app.command("down")(server.down)
+app.command("init")(init)
+app.command("check")(check)
 app.command("token")(server.token)
 app.command("status")(views.status)
 app.command("convert")(conversion.convert)
@@ -32,18 +38,18 @@ app.command("withdraw")(candidates.withdraw)
 app.command("weights")(views.versions)
 app.command("label")(labels.label)
 app.add_typer(store_app, name="store")
+app.add_typer(demo_app, name="demo")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(__version__)
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
-    ] = False,
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print our version, torch's, Ray's and Python's.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    pass
+    if version:
+        found = versions_here()
+        print_json(found) if as_json else print(*(f"{name} {number}" for name, number in found.items()), sep="\n")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise typer.BadParameter("--json goes with --version, or behind a command")

@@ -38,7 +38,8 @@ def _with_scheme(url: str) -> str:
     raise typer.BadParameter(f"'{safe(url)}' is no URL of a server: write http://HOST:PORT, or https://HOST:PORT")
 
 
-Url = Annotated[str, typer.Option(envvar="AOTI_SERVE_URL", callback=_with_scheme, help="Where the server answers.")]
+URL_VARIABLE = "AOTI_SERVE_URL"
+Url = Annotated[str, typer.Option(envvar=URL_VARIABLE, callback=_with_scheme, help="Where the server answers.")]
 
 
 class AdminClient:

@@ -29,7 +29,7 @@ def commands(
     url: str, certificate: str | None, model: ModelConfig, package: Package, *, asks_token: bool = False
 ) -> list[str]:
     """The commands to infer, to swap if there are weights to swap to, and to see the status."""
-    program = _program()
+    program = program_called()
     options = "" if url == DEFAULT_URL else f" --url {url}"
     certified = f"--cacert {_quoted(Path(certificate))} " if certificate else ""
     bearer = '-H "Authorization: Bearer $TOKEN" ' if asks_token else ""
@@ -88,7 +88,7 @@ def _others(model: ModelConfig, signature: Signature) -> Iterator[Path]:
             yield path
 
 
-def _program() -> str:
+def program_called() -> str:
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
         return f"{_quoted(Path(sys.executable))} -m aoti_serve"

@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
+def error_facts(error: AotiServeError) -> dict[str, Any]:
+    """An error as `--json` shows it."""
+    return {"error": str(error), "type": type(error).__name__, "facts": error.facts}
+
+
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Report errors of `command` as `reported_errors` does; as JSON if it was called with `--json`."""
 
@@ -62,7 +68,7 @@ def reported_errors(as_json: bool, end: Callable[[int], object]) -> Iterator[Non
         yield
     except AotiServeError as error:
         if as_json:
-            print_json({"error": str(error), "type": type(error).__name__, "facts": error.facts})
+            print_json(error_facts(error))
         else:
             progress_out.print(Text.assemble(("error: ", "bold red"), cut_names(str(error), columns_of(progress_out))))
         end(1)
@@ -72,10 +78,18 @@ def reported_errors(as_json: bool, end: Callable[[int], object]) -> Iterator[Non
 
 
 class Terminal:
-    """A `ProgressLog` on standard error: a line that is replaced on a terminal, one line per change in a log."""
+    """A `ProgressLog` on standard error: a line that is replaced on a terminal, one line per change in a log.
+
+    The line counts the seconds since the first of them: what is silent for long is not taken for dead.
+    """
 
     def __init__(self) -> None:
         self._status = progress_out.status("")
+        self._text = ""
+        self._began = time.monotonic()
+
+    def __rich__(self) -> Text:
+        return Text(f"{self._text}  {time.monotonic() - self._began:.0f} s")
 
     def __enter__(self) -> Terminal:
         return self
@@ -87,9 +101,10 @@ class Terminal:
         progress_out.print(text)
 
     def progress(self, text: str) -> None:
-        if not progress_out.is_terminal and text != self._status.status:
+        if not progress_out.is_terminal and text != self._text:
             progress_out.print(text)
-        self._status.update(text)
+        self._text = text
+        self._status.update(self)
         self._status.start()
 
     def rest(self) -> None:

@@ -95,7 +95,7 @@ def package(
     from aoti_serve.model.export import export_package  # torch: only when it is needed
 
     accuracies: list[Accuracy] = []
-    with progress_out.status("exporting") as status, _torchs_voice(verbose):
+    with progress_out.status("exporting") as status, torchs_voice(verbose):
         made = export_package(
             module,
             inputs,
@@ -134,7 +134,7 @@ def inspect(
 
 
 @contextmanager
-def _torchs_voice(audible: bool) -> Iterator[None]:
+def torchs_voice(audible: bool) -> Iterator[None]:
     """Let torch warn, and show the traceback of what it raises; or neither: its warnings are of its own code."""
     if audible:
         try:

@@ -20,6 +20,7 @@ from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 if TYPE_CHECKING:
     from aoti_serve.cluster.coordinator.gathered import Gathered, Told
     from aoti_serve.cluster.status import WeightsStatus
+    from aoti_serve.cluster.transfer.download import ChunkSource
     from aoti_serve.weights.rollout.figures import TrialFigures
     from aoti_serve.weights.store.usage import StoredVersion
     from aoti_serve.weights.swap.story import StoryEvent
@@ -115,13 +116,20 @@ class CoordinatorClient:
         upload, source = await self._call("open_upload", *what)
         try:
             async for piece in body:
-                await self._answer(source.transfer.append.remote(source.path, piece))
+                await self._appended(source, piece)
         except BaseException as error:
             why = f"{type(error).__name__}: {error}".removesuffix(": ")
             with suppress(AotiServeError, RayError, RayServeException):
                 await asyncio.shield(self._call("drop_upload", upload, why))
             raise
         return upload
+
+    async def _appended(self, source: ChunkSource, piece: Any) -> None:
+        try:
+            await result_of(source.transfer.append.remote(source.path, piece))
+        except RayActorError as error:
+            detail = f"the process that takes uploads for model '{self._model}' has ended, and is being started again"
+            raise TryAgain(detail=f"{detail}; nothing has changed, try again") from error
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         return await self._answer(getattr(self._coordinator, method).remote(*arguments))

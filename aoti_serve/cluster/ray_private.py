@@ -41,6 +41,14 @@ def metrics_at(port: int) -> dict[str, int]:
     return {"_metrics_export_port": port}
 
 
+def resources_here() -> dict[str, float]:
+    """The cores and GPUs that a cluster would have that is started here, as Ray counts them."""
+    from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
+    from ray._private.utils import get_num_cpus
+
+    return {"CPU": get_num_cpus(), "GPU": NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()}
+
+
 def serve_client() -> Any:
     """The client that `serve deploy` uses: it deploys, lists and deletes applications without a dashboard."""
     from ray.serve.context import _get_global_client

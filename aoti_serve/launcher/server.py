@@ -14,12 +14,13 @@ from aoti_serve.launcher import ProgressLog
 from aoti_serve.launcher.cluster.applications import Applications, instance_details
 from aoti_serve.launcher.cluster.connection import AUTH_MODE, connect, prepare_for_ray
 from aoti_serve.launcher.cluster.discovery import asks_token, close_token
-from aoti_serve.launcher.configuration.checks import shortage
-from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
+from aoti_serve.launcher.configuration.capacity import shortage
+from aoti_serve.launcher.configuration.config_file import ConfigFile
 from aoti_serve.launcher.configuration.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
+from aoti_serve.launcher.configuration.readiness import port_errors
 from aoti_serve.launcher.monitor import ServerMonitor, ServerView, view_now
 from aoti_serve.launcher.processes.background import in_background, is_done, leave
-from aoti_serve.launcher.processes.ports import ListeningPort, listening_ports, require_free
+from aoti_serve.launcher.processes.ports import ListeningPort, listening_ports
 from aoti_serve.launcher.processes.process_tree import ProcessTree
 from aoti_serve.launcher.processes.stop_request import StopRequest
 from aoti_serve.launcher.shutdown import Shutdown
@@ -27,7 +28,6 @@ from aoti_serve.model.package import Package
 
 SERVER_POLL_S = 0.1
 WATCH_S = 2.0
-EVERYWHERE = "0.0.0.0"
 UNGUARDED_CLUSTER = (
     f"warning: this Ray cluster asks for no token: whoever reaches one of its ports runs code in it. Start it with "
     f"{AUTH_MODE}=token, or keep others away from its network"
@@ -39,7 +39,7 @@ class Server:
 
     `cluster` is the address of the cluster to join, None to start one. `drain_s` is the time that answers in flight
     may take at the end. `metrics_port` is where a cluster that is started shows its metrics. `replace` allows the
-    deletion of applications that have the same name and are not these.
+    deletion of applications that have the same name and are not these. `verbose` lets Ray and its workers speak.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Server:
         drain_s: float,
         metrics_port: int,
         replace: bool = False,
+        verbose: bool = False,
     ) -> None:
         self.config = config
         self.endpoints: list[Endpoint] = []
@@ -64,6 +65,7 @@ class Server:
         self._cluster = cluster
         self._metrics_port = metrics_port
         self._replace = replace
+        self._verbose = verbose
         self._first_view = ServerView({}, {})
         self._applications = Applications(config)
         self._processes = ProcessTree()
@@ -82,7 +84,8 @@ class Server:
         may still hang then: end this process with `leave`.
         """
         if not self.joined:
-            self._require_ports()
+            for error in port_errors(self.config, self._metrics_port):
+                raise error
             prepare_for_ray()
         try:
             self._start_unless_asked_to_stop()
@@ -118,18 +121,6 @@ class Server:
         }
         return listening_ports(self._processes.alive(), {port: text for port, text in known.items() if port})
 
-    def _require_ports(self) -> None:
-        for application in self.config.ours:
-            for option, key in (("--port", "http_port"), ("--grpc-port", "grpc_port")):
-                if (port := getattr(application.gateway, key)) is not None:
-                    way_out = f"choose another with {option}, or `gateway.{key}` in the file"
-                    require_free(application.gateway.host, port, way_out)
-        if self._metrics_port:
-            require_free(EVERYWHERE, self._metrics_port, "choose another for the metrics with --metrics-port")
-        if self.config.proxies != DISABLED:
-            way_out = "choose another for Serve's proxies, `http_options.port` in the file"
-            require_free(*self.config.proxy_address, way_out)
-
     def _start_unless_asked_to_stop(self) -> None:
         work = in_background(self._start, parent=not self.joined)
         while not is_done(work, SERVER_POLL_S):
@@ -146,7 +137,8 @@ class Server:
         from ray.serve.config import HTTPOptions
 
         self._log.progress("starting Ray" if not self.joined else "joining the Ray cluster")
-        context = connect(self._cluster) if self._cluster else connect("local", **metrics_at(self._metrics_port))
+        options = {} if self._cluster else metrics_at(self._metrics_port)
+        context = connect(self._cluster or "local", verbose=self._verbose, **options)
         self.dashboard = context.dashboard_url or "not running"
         self.ray = context.address_info["address"]
         self.logs = f"{context.address_info['session_dir']}/logs/serve"
@@ -157,6 +149,7 @@ class Server:
             self._log.say(note)
         self._require_room()
         host, port = self.config.proxy_address
+        self._log.progress("starting Serve")
         serve.start(proxy_location=self.config.proxies, http_options=HTTPOptions(host=host, port=port))
         self._applications.deploy(replace=self._replace)
         self._wait_ready()

@@ -25,7 +25,9 @@ Label = Annotated[
 ]
 Uri = Annotated[str, Field(max_length=4096)]
 VersionNumber = Annotated[int, Field(ge=0)]
-AssetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
+AssetName = Annotated[
+    str, Form(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", "the name of a file: up to 100 letters, digits, '_', '.' and '-'")
+]
 
 
 def _read(setting: Any) -> Any:

@@ -10,7 +10,7 @@ import httpx
 
 from chaoslab import deployments, endurance, freezes, kills, storage, storm
 from chaoslab.counts import Counts
-from chaoslab.lab import Lab, Lost
+from chaoslab.lab import Lab
 from chaoslab.moments import COMMITTING, PHASES, STAGING, Missed
 from chaoslab.traffic import Cut, Refused
 from chaoslab.trials import others, rollouts, stages
@@ -129,8 +129,8 @@ def found(lab: Lab, fault: Fault) -> Finding:
     try:
         fault.cause(lab)
         finding.seconds = lab.settle()
-        if lab.swap() != "committed":
-            raise Lost(f"the swap after recovery: {lab.notes[-1]}")
+        # What was killed last may be on its way: until then a swap is refused, and changes nothing.
+        lab.wait_until(lambda: lab.swap() == "committed", "swap that is committed")
         lab.settle()
     except Missed as error:
         finding.missed = True

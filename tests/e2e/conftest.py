@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import digits
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from aoti_serve.demo import digits
 from tests.e2e import dtypes, labour, toil
 from tests.e2e.served import Eager, Server, free_port, serving, write_config
 from tests.package_cache import PackageCache
@@ -40,7 +40,7 @@ def server(
 @pytest.fixture(scope="session")
 def images() -> NDArray[np.float32]:
     """The 360 held-out images."""
-    found: NDArray[np.float32] = digits.load()[1].images.numpy()
+    found: NDArray[np.float32] = digits.load_images()[1].images.numpy()
     return found
 
 

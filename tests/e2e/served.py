@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import digits
 import httpx
 import numpy as np
 import psutil
@@ -23,6 +22,8 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+
+from aoti_serve.demo import digits
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "the-token-of-the-tests"

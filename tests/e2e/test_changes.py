@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import digits
 import httpx
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 
 from aoti_serve import ElementChanges, save_delta
+from aoti_serve.demo import digits
 from tests.e2e.served import PROGRAM, START_S, Eager, Server
 from tests.e2e.wire import Wire, until
 

@@ -26,10 +26,11 @@ from tests.e2e.served import ROOT, START_S, Eager, Launched, Server, free_port, 
 from tests.e2e.wire import until
 
 BIN = Path(sys.executable).parent
+LAST_LINE = "Ctrl-C takes it down again."  # of what `up` prints when it is ready
 
 
 def test_up_lists_what_listens_and_prints_commands_that_work(server: Server) -> None:
-    server.launched.wait_for("aoti-serve status")
+    server.launched.wait_for(LAST_LINE)
     for process in server.launched.family():
         if process.name() in ("gcs_server", "raylet"):
             for entry in process.net_connections("tcp"):
@@ -37,7 +38,7 @@ def test_up_lists_what_listens_and_prints_commands_that_work(server: Server) -> 
                     assert str(getattr(entry.laddr, "port", 0)) in server.launched.output
     assert "everywhere" in server.launched.output
     assert "to other machines: for calls, which ask for Ray's token" in server.launched.output
-    infer, swap, status = [line.strip() for line in server.launched.lines if line.startswith("  ")][-3:]
+    infer, swap, status = [line.strip() for line in server.launched.lines if line.startswith("  ")][:3]
     assert [word in line for word, line in zip(("curl", "swap", "status"), (infer, swap, status), strict=True)]
     for command in (infer, swap, status):
         subprocess.run(command, shell=True, cwd=ROOT, check=True, capture_output=True)
@@ -57,7 +58,7 @@ def two(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     configs = [write_config(tmp_path_factory.mktemp(name), digits_dir, name=name, replicas=1) for name in ("a", "b")]
     with serving(configs[0], wait=False) as a, serving(configs[1], wait=False, start_new_session=True) as b:
         for server in (a, b):
-            server.launched.wait_for("aoti-serve status", timeout=280)  # they share the cores
+            server.launched.wait_for(LAST_LINE, timeout=280)  # they share the cores
         yield a, b
 
 

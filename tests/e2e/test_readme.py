@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -56,7 +57,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         shutil.move(versions, kept)
     launched = Launched([str(ROOT / SERVE), "--port", str(port)], ROOT, {})
     try:
-        launched.wait_for("aoti-serve status", timeout=800)  # a fresh clone trains and compiles first
+        launched.wait_for("Ctrl-C takes it down again.", timeout=800)  # a fresh clone trains and compiles first
         yield Demo(launched, port)
     finally:
         launched.stop()
@@ -93,9 +94,20 @@ def test_the_digits_tell_of_rollouts_as_the_page_does(demo: Demo) -> None:
 
 def test_scripts_serve_leaves_no_process_and_no_port(demo: Demo) -> None:
     assert f"curl -s {demo.url}/v2/models/digits/infer" in demo.launched.output
+    assert f"export AOTI_SERVE_URL={demo.url}" in demo.launched.output
     assert {"raylet", "gcs_server"} <= {process.name() for process in demo.launched.family()}
     assert demo.port in demo.launched.listening()
     demo.launched.assert_leaves_nothing(demo.launched.process.terminate)
+
+
+def test_help_of_scripts_serve_installs_nothing(tmp_path: Path) -> None:
+    """In a folder where nothing is installed, and with no program to install with."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    command, bare = [str(tmp_path / SERVE), "--port", "8080", "--help"], {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, env=bare, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "AOTI_SERVE_URL" in done.stdout
+    assert not (tmp_path / ".venv").exists()
 
 
 def run(command: str, url: str) -> None:

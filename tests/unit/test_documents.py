@@ -16,6 +16,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "SECURITY.md",
     "scripts/README.md",
+    "docs/first-steps.md",
     "docs/protocol.md",
     "docs/rollouts.md",
     "docs/your-model.md",

@@ -1,6 +1,6 @@
 """The layers: imports go down only, and in no circle.
 
-cli > launcher; launcher, app > gateway > cluster > link, model, processor, protocol, weights > config, token >
+cli > launcher; launcher, app > gateway > cluster, demo > link, model, processor, protocol, weights > config, token >
 signature > errors, address.
 """
 
@@ -25,6 +25,7 @@ RANKS = {
     "launcher": 6,
     "gateway": 5,
     "cluster": 4,
+    "demo": 4,
     "link": 3,
     "model": 3,
     "processor": 3,

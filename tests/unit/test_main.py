@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -30,7 +32,10 @@ main()
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-@pytest.mark.parametrize("command", [[], ["up"], ["down"], ["status"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["up"], ["down"], ["status"], ["demo"], ["demo", "traffic"], ["init"], ["check"], ["store", "check"]],
+)
 def test_help_has_two_names_everywhere(command: list[str], option: str) -> None:
     result = CliRunner().invoke(app, [*command, option])
     assert result.exit_code == 0
@@ -39,7 +44,9 @@ def test_help_has_two_names_everywhere(command: list[str], option: str) -> None:
 
 def test_the_version_is_told() -> None:
     done = subprocess.run([*MAIN, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{aoti_serve.__version__}\n"
+    first, *others = done.stdout.splitlines()
+    assert first == f"aoti-serve {aoti_serve.__version__}"
+    assert [line.split()[0] for line in others] == ["torch", "ray", "python"]
 
 
 def test_there_is_no_such_option_as_fast_any_more() -> None:
@@ -57,3 +64,24 @@ def test_ctrl_c_while_it_is_imported_shows_no_traceback() -> None:
         process.send_signal(signal.SIGINT)
         assert "Traceback" not in process.stderr.read()
         assert process.wait(30) in (-signal.SIGINT, 130, 1)
+
+
+def test_the_versions_are_told_to_scripts() -> None:
+    done = subprocess.run([*MAIN, "--version", "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["aoti-serve"] == aoti_serve.__version__
+
+
+def test_json_alone_asks_for_nothing() -> None:
+    result = CliRunner().invoke(app, ["--json"])
+    assert result.exit_code == 2
+    assert "--version" in result.output
+
+
+def test_bash_completes_commands_and_options() -> None:
+    """As the script of `aoti-serve --show-completion bash` asks."""
+    asked = {"_AOTI_SERVE_COMPLETE": "complete_bash", "COMP_WORDS": "aoti-serve ch", "COMP_CWORD": "1"}
+    done = subprocess.run(MAIN, env=os.environ | asked, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["check"]
+    asked |= {"COMP_WORDS": "aoti-serve up --gr", "COMP_CWORD": "2"}
+    done = subprocess.run(MAIN, env=os.environ | asked, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["--grpc-port"]

@@ -38,14 +38,18 @@ def ray_variables(address: str, *, token: bool) -> str:
     return " ".join(f"{key}={value}" for key, value in wanted.items())
 
 
-def connect(address: str, **options: Any) -> Any:
-    """Connect to the cluster at `address`, or start one for 'local'. Returns Ray's context. Raises StartFailed."""
+def connect(address: str, *, verbose: bool = False, **options: Any) -> Any:
+    """Connect to the cluster at `address`, or start one for 'local'. Returns Ray's context. Raises StartFailed.
+
+    Ray and Serve are silent but for errors; `verbose` lets them speak, and what workers print comes here.
+    """
     import ray
 
+    level = logging.INFO if verbose else logging.ERROR
     for name in ("ray", "ray.serve"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(level)
     try:
-        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        return ray.init(address=address, log_to_driver=verbose, logging_level=level, **options)
     except Exception as error:  # Ray raises ConnectionError, RuntimeError, AuthenticationError, ...
         what = "Ray does not start" if address == "local" else f"cannot join the Ray cluster at {address}"
         raise StartFailed(detail=f"{what}: {str(error).strip().splitlines()[-1]}") from error

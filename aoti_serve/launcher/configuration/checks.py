@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, processor_of, replicas_of, resources_of
-from aoti_serve.config import NO_WEIGHTS, ModelConfig, ScalingConfig
+from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, processor_of, replicas_of
+from aoti_serve.config import NO_WEIGHTS, ModelConfig
 from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, WrongNameRule, problems
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
 from aoti_serve.launcher.processes.ports import hosts_overlap
@@ -27,7 +27,6 @@ from aoti_serve.weights.sources.uri import is_uri
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.version import BUILT_IN
 
-UNITS = {"CPU": "CPU cores", "GPU": "GPUs"}
 TWO_WAYS_OUT = (
     "write `proxy_location: Disabled` at the top of the file, or give the gateway another `http_port` or null"
 )
@@ -38,29 +37,23 @@ def check_config(config: ConfigFile) -> dict[str, Package]:
 
     Raises InvalidConfig or a PackageError. Needs no running Ray, only its schema.
     """
-    for problem in chain.from_iterable(find(config) for find in PROBLEMS):
-        raise InvalidConfig(detail=f"{config.path}: {problem}")
-    _check_schema(config)
-    packages = {model.name: _open_package(config.path, model) for model in config.models}
-    _check_processors(config, packages)
+    packages: dict[str, Package] = {}
+    for error in config_errors(config, packages):
+        raise error
     return packages
 
 
-def shortage(config: ConfigFile, packages: Mapping[str, Package], there: Mapping[str, float]) -> str | None:
-    """The reason why these resources cannot hold all replicas, in words; None if they can."""
-    taken = dict.fromkeys(UNITS, 0.0)
-    for application in config.ours:
-        for model in application.config.models:
-            options = application.deployments.get(replicas_of(model.name), {})
-            count = _fewest(model, options)
-            for unit, amount in _of_one(model, packages[model.name], options).items():
-                taken[unit] += count * amount
-    lacking = [
-        f"{amount:g} {UNITS[unit]}, and Ray has {there.get(unit, 0):g}"
-        for unit, amount in taken.items()
-        if amount > there.get(unit, 0)
-    ]
-    return f"the models take {' and '.join(lacking)} (see `replicas` and `num_runners`)" if lacking else None
+def config_errors(config: ConfigFile, packages: dict[str, Package]) -> Iterator[AotiServeError]:
+    """All that is wrong with it, as `check_config` raises it. Packages that can be opened go into `packages`."""
+    for problem in chain.from_iterable(find(config) for find in PROBLEMS):
+        yield InvalidConfig(detail=f"{config.path}: {problem}")
+    yield from _schema_errors(config)
+    for model in config.models:
+        try:
+            packages[model.name] = _open_package(config.path, model)
+        except AotiServeError as error:
+            yield error
+    yield from _processor_errors(config, packages)
 
 
 def deployments_of(application: Ours) -> list[str]:
@@ -70,16 +63,16 @@ def deployments_of(application: Ours) -> list[str]:
     return [GATEWAY, *map(coordinator_of, models), *map(replicas_of, models), *processors]
 
 
-def _check_processors(config: ConfigFile, packages: Mapping[str, Package]) -> None:
+def _processor_errors(config: ConfigFile, packages: Mapping[str, Package]) -> Iterator[InvalidConfig]:
     """Not where a `runtime_env` may bring the classes: this process is not in it."""
     if any(application.get("runtime_env") for application in config.content["applications"]):
         return
     for model in config.models:
-        if model.processor:
+        if model.processor and model.name in packages:
             try:
                 declared(model.processor, model.name, packages[model.name].signature)
             except InvalidConfig as error:
-                raise InvalidConfig(detail=f"{config.path}: {error}") from error
+                yield InvalidConfig(detail=f"{config.path}: {error}")
 
 
 def _import_problems(config: ConfigFile) -> Iterator[str]:
@@ -167,23 +160,23 @@ def _prefix_problems(config: ConfigFile) -> Iterator[str]:
             yield f"route_prefix: {prefix!r} is none: write `/`, or a path like `/models` without a slash at its end"
 
 
-def _check_schema(config: ConfigFile) -> None:
+def _schema_errors(config: ConfigFile) -> Iterator[InvalidConfig]:
     from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
 
-    def check_keys(place: str, schema: Any, content: Mapping[str, Any]) -> None:
-        for key in set(content) - set(schema.model_fields):  # Serve would ignore them
-            raise InvalidConfig(detail=f"{config.path}: {place}{key}: there is no such key")
+    def unknown(place: str, schema: Any, content: Mapping[str, Any]) -> Iterator[InvalidConfig]:
+        for key in sorted(set(content) - set(schema.model_fields)):  # Serve would ignore them
+            yield InvalidConfig(detail=f"{config.path}: {place}{key}: there is no such key")
 
-    check_keys("", ServeDeploySchema, config.content)
+    yield from unknown("", ServeDeploySchema, config.content)
     for number, application in enumerate(config.content["applications"]):
-        check_keys(f"applications.{number}.", ServeApplicationSchema, application)
+        yield from unknown(f"applications.{number}.", ServeApplicationSchema, application)
     for ours in config.ours:
         for name, options in ours.deployments.items():
-            check_keys(f"application '{ours.name}', deployment '{name}': ", DeploymentSchema, options)
+            yield from unknown(f"application '{ours.name}', deployment '{name}': ", DeploymentSchema, options)
     try:
         ServeDeploySchema.model_validate(config.content)
     except ValidationError as error:
-        raise InvalidConfig(detail=f"{config.path}: {problems(_outermost(error.errors()))}") from error
+        yield InvalidConfig(detail=f"{config.path}: {problems(_outermost(error.errors()))}")
 
 
 def _outermost(found: list[Any]) -> list[Any]:
@@ -231,19 +224,3 @@ def _has_committed(model: ModelConfig) -> bool:
     if committed is not None and committed.version.number != BUILT_IN.number and not is_uri(model.store_root):
         catalog.index(committed.version)
     return committed is not None
-
-
-def _fewest(model: ModelConfig, options: Mapping[str, Any]) -> int:
-    scaling = options.get("autoscaling_config")
-    if isinstance(scaling, dict):
-        return int(scaling.get("min_replicas", 1))
-    configured = model.replicas.min if isinstance(model.replicas, ScalingConfig) else model.replicas
-    count = options.get("num_replicas", configured)
-    return count if isinstance(count, int) else 1
-
-
-def _of_one(model: ModelConfig, package: Package, options: Mapping[str, Any]) -> dict[str, float]:
-    """The resources of one replica. Serve's own section in the file overrides what we would ask for."""
-    chosen = options.get("ray_actor_options")
-    asked = chosen if isinstance(chosen, dict) else resources_of(package.device, model.num_runners)
-    return {"CPU": float(asked.get("num_cpus", 1)), "GPU": float(asked.get("num_gpus", 0))}

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from ray._private import state
+from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
+from ray._private.utils import get_num_cpus
 from ray.serve import context
 from ray.serve._private.client import ServeControllerClient
 from ray.serve._private.controller import ServeController
@@ -33,6 +35,8 @@ LEANED_ON = {
     ServeControllerClient.get_serve_details: "9b1112280cd5",
     ServeController.get_app_configs: "1ee4eb65e62e",
     DeploymentHandle._init: "89e71f5aff69",
+    get_num_cpus: "f48859b5633b",
+    NvidiaGPUAcceleratorManager.get_current_node_num_accelerators: "9b1f6817e77a",
 }
 ROOT = Path(aoti_serve.__file__).parent
 THE_FILE = "cluster/ray_private.py"

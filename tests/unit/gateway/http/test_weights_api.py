@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError
 
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import SwapInProgress
@@ -205,6 +206,15 @@ async def test_golden_requests_are_uploaded_as_they_are(gateway: Gateway, monkey
     assert transfer.calls == [("append", "path", b"bytes")]
     opened, offered = gateway.coordinator.calls
     assert (opened[0], opened[-1], offered) == ("open_upload", "golden", ("offer_golden", "upload"))
+
+
+async def test_an_upload_that_loses_its_process_is_not_said_to_have_lost_the_coordinator(gateway: Gateway) -> None:
+    transfer = Coordinator()
+    transfer.answers["append"] = RayActorError()
+    gateway.coordinator.answers |= {"open_upload": ("upload", SimpleNamespace(path="path", transfer=transfer))}
+    response = await gateway.client.post(WEIGHTS, content=b"bytes", headers=ADMIN | OCTETS)
+    assert "the process that takes uploads" in assert_error(response, 503)
+    assert "drop_upload" in methods(gateway)
 
 
 async def test_assets_are_uploaded_as_they_are_and_known_by_their_sha256(gateway: Gateway) -> None:

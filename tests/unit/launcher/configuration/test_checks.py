@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from aoti_serve.config import AppConfig
-from aoti_serve.launcher.configuration.checks import deployments_of, shortage
+from aoti_serve.launcher.configuration.capacity import shortage
+from aoti_serve.launcher.configuration.checks import deployments_of
 from aoti_serve.launcher.configuration.config_file import ConfigFile, Ours
 from aoti_serve.model.package import Package
 

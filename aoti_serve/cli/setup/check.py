@@ -1,0 +1,87 @@
+"""`aoti-serve check`: all that would keep a configuration from starting, without starting anything."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+from rich.text import Text
+
+from aoti_serve.cli.console import AsJson, error_facts, out, print_json, progress_out, reports_errors
+from aoti_serve.cli.server import METRICS_PORT, GrpcPortOption, HostOption, MetricsPortOption, PortOption
+from aoti_serve.errors import AotiServeError
+from aoti_serve.launcher.configuration.config_file import ConfigFile, read_config
+from aoti_serve.token import read_token
+
+if TYPE_CHECKING:
+    from aoti_serve.model.package import Package
+
+
+class Examined(NamedTuple):
+    """What was found of a configuration, and what was not looked at."""
+
+    errors: list[AotiServeError]
+    packages: dict[str, Package]
+    unchecked: list[str]
+
+
+@reports_errors
+def check(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A Serve configuration, as for `up`.")],
+    host: HostOption = None,
+    port: PortOption = None,
+    grpc_port: GrpcPortOption = None,
+    metrics_port: MetricsPortOption = METRICS_PORT,
+    as_json: AsJson = False,
+) -> None:
+    """Say all that would keep CONFIG from starting on this machine now. Starts nothing, and changes nothing.
+
+    Packages are read whole, weights by their headers; ports, cores, memory, stores, tokens, certificates. Exit status 1
+    if something is wrong.
+    """
+    with progress_out.status(Text(f"checking {config}")):
+        found = _examined(config, host, port, grpc_port, metrics_port)
+    if as_json:
+        problems = [error_facts(error) for error in found.errors]
+        print_json({"ready": not problems, "problems": problems, "not_checked": found.unchecked})
+    else:
+        _show(config, found)
+    if found.errors:
+        sys.exit(1)
+
+
+def _examined(path: Path, host: str | None, port: int | None, grpc_port: int | None, metrics_port: int) -> Examined:
+    packages: dict[str, Package] = {}
+    try:
+        config = read_config(path, host, port, grpc_port)
+    except AotiServeError as error:  # which names all wrong keys; what depends on them cannot be looked at
+        return Examined([error], packages, [])
+    from aoti_serve.launcher.configuration.checks import config_errors
+    from aoti_serve.launcher.configuration.readiness import machine_errors, unchecked
+
+    errors = [*config_errors(config, packages), *_token_errors(config), *machine_errors(config, packages, metrics_port)]
+    return Examined(list({str(error): error for error in errors}.values()), packages, list(unchecked(config, packages)))
+
+
+def _token_errors(config: ConfigFile) -> list[AotiServeError]:
+    """This user's own token, where a gateway takes it."""
+    if all(application.gateway.admin_tokens is not None for application in config.ours):
+        return []
+    try:
+        read_token()
+    except AotiServeError as error:
+        return [error]
+    return []
+
+
+def _show(path: Path, found: Examined) -> None:
+    for error in found.errors:
+        progress_out.print(Text.assemble(("error: ", "bold red"), str(error)))
+    for name, package in found.packages.items():
+        out.print(f"model '{name}': {package.path.name}, for {package.device}, {len(package.constants)} constants")
+    for what in found.unchecked:
+        out.print(f"not checked: {what}")
+    wrong = len(found.errors)
+    out.print(f"{path}: " + (f"{wrong} problem{'s' * (wrong > 1)}" if wrong else "ready to start"))

@@ -1,0 +1,1 @@
+"""The demo: handwritten digits, trained, compiled and served, and traffic that shows what a swap changes."""

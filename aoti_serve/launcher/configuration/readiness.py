@@ -1,0 +1,105 @@
+"""Whether a configuration could start on this machine, now. `up` asks for the ports; `aoti-serve check` for all."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from aoti_serve.cluster.ray_private import resources_here
+from aoti_serve.config import GatewayConfig, ModelConfig
+from aoti_serve.errors import AotiServeError, BadCertificate, InvalidConfig, StartFailed
+from aoti_serve.launcher.configuration.capacity import shortage, weights_bytes
+from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
+from aoti_serve.launcher.processes.ports import require_free
+from aoti_serve.model.archive.preflight import check_machine
+from aoti_serve.model.package import Package
+from aoti_serve.signature.tensors import CPU
+from aoti_serve.weights.sources.uri import is_uri, shown_uri
+
+EVERYWHERE = "0.0.0.0"
+
+
+def port_errors(config: ConfigFile, metrics_port: int) -> Iterator[StartFailed]:
+    """The ports that others hold. `metrics_port` is that of a new cluster's metrics, 0 for any."""
+    for host, port, way_out in _ports(config, metrics_port):
+        try:
+            require_free(host, port, way_out)
+        except StartFailed as error:
+            yield error
+
+
+def machine_errors(config: ConfigFile, packages: Mapping[str, Package], metrics_port: int) -> Iterator[AotiServeError]:
+    """All that would keep this configuration from starting here, though it is a right one."""
+    yield from port_errors(config, metrics_port)
+    if reason := shortage(config, packages, resources_here()):
+        yield StartFailed(detail=f"{reason}: some replicas could never start")
+    yield from _memory_errors(config, packages)
+    for application in config.ours:
+        yield from _certificate_errors(application.gateway)
+    for model in config.models:
+        yield from _store_errors(config, model)
+    for package in packages.values():
+        yield from _package_errors(package)
+
+
+def unchecked(config: ConfigFile, packages: Mapping[str, Package]) -> Iterator[str]:
+    """What only a start can tell."""
+    for model in config.models:
+        if is_uri(model.store_root):
+            yield f"model '{model.name}': whether its store {shown_uri(model.store_root)} can be written"
+        if model.name in packages and packages[model.name].device != CPU:
+            yield f"model '{model.name}': the memory of the GPUs, and whether its kernels fit them"
+        if model.follow is not None:
+            yield f"model '{model.name}': whether the place that it follows can be read"
+    others = [name for name in config.names if name not in {application.name for application in config.ours}]
+    yield from (f"application '{name}', which is not ours" for name in others)
+
+
+def _ports(config: ConfigFile, metrics_port: int) -> Iterator[tuple[str, int, str]]:
+    for application in config.ours:
+        for option, key in (("--port", "http_port"), ("--grpc-port", "grpc_port")):
+            if (port := getattr(application.gateway, key)) is not None:
+                yield application.gateway.host, port, f"choose another with {option}, or `gateway.{key}` in the file"
+    if metrics_port:
+        yield EVERYWHERE, metrics_port, "choose another for the metrics with --metrics-port"
+    if config.proxies != DISABLED:
+        yield *config.proxy_address, "choose another for Serve's proxies, `http_options.port` in the file"
+
+
+def _memory_errors(config: ConfigFile, packages: Mapping[str, Package]) -> Iterator[StartFailed]:
+    from aoti_serve.model.device.cpu import available_memory
+
+    needed, there = weights_bytes(config, packages), available_memory()
+    if needed > there:
+        detail = f"the weights of all replicas, two versions of each, take {needed:,} bytes; {there:,} are available"
+        yield StartFailed(detail=f"{detail}: have fewer `replicas`")
+
+
+def _certificate_errors(gateway: GatewayConfig) -> Iterator[BadCertificate]:
+    tls = gateway.tls
+    if tls is None or not (tls.certificate.exists() and tls.key.exists()):  # the configuration's checks name these
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        yield BadCertificate(certificate=tls.certificate, key=tls.key, detail=str(error))
+
+
+def _store_errors(config: ConfigFile, model: ModelConfig) -> Iterator[InvalidConfig]:
+    if is_uri(model.store_root):
+        return  # to write there is the only way to find out, and nothing is changed here
+    root = Path(model.store_root)
+    folder = next(place for place in (root, *root.parents) if place.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        what = "no folder" if not folder.is_dir() else "not writable by this user"
+        detail = f"{config.path}: model '{model.name}': store {root}: {folder} is {what}; set another `store`"
+        yield InvalidConfig(detail=detail)
+
+
+def _package_errors(package: Package) -> Iterator[AotiServeError]:
+    try:
+        check_machine(package.path, package.metadata)
+    except AotiServeError as error:
+        yield error

@@ -1,0 +1,120 @@
+"""`aoti-serve check`: all problems at once, and nothing is started or made."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from typer.testing import CliRunner, Result
+
+from aoti_serve.cli import app
+from aoti_serve.signature.constants import ConstantSpec
+from tests.unit.launcher.configuration.test_config_file import application, package
+
+WEIGHT = ConstantSpec(name="w", dtype="float32", shape=(2,), stride=(1,))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    package(tmp_path / "m.pt2", WEIGHT, apart=True)
+    save_file({"w": np.zeros(2, np.float32)}, tmp_path / "w.safetensors")
+    return tmp_path
+
+
+def checked(args: str, *options: str) -> Result:
+    Path("serve.yaml").write_text("applications:\n" + application(args))
+    return CliRunner().invoke(app, ["check", "serve.yaml", "--metrics-port", "0", *options])
+
+
+def problems(args: str, *options: str) -> list[str]:
+    found = json.loads(checked(args, "--json", *options).stdout)
+    assert found["ready"] == (not found["problems"])
+    return [problem["error"] for problem in found["problems"]]
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def gateway(**more: object) -> str:
+    return json.dumps({"http_port": free_port(), "grpc_port": None} | more)
+
+
+def test_what_would_start_is_ready_and_nothing_is_made(here: Path) -> None:
+    before = sorted(here.iterdir())
+    result = checked(f"{{gateway: {gateway()}, models: [{{name: a, package: m.pt2, weights: w.safetensors}}]}}")
+    assert result.exit_code == 0, result.output
+    assert "serve.yaml: ready to start" in result.stdout
+    assert [path for path in sorted(here.iterdir()) if path not in before] == [here / "serve.yaml"]
+
+
+def test_all_problems_are_told_at_once(here: Path) -> None:
+    (here / "store").write_text("a file")
+    with closing(socket.create_server(("127.0.0.1", 0))) as holder:
+        port = holder.getsockname()[1]
+        one = "{name: a, package: gone.pt2}"
+        two = "{name: b, package: m.pt2, weights: gone.safetensors}"
+        three = "{name: c, package: m.pt2, weights: w.safetensors, store: store/deep}"
+        four = "{name: d, package: m.pt2, weights: w.safetensors, store: d, replicas: 100000}"
+        models = f"[{one}, {two}, {three}, {four}]"
+        result = checked(f"{{gateway: {gateway(http_port=port)}, models: {models}}}")
+    assert result.exit_code == 1
+    assert "no file" in result.stderr
+    for part in ("gone.pt2", "gone.safetensors", f"port {port} is taken", "100000 CPU cores", "is no folder"):
+        assert part in result.stderr, result.stderr
+
+
+def test_a_byte_of_a_package_that_has_changed_is_found(here: Path) -> None:
+    with zipfile.ZipFile(here / "m.pt2", "a") as archive:
+        archive.writestr("m/data/weights.bin", b"x" * 1000)
+    content = (here / "m.pt2").read_bytes()
+    (here / "m.pt2").write_bytes(content.replace(b"x" * 1000, b"x" * 999 + b"y"))
+    (found,) = problems(f"{{gateway: {gateway()}, models: [{{name: a, package: m.pt2, weights: w.safetensors}}]}}")
+    assert "a damaged one: Bad CRC-32 for file 'm/data/weights.bin'" in found
+
+
+def test_a_certificate_that_is_none_is_told(here: Path) -> None:
+    (here / "c.pem").write_text("no certificate")
+    section = gateway(tls={"certificate": "c.pem", "key": "c.pem"})
+    (found,) = problems(f"{{gateway: {section}, models: [{{name: a, package: m.pt2, weights: w.safetensors}}]}}")
+    assert found.startswith("cannot serve TLS with certificate")
+
+
+def test_a_file_of_tokens_that_others_may_read_is_told(here: Path) -> None:
+    (here / "t").write_text("0123456789abcdef\n")
+    (here / "t").chmod(0o644)
+    section = gateway(admin_tokens="t")
+    (found,) = problems(f"{{gateway: {section}, models: [{{name: a, package: m.pt2, weights: w.safetensors}}]}}")
+    assert "chmod o=" in found
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_store_in_a_folder_that_is_not_ours_to_write_is_told(here: Path) -> None:
+    (here / "theirs").mkdir(mode=0o555)
+    model = "{name: a, package: m.pt2, weights: w.safetensors, store: theirs/versions}"
+    (found,) = problems(f"{{gateway: {gateway()}, models: [{model}]}}")
+    assert f"{here / 'theirs'} is not writable" in found
+
+
+def test_what_is_not_looked_at_is_named() -> None:
+    model = "{name: a, package: m.pt2, weights: w.safetensors, store: 'memory://versions', follow: {uri: /tmp}}"
+    result = checked(f"{{gateway: {gateway()}, models: [{model}]}}", "--json")
+    found = json.loads(result.stdout)["not_checked"]
+    assert [part for part in ("can be written", "it follows") if not any(part in line for line in found)] == []
+
+
+def test_a_file_that_cannot_be_read_is_one_problem() -> None:
+    result = CliRunner().invoke(app, ["check", "gone.yaml", "--json"])
+    assert result.exit_code == 1
+    (problem,) = json.loads(result.stdout)["problems"]
+    assert problem["type"] == "InvalidConfig"
