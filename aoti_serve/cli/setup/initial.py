@@ -26,7 +26,7 @@ applications:
         http_port: 8000
         grpc_port: 8001 # null: no gRPC
         # replicas: 1 # gateways; several share the port
-        # tls: { certificate: server.pem, key: server-key.pem }
+        # tls: {{ certificate: server.pem, key: server-key.pem }}
         # admin_tokens: admin.tokens # a file; without it the token of your user, `aoti-serve token`
         # inference_tokens: clients.tokens # without it everybody may ask
         # access_log: 0.0 # the share of requests that get a line
