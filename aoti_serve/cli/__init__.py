@@ -8,7 +8,7 @@ import typer
 
 from aoti_serve.cli import packages, server
 from aoti_serve.cli.console import AsJson, print_json
-from aoti_serve.cli.setup.check import check
+from aoti_serve.cli.setup.check import check_configuration
 from aoti_serve.cli.setup.demo import demo_app
 from aoti_serve.cli.setup.initial import init
 from aoti_serve.cli.setup.versions import versions_here
@@ -26,7 +26,7 @@ app.command("inspect")(packages.inspect)
 app.command("up")(server.up)
 app.command("down")(server.down)
 app.command("init")(init)
-app.command("check")(check)
+app.command("check")(check_configuration)
 app.command("token")(server.token)
 app.command("status")(views.status)
 app.command("convert")(conversion.convert)

@@ -28,7 +28,7 @@ class Examined(NamedTuple):
 
 
 @reports_errors
-def check(
+def check_configuration(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A Serve configuration, as for `up`.")],
     host: HostOption = None,
     port: PortOption = None,

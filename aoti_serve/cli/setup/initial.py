@@ -13,7 +13,7 @@ from aoti_serve.cli.console import out, progress_out, reports_errors
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.model.package import Package
 
-HEAD = """\
+BEGINNING = """\
 # Made by `aoti-serve init`. Check it with `aoti-serve check {file}`, serve it with `aoti-serve up {file}`.
 # Lines that begin with `# ` and a key are defaults; take the mark away to change them.
 proxy_location: Disabled # the gateways listen themselves
@@ -26,7 +26,7 @@ applications:
         http_port: 8000
         grpc_port: 8001 # null: no gRPC
         # replicas: 1 # gateways; several share the port
-        # tls: { certificate: server.pem, key: server-key.pem }
+        # tls: {{ certificate: server.pem, key: server-key.pem }}
         # admin_tokens: admin.tokens # a file; without it the token of your user, `aoti-serve token`
         # inference_tokens: clients.tokens # without it everybody may ask
         # access_log: 0.0 # the share of requests that get a line
@@ -44,7 +44,7 @@ MODEL = """\
           # batching: {{ max_batch_size: 256, max_queue_delay_ms: 0, max_queued_rows: 4096 }}
 """
 WEIGHTS = "weights: {} # the first version; later the last one that was committed answers"
-NO_WEIGHTS = "# weights: first.safetensors # the first version; without it the package's own weights answer"
+OWN_WEIGHTS = "# weights: first.safetensors # the first version; without it the package's own weights answer"
 
 
 @reports_errors
@@ -64,7 +64,7 @@ def init(
         raise InvalidConfig(detail=f"{file} is there already; choose another name, or write over it with --force")
     models = [_model_of(path) for path in package or ()] or [_model("model", "model.pt2", "model.safetensors")]
     try:
-        file.write_text(HEAD.format(file=file) + "".join(models))
+        file.write_text(BEGINNING.format(file=file) + "".join(models))
     except OSError as error:
         raise InvalidConfig(detail=f"{file}: cannot be written: {error.strerror}") from error
     out.print(f"written: {file}")
@@ -84,6 +84,6 @@ def _model(name: str, package: str, weights: str | None) -> str:
     return MODEL.format(
         name=json.dumps(name),
         package=json.dumps(package),
-        weights=NO_WEIGHTS if weights is None else WEIGHTS.format(json.dumps(weights)),
+        weights=OWN_WEIGHTS if weights is None else WEIGHTS.format(json.dumps(weights)),
         store=f"store: {json.dumps(str(Path(package).with_suffix('.versions')))}",
     )
