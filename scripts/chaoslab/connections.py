@@ -16,6 +16,8 @@ from tritonclient.utils import InferenceServerException
 from chaoslab.model import NAME
 
 TIMEOUT_S = 60.0
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]  # else all channels to one port share a connection
+NO_ANSWER = {str(code) for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)}
 Answered = tuple[int, NDArray[np.float32]]  # the version, and y
 
 
@@ -87,14 +89,13 @@ class GrpcConnection:
 
     def infer(self, x: NDArray[np.float32]) -> Answered:
         """The version that answered, and y; raises Cut or Refused."""
-        self._client = self._client or triton.InferenceServerClient(self._url)
+        self._client = self._client or triton.InferenceServerClient(self._url, channel_args=OWN_CONNECTION)
         tensor = triton.InferInput("x", list(x.shape), "FP32")
         tensor.set_data_from_numpy(x)
         try:
             result = self._client.infer(NAME, [tensor], headers=self._headers, client_timeout=TIMEOUT_S)
         except InferenceServerException as error:
-            gone = error.status() in (str(grpc.StatusCode.UNAVAILABLE), str(grpc.StatusCode.CANCELLED))
-            raise (Cut if gone else Refused)(f"{error.status()} {error.message()}") from error
+            raise (Cut if error.status() in NO_ANSWER else Refused)(f"{error.status()} {error.message()}") from error
         return int(result.get_response().model_version), result.as_numpy("y")
 
     def close(self) -> None:
