@@ -38,7 +38,8 @@ def serving(name: str, make: Callable[[Path], object]) -> Iterator[httpx.Client]
     """
     folder = Path("var/examples") / name
     if url := os.environ.get("AOTI_SERVE_URL"):
-        yield client_of(url)
+        with client_of(url) as client:
+            yield client
         return
     if not folder.exists():
         print(f"compiling into {folder}", flush=True)
@@ -52,7 +53,8 @@ def serving(name: str, make: Callable[[Path], object]) -> Iterator[httpx.Client]
         os.environ["RAY_ADDRESS"] = facts["ray_address"]
         if facts["ray_asks_for_token"]:
             os.environ["RAY_AUTH_MODE"] = "token"
-        yield client_of(facts["url"])
+        with client_of(facts["url"]) as client:
+            yield client
 
 
 @contextmanager
@@ -71,7 +73,15 @@ def _up(config: str) -> Iterator[Any]:
         try:
             yield json.loads("".join(lines))
         finally:
+            _leave_cluster()
             server.terminate()
+
+
+def _leave_cluster() -> None:
+    """Ray ends a process whose cluster goes."""
+    import ray
+
+    ray.shutdown()
 
 
 def client_of(url: str) -> httpx.Client:

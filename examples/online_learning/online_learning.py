@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import digits
 import torch
@@ -47,8 +48,8 @@ def main() -> None:
         import ray
 
         ray.init(log_to_driver=False)
-        trainer = ray.remote(num_cpus=0)(Trainer).remote()
-        training, version, finished = trainer.learn.remote(PUSHES), 0, False
+        actor: Any = ray.remote(num_cpus=0)(Trainer)
+        training, version, finished = actor.remote().learn.remote(PUSHES), 0, False
         while not finished:
             finished = bool(ray.wait([training], timeout=0.1)[0])
             answer = ask(client, MODEL, image=images)
@@ -57,7 +58,6 @@ def main() -> None:
                 right = (answer.outputs["logits"].argmax(1) == labels).mean()
                 print(f"version {version}: {right:6.1%} of {len(labels)} held-out images", flush=True)
         ray.get(training)  # raises what the trainer has
-        ray.shutdown()
 
 
 if __name__ == "__main__":

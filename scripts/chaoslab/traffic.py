@@ -31,6 +31,7 @@ class Traffic:
         self._cuts = 0
         self._stop = threading.Event()
         over_http, over_grpc = partial(Connection, port), partial(GrpcConnection, grpc_port or 0)
+        kinds: list[tuple[Callable[[Client], None], Callable[[str], Asks]]]
         kinds = [(self._keep_asking, over_http), (self._ask_anew, over_http), (self._ask_at_once, over_http)]
         kinds += [(self._keep_asking, over_grpc)] * (grpc_port is not None)
         self._threads = [

@@ -133,7 +133,7 @@ def test_a_bad_version_withdraws_itself(folder: Path, joined: dict[str, str]) ->
 
 def test_precision_is_paid_with_accuracy_and_buys_memory(folder: Path, joined: dict[str, str]) -> None:
     said = printed("precision", folder, joined)
-    rows = re.findall(r"(\w+) +│ +([\d.]+) │ +([\d.]+)% │ +([\d.]+) ", said)
+    rows = re.findall(r"(\w+) +│ +([\d.]+) +│ +([\d.]+)% +│ +([\d.]+) ", said)
     assert [name for name, *_ in rows] == list(precision.MODELS), said
     size = {name: float(megabytes) for name, megabytes, _, _ in rows}
     error = {name: float(percent) for name, _, percent, _ in rows}

@@ -29,6 +29,7 @@ from chaoslab.soak.processes import Processes
 from chaoslab.soak.report import Report, read, report_of, show, write
 from chaoslab.soak.rude import RudeClient
 
+Loop = Callable[[threading.Event], None]  # goes on until the event is set
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "endurance.md"
 SAMPLE_S, PROGRESS_S, RUDE_CLIENTS = 10.0, 15.0, 3
@@ -45,7 +46,10 @@ def main() -> None:
         _say(f"written: {options.out}")
     if options.page:
         write_page(report, PAGE)
-    print(json.dumps(report, indent=1)) if options.json else show(report)
+    if options.json:
+        print(json.dumps(report, indent=1))
+    else:
+        show(report)
     sys.exit(report["lost"] > 0)
 
 
@@ -64,12 +68,17 @@ def soak(lab: Lab, seconds: float, seed: int = 0, sample_s: float = SAMPLE_S) ->
     lab.judge.timed = latencies.take
     changing, faults, began = Changing(lab), Faults(lab), time.monotonic()
     rude = [RudeClient(lab.judge, lab.nodes.port, lab.grpc_port or 0, seed + number) for number in range(RUDE_CLIENTS)]
-    loops = [changing.insist, partial(processes.insist, every_s=sample_s), *(client.insist for client in rude)]
+    loops: list[Loop] = [
+        changing.insist,
+        partial(processes.insist, every_s=sample_s),
+        *(client.insist for client in rude),
+    ]
     took = {"asked": seconds, "storm": 0.0, "calm": 0.0}
     with lab.traffic.cuts_expected(), suppress(KeyboardInterrupt), ExitStack() as stack:
         for loop in [*loops, partial(_tell, lab, began)]:
             stack.enter_context(_going_on(loop))
-        for part, going_on in (("storm", [faults.insist]), ("calm", [])):
+        parts: dict[str, list[Loop]] = {"storm": [faults.insist], "calm": []}
+        for part, going_on in parts.items():
             started = time.monotonic()
             try:
                 _go_on(lab, part, going_on, seconds / 2)
@@ -83,7 +92,7 @@ def soak(lab: Lab, seconds: float, seed: int = 0, sample_s: float = SAMPLE_S) ->
     return report_of(lab.judge.taken(), latencies, processes, took, done)
 
 
-def _go_on(lab: Lab, part: str, loops: list[Callable[[threading.Event], None]], seconds: float) -> None:
+def _go_on(lab: Lab, part: str, loops: list[Loop], seconds: float) -> None:
     lab.tell(f"{part}: {seconds / 60:.3g} minutes")
     with ExitStack() as stack:
         for loop in loops:
@@ -92,7 +101,7 @@ def _go_on(lab: Lab, part: str, loops: list[Callable[[threading.Event], None]], 
 
 
 @contextmanager
-def _going_on(loop: Callable[[threading.Event], None]) -> Iterator[None]:
+def _going_on(loop: Loop) -> Iterator[None]:
     """The loop in a thread of its own, inside."""
     stop = threading.Event()
     thread = threading.Thread(target=loop, args=(stop,))

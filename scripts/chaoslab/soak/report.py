@@ -6,12 +6,11 @@ import json
 import platform
 import time
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
-import ray
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +32,7 @@ def report_of(
     return {
         "made": time.strftime("%Y-%m-%d"),
         "machine": {"cores": psutil.cpu_count(), "memory_gb": round(psutil.virtual_memory().total / 2**30)},
-        "versions": {"python": platform.python_version(), "ray": ray.__version__, "torch": str(torch.__version__)},
+        "versions": {"python": platform.python_version(), "ray": version("ray"), "torch": version("torch")},
         "seconds": seconds,
         "requests": counts.requests,
         "retried": counts.retried,
