@@ -54,7 +54,12 @@ def learn(net: Recommender, optimizer: torch.optim.Optimizer, generator: torch.G
         torch.autograd.backward(functional.binary_cross_entropy_with_logits(net(users, items)["score"], clicked))
         optimizer.step()
         seen.append((users, items))
-    return torch.cat([users for users, _ in seen]).unique(), torch.cat([items for _, items in seen]).unique()
+    return each_once([users for users, _ in seen]), each_once([items for _, items in seen])
+
+
+def each_once(ids: list[Tensor]) -> Tensor:
+    """In order, as deltas want them."""
+    return torch.from_numpy(np.unique(torch.cat(ids).numpy()))
 
 
 def main() -> None:

@@ -72,10 +72,11 @@ def soak(lab: Lab, seconds: float, seed: int = 0, sample_s: float = SAMPLE_S) ->
         changing.insist,
         partial(processes.insist, every_s=sample_s),
         *(client.insist for client in rude),
+        partial(_tell, lab, began),
     ]
     took = {"asked": seconds, "storm": 0.0, "calm": 0.0}
     with lab.traffic.cuts_expected(), suppress(KeyboardInterrupt), ExitStack() as stack:
-        for loop in [*loops, partial(_tell, lab, began)]:
+        for loop in loops:
             stack.enter_context(_going_on(loop))
         parts: dict[str, list[Loop]] = {"storm": [faults.insist], "calm": []}
         for part, going_on in parts.items():
