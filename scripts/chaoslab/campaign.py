@@ -9,10 +9,11 @@ from functools import partial
 import httpx
 
 from chaoslab import deployments, endurance, freezes, kills, storage, storm
+from chaoslab.changes import Lost
+from chaoslab.connections import Cut, Refused
 from chaoslab.counts import Counts
 from chaoslab.lab import Lab
 from chaoslab.moments import COMMITTING, PHASES, STAGING, Missed
-from chaoslab.traffic import Cut, Refused
 from chaoslab.trials import others, rollouts, stages
 from chaoslab.trials.strikes import STRIKES
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+from chaoslab.changes import Lost
 from chaoslab.kills import Kind, pids_of
-from chaoslab.lab import Lab, Lost
+from chaoslab.lab import Lab
 
 
 def scale(lab: Lab, counts: Sequence[int]) -> None:
@@ -25,7 +26,7 @@ def scale_gateways(lab: Lab, counts: Sequence[int]) -> None:
         for count in counts:
             lab.gateways = count
             lab.strike(partial(lab.deploy, lab.replicas))
-            lab.wait_until(partial(_gateways, lab, count), f"{count} gateways")
+            lab.wait_until(partial(gateways_run, lab, count), f"{count} gateways")
             lab.settle_while_swapping(1)
 
 
@@ -59,7 +60,7 @@ def deploy_anew(lab: Lab) -> None:
     )
 
 
-def _gateways(lab: Lab, count: int) -> bool:
+def gateways_run(lab: Lab, count: int) -> bool:
     return len(pids_of(lab, "gateway")) == count
 
 

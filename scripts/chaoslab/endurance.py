@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from chaoslab.lab import Lab, Lost
+from chaoslab.changes import Lost
+from chaoslab.lab import Lab
 
 
 def swaps(lab: Lab, count: int) -> None:

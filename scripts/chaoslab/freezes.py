@@ -6,8 +6,9 @@ from functools import partial
 
 import psutil
 
+from chaoslab.changes import Lost
 from chaoslab.kills import one, pids_of
-from chaoslab.lab import Lab, Lost
+from chaoslab.lab import Lab
 from chaoslab.moments import freeze, in_commit, struck_in, thaw
 
 

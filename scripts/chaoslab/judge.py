@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -58,6 +58,7 @@ class Judge:
     def __init__(self) -> None:
         self.floor = -1
         self.counts = Counts()
+        self.timed: Callable[[float], object] = lambda milliseconds: None  # hears how long each answer took
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
         self._value_of: dict[int, float] = {}
@@ -138,6 +139,7 @@ class Judge:
             self.counts.requests += 1
             self.counts.versions[answer.version] += 1
             self.counts.slowest_ms = max(self.counts.slowest_ms, milliseconds)
+            self.timed(milliseconds)
             if answer.version < self._seen.get(answer.client, answer.version):
                 self.counts.back += 1
             self._seen[answer.client] = answer.version

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
-from chaoslab.lab import START_S, Lab, Lost
+from chaoslab.changes import Lost
+from chaoslab.lab import START_S, Lab
 from chaoslab.model import NAME
 from chaoslab.moments import COMMITTING, STAGING, in_commit, kill, reach, struck_in, swap_held
 

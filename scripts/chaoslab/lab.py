@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,160 +16,46 @@ import httpx
 import numpy as np
 import psutil
 
+from chaoslab.changes import POLL_S, RECOVERY_S, Changes, Lost
+from chaoslab.configuration import configuration, model_entry
+from chaoslab.connections import Connection, Cut, Refused
 from chaoslab.face import TOKEN, Events, Face, Status
 from chaoslab.judge import Judge
-from chaoslab.model import NAME, Telltales, packaged, values_in
-from chaoslab.nodes import SEAT, Nodes
-from chaoslab.traffic import Connection, Cut, Refused, Traffic
+from chaoslab.model import Telltales, packaged, values_in
+from chaoslab.nodes import Nodes, free_port
+from chaoslab.traffic import Traffic
 
 START_S = 120.0
-RECOVERY_S = 120.0
-POLL_S = 0.1
 PROOFS = 12
 WORKERS = 3
 OBJECT_STORE_MB = 200
 REPLICAS = 3
 
 
-class Lost(AssertionError):
-    """A promise was broken."""
+class Lab(Changes):
+    """One cluster, one model, one judge; faults act through it. With `grpc` there are clients that speak it, too."""
 
-
-class Lab:
-    """One cluster, one model, one judge; faults act through it. The swaps in it come one after the other."""
-
-    def __init__(self, folder: Path, telltales: Telltales, nodes: Nodes, clients: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path, telltales: Telltales, nodes: Nodes, clients: int, seed: int, *, grpc: bool = False
+    ) -> None:
+        super().__init__(telltales, Face(nodes.port), Judge())
         self.folder = folder
-        self.telltales = telltales
         self.nodes = nodes
         self.rng = random.Random(seed)
-        self.judge = Judge()
-        self.face = Face(nodes.port)
         self.events = Events(self.face)
-        self.traffic = Traffic(self.judge, nodes.port, clients, seed)
-        self.outcomes: Counter[str] = Counter()
-        self.notes: list[str] = []
+        self.grpc_port = free_port() if grpc else None
+        self.traffic = Traffic(self.judge, nodes.port, clients, seed, self.grpc_port)
         self.struck = time.monotonic()
-        self.replicas = 0
         self.memory: dict[int, int] = {}  # of each replica's process, in bytes, as it was first seen
         self.gateways = 2
         self.tell: Callable[[str], None] = lambda text: None
-        self._by_all = 0
-        self._values = itertools.count(2)
 
     def deploy(self, replicas: int, **model: Any) -> None:
         """Put the configuration with so many replicas, and perhaps other settings, on the cluster."""
         self.replicas = replicas
-        self.nodes.deploy(self.config(replicas, **model))
-
-    def config(self, replicas: int, **model: Any) -> dict[str, Any]:
-        entry = {
-            "name": NAME,
-            "package": str(self.telltales.package),
-            "weights": str(self.folder / "1.safetensors"),
-            "store": str(self.folder / "versions"),
-            "weights_roots": [str(self.folder)],
-            "keep_versions": 30,
-            "stage_timeout_s": 30,
-            "commit_timeout_s": 3,
-            "batching": {"max_queue_wait_ms": None},  # also while every replica is stopped, or dead, nothing is lost
-        }
-        # On a busy machine whoever is slow must not be taken for dead; but one that is stopped is replaced soon.
-        patient = {"health_check_timeout_s": 10, "graceful_shutdown_timeout_s": 10}
-        quick = {"health_check_period_s": 1, "health_check_timeout_s": 3, "graceful_shutdown_timeout_s": 5}
-        return {
-            "applications": [
-                {
-                    "name": "default",
-                    "route_prefix": "/",
-                    "import_path": "aoti_serve.app:build",
-                    "args": {
-                        "models": [entry | model],
-                        "gateway": {"http_port": self.nodes.port, "grpc_port": None},
-                    },
-                    "deployments": [
-                        {
-                            "name": f"{NAME}-replica",
-                            "num_replicas": replicas,
-                            "ray_actor_options": {"num_gpus": 1, "num_cpus": 0},
-                            "max_surge_percent": 100,
-                            **patient,
-                        },
-                        {
-                            "name": f"{NAME}-coordinator",
-                            "ray_actor_options": {"num_cpus": 0, "resources": {SEAT: 0.01}},
-                            **quick,
-                        },
-                        {
-                            "name": "gateway",
-                            "num_replicas": self.gateways,
-                            "ray_actor_options": {"num_cpus": 0, "resources": {SEAT: 0.01}},
-                            **patient,
-                        },
-                    ],
-                }
-            ]
-        }
-
-    def swap(self, **params: str) -> str:
-        """A swap to a value never used before; how it ended: committed, refused or unknown."""
-        value = self.fresh()
-        return self.ended(lambda: self.face.swap(self.telltales.weights(value), str(value), **params), str(value))
-
-    def fresh(self) -> int:
-        """A value that no weights have held yet."""
-        return next(self._values)
-
-    def rollback(self) -> str:
-        return self.ended(self.face.rollback, None)
-
-    def ended(self, change: Callable[[], httpx.Response], label: str | None) -> str:
-        """Make a change; tell the judge what came of it, also where the reply was lost."""
-        try:
-            response = change()
-        except httpx.HTTPError as error:
-            self.notes.append(repr(error))
-            outcome = self._learnt(None, label)
-        else:
-            if response.status_code == 200:
-                outcome = self._committed(response.json())
-            else:
-                self.notes.append(f"{response.status_code} {response.text[:300]}")
-                outcome = self._learnt(response, label)
-        self.outcomes[outcome] += 1
-        self.judge.decide()
-        return outcome
-
-    def _committed(self, status: Status) -> str:
-        self.judge.heard(status)
-        self._by_all += len(status["replicas"]) == self.replicas
-        return "committed"
-
-    def _learnt(self, response: httpx.Response | None, label: str | None) -> str:
-        """What came of a change that did not answer 200."""
-        before = self.judge.floor
-        status = self.quiet()
-        self.judge.heard(status)
-        refused = response is not None and response.text.startswith('{"error"') and response.status_code != 503
-        if status["epoch"] <= before:  # less is a lost commit, which the judge has noted
-            return "refused" if refused else "came to nothing"
-        if label is not None and status["current"]["label"] != label:
-            self.judge.failed(f"nobody asked for {status['current']}, sent {label}")
-        if refused:
-            self.judge.failed(f"refused, and committed all the same: {self.notes[-1]}")
-        return "committed, reply lost"
-
-    def quiet(self, timeout: float = RECOVERY_S) -> Status:
-        """The status as soon as no swap is in progress."""
-        deadline = time.monotonic() + timeout
-        while True:
-            with suppress(httpx.HTTPError):
-                status = self.face.status()
-                if status["swap"] is None:
-                    return status
-            if time.monotonic() > deadline:
-                raise Lost(f"no status without a swap in {timeout:g} s")
-            time.sleep(POLL_S)
+        entry = model_entry(self.folder, self.telltales.package) | model
+        gateway = {"http_port": self.nodes.port, "grpc_port": self.grpc_port}
+        self.nodes.deploy(configuration(entry, gateway, replicas, self.gateways))
 
     def wait_until(self, holds: Callable[[], bool], what: str, timeout: float = RECOVERY_S) -> None:
         """Raises Lost if it never does."""
@@ -203,9 +87,9 @@ class Lab:
 
     def settle_while_swapping(self, swaps: int = 2) -> None:
         """Return once so many swaps more have been committed by as many replicas as there should be, new ones too."""
-        limit, wanted = START_S + RECOVERY_S, self._by_all + swaps
+        limit, wanted = START_S + RECOVERY_S, self.by_all + swaps
         deadline = time.monotonic() + limit
-        while self._by_all < wanted:
+        while self.by_all < wanted:
             if time.monotonic() > deadline:
                 raise Lost(f"{swaps} swaps by {self.replicas} replicas were not committed in {limit:g} s")
             time.sleep(POLL_S)
@@ -284,7 +168,9 @@ def compiled(megabytes: float) -> Iterator[Future[Telltales]]:
 
 
 @contextmanager
-def laboratory(package: Future[Telltales], *, clients: int = 3, seed: int = 0, keep: bool = False) -> Iterator[Lab]:
+def laboratory(
+    package: Future[Telltales], *, clients: int = 3, seed: int = 0, keep: bool = False, grpc: bool = False
+) -> Iterator[Lab]:
     """Everything up on an empty store, under traffic; everything down after. `keep` leaves Ray's logs."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos")))
@@ -294,7 +180,7 @@ def laboratory(package: Future[Telltales], *, clients: int = 3, seed: int = 0, k
         stack.enter_context(nodes.running())
         telltales = package.result()
         (folder / "1.safetensors").write_bytes(telltales.weights(1))
-        lab = Lab(folder, telltales, nodes, clients, seed)
+        lab = Lab(folder, telltales, nodes, clients, seed, grpc=grpc)
         lab.deploy(REPLICAS)
         lab.wait_ready()
         lab.judge.heard(lab.quiet())

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 
+from chaoslab.changes import Lost
 from chaoslab.face import has_staged, in_phase
-from chaoslab.lab import Lab, Lost
+from chaoslab.lab import Lab
 
 CHECKING, STAGING, COMMITTING, ABORTING = "checking", "staging", "committing", "aborting"
 PHASES = (CHECKING, STAGING, COMMITTING)

@@ -47,7 +47,11 @@ class Node:
         self._log = log
         self._output: IO[bytes] = log.open("wb")
         self._started = subprocess.Popen(
-            [ray, "start", "--block", *arguments], env=env, stdout=self._output, stderr=subprocess.STDOUT
+            [ray, "start", "--block", *arguments],
+            env=env,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            process_group=0,  # Ctrl-C is for the lab, which then ends its nodes
         )
 
     def wait_started(self) -> None:
@@ -134,7 +138,7 @@ class Nodes:
     def kill(self) -> None:
         """SIGKILL to every process of the cluster at once."""
         nodes = self._all()
-        _kill([process for node in nodes for process in node.processes()])
+        _kill(self.processes())
         for node in nodes:
             node.gone()
         self._head, self._workers = None, []
@@ -155,11 +159,15 @@ class Nodes:
         """A driver of this package on its way, in a process of its own."""
         command = [sys.executable, "-W", "ignore", "-m", f"chaoslab.{module}", self._address, *arguments]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(command, env=self._env, **pipes)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(command, env=self._env, process_group=0, **pipes)  # type: ignore[call-overload,no-any-return]
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of the cluster, those of its nodes first."""
+        return [process for node in self._all() for process in node.processes()]
 
     def titled(self, text: str) -> list[psutil.Process]:
         """The processes whose title holds `text`: Ray calls an actor's process `ray::<actor>`."""
-        return [process for node in self._all() for process in node.processes() if text in _title(process)]
+        return [process for process in self.processes() if text in title_of(process)]
 
     def node_of(self, pid: int) -> Node | None:
         """The node, not the head, on which a process runs."""
@@ -178,7 +186,7 @@ class Nodes:
         return [*self._workers, *([self._head] if self._head else [])]
 
 
-def _title(process: psutil.Process) -> str:
+def title_of(process: psutil.Process) -> str:
     with suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 import psutil
 
 from aoti_serve.weights.store.layout import HOMES
+from chaoslab.changes import Lost
 from chaoslab.face import Status
 from chaoslab.kills import one
-from chaoslab.lab import Lab, Lost
+from chaoslab.lab import Lab
 from chaoslab.moments import STAGING, struck_in
 
 STILL_AT_HAND_S = (

@@ -25,21 +25,21 @@ def strikes(lab: Lab, count: int) -> None:
 def blow(lab: Lab, count: int, recovered: Callable[[], None]) -> None:
     """Kill or stop some process, wait until `recovered` returns; and again."""
     clock = threading.Event()
-    acts: list[Callable[[Lab, Kind, threading.Event], None]] = [_killed, _stopped]
+    acts: list[Callable[[Lab, Kind, threading.Event], None]] = [killed, stopped]
     for _ in range(count):
         clock.wait(lab.rng.uniform(0.0, 2.0))
         act, kind = lab.rng.choice(acts), lab.rng.choice(KINDS)
-        lab.tell(f"  {act.__name__.strip('_')} {kind}")
+        lab.tell(f"  {act.__name__} {kind}")
         lab.strike(lambda: None)
         act(lab, kind, clock)
         recovered()
 
 
-def _killed(lab: Lab, kind: Kind, clock: threading.Event) -> None:
+def killed(lab: Lab, kind: Kind, clock: threading.Event) -> None:
     kill(one(lab, kind))
 
 
-def _stopped(lab: Lab, kind: Kind, clock: threading.Event) -> None:
+def stopped(lab: Lab, kind: Kind, clock: threading.Event) -> None:
     process = psutil.Process(one(lab, kind))
     with suppress(psutil.NoSuchProcess):
         process.suspend()

@@ -2,53 +2,43 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import random
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chaoslab.connections import Answered, Asks, Connection, Cut, GrpcConnection, Leaving, Refused
 from chaoslab.judge import Answer, Judge
-from chaoslab.model import NAME, values_in
+from chaoslab.model import values_in
 
 PATIENCE_S = 120.0
-TIMEOUT_S = 60.0
 PAUSE_S = 0.05
 NEWS_S = 1.0
 
 
-class Cut(Exception):
-    """No answer: the connection broke."""
-
-
-class Refused(Exception):
-    """A gateway has answered with an error."""
-
-
-class Leaving(Exception):
-    """A gateway that is about to go has taken no new request: another one will."""
-
-
 class Traffic:
     """`clients` threads against one port, as many that connect anew for each request, and as many that ask once at the
-    very moment when a swap has returned."""
+    very moment when a swap has returned; as many over gRPC, if that has a port."""
 
-    def __init__(self, judge: Judge, port: int, clients: int, seed: int) -> None:
+    def __init__(self, judge: Judge, port: int, clients: int, seed: int, grpc_port: int | None = None) -> None:
         self._judge = judge
         self._port = port
         self._cuts = 0
         self._stop = threading.Event()
-        loops = [*[self._keep_asking] * clients, *[self._ask_anew] * clients, *[self._ask_at_once] * clients]
+        over_http, over_grpc = partial(Connection, port), partial(GrpcConnection, grpc_port or 0)
+        kinds: list[tuple[Callable[[Client], None], Callable[[str], Asks]]]
+        kinds = [(self._keep_asking, over_http), (self._ask_anew, over_http), (self._ask_at_once, over_http)]
+        kinds += [(self._keep_asking, over_grpc)] * (grpc_port is not None)
         self._threads = [
-            threading.Thread(target=self._connected, args=(loop, Client(index, f"{seed}.{index}", port)), daemon=True)
-            for index, loop in enumerate(loops)
+            threading.Thread(
+                target=self._connected, args=(loop, Client(index, f"{seed}.{index}", connect)), daemon=True
+            )
+            for index, (loop, connect) in enumerate(kind for kind in kinds for _ in range(clients))
         ]
 
     @contextmanager
@@ -71,7 +61,7 @@ class Traffic:
         finally:
             self._cuts -= 1
 
-    def ask(self, x: NDArray[np.float32], key: str = "", version: str = "") -> tuple[int, NDArray[np.float32]]:
+    def ask(self, x: NDArray[np.float32], key: str = "", version: str = "") -> Answered:
         """One request more, on a connection of its own; raises Cut or Refused. See `Connection`."""
         connection = Connection(self._port, key, version)
         try:
@@ -114,7 +104,7 @@ class Traffic:
             answer = Answer(client.number, asked, version, frozenset(values_in(x, y)))
             self._judge.answered(answer, (time.monotonic() - started) * 1e3)
 
-    def _insist(self, connection: Connection, x: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
+    def _insist(self, connection: Asks, x: NDArray[np.float32]) -> Answered:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -133,55 +123,10 @@ class Traffic:
 class Client:
     """Its number, its inputs, its connection, on which it says who it is."""
 
-    def __init__(self, number: int, seed: str, port: int) -> None:
+    def __init__(self, number: int, seed: str, connect: Callable[[str], Asks]) -> None:
         self.number = number
-        self.connection = Connection(port, f"client {number}")
+        self.connection = connect(f"client {number}")
         self._rng = random.Random(seed)
 
     def input(self) -> NDArray[np.float32]:
         return np.array([[self._rng.randint(1, 9)] for _ in range(self._rng.randint(1, 3))], np.float32)
-
-
-class Connection:
-    """One keep-alive connection; asks in V2 with binary tensors.
-
-    `key` is that of the client, who meets one version while a candidate's share stands; `version` is asked for by name.
-    """
-
-    def __init__(self, port: int, key: str = "", version: str = "") -> None:
-        self._key = {"X-Routing-Key": key} if key else {}
-        self._path = f"/v2/models/{NAME}{f'/versions/{version}' * bool(version)}/infer"
-        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
-
-    def infer(self, x: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
-        """The version that answered, and y; raises Cut, Refused or Leaving.
-
-        A connection that the server has closed while it was idle is opened anew, as every client has to.
-        """
-        if self._http.sock is not None and select.select([self._http.sock], [], [], 0)[0]:
-            self.close()
-        try:
-            body, headers = _request(x)
-            self._http.request("POST", self._path, body, headers | self._key)
-            response = self._http.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise Cut(repr(error)) from error
-        if response.status != 200:
-            leaving = response.status == 503 and response.headers["Connection"] == "close"
-            kind = Leaving if leaving else Refused
-            raise kind(f"{response.status} {content[:300].decode(errors='replace')}")
-        split = int(response.headers["Inference-Header-Content-Length"])
-        message: Any = json.loads(content[:split])
-        y = np.frombuffer(content[split:], np.float32).reshape(message["outputs"][0]["shape"])
-        return int(message["model_version"]), y
-
-    def close(self) -> None:
-        self._http.close()
-
-
-def _request(x: NDArray[np.float32]) -> tuple[bytes, dict[str, str]]:
-    tensor = {"name": "x", "datatype": "FP32", "shape": x.shape, "parameters": {"binary_data_size": x.nbytes}}
-    header = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-    headers = {"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"}
-    return header + x.tobytes(), headers

@@ -12,9 +12,10 @@ import httpx
 import numpy as np
 
 from aoti_serve.weights.store.catalog import CANDIDATE, ROLLOUT
+from chaoslab.changes import POLL_S, Lost
+from chaoslab.connections import Refused
 from chaoslab.face import Status
-from chaoslab.lab import POLL_S, PROOFS, Lab, Lost
-from chaoslab.traffic import Refused
+from chaoslab.lab import PROOFS, Lab
 
 SPREAD = 30  # answers, by when every gateway has heard of a share
 SEEN = 60  # answers that show whether clients keep their versions

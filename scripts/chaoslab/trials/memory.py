@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import psutil
 
-from chaoslab.lab import Lab, Lost
+from chaoslab.changes import Lost
+from chaoslab.lab import Lab
 
 ROOM = 2  # versions
 BESIDES = 24 * 2**20  # bytes that a process allocates for other things in its first minutes

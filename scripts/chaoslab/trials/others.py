@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from chaoslab.changes import Lost
 from chaoslab.kills import one
-from chaoslab.lab import Lab, Lost
+from chaoslab.lab import Lab
 from chaoslab.moments import kill
 from chaoslab.storage import STILL_AT_HAND_S, rot
 from chaoslab.storm import blow
@@ -53,7 +54,7 @@ def _trying(lab: Lab) -> Iterator[list[Candidate]]:
     def insist() -> None:
         while not stop.is_set():
             tried.append(Candidate(lab))
-            _tried(lab, tried[-1])
+            decided(lab, tried[-1])
 
     thread = threading.Thread(target=insist)
     thread.start()
@@ -64,7 +65,8 @@ def _trying(lab: Lab) -> Iterator[list[Candidate]]:
         thread.join()
 
 
-def _tried(lab: Lab, candidate: Candidate) -> None:
+def decided(lab: Lab, candidate: Candidate) -> None:
+    """Out with some share of the requests, then promoted or withdrawn, as far as faults let it be."""
     candidate.hold(**lab.rng.choice(SHARES))
     while candidate.is_out():
         lab.rng.choice([candidate.promote, candidate.promote, candidate.withdraw])()

@@ -13,11 +13,12 @@ import httpx
 import numpy as np
 
 from aoti_serve.weights.swap.members import ENDED_S
+from chaoslab.changes import POLL_S, RECOVERY_S, Lost
+from chaoslab.connections import Cut, Refused
 from chaoslab.face import Status, in_phase
-from chaoslab.lab import POLL_S, RECOVERY_S, Lab, Lost
+from chaoslab.lab import Lab
 from chaoslab.model import values_in
 from chaoslab.moments import ABORTING, COMMITTING, REACH_S, STAGING, Missed, frozen, in_commit
-from chaoslab.traffic import Cut, Refused
 from chaoslab.trials.candidate import Candidate
 from chaoslab.trials.stages import Stage, candidate_tried, make_struck
 from chaoslab.trials.strikes import Strike

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from chaoslab.lab import Lab, Lost
+from chaoslab.changes import Lost
+from chaoslab.lab import Lab
 from chaoslab.moments import ABORTING, COMMITTING, STAGING, change_held, reach
 from chaoslab.trials.candidate import Candidate, nothing_left
 from chaoslab.trials.memory import check_memory

@@ -11,10 +11,11 @@ from functools import partial
 import psutil
 
 from aoti_serve.weights.swap.members import ENDED_S
+from chaoslab.changes import Lost
 from chaoslab.deployments import deploy_anew
 from chaoslab.freezes import freeze_until_replaced, gone
 from chaoslab.kills import Kind, all_anew, one
-from chaoslab.lab import Lab, Lost
+from chaoslab.lab import Lab
 from chaoslab.moments import freeze, kill, thaw
 from chaoslab.storage import bad_contents, full_of_objects, limited
 
