@@ -1,4 +1,4 @@
-"""Write the table of docs/metrics.md from the definitions of the metrics.
+"""Write the table of docs/reference/metrics.md from the definitions of the metrics.
 
 .venv/bin/python scripts/document_metrics.py
 """
@@ -16,7 +16,7 @@ from aoti_serve.cluster.metrics.definitions import (
     MetricDefinition,
 )
 
-PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "metrics.md"
 TABLE = re.compile(r"(?<=<!-- metrics -->\n).*(?=<!-- /metrics -->)", re.S)
 OWNERS = {
     "gateway": GATEWAY_METRICS,

@@ -77,9 +77,9 @@ class ModelConfig(Frozen):
 
     `model_name` chooses among several models in one archive; `operators` are Python modules that define the package's
     custom operators, imported wherever it is loaded; `signature` is for packages that do not know theirs. With a
-    `rollout` (docs/rollouts.md) swaps are tried on a part of the requests before they are committed. `checkpoints` says
-    how files with other names or dtypes are read, wherever they come from (docs/checkpoints.md). With a `processor`
-    (docs/processors.md) clients send and get what that declares.
+    `rollout` (docs/concepts/rollouts.md) swaps are tried on a part of the requests before they are committed. `checkpoints` says
+    how files with other names or dtypes are read, wherever they come from (docs/guides/checkpoints.md). With a `processor`
+    (docs/guides/processors.md) clients send and get what that declares.
     """
 
     name: ModelName

@@ -19,7 +19,9 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.strip().splitlines()]
 # Run by other tests: this very run, and test_lifecycle.py.
 ELSEWHERE = {"scripts/test", ".venv/bin/serve run configs/model.yaml", ".venv/bin/aoti-serve up configs/model.yaml"}
-STORY = (ROOT / "docs" / "rollouts.md").read_text().partition("## With the digits\n")[2].partition("\n## ")[0]
+STORY = (
+    (ROOT / "docs" / "concepts" / "rollouts.md").read_text().partition("## With the digits\n")[2].partition("\n## ")[0]
+)
 
 
 class Told(NamedTuple):

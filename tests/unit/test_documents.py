@@ -16,9 +16,9 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "SECURITY.md",
     "scripts/README.md",
-    "docs/protocol.md",
-    "docs/rollouts.md",
-    "docs/your-model.md",
+    "docs/reference/protocol.md",
+    "docs/concepts/rollouts.md",
+    "docs/tutorial/your-model.md",
 )
 CODE = re.compile(r"## The code\n.*?```text\n(.*?)```", re.S)
 
@@ -66,7 +66,7 @@ def test_a_name_that_contributing_gives_is_where_it_says(name: str, path: str) -
 
 
 def test_each_test_that_the_table_of_the_protocol_names_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/protocol.md").read_text()))
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/reference/protocol.md").read_text()))
     written = {name for path in ROOT.glob("tests/**/*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
     assert len(named) > 20
     assert named - written == set()

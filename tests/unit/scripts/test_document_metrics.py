@@ -1,4 +1,4 @@
-"""docs/metrics.md has every metric, and what is written for Prometheus asks for no other."""
+"""docs/reference/metrics.md has every metric, and what is written for Prometheus asks for no other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aoti_serve.weights.rollout.decisions import RolloutOutcome
 
 ROOT = document_metrics.PAGE.parent.parent
 HISTOGRAM_SERIES = ("_bucket", "_sum", "_count")
-ASKING = ["docs/metrics.md", *(f"examples/prometheus/{name}" for name in ("alerts.yaml", "dashboard.json"))]
+ASKING = ["docs/reference/metrics.md", *(f"examples/prometheus/{name}" for name in ("alerts.yaml", "dashboard.json"))]
 
 
 def test_the_table_is_that_of_the_definitions() -> None:
