@@ -84,7 +84,8 @@ def export_package(
     `sizes` the dimensions that have these names in `dynamic_shapes` are compiled once for each combination of sizes,
     and a container picks; such variants share one copy of the weights. `batch_sizes` are sizes of the first dimension
     of every input. `pad` says by input with what it is filled up, a number or "mask", in all dimensions but the batch,
-    so that rows of different lengths may share a run; `inexact_padding` lets that change answers (docs/guides/lengths.md).
+    so that rows of different lengths may share a run; `inexact_padding` lets that change answers
+    (docs/guides/lengths.md).
     `allow_baked` writes a package even if the compiler fixed some parameter, `forget_mutations` even if forward()
     changes a buffer. With `prepare` staging puts weights in the order that is fastest where they run, if that pays
     (docs/concepts/preparation.md). The module is exported as it is: call `.eval()` first.

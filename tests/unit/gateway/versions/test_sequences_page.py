@@ -1,4 +1,4 @@
-"""The code of docs/guides/sequences.md, as it stands there, against a gateway's own listener. The module runs uncompiled."""
+"""The code of docs/guides/sequences.md, as it is, against a gateway's listener. The module runs uncompiled."""
 
 from __future__ import annotations
 
