@@ -6,8 +6,6 @@ import posixpath
 import re
 from collections.abc import Iterable
 
-ROOMS = ("tutorial/", "concepts/", "guides/", "reference/", "internals/")
-
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     """A table in markdown; a bar in a cell is written as a bar."""
@@ -30,9 +28,7 @@ def named_outside(text: str, room: str) -> str:
 
 
 def _named(link: str, text: str, target: str, room: str) -> str:
-    path = posixpath.normpath(posixpath.join("docs", room, target)) if room else target
-    if room and path.startswith("docs/"):
-        return link
-    if not room and target.startswith(ROOMS):
+    path = posixpath.normpath(posixpath.join("docs", room, target))
+    if path.startswith("docs/"):
         return link
     return f"`{text}`" if path.endswith(text) else f"{text} (`{path}`)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ README = Path(__file__).parents[2] / "README.md"
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Called by mkdocs for each page, with its text."""
-    if page.file.src_uri == "index.md":
-        return named_outside(README.read_text().replace("](docs/", "]("), "")
-    return named_outside(markdown, page.file.src_uri.rpartition("/")[0])
+    path = page.file.src_uri
+    return named_outside(_first_page() if path == "index.md" else markdown, path.rpartition("/")[0])
+
+
+def _first_page() -> str:
+    """The README, with links as from docs."""
+    return re.sub(r"\]\((?!\w+:)", "](../", README.read_text()).replace("](../docs/", "](")

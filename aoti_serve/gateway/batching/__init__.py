@@ -25,8 +25,8 @@ rows gather, which is worth more than the gap. The batch whose first row goes fi
 **Lengths.** Where a package says how rows are padded (docs/guides/lengths.md), those of about one length, or of one
 compiled size, wait together, and leave padded to the longest of them. If the last free runner has room left, others
 join that would wait for it: if the batch with them takes less time, by the measured costs of both lengths, than one
-after the other. What has not been measured is tried, once apart and once together; every 64th time nobody joins, so that costs
-apart are measured again. Padding is never more than seven eighths of a batch for that.
+after the other. What has not been measured is tried, once apart and once together; every 64th time nobody joins, so
+that costs apart are measured again. Padding is never more than seven eighths of a batch for that.
 
 **Holding.** A few clients that send one request after the other fall into two groups that run by turns, at twice the
 cost of a run. So the last free runner waits for those that were just answered if all of them are served sooner that

@@ -1,25 +1,54 @@
-"""docs/reference/metrics.md has every metric, and what is written for Prometheus asks for no other."""
+"""docs/reference is what the code says, and what is written for Prometheus asks for no other metrics."""
 
 from __future__ import annotations
 
 import json
 import re
 
-import document_metrics
 import pytest
 import yaml
+from reference.configuration import described, sections
+from reference.markdown import named_outside
+from reference.metrics_table import OWNERS
+from reference.pages import FOLDER, PAGES, Page, written
 
 from aoti_serve.cluster.metrics.definitions import ROLLOUT_METRICS, ROLLOUTS, MetricDefinition, MetricKind
+from aoti_serve.config import AppConfig
 from aoti_serve.weights.rollout.decisions import RolloutOutcome
 
-ROOT = document_metrics.PAGE.parent.parent
+ROOT = FOLDER.parents[1]
 HISTOGRAM_SERIES = ("_bucket", "_sum", "_count")
 ASKING = ["docs/reference/metrics.md", *(f"examples/prometheus/{name}" for name in ("alerts.yaml", "dashboard.json"))]
 
 
-def test_the_table_is_that_of_the_definitions() -> None:
-    page = document_metrics.PAGE.read_text()
-    assert document_metrics.documented(page) == page, "run scripts/document_metrics.py"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_is_what_the_code_says(page: Page) -> None:
+    assert written(page) == page.path.read_text(), "run scripts/docs"
+
+
+def test_every_key_of_the_configuration_says_what_it_means() -> None:
+    silent = {
+        f"{kind.__name__}.{name}"
+        for kind in sections(AppConfig)
+        for name in kind.model_fields
+        if kind.__module__.startswith("aoti_serve.config") and name not in described(kind)
+    }
+    assert silent == set()
+
+
+@pytest.mark.parametrize(
+    ("room", "text", "shown"),
+    [
+        ("guides", "[Disk](disk.md#what)", "[Disk](disk.md#what)"),
+        ("guides", "[Words](../concepts/words.md)", "[Words](../concepts/words.md)"),
+        ("guides", "[model.yaml](../../configs/model.yaml)", "`model.yaml`"),
+        ("guides", "[a plan](../../configs/rollout.yaml)", "a plan (`configs/rollout.yaml`)"),
+        ("", "[words](concepts/words.md)", "[words](concepts/words.md)"),
+        ("", "[SECURITY.md](../SECURITY.md)", "`SECURITY.md`"),
+    ],
+)
+def test_the_site_names_what_lies_outside_of_it(room: str, text: str, shown: str) -> None:
+    assert named_outside(text, room) == shown
 
 
 @pytest.mark.parametrize("metric", ROLLOUT_METRICS, ids=lambda metric: metric.exported)
@@ -41,7 +70,7 @@ def test_an_alert_asks_for_each_bad_end_of_a_rollout_and_for_no_good_one(outcome
 @pytest.mark.parametrize("name", ASKING)
 def test_what_is_asked_for_is_there(name: str) -> None:
     series = set[str]()
-    for metric in [metric for metrics in document_metrics.OWNERS.values() for metric in metrics]:
+    for metric in [metric for metrics in OWNERS.values() for metric in metrics]:
         ends = HISTOGRAM_SERIES if metric.kind is MetricKind.HISTOGRAM else ("",)
         series |= {metric.exported, *(f"{metric.exported}{end}" for end in ends)}
     asked = set(re.findall(r"\bray_aoti_serve_\w*\w\b", (ROOT / name).read_text())) - {"ray_aoti_serve_"}
