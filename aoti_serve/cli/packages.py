@@ -68,7 +68,9 @@ def package(
     ] = 0.99,
     golden: Annotated[
         Path | None,
-        typer.Option(help="A file of golden requests, which all weights must answer rightly; see docs/acceptance.md."),
+        typer.Option(
+            help="A file of golden requests, which all weights must answer rightly; see docs/guides/acceptance.md."
+        ),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show torch's own warnings, and where in torch an error comes from.")
@@ -79,7 +81,8 @@ def package(
 
     CALLABLE takes nothing and returns (module, example_inputs, dynamic_shapes): a torch.nn.Module in eval mode, its
     inputs as a tuple or a dict by name, and what torch.export.export takes as dynamic_shapes (None for none, and with
-    --batch-sizes). Names of --sizes are those that dimensions have in dynamic_shapes; docs/lengths.md has examples.
+    --batch-sizes). Names of --sizes are those that dimensions have in dynamic_shapes;
+    docs/guides/lengths.md has examples.
     """
     rows = _numbers("--batch-sizes", batch_sizes)
     static, rules = _sizes([*(sizes or ()), *(more_sizes or ())]), _rules(pad or ())

@@ -50,10 +50,10 @@ class AsyncWeightsClient:
         or the flat bytes of a file as objects in Ray's object store. With `partial=True` they are changes to
         `base_version`, with `delta=True` a file of `save_delta`. With `adapter=True` they are a LoRA adapter, and
         `adapter_config` is `LoraConfig.to_dict()`; of a path, which may be PEFT's folder, it is read beside the file.
-        `rename`, `drop` and `cast=True` fit other names and dtypes to the package's (docs/checkpoints.md).
+        `rename`, `drop` and `cast=True` fit other names and dtypes to the package's (docs/guides/checkpoints.md).
         `golden` are GoldenRequests, or the path of a file of them, which the weights must answer rightly on every
         replica. `assets` are files that the processor reads with these weights, by name, such as `{"tokenizer.json":
-        path}`; those that are left out stay (docs/processors.md). With `candidate=True` the version is staged
+        path}`; those that are left out stay (docs/guides/processors.md). With `candidate=True` the version is staged
         everywhere and answers a `share` of the requests, "5%" or 0.05, until `promote` or `withdraw`. A `rollout`,
         which is a RolloutPlan, a dict or YAML, decides that by rules; False commits at once, also where the
         configuration has a rollout. Raises an InvalidWeights, StageFailed, BaseVersionMismatch, SwapInProgress or

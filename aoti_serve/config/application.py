@@ -15,7 +15,9 @@ class AppConfig(Frozen):
     """Everything under `args:` of the application."""
 
     models: tuple[ModelConfig, ...] = Field(min_length=1)
+    """Each under a name of its own, with a store of its own."""
     gateway: GatewayConfig = GatewayConfig()
+    """The front of all of them."""
 
     @model_validator(mode="after")
     def _unique(self) -> AppConfig:

@@ -15,26 +15,29 @@ Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ProcessorConfig(Frozen):
-    """A class, as `module:Class`, that is made with `args` in `replicas` processes of its own.
-
-    One call takes requests of up to `max_batch_size` rows together (a larger request alone), may take `timeout_ms` and
-    return `max_result_bytes`. Requests wait for a process for at most `max_queue_wait_ms`; beyond `max_queued_rows` or
-    `max_queued_bytes` in hand they are refused.
-
-    `assets` are further arguments: paths of files that belong to a version of the weights, by the argument's name. The
-    last part of a path is the asset's name; the file itself goes with the first version.
-    """
+    """A class of the model's own, made in processes of its own: docs/guides/processors.md."""
 
     class_path: ClassPath = Field(validation_alias=AliasChoices("class", "class_path"))
+    """As `module:Class`."""
     args: Mapping[str, Any] = {}
+    """What it is made with."""
     assets: Mapping[str, AbsolutePath] = {}
+    """Further arguments: paths of files that belong to a version of the weights, by the argument's name. The last part
+    of a path is the asset's name; the file itself goes with the first version."""
     replicas: PositiveInt = 1
+    """Processes of its own."""
     timeout_ms: Milliseconds = 1000.0
+    """How long one call may take."""
     max_batch_size: PositiveInt = 64
+    """Rows that one call takes together; a larger request goes alone."""
     max_queue_wait_ms: Milliseconds = 1000.0
+    """How long requests wait for a process at most."""
     max_queued_rows: PositiveInt = 4096
+    """In hand; beyond it requests are refused."""
     max_queued_bytes: PositiveInt = 64 * 2**20
+    """In hand; beyond it requests are refused."""
     max_result_bytes: PositiveInt = 64 * 2**20
+    """That one call may return."""
 
     @property
     def asset_names(self) -> frozenset[str]:

@@ -11,17 +11,20 @@ from aoti_serve.signature.tensors import Frozen
 
 
 class ScalingConfig(Frozen):
-    """Serve's autoscaling: one more after `upscale_delay_s` of need, one less after `downscale_delay_s` without.
-
-    `target_ongoing_requests`: for a model's replica rows that wait or are run, by default a full batch for each runner;
-    for a gateway its requests, by default 64.
-    """
+    """Serve's autoscaling."""
 
     min: PositiveInt = 1
+    """Replicas at least."""
     max: PositiveInt
+    """Replicas at most."""
     target_ongoing_requests: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """For a model's replica rows that wait or are run, by default a full batch for each runner; for a gateway its
+    requests, by default 64.
+    """
     upscale_delay_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)
+    """One more comes after so long a need."""
     downscale_delay_s: float = Field(default=600.0, ge=0, allow_inf_nan=False)
+    """One less after so long without need."""
 
     @model_validator(mode="after")
     def _ordered(self) -> ScalingConfig:

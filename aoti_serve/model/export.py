@@ -84,17 +84,18 @@ def export_package(
     `sizes` the dimensions that have these names in `dynamic_shapes` are compiled once for each combination of sizes,
     and a container picks; such variants share one copy of the weights. `batch_sizes` are sizes of the first dimension
     of every input. `pad` says by input with what it is filled up, a number or "mask", in all dimensions but the batch,
-    so that rows of different lengths may share a run; `inexact_padding` lets that change answers (docs/lengths.md).
+    so that rows of different lengths may share a run; `inexact_padding` lets that change answers
+    (docs/guides/lengths.md).
     `allow_baked` writes a package even if the compiler fixed some parameter, `forget_mutations` even if forward()
     changes a buffer. With `prepare` staging puts weights in the order that is fastest where they run, if that pays
-    (docs/preparation.md). The module is exported as it is: call `.eval()` first.
+    (docs/concepts/preparation.md). The module is exported as it is: call `.eval()` first.
 
     With `quantize` the package computes linear layers in int8 where that pays. Its weights stay the module's own, and
     staging quantises them. `measured` is told how its answers to the example inputs differ from the module's, and a
     cosine of less than `min_cosine` is an error. On the CPU only.
 
     `golden` are requests, or a file of them, that the package carries: no weights answer that do not pass them, the
-    module's own included (docs/acceptance.md).
+    module's own included (docs/guides/acceptance.md).
 
     Takes tens of seconds, needs a C++ compiler, and leaves `path` untouched when it fails. Raises UnsupportedModule,
     BakedConstants, ExportFailed, CannotQuantize, TooInaccurate, UnfitGolden or GoldenFailed.

@@ -66,6 +66,7 @@ class ReadingRules(NameRules):
     """How checkpoints are read: by which names, and whether floats of another width are converted (`cast`)."""
 
     cast: bool = False
+    """Convert floats of another width; else they are refused."""
 
 
 AS_IT_IS = ReadingRules()

@@ -1,6 +1,6 @@
 """A sentence encoder: BERT, the mean over the tokens, and length one. Its names are those of the published checkpoint.
 
-docs/sentences.md compiles it and serves it with that checkpoint.
+docs/guides/sentences.md compiles it and serves it with that checkpoint.
 
 Devlin et al., "BERT", 2018; Reimers and Gurevych, "Sentence-BERT", 2019.
 """

@@ -1,7 +1,7 @@
 """Sentences for an encoder: `processor: {class: "sentences:Sentences", args: {tokenizer: /models/tokenizer.json}}`.
 
 Needs the `tokenizers` library where processors run. The model takes `input_ids` and `attention_mask`, INT64, and gives
-what clients get, as `before` has no `after` beside it. docs/sentences.md serves it.
+what clients get, as `before` has no `after` beside it. docs/guides/sentences.md serves it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from functools import partial
 import httpx
 
 from chaoslab import deployments, endurance, freezes, kills, storage, storm
-from chaoslab.changes import Lost
 from chaoslab.connections import Cut, Refused
 from chaoslab.counts import Counts
 from chaoslab.lab import Lab

@@ -33,7 +33,7 @@ def dashboard_queries() -> list[str]:
 
 
 def documented_queries() -> list[str]:
-    return re.findall(r"```promql\n(.*?)\n```", (ROOT / "docs" / "metrics.md").read_text(), re.S)
+    return re.findall(r"```promql\n(.*?)\n```", (ROOT / "docs" / "reference" / "metrics.md").read_text(), re.S)
 
 
 @pytest.fixture(scope="module")

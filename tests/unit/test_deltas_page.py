@@ -1,4 +1,4 @@
-"""The code of docs/deltas.md, as it stands there: only Ray, and the replicas, are left out between the two ends."""
+"""The code of docs/guides/deltas.md, as it stands there: only Ray and the replicas are left out between the ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN
 
-PAGE = Path(aoti_serve.__file__).parents[1] / "docs" / "deltas.md"
+PAGE = Path(aoti_serve.__file__).parents[1] / "docs" / "guides" / "deltas.md"
 EMBEDDING, POLICY = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
 
 

@@ -16,12 +16,11 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "SECURITY.md",
     "scripts/README.md",
-    "docs/first-steps.md",
-    "docs/protocol.md",
-    "docs/rollouts.md",
-    "docs/your-model.md",
+    *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.md")),
 )
 CODE = re.compile(r"## The code\n.*?```text\n(.*?)```", re.S)
+TEXT = {".md", ".py", ".yaml", ".yml", ".toml", ".json", ""}
+PLACES = ("aoti_serve", "configs", "docs", "examples", "scripts", "tests")
 
 
 def links() -> Iterator[tuple[str, str]]:
@@ -67,7 +66,7 @@ def test_a_name_that_contributing_gives_is_where_it_says(name: str, path: str) -
 
 
 def test_each_test_that_the_table_of_the_protocol_names_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/protocol.md").read_text()))
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/reference/protocol.md").read_text()))
     written = {name for path in ROOT.glob("tests/**/*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
     assert len(named) > 20
     assert named - written == set()
@@ -79,8 +78,8 @@ def test_every_script_is_explained() -> None:
     assert explained == scripts
 
 
-def test_the_readme_names_every_room() -> None:
-    found = CODE.search((ROOT / "README.md").read_text())
+def test_the_architecture_names_every_room() -> None:
+    found = CODE.search((ROOT / "docs/internals/architecture.md").read_text())
     assert found is not None
     rooms = {
         path.parent.relative_to(ROOT / "aoti_serve").as_posix() for path in (ROOT / "aoti_serve").rglob("*/__init__.py")
@@ -88,3 +87,50 @@ def test_the_readme_names_every_room() -> None:
     named = set(re.findall(r"(\w+)/", found[1]))
     assert {room.rpartition("/")[2] for room in rooms if room != "."} <= named
     assert named <= {path.name for path in ROOT.rglob("*") if path.is_dir() and ".venv" not in path.parts}
+
+
+def named_pages() -> Iterator[tuple[str, str]]:
+    """Each file of docs that a file of the repository names, as `docs/NAME.md` or `docs/ROOM/NAME.svg`."""
+    files = [path for place in PLACES for path in (ROOT / place).rglob("*") if path.is_file() and path.suffix in TEXT]
+    for file in [*files, *ROOT.glob("*.md"), *ROOT.glob("*.yml")]:
+        for name in re.findall(r"(?<![\w/.-])docs/[\w/-]+\.(?:md|svg)\b", file.read_text(errors="ignore")):
+            yield file.relative_to(ROOT).as_posix(), name
+
+
+def test_every_page_that_is_named_anywhere_is_there() -> None:
+    named = set(named_pages())
+    assert len(named) > 50
+    assert {(file, name) for file, name in named if not (ROOT / name).exists()} == set()
+
+
+def test_the_site_shows_every_page() -> None:
+    shown = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
+    assert shown == {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")}
+
+
+def test_each_promise_names_tests_that_exist() -> None:
+    rows = [line for line in (ROOT / "docs/concepts/promises.md").read_text().splitlines() if line.startswith("| **P")]
+    assert [re.search(r"P\d+", row)[0] for row in rows] == [f"P{number}" for number in range(1, 11)]  # type: ignore[index]
+    named = {name for row in rows for name in re.findall(r"`(test_\w+)`", row)}
+    written = {name for path in ROOT.glob("tests/**/*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
+    assert named - written == set()
+
+
+def test_the_readme_fits_a_screen_or_two() -> None:
+    assert len((ROOT / "README.md").read_bytes()) < 6000
+
+
+def unmarked_commands() -> Iterator[tuple[str, str]]:
+    """Blocks of commands in guides and tutorial that say neither which test runs them nor why none does."""
+    for page in [*ROOT.glob("docs/tutorial/*.md"), *ROOT.glob("docs/guides/*.md")]:
+        for before, block in re.findall(r"([^\n]*)\n```sh\n(.*?)```", page.read_text(), re.S):
+            said = re.fullmatch(r"<!-- (not run: .+|run by (?P<test>\S+)) -->", before)
+            if said is None or (said["test"] and not (ROOT / said["test"]).exists()):
+                yield page.relative_to(ROOT).as_posix(), block
+
+
+def test_each_block_of_commands_is_run_or_says_why_not() -> None:
+    """Those without a mark are run by tests/e2e/test_readme.py."""
+    run = re.search(r"^PAGES = \((.*)\)$", (ROOT / "tests/e2e/test_readme.py").read_text(), re.M)
+    assert run is not None
+    assert {page for page, _ in unmarked_commands()} == set(re.findall(r'"(docs/[^"]+)"', run[1]))

@@ -1,4 +1,4 @@
-"""docs/hazards.md: each row names a test that exists."""
+"""docs/internals/hazards.md: each row names a test that exists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.unit.source import parsed
 
 TESTS = Path(__file__).parent.parent
-TABLE = TESTS.parent / "docs" / "hazards.md"
+TABLE = TESTS.parent / "docs" / "internals" / "hazards.md"
 _NAMED = re.compile(r"`((?:unit|integration)/[\w/]+\.py)::(test_\w+)`")
 
 

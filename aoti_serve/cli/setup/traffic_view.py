@@ -35,11 +35,11 @@ def traffic(
     rows: deque[dict[str, object]] = deque(maxlen=ROWS_SHOWN)
     answered, errors = 0, Counter[str]()
     drawn = sys.stdout.isatty() and not as_json
-    live = Live(_table(rows), console=Console(quiet=not drawn))
+    live = Live(traffic_table(rows), console=Console(quiet=not drawn))
     with suppress(KeyboardInterrupt), live:
         for at, second in enumerate(Traffic(url, connections).seconds(seconds), start=1):
             rows.append(second.summary(at))
-            live.update(_table(rows))
+            live.update(traffic_table(rows))
             answered += len(second.latencies)
             errors.update(second.errors)
             if not drawn:
@@ -50,7 +50,7 @@ def traffic(
         sys.exit(1)
 
 
-def _table(rows: deque[dict[str, object]]) -> Table:
+def traffic_table(rows: deque[dict[str, object]]) -> Table:
     table = Table("second", "requests/s", "p50 ms", "p99 ms", "errors", "accuracy", "versions answering")
     for row in rows:
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.1%}"

@@ -30,7 +30,8 @@ Options = TypeVar("Options", bound=BaseModel)
 ShareOption = Annotated[str | None, typer.Option(help="Of the requests, as 5% or 0.05: a candidate answers these.")]
 ShadowOption = Annotated[str | None, typer.Option(help="Of the others: it runs these, too, and drops its answers.")]
 RolloutOption = Annotated[
-    Path | None, typer.Option("--rollout", help="A file with a plan: rules promote or withdraw it, docs/rollouts.md.")
+    Path | None,
+    typer.Option("--rollout", help="A file with a plan: rules promote or withdraw it, docs/concepts/rollouts.md."),
 ]
 NoRolloutOption = Annotated[
     bool, typer.Option("--no-rollout", help="Commit at once, though the configuration has a rollout.")

@@ -1,4 +1,4 @@
-"""Every metric that this package exports. docs/metrics.md is made of this.
+"""Every metric that this package exports. docs/reference/metrics.md is made of this.
 
 Where a metric means what one of Triton's means, it has Triton's name with `aoti_serve` for `nv`. Ray puts `ray_` before
 each name, and labels of its own beside ours: the node, and the process (`WorkerId`).

@@ -22,11 +22,11 @@ a runner is free. While more than half a batch waits, or more than 64 requests, 
 runners leave ahead, so that a runner finds the next one in its replica: the way may take longer than the run. Fewer
 rows gather, which is worth more than the gap. The batch whose first row goes first leaves first.
 
-**Lengths.** Where a package says how rows are padded (docs/lengths.md), those of about one length, or of one compiled
-size, wait together, and leave padded to the longest of them. If the last free runner has room left, others join that
-would wait for it: if the batch with them takes less time, by the measured costs of both lengths, than one after the
-other. Where no such batch has run, those of about as many elements tell. Every 64th time nobody joins, so that costs
-apart are measured again. Padding is never more than seven eighths of a batch for that.
+**Lengths.** Where a package says how rows are padded (docs/guides/lengths.md), those of about one length, or of one
+compiled size, wait together, and leave padded to the longest of them. If the last free runner has room left, others
+join that would wait for it: if the batch with them takes less time, by the measured costs of both lengths, than one
+after the other. Where no such batch has run, those of about as many elements tell. Every 64th time nobody joins, so
+that costs apart are measured again. Padding is never more than seven eighths of a batch for that.
 
 **Holding.** A few clients that send one request after the other fall into two groups that run by turns, at twice the
 cost of a run. So the last free runner waits for those that were just answered if all of them are served sooner that

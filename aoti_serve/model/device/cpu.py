@@ -117,7 +117,7 @@ def check_memory(place: str, needed: int, available: int) -> None:
     """Raise NotEnoughMemory if weights that need so many bytes more do not fit with some room to spare.
 
     The room is for the chunks of the file that are under way while it is staged: about six, twelve at most, each a
-    sixty-fourth of the file and `CHUNK` at most (docs/memory.md).
+    sixty-fourth of the file and `CHUNK` at most (docs/internals/memory.md).
     """
     spare = min(needed // 5, 10 * CHUNK)
     if needed + spare > available:

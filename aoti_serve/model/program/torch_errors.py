@@ -9,7 +9,7 @@ from typing import TypeVar
 from aoti_serve.errors import ExportFailed
 
 T = TypeVar("T")
-PAGE = "docs/your-model.md"
+PAGE = "docs/tutorial/your-model.md"
 
 _ASIDES = re.compile(
     r"\s*The error above occurred when calling torch\.export\.export\..*"

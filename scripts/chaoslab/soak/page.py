@@ -1,4 +1,4 @@
-"""docs/endurance.md, written from a report: no figure on it is typed by hand."""
+"""docs/internals/endurance.md, written from a report: no figure on it is typed by hand."""
 
 from __future__ import annotations
 

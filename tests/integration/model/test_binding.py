@@ -1,4 +1,4 @@
-"""Each method and parameter of torch's `AOTIModelPackageLoader`, reached through the product: docs/binding.md."""
+"""All that torch's `AOTIModelPackageLoader` offers, reached through the product: docs/internals/binding.md."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def changed(mixed: Compiled, by: float) -> dict[str, torch.Tensor]:
 
 
 def test_every_row_of_the_page_names_a_test_that_is_here() -> None:
-    rows = (ROOT / "docs" / "binding.md").read_text().splitlines()
+    rows = (ROOT / "docs" / "internals" / "binding.md").read_text().splitlines()
     named = [row.split("|")[3].strip(" `") for row in rows if row.startswith("| `")]
     here = {name for name in globals() if name.startswith("test_")}
     assert set(named) == here - {"test_every_row_of_the_page_names_a_test_that_is_here"}

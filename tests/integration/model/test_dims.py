@@ -75,4 +75,4 @@ def test_what_torch_has_fixed_is_said(tmp_path: Path) -> None:
         Halves().eval(), (torch.ones(2, 3),), tmp_path / "halves.pt2", dynamic_shapes=shapes, noted=notes.append
     )
     assert package.signature.inputs[0].describe_shape() == "[2, x_1=1..]"
-    assert notes == ["dimension 0 of 'x' is 2 in every request: torch has fixed it, see docs/your-model.md"]
+    assert notes == ["dimension 0 of 'x' is 2 in every request: torch has fixed it, see docs/tutorial/your-model.md"]

@@ -3,7 +3,7 @@
     scripts/bench http --model encoder [--quick] [--rounds 3] [--seconds N] [--only NAME,NAME] [--json]
 
 all-MiniLM-L6-v2 with its published weights, in fp32, on one thread everywhere; one sentence of 3 to 200 words in each
-request, JSON both ways; wrk as the client. `aoti_serve` is what docs/sentences.md serves, `fastapi` is
+request, JSON both ways; wrk as the client. `aoti_serve` is what docs/guides/sentences.md serves, `fastapi` is
 sentence-transformers in a handler of FastAPI, `ray_serve` the same in `@serve.batch`. In every round each is started,
 its vectors are compared with those of the module, it is measured and stopped. Medians of all rounds. The original's
 environment is made in var/baselines the first time. The result is also in var/bench/encoder.json.

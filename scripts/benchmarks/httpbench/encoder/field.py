@@ -42,7 +42,7 @@ def contender(name: str, package: Path) -> Contender:
 
 
 def _ours(package: Path) -> Contender:
-    """As docs/sentences.md configures it, but that nobody is refused: the others refuse nobody."""
+    """As docs/guides/sentences.md configures it, but that nobody is refused: the others refuse nobody."""
     model = ours.Model(
         package,
         CHECKPOINT / "model.safetensors",

@@ -1,4 +1,4 @@
-"""The code of docs/sequences.md, as it stands there, against a gateway's own listener. The module runs uncompiled."""
+"""The code of docs/guides/sequences.md, as it is, against a gateway's listener. The module runs uncompiled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from aoti_serve.weights.version import Committed, Version
 from tests.unit.gateway.http.gateway import NAME, VERSION, Gateway, running
 from tests.unit.gateway.listener.wired import Wired, loop_in_a_thread
 
-PAGE = Path(aoti_serve.__file__).parents[1] / "docs" / "sequences.md"
+PAGE = Path(aoti_serve.__file__).parents[1] / "docs" / "guides" / "sequences.md"
 MODEL, CLIENT = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
 
 

@@ -12,7 +12,7 @@ from aoti_serve.model.program.torch_errors import torch_message
     ("said", "advice"),
     [
         ("Could not guard on data-dependent expression Eq(u0, 1) (unhinted: Eq(u0, 1))", "torch.where or torch.cond"),
-        ("Could not extract specialized integer from data-dependent expression u0", "docs/your-model.md has ways"),
+        ("Could not extract specialized integer from data-dependent expression u0", "your-model.md has ways"),
         ("Dim batch: 9 not in range [1, 8]", "The example has this size"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The kinds of models that docs/your-model.md names, small: what it says of their sizes is what comes out."""
+"""The kinds of models that docs/tutorial/your-model.md names, small: what it says of their sizes is what comes out."""
 
 from __future__ import annotations
 

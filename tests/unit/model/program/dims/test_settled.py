@@ -167,13 +167,15 @@ def test_a_dimension_that_torch_has_fixed_is_static_and_noted(module: nn.Module,
     signature = signature_of(module, inputs, ({0: Dim.AUTO, 1: Dim.AUTO},), notes)
     assert signature.inputs[0].shape[axis] == inputs[0].shape[axis]
     size = inputs[0].shape[axis]
-    assert notes == [f"dimension {axis} of 'x' is {size} in every request: torch has fixed it, see docs/your-model.md"]
+    assert notes == [
+        f"dimension {axis} of 'x' is {size} in every request: torch has fixed it, see docs/tutorial/your-model.md"
+    ]
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("dim", [Dim("time"), Dim.DYNAMIC])
 def test_steps_that_torch_fixes_are_refused_with_what_to_do(kind: type[nn.RNNBase], dim: Any) -> None:
-    words = rf"number of steps of {kind.__name__}: (time|dimension 1 of 'x') is always 4.*docs/your-model.md"
+    words = rf"number of steps of {kind.__name__}: (time|dimension 1 of 'x') is always 4.*docs/tutorial/your-model.md"
     with pytest.raises(UnsupportedModule, match=words):
         signature_of(Recurrent(kind), (torch.ones(2, 4, 3),), ({0: Dim("batch"), 1: dim},))
 
