@@ -126,7 +126,7 @@ def _infer(connection: http.client.HTTPConnection, body: bytes, headers: dict[st
     return json.loads(content[:split])["model_version"], int(np.frombuffer(content[split:], np.float32).argmax())
 
 
-def table(rows: deque[dict[str, object]]) -> Table:
+def _table(rows: deque[dict[str, object]]) -> Table:
     table = Table("second", "requests/s", "p50 ms", "p99 ms", "errors", "accuracy", "versions answering")
     for row in rows:
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
@@ -157,11 +157,11 @@ def main() -> None:
     rows: deque[dict[str, object]] = deque(maxlen=ROWS_SHOWN)
     answered, errors = 0, Counter[str]()
     drawn = sys.stdout.isatty() and not options.json
-    live = Live(table(rows), console=Console(quiet=not drawn))
+    live = Live(_table(rows), console=Console(quiet=not drawn))
     with suppress(KeyboardInterrupt), live:
         for at, second in enumerate(traffic.seconds(options.seconds), start=1):
             rows.append(second.summary(at))
-            live.update(table(rows))
+            live.update(_table(rows))
             answered += len(second.latencies)
             errors.update(second.errors)
             if not drawn:
