@@ -20,6 +20,6 @@ def test_the_eight_lines_run(
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(code, names)
-    (found,) = names["container"].run({"x": names["torch"].ones(1, 4)}).values()
+    (found,) = names["container"].run({"input": names["torch"].ones(1, 4)}).values()
     assert found.shape == (1, 2)
     assert "tensor" in capsys.readouterr().out

@@ -93,7 +93,7 @@ def named_pages() -> Iterator[tuple[str, str]]:
     """Each file of docs that a file of the repository names, as `docs/NAME.md` or `docs/ROOM/NAME.svg`."""
     files = [path for place in PLACES for path in (ROOT / place).rglob("*") if path.is_file() and path.suffix in TEXT]
     for file in [*files, *ROOT.glob("*.md"), *ROOT.glob("*.yml")]:
-        for name in re.findall(r"(?<![\w/.-])docs/[\w/-]+\.(?:md|svg)\b", file.read_text(errors="ignore")):
+        for name in re.findall(r"(?<![\w/.-])docs/[a-z0-9/-]+\.(?:md|svg)\b", file.read_text(errors="ignore")):
             yield file.relative_to(ROOT).as_posix(), name
 
 
