@@ -16,7 +16,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.e2e.served import ROOT, Launched, free_port
+from tests.e2e.served import LAST_LINE, ROOT, Launched, free_port
 
 
 class Installed(NamedTuple):
@@ -64,7 +64,7 @@ def test_it_serves_its_demo_from_any_folder(
     ports = ["--port", str(port), "--grpc-port", str(free_port()), "--metrics-port", "0"]
     launched = Launched([str(program), "demo", *ports], tmp_path, {"PYTHONPATH": "", "PYTHONSAFEPATH": "1"})
     try:
-        launched.wait_for("Ctrl-C takes it down again", timeout=600)
+        launched.wait_for(LAST_LINE, timeout=600)
         (infer,) = [line.strip() for line in launched.lines if line.startswith("  curl")]
         done = subprocess.run(infer, shell=True, cwd=tmp_path, check=True, capture_output=True)
         assert json.loads(done.stdout)["model_version"] == "1"
