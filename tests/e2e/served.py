@@ -195,7 +195,7 @@ def serving(config: Path, *options: str, wait: bool = True, **process: Any) -> I
     launched = Launched(command, ROOT, {"COLUMNS": "200"}, **process)
     try:
         if wait:
-            launched.wait_for(LAST_LINE)
+            launched.wait_for("It stays up" if "--address" in options else LAST_LINE)
         server = Server(launched, port, config.parent / "versions", metrics_port)
         with server.http:
             yield server
