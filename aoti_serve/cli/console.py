@@ -107,6 +107,11 @@ class Terminal:
         self._status.update(self)
         self._status.start()
 
+    def passing(self, text: str) -> None:
+        """Show what is over in a moment; to a log it is not worth a line."""
+        if progress_out.is_terminal:
+            self.progress(text)
+
     def rest(self) -> None:
         """Remove the progress line: nothing is in progress any more."""
         self._status.stop()

@@ -95,7 +95,7 @@ def serve_file(
 ) -> None:
     """Serve a configuration file as `up` does. `more` makes one more command to paste of the server's URL."""
     with Terminal() as log:
-        log.progress(f"checking {config}")
+        log.passing(f"checking {config}")
         cluster = cluster_at(address) if address is not None else None  # before Ray is imported: it reads its settings
         files = read_config(config, host, port, grpc_port)
         from aoti_serve.launcher.configuration.checks import check_config
@@ -103,7 +103,7 @@ def serve_file(
         packages = check_config(files)
         if any(application.gateway.admin_tokens is None for application in files.ours):
             ensure_token()
-        log.progress("importing Ray")
+        log.passing("importing Ray")
         from aoti_serve.launcher.server import Server
 
         stop = StopRequest()

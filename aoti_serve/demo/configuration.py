@@ -1,13 +1,17 @@
-"""The configuration that serves the demo."""
+"""The folder of the demo, and the configuration that serves it."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import yaml
 
+from aoti_serve.errors import StartFailed
+
+LAST = "v3.safetensors"  # written last: with it the folder is complete
 CONFIGURATION = """\
 # serve run {file}, or aoti-serve up {file}; {maker} builds what it names.
 proxy_location: Disabled # the gateways listen themselves
@@ -27,6 +31,17 @@ applications:
           replicas: 2
           batching: {{ max_batch_size: 256, max_queue_delay_ms: 0, max_queued_rows: 4096 }}
 """
+
+
+def demo_in(folder: Path) -> bool:
+    """Make the folder if it is not there. Returns true if a whole demo is in it. Raises StartFailed, which names it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartFailed(detail=f"--folder {folder}: it cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StartFailed(detail=f"--folder {folder}: this user cannot write there")
+    return (folder / LAST).exists()
 
 
 def demo_configuration(folder: Path, file: Path, maker: str) -> str:

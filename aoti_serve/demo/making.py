@@ -12,26 +12,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from aoti_serve.demo.configuration import LAST
 from aoti_serve.demo.digits import HELD_OUT, Digits, DigitsNet, accuracy, load_images, make_model, train_epoch
 from aoti_serve.errors import StartFailed
 from aoti_serve.model.export import export_package
 
 EPOCHS = 30
 MORE_EPOCHS = 2
-LAST = "v3.safetensors"  # written last: with it the folder is complete
 
 Said = Callable[[str], object]
-
-
-def demo_in(folder: Path) -> bool:
-    """Make the folder if it is not there. Returns true if a whole demo is in it. Raises StartFailed, which names it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartFailed(detail=f"--folder {folder}: it cannot be made: {error.strerror}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise StartFailed(detail=f"--folder {folder}: this user cannot write there")
-    return (folder / LAST).exists()
 
 
 def make_demo(folder: Path, say: Said, progress: Said) -> None:

@@ -29,6 +29,7 @@ ROOT = Path(__file__).parent.parent.parent
 TOKEN = "the-token-of-the-tests"
 PROGRAM = str(Path(sys.executable).parent / "aoti-serve")
 START_S = 240
+LAST_LINE = "Ctrl-C takes it down again."  # of what `up` prints when it is ready
 
 
 def free_port() -> int:
@@ -194,7 +195,7 @@ def serving(config: Path, *options: str, wait: bool = True, **process: Any) -> I
     launched = Launched(command, ROOT, {"COLUMNS": "200"}, **process)
     try:
         if wait:
-            launched.wait_for("ready")
+            launched.wait_for("It stays up" if "--address" in options else LAST_LINE)
         server = Server(launched, port, config.parent / "versions", metrics_port)
         with server.http:
             yield server

@@ -22,11 +22,10 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from tests.e2e.served import ROOT, START_S, Eager, Launched, Server, free_port, serving, write_config
+from tests.e2e.served import LAST_LINE, ROOT, START_S, Eager, Launched, Server, free_port, serving, write_config
 from tests.e2e.wire import until
 
 BIN = Path(sys.executable).parent
-LAST_LINE = "Ctrl-C takes it down again."  # of what `up` prints when it is ready
 
 
 def test_up_lists_what_listens_and_prints_commands_that_work(server: Server) -> None:

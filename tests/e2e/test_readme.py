@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e.served import ROOT, Launched, free_port
+from tests.e2e.served import LAST_LINE, ROOT, Launched, free_port
 
 SERVE = "scripts/serve"
 PAGES = ("README.md", "docs/tutorial/first-swap.md", "docs/tutorial/your-model.md")
@@ -64,7 +64,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         shutil.move(versions, kept)
     launched = Launched([str(ROOT / SERVE), "--port", str(port)], ROOT, {})
     try:
-        launched.wait_for("Ctrl-C takes it down again.", timeout=800)  # a fresh clone trains and compiles first
+        launched.wait_for(LAST_LINE, timeout=800)  # a fresh clone trains and compiles first
         yield Demo(launched, port)
     finally:
         launched.stop()

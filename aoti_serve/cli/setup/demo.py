@@ -25,6 +25,7 @@ from aoti_serve.cli.server import (
     serve_file,
 )
 from aoti_serve.cli.setup.traffic_view import traffic
+from aoti_serve.demo.configuration import demo_configuration, demo_in
 
 FOLDER = Path("aoti-serve-demo")
 CONFIGURED = "model.yaml"
@@ -75,11 +76,10 @@ def demo(
 
 
 def _make(folder: Path, log: Terminal, *, verbose: bool, anew: bool) -> None:
-    log.progress("making the demo: importing torch")
-    from aoti_serve.demo.configuration import demo_configuration
-    from aoti_serve.demo.making import demo_in, make_demo
-
     if not demo_in(folder) or anew:
+        log.progress("making the demo: importing torch")
+        from aoti_serve.demo.making import make_demo
+
         with torchs_voice(verbose):
             make_demo(folder, log.say, log.progress)
     file = folder / CONFIGURED

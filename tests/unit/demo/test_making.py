@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aoti_serve.demo.making import demo_in, make_demo
+from aoti_serve.demo.configuration import demo_in
+from aoti_serve.demo.making import make_demo
 from aoti_serve.errors import StartFailed
 
 
