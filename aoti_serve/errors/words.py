@@ -58,13 +58,11 @@ def shown_value(value: Any) -> str:
     match value:
         case str() | bytes():
             return repr(value[:LONGEST_SHOWN])
-        case bool() | None:
-            return json.dumps(value)
         case Mapping():
             return "an object"
         case list() | tuple() | set() | frozenset():
             return "a list"
-        case float() if not math.isfinite(value):
+        case bool() | None | float() if value is None or not math.isfinite(value) or isinstance(value, bool):
             return json.dumps(value)
         case float() if value >= 2**64 or value <= -(2**63):
             return "a number too large for 64 bits"
