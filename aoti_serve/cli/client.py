@@ -174,7 +174,7 @@ def _plain_text(response: httpx.Response) -> str:
     """The text of a response that another server or a proxy has sent. A web page is named, not quoted."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     page = kind == "text/html" or response.text.lstrip().lower().startswith(("<!doctype", "<html"))
-    return "with a web page: is this an aoti-serve server? Name one with --url" if page else response.text[:500]
+    return "with a web page: is this an aoti-serve server?" if page else response.text[:500]
 
 
 def served_models(url: str) -> list[str]:

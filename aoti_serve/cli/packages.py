@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import aoti_serve
 from aoti_serve.cli.console import AsJson, out, progress_out, reports_errors
 from aoti_serve.cli.package_view import show_package
 from aoti_serve.errors import InvalidConfig, PackageError
@@ -247,6 +246,6 @@ def _told(error: Exception, verbose: bool) -> list[str]:
 
 def _is_users(file: str) -> bool:
     path = Path(file)
-    ours = path.is_relative_to(Path(aoti_serve.__file__).parent)
+    ours = path.is_relative_to(Path(__file__).parents[1])
     installed = any(path.is_relative_to(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib"))
     return path.is_file() and not ours and not installed

@@ -6,6 +6,7 @@ Every text of a ValidationError that a user can see is made here.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -31,8 +32,8 @@ _WORDS: Final[Mapping[str, str]] = {
     "greater_than_equal": "{value} is too small: {ge} or more is needed",
     "less_than": "{value} is too large: less than {lt} is needed",
     "less_than_equal": "{value} is too large: {le} or less is needed",
-    "too_short": "it has {actual_length} entries: {min_length} or more are needed",
-    "too_long": "it has {actual_length} entries: {max_length} is the most",
+    "too_short": "it is too short: {min_length} or more entries are needed",
+    "too_long": "it is too long: {max_length} entries are the most",
     "string_too_short": "{value} is too short: {min_length} or more characters are needed",
     "string_too_long": "it is too long: {max_length} characters are the most",
     "string_pattern_mismatch": "{value} does not match the pattern {pattern}",
@@ -57,12 +58,12 @@ def shown_value(value: Any) -> str:
     match value:
         case str() | bytes():
             return repr(value[:LONGEST_SHOWN])
-        case bool() | None:
-            return json.dumps(value)
         case Mapping():
             return "an object"
         case list() | tuple() | set() | frozenset():
             return "a list"
+        case bool() | None | float() if value is None or not math.isfinite(value) or isinstance(value, bool):
+            return json.dumps(value)
         case float() if value >= 2**64 or value <= -(2**63):
             return "a number too large for 64 bits"
         case _:

@@ -92,6 +92,7 @@ def test_a_value_that_will_not_do_is_named_with_what_is_expected(said: Callable[
         ({"a": 1}, "an object"),
         ("x" * 99, f"'{'x' * 40}'"),
         (math.ldexp(1, 64), "a number too large for 64 bits"),
+        (math.inf, "Infinity"),
         (0.5, "0.5"),
     ],
 )

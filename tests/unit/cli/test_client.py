@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -322,7 +323,7 @@ def test_a_connection_that_breaks_during_a_swap_says_where_to_look() -> None:
 def test_what_is_no_url_of_a_server_is_said_before_it_is_asked(url: str) -> None:
     ended = CliRunner().invoke(app, ["status", "--url", url])
     assert ended.exit_code == 2
-    assert "is no URL of a server" in " ".join(ended.stderr.split())
+    assert "is no URL of a server" in re.sub(r"[│\s]+", " ", ended.stderr)
 
 
 def test_https_to_a_plain_port_is_told_of_http(played: Played) -> None:

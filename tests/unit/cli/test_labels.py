@@ -76,4 +76,4 @@ def test_what_makes_no_sense_is_refused_before_the_server_is_asked(
 
 def test_a_label_that_is_not_there_cannot_be_deleted(played: Played) -> None:
     assert "m has no label 'stabel'; it has canary, stable" in says("label", "m", "stabel", "--delete")
-    assert [asked.method for asked in played.asked] == ["GET"]
+    assert [asked.path for asked in played.asked] == [LABELS]

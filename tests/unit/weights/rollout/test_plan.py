@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from aoti_serve.errors import InvalidConfig
+from aoti_serve.errors import InvalidConfig, shown_value
 from aoti_serve.weights.rollout.plan import AbortRules, RolloutPlan, read_plan
 from aoti_serve.weights.rollout.quantities import (
     TrafficShare,
@@ -83,13 +83,13 @@ def test_without_a_canary_there_is_one_step_that_only_shadows() -> None:
         pytest.param("canary: [0%]", "canary.0: '0%' is too small: more than 0 is needed", id="nothing"),
         pytest.param("canary: [5]", "canary.0: 5 is more than the whole: write 5% or 0.05", id="no-percent"),
         pytest.param("canary: [five]", "canary.0: 'five' is no share: write 5% or 0.05", id="no-number"),
-        pytest.param("canary: [true]", "canary.0: True is no share", id="bool"),
+        pytest.param("canary: [true]", "canary.0: true is no share", id="bool"),
         pytest.param("canary: []", "the candidate would see no request", id="no-requests"),
         pytest.param("each: 60 parsecs", "each: '60 parsecs' is no duration: write 60s", id="unit"),
         pytest.param("each: -1", "each: -1 is no duration", id="negative"),
         pytest.param("each: 0s", "each: '0s' is too small: more than 0 is needed", id="no-time"),
-        pytest.param("each: .nan", "each: nan is no duration", id="nan"),
-        pytest.param("each: .inf", "each: inf is no duration", id="infinite"),
+        pytest.param("each: .nan", "each: NaN is no duration", id="nan"),
+        pytest.param("each: .inf", "each: Infinity is no duration", id="infinite"),
         pytest.param("each: 1e999", "each: '1e999' is no duration", id="too-large"),
         pytest.param("abort_if: {p99: 0.5x}", "abort_if.p99: '0.5x' would ask for a candidate", id="faster"),
         pytest.param("abort_if: {error_rate: some}", "abort_if.error_rate: 'some' is no share", id="rate"),
@@ -143,7 +143,7 @@ def test_a_share_is_read_back_as_it_is_shown(share: float) -> None:
 def test_anything_else_is_a_value_error_that_names_it(value: object) -> None:
     for read in (share_of, duration_of, factor_of, rate_of, least_of):
         said = refusal(partial(read, value), ValueError)
-        assert said is None or isinstance(value, str) or repr(value) in said
+        assert said is None or isinstance(value, str) or shown_value(value) in said
 
 
 @given(
