@@ -59,7 +59,7 @@ class AsyncWeightsClient:
         configuration has a rollout. Raises an InvalidWeights, StageFailed, BaseVersionMismatch, SwapInProgress or
         CandidateOut; nothing has changed then.
         """
-        if isinstance(weights, Path) and weights.is_dir():
+        if isinstance(weights, Path) and weights.is_dir() and not options.get("adapter"):
             found = {name: weights / name for name in (await self.status()).assets if (weights / name).is_file()}
             options["assets"] = found | dict(options.get("assets") or {})
         call = swap_call(label, options)

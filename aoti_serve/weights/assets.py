@@ -22,7 +22,7 @@ from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Asset, Assets, Version
 
 MAX_ASSETS_BYTES: Final = 64 * 2**20
-KEPT_OFFERS = 64
+KEPT_ASSETS = 64
 _OFFERS = "asset-*"
 
 AssetFiles = Mapping[str, bytes]
@@ -94,7 +94,7 @@ def digests_of(files: AssetFiles) -> dict[str, str] | None:
 
 
 class OfferedAssets:
-    """The last `KEPT_OFFERS` files that were offered as assets, among the uploads of a store, by their sha256.
+    """The last `KEPT_ASSETS` files that were offered as assets, among the uploads of a store, by their sha256.
 
     Runs in the coordinator's threads. They end with the coordinator.
     """
@@ -109,7 +109,7 @@ class OfferedAssets:
             upload.rename(upload.with_name(_OFFERS.replace("*", digest)))
         finally:
             self._store.discard(upload)
-        for old in sorted(upload.parent.glob(_OFFERS), key=lambda path: path.stat().st_mtime)[:-KEPT_OFFERS]:
+        for old in sorted(upload.parent.glob(_OFFERS), key=lambda path: path.stat().st_mtime)[:-KEPT_ASSETS]:
             self._store.discard(old)
         return digest
 

@@ -23,7 +23,7 @@ from tests.e2e.served import ROOT, Eager, Server, serving, write_config
 from tests.e2e.wire import until
 
 PATH, WEIGHTS = "/v2/models/digits/infer", "/v2/models/digits/weights"
-MARKS = {"v1": {"scale": 1.0, "mark": "first"}, "v2": {"scale": 0.5, "mark": "second"}}
+MARKS: dict[str, dict[str, Any]] = {"v1": {"scale": 1.0, "mark": "first"}, "v2": {"scale": 0.5, "mark": "second"}}
 
 
 def content_of(name: str) -> bytes:
@@ -68,7 +68,7 @@ class Traffic:
 
     def __init__(self, server: Server, eager: Eager, image: NDArray[np.float32], names: dict[int, str]) -> None:
         self._server, self._image, self._names = server, image, names
-        self._expected = {name: eager.logits(name, image * np.float32(MARKS[name]["scale"])) for name in MARKS}
+        self._expected = {name: eager.logits(name, (image * MARKS[name]["scale"]).astype(np.float32)) for name in MARKS}
         self.seen: set[int] = set()
         self.wrong: list[Any] = []
         self._done = threading.Event()
@@ -100,7 +100,7 @@ class Traffic:
         for thread in threads:
             thread.start()
         try:
-            until(lambda: self.seen)
+            until(lambda: bool(self.seen))
             yield
         finally:
             self._done.set()

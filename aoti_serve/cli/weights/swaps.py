@@ -104,11 +104,12 @@ def swap(
     requests = _golden_content(golden) if golden else b""
     client, started = AdminClient(url, model), time.perf_counter()
     assets = given_assets(asset or ())
-    if os.path.isdir(source) and not remote:
-        assets = {**assets_in(Path(source), client.status().get("assets", ())), **assets}
     if adapter and not remote:
         file, config = adapter_at(Path(source))
         source = str(file)
+    if os.path.isdir(source) and not remote:
+        checkpoint_spans(Path(source))  # what is wrong with it is said before the server is asked
+        assets = {**assets_in(Path(source), client.status().get("assets", ())), **assets}
     options = checked_options(
         SwapOptions,
         label=label or _name(source),

@@ -22,7 +22,7 @@ from aoti_serve.weights.swap.follower import Follower
 from aoti_serve.weights.swap.target import NO_EPOCH, Report, Target
 from aoti_serve.weights.version import Version
 
-SOURCE_S = 10.0
+ASSETS_SOURCE_S = 10.0
 
 
 class ProcessorMember:
@@ -93,5 +93,5 @@ class ProcessorMember:
         as_file = version.model_copy(update={"digest": version.assets.digest, "nbytes": version.assets.nbytes})
         reader = ChunkReader(self._member, as_file)
         source = self._coordinator.attached_source.remote(assets_name(version.number))
-        await reader.open(result_of(source, SOURCE_S))
+        await reader.open(result_of(source, ASSETS_SOURCE_S))
         return await asyncio.to_thread(lambda: unbundled(b"".join(chunk.tobytes() for chunk in reader)))

@@ -19,8 +19,8 @@ from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 from aoti_serve.weights.version import GoldenFile
 
 ADMIN = "admin"
-GOLDEN = "Send golden requests, a file of them, for swaps that name its `digest` as `golden`"
-ASSETS = "Send a file that the processor reads, for swaps that name its `digest` in `assets`"
+GOLDEN_SUMMARY = "Send golden requests, a file of them, for swaps that name its `digest` as `golden`"
+ASSETS_SUMMARY = "Send a file that the processor reads, for swaps that name its `digest` in `assets`"
 SCHEME: OpenApi = {"type": "http", "scheme": "bearer", "description": "the admin token"}
 _READ_ERRORS = (401, 403, 404, 429, 503)
 _CHANGE_ERRORS = (400, 401, 403, 404, 409, 413, 429, 500, 503, 507)
@@ -61,8 +61,8 @@ def weights_paths(model: str) -> OpenApi:
     status = get("status", "What answers, and the change under way", json_answer("The status.", ref("WeightsStatus")))
     return {
         prefix: status | {"post": _swap(model)},
-        f"{prefix}/golden": {"post": _offer(model, "golden", GOLDEN, "GoldenFile")},
-        f"{prefix}/assets": {"post": _offer(model, "assets", ASSETS, "OfferedAsset")},
+        f"{prefix}/golden": {"post": _offer(model, "golden", GOLDEN_SUMMARY, "GoldenFile")},
+        f"{prefix}/assets": {"post": _offer(model, "assets", ASSETS_SUMMARY, "OfferedAsset")},
         f"{prefix}/versions": get("versions", "The stored versions", _listed("StoredVersion")),
         f"{prefix}/story": get("story", "The last events of its cluster", _listed("StoryEvent")),
         f"{prefix}/events": get("events", "Follow the status", events),

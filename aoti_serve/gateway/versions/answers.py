@@ -18,7 +18,7 @@ from aoti_serve.gateway.versions.answering import Answering, Asking, is_the_serv
 from aoti_serve.gateway.versions.residents import Residents
 from aoti_serve.weights.swap.follower import Fence
 
-TRIES = 5  # versions that a request meets while swaps go on
+VERSIONS_MET = 5  # versions that a request meets while swaps go on
 FOLLOW_S = 5.0  # in which this gateway hears of a commit that replicas follow already
 
 
@@ -79,7 +79,7 @@ class Answers:
         self, processing: Processing, request: Asking, asked: int | None, patience: Patience
     ) -> Answered:
         due = asked
-        for _ in range(TRIES):
+        for _ in range(VERSIONS_MET):
             moved, arrived = self._residents.moved, time.monotonic()
             try:
                 rows = await self._answering.rows_for(request._replace(timeout=patience.left), due)
@@ -103,7 +103,7 @@ class Answers:
             else:
                 if asked is not None or self._fence.trusts(rows.version):
                     return Answered(rows, outputs, arrived)
-        raise TryAgain(detail=f"the weights of model '{self._model}' have changed {TRIES} times meanwhile")
+        raise TryAgain(detail=f"the weights of model '{self._model}' have changed {VERSIONS_MET} times meanwhile")
 
     def _is_tried(self, version: int) -> bool:
         return self._fence.candidate is not None and version == self._fence.candidate.version.number

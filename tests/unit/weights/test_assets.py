@@ -149,7 +149,7 @@ def test_offers_are_known_by_their_sha256(store: Store) -> None:
     digest = offered.offer(b"content")
     assert digest == sha256(b"content").hexdigest()
     assert offered.read("x", digest.upper()) == b"content"
-    for number in range(assets.KEPT_OFFERS):
+    for number in range(assets.KEPT_ASSETS):
         offered.offer(b"%d" % number)
     with pytest.raises(TryAgain):
         offered.read("x", digest)
