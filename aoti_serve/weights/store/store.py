@@ -66,6 +66,7 @@ class Store(KeptVersions):
         with self._alone():
             self._take_term(repair)
             self._known = self.committed(Committed(epoch=int(time.time()), version=BUILT_IN) if repair else None)
+            self._lend(self._known.numbers if self._known else ())
             self._clean()
             if repair:
                 self._erase_damaged_labels()
