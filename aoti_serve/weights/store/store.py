@@ -9,6 +9,7 @@
 <root>/FOLLOWED                         see `Tried`; there once a place was followed
 <root>/versions/<n>/weights.safetensors, and golden.safetensors if it came with golden requests
 <root>/versions/<n>/pieces.json, own.bin in the place of weights.safetensors, see `layout`
+<root>/versions/<n>/part-<k>.bin, blocks.bin in the place of own.bin at a URI
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover, or kept for others' pieces
 <root>/versions/<n>/staged              there until the version is committed; one that never was is no way back
 <root>/incoming/                        uploads that are not complete

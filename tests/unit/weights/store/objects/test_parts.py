@@ -203,9 +203,9 @@ def test_objects_that_none_needs_any_more_go(tmp_path: Path, uri: str) -> None:
 
 def test_an_object_of_which_little_is_needed_is_not_kept_for_it(tmp_path: Path, uri: str) -> None:
     """However many changes follow each other, no version lies in objects of much more than four times its size."""
-    bucket, values = Bucket(tmp_path, uri, keep=1), {"w": np.zeros((64, 4096), np.uint8)}
+    bucket, values = Bucket(tmp_path, uri, keep=1), {"w": np.zeros((16, 16 * KB), np.uint8)}
     bucket.commit(values)
-    for row in range(60):
+    for row in range(15):
         values = {"w": values["w"].copy()}
         values["w"][row] = row + 1
         last = bucket.commit(values)
