@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from aoti_serve.weights.store import kept
 from aoti_serve.weights.store.catalog import READ_BYTES
+from aoti_serve.weights.store.objects import lending
 from aoti_serve.weights.store.objects.remote import Remote
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Version
@@ -48,8 +48,8 @@ class UriCost(NamedTuple):
 
 def measure(folder: Path, uri: str, megabytes: int, rounds: int) -> list[UriCost]:
     costs = []
-    for layout, least in (("one object", WHOLE), ("parts", kept.LEAST_PARTED_BYTES)):
-        kept.LEAST_PARTED_BYTES = least
+    for layout, least in (("one object", WHOLE), ("parts", lending.LEAST_PARTED_BYTES)):
+        lending.LEAST_PARTED_BYTES = least
         store = Store(f"{uri}/{uuid4().hex}", "m", 2)
         values = np.random.default_rng(0).standard_normal((megabytes * 10**6 // (4 * WIDTH), WIDTH), np.float32)
         before = add(store, folder, values)

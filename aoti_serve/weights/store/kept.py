@@ -13,8 +13,7 @@ from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.store.disk import Disk, check_room
 from aoti_serve.weights.store.layout import Layout, blocks_name, number_of, own_name, part_of, pieces_name, weights_name
-from aoti_serve.weights.store.objects.lending import LEAST_PARTED_BYTES, LendingStore
-from aoti_serve.weights.store.objects.remote import Remote
+from aoti_serve.weights.store.objects.lending import LendingStore
 from aoti_serve.weights.store.sharing import SharedLayout, StoredFile, shared_layout
 from aoti_serve.weights.store.usage import DiskUse, StoredVersion, disk_use, needed_ranges
 from aoti_serve.weights.version import Committed, Version
@@ -89,8 +88,8 @@ class KeptVersions(LendingStore):
     def _keep_file(self, version: Version, held: Path, kept: set[int]) -> None:
         """Store what is held for a version, without what other versions have; in a folder if that is much."""
         number = version.number
-        if isinstance(self._place, Remote) and version.nbytes >= LEAST_PARTED_BYTES:
-            self._keep_parts(self._place, version, held, kept)
+        if (place := self._in_parts(version.nbytes)) is not None:
+            self._keep_parts(place, version, held, kept)
         elif isinstance(self._place, Disk) and (shared := self._shared(version, held, kept)) is not None:
             self._close_to_earlier_releases()
             self._place.write(pieces_name(number), shared.layout.content)

@@ -178,7 +178,7 @@ def record_name(number: int) -> str:
     return f"versions/{number}/{RECORD}"
 
 
-def part_name(number: int, part: int) -> str:
+def part_file_name(number: int, part: int) -> str:
     """A part of the bytes of a version that were in no other's objects."""
     return f"versions/{number}/part-{part}.bin"
 

@@ -43,6 +43,10 @@ class LendingStore(OpenedStore):
         """Let new versions share with these."""
         self._lenders |= dict.fromkeys(numbers)
 
+    def _in_parts(self, nbytes: int) -> Remote | None:
+        """The place, if it keeps so large a version in parts."""
+        return self._place if isinstance(self._place, Remote) and nbytes >= LEAST_PARTED_BYTES else None
+
     def _keep_parts(self, place: Remote, version: Version, held: Path, kept: set[int]) -> None:
         """Store what is held for a version, but for what its lenders have; the numbers of these are put into `kept`.
 
@@ -51,35 +55,35 @@ class LendingStore(OpenedStore):
         number = version.number
         self._close_to_earlier_releases()
         blocks = digest_blocks(held, read_index(held), version.nbytes)
-        lenders = self._blocks_of_lenders(version, kept)
+        lenders = self._blocks_of_lenders(place, version, kept)
         parted = parted_layout(number, blocks, lenders, place.listed() if lenders else {})
         place.keep_parts(held, parted.parts)
         place.write(blocks_name(number), parted.own_blocks)
         place.write(pieces_name(number), parted.layout.content)
         self._lenders[number] = blocks
 
-    def _blocks_of_lenders(self, version: Version, kept: set[int]) -> list[LenderBlocks]:
+    def _blocks_of_lenders(self, place: Remote, version: Version, kept: set[int]) -> list[LenderBlocks]:
         with self._alone():
             stored = set(self.numbers())
             numbers = sorted(stored & self._lenders.keys(), key=lambda number: (number != version.parent, -number))
             kept.update(numbers[:MOST_LENDERS])
         for number in self._lenders.keys() - set(numbers[:MOST_LENDERS]):
             self._lenders[number] = None
-        return [found for number in numbers[:MOST_LENDERS] if (found := self._blocks_of(number))]
+        return [found for number in numbers[:MOST_LENDERS] if (found := self._blocks_of(place, number))]
 
-    def _blocks_of(self, number: int) -> LenderBlocks | None:
+    def _blocks_of(self, place: Remote, number: int) -> LenderBlocks | None:
         """None if it is one object, or cannot be read: nothing is shared with it then."""
         with suppress(StoreFailed, ValueError):
             layout, blocks = self._pieces(number), self._lenders[number]
             if layout is not None and blocks is None:
-                blocks = self._lenders[number] = self._read_blocks(number, layout)
+                blocks = self._lenders[number] = self._read_blocks(place, number, layout)
             return LenderBlocks(layout, blocks) if layout and blocks else None
         return None
 
-    def _read_blocks(self, number: int, layout: Layout) -> FileBlocks | None:
+    def _read_blocks(self, place: Remote, number: int, layout: Layout) -> FileBlocks | None:
         version = self.version(number, also_staged=True)
         numbers = sorted({number_of(file) for file in layout.files})
-        own = dict(zip(numbers, self._place.together(self._own_blocks, numbers), strict=True))
+        own = dict(zip(numbers, place.together(self._own_blocks, numbers), strict=True))
         return stored_blocks(layout, self.index(version), own.__getitem__)
 
     def _own_blocks(self, number: int) -> OwnBlocks | None:

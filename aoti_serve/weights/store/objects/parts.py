@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aoti_serve.weights.store.layout import ByteRange, Layout, Piece, part_name
+from aoti_serve.weights.store.layout import ByteRange, Layout, Piece, part_file_name
 from aoti_serve.weights.store.objects.blocks import OWN_BLOCK, FileBlocks
 from aoti_serve.weights.store.sharing import BLOCK_BYTES, MOST_PIECES, SharedRun, joined_runs
 
 LEAST_PART_BYTES, MOST_PART_BYTES = 8 * 2**20, 32 * 2**20
 USUAL_PARTS = 256
 LEAST_NEEDED = 1 / 4  # of an object, for a version to share with it
+MOST_OBJECTS = 512  # with which a version shares, those first of which it needs most: each is a request when it is read
 
 
 class LenderBlocks(NamedTuple):
@@ -102,11 +103,13 @@ def _worthwhile(runs: Iterator[SharedRun], sizes: Mapping[str, int]) -> list[Sha
     needed = Counter[str]()
     for run in kept:
         needed[run.piece.file] += run.piece.length
-    kept = [run for run in kept if needed[run.piece.file] >= sizes[run.piece.file] * LEAST_NEEDED]
+    most = needed.most_common(MOST_OBJECTS)
+    files = {file for file, nbytes in most if nbytes >= sizes[file] * LEAST_NEEDED}
+    kept = [run for run in kept if run.piece.file in files]
     return kept if 2 * len(kept) <= MOST_PIECES else []
 
 
-def _own(blocks: FileBlocks, runs: Sequence[SharedRun]) -> NDArray[np.int64]:
+def _own(blocks: FileBlocks, runs: Sequence[SharedRun]) -> NDArray[np.intp]:
     """The numbers of the blocks that are in no run."""
     own = np.ones(len(blocks.digests), bool)
     ends = np.array([(run.begin, run.end) for run in runs], np.int64).reshape(-1, 2)
@@ -116,11 +119,11 @@ def _own(blocks: FileBlocks, runs: Sequence[SharedRun]) -> NDArray[np.int64]:
 
 
 def _own_pieces(
-    number: int, blocks: FileBlocks, own: NDArray[np.int64], part: NDArray[Any], before: NDArray[Any]
+    number: int, blocks: FileBlocks, own: NDArray[np.intp], part: NDArray[Any], before: NDArray[Any]
 ) -> Iterator[tuple[int, Piece]]:
     """Where each stretch of own blocks begins in the file, and the piece that it becomes."""
     cuts = np.flatnonzero((np.diff(own) != 1) | (np.diff(part) != 0)) + 1
     for first, last in pairwise([0, *cuts.tolist(), len(own)] if len(own) else []):
         begin, end = int(blocks.edges[own[first]]), int(blocks.edges[own[last - 1] + 1])
         offset = before[first] - before[np.searchsorted(part, part[first])]
-        yield begin, Piece(part_name(number, int(part[first])), int(offset), end - begin)
+        yield begin, Piece(part_file_name(number, int(part[first])), int(offset), end - begin)

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save_file
 
 from aoti_serve.errors import Superseded
-from aoti_serve.weights.store import kept
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.checkup import check_store
 from aoti_serve.weights.store.layout import Layout, Piece
-from aoti_serve.weights.store.objects import parts
+from aoti_serve.weights.store.objects import lending, parts
 from aoti_serve.weights.store.objects.objects import open_stored
 from aoti_serve.weights.store.objects.reading import GAP_BYTES, REQUEST_BYTES, PartedFile, ranges_for
 from aoti_serve.weights.store.store import Store
@@ -86,7 +85,7 @@ class Bucket:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of 64 kB, so that versions of a few hundred have several."""
-    monkeypatch.setattr(kept, "LEAST_PARTED_BYTES", 32 * KB)
+    monkeypatch.setattr(lending, "LEAST_PARTED_BYTES", 32 * KB)
     monkeypatch.setattr(parts, "LEAST_PART_BYTES", 64 * KB)
 
 
@@ -213,6 +212,20 @@ def test_an_object_of_which_little_is_needed_is_not_kept_for_it(tmp_path: Path, 
     assert np.array_equal(bucket.read(last)["w"], values["w"])
 
 
+def test_a_version_lies_in_so_many_objects_at_the_most(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "MOST_OBJECTS", 5)
+    bucket, values = Bucket(tmp_path, uri, keep=1), {"w": np.zeros((16, 16 * KB), np.uint8)}
+    bucket.commit(values)
+    for row in range(4):
+        values = {"w": values["w"].copy()}
+        values["w"][row] = row + 1
+        last = bucket.commit(values)
+        assert len(bucket.store.layout(last.number).files) <= 5 + 1
+    assert np.array_equal(bucket.read(last)["w"], values["w"])
+
+
 def test_retention_counts_bytes(tmp_path: Path, uri: str) -> None:
     """Of whole versions two fit, of those with another matrix many."""
     bucket = Bucket(tmp_path, uri, keep=100, keep_bytes=900 * KB)
@@ -240,7 +253,7 @@ def test_a_listing_says_what_each_version_alone_holds_and_all_add_up(bucket: Buc
 def test_a_store_of_before_is_read_and_goes_on(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     values = tensors()
     with monkeypatch.context() as before:
-        before.setattr(kept, "LEAST_PARTED_BYTES", 2**40)
+        before.setattr(lending, "LEAST_PARTED_BYTES", 2**40)
         old = Bucket(tmp_path, uri)
         first, second = old.commit(values), old.commit(values | {"bias": values["bias"] + 1})
     new = Bucket(tmp_path, uri)
