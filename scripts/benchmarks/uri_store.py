@@ -1,10 +1,10 @@
-"""What a change of 1% costs in a store at a URI, in parts and as one object: bytes put, seconds to add and to read.
+"""What a change of 1% costs in a store at a URI, in parts and as one object: bytes put, and seconds of the processor.
 
     .venv/bin/python scripts/benchmarks/uri_store.py [--megabytes N] [--rounds N] [--uri URI] [--json]
 
-Without a cluster. The URI is in the memory of the process unless another is given, so the seconds are those of digests
-and copies: what a network adds, it adds to the bytes. Medians of all rounds. The rows that change are drawn anew; a
-"stretch" is 1% of them one behind the other. Each layout has a store of its own under the URI.
+Without a cluster. The URI is in the memory of the process unless another is given. The seconds are those of the
+processor, for digests and copies: what a network adds, it adds to the bytes and the objects. Medians of all rounds. The
+rows that change are drawn anew; a "stretch" is 1% of them one behind the other. Each layout has a store of its own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Table = NDArray[np.float32]
 
 
 class UriCost(NamedTuple):
-    """Of one change of one layout: MB put, objects put, seconds until it is a version, seconds until it is read."""
+    """Of one change of one layout: MB and objects put, seconds of the processor to add and to read it."""
 
     layout: str
     change: str
@@ -78,9 +78,9 @@ def of_change(store: Store, folder: Path, values: Table) -> tuple[float, float, 
     place = store._place
     assert isinstance(place, Remote)
     before = place.listed()
-    started = time.perf_counter()
+    started = time.process_time()
     version = add(store, folder, values)
-    adding = time.perf_counter() - started
+    adding = time.process_time() - started
     new = {name: size for name, size in place.listed().items() if name not in before}
     reading = seconds(lambda: read(store, version))
     store.remove(version)
@@ -94,9 +94,9 @@ def read(store: Store, version: Version) -> None:
 
 
 def seconds(work: Callable[[], None]) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def main() -> None:
