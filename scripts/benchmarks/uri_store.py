@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -63,7 +63,7 @@ def measure(folder: Path, uri: str, megabytes: int, rounds: int) -> list[UriCost
 def changed(values: Table, change: str, seed: int) -> Table:
     after, rows, first = values.copy(), round(len(values) * SHARE), 1000 * (seed + 1)
     at_random = np.random.default_rng(seed).permutation(len(after))[:rows]
-    chosen = {"all": slice(None), CHANGES[0]: at_random, CHANGES[1]: slice(first, first + rows)}[change]
+    chosen: Any = {"all": slice(None), CHANGES[0]: at_random, CHANGES[1]: slice(first, first + rows)}[change]
     after[chosen] += 1 + seed
     return after
 

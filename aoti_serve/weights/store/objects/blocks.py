@@ -68,7 +68,7 @@ def parse_own_blocks(content: bytes) -> OwnBlocks:
 
 def _cut(index: Mapping[str, Span], nbytes: int) -> tuple[dict[str, ByteRange], Edges]:
     places = regions_of(index, nbytes)
-    begins = [np.arange(begin, end, BLOCK_BYTES, np.int64) for begin, end in places.values()]
+    begins = [np.arange(begin, end, BLOCK_BYTES, dtype=np.int64) for begin, end in places.values()]
     ends = list(accumulate((len(each) for each in begins), initial=0))
     return dict(zip(places, pairwise(ends), strict=True)), np.concatenate([*begins, np.array([nbytes])])
 

@@ -202,7 +202,8 @@ def test_objects_that_none_needs_any_more_go(tmp_path: Path, uri: str) -> None:
 
 def test_an_object_of_which_little_is_needed_is_not_kept_for_it(tmp_path: Path, uri: str) -> None:
     """However many changes follow each other, no version lies in objects of much more than four times its size."""
-    bucket, values = Bucket(tmp_path, uri, keep=1), {"w": np.zeros((16, 16 * KB), np.uint8)}
+    bucket = Bucket(tmp_path, uri, keep=1)
+    values: Tensors = {"w": np.zeros((16, 16 * KB), np.uint8)}
     bucket.commit(values)
     for row in range(15):
         values = {"w": values["w"].copy()}
@@ -216,7 +217,8 @@ def test_a_version_lies_in_so_many_objects_at_the_most(
     tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "MOST_OBJECTS", 5)
-    bucket, values = Bucket(tmp_path, uri, keep=1), {"w": np.zeros((16, 16 * KB), np.uint8)}
+    bucket = Bucket(tmp_path, uri, keep=1)
+    values: Tensors = {"w": np.zeros((16, 16 * KB), np.uint8)}
     bucket.commit(values)
     for row in range(4):
         values = {"w": values["w"].copy()}
