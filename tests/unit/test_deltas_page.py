@@ -19,7 +19,7 @@ from aoti_serve.config import WeightsLimits
 from aoti_serve.signature.constants import Constants, ConstantSpec
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.intake import Intake
-from aoti_serve.weights.store.layout import open_stored
+from aoti_serve.weights.store.objects.objects import open_stored
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN

@@ -24,7 +24,7 @@ from aoti_serve.cluster.transfer.window import ChunkWindow
 from aoti_serve.errors import BodyTooLarge, InvalidBody, StoreFailed, TryAgain
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import index_in
-from aoti_serve.weights.store.layout import open_stored
+from aoti_serve.weights.store.objects.objects import open_stored
 
 NODE_WINDOW = 6  # chunks; how far the fastest node may be ahead of the slowest
 NODE_PATIENCE_S = 5.0  # longer than that of a node with its replicas

@@ -23,12 +23,11 @@ from aoti_serve.weights.store.layout import (
     STAGED,
     Layout,
     files_in,
-    pieced,
     pieces_name,
     record_name,
     weights_name,
 )
-from aoti_serve.weights.store.remote import place_of
+from aoti_serve.weights.store.objects.remote import place_of
 from aoti_serve.weights.store.term import Term
 from aoti_serve.weights.version import Committed, Version
 
@@ -143,7 +142,7 @@ class Catalog:
         """The version's safetensors file from its first byte; read much at a time."""
         layout = self._pieces(version.number)
         if layout is not None:
-            return pieced(layout, self._place.open)
+            return self._place.pieced(layout)
         with self._guarded():
             return self._place.open(weights_name(version.number))
 
@@ -183,7 +182,8 @@ class Catalog:
         """Raise StoreDamaged unless the files that the version lies in are there, and as long as they must be."""
         try:
             layout = self.layout(version.number)
-            sizes = {name: self._size(name) for name in layout.files}
+            with self._guarded():
+                sizes = self._place.sizes(layout.files)
         except StoreDamaged:
             raise
         except StoreFailed as error:
@@ -202,10 +202,6 @@ class Catalog:
     def _files(self, number: int) -> tuple[str, ...]:
         """The files in which the pieces of a version lie; none if it is one file."""
         return self._record_in(pieces_name(number), files_in) or ()
-
-    def _size(self, name: str) -> int:
-        with self._guarded():
-            return self._place.size(name)
 
     def _guarded_read(self, file: BinaryIO) -> bytes:
         with self._guarded():

@@ -15,11 +15,11 @@ from typing import BinaryIO
 from aoti_serve.errors import StoreFailed
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import file_chunks, file_digest
-from aoti_serve.weights.store.layout import ByteRange
+from aoti_serve.weights.store.layout import ByteRange, Layout, pieced
+from aoti_serve.weights.store.reserve import Reserve
 
 LOCK_WAIT_S = 60.0
 LOCK_POLL_S = 0.02
-RESERVE_BYTES = 32 * 2**10
 STAT_BLOCK_BYTES = 512  # whatever the disk's own blocks are
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -160,6 +160,17 @@ class Disk:
         finally:
             scratch.unlink(missing_ok=True)
 
+    def sizes(self, names: Collection[str]) -> dict[str, int]:
+        return {name: self.size(name) for name in names}
+
+    def rooms(self, names: Collection[str]) -> dict[str, int]:
+        """The room of each file, of those that are there."""
+        found = {}
+        for name in names:
+            with suppress(OSError):
+                found[name] = self.room(name)
+        return found
+
     def room(self, name: str) -> int:
         """The bytes that a file takes on the disk; holes take none."""
         found = (self.root / name).stat()
@@ -170,6 +181,10 @@ class Disk:
 
     def open(self, name: str) -> BinaryIO:
         return (self.root / name).open("rb")
+
+    def pieced(self, layout: Layout) -> BinaryIO:
+        """The file of a version that is kept in pieces."""
+        return pieced(layout, self.open)
 
     def erase(self, name: str) -> None:
         """Remove a file, if there is one."""
@@ -189,34 +204,6 @@ class Disk:
         folder = self.root / "versions" / str(number)
         if not any(folder.iterdir()):
             folder.rmdir()
-
-
-class Reserve:
-    """A few blocks, given back when a record must be written to a full disk: a rollback needs no more than this."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def take(self) -> None:
-        """Have the blocks, if there is room for them. Without them everything works until the disk is full."""
-        try:
-            if self._path.exists() and self._path.stat().st_size == RESERVE_BYTES:
-                return
-            with self._path.open("wb") as file:
-                file.write(os.urandom(RESERVE_BYTES))  # what does not compress takes its blocks
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            with suppress(OSError):
-                self._path.unlink(missing_ok=True)
-
-    def give_back(self) -> bool:
-        """Whether there was a reserve; its blocks are free now."""
-        try:
-            self._path.unlink()
-        except OSError:
-            return False
-        return True
 
 
 def check_room(needed: int, folder: Path) -> None:

@@ -12,8 +12,8 @@ from upath import UPath
 from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.files.index import read_index
 from aoti_serve.weights.store.disk import Disk, check_room
-from aoti_serve.weights.store.layout import Layout, number_of, own_name, pieces_name, weights_name
-from aoti_serve.weights.store.opened import OpenedStore
+from aoti_serve.weights.store.layout import Layout, blocks_name, number_of, own_name, part_of, pieces_name, weights_name
+from aoti_serve.weights.store.objects.lending import LendingStore
 from aoti_serve.weights.store.sharing import SharedLayout, StoredFile, shared_layout
 from aoti_serve.weights.store.usage import DiskUse, StoredVersion, disk_use, needed_ranges
 from aoti_serve.weights.version import Committed, Version
@@ -23,7 +23,7 @@ MOST_COMPARED = 8  # versions, for what a new one shares with them
 THIN_BYTES = 2**20  # less is not worth a copy of the rest
 
 
-class KeptVersions(OpenedStore):
+class KeptVersions(LendingStore):
     """Drops what is not kept. Runs in the coordinator, in any of its threads.
 
     A version goes when its record goes; then its files go in which no piece of another version lies. So a crash at any
@@ -67,10 +67,16 @@ class KeptVersions(OpenedStore):
     def _drop(self, numbers: Collection[int], *, number_stays: int | None = None) -> None:
         """Remove versions. Their files stay in which pieces of others lie, and all of what is kept meanwhile."""
         going = set(numbers).difference(*self._meanwhile.values())
-        spared = {file for number in set(self.numbers()) - going for file in self._files(number)} if going else ()
+        spared = self._needed_files(set(self.numbers()) - going) if going else ()
         for number in sorted(going):
             with suppress(OSError, StoreFailed):
+                self.check_term()
                 (self._place.clear if number == number_stays else self._place.forget)(number, spared)
+
+    def _needed_files(self, numbers: Collection[int]) -> set[str]:
+        """The files that pieces of versions lie in, and the digests of those that are parts."""
+        files = {file for number in numbers for file in self._files(number)}
+        return files | {blocks_name(number_of(file)) for file in files if part_of(file) is not None}
 
     def stored(self) -> list[StoredVersion]:
         """All whole versions that may answer, oldest first, with what each costs on the disk."""
@@ -80,9 +86,11 @@ class KeptVersions(OpenedStore):
         return [StoredVersion.of(version, found.get(version.number, DiskUse())) for version in self.versions()]
 
     def _keep_file(self, version: Version, held: Path, kept: set[int]) -> None:
-        """Store what is held for a version: in a folder without what other versions have, if that is much."""
+        """Store what is held for a version, without what other versions have; in a folder if that is much."""
         number = version.number
-        if isinstance(self._place, Disk) and (shared := self._shared(version, held, kept)) is not None:
+        if (place := self._in_parts(version.nbytes)) is not None:
+            self._keep_parts(place, version, held, kept)
+        elif isinstance(self._place, Disk) and (shared := self._shared(version, held, kept)) is not None:
             self._close_to_earlier_releases()
             self._place.write(pieces_name(number), shared.layout.content)
             self._place.keep_parts(held, own_name(number), shared.own)
@@ -151,8 +159,4 @@ class KeptVersions(OpenedStore):
 
     def _room(self, layouts: Mapping[int, Layout]) -> dict[str, int]:
         """The bytes that each of their files takes, of those that are there."""
-        found = {}
-        for file in {file for layout in layouts.values() for file in layout.files}:
-            with suppress(OSError, StoreFailed):
-                found[file] = self._place.room(file)
-        return found
+        return self._place.rooms({file for layout in layouts.values() for file in layout.files})

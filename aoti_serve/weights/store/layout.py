@@ -2,7 +2,8 @@
 
 A version is one file, `versions/<n>/weights.safetensors`, unless it shares much with others that are stored. Then its
 `versions/<n>/pieces.json` names the pieces that its file is made of: bytes in the files of others, and those that none
-of them has, in `versions/<n>/own.bin`. A file that a piece lies in stays when its own version goes.
+of them has, in `versions/<n>/own.bin`. A file that a piece lies in stays when its own version goes. At a
+URI those bytes are in `versions/<n>/part-<k>.bin`, which are objects of a fitting size.
 """
 
 from __future__ import annotations
@@ -12,23 +13,20 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
-from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias, cast
 
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter
-from upath import UPath
-
-from aoti_serve.errors import StoreDamaged
-from aoti_serve.weights.sources.uri import shown_uri
 
 WEIGHTS, OWN, PIECES, RECORD = "weights.safetensors", "own.bin", "pieces.json", "version.json"
-GOLDEN, ASSETS, STAGED = "golden.safetensors", "assets.safetensors", "staged"
+GOLDEN, ASSETS = "golden.safetensors", "assets.safetensors"
+STAGED, BLOCKS = "staged", "blocks.bin"
 HOMES = (WEIGHTS, OWN)  # what pieces lie in
 WINDOW_BYTES = 2**20  # read at a time of a file of which small pieces are wanted
 ByteRange: TypeAlias = "tuple[int, int]"  # from and to
 _FILES = TypeAdapter(tuple[str, ...])
 _PLACES = TypeAdapter(tuple[tuple[NonNegativeInt, NonNegativeInt, PositiveInt], ...])
-_HOME = re.compile(rf"versions/[1-9][0-9]*/({'|'.join(map(re.escape, HOMES))})")
+_PART = re.compile(r"versions/[1-9][0-9]*/part-(0|[1-9][0-9]*)\.bin")
+_HOME = re.compile(rf"versions/[1-9][0-9]*/({'|'.join(map(re.escape, HOMES))})|{_PART.pattern}")
 
 
 class Piece(NamedTuple):
@@ -129,14 +127,18 @@ class PiecedFile(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         end = self._layout.nbytes if size is None or size < 0 else min(self._at + size, self._layout.nbytes)
-        parts = [self._read(piece) for piece in self._layout.cut(self._at, end)]
+        content = self._content(self._at, end) if end > self._at else b""
         self._at = max(self._at, end)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return content
 
     def close(self) -> None:
         for file in self._opened.values():
             file.close()
         super().close()
+
+    def _content(self, begin: int, end: int) -> bytes:
+        parts = [self._read(piece) for piece in self._layout.cut(begin, end)]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _read(self, piece: Piece) -> bytes:
         file = self._opened.get(piece.file)
@@ -148,29 +150,6 @@ class PiecedFile(io.RawIOBase):
         if len(found) < piece.length:
             raise OSError(f"{piece.file} ends before byte {piece.end}, where a piece of it lies")
         return found
-
-
-def open_stored(path: Path | UPath) -> BinaryIO:
-    """A file of a store from its first byte, also that of a version that is kept in pieces.
-
-    Raises OSError, and StoreDamaged if the record of the pieces is none.
-    """
-    layout = _layout_beside(path) if path.name == WEIGHTS else None
-    if layout is None:
-        return path.open("rb")
-    root = path.parents[2]
-    return pieced(layout, lambda name: (root / name).open("rb"))
-
-
-def _layout_beside(path: Path | UPath) -> Layout | None:
-    try:
-        return Layout.parse(path.with_name(PIECES).read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        name = f"versions/{path.parent.name}/{PIECES}"
-        detail = "it is no record of pieces"
-        raise StoreDamaged(path=shown_uri(str(path.parents[2])), file=name, detail=detail) from error
 
 
 def pieced(layout: Layout, open_file: Callable[[str], BinaryIO]) -> BinaryIO:
@@ -208,6 +187,22 @@ def golden_name(number: int) -> str:
 def assets_name(number: int) -> str:
     """The files that the processor reads with a version."""
     return f"versions/{number}/{ASSETS}"
+
+
+def part_file_name(number: int, part: int) -> str:
+    """A part of the bytes of a version that were in no other's objects."""
+    return f"versions/{number}/part-{part}.bin"
+
+
+def part_of(file: str) -> int | None:
+    """Which part a file is; None if it is none."""
+    found = _PART.fullmatch(file)
+    return int(found[1]) if found else None
+
+
+def blocks_name(number: int) -> str:
+    """The digests of what lies in a version's parts."""
+    return f"versions/{number}/{BLOCKS}"
 
 
 def staged_name(number: int) -> str:

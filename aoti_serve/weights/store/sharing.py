@@ -87,7 +87,7 @@ def shared_layout(
     None if that saves too little, or the file would lie in too many pieces.
     """
     found = (run for region in regions_of(index, nbytes).items() for run in _region_runs(file, *region, stored))
-    runs = [run for run in _joined(found) if run.piece.length >= BLOCK_BYTES]
+    runs = [run for run in joined_runs(found) if run.piece.length >= BLOCK_BYTES]
     saved = sum(run.piece.length for run in runs)
     if saved < max(LEAST_SAVED, nbytes * LEAST_SHARE) or 2 * len(runs) > MOST_PIECES:
         return None
@@ -152,7 +152,7 @@ def _equal_blocks(one: bytes, two: bytes) -> list[ByteRange]:
     return [(int(first), int(last)) for first, last in edges]
 
 
-def _joined(runs: Iterable[SharedRun]) -> Iterator[SharedRun]:
+def joined_runs(runs: Iterable[SharedRun]) -> Iterator[SharedRun]:
     """The runs, with those that go on where the one before ends as one."""
     before: SharedRun | None = None
     for run in runs:

@@ -10,6 +10,7 @@
 <root>/versions/<n>/weights.safetensors, and golden.safetensors if it came with golden requests
 <root>/versions/<n>/assets.safetensors  the files that the processor reads with it, if it has any
 <root>/versions/<n>/pieces.json, own.bin in the place of weights.safetensors, see `layout`
+<root>/versions/<n>/part-<k>.bin, blocks.bin in the place of own.bin at a URI
 <root>/versions/<n>/version.json        written last: a folder without it is a leftover, or kept for others' pieces
 <root>/versions/<n>/staged              there until the version is committed; one that never was is no way back
 <root>/incoming/                        uploads that are not complete
@@ -66,6 +67,7 @@ class Store(KeptVersions):
         with self._alone():
             self._take_term(repair)
             self._known = self.committed(Committed(epoch=int(time.time()), version=BUILT_IN) if repair else None)
+            self._lend(self._known.numbers if self._known else ())
             self._clean()
             if repair:
                 self._erase_damaged_labels()

@@ -2,7 +2,7 @@
 
 Its own program, since it forks: `python store_crasher.py FOLDER SCHEME`, where FOLDER/template is a store in which two
 versions are committed. The copies are FOLDER/<call>; beside each, <call>.given lists the numbers that were given out.
-With the scheme `pieces` versions have much in common, and lie in pieces in a folder.
+With the scheme `pieces` versions have much in common, and lie in pieces in a folder; with `parts` in parts at a URI.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,13 +39,14 @@ CHANGES = {
     "flock",
 }
 COMPLETE = 0
-PIECES = "pieces"
+PIECES, PARTS = "pieces", "parts"
 COMMON_BYTES, OTHER_BYTES = 2**18, 2**21  # so that what is left of a version that goes is worth a copy
 
 
 def content(value: int, scheme: str = "file") -> bytes:
     """A safetensors file of one tensor, or of two, one of which all have in common."""
-    sizes = {"common": COMMON_BYTES, "w": OTHER_BYTES} if scheme == PIECES else {"w": 8}
+    shared = {PIECES: {"common": COMMON_BYTES, "w": OTHER_BYTES}, PARTS: {"common": OTHER_BYTES, "w": COMMON_BYTES}}
+    sizes = shared.get(scheme, {"w": 8})
     begins = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
     tensors = {
         name: {"dtype": "U8", "shape": [size], "data_offsets": [begins[name], begins[name] + size]}
@@ -57,7 +59,7 @@ def content(value: int, scheme: str = "file") -> bytes:
 
 
 def place(folder: Path, scheme: str) -> str:
-    return elsewhere.uri_of(folder) if scheme == elsewhere.SCHEME else str(folder)
+    return elsewhere.uri_of(folder) if scheme in (elsewhere.SCHEME, PARTS) else str(folder)
 
 
 def scenario(folder: Path, scheme: str) -> None:
@@ -109,6 +111,7 @@ def ended_at(call: int, folder: Path, scheme: str) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         shutil.copyfile = half_copied  # type: ignore[assignment]
+        threading.setprofile(profile)  # several puts are made at once
         sys.setprofile(profile)
         scenario(folder, scheme)
         sys.setprofile(None)

@@ -16,13 +16,22 @@ from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.store.store import Store
 from tests.unit.weights.store import crasher as store_crasher
 from tests.unit.weights.store import elsewhere
-from tests.unit.weights.store.crasher import PIECES, content, place
+from tests.unit.weights.store.crasher import PARTS, PIECES, content, place
 
 NAMES = {"LABELS", "CURRENT", "TERM", "LOCK", "RESERVE", "versions", "incoming"}
-FILES = [{"version.json", "weights.safetensors"}, {"version.json", "pieces.json", "own.bin"}]
+FILES = [
+    {"version.json", "weights.safetensors"},
+    {"version.json", "pieces.json", "own.bin"},
+    {"version.json", "pieces.json", "blocks.bin", "part-0.bin"},
+]
 MARKS = [set(), {"taken"}, {"staged"}, {"staged", "taken"}]
 WHOLE = [files | marks for files in FILES for marks in MARKS]
-BEFORE = {"file": 2, elsewhere.SCHEME: 2, PIECES: 3}  # versions that were committed: of the last one, two are left
+BEFORE = {
+    "file": 2,
+    elsewhere.SCHEME: 2,
+    PIECES: 3,
+    PARTS: 3,
+}  # versions that were committed: of the last one, two are left
 
 
 def prepare(folder: Path, scheme: str) -> None:
@@ -55,7 +64,8 @@ def assert_tidy(folder: Path, store: Store) -> None:
     for path in versions:
         names = {file.name for file in path.iterdir()}
         kept = {Path(file).name for file in needed if file.startswith(f"versions/{path.name}/")}
-        assert names in (*WHOLE, set(), {"taken"}, kept), names
+        home = kept | {"blocks.bin"} if "part-0.bin" in kept else kept
+        assert names in (*WHOLE, set(), {"taken"}, home, home | {"taken"}), names
     assert list(store._place.incoming.iterdir()) == []
 
 
@@ -98,7 +108,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize("scheme", ["file", PIECES, elsewhere.SCHEME])
+@pytest.mark.parametrize("scheme", ["file", PIECES, elsewhere.SCHEME, PARTS])
 def test_whenever_the_process_is_killed_the_store_is_whole(folder: Path, scheme: str) -> None:
     prepare(folder, scheme)
     crasher = [sys.executable, "-m", store_crasher.__name__, str(folder), scheme]

@@ -17,7 +17,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from aoti_serve.errors import StoreFailed, Superseded
-from aoti_serve.weights.store import disk, remote
+from aoti_serve.weights.store import disk
+from aoti_serve.weights.store.objects import remote
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.store.term import Term
 from aoti_serve.weights.version import BUILT_IN, Committed, Version

@@ -15,7 +15,7 @@ import pytest
 
 from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.sources.source import fetch_to
-from aoti_serve.weights.store.disk import RESERVE_BYTES
+from aoti_serve.weights.store.reserve import RESERVE_BYTES
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Version
 from tests.unit.weights.store.crasher import content

@@ -18,7 +18,8 @@ from aoti_serve.errors import StoreDamaged, StoreFailed
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.checkup import check_store
 from aoti_serve.weights.store.disk import Disk
-from aoti_serve.weights.store.layout import Layout, Piece, open_stored
+from aoti_serve.weights.store.layout import Layout, Piece
+from aoti_serve.weights.store.objects.objects import open_stored
 from aoti_serve.weights.store.repair import export_version
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.store.usage import DiskUse, disk_use

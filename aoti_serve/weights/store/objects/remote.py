@@ -1,4 +1,4 @@
-"""The objects of a store at a URI, by way of fsspec."""
+"""Writes the objects of a store at a URI, by way of fsspec."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from upath import UPath
 
@@ -19,10 +18,13 @@ from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.files.index import file_digest
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
 from aoti_serve.weights.store.disk import Disk, check_room
-from aoti_serve.weights.store.layout import ASSETS, GOLDEN, OWN, PIECES, RECORD, STAGED, WEIGHTS
+from aoti_serve.weights.store.layout import ByteRange, record_name
+from aoti_serve.weights.store.objects.objects import Objects
+
+TAKEN = "taken"
 
 
-class Remote:
+class Remote(Objects):
     """Does the same as `Disk` with objects. A small put is one step there, and other processes cannot be locked out.
 
     Files come and go through a private folder on this host. Raises StoreFailed, whatever the other side raises.
@@ -31,13 +33,8 @@ class Remote:
     writes_late = True  # a put that has failed here may still be under way
 
     def __init__(self, root: UPath, uri: str) -> None:
-        """`uri` is how the root was written; UPath may write it in another way."""
-        self.root = root
-        self._uri = uri
-        self.shown = shown_uri(self._uri)
-        with self._asking():
-            self._files, self._base = root.fs, root.path.rstrip("/")
-        self.incoming = _spool(self._uri)
+        super().__init__(root, uri)
+        self.incoming = _spool(uri)
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -49,13 +46,6 @@ class Remote:
         """Hold a lock against the threads of this process; others cannot be kept out."""
         with self._lock:
             yield
-
-    def read(self, name: str) -> bytes | None:
-        with self._asking():
-            try:
-                return cast(bytes, self._files.cat_file(self._path(name)))
-            except FileNotFoundError:
-                return None
 
     def write(self, name: str, content: bytes) -> None:
         with self._asking():
@@ -69,17 +59,11 @@ class Remote:
     def sync(self, folder: str) -> None:
         """A put that has returned is durable."""
 
-    def numbers(self, having: str | None = None) -> list[int]:
-        with self._asking():
-            self._files.invalidate_cache()
-            found = [path.rstrip("/").split("/")[-2:] for path in self._files.find(self._path("versions"))]
-        return list({int(number) for number, name in found if number.isdecimal() and having in (None, name)})
-
     def take(self, number: int) -> None:
         """Claim a number by an object, which stays when the version goes."""
         with self._asking():
             self._files.makedirs(self._path(f"versions/{number}"), exist_ok=True)
-            self._files.pipe_file(self._path(f"versions/{number}/taken"), b"")
+            self._files.pipe_file(self._path(f"versions/{number}/{TAKEN}"), b"")
 
     def burn(self, number: int) -> None:
         """Claim the number, and never use it: an earlier Store may be about to take the same."""
@@ -109,19 +93,10 @@ class Remote:
         with self._asking():
             self._files.put_file(str(held), self._path(name))
 
-    def room(self, name: str) -> int:
-        """The bytes that an object takes."""
-        return self.size(name)
-
-    def size(self, name: str) -> int:
-        with self._asking():
-            self._files.invalidate_cache()
-            return int(self._files.info(self._path(name))["size"])
-
-    def open(self, name: str) -> BinaryIO:
-        """Each read is one request; read much at a time."""
-        with self._asking():
-            return cast(BinaryIO, self._files.open(self._path(name), "rb", cache_type="none"))
+    def keep_parts(self, held: Path, parts: Mapping[str, Sequence[ByteRange]]) -> None:
+        """Store the parts of what is held, several at once: of each these bytes, one range behind the other."""
+        with held.open("rb") as file:
+            self.together(lambda part: self.write(part[0], _joined_ranges(file.fileno(), part[1])), parts.items())
 
     def erase(self, name: str) -> None:
         """Remove an object, if there is one."""
@@ -129,31 +104,20 @@ class Remote:
             self._files.rm_file(self._path(name))
 
     def clear(self, number: int, spared: Collection[str] = ()) -> None:
-        """Remove a version's files, but for the spared ones; its number stays taken."""
-        for name in (RECORD, WEIGHTS, OWN, PIECES, GOLDEN, ASSETS, STAGED):  # without the first, it is a leftover
-            if f"versions/{number}/{name}" not in spared:
-                self.erase(f"versions/{number}/{name}")
+        """Remove a version's objects, but for the spared ones; its number stays taken."""
+        self.erase(record_name(number))  # without it, the rest is a leftover
+        left = set(self.listed(number)) - {f"versions/{number}/{TAKEN}", *spared}
+        with self._asking(), suppress(FileNotFoundError):
+            self._files.rm([self._path(name) for name in left] if left else [])
 
     def forget(self, number: int, spared: Collection[str] = ()) -> None:
         """Remove a version and its number; the number stays taken if a file of it is spared."""
         self.clear(number, spared)
         if any(name.startswith(f"versions/{number}/") for name in spared):
             return
-        self.erase(f"versions/{number}/taken")
+        self.erase(f"versions/{number}/{TAKEN}")
         with suppress(Exception):  # there is a folder only where there are folders
             self._files.rmdir(self._path(f"versions/{number}"))
-
-    def _path(self, name: str) -> str:
-        return f"{self._base}/{name}"
-
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Turn whatever a backend raises into StoreFailed: no credentials, no network, no bucket, a missing package."""
-        try:
-            yield
-        except Exception as error:
-            detail = scrubbed(f"{type(error).__name__}: {error}", self._uri)
-            raise StoreFailed(path=self.shown, detail=detail) from None
 
 
 def place_of(root: str | Path | UPath) -> Disk | Remote:
@@ -185,3 +149,7 @@ def _spool(uri: str) -> Path:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
             raise StoreFailed(path=path, detail="it is not a private folder of this user; remove it")
     return folder
+
+
+def _joined_ranges(descriptor: int, ranges: Sequence[ByteRange]) -> bytes:
+    return b"".join(os.pread(descriptor, end - begin, begin) for begin, end in ranges)
