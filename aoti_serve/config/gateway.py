@@ -33,7 +33,8 @@ class GatewayConfig(WeightsLimits):
     """The gateways, and the limits of their clients. Sizes in bytes, times in seconds, limits of requests per gateway.
 
     With `http_port: null` gateways do not listen; they answer through Serve's own proxies only. gRPC is answered at
-    `grpc_port`, unless that is null, within the same limits. `docs` shows all routes at `/docs`.
+    `grpc_port`, unless that is null, within the same limits. `docs` shows all routes at `/docs`, `console` a page at
+    `/console`.
     A request's headers may take `header_timeout_s`, its body `body_timeout_s` and a second more for each
     `min_body_bytes_per_s` of it; a connection without a request is closed after `idle_timeout_s`, one that does not
     take its answer after `write_timeout_s`. `max_reading_bytes` is for all bodies that are being read or answered, but
@@ -56,6 +57,7 @@ class GatewayConfig(WeightsLimits):
     replicas: ReplicaCount = 1
     access_log: Annotated[float, Field(ge=0, le=1)] = 0.0
     docs: bool = True
+    console: bool = True
     probe_period_s: Seconds | None = 10.0
     max_connections: PositiveInt = 4096
     max_header_bytes: PositiveInt = 32 * 2**10
