@@ -94,7 +94,7 @@ class Coordinator:
             answer = self.answers.get(method)
             if isinstance(answer, Exception):
                 raise answer
-            return answer
+            return await answer(*arguments) if callable(answer) else answer
 
         return Remote(call)
 
