@@ -50,7 +50,7 @@ export function showVersions(place, name, status, versions) {
   const marks = [status.current.number, status.previous?.number, status.candidate?.version.number, status.labels];
   return fill(place, [stored.map((version) => version.number), ages, marks, Boolean(status.swap)], () =>
     stored.length
-      ? table([">version", "", "label", "digest", ">size", ">age", ""], stored.map((version, at) => versionRow(name, version, ages[at], status)))
+      ? table(["version", "", "label", "digest", ">size", ">age", ""], stored.map((version, at) => versionRow(name, version, ages[at], status)))
       : el("p.note", {}, "No version is stored. The package's built-in weights answer."));
 }
 
@@ -65,6 +65,6 @@ function versionRow(name, version, old, status) {
   const back = number !== status.current.number && number !== status.candidate?.version.number &&
     el("button", { type: "button", "data-key": `back-${number}`, disabled: Boolean(status.swap || status.candidate),
       "aria-label": `Roll back to version ${number}`, onclick: () => confirm(name, "rollback", number) }, "Roll back");
-  return el("tr", { "data-version": number }, el("td.number", {}, number), el("td", {}, ...chips.filter(Boolean)), el("td", {}, version.label || el("span.soft", {}, "–")),
+  return el("tr", { "data-version": number }, el("td", {}, number), el("td", {}, ...chips.filter(Boolean)), el("td", {}, version.label || el("span.soft", {}, "–")),
     el("td", {}, el("code", { title: version.digest }, short(version.digest))), el("td.number", {}, size(version.nbytes)), el("td.number", {}, old), el("td.acts", {}, back));
 }

@@ -14,19 +14,22 @@ from typing import Any
 
 import numpy as np
 
+from aoti_serve.address import Address
 from aoti_serve.cluster.status import CandidateStatus, Outcome, ReplicaProgress, SwapProgress, WeightsStatus
 from aoti_serve.config import BatchingConfig, GatewayConfig
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
+from aoti_serve.link.server import LinkServer
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
 from aoti_serve.weights.store.usage import StoredVersion
 from aoti_serve.weights.swap.target import Receipt, Target
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import Committed, Version
-from tests.unit.gateway.http.gateway import NAME, Gateway, Remote, running
+from tests.unit.gateway.http.gateway import NODE, Gateway, Remote, running
 from tests.unit.gateway.listener.wired import Wired, loop_in_a_thread
 
-NBYTES = 84_312
+NAME, NBYTES = "digits", 84_312
+REPLICAS = ("replica", "another")
 BATCH = Dim(symbol="batch", min=1, max=1024)
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="image", dtype="float32", shape=(BATCH, 1, 8, 8)),),
@@ -97,7 +100,9 @@ class PlayedWeights:
         await self.become(swap=_staging(version, 1))
         await self.may_commit.wait()
         if options.candidate:
-            await self.become(swap=None, candidate=CandidateStatus(version=version, share=0.05, shadow=0, since=time.time()))
+            await self.become(
+                swap=None, candidate=CandidateStatus(version=version, share=0.05, shadow=0, since=time.time())
+            )
             return self.status
         return await self._commit("swap", version)
 
@@ -127,7 +132,7 @@ class PlayedWeights:
 
     @staticmethod
     def _calm(current: Version, previous: Version | None) -> WeightsStatus:
-        replicas = tuple(_receipt(name, current, previous) for name in ("replica", "another"))
+        replicas = tuple(_receipt(name, current, previous) for name in REPLICAS)
         return WeightsStatus(
             model=NAME, revision=1, epoch=1, settled=True, current=current, previous=previous,
             replicas=replicas, candidate=None, swap=None, last=None, labels={"stable": 1},
@@ -143,11 +148,17 @@ def console(**config: Any) -> Iterator[tuple[str, PlayedWeights, Any]]:
         async def start() -> tuple[PlayedWeights, Gateway]:
             weights = PlayedWeights()
             made = await stack.enter_async_context(
-                running(GatewayConfig(**config), BatchingConfig(), SIGNATURE, weights.run)
+                running(GatewayConfig(**config), BatchingConfig(), SIGNATURE, weights.run, NAME)
             )
             made.coordinator.answers |= weights.answers
             weights.served = made.served
             await made.served.reconcile(Target(1, 2, Committed(epoch=1, version=weights.versions[0])))
+            link = LinkServer(weights.run)
+            await link.open()
+            stack.callback(link.close)
+            beats = asyncio.create_task(link.tick())
+            stack.callback(beats.cancel)
+            made.served.route((Address(REPLICAS[1], NODE, link.path, 1, link.key),))  # the first one stays
             return weights, made
 
         weights, gateway = loop.run(start())
@@ -175,7 +186,7 @@ def _receipt(replica: str, version: Version, previous: Version | None) -> Receip
 def _staging(version: Version, done: int) -> SwapProgress:
     progress = [
         ReplicaProgress(replica=name, nbytes=nbytes, done=at < done)
-        for at, (name, nbytes) in enumerate((("replica", NBYTES), ("another", NBYTES // 3)))
+        for at, (name, nbytes) in enumerate(zip(REPLICAS, (NBYTES, NBYTES // 3), strict=True))
     ]
     return SwapProgress(
         id="9c0f", action="swap", phase="staging", version=version.number, nbytes=NBYTES, replicas=tuple(progress)

@@ -1,4 +1,4 @@
-"""The console in a real browser, before a gateway that listens: it draws, changes weights, and survives a lost server."""
+"""The console in a real browser, before a gateway that listens: it draws, swaps, survives a lost server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.unit.gateway.console.playing import PlayedWeights, console
-from tests.unit.gateway.http.gateway import NAME, TOKEN
+from tests.unit.gateway.console.playing import NAME, PlayedWeights, console
+from tests.unit.gateway.http.gateway import TOKEN
 from tests.unit.gateway.listener.wired import Loop, Wired
 
 CHROMIUM = shutil.which("chromium")

@@ -1,4 +1,4 @@
-"""The console's files over HTTP: they come from the gateway alone, are kept by their digest, and can be switched off."""
+"""The console's files over HTTP: they come from the gateway alone, are kept by digest, and can be switched off."""
 
 from __future__ import annotations
 
