@@ -21,12 +21,12 @@ from tests.unit.gateway.console.playing import console  # noqa: E402
 from tests.unit.gateway.http.gateway import TOKEN  # noqa: E402
 
 SIX = [(0.62, 0.1), (0.45, 0.3), (0.36, 0.55), (0.4, 0.78), (0.55, 0.86), (0.66, 0.75), (0.6, 0.6), (0.45, 0.58)]
-FILLED_MS = 25_000  # until the charts have something to show
+FILLED_MS = 12_000  # until the charts have something to show
 PATIENCE_MS = 120_000
 
 
 def opened(browser: Browser, url: str, scheme: str) -> Page:
-    page = browser.new_page(viewport={"width": 1180, "height": 900}, device_scale_factor=1.5)
+    page = browser.new_page(viewport={"width": 1180, "height": 900})
     page.set_default_timeout(PATIENCE_MS)
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
     page.add_init_script(f"sessionStorage.setItem('aoti-serve.token', '{TOKEN}')")
@@ -61,15 +61,14 @@ def main() -> None:
     with sync_playwright() as playwright, console() as (url, weights, (loop, _)):
         path = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=PATIENCE_MS)
-        pages = {scheme: opened(browser, url, scheme) for scheme in ("light", "dark")}
-        for scheme, page in pages.items():
-            page.bring_to_front()
+        for scheme in ("light", "dark"):
+            page = opened(browser, url, scheme)
             draw(page)
             page.wait_for_timeout(FILLED_MS)
-            page.screenshot(path=out / f"console-{scheme}.png", full_page=True)
+            page.screenshot(path=out / f"console-{scheme}.png", full_page=True, timeout=PATIENCE_MS)
         loop.call(weights.may_commit.clear)
-        begin_swap(pages["light"])
-        pages["light"].screenshot(path=out / "console-swap.png")
+        begin_swap(page)
+        page.screenshot(path=out / "console-swap.png", timeout=PATIENCE_MS)
         loop.call(weights.may_commit.set)
 
 

@@ -9,6 +9,7 @@ import typer
 from aoti_serve import __version__
 from aoti_serve.cli import packages, server
 from aoti_serve.cli.store import store_app
+from aoti_serve.cli.top.command import top
 from aoti_serve.cli.weights import candidates, conversion, labels, swaps, views
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app.command("up")(server.up)
 app.command("down")(server.down)
 app.command("token")(server.token)
 app.command("status")(views.status)
+app.command("top")(top)
 app.command("convert")(conversion.convert)
 app.command("swap")(swaps.swap)
 app.command("rollback")(swaps.rollback)
