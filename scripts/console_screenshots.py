@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
 from tests.unit.gateway.console.playing import console  # noqa: E402
 from tests.unit.gateway.http.gateway import TOKEN  # noqa: E402
 
-SIX = [(0.62, 0.1), (0.45, 0.3), (0.36, 0.55), (0.4, 0.78), (0.55, 0.86), (0.66, 0.75), (0.6, 0.6), (0.45, 0.58)]
+SIX = [(0.62, 0.16), (0.45, 0.3), (0.36, 0.55), (0.4, 0.78), (0.55, 0.86), (0.66, 0.75), (0.6, 0.6), (0.45, 0.58)]
 FILLED_MS = 12_000  # until the charts have something to show
 PATIENCE_MS = 120_000
 
@@ -68,7 +68,7 @@ def main() -> None:
             page.screenshot(path=out / f"console-{scheme}.png", full_page=True, timeout=PATIENCE_MS)
         loop.call(weights.may_commit.clear)
         begin_swap(page)
-        page.screenshot(path=out / "console-swap.png", timeout=PATIENCE_MS)
+        page.screenshot(path=out / "console-swap.png", full_page=True, timeout=PATIENCE_MS)
         loop.call(weights.may_commit.set)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from aoti_serve.errors import AotiServeError
+from aoti_serve.gateway.figures.outcomes import RequestOutcome
 from aoti_serve.gateway.served_model import ServedModel
 from aoti_serve.protocol.statistics import VersionStatistics, summed
 
@@ -19,8 +20,8 @@ async def live_figures(served: ServedModel) -> dict[str, Any]:
     own, load = served.figures, served.load
     failed = Counter[str]()
     for (_, _, outcome), count in own.requests.items():
-        failed[outcome] += count
-    answered = failed.pop("ok", 0)
+        failed[outcome.value] += count
+    answered = failed.pop(RequestOutcome.OK.value, 0)
     histograms = list(own.latency.values())
     return {
         "gateway": served.gateway,

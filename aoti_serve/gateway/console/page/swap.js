@@ -34,6 +34,7 @@ export function showSwapForm(place, name, admin, asked) {
   const send = async (event) => {
     event.preventDefault();
     button.disabled = true;
+    document.querySelector("#change").scrollIntoView({ block: "center" }); // where the swap will be seen
     const query = { ...WAYS[way.value][1](share.value, seconds.value), ...(label.value.trim() ? { label: label.value.trim() } : {}) };
     try {
       const status = await upload(model(name, "/weights"), file.files[0], query, (part) =>
