@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the pictures of docs/console.md: light, dark, and a swap under way.
+"""Make the pictures of docs/console.md: light, dark, a swap and a rollout under way.
 
 Needs Chromium (Debian: chromium, fonts-inter). The gateway is real; the coordinator and the runs behind it are those
 that the tests of the console play.
@@ -70,6 +70,10 @@ def main() -> None:
         begin_swap(page)
         page.screenshot(path=out / "console-swap.png", full_page=True, timeout=PATIENCE_MS)
         loop.call(weights.may_commit.set)
+        page.get_by_text("Version 2 answers on every replica.").first.wait_for()
+        loop.run(weights.try_out())
+        page.locator(".panel.trial").wait_for()
+        page.screenshot(path=out / "console-rollout.png", timeout=PATIENCE_MS)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.server import LinkServer
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
+from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.store.usage import StoredVersion
 from aoti_serve.weights.swap.target import Receipt, Target
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import Committed, Version
+from tests.unit.cli.played import rollout_progress
 from tests.unit.gateway.http.gateway import NODE, Gateway, Remote, running
 from tests.unit.gateway.listener.wired import Wired, loop_in_a_thread
 
@@ -77,6 +79,19 @@ class PlayedWeights:
         async with self._changed:
             self.status = self.status.model_copy(update={"revision": self.status.revision + 1, **facts})
             self._changed.notify_all()
+
+    async def try_out(self) -> None:
+        """Put a candidate out, in the second step of a rollout."""
+        version = _version(len(self.versions) + 1, "step 1300")
+        self.versions.append(version)
+        plan = RolloutPlan.model_validate({"canary": ["5%", "25%", "50%"], "each": "60s"})
+        progress = rollout_progress(version=version.number)
+        arms = {
+            "active": {"requests": 812, "error_rate": 0.0, "p50_s": 0.0012, "p99_s": 0.0041},
+            "candidate": {"requests": 264, "error_rate": 0.0, "p50_s": 0.0011, "p99_s": 0.0039},
+        }
+        out = CandidateStatus(version=version, share=0.25, shadow=0.1, since=time.time(), plan=plan)
+        await self.become(candidate=out, rollout=progress, trial=arms)
 
     async def _status(self, seen: int) -> WeightsStatus:
         async with self._changed:

@@ -121,6 +121,18 @@ def test_a_candidate_is_promoted_or_withdrawn(visit: Visit, tmp_path: Path) -> N
         expect(page.locator(".answering")).to_have_text(answering)
 
 
+def test_a_rollout_is_seen_step_by_step(visit: Visit) -> None:
+    visit.open(token=TOKEN)
+    visit.loop.run(visit.weights.try_out())
+    panel = visit.page.locator(".panel.trial")
+    expect(panel.get_by_role("heading")).to_have_text("Rollout of version 2")
+    expect(panel).to_contain_text("Step 2 of 3, another 42 s. It answers 25 % of the requests")
+    expect(panel.locator("[aria-current=step]")).to_have_text("25 %")
+    expect(panel.get_by_role("row", name="p99, ms")).to_contain_text("3.9")
+    expect(visit.page.locator("[data-version='2']")).to_contain_text("candidate")
+    assert visit.faults == []
+
+
 def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
     visit.open()
     page = visit.page
