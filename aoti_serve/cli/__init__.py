@@ -13,6 +13,7 @@ from aoti_serve.cli.setup.demo import demo_app
 from aoti_serve.cli.setup.initial import init
 from aoti_serve.cli.setup.versions import versions_here
 from aoti_serve.cli.store import store_app
+from aoti_serve.cli.top.command import top
 from aoti_serve.cli.weights import candidates, conversion, labels, swaps, views
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.command("init")(init)
 app.command("check")(check_configuration)
 app.command("token")(server.token)
 app.command("status")(views.status)
+app.command("top")(top)
 app.command("convert")(conversion.convert)
 app.command("swap")(swaps.swap)
 app.command("rollback")(swaps.rollback)

@@ -53,7 +53,8 @@ class AdminClient:
         headers = _authorization(url)
         self.url = url
         self.model = model
-        self._weights = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}/weights"
+        self._base = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}"
+        self._weights = f"{self._base}/weights"
         self._client = httpx.Client(
             headers=headers,
             timeout=httpx.Timeout(CONNECT_S, read=REQUEST_TIMEOUT_S),
@@ -63,6 +64,11 @@ class AdminClient:
 
     def status(self) -> Any:
         return self._send("GET", "")
+
+    def figures(self) -> Any:
+        """What the model does now."""
+        with _words_for_failures(self.url):
+            return answer_json(self._client.get(f"{self._base}/figures"))
 
     def versions(self) -> Any:
         return self._send("GET", "/versions")

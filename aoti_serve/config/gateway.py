@@ -70,6 +70,8 @@ class GatewayConfig(WeightsLimits):
     """Whether gateways show their routes: `/docs`, `/openapi.json`. With `inference_tokens` the document asks for
     one, and the page, which has none, cannot show it.
     """
+    console: bool = True
+    """Whether gateways show the page `/console` (docs/guides/console.md)."""
     probe_period_s: Seconds | None = 10.0
     """Within that a replica whose runs fail, or end no more, gets no further requests; longer if its runs take
     more than a twentieth of it. A model that nobody asks is probed twice in it, with the smallest inputs that it

@@ -34,7 +34,7 @@ from aoti_serve.gateway.versions.residents import Residents
 from aoti_serve.gateway.versions.sequences import check_step, refusal
 from aoti_serve.link.health.probe import Probe
 from aoti_serve.link.messages import AnswerMessage, BatchArrays, BatchMessage
-from aoti_serve.link.pool import Pool, Probing
+from aoti_serve.link.pool import Pool, Probing, ReplicaState
 from aoti_serve.protocol.messages import InferResponse, model_metadata
 from aoti_serve.protocol.triton import model_config
 from aoti_serve.signature.signature import Signature
@@ -63,7 +63,7 @@ class ServedModel:
         self._processing = processing
         self.weights = CoordinatorClient(config.name, coordinator)
         self.checker = RequestChecker(self.signature, limits)
-        self._gateway = gateway
+        self.gateway = gateway
         self._node = node
         self._num_runners = config.num_runners
         self._fence = Fence()
@@ -101,8 +101,12 @@ class ServedModel:
     def load(self) -> BatcherLoad:
         return self._answering.active.load
 
+    @property
+    def replicas(self) -> list[ReplicaState]:
+        return self._pool.states
+
     def report(self) -> Report:
-        return self._fence.report(self._gateway, self._node)
+        return self._fence.report(self.gateway, self._node)
 
     async def reconcile(self, target: Target) -> None:
         self._fence.follow(target)
@@ -130,7 +134,7 @@ class ServedModel:
         """Tell the coordinator what this gateway has counted of the trial that is on, if one is."""
         if (trial := self._answering.trial) is not None:
             with suppress(AotiServeError, RayError, RayServeException):  # it is told again, as totals
-                await self.weights.note_trial(self._gateway, trial.trial.swap, trial.figures())
+                await self.weights.note_trial(self.gateway, trial.trial.swap, trial.figures())
 
     def close(self) -> None:
         self.membership.close()

@@ -33,6 +33,20 @@ class Probing(NamedTuple):
     period: float
 
 
+class ReplicaState(NamedTuple):
+    """A connected replica, as its gateway sees it. `load` counts batches in hand for each runner.
+
+    `fault` says why it gets no requests; None for one that gets them, and for one that has just come.
+    """
+
+    replica: str
+    runners: int
+    load: float
+    usable: bool
+    leaving: bool
+    fault: str | None
+
+
 class Pool:
     """Keeps a link to every address, and makes it anew when it ends. Lives in the gateway's event loop.
 
@@ -93,6 +107,14 @@ class Pool:
                 without.add(link)
                 if without.issuperset(self._willing()):
                     raise
+
+    @property
+    def states(self) -> list[ReplicaState]:
+        """All replicas that are connected."""
+        return [
+            ReplicaState(replica, link.address.runners, link.load, link.usable, bool(link.leaving), link.fault)
+            for replica, link in sorted(self._links.items())
+        ]
 
     @property
     def why_idle(self) -> str:

@@ -40,6 +40,11 @@ class BucketCounts:
         self.sum += times * value
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """By bucket; the last one holds what is above all bounds."""
+        return tuple(self._counts)
+
+    @property
     def count(self) -> int:
         return sum(self._counts)
 

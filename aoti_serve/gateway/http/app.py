@@ -18,6 +18,7 @@ from aoti_serve import __version__
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, InvalidBody, problems
 from aoti_serve.gateway.access import Access
+from aoti_serve.gateway.console.routes import console_routes
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.http.bodies import read_body
 from aoti_serve.gateway.http.docs import docs_routes
@@ -73,6 +74,8 @@ def build_app(plane: DataPlane, access: Access, config: GatewayConfig) -> FastAP
     for routes in weights_routes(plane, access, config):
         app.include_router(routes, prefix="/v2/models/{name}/weights")
     app.router.routes.extend(unserved_routes())
+    if config.console:
+        app.include_router(console_routes())
     if config.docs:
         app.include_router(docs_routes(plane, tokens=access.asks_for_inference))
     _add_error_handlers(app)

@@ -1,4 +1,4 @@
-"""The routes of Triton's extension `statistics`."""
+"""The routes of Triton's extension `statistics`, and the live figures of a model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.figures.exchange import all_statistics
+from aoti_serve.gateway.figures.live import live_figures
 from aoti_serve.gateway.http.responses import json_response
 
 READ_STATISTICS = ["GET", "HEAD"]
@@ -24,5 +25,9 @@ def statistics_routes(plane: DataPlane) -> APIRouter:
     @routes.api_route("/v2/models/{name}/versions/{version}/stats", methods=READ_STATISTICS)
     async def one_model(name: str, version: str | None = None) -> Response:
         return json_response({"model_stats": await plane.model(name).statistics.messages(version)})
+
+    @routes.api_route("/v2/models/{name}/figures", methods=READ_STATISTICS)
+    async def figures(name: str) -> Response:
+        return json_response(await live_figures(plane.model(name)))
 
     return routes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aoti_serve import __version__
 from aoti_serve.gateway.http.middleware import is_open
-from aoti_serve.gateway.openapi.inference import SCHEMAS, DescribedModel, model_paths, server_paths
+from aoti_serve.gateway.openapi.inference import SCHEMAS, DescribedModel, figures_paths, model_paths, server_paths
 from aoti_serve.gateway.openapi.operations import ERROR, OpenApi, error_answers
 from aoti_serve.gateway.openapi.weights import ADMIN, SCHEME, weights_paths, weights_schemas
 from aoti_serve.protocol.openapi import request_schema, response_schema
@@ -22,7 +22,7 @@ def openapi_document(models: Sequence[DescribedModel], *, tokens: bool = False) 
     """The document, OpenAPI 3.1, with the paths of each model under its own name; `tokens`: inference asks for one."""
     paths, schemas = server_paths([model.name for model in models]), SCHEMAS | {"Error": ERROR} | weights_schemas()
     for model in models:
-        paths |= model_paths(model) | weights_paths(model.name)
+        paths |= model_paths(model) | figures_paths(model.name) | weights_paths(model.name)
         schemas[f"{model.name}.Request"] = request_schema(model.signature)
         schemas[f"{model.name}.Response"] = response_schema(model.name, model.signature)
     schemes = {ADMIN: SCHEME}

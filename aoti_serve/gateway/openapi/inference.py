@@ -51,6 +51,16 @@ def server_paths(models: list[str]) -> OpenApi:
     }
 
 
+def figures_paths(name: str) -> OpenApi:
+    """The path of a model's live figures."""
+    summary = "What it does now: totals, the latencies by bucket, and what waits"
+    return {
+        f"/v2/models/{name}/figures": {
+            "get": operation(f"{name}.figures", name, summary, _one("LiveFigures"), errors=(404,))
+        }
+    }
+
+
 def model_paths(model: DescribedModel) -> OpenApi:
     """The paths of one model, and of its version that answers."""
     version = parameter(
@@ -131,6 +141,19 @@ SCHEMAS: OpenApi = {
         {"name": _STRING, "versions": _STRINGS, "platform": _STRING, "inputs": _LIST, "outputs": _LIST}
     ),
     "Statistics": _object({"model_stats": _LIST}),
+    "LiveFigures": _object(
+        {
+            "gateway": _STRING,
+            "all": {"type": ["object", "null"]},
+            "answered": _LENGTH,
+            "failed": {"type": "object"},
+            "latency": _object({"bounds": {"type": "array"}, "counts": {"type": "array"}}),
+            "waiting": _LENGTH,
+            "batches": _LENGTH,
+            "runners": _LENGTH,
+            "replicas": _LIST,
+        }
+    ),
     "ModelReady": _object({"name": _STRING, "ready": _BOOLEAN}),
     "ModelConfig": _object(
         {"name": _STRING, "platform": _STRING, "max_batch_size": _LENGTH, "input": _LIST, "output": _LIST}

@@ -94,7 +94,7 @@ class Coordinator:
             answer = self.answers.get(method)
             if isinstance(answer, Exception):
                 raise answer
-            return answer
+            return await answer(*arguments) if callable(answer) else answer
 
         return Remote(call)
 
@@ -134,10 +134,11 @@ async def running(
     batching: BatchingConfig,
     signature: Signature = SIGNATURE,
     run: Callable[[str, BatchMessage], Awaitable[AnswerMessage]] | None = None,
+    name: str = NAME,
 ) -> AsyncIterator[Gateway]:
     """With one replica, which has one runner; `run` is played in its place."""
     runner, coordinator = Runner(), Coordinator()
-    model = ModelConfig.model_validate({"name": NAME, "package": "doubling.pt2", "batching": batching})
+    model = ModelConfig.model_validate({"name": name, "package": f"{name}.pt2", "batching": batching})
     handle = cast(DeploymentHandle[Any], coordinator)
     served = ServedModel("gateway", NODE, model, signature, handle, config)
     served.membership.pauses = PauseDetector(lambda: None, clock=lambda: 0.0)  # nobody stops this process

@@ -22,7 +22,7 @@ from tests.unit.gateway.plane import Plane
 
 MODELS = [DescribedModel("one", 3, SIGNATURE), DescribedModel("the-other.2", 0, SIGNATURE)]
 DOCUMENT = openapi_document(MODELS)
-UNDESCRIBED = {"/docs", "/openapi.json"}
+UNDESCRIBED = {"/console", "/docs", "/openapi.json"}
 
 
 def served() -> Iterator[tuple[str, str]]:

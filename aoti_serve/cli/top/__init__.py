@@ -1,0 +1,1 @@
+"""`aoti-serve top`: the console in a terminal."""

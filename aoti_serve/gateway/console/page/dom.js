@@ -1,0 +1,67 @@
+/** Small means to make and replace elements. Text is always text: nothing of a server's becomes markup. */
+
+export const $ = (selector) => document.querySelector(selector);
+
+/** An element: `el("td.number", {title: "…"}, "3")`. Attributes that are null or false are left out. */
+export function el(name, attributes = {}, ...children) {
+  const [tag, ...classes] = name.split(".");
+  const made = document.createElement(tag);
+  made.classList.add(...classes);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value !== null && value !== false && value !== undefined) made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return made;
+}
+
+const shown = new WeakMap();
+
+/** Fill `place` with what `make` makes, only if `facts` differ from last time. The focus stays where it was. */
+export function fill(place, facts, make) {
+  const key = JSON.stringify(facts);
+  if (shown.get(place) === key) return;
+  shown.set(place, key);
+  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  place.replaceChildren(...[make()].flat().filter(Boolean));
+  if (focused) place.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+}
+
+export const table = (heads, rows) =>
+  el("div.scroll", {}, el("table", {}, el("thead", {}, el("tr", {}, ...heads.map(head))), el("tbody", {}, ...rows)));
+
+const head = (name) =>
+  name.startsWith(">") ? el("th.number", { scope: "col" }, name.slice(1)) : el("th", { scope: "col" }, name || el("span.unseen", {}, "Actions"));
+
+/** A bar of 0 to 1, which says in words what it shows. */
+export function bar(part, label, kind = "") {
+  const inner = el("i");
+  inner.style.width = `${Math.round(100 * Math.min(1, Math.max(0, part)))}%`;
+  return el(`span.bar${kind ? `.${kind}` : ""}`, { role: "img", "aria-label": label }, inner);
+}
+
+let silence;
+/** Tell a person, and a screen reader, what has happened. */
+export function tell(text) {
+  $("#told").textContent = text;
+  clearTimeout(silence);
+  silence = setTimeout(() => { $("#told").textContent = ""; }, 8000);
+}
+
+/** Ask in a dialog. Resolves with the field's value, "" without a field, and null if it was cancelled. */
+export function ask({ title, text, button, field }) {
+  const dialog = $("#dialog");
+  const input = field ? el("input", { ...field, id: "dialog-field", autocomplete: "off", required: true }) : null;
+  return new Promise((resolve) => {
+    const form = el("form", { method: "dialog", onsubmit: () => end(input ? input.value.trim() : "") },
+      el("h2", { id: "dialog-title" }, title), el("p.note", {}, text),
+      input && el("label", { for: "dialog-field" }, el("span.unseen", {}, field["aria-label"]), input),
+      el("div.row", {}, el("button", { type: "button", onclick: () => end(null) }, "Cancel"),
+        el("button.main", { type: "submit" }, button)));
+    const end = (value) => { dialog.oncancel = null; dialog.close(); resolve(value); };
+    dialog.oncancel = () => resolve(null);
+    dialog.replaceChildren(form);
+    dialog.showModal();
+    (input ?? form.querySelector("button.main")).focus();
+  });
+}

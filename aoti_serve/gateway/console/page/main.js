@@ -1,0 +1,204 @@
+/** One page: it asks for figures every second, follows the weights' events, and says when it hears nothing. */
+
+import { Refused, events, get, keepToken, model, token } from "./api.js";
+import { $, ask, el, fill, tell } from "./dom.js";
+import { Charts } from "./charts.js";
+import { Figures } from "./figures.js";
+import { showChange, showHeadline } from "./change.js";
+import { showReplicas, showVersions } from "./tables.js";
+import { showSwapForm } from "./swap.js";
+import { Trial } from "./try.js";
+
+const PERIOD_MS = 1000;
+const PATIENCE_MS = 5000; // a server that is silent for so long counts as lost
+const body = (id) => $(`#${id} .body`);
+const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+
+/** The view of one model, until it is left. */
+class View {
+  #left = new AbortController();
+  #state = { status: null, versions: null, metadata: null, figures: null, sample: null, lost: false };
+
+  constructor(name) {
+    this.name = name;
+    this.figures = new Figures();
+    this.charts = new Charts($("#charts"));
+    this.trial = new Trial(body("try"), name);
+    this.opened = false;
+  }
+
+  run() {
+    this.admin = Boolean(token());
+    showSwapForm(body("swap"), this.name, this.admin, enterToken);
+    this.#draw();
+    this.#watchFigures();
+    if (this.admin) this.#followWeights();
+  }
+
+  leave() {
+    this.#left.abort();
+    this.trial.close();
+  }
+
+  get #on() {
+    return !this.#left.signal.aborted;
+  }
+
+  async #watchFigures() {
+    for (; this.#on; await pause(PERIOD_MS)) {
+      if (document.hidden) continue;
+      try {
+        const signal = AbortSignal.any([this.#left.signal, AbortSignal.timeout(PATIENCE_MS)]);
+        this.#state.metadata = await get(model(this.name), signal);
+        this.#state.figures = await get(model(this.name, "/figures"), signal);
+        if (!this.opened) {
+          await this.trial.open(signal);
+          this.opened = true;
+        }
+        this.#state.sample = this.figures.take(this.#state.figures, performance.now() / 1000);
+        this.#heard();
+      } catch (error) {
+        if (!this.#on) return;
+        this.#unheard(error);
+      }
+      this.charts.add(this.#state.lost ? null : this.#state.sample);
+      this.#draw();
+    }
+  }
+
+  async #followWeights() {
+    for (; this.#on && this.admin; await pause(PERIOD_MS)) {
+      try {
+        for await (const status of events(this.name, this.#left.signal)) await this.#take(status);
+      } catch (error) {
+        if (!this.#on) return;
+        if (error instanceof Refused && [401, 403].includes(error.status)) this.#closed(error);
+      }
+    }
+  }
+
+  async #take(status) {
+    const before = this.#state.status;
+    this.#state.status = status;
+    if (before && before.current.number !== status.current.number) {
+      this.charts.mark();
+      tell(`Version ${status.current.number} answers.`);
+    }
+    this.#draw();
+    if (before?.current.number !== status.current.number || before.last?.id !== status.last?.id || before.candidate?.version.number !== status.candidate?.version.number) {
+      this.#state.versions = await get(model(this.name, "/weights/versions"), this.#left.signal);
+      this.#draw();
+    }
+  }
+
+  #closed(error) {
+    this.admin = false;
+    this.#state.status = null;
+    showSwapForm(body("swap"), this.name, false, enterToken);
+    tell(error.message);
+    this.#draw();
+  }
+
+  #heard() {
+    if (this.#state.lost) tell("The server answers again.");
+    this.#state.lost = false;
+    showLink("connected", false);
+  }
+
+  #unheard(error) {
+    const refused = error instanceof Refused && error.status === 401;
+    if (refused) forget(); // to send a wrong one again and again would bar this address
+    if (!this.#state.lost && !refused) tell("The server does not answer. This page tries again every second.");
+    this.#state.lost = true;
+    showLink(refused ? "the server asks for a token" : "the server does not answer; trying again", true);
+  }
+
+  #draw() {
+    const { status, versions, figures } = this.#state;
+    showHeadline($("#headline"), this.name, this.#state);
+    showChange($("#change"), this.name, status);
+    showReplicas(body("replicas"), status, figures);
+    showVersions(body("versions"), this.name, status, versions);
+  }
+}
+
+let view = null;
+
+function open(name) {
+  view?.leave();
+  location.hash = encodeURIComponent(name);
+  document.title = `${name} – aoti-serve`;
+  view = new View(name);
+  view.run();
+}
+
+function showModels(names) {
+  const wanted = decodeURIComponent(location.hash.slice(1));
+  const chosen = names.includes(wanted) ? wanted : names[0];
+  const draw = (now) => fill($("#models"), [names, now], () => names.length < 2 ? [] : names.map((name) =>
+    el("button.quiet", { type: "button", "data-key": name, "aria-current": name === now ? "page" : null,
+      onclick: () => { draw(name); open(name); } }, name)));
+  draw(chosen);
+  open(chosen);
+}
+
+function forget() {
+  keepToken(null);
+  showKey();
+}
+
+async function enterToken() {
+  if (token()) {
+    forget();
+    tell("The token is forgotten.");
+  } else {
+    const text = "An admin token changes weights; aoti-serve token says where yours is. Where inference asks for a token, one of those lets you look. It stays in this tab.";
+    const typed = await ask({ title: "Token", text, button: "Use it", field: { type: "password", "aria-label": "token" } });
+    if (!typed) return;
+    keepToken(typed);
+  }
+  showKey();
+  if (view) open(view.name);
+}
+
+const showKey = () => { $("#key").textContent = token() ? "Forget the token" : "Enter a token"; };
+
+function showLink(text, lost) {
+  $("#link").classList.toggle("lost", lost);
+  fill($("#link"), text, () => document.createTextNode(text));
+}
+
+const THEMES = ["auto", "light", "dark"];
+function showTheme(theme) {
+  if (theme === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+  $("#theme").textContent = { auto: "Light or dark", light: "Light", dark: "Dark" }[theme];
+  $("#theme").setAttribute("aria-label", `Colours: ${theme}. Change them`);
+}
+
+function nextTheme() {
+  const now = localStorage.getItem("aoti-serve.theme") ?? "auto";
+  const next = THEMES[(THEMES.indexOf(now) + 1) % THEMES.length];
+  localStorage.setItem("aoti-serve.theme", next);
+  showTheme(next);
+}
+
+async function start() {
+  for (; ; await pause(PERIOD_MS)) {
+    try {
+      const { models } = await get("/models");
+      showModels(models);
+      return;
+    } catch (error) {
+      const refused = error instanceof Refused;
+      if (refused) forget();
+      showLink(refused ? error.message : "the server does not answer; trying again", true);
+    }
+  }
+}
+
+$("#key").addEventListener("click", enterToken);
+$("#theme").addEventListener("click", nextTheme);
+showTheme(localStorage.getItem("aoti-serve.theme") ?? "auto");
+showKey();
+start();

@@ -1,0 +1,98 @@
+"""`aoti-serve top`: what it makes of totals, how it draws that, and what a pipe gets."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from aoti_serve.cli.top.samples import FiguresWindow, Sample, quantile
+from aoti_serve.cli.top.view import line_of, sparkline, top_view
+from tests.unit.cli.played import NOW, Reply, as_json, playing, weights_status
+
+SAMPLE = Sample(41.25, 0.8, 3.14, 1.5, 7, 0)
+
+
+def figures(answered: int, failed: int = 0, gateway: str = "g", others: bool = True) -> Any:
+    total = {"answered": 2 * answered, "failed": failed, "rows": 6 * answered, "runs": answered}
+    latency = {"bounds": [0.001, 0.01], "counts": [answered, 0, 0]}
+    own = {"gateway": gateway, "answered": answered, "failed": {"invalid": failed}, "latency": latency}
+    return own | {"all": total if others else None, "waiting": 3, "batches": 0, "runners": 1, "replicas": []}
+
+
+def test_a_sample_is_what_came_since_the_last_seconds_began() -> None:
+    window = FiguresWindow()
+    assert window.take(figures(100), 0) is None
+    assert window.take(figures(110, failed=4), 2) == Sample(12, 0.5, 0.99, 6, 3, 2)
+    for second in range(3, 20):
+        last = window.take(figures(110, failed=4), second)
+    assert last == Sample(0, None, None, None, 3, 0)
+
+
+def test_another_gateway_and_one_that_has_restarted_begin_anew() -> None:
+    window = FiguresWindow()
+    window.take(figures(100), 0)
+    assert window.take(figures(900, gateway="other"), 1) is None
+    assert window.take(figures(5, gateway="other"), 2) is None
+
+
+def test_without_a_coordinator_the_gateways_own_counts_are_shown() -> None:
+    window = FiguresWindow()
+    window.take(figures(100, others=False), 0)
+    found = window.take(figures(110, failed=1, others=False), 1)
+    assert found is not None
+    assert (found.requests, found.errors, found.rows) == (11, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("counts", "part", "milliseconds"),
+    [([4, 0, 0], 0.5, 0.5), ([0, 10, 0], 0.5, 5.5), ([0, 0, 3], 0.99, 10), ([0, 0, 0], 0.5, None)],
+)
+def test_a_quantile_lies_within_its_bucket(counts: list[int], part: float, milliseconds: float | None) -> None:
+    assert quantile(counts, [0.001, 0.01], part) == (milliseconds and pytest.approx(milliseconds))
+
+
+def test_a_sparkline_has_a_gap_where_nothing_is_known() -> None:
+    assert sparkline([0, 1, None, 2]) == "▁▅ █"
+    assert len(sparkline(range(1000))) < 50
+    assert sparkline([]) == ""
+
+
+def test_it_fits_80_columns() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=80, force_terminal=True, color_system=None)
+    console.print(top_view([SAMPLE] * 100, weights_status(), "the server has gone", "q ends it", NOW))
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("p99 ms") and "3.14" in line for line in lines)
+    assert "the server has gone; trying again" in text.getvalue()
+    assert "r-one" in text.getvalue()
+
+
+def test_a_line_has_all_of_it() -> None:
+    line = line_of("m", SAMPLE, weights_status())
+    assert line.startswith("m  version 3 (step 300)  requests/s 41.2  p50 ms 0.8  p99 ms 3.14  rows in a batch 1.5")
+    assert line_of("m", None, None).startswith("m  version -  requests/s -")
+
+
+def test_a_pipe_gets_a_line_a_second() -> None:
+    with playing() as played:
+        played.replies["GET /v2/models"] = Reply({"models": ["m"]})
+        played.replies["GET /v2/models/m/figures"] = Reply(figures(1))
+        played.streams.append([as_json(weights_status())])
+        command = [sys.executable, "-m", "aoti_serve", "top", "--url", played.url]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"AOTI_SERVE_ADMIN_TOKEN": "t", "PYTHONPATH": ":".join(sys.path)},
+        )
+        assert process.stdout is not None
+        with process.stdout as lines:
+            assert [next(lines).split("  ")[0] for _ in range(2)] == ["m", "m"]
+            process.terminate()
+        process.wait()

@@ -1,0 +1,208 @@
+"""A gateway that listens, in front of a played coordinator whose weights really change what is answered.
+
+The listener, the application, the data plane and the link are real; the coordinator follows a test's steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from aoti_serve.address import Address
+from aoti_serve.cluster.status import CandidateStatus, Outcome, ReplicaProgress, SwapProgress, WeightsStatus
+from aoti_serve.config import BatchingConfig, GatewayConfig
+from aoti_serve.link.messages import AnswerMessage, BatchMessage
+from aoti_serve.link.server import LinkServer
+from aoti_serve.signature.signature import Signature
+from aoti_serve.signature.tensors import Dim, TensorSpec
+from aoti_serve.weights.rollout.plan import RolloutPlan
+from aoti_serve.weights.store.usage import StoredVersion
+from aoti_serve.weights.swap.target import Receipt, Target
+from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.version import Committed, Version
+from tests.unit.cli.played import rollout_progress
+from tests.unit.gateway.http.gateway import NODE, Gateway, Remote, running
+from tests.unit.gateway.listener.wired import Wired, loop_in_a_thread
+
+NAME, NBYTES = "digits", 84_312
+REPLICAS = ("replica", "another")
+BATCH = Dim(symbol="batch", min=1, max=1024)
+SIGNATURE = Signature(
+    inputs=(TensorSpec(name="image", dtype="float32", shape=(BATCH, 1, 8, 8)),),
+    outputs=(TensorSpec(name="logits", dtype="float32", shape=(BATCH, 10)),),
+    constants=(),
+)
+
+
+class PlayedWeights:
+    """The weights of a model on two replicas. A swap waits while it is staged until `may_commit` is set."""
+
+    def __init__(self) -> None:
+        self.versions = [_version(1, "stopped early")]
+        self.status = self._calm(self.versions[0], None)
+        self.served: Any = None
+        self.may_commit = asyncio.Event()
+        self.may_commit.set()
+        self._changed = asyncio.Condition()
+        self._options = SwapOptions()
+
+    @property
+    def answers(self) -> dict[str, Any]:
+        transfer = SimpleNamespace(append=Remote(self._append))
+        source = SimpleNamespace(transfer=transfer, path="an upload")
+        return {
+            "status": self._status,
+            "versions": self._versions,
+            "open_upload": self._opened(source),
+            "swap_upload": self._swap,
+            "rollback": self._rollback,
+            "promote": self._promote,
+            "withdraw": self._withdraw,
+        }
+
+    async def run(self, gateway: str, batch: BatchMessage) -> AnswerMessage:
+        """The largest logit is the number of the version that answers, plus the rows of the image that have ink."""
+        version = self.status.current.number
+        inked = (batch.arrays[0][:, 0] > 0).any(axis=2).sum(axis=1)
+        logits = np.tile(np.linspace(0, 1, 10, dtype=np.float32), (len(inked), 1))
+        logits[np.arange(len(inked)), (inked + version) % 10] = 4 + version
+        return AnswerMessage(version, self.status.epoch, [logits])
+
+    async def become(self, **facts: Any) -> None:
+        """Change the status, and wake those who wait for that."""
+        async with self._changed:
+            self.status = self.status.model_copy(update={"revision": self.status.revision + 1, **facts})
+            self._changed.notify_all()
+
+    async def try_out(self) -> None:
+        """Put a candidate out, in the second step of a rollout."""
+        version = _version(len(self.versions) + 1, "step 1300")
+        self.versions.append(version)
+        plan = RolloutPlan.model_validate({"canary": ["5%", "25%", "50%"], "each": "60s"})
+        progress = rollout_progress(version=version.number)
+        arms = {
+            "active": {"requests": 812, "error_rate": 0.0, "p50_s": 0.0012, "p99_s": 0.0041},
+            "candidate": {"requests": 264, "error_rate": 0.0, "p50_s": 0.0011, "p99_s": 0.0039},
+        }
+        out = CandidateStatus(version=version, share=0.25, shadow=0.1, since=time.time(), plan=plan)
+        await self.become(candidate=out, rollout=progress, trial=arms)
+
+    async def _status(self, seen: int) -> WeightsStatus:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.status.revision != seen)
+            return self.status
+
+    async def _versions(self) -> list[StoredVersion]:
+        return [StoredVersion(**dict(version)) for version in self.versions]
+
+    def _opened(self, source: Any) -> Any:
+        async def opened(options: SwapOptions, who: str) -> tuple[str, Any]:
+            return "an upload", source
+
+        return opened
+
+    async def _append(self, path: str, piece: Any) -> None: ...
+
+    async def _swap(self, upload: str, options: SwapOptions, who: str, wait: bool) -> WeightsStatus:
+        version = _version(len(self.versions) + 1, options.label)
+        self.versions.append(version)
+        await self.become(swap=_staging(version, 1))
+        await self.may_commit.wait()
+        if options.candidate:
+            await self.become(
+                swap=None, candidate=CandidateStatus(version=version, share=0.05, shadow=0, since=time.time())
+            )
+            return self.status
+        return await self._commit("swap", version)
+
+    async def _rollback(self, version: int | None, who: str, wait: bool) -> WeightsStatus:
+        return await self._commit("rollback", next(each for each in self.versions if each.number == version))
+
+    async def _promote(self, who: str, wait: bool) -> WeightsStatus:
+        assert self.status.candidate is not None
+        return await self._commit("promote", self.status.candidate.version)
+
+    async def _withdraw(self, who: str, wait: bool) -> WeightsStatus:
+        await self.become(candidate=None)
+        return self.status
+
+    async def _commit(self, action: str, version: Version) -> WeightsStatus:
+        epoch, before = self.status.epoch + 1, self.status.current
+        await self.served.reconcile(Target(1, epoch + 1, Committed(epoch=epoch, version=version, previous=before)))
+        phases = {"checking": 0.02, "staging": 0.21, "committing": 0.01}
+        last = Outcome(
+            id=f"{epoch}", action=action, version=version.number, outcome="committed",
+            error=None, seconds=0.24, phases=phases, ended=time.time(),
+        )  # fmt: skip
+        calm = self._calm(version, before)
+        await self.become(**{name: getattr(calm, name) for name in ("current", "previous", "replicas")},
+                          epoch=epoch, swap=None, candidate=None, rollout=None, last=last)  # fmt: skip
+        return self.status
+
+    @staticmethod
+    def _calm(current: Version, previous: Version | None) -> WeightsStatus:
+        replicas = tuple(_receipt(name, current, previous) for name in REPLICAS)
+        return WeightsStatus(
+            model=NAME, revision=1, epoch=1, settled=True, current=current, previous=previous,
+            replicas=replicas, candidate=None, swap=None, last=None, labels={"stable": 1},
+        )  # fmt: skip
+
+
+@contextmanager
+def console(**config: Any) -> Iterator[tuple[str, PlayedWeights, Any]]:
+    """The address of a gateway, its weights, and the loop that both live in."""
+    with loop_in_a_thread() as loop:
+        stack = AsyncExitStack()
+
+        async def start() -> tuple[PlayedWeights, Gateway]:
+            weights = PlayedWeights()
+            made = await stack.enter_async_context(
+                running(GatewayConfig(**config), BatchingConfig(), SIGNATURE, weights.run, NAME)
+            )
+            made.coordinator.answers |= weights.answers
+            weights.served = made.served
+            await made.served.reconcile(Target(1, 2, Committed(epoch=1, version=weights.versions[0])))
+            link = LinkServer(weights.run)
+            await link.open()
+            stack.callback(link.close)
+            beats = asyncio.create_task(link.tick())
+            stack.callback(beats.cancel)
+            made.served.route((Address(REPLICAS[1], NODE, link.path, 1, link.key),))  # the first one stays
+            return weights, made
+
+        weights, gateway = loop.run(start())
+        wired = Wired(loop, gateway.app)
+        try:
+            yield "http://{}:{}".format(*wired.address), weights, (loop, wired)
+        finally:
+            wired.close()
+            loop.run(stack.aclose())
+
+
+def _version(number: int, label: str = "") -> Version:
+    digest = f"{number:x}f3a9c1e88d2{number:x}" + "0" * 51
+    return Version(number=number, digest=digest, label=label, created=time.time() - 90, nbytes=NBYTES, tensors=8)
+
+
+def _receipt(replica: str, version: Version, previous: Version | None) -> Receipt:
+    return Receipt(
+        replica=replica, node="b4ba52f0c1d2e3", pid=4711, device="cpu", gpu_ids=(), epoch=1,
+        version=version.number, digest=version.digest, previous=previous.number if previous else None,
+        nbytes=NBYTES, stage_milliseconds=210.0, commit_milliseconds=1.2,
+    )  # fmt: skip
+
+
+def _staging(version: Version, done: int) -> SwapProgress:
+    progress = [
+        ReplicaProgress(replica=name, nbytes=nbytes, done=at < done)
+        for at, (name, nbytes) in enumerate(zip(REPLICAS, (NBYTES, NBYTES // 3), strict=True))
+    ]
+    return SwapProgress(
+        id="9c0f", action="swap", phase="staging", version=version.number, nbytes=NBYTES, replicas=tuple(progress)
+    )

@@ -1,0 +1,175 @@
+"""The console in a real browser, before a gateway that listens: it draws, swaps, survives a lost server."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.unit.gateway.console.playing import NAME, PlayedWeights, console
+from tests.unit.gateway.http.gateway import TOKEN
+from tests.unit.gateway.listener.wired import Loop, Wired
+
+CHROMIUM = shutil.which("chromium")
+PATIENCE_MS = 60_000
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # no sandbox: a test may run as root, and shows no page but ours
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=2 * PATIENCE_MS)
+        yield found
+        found.close()
+
+
+class Visit:
+    """A page that has been opened, what it was told, and the server behind it."""
+
+    def __init__(self, page: Page, url: str, weights: PlayedWeights, loop: Loop, wired: Wired) -> None:
+        self.page, self.url, self.weights, self.loop, self.wired = page, url, weights, loop, wired
+        self.asked: list[str] = []
+        self.faults: list[str] = []
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
+
+    def open(self, *, token: str | None = None) -> None:
+        if token:
+            self.page.add_init_script(f"sessionStorage.setItem('aoti-serve.token', '{token}')")
+        self.page.goto(f"{self.url}/console")
+        expect(self.page.get_by_role("button", name="Ask")).to_be_visible()
+
+    def swap(self, folder: Path) -> None:
+        (file := folder / "new.safetensors").write_bytes(b"played")
+        self.page.get_by_label("weights, a safetensors file").set_input_files(file)
+        self.page.get_by_label("label").fill("better")
+        self.page.get_by_role("button", name="Swap").click()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    with console() as (url, weights, (loop, wired)):
+        context = browser.new_context(viewport={"width": 1180, "height": 1000})
+        made = Visit(context.new_page(), url, weights, loop, wired)
+        yield made
+        assert {asked for asked in made.asked if not asked.startswith(url)} == set()
+        context.close()
+
+
+def draw(page: Page) -> None:
+    box = page.locator("#try canvas").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 100, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 100, box["y"] + 150, steps=6)
+    page.mouse.up()
+
+
+def test_without_a_token_it_shows_figures_and_answers_and_changes_nothing(visit: Visit) -> None:
+    visit.open()
+    page = visit.page
+    expect(page.get_by_role("heading", name=NAME)).to_be_visible()
+    expect(page.locator("#charts figure")).to_have_count(5)
+    draw(page)
+    expect(page.locator(".by")).to_have_text("answered by version 1")
+    expect(page.locator("figure.requests .now")).not_to_contain_text("–")
+    expect(page.locator("#replicas")).to_contain_text("well")
+    expect(page.locator("#swap")).to_contain_text("needs the admin token")
+    assert not [asked for asked in visit.asked if "/weights" in asked]
+    assert visit.faults == []
+
+
+def test_a_swap_is_seen_replica_by_replica_and_the_answer_changes(visit: Visit, tmp_path: Path) -> None:
+    visit.open(token=TOKEN)
+    page = visit.page
+    draw(page)
+    expect(page.locator(".by")).to_have_text("answered by version 1")
+    visit.loop.call(visit.weights.may_commit.clear)
+    visit.swap(tmp_path)
+    expect(page.locator(".panel.swap .bar.done")).to_have_count(1)
+    expect(page.locator(".panel.swap")).to_contain_text("1 of 2 replicas done")
+    expect(page.locator(".by")).to_have_text("answered by version 1")
+    visit.loop.call(visit.weights.may_commit.set)
+    expect(page.locator(".lead")).to_contain_text("Version 2 (better) answers on 2 replicas")
+    expect(page.locator(".by")).to_have_text("answered by version 2")
+    expect(page.locator("[data-version='2']")).to_contain_text("answers")
+    page.get_by_role("button", name="Roll back to version 1").click()
+    page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    expect(page.locator(".by")).to_have_text("answered by version 1")
+    assert visit.faults == []
+
+
+def test_a_candidate_is_promoted_or_withdrawn(visit: Visit, tmp_path: Path) -> None:
+    visit.open(token=TOKEN)
+    page = visit.page
+    for action, answering in (("Withdraw", "Version 1"), ("Promote", "Version 3")):
+        (file := tmp_path / "new.safetensors").write_bytes(b"played")
+        page.get_by_label("weights, a safetensors file").set_input_files(file)
+        page.get_by_label("how the weights come into use").select_option("candidate")
+        page.get_by_role("button", name="Try", exact=True).click()
+        page.locator(".panel.trial").get_by_role("button", name=action).click()
+        page.get_by_role("dialog").get_by_role("button", name=action).click()
+        expect(page.locator(".panel.trial")).to_have_count(0)
+        expect(page.locator(".answering")).to_have_text(answering)
+
+
+def test_a_rollout_is_seen_step_by_step(visit: Visit) -> None:
+    visit.open(token=TOKEN)
+    visit.loop.run(visit.weights.try_out())
+    panel = visit.page.locator(".panel.trial")
+    expect(panel.get_by_role("heading")).to_have_text("Rollout of version 2")
+    expect(panel).to_contain_text("Step 2 of 3, another 42 s. It answers 25 % of the requests")
+    expect(panel.locator("[aria-current=step]")).to_have_text("25 %")
+    expect(panel.get_by_role("row", name="p99, ms")).to_contain_text("3.9")
+    expect(visit.page.locator("[data-version='2']")).to_contain_text("candidate")
+    assert visit.faults == []
+
+
+def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
+    visit.open()
+    page = visit.page
+    page.get_by_role("button", name="Enter a token").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("token", exact=True)).to_be_focused()
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-version='1']")).to_be_visible()
+    page.locator("#try canvas").focus()
+    for key in ("ArrowDown", "ArrowDown", "Space", "ArrowDown", "Space"):
+        page.keyboard.press(key)
+    expect(page.locator(".winner")).to_have_text("3")  # two rows have ink, and version 1 answers
+
+
+def test_a_wrong_token_is_refused_in_words(visit: Visit) -> None:
+    visit.open(token="wrong")
+    expect(visit.page.locator("#told")).to_contain_text("the token is wrong")
+    expect(visit.page.locator("#swap")).to_contain_text("needs the admin token")
+
+
+def test_it_says_that_the_server_is_lost_and_connects_again(visit: Visit) -> None:
+    visit.open(token=TOKEN)
+    page = visit.page
+    expect(page.locator("#link")).to_have_text("connected")
+    address, app = visit.wired.address, visit.wired.listener
+    visit.wired.close()
+    expect(page.locator("#link")).to_contain_text("does not answer; trying again")
+    expect(page.locator(".lead")).to_contain_text("when the server was last heard")
+    visit.loop.run(app.open())
+    assert app.address[1] == address[1]
+    expect(page.locator("#link")).to_have_text("connected")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone(visit: Visit, scheme: Any) -> None:
+    visit.page.set_viewport_size({"width": 360, "height": 740})
+    visit.page.emulate_media(color_scheme=scheme)
+    visit.open()
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 360
