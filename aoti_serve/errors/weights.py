@@ -104,6 +104,16 @@ class Superseded(WeightsError, status=503):
     newer: int | str
 
 
+class LedElsewhere(Superseded, status=503):
+    """Another application has opened the store: that one changes the weights, and this one follows."""
+
+    text = (
+        "model '{model}': another application has opened its store (coordinator {newer}, after {term} of this one) and "
+        "leads: ask that one for changes. This one goes on answering with what that one commits, and takes the store "
+        "back a minute after that one has ended"
+    )
+
+
 class NotSettled(WeightsError, status=503):
     """The version is committed, but older answers may still go out; `reason` says why.
 
