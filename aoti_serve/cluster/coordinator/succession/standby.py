@@ -15,19 +15,19 @@ from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Committed
 
 logger = logging.getLogger("ray.serve")
-LOOK_S = 2.0
-BEAT_S = 10.0
-SILENT_S = 60.0  # of the leader, before its store is taken back
-AGAIN_S = 30.0  # after members could not follow
-WHO = "the application that leads"
+LOOK_EVERY_S = 2.0
+BEAT_EVERY_S = 10.0
+LEADER_SILENT_S = 60.0  # of the leader, before its store is taken back
+FOLLOW_AGAIN_S = 30.0  # after members could not follow
+LEADER = "the application that leads"
 
 
 class Standby:
-    """Looks at the store every `LOOK_S`, in the coordinator's event loop.
+    """Looks at the store every `LOOK_EVERY_S`, in the coordinator's event loop.
 
     While this application leads it leaves a sign of life there. Once another one does, members follow what that one
-    commits: nothing is stored, and no fence spans both. If the leader gives no sign for `SILENT_S`, `takes_over`: this
-    process must end, and the next one opens the store, which fences off the other one in case it lives.
+    commits: nothing is stored, and no fence spans both. If the leader gives none for `LEADER_SILENT_S`, `takes_over`:
+    this process must end, and the next one opens the store, which fences off the other one in case it lives.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Standby:
         self._members = members
         self._changes = changes
         self._clock = clock
-        self._beaten = -BEAT_S
+        self._beaten = -BEAT_EVERY_S
         self._beat: bytes | None = None
         self._heard = clock()
         self._failed: tuple[int, float] | None = None  # an epoch, and when
@@ -50,7 +50,7 @@ class Standby:
                 await self.look()
             except Exception as error:  # the store is away, for one: the next look is as good
                 logger.warning(f"model '{self._store.model}': {error!r}")
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def check(self) -> None:
         """Raise LedElsewhere once this process must end, to take the store back."""
@@ -68,7 +68,7 @@ class Standby:
 
     def _lead(self) -> None:
         self._store.check_term()
-        if self._clock() - self._beaten >= BEAT_S:
+        if self._clock() - self._beaten >= BEAT_EVERY_S:
             self._store.beat()
             self._beaten = self._clock()
 
@@ -96,21 +96,21 @@ class Standby:
         beat, now = await asyncio.to_thread(self._store.last_beat), self._clock()
         if beat != self._beat:
             self._beat, self._heard = beat, now
-        if now - self._heard >= SILENT_S and not self.takes_over:
+        if now - self._heard >= LEADER_SILENT_S and not self.takes_over:
             self.takes_over = True
-            logger.warning(f"model '{self._store.model}': {WHO} is silent: this one takes its store back")
+            logger.warning(f"model '{self._store.model}': {LEADER} is silent: this one takes its store back")
 
     async def _give_up_candidate(self) -> None:
         candidates = self._changes.candidates
-        attempt = Attempt("withdraw", WHO)
+        attempt = Attempt("withdraw", LEADER)
         await self._changes.follow(
-            attempt, candidates.check_held, lambda: candidates.give_up(attempt, f"{WHO} goes on with it")
+            attempt, candidates.check_held, lambda: candidates.give_up(attempt, f"{LEADER} goes on with it")
         )
 
     async def _adopt(self, committed: Committed) -> None:
-        if self._failed and self._failed[0] == committed.epoch and self._clock() - self._failed[1] < AGAIN_S:
+        if self._failed and self._failed[0] == committed.epoch and self._clock() - self._failed[1] < FOLLOW_AGAIN_S:
             return
-        attempt = Attempt("follow", WHO, committed.version.label, f"epoch {committed.epoch}")
+        attempt = Attempt("follow", LEADER, committed.version.label, f"epoch {committed.epoch}")
         try:
             await self._changes.follow(
                 attempt, self._changes.candidates.check_none, lambda: self._swap(attempt, committed)

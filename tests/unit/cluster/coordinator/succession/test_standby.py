@@ -11,7 +11,7 @@ import pytest
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.candidates import CandidateTerms
 from aoti_serve.cluster.coordinator.changes import Changes
-from aoti_serve.cluster.coordinator.succession.standby import AGAIN_S, LOOK_S, SILENT_S, Standby
+from aoti_serve.cluster.coordinator.succession.standby import FOLLOW_AGAIN_S, LEADER_SILENT_S, LOOK_EVERY_S, Standby
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import LedElsewhere, TryAgain
 from aoti_serve.weights.audit import AuditLog
@@ -39,7 +39,7 @@ class Application:
         """The epochs that its members answer with."""
         return [report.epoch for report in self.cluster.server.table.reports]
 
-    async def look(self, seconds: float = LOOK_S) -> WeightsStatus:
+    async def look(self, seconds: float = LOOK_EVERY_S) -> WeightsStatus:
         self.seconds += seconds
         await self.standby.look()
         return self.changes.status()
@@ -138,7 +138,7 @@ async def test_one_that_cannot_follow_says_what_it_lacks_and_tries_again(blue: A
     assert "it takes other tensors" in status.superseded.behind
     assert status.current.label == "value 1"
     replica.broken = None
-    assert (await blue.look(AGAIN_S)).superseded.behind == ""  # type: ignore[union-attr]
+    assert (await blue.look(FOLLOW_AGAIN_S)).superseded.behind == ""  # type: ignore[union-attr]
     assert blue.holds == [last.epoch] * 2
 
 
@@ -157,10 +157,10 @@ async def test_its_candidate_is_freed_and_left_to_the_newer_one(blue: Applicatio
 
 async def test_the_store_is_taken_back_once_the_newer_one_is_silent(blue: Application, green: Application) -> None:
     for _ in range(3):
-        await green.look(SILENT_S)
-        await blue.look(SILENT_S)
+        await green.look(LEADER_SILENT_S)
+        await blue.look(LEADER_SILENT_S)
         blue.standby.check()
-    await blue.look(SILENT_S - 1)
+    await blue.look(LEADER_SILENT_S - 1)
     blue.standby.check()
     await blue.look(2)
     with pytest.raises(LedElsewhere):
