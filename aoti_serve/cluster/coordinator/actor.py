@@ -107,7 +107,7 @@ class Coordinator:
         await self._labels.publish_stored()
         await self._members.open()
         house = Housekeeping(self._store, self._uploads, self._transfer, self._changes, self._rollouts)
-        runs = [one.run() for one in (self._members, self._members.liveness, self._rollouts, self._standby)]
+        runs = (self._members.run(), self._members.liveness.run(), self._rollouts.run(), self._standby.run())
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(each) for each in (*runs, house.keep(), house.watch_bytes())]
         if model.follow is not None:

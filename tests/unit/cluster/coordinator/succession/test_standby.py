@@ -18,7 +18,7 @@ from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.store.term import home_of
 from aoti_serve.weights.swap.target import Exposure
-from aoti_serve.weights.version import BUILT_IN, Committed
+from aoti_serve.weights.version import BUILT_IN, Committed, Version
 from tests.unit.cluster.membership.members import Cluster
 from tests.unit.weights.store.crasher import content
 
@@ -45,12 +45,12 @@ class Application:
         return self.changes.status()
 
     async def swap(self, value: int, terms: CandidateTerms | None = None) -> WeightsStatus:
-        def admit(_: object) -> object:
+        def admit(_: Version) -> Version:
             path = self.store.incoming()
             path.write_bytes(content(value))
             return self.store.add(path, f"value {value}")
 
-        return await self.changes.swap(Attempt("swap", "me"), admit, wait=True, terms=terms)  # type: ignore[arg-type]
+        return await self.changes.swap(Attempt("swap", "me"), admit, wait=True, terms=terms)
 
 
 @asynccontextmanager
