@@ -25,7 +25,7 @@ from aoti_serve.cli.answers import (
 from aoti_serve.cli.candidate_view import candidate_line
 from aoti_serve.cli.console import bytes_text
 from aoti_serve.cli.weights.trial_view import trial_views, unjudged_lines
-from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress, WeightsStatus
+from aoti_serve.cluster.status import FollowedApplication, Outcome, ReplicaProgress, SwapProgress, WeightsStatus
 from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.store.usage import StoredVersion
 from aoti_serve.weights.swap.states import Phase
@@ -53,6 +53,8 @@ def status_view(status: WeightsStatus, now: float) -> RenderableType:
         parts.append(swap_bars_view(status.swap))
     if status.last:
         parts.append(ending(status.last, now))
+    if status.superseded:
+        parts.append(_superseded_line(status.superseded, now))
     if status.follow:
         parts.append(_follow_line(status.follow))
     return Uncut(Group(*parts))
@@ -154,6 +156,12 @@ def ending(last: Outcome, now: float) -> Text:
     ago = age_text(now - last.ended)
     text = f"last: {_what(last)} {last.outcome} {ago} ago, in {last.seconds:.2f} s{_phases(last)}"
     return line(text) if last.error is None else line(f"{text}: ", (last.error, "red"))
+
+
+def _superseded_line(superseded: FollowedApplication, now: float) -> Text:
+    text = f"superseded {age_text(now - superseded.since)} ago by another application, coordinator {superseded.newer}"
+    text += ", and follows it: ask that one for changes"
+    return line((text, "yellow"), (f"; {superseded.behind}", "red") if superseded.behind else "")
 
 
 def _follow_line(follow: FollowStatus) -> Text:

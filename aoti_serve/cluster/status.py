@@ -61,6 +61,17 @@ class CandidateStatus(Frozen):
     plan: RolloutPlan | None = None
 
 
+class FollowedApplication(Frozen):
+    """Another application leads the store since `since`, in UTC, by its coordinator `newer`; this one follows.
+
+    `behind` says what this one does not answer with although that one has committed it, and why; "" if nothing.
+    """
+
+    newer: str
+    since: float
+    behind: str
+
+
 class WeightsStatus(Frozen):
     """The current and the previous version, and every replica's receipt. `revision` grows with every change.
 
@@ -68,7 +79,8 @@ class WeightsStatus(Frozen):
     `rollout` is the one that is on, or the last one; `trial` has what gateways have counted of both versions while a
     candidate is out, see `TrialFigures.summary`.
     `labels` are those that can be moved, with the versions that they name; `follow` is about the place that is
-    followed, if there is one. `assets` are the names of the files that the processor reads with a version.
+    followed, if there is one. `assets` are the names of the files that the processor reads with a version;
+    `superseded` is about the application that leads, if it is another one.
     """
 
     model: str
@@ -87,3 +99,4 @@ class WeightsStatus(Frozen):
     labels: dict[str, int] = {}
     follow: FollowStatus | None = None
     assets: tuple[str, ...] = ()
+    superseded: FollowedApplication | None = None

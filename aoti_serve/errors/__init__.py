@@ -21,6 +21,7 @@ from aoti_serve.errors.package import *
 from aoti_serve.errors.processor import *
 from aoti_serve.errors.request import *
 from aoti_serve.errors.server import *
+from aoti_serve.errors.succession import *
 from aoti_serve.errors.tensors import *
 from aoti_serve.errors.weights import *
 from aoti_serve.errors.words import *

@@ -71,18 +71,6 @@ class BaseHasNoFile(WeightsError, status=409):
     reason: str = ""
 
 
-class Superseded(WeightsError, status=503):
-    """Another coordinator has opened the store; this one may not change it any more."""
-
-    text = (
-        "model '{model}': coordinator {term} of its store was followed by {newer}; ask that one. If this goes on, "
-        "another application uses the same `store`"
-    )
-    model: str
-    term: int
-    newer: int | str
-
-
 class NotSettled(WeightsError, status=503):
     """The version is committed, but older answers may still go out; `reason` says why.
 

@@ -61,6 +61,7 @@ AotiServeError                      500
 │   │   └── DeltaBaseMismatch            a delta of other bytes than those that answer
 │   ├── BaseHasNoFile               409
 │   ├── Superseded                  503  a newer coordinator has taken over; nothing was committed
+│   │   └── LedElsewhere                 that of another application
 │   ├── NotSettled                  503  ... and completes what was committed
 │   ├── UnknownWeightsVersion, VersionNotResident      404
 │   ├── LabelMoved, TooManyLabels   409

@@ -15,13 +15,14 @@ from aoti_serve.address import Address
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.candidates import candidate_terms
 from aoti_serve.cluster.coordinator.changes import Changes
-from aoti_serve.cluster.coordinator.first import first_committed
+from aoti_serve.cluster.coordinator.first import first_committed, intake_of
 from aoti_serve.cluster.coordinator.follow.following import Following, TakeUri
 from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics, Told
 from aoti_serve.cluster.coordinator.housekeeping import Housekeeping
 from aoti_serve.cluster.coordinator.labels import Labelling
 from aoti_serve.cluster.coordinator.rollout.rollouts import Rollouts
 from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
+from aoti_serve.cluster.coordinator.succession.standby import Standby
 from aoti_serve.cluster.coordinator.uploads import Uploads
 from aoti_serve.cluster.membership.liveness import LiveActors
 from aoti_serve.cluster.membership.server import MemberServer
@@ -32,6 +33,7 @@ from aoti_serve.cluster.transfer.download import ChunkSource
 from aoti_serve.config import ModelConfig, WeightsLimits
 from aoti_serve.errors import (
     CandidateOut,
+    LedElsewhere,
     StoreFailed,
     SwapInProgress,
     Unavailable,
@@ -39,7 +41,6 @@ from aoti_serve.errors import (
     UploadFailed,
     WrongNameRule,
 )
-from aoti_serve.model.foreign.built_in import write_built_in
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.assets import OfferedAssets
 from aoti_serve.weights.audit import AuditLog
@@ -50,6 +51,7 @@ from aoti_serve.weights.rollout.figures import TrialFigures
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
+from aoti_serve.weights.store.term import home_of
 from aoti_serve.weights.store.usage import StoredVersion
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.timeouts import SwapDeadlines
@@ -64,8 +66,8 @@ STATUS_REST = 9  # a watched coordinator waits for so many times as long as the 
 class Coordinator:
     """Serve deployment class, one replica per model. All that must outlive its process is in the store.
 
-    One swap at a time: a second one gets SwapInProgress. If two coordinators are alive, the store lets only the newer
-    one commit, and members listen only to that one.
+    One swap at a time: a second one gets SwapInProgress. If two are alive, the store lets only the newer one commit,
+    and members listen only to that one; one of another application goes on for its own members, see `Standby`.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
@@ -78,24 +80,24 @@ class Coordinator:
     ) -> None:
         join_serve_log()
         self._signature = signature
+        application = serve.get_replica_context().app_name
         opened = partial(Store, model.store_root, model.name, model.keep_versions, keep_bytes=model.keep_bytes)
-        self._store = await asyncio.to_thread(opened)
-        built_in, rules = partial(write_built_in, model) if carries_weights else None, model.checkpoints
-        assets = tuple(model.processor.assets.values()) if model.processor else ()
-        self._assets = tuple(path.name for path in assets)
-        self._intake = Intake(self._store, model.name, signature, limits, model.weights_roots, rules, built_in, assets)
+        home = home_of(ray.get_runtime_context().gcs_address, application)
+        self._store = await asyncio.to_thread(opened, home=home)
+        self._assets = tuple(sorted(model.processor.asset_names)) if model.processor else ()
+        self._intake = intake_of(self._store, model, signature, limits, carries_weights)
         first = await asyncio.to_thread(first_committed, self._intake, model, signature, carries_weights)
         deadlines = SwapDeadlines(stage=model.stage_timeout_s, commit=model.commit_timeout_s)
-        live = LiveActors(serve.get_replica_context().app_name, members)
-        self._members = MemberServer(
-            self._store.term, first, deadlines, live, self._check_term, processors=bool(assets)
-        )
+        live = LiveActors(application, members)
+        processors = bool(self._assets)
+        self._members = MemberServer(self._store.term, first, deadlines, live, self._check_term, processors=processors)
         self._status_took = 0.0  # seconds
         self._uploads, self._statistics = Uploads(self._store), GatheredStatistics()
         self._transfer = TransferActor.here(limits.max_weights_bytes)
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         self._changes = Changes(model.name, self._store, self._members, audit)
+        self._standby = Standby(self._store, self._members, self._changes)
         self._labels = Labelling(self._store, self._members, audit)
         self._trials = GatheredTrials()
         self._rollouts = Rollouts(model.name, self._store, self._members, self._changes, self._trials)
@@ -105,9 +107,9 @@ class Coordinator:
         await self._labels.publish_stored()
         await self._members.open()
         house = Housekeeping(self._store, self._uploads, self._transfer, self._changes, self._rollouts)
+        runs = (self._members.run(), self._members.liveness.run(), self._rollouts.run(), self._standby.run())
         loop = asyncio.get_running_loop()
-        own = self._members.run(), self._members.liveness.run(), self._rollouts.run()
-        self._tasks = [loop.create_task(each) for each in (*own, house.keep(), house.watch_bytes())]
+        self._tasks = [loop.create_task(each) for each in (*runs, house.keep(), house.watch_bytes())]
         if model.follow is not None:
             following = Following(model.follow, self._intake, self._changes, self._swap_from)
             self._tasks.append(loop.create_task(following.run()))
@@ -173,7 +175,6 @@ class Coordinator:
             raise
 
     async def swap_uri(self, uri: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
-        """Swap to a file under one of `weights_roots`."""
         return await self._swap_from(self._intake.of_uri, uri, options, who, wait)
 
     async def _swap_from(
@@ -233,13 +234,15 @@ class Coordinator:
         return status
 
     async def story(self) -> tuple[StoryEvent, ...]:
-        """The last events of the model's cluster, oldest first; times are UTC."""
+        """The last events, oldest first; times are UTC."""
         return self._members.story()
 
     async def check_health(self) -> None:
-        """Called by Serve: a coordinator that a newer one has replaced must end."""
+        """Called by Serve: one that a newer one of this application has replaced must end."""
         try:
             await self._check_term()
+        except LedElsewhere:
+            self._standby.check()
         except StoreFailed as error:  # members must not die with the disk
             logger.warning(str(error))
         for task in self._tasks:

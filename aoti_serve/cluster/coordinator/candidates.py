@@ -183,6 +183,15 @@ class Candidates:
         finally:
             await self._ended(swap)
 
+    async def give_up(self, attempt: Attempt, reason: str) -> None:
+        """Free it everywhere, and leave what the store remembers of it to the application that leads now."""
+        swap, _ = self._held()
+        self._decided = swap.held
+        try:
+            await self._free(attempt, swap, reason)
+        finally:
+            await self._ended(swap)
+
     def _held(self) -> tuple[Swap, Candidate]:
         swap, record = self._members.rules.swap, self.record
         if swap is None or record is None or not swap.held:

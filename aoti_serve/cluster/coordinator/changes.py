@@ -11,6 +11,7 @@ from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.candidates import Candidates, CandidateTerms
 from aoti_serve.cluster.coordinator.course import SwapCourse
 from aoti_serve.cluster.coordinator.outcomes import Outcomes
+from aoti_serve.cluster.coordinator.succession.leadership import Leadership
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import (
@@ -29,6 +30,8 @@ from aoti_serve.weights.swap_options import ExposureOptions
 from aoti_serve.weights.version import BUILT_IN, Version
 
 Admit = Callable[[Version], Version]
+Check = Callable[[], None]
+Change = Callable[[], Awaitable[None]]
 
 
 class Changes:
@@ -42,10 +45,11 @@ class Changes:
         self._store = store
         self._members = members
         self._outcomes = Outcomes(model, members, audit)
-        self._course = SwapCourse(model, store, members, self._outcomes.note)
+        self.course = SwapCourse(model, store, members, self._outcomes.note)
         self._attempt: Attempt | None = None
+        self.leadership = Leadership(members)
         self._follow: FollowStatus | None = None
-        self.candidates = Candidates(model, store, members, self._course, self._note_fallen)
+        self.candidates = Candidates(model, store, members, self.course, self._note_fallen)
 
     @property
     def busy(self) -> bool:
@@ -61,6 +65,7 @@ class Changes:
     def may_begin(self) -> bool:
         """Whether a swap that can wait may begin: no change and no trial is on, and a replica is there to try it on."""
         try:
+            self.leadership.check()
             self._check_idle()
             self.candidates.check_none()
         except WeightsError:
@@ -79,10 +84,14 @@ class Changes:
             self._follow = follow
             self._members.touch()
 
+    async def follow(self, attempt: Attempt, check: Check, change: Change) -> None:
+        """Make a change that comes from the application that leads."""
+        await self._only(attempt, check, change, wait=True, follows=True)
+
     async def check_upload(self, attempt: Attempt) -> None:
         """Refuse an upload before its bytes come, if there is a candidate. Golden requests change nothing."""
-        if attempt.action == "swap" and self.candidates.status is not None:
-            await self._check(attempt, self.candidates.check_none)
+        if attempt.action == "swap" and (self.leadership.leader or self.candidates.status is not None):
+            await self._check(attempt, self.leadership.check, self.candidates.check_none)
 
     async def swap(
         self, attempt: Attempt, admit: Admit, *, wait: bool, terms: CandidateTerms | None = None
@@ -131,23 +140,25 @@ class Changes:
             last=self._outcomes.last,
             labels=dict(self._members.table.target.labels),
             follow=self._follow,
+            superseded=self.leadership.status,
         )
 
     def arrived(self, received: Mapping[str, int]) -> None:
-        """Show how many bytes of the version under way each replica has received."""
         if self._attempt is not None and received != self._attempt.received:
             self._attempt.received = received
             self._members.touch()
 
     def measure(self) -> None:
-        """Export the metrics as they are now."""
-        self._outcomes.measure()
+        self._outcomes.measure(self.leadership.status is not None)
 
     async def _only(
-        self, attempt: Attempt, check: Callable[[], None], change: Callable[[], Awaitable[None]], *, wait: bool
+        self, attempt: Attempt, check: Check, change: Change, *, wait: bool, follows: bool = False
     ) -> WeightsStatus:
-        """Make the change, unless there is another one, or `check` refuses it."""
-        await self._check(attempt, self._check_idle, check)
+        """Make the change, unless there is another one, or `check` refuses it, or another application leads.
+
+        `follows`: it is one that comes from that application.
+        """
+        await self._check(attempt, *(() if follows else (self.leadership.check,)), self._check_idle, check)
         self._attempt = attempt
         # Its own task: a caller that goes away must not stop a swap halfway, nor leave one that is begun for ever.
         task = spawn(self._to_its_outcome(attempt, change))
@@ -157,7 +168,7 @@ class Changes:
             await asyncio.shield(task)
         return self.status().model_copy(update={"unchanged": attempt.unchanged})
 
-    async def _check(self, attempt: Attempt, *checks: Callable[[], None]) -> None:
+    async def _check(self, attempt: Attempt, *checks: Check) -> None:
         """Does not let other tasks run, unless it raises."""
         try:
             for check in checks:
@@ -170,7 +181,7 @@ class Changes:
         if self._attempt is not None:
             raise SwapInProgress(model=self._model, phase=self._attempt.phase)
 
-    async def _to_its_outcome(self, attempt: Attempt, change: Callable[[], Awaitable[None]]) -> None:
+    async def _to_its_outcome(self, attempt: Attempt, change: Change) -> None:
         error: BaseException | None = None
         try:
             await self._outcomes.note(attempt, "begun", None)
@@ -220,15 +231,14 @@ class Changes:
 
     async def _run(self, attempt: Attempt, version: Version, *, without_replicas: bool = False) -> None:
         try:
-            await self._course.swap(attempt, version, without_replicas=without_replicas)
+            await self.course.swap(attempt, version, without_replicas=without_replicas)
         finally:
             await self._members.finish()
         await asyncio.to_thread(self._store.make_room)
 
     async def _note_fallen(self, swap: Swap) -> None:
         """A candidate has been withdrawn because a replica could not stage it."""
-        attempt = Attempt("withdraw", "the coordinator")
-        attempt.begin(swap)
+        (attempt := Attempt("withdraw", "the coordinator")).begin(swap)
         withdrawn = attempt.outcome(swap.error, committed=False).model_copy(update={"outcome": "withdrawn"})
         await self._outcomes.note_ended(attempt, withdrawn, swap.error)
 

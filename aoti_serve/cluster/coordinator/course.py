@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
-from aoti_serve.cluster.membership.server import MemberServer
+from aoti_serve.cluster.membership.server import CommitVersion, MemberServer
 from aoti_serve.errors import AotiServeError, CommitUnknown, NotSettled, TryAgain
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import State
@@ -40,15 +40,22 @@ class SwapCourse:
         self._note = note
 
     async def swap(
-        self, attempt: Attempt, version: Version, *, without_replicas: bool = False, exposure: Exposure | None = None
+        self,
+        attempt: Attempt,
+        version: Version,
+        *,
+        without_replicas: bool = False,
+        exposure: Exposure | None = None,
+        commit: CommitVersion | None = None,
     ) -> Swap:
         """To a version, or to a candidate if there is an `exposure`.
 
-        `without_replicas`: only in the store, to leave weights that end every replica.
+        `without_replicas`: only in the store, to leave weights that end every replica. `commit`: in the place of the
+        commit in the store.
         """
         if not without_replicas:
             self._check_live()
-        commit = self._commit_for(attempt)
+        commit = commit or self._commit_for(attempt)
         swap = self._members.begin(version, commit, without_replicas=without_replicas, exposure=exposure)
         attempt.begin(swap)
         await self._to_rest(swap)

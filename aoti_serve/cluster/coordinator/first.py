@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from aoti_serve.config import NO_WEIGHTS, ModelConfig
+from functools import partial
+
+from aoti_serve.config import NO_WEIGHTS, ModelConfig, WeightsLimits
 from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed
+from aoti_serve.model.foreign.built_in import write_built_in
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.files.checkpoint import checkpoint_label
 from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
+
+
+def intake_of(
+    store: Store, model: ModelConfig, signature: Signature, limits: WeightsLimits, carries_weights: bool
+) -> Intake:
+    """What lets weights into the store."""
+    built_in = partial(write_built_in, model) if carries_weights else None
+    assets = tuple(model.processor.assets.values()) if model.processor else ()
+    return Intake(store, model.name, signature, limits, model.weights_roots, model.checkpoints, built_in, assets)
 
 
 def first_committed(intake: Intake, model: ModelConfig, signature: Signature, carries_weights: bool) -> Committed:

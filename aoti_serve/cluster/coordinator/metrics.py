@@ -9,6 +9,7 @@ from aoti_serve.cluster.metrics.definitions import (
     MEMBERS,
     REPLICA_STARTS,
     REPLICAS,
+    SUPERSEDED,
     SWAP_BYTES,
     SWAP_PHASES,
     SWAPS,
@@ -44,14 +45,18 @@ class SwapMetrics:
         """Bytes have arrived at replicas."""
         self._nbytes += nbytes
 
-    def export(self, committed: Committed, joined: Sequence[Report]) -> None:
-        """Say what is committed, and who the members are, by the last reports of those that have joined."""
+    def export(self, committed: Committed, joined: Sequence[Report], superseded: bool = False) -> None:
+        """Say what is committed, and who the members are, by the last reports of those that have joined.
+
+        `superseded`: another application leads the store.
+        """
         replicas = [report for report in joined if report.runners]
         self._started |= {report.member for report in replicas}
         gauge, version = self._exported.gauge, committed.version
         gauge(WEIGHTS_VERSION, version.number, self._model)
         gauge(WEIGHTS_EPOCH, committed.epoch, self._model)
         gauge(WEIGHTS_INFO, 1, self._model, str(version.number), version.digest)
+        gauge(SUPERSEDED, float(superseded), self._model)
         gauge(REPLICAS, sum(report.holds(committed) for report in replicas), self._model)
         gauge(MEMBERS, len(replicas), self._model, "replica")
         gauge(MEMBERS, sum(report.is_gateway for report in joined), self._model, "gateway")

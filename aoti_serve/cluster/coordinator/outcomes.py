@@ -52,11 +52,11 @@ class Outcomes:
         story = "\n".join(f"  {event}" for event in self._members.story()[-LOGGED:])
         logger.debug(f"model '{self._model}': before the end of {attempt.id}:\n{story}")
 
-    def measure(self) -> None:
-        """Export the metrics as they are now."""
+    def measure(self, superseded: bool = False) -> None:
+        """Export the metrics as they are now; `superseded` while another application leads the store."""
         table = self._members.table
         joined = [report for report in table.reports if report.member in table.heard and not report.joining]
-        self._metrics.export(table.target.committed, joined)
+        self._metrics.export(table.target.committed, joined, superseded)
 
     def receipts(self) -> tuple[Receipt, ...]:
         """What each replica holds, by name."""

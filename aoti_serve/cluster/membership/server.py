@@ -13,7 +13,7 @@ from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.membership.liveness import LiveActors, Liveness
 from aoti_serve.cluster.membership.shared_check import SharedCheck
 from aoti_serve.cluster.membership.wire import report_of, reroute_bytes, target_bytes
-from aoti_serve.errors import AotiServeError, StoreFailed, Superseded
+from aoti_serve.errors import AotiServeError, LedElsewhere, StoreFailed, Superseded
 from aoti_serve.link.control import ControlEnd, ControlServer
 from aoti_serve.link.frames import Kind
 from aoti_serve.weights.swap.coordination import Coordination
@@ -192,6 +192,8 @@ class MemberServer:
         """Answer once a check of the term has passed that began after the question."""
         try:
             await self._newest.passed()
+        except LedElsewhere:  # no other coordinator has these members
+            end.answer(call, Kind.TARGET, target_bytes(self.table.target))
         except Superseded as error:
             end.abort(error)
         except StoreFailed as error:  # this may not be the newest coordinator: the member asks again

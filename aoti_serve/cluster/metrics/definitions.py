@@ -88,6 +88,9 @@ BUSY = _gauge("runners_busy", "model", "runners", "that ran, on average since th
 WEIGHTS_VERSION = _gauge("weights_version", "model", "", "the committed weights version")
 WEIGHTS_EPOCH = _gauge("weights_epoch", "model", "commits", "how many times weights were committed")
 WEIGHTS_INFO = _gauge("weights_info", "model version digest", "", "always 1; which bytes are committed")
+SUPERSEDED = _gauge(
+    "superseded", "model", "", "1 while another application leads its store, and this one follows; else 0"
+)
 REPLICAS = _gauge("replicas", "model", "replicas", "that live and hold the committed version")
 MEMBERS = _gauge("members", "model kind", "processes", "that have joined: `replica` or `gateway`")
 REPLICA_STARTS = _counter("replica_starts", "model", "replicas", "that have joined since the coordinator started")
@@ -119,7 +122,7 @@ GATEWAY_METRICS = (
 )
 REPLICA_METRICS = (RUNNERS, BUSY)
 COORDINATOR_METRICS = (
-    *(WEIGHTS_VERSION, WEIGHTS_EPOCH, WEIGHTS_INFO, REPLICAS, MEMBERS),
+    *(WEIGHTS_VERSION, WEIGHTS_EPOCH, WEIGHTS_INFO, SUPERSEDED, REPLICAS, MEMBERS),
     *(REPLICA_STARTS, SWAPS, SWAP_BYTES, SWAP_PHASES),
 )
 ROLLOUT_METRICS = (

@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from aoti_serve.errors import StoreDamaged, StoreFailed, Superseded
+from aoti_serve.errors import LedElsewhere, StoreDamaged, StoreFailed, Superseded
 from aoti_serve.weights.candidate import Candidate, RolloutRecord
 from aoti_serve.weights.labels import LabelChange, VersionLabels
 from aoti_serve.weights.store.catalog import CANDIDATE, LABELS, ROLLOUT, Catalog
 from aoti_serve.weights.store.layout import PIECES
-from aoti_serve.weights.store.term import Term
+from aoti_serve.weights.store.term import NO_HOME, Term
+
+BEAT = "BEAT"
 
 
 class OpenedStore(Catalog):
@@ -29,15 +31,29 @@ class OpenedStore(Catalog):
     """
 
     _term: Term
+    _home = NO_HOME
 
     def check_term(self) -> None:
-        """Raise Superseded if another Store was opened since, and StoreFailed if TERM cannot be read."""
+        """Raise Superseded if another Store was opened since, LedElsewhere if by another application.
+
+        Raises StoreFailed if TERM cannot be read.
+        """
         newest = self.last_term()
         if newest is None or newest.number < self.term:
             raise StoreFailed(path=self.root, detail="its TERM is gone: somebody has emptied it; restart the server")
         if newest[:2] != self._term[:2]:
             newer = newest.number if newest.number > self.term else "another one of that number"
-            raise Superseded(model=self.model, term=self.term, newer=newer)
+            error = LedElsewhere if self._term.is_elsewhere(newest) else Superseded
+            raise error(model=self.model, term=self.term, newer=newer)
+
+    def beat(self) -> None:
+        """Leave a sign of life for applications that follow this one. Raises Superseded or StoreFailed."""
+        self.write_record(BEAT, f"{time.time():.3f} {self._term.owner}".encode())
+
+    def last_beat(self) -> bytes | None:
+        """The last sign of life of the coordinator that leads: whether it has changed is all that it tells."""
+        with self._guarded():
+            return self._place.read(BEAT)
 
     def hold(self, candidate: Candidate | None) -> None:
         """Remember a candidate, or none any more. Raises Superseded or StoreFailed."""
@@ -111,7 +127,7 @@ class OpenedStore(Catalog):
 
     def _take_term(self, repair: bool) -> None:
         last = self.last_term(Term(int(time.time())) if repair else None)
-        self._term = Term.after(last, in_pieces=bool(self._place.numbers(PIECES)))
+        self._term = Term.after(last, bool(self._place.numbers(PIECES)), self._home)
         self.term = self._term.number
         self._place.write_term(self._term.content)
         self._place.sync(".")

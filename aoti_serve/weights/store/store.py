@@ -7,6 +7,7 @@
 <root>/LABELS                           {label: version}, see `VersionLabels`; there once a label was set
 <root>/LOCK                             held while one of the above is changed
 <root>/FOLLOWED                         see `Tried`; there once a place was followed
+<root>/BEAT                             the last sign of life of the coordinator that leads
 <root>/versions/<n>/weights.safetensors, and golden.safetensors if it came with golden requests
 <root>/versions/<n>/assets.safetensors  the files that the processor reads with it, if it has any
 <root>/versions/<n>/pieces.json, own.bin in the place of weights.safetensors, see `layout`
@@ -33,6 +34,7 @@ from aoti_serve.weights.files.index import file_digest, read_index
 from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.kept import KeptVersions
 from aoti_serve.weights.store.layout import assets_name, golden_name, record_name, staged_name, weights_name
+from aoti_serve.weights.store.term import NO_HOME
 from aoti_serve.weights.version import BUILT_IN, Committed, Version, VersionFacts
 
 logger = logging.getLogger("ray.serve")
@@ -54,12 +56,15 @@ class Store(KeptVersions):
         keep_versions: int,
         *,
         keep_bytes: int | None = None,
+        home: str = NO_HOME,
         repair: bool = False,
     ) -> None:
         """`repair`: open it also if CURRENT, TERM or LABELS is damaged. What it had counted is lost then, and counting
-        goes on from the seconds since 1970, which no count reaches; so are the labels. See `KeptVersions`.
+        goes on from the seconds since 1970, which no count reaches; so are the labels. `home`: see `Term`; for the
+        others see `KeptVersions`.
         """
         super().__init__(root, model, keep_versions, keep_bytes)
+        self._home = home
         self._doubtful: set[int] = set()
         self.audit_path = self._place.root / "audit.jsonl" if isinstance(self._place, Disk) else None
         with self._guarded():

@@ -1,0 +1,1 @@
+"""Two applications on one store: one leads, and the other one follows."""
