@@ -16,15 +16,8 @@ from aoti_serve.cluster.coordinator.actor import Coordinator
 from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, processor_of, replicas_of, resources_of
 from aoti_serve.cluster.processor.actor import ProcessorActor
 from aoti_serve.cluster.replica.actor import ReplicaActor
-from aoti_serve.config import (
-    AppConfig,
-    GatewayConfig,
-    ModelConfig,
-    ScalingConfig,
-    WeightsLimits,
-    problems,
-)
-from aoti_serve.errors import InvalidConfig
+from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig, ScalingConfig, WeightsLimits
+from aoti_serve.errors import InvalidConfig, problems
 from aoti_serve.gateway.deployment import Gateway, ModelBinding
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.processor.declared import Declared, declared

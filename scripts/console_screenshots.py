@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, FilePayload, Page, sync_playwright  # noqa: E402
 
 from tests.unit.gateway.console.playing import console  # noqa: E402
 from tests.unit.gateway.http.gateway import TOKEN  # noqa: E402
@@ -47,8 +47,8 @@ def draw(page: Page) -> None:
 
 
 def begin_swap(page: Page) -> None:
-    files = [{"name": "v2.safetensors", "mimeType": "application/octet-stream", "buffer": b"played"}]
-    page.get_by_label("weights, a safetensors file").set_input_files(files=files)
+    chosen = FilePayload(name="v2.safetensors", mimeType="application/octet-stream", buffer=b"played")
+    page.get_by_label("weights, a safetensors file").set_input_files(chosen)
     page.get_by_label("label").fill("step 1200")
     page.get_by_role("button", name="Swap").click()
     page.locator(".panel.swap").wait_for()

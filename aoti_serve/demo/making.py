@@ -20,7 +20,7 @@ from aoti_serve.model.export import export_package
 EPOCHS = 30
 MORE_EPOCHS = 2
 
-Said = Callable[[str], object]
+Said = Callable[[str], None]
 
 
 def make_demo(folder: Path, say: Said, progress: Said) -> None:

@@ -1,6 +1,6 @@
 """Online learning: an actor trains and pushes its weights; clients see the accuracy rise.
 
-PYTHONPATH=examples:scripts .venv/bin/python examples/online_learning/online_learning.py
+PYTHONPATH=examples .venv/bin/python examples/online_learning/online_learning.py
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import digits
 import torch
 from serving import ask, serving
 
 import aoti_serve
+from aoti_serve.demo import digits
 
 MODEL, PUSHES, EVERY_S = "learner", 8, 1.0
 
@@ -29,7 +29,7 @@ class Trainer:
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        self._net, self._digits = digits.DigitsNet(), digits.load()[0]
+        self._net, self._digits = digits.DigitsNet(), digits.load_images()[0]
         self._optimizer = torch.optim.Adam(self._net.parameters(), lr=2e-4)
         self._weights = aoti_serve.WeightsClient(MODEL)
 
@@ -42,7 +42,7 @@ class Trainer:
 
 
 def main() -> None:
-    held_out = digits.load()[1]
+    held_out = digits.load_images()[1]
     images, labels = held_out.images.numpy(), held_out.labels.numpy()
     with serving("online_learning", make) as client:
         import ray

@@ -1,6 +1,6 @@
 """A bad version that withdraws itself: a canary, a shadow, and a rule.
 
-PYTHONPATH=examples:scripts .venv/bin/python examples/self_aborting_canary/self_aborting_canary.py
+PYTHONPATH=examples .venv/bin/python examples/self_aborting_canary/self_aborting_canary.py
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import digits
 import httpx
 import torch
 from safetensors.torch import save_file
 from serving import ask, client_of, serving
 
 import aoti_serve
+from aoti_serve.demo import digits
 
 MODEL, SPOILT, EPOCHS, CLIENTS = "canary", "spoilt.safetensors", 8, 4
 
@@ -27,7 +27,7 @@ def make(folder: Path) -> None:
     net, inputs, shapes = digits.make_model()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     for _ in range(EPOCHS):
-        digits.train_epoch(net, optimizer, digits.load()[0])
+        digits.train_epoch(net, optimizer, digits.load_images()[0])
     aoti_serve.export_package(net, inputs, folder / f"{MODEL}.pt2", dynamic_shapes=shapes)
     parts = ("classify.weight", "classify.bias")
     save_file(net.state_dict() | {name: net.state_dict()[name].roll(1, 0) for name in parts}, folder / SPOILT)
@@ -51,7 +51,7 @@ class Clients:
             thread.join()
 
     def _ask(self, url: str, number: int) -> None:
-        images, labels = digits.load()[1]
+        images, labels = digits.load_images()[1]
         place = number
         with client_of(url) as client:
             while not self._done.is_set():

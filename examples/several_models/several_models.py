@@ -1,13 +1,12 @@
 """Two models behind one gateway: one says which digit it is, the other whether it is one.
 
-PYTHONPATH=examples:scripts .venv/bin/python examples/several_models/several_models.py
+PYTHONPATH=examples .venv/bin/python examples/several_models/several_models.py
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import digits
 import httpx
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from serving import ask, serving
 from torch import Tensor, nn
 
 import aoti_serve
+from aoti_serve.demo import digits
 
 READER, GUARD, EPOCHS = "reader", "guard", 8
 
@@ -38,7 +38,7 @@ def make(folder: Path) -> None:
     torch.manual_seed(0)
     reader, inputs, shapes = digits.make_model()
     aoti_serve.export_package(reader, inputs, folder / f"{READER}.pt2", dynamic_shapes=shapes)
-    guard, images = Guard(), digits.load()[0].images
+    guard, images = Guard(), digits.load_images()[0].images
     optimizer = torch.optim.Adam(guard.parameters(), lr=3e-3)
     for _ in range(400):
         optimizer.zero_grad()
@@ -51,7 +51,7 @@ def trained() -> nn.Module:
     net = digits.DigitsNet()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     for _ in range(EPOCHS):
-        digits.train_epoch(net, optimizer, digits.load()[0])
+        digits.train_epoch(net, optimizer, digits.load_images()[0])
     return net
 
 
@@ -66,7 +66,7 @@ def show(client: httpx.Client, images: NDArray[np.float32], labels: NDArray[np.i
 
 
 def main() -> None:
-    held_out = digits.load()[1]
+    held_out = digits.load_images()[1]
     images, labels = held_out.images.numpy(), held_out.labels.numpy()
     with serving("several_models", make) as client:
         show(client, images, labels)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-import click
 import typer.main
+from typer._click import core as click
 
 from aoti_serve.cli import app
 from reference.markdown import table

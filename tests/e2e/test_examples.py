@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import digits
 import online_learning
 import precision
 import pytest
@@ -24,6 +23,7 @@ import serving
 import several_models
 import yaml
 
+from aoti_serve.demo import digits
 from tests.e2e.served import ROOT, Launched, free_port
 from tests.package_cache import PackageCache
 
@@ -35,9 +35,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     "several_models": several_models.make,
 }
 SHARED = [name for name in MADE if name != "several_models"]
-PATHS = {
-    "PYTHONPATH": os.pathsep.join([str(ROOT / "examples"), str(ROOT / "scripts"), os.environ.get("PYTHONPATH", "")])
-}
+PATHS = {"PYTHONPATH": os.pathsep.join([str(ROOT / "examples"), os.environ.get("PYTHONPATH", "")])}
 
 
 def command_of(name: str) -> str:
@@ -52,7 +50,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, package_cache: PackageCache
     """Where commands run: a repository whose packages are compiled."""
     folder = tmp_path_factory.mktemp("examples")
     shutil.copytree(ROOT / "examples", folder / "examples")
-    (folder / "scripts").symlink_to(ROOT / "scripts")
     (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     for name, make in MADE.items():
         sources = [ROOT / "examples" / name / f"{name}.py", Path(digits.__file__), Path(serving.__file__)]

@@ -45,7 +45,6 @@ from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.assets import OfferedAssets
 from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.golden import OfferedGolden
-from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.rollout.figures import TrialFigures
 from aoti_serve.weights.rollout.plan import RolloutPlan

@@ -108,5 +108,6 @@ def _inner(document: Any) -> Any:
         return {}
     if not isinstance(document, Mapping | RolloutPlan):
         raise ValueError(f"{shown_value(document)} is no plan: write KEY: VALUE, such as `canary: [5%, 50%]`")
-    alone = isinstance(document, dict) and list(document) == ["rollout"]
-    return (document["rollout"] or {}) if alone else document
+    if isinstance(document, dict) and list(document) == ["rollout"]:
+        return document["rollout"] or {}
+    return document

@@ -7,12 +7,11 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, rechunk
-from aoti_serve.errors import BodyTooLarge, InvalidBody
+from aoti_serve.errors import BodyTooLarge, InvalidBody, shown_value
 from aoti_serve.gateway.http.bodies import stream_body
 from aoti_serve.gateway.http.responses import json_response
 from aoti_serve.gateway.http.weights.door import AdminDoor, Admitted, headers_of
 from aoti_serve.gateway.in_flight import BodyLimits
-from aoti_serve.protocol.elements import shown_value
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.assets import MAX_ASSETS_BYTES
 
