@@ -25,6 +25,7 @@ from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CHUNK_BYTES = 2**20
+OCTETS = {"Content-Type": "application/octet-stream"}
 CONNECT_S = 10.0
 REQUEST_TIMEOUT_S = 30.0  # for answers that come at once; the event stream sends something every two seconds
 
@@ -50,13 +51,12 @@ class AdminClient:
     """
 
     def __init__(self, url: str, model: str) -> None:
-        headers = _authorization(url)
         self.url = url
         self.model = model
         self._base = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}"
         self._weights = f"{self._base}/weights"
         self._client = httpx.Client(
-            headers=headers,
+            headers=_authorization(url),
             timeout=httpx.Timeout(CONNECT_S, read=REQUEST_TIMEOUT_S),
             trust_env=False,
             verify=_trusted(),
@@ -83,9 +83,8 @@ class AdminClient:
         """Move a label that can be moved, or delete it; all labels afterwards."""
         path, asked = f"/labels/{change.name}", change.model_dump(exclude={"name"}, exclude_defaults=True)
         if change.version is None:
-            return self._send(
-                "DELETE", path, params={"expected": "none" if change.expected is None else change.expected}
-            )
+            expected = "none" if change.expected is None else change.expected
+            return self._send("DELETE", path, params={"expected": expected})
         return self._send("PUT", path, json=asked)
 
     def rollback(self, version: int | None, *, wait: bool = True) -> Any:
@@ -106,13 +105,11 @@ class AdminClient:
 
     def offer_golden(self, golden: bytes) -> Any:
         """Send a file of golden requests, which a swap then names by its sha256."""
-        headers = {"Content-Type": "application/octet-stream"}
-        return self._change("/golden", True, headers=headers, content=golden)
+        return self._change("/golden", True, headers=OCTETS, content=golden)
 
     def offer_asset(self, asset: bytes) -> Any:
         """Send a file that the processor reads, which a swap then names by its sha256."""
-        headers = {"Content-Type": "application/octet-stream"}
-        return self._change("/assets", True, headers=headers, content=asset)
+        return self._change("/assets", True, headers=OCTETS, content=asset)
 
     def swap_file(self, file: Path, options: SwapOptions, sent: Callable[[int], None], *, wait: bool = True) -> Any:
         """Upload `file`, or the shards that it is the index of, as one file; then wait for the swap.
@@ -120,7 +117,7 @@ class AdminClient:
         `sent` is called with the size of each chunk when it leaves.
         """
         found = open_checkpoint(file)
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(found.nbytes)}
+        headers = OCTETS | {"Content-Length": str(found.nbytes)}
         params = {
             name: json.dumps(asked) if isinstance(asked, dict | tuple) else asked
             for name, asked in _asked(options).items()
@@ -133,10 +130,7 @@ class AdminClient:
 
     def events(self) -> Iterator[Any]:
         """The status now and after every change, until the stream ends."""
-        with (
-            _words_for_failures(self.url),
-            self._client.stream("GET", f"{self._weights}/events") as response,
-        ):
+        with _words_for_failures(self.url), self._client.stream("GET", f"{self._weights}/events") as response:
             if not response.is_success:
                 response.read()
                 answer_json(response)
@@ -147,9 +141,8 @@ class AdminClient:
     def _change(self, path: str, wait: bool, params: dict[str, Any] | None = None, **request: Any) -> Any:
         """Send a change, and wait for it to end, however long that takes."""
         asked = (params or {}) | ({} if wait else {"wait": False})
-        return self._send(
-            "POST", path, params=asked, timeout=httpx.Timeout(CONNECT_S, read=None, write=None), **request
-        )
+        timeout = httpx.Timeout(CONNECT_S, read=None, write=None)
+        return self._send("POST", path, params=asked, timeout=timeout, **request)
 
     def _send(self, method: str, path: str, **request: Any) -> Any:
         with _words_for_failures(self.url):

@@ -227,13 +227,12 @@ def _callable(name: str, attribute: str) -> Callable[[], Any]:
         if error.name != name.partition(".")[0]:
             raise
         raise InvalidConfig(detail=f"no module '{name}' in {Path.cwd()} or on the Python path") from error
-    found = getattr(module, attribute, None)
+    found: object = getattr(module, attribute, None)
     if found is None:
         raise InvalidConfig(detail=f"module '{name}' has no '{attribute}'")
     if not callable(found):
         raise InvalidConfig(detail=f"'{name}:{attribute}' is a {type(found).__name__}, not something to call")
-    called: Callable[[], Any] = found
-    return called
+    return found
 
 
 def _told(error: Exception, verbose: bool) -> list[str]:

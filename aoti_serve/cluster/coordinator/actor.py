@@ -91,14 +91,13 @@ class Coordinator:
         processors = bool(self._assets)
         self._members = MemberServer(self._store.term, first, deadlines, live, self._check_term, processors=processors)
         self._status_took = 0.0  # seconds
-        self._uploads, self._statistics = Uploads(self._store), GatheredStatistics()
+        self._uploads, self._statistics, self._trials = Uploads(self._store), GatheredStatistics(), GatheredTrials()
         self._transfer = TransferActor.here(limits.max_weights_bytes)
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         self._changes = Changes(model.name, self._store, self._members, audit)
         self._standby = Standby(self._store, self._members, self._changes)
         self._labels = Labelling(self._store, self._members, audit)
-        self._trials = GatheredTrials()
         self._rollouts = Rollouts(model.name, self._store, self._members, self._changes, self._trials)
         self._plan = None if model.rollout is None else RolloutPlan.model_validate(model.rollout)
         self._changes.candidates.resume()
@@ -244,9 +243,8 @@ class Coordinator:
             self._standby.check()
         except StoreFailed as error:  # members must not die with the disk
             logger.warning(str(error))
-        for task in self._tasks:
-            if task.done():
-                task.result()
+        for task in filter(asyncio.Task.done, self._tasks):
+            task.result()
 
     async def _check_term(self) -> None:
         await asyncio.to_thread(self._store.check_term)

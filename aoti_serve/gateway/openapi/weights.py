@@ -123,7 +123,8 @@ def _offer(model: str, name: str, summary: str, answer: str) -> OpenApi:
 def _flat(schema: OpenApi) -> OpenApi:
     """The schema of a query parameter: an object comes as JSON text, and nothing as no parameter."""
     kinds = [kind for kind in schema.get("anyOf", [schema]) if kind != {"type": "null"}]
-    if "$ref" in kinds[0] or kinds[0].get("type") == "object":
+    first = kinds[0].get("oneOf", kinds)[0]
+    if "$ref" in first or first.get("type") == "object":
         return {"type": "string"}
     return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
 

@@ -116,7 +116,7 @@ async def test_a_share_may_be_text_or_a_number(monkeypatch: pytest.MonkeyPatch) 
         ("promote", "me", True),
         ("withdraw", "me", False),
     ]
-    with pytest.raises(ValueError, match="'a lot' is no share"):
+    with pytest.raises(InvalidConfig, match="'a lot' is no share"):
         await client.expose("a lot")
 
 
