@@ -21,7 +21,8 @@ from rich.console import Console
 from aoti_serve.cli.setup.traffic_view import traffic_table
 from aoti_serve.demo.traffic import Traffic
 
-BEFORE, AFTER, ROWS_SHOWN, WIDTH = 4, 6, 8, 88
+BEFORE, AFTER, MOST = 4, 4, 60  # seconds: before the swap, after it, in all
+ROWS_SHOWN, WIDTH = 8, 88
 SWAP = ["aoti-serve", "swap", "digits", "var/digits/v2.safetensors"]
 PICTURE = "<style>{styles}</style>{backgrounds}{matrix}"
 COLOURS = ("#ffffff", "#292929")  # rich's own, of a dark terminal
@@ -31,14 +32,16 @@ def recorded(url: str) -> list[str]:
     """The terminal's text of each second, as parts of an SVG."""
     rows: deque[dict[str, object]] = deque(maxlen=ROWS_SHOWN)
     swap: subprocess.Popen[str] | None = None
-    pictures, said = [], ""
-    for at, second in enumerate(Traffic(url, 4).seconds(BEFORE + AFTER), start=1):
+    pictures, said, left = list[str](), "", AFTER
+    for at, second in enumerate(Traffic(url, 4).seconds(MOST), start=1):
         rows.append(second.summary(at))
-        if swap is not None and swap.poll() is not None and not said:
-            said = swap.communicate()[0]
+        if swap is not None and swap.poll() is not None:
+            said, left = said or swap.communicate()[0], left - 1
         pictures.append(_picture(at, rows, swap is not None, said))
         if at == BEFORE:
             swap = _swap(url)
+        if not left:
+            break
     if swap is None or swap.returncode != 0:
         raise SystemExit(f"the swap has failed: {said}")
     return pictures

@@ -52,10 +52,10 @@ def test_the_example_of_a_module_and_its_tests_is_there() -> None:
         ("check_run", "aoti_serve/model/acceptance.py"),
         ("Bounds", "aoti_serve/signature/golden/bounds.py"),
         ("check_weights", "aoti_serve/signature/constants.py"),
-        ("place_of", "aoti_serve/weights/store"),
+        ("place_of", "aoti_serve/weights/store/objects"),
         ("Device", "aoti_serve/model/device/cuda.py"),
         ("Disk", "aoti_serve/weights/store"),
-        ("Remote", "aoti_serve/weights/store"),
+        ("Remote", "aoti_serve/weights/store/objects"),
         ("InvalidWeights", "aoti_serve/errors"),
     ],
 )
