@@ -1,0 +1,29 @@
+"""Two clusters on one store, as during an upgrade by a second one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.served import Eager, serving, write_config
+from tests.e2e.wire import until
+
+
+@pytest.mark.long
+def test_the_older_cluster_follows_the_newer_one_and_takes_the_store_back(
+    digits_dir: Path, eager: Eager, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, digits_dir, replicas=1)
+    with serving(config) as blue:
+        with serving(config) as green:
+            until(lambda: blue.status()["superseded"] is not None)
+            refused = blue.swap(eager.files["v2"])
+            assert refused.status_code == 503
+            assert "another application has opened its store" in refused.json()["error"]
+            swapped = green.swap(eager.files["v2"]).json()
+            assert swapped["superseded"] is None
+            until(lambda: blue.status()["current"] == swapped["current"])
+            assert blue.http.get("/v2/health/ready").status_code == 200
+        until(lambda: blue.status()["superseded"] is None, 180)
+        assert blue.swap(eager.files["v1"]).status_code == 200
