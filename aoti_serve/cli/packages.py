@@ -120,7 +120,7 @@ def package(
     show_package(made, as_json, *accuracies)
     if not as_json:
         out.print(f"\nwritten: {to} and {to.with_suffix('.safetensors')}, its weights")
-        out.print("name them in a configuration (`package`, `weights`), then serve it with `aoti-serve up`")
+        out.print(f"next: `aoti-serve init --package {to}` writes a configuration with them, `aoti-serve up` serves it")
 
 
 @reports_errors
