@@ -20,7 +20,7 @@ def open_to_others(path: Path) -> bool:
 def sockets(server: Server) -> set[Path]:
     """The Unix sockets with a path that its processes listen on."""
     pids = {process.pid for process in server.launched.family()}
-    found = (Path(entry.laddr) for entry in psutil.net_connections("unix") if entry.pid in pids and entry.laddr)
+    found = (Path(str(entry.laddr)) for entry in psutil.net_connections("unix") if entry.pid in pids and entry.laddr)
     return {path for path in found if path.is_absolute() and path.exists()}
 
 
