@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import psutil
 
+from chaoslab.beside import going_on
 from chaoslab.changes import POLL_S, RECOVERY_S, Changes, Lost
 from chaoslab.configuration import configuration, model_entry
 from chaoslab.connections import Connection, Cut, Refused
@@ -68,22 +69,16 @@ class Lab(Changes):
     @contextmanager
     def swapping(self) -> Iterator[None]:
         """Swap after swap in the background, with a rollback now and then."""
-        stop = threading.Event()
 
-        def insist() -> None:
+        def insist(stop: threading.Event) -> None:
             while not stop.is_set():
                 if self.rng.random() < 0.2:
                     self.rollback()
                 else:
                     self.swap()
 
-        thread = threading.Thread(target=insist)
-        thread.start()
-        try:
+        with going_on(insist):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def settle_while_swapping(self, swaps: int = 2) -> None:
         """Return once so many swaps more have been committed by as many replicas as there should be, new ones too."""

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.gateway.http.weights.assets import OfferedAsset
 from aoti_serve.gateway.http.weights.candidates import NoOptions
 from aoti_serve.gateway.http.weights.labels import LabelBody
+from aoti_serve.gateway.http.weights.offers import OfferedAsset
 from aoti_serve.gateway.http.weights.swaps import RollbackBody, SwapBody
 from aoti_serve.gateway.openapi.operations import OpenApi, json_answer, operation, parameter, ref
 from aoti_serve.weights.labels import NAME_PATTERN, RESERVED, VersionLabels

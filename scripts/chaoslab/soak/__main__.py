@@ -16,11 +16,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
+from chaoslab.beside import Loop, going_on
 from chaoslab.lab import Lab, compiled, laboratory
 from chaoslab.soak.acts import Changing, Faults
 from chaoslab.soak.latencies import Latencies
@@ -29,7 +29,6 @@ from chaoslab.soak.processes import Processes
 from chaoslab.soak.report import Report, read, report_of, show, write
 from chaoslab.soak.rude import RudeClient
 
-Loop = Callable[[threading.Event], None]  # goes on until the event is set
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "endurance.md"
 SAMPLE_S, PROGRESS_S, RUDE_CLIENTS = 10.0, 15.0, 3
@@ -77,12 +76,12 @@ def soak(lab: Lab, seconds: float, seed: int = 0, sample_s: float = SAMPLE_S) ->
     took = {"asked": seconds, "storm": 0.0, "calm": 0.0}
     with lab.traffic.cuts_expected(), suppress(KeyboardInterrupt), ExitStack() as stack:
         for loop in loops:
-            stack.enter_context(_going_on(loop))
+            stack.enter_context(going_on(loop))
         parts: dict[str, list[Loop]] = {"storm": [faults.insist], "calm": []}
-        for part, going_on in parts.items():
+        for part, begun in parts.items():
             started = time.monotonic()
             try:
-                _go_on(lab, part, going_on, seconds / 2)
+                _go_on(lab, part, begun, seconds / 2)
             finally:
                 took[part] = time.monotonic() - started
     processes.sample()
@@ -97,21 +96,8 @@ def _go_on(lab: Lab, part: str, loops: list[Loop], seconds: float) -> None:
     lab.tell(f"{part}: {seconds / 60:.3g} minutes")
     with ExitStack() as stack:
         for loop in loops:
-            stack.enter_context(_going_on(loop))
+            stack.enter_context(going_on(loop))
         threading.Event().wait(seconds)
-
-
-@contextmanager
-def _going_on(loop: Loop) -> Iterator[None]:
-    """The loop in a thread of its own, inside."""
-    stop = threading.Event()
-    thread = threading.Thread(target=loop, args=(stop,))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _tell(lab: Lab, began: float, stop: threading.Event) -> None:

@@ -7,11 +7,10 @@ from fastapi import APIRouter
 from aoti_serve.config import GatewayConfig
 from aoti_serve.gateway.access import Access
 from aoti_serve.gateway.data_plane import DataPlane
-from aoti_serve.gateway.http.weights.assets import asset_routes
 from aoti_serve.gateway.http.weights.candidates import candidate_routes
 from aoti_serve.gateway.http.weights.door import AdminDoor
-from aoti_serve.gateway.http.weights.golden import golden_routes
 from aoti_serve.gateway.http.weights.labels import label_routes
+from aoti_serve.gateway.http.weights.offers import offer_routes
 from aoti_serve.gateway.http.weights.swaps import swap_routes
 
 
@@ -21,7 +20,6 @@ def weights_routes(plane: DataPlane, access: Access, config: GatewayConfig) -> l
     return [
         swap_routes(door, config),
         candidate_routes(door),
-        golden_routes(door),
-        asset_routes(door),
+        offer_routes(door),
         label_routes(door),
     ]

@@ -200,15 +200,20 @@ def test_objects_that_none_needs_any_more_go(tmp_path: Path, uri: str) -> None:
     assert {name.split("/")[0] for name in bucket.objects()} == {"4", "5"}
 
 
+def rewritten(bucket: Bucket, rows: int) -> Iterator[tuple[Version, Tensors]]:
+    """Versions of a tensor, each with one row more that has changed since the first, and their values."""
+    values: Tensors = {"w": np.zeros((16, 16 * KB), np.uint8)}
+    bucket.commit(values)
+    for row in range(rows):
+        values = {"w": values["w"].copy()}
+        values["w"][row] = row + 1
+        yield bucket.commit(values), values
+
+
 def test_an_object_of_which_little_is_needed_is_not_kept_for_it(tmp_path: Path, uri: str) -> None:
     """However many changes follow each other, no version lies in objects of much more than four times its size."""
     bucket = Bucket(tmp_path, uri, keep=1)
-    values: Tensors = {"w": np.zeros((16, 16 * KB), np.uint8)}
-    bucket.commit(values)
-    for row in range(15):
-        values = {"w": values["w"].copy()}
-        values["w"][row] = row + 1
-        last = bucket.commit(values)
+    *_, (last, values) = rewritten(bucket, 15)
     assert sum(bucket.objects().values()) < 5 * last.nbytes
     assert np.array_equal(bucket.read(last)["w"], values["w"])
 
@@ -218,13 +223,11 @@ def test_a_version_lies_in_so_many_objects_at_the_most(
 ) -> None:
     monkeypatch.setattr(parts, "MOST_OBJECTS", 5)
     bucket = Bucket(tmp_path, uri, keep=1)
-    values: Tensors = {"w": np.zeros((16, 16 * KB), np.uint8)}
-    bucket.commit(values)
-    for row in range(4):
-        values = {"w": values["w"].copy()}
-        values["w"][row] = row + 1
-        last = bucket.commit(values)
-        assert len(bucket.store.layout(last.number).files) <= 5 + 1
+    versions = []
+    for each in rewritten(bucket, 4):
+        versions.append(each)
+        assert len(bucket.store.layout(each[0].number).files) <= 5 + 1
+    last, values = versions[-1]
     assert np.array_equal(bucket.read(last)["w"], values["w"])
 
 
