@@ -216,9 +216,10 @@ def binary_request(images: NDArray[np.float32]) -> tuple[bytes, dict[str, str]]:
 
 
 def logits_of(response: httpx.Response) -> tuple[int, NDArray[np.float32]]:
+    """The version that answered and its first output."""
     split = int(response.headers.get("Inference-Header-Content-Length", len(response.content)))
     message = json.loads(response.content[:split])
-    (output,) = message["outputs"]
+    output = message["outputs"][0]
     flat = output["data"] if "data" in output else np.frombuffer(response.content[split:], np.float32)
     return int(message["model_version"]), np.asarray(flat, np.float32).reshape(output["shape"])
 

@@ -30,7 +30,7 @@ from chaoslab.soak.report import Report, read, report_of, show, write
 from chaoslab.soak.rude import RudeClient
 
 ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs" / "endurance.md"
+PAGE = ROOT / "docs" / "internals" / "endurance.md"
 SAMPLE_S, PROGRESS_S, RUDE_CLIENTS = 10.0, 15.0, 3
 
 
