@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.unit.gateway.listener.wired import Loop, Wired
 
 CHROMIUM = shutil.which("chromium")
 PATIENCE_MS = 60_000
+LOOKING = "a-token-with-which-one-may-look"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -47,21 +49,31 @@ class Visit:
         self.page.goto(f"{self.url}/console")
         expect(self.page.get_by_role("button", name="Ask")).to_be_visible()
 
+    def type_token(self, token: str) -> None:
+        self.page.get_by_label("token", exact=True).fill(token)
+        self.page.get_by_role("dialog").get_by_role("button", name="Use it").click()
+
     def swap(self, folder: Path) -> None:
         (file := folder / "new.safetensors").write_bytes(b"played")
         self.page.get_by_label("weights, a safetensors file").set_input_files(file)
-        self.page.get_by_label("label").fill("better")
+        self.page.get_by_label("label", exact=True).fill("better")
         self.page.get_by_role("button", name="Swap").click()
 
 
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Visit]:
-    with console() as (url, weights, (loop, wired)):
+@contextmanager
+def visiting(browser: Browser, **config: Any) -> Iterator[Visit]:
+    with console(**config) as (url, weights, (loop, wired)):
         context = browser.new_context(viewport={"width": 1180, "height": 1000})
         made = Visit(context.new_page(), url, weights, loop, wired)
         yield made
         assert {asked for asked in made.asked if not asked.startswith(url)} == set()
         context.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    with visiting(browser) as made:
+        yield made
 
 
 def draw(page: Page) -> None:
@@ -148,10 +160,95 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
     expect(page.locator(".winner")).to_have_text("3")  # two rows have ink, and version 1 answers
 
 
-def test_a_wrong_token_is_refused_in_words(visit: Visit) -> None:
-    visit.open(token="wrong")
-    expect(visit.page.locator("#told")).to_contain_text("the token is wrong")
+def test_a_token_changes_nothing_of_what_is_drawn_and_answered(visit: Visit) -> None:
+    visit.open()
+    page = visit.page
+    page.get_by_label("and again every second").uncheck()
+    draw(page)
+    expect(page.locator(".by")).to_have_text("answered by version 1")
+    drawn = page.locator("#try canvas").evaluate("canvas => canvas.toDataURL()")
+    for action, shown in (("Enter a token", "To swap, roll back"), ("Forget the token", "needs the admin token")):
+        page.get_by_role("button", name=action).click()
+        if action == "Enter a token":
+            visit.type_token(TOKEN)
+            expect(page.locator("#swap")).not_to_contain_text(shown)
+        else:
+            expect(page.locator("#swap")).to_contain_text(shown)
+        assert page.locator("#try canvas").evaluate("canvas => canvas.toDataURL()") == drawn
+        expect(page.locator(".by")).to_have_text("answered by version 1")
+
+
+def test_a_wrong_token_is_told_and_can_be_typed_again(visit: Visit) -> None:
+    visit.open()
+    page, dialog = visit.page, visit.page.get_by_role("dialog")
+    page.get_by_role("button", name="Enter a token").click()
+    visit.type_token("wrong")
+    expect(dialog.get_by_role("alert")).to_have_text("This token is not the server’s.")
+    assert page.evaluate("sessionStorage.length") == 0
+    visit.type_token(TOKEN)
+    expect(dialog).to_be_hidden()
+    expect(page.locator("[data-version='1']")).to_be_visible()
+
+
+def test_a_token_that_the_server_has_dropped_is_forgotten(visit: Visit) -> None:
+    visit.open(token="of yesterday")
+    expect(visit.page.locator("#told")).to_have_text("The server does not take the token any more. Enter another one.")
     expect(visit.page.locator("#swap")).to_contain_text("needs the admin token")
+    expect(visit.page.locator("#key")).to_have_text("Enter a token")
+
+
+def test_with_an_inference_token_one_may_look(browser: Browser, tmp_path: Path) -> None:
+    (file := tmp_path / "tokens").write_text(f"{LOOKING}\n")
+    file.chmod(0o600)
+    with visiting(browser, inference_tokens=str(file)) as visit:
+        page = visit.page
+        page.goto(f"{visit.url}/console")
+        expect(page.locator("#link")).to_contain_text("asks for a token")
+        page.get_by_role("button", name="Enter a token").click()
+        visit.type_token(LOOKING)
+        expect(page.locator("#told")).to_have_text("With this token you may look. An admin token changes weights.")
+        draw(page)
+        expect(page.locator(".by")).to_have_text("answered by version 1")
+        expect(page.locator("#swap")).to_contain_text("needs the admin token")
+        expect(page.locator("#key")).to_have_text("Forget the token")
+
+
+def test_a_file_that_the_server_reads_may_change_some_tensors(visit: Visit) -> None:
+    visit.open(token=TOKEN)
+    page = visit.page
+    page.get_by_label("where the weights are").select_option("uri")
+    page.get_by_label("path or URI of the weights").fill("s3://weights/step-7.safetensors")
+    page.get_by_label("only some tensors").check()
+    page.get_by_label("how the weights come into use").select_option("candidate")
+    page.get_by_role("button", name="Try", exact=True).click()
+    expect(page.locator(".news")).to_have_text("Version 2 is a candidate on every replica.")
+    assert visit.weights.asked is not None
+    source, options = visit.weights.asked
+    assert source == "s3://weights/step-7.safetensors"
+    assert (options.partial, options.base_version, options.candidate, options.share) == (True, 1, True, 0.05)
+
+
+def test_a_label_is_set_moved_and_deleted_and_only_if_nobody_else_did(visit: Visit, tmp_path: Path) -> None:
+    visit.open(token=TOKEN)
+    page, dialog = visit.page, visit.page.get_by_role("dialog")
+    first, second = page.locator("[data-version='1']"), page.locator("[data-version='2']")
+    visit.swap(tmp_path)
+    expect(first).to_contain_text("stable")
+    page.get_by_role("button", name="Set a label of version 2").click()
+    visit.loop.run(visit.weights.become(labels={"stable": 2}))  # as somebody else does
+    expect(second).to_contain_text("stable")
+    dialog.get_by_label("label of the version").fill("stable")
+    dialog.get_by_role("button", name="Set it").click()
+    expect(second).to_contain_text("stable")
+    page.get_by_role("button", name="Delete the label stable").click()
+    visit.loop.run(visit.weights.become(labels={"stable": 1}))
+    dialog.get_by_role("button", name="Delete it").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("names version 1 now, not 2")
+    dialog.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Delete the label stable").click()
+    dialog.get_by_role("button", name="Delete it").click()
+    expect(first).not_to_contain_text("stable")
+    assert visit.weights.status.labels == {}
 
 
 def test_it_says_that_the_server_is_lost_and_connects_again(visit: Visit) -> None:
