@@ -63,7 +63,9 @@ def test_with_inference_tokens_all_but_probes_and_the_way_to_them_asks_for_one()
     document = openapi_document(MODELS, tokens=True)
     validate(document)
     guarded = {path for path, methods in document["paths"].items() for found in methods.values() if "security" in found}
-    assert set(document["paths"]) - guarded == {path for path in document["paths"] if path.endswith(("ready", "live", "/"))}
+    assert set(document["paths"]) - guarded == {
+        path for path in document["paths"] if path.endswith(("ready", "live", "/"))
+    }
 
 
 def test_every_schema_is_used_and_there() -> None:
