@@ -1,79 +1,120 @@
 #!/usr/bin/env python3
 """Make the pictures of docs/guides/console.md: light, dark, a swap and a rollout under way.
 
-Needs Chromium (Debian: chromium, fonts-inter). The gateway is real; the coordinator and the runs behind it are those
-that the tests of the console play.
+It serves the digits, sends traffic, and uses the page as its e2e test does. Needs Chromium (Debian: chromium,
+fonts-inter), and var/digits, which scripts/make_digits fills. The picture of the swap shows a replica whose process is
+held still for a moment: that of the digits is too quick to be seen.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
+import os
+import signal
 import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from playwright.sync_api import Browser, FilePayload, Page, sync_playwright  # noqa: E402
+from playwright.sync_api import expect  # noqa: E402
 
-from tests.unit.gateway.console.playing import console  # noqa: E402
-from tests.unit.gateway.http.gateway import TOKEN  # noqa: E402
+from aoti_serve.demo.traffic import Traffic  # noqa: E402
+from tests.console_page import ConsolePage, chromium  # noqa: E402
+from tests.e2e.served import TOKEN, Server, serving, write_config  # noqa: E402
+from tests.e2e.wire import until  # noqa: E402
 
 SIX = [(0.62, 0.16), (0.45, 0.3), (0.36, 0.55), (0.4, 0.78), (0.55, 0.86), (0.66, 0.75), (0.6, 0.6), (0.45, 0.58)]
-FILLED_MS = 12_000  # until the charts have something to show
-PATIENCE_MS = 120_000
+POINTS = "line => line.getAttribute('d').split(/[ML]/).length - 1"
+PATIENCE_S = 300
+CONNECTIONS, STEP_S = 2, 20
 
 
-def opened(browser: Browser, url: str, scheme: str) -> Page:
-    page = browser.new_page(viewport={"width": 1180, "height": 900})
-    page.set_default_timeout(PATIENCE_MS)
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
-    page.add_init_script(f"sessionStorage.setItem('aoti-serve.token', '{TOKEN}')")
-    page.goto(f"{url}/console")
-    page.get_by_role("button", name="Ask").wait_for()
-    return page
+@contextmanager
+def served(folder: Path, digits: Path) -> Iterator[Server]:
+    """The digits, under traffic."""
+    os.environ["AOTI_SERVE_ADMIN_TOKEN"] = TOKEN
+    with serving(write_config(folder, digits)) as server, traffic(server.url):
+        yield server
 
 
-def draw(page: Page) -> None:
-    box = page.locator("#try canvas").bounding_box()
-    assert box is not None
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in SIX]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=3)
-    page.mouse.up()
+@contextmanager
+def traffic(url: str) -> Iterator[None]:
+    done = threading.Event()
+
+    def send() -> None:
+        with closing(Traffic(url, CONNECTIONS).seconds(0)) as seconds:
+            next(second for second in seconds if done.is_set())
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
-def begin_swap(page: Page) -> None:
-    chosen = FilePayload(name="v2.safetensors", mimeType="application/octet-stream", buffer=b"played")
-    page.get_by_label("weights, a safetensors file").set_input_files(chosen)
-    page.get_by_label("label").fill("step 1200")
-    page.get_by_role("button", name="Swap").click()
-    page.locator(".panel.swap").wait_for()
+class Pictures:
+    """The page, and the folder that pictures of it go to."""
+
+    def __init__(self, visit: ConsolePage, server: Server, out: Path) -> None:
+        self._visit, self._server, self._out = visit, server, out
+
+    def calm(self) -> None:
+        """What answers, after a swap: in light colours, and in dark ones."""
+        self._visit.draw(SIX)
+        self._seconds(45)
+        for scheme in ("light", "dark"):
+            self._visit.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+            self._take(scheme, whole=True)
+        self._visit.page.emulate_media(color_scheme="light")
+
+    def swap(self, weights: Path) -> None:
+        self._seconds(25)
+        held = self._server.status()["replicas"][0]["pid"]
+        os.kill(held, signal.SIGSTOP)
+        try:
+            self._visit.send(weights, label="trained longer")
+            expect(self._visit.page.locator(".panel.swap .bar.done")).to_have_count(1)
+            self._take("swap")
+        finally:
+            os.kill(held, signal.SIGCONT)
+        expect(self._visit.page.locator(".lead")).to_contain_text("Version 2 (trained longer) answers")
+
+    def rollout(self, weights: Path) -> None:
+        fields = {"label": "step 1300", "share": "25%", "seconds for each step": str(STEP_S)}
+        self._visit.send(weights, way="rollout", **fields)
+        expect(self._visit.page.locator(".panel.trial")).to_contain_text("Step 2 of 2", timeout=10 * STEP_S * 1000)
+        self._take("rollout")
+
+    def _seconds(self, count: int) -> None:
+        """Wait until the charts show so many of them."""
+        line = self._visit.page.locator("figure.requests path.line")
+        until(lambda: bool(line.evaluate(POINTS) >= count), PATIENCE_S)
+
+    def _take(self, name: str, whole: bool = False) -> None:
+        self._visit.page.evaluate("scrollTo(0, 0)")
+        self._visit.page.screenshot(path=self._out / f"console-{name}.png", full_page=whole)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
-    out = parser.parse_args().out
-    with sync_playwright() as playwright, console() as (url, weights, (loop, _)):
-        path = shutil.which("chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=PATIENCE_MS)
-        for scheme in ("light", "dark"):
-            page = opened(browser, url, scheme)
-            draw(page)
-            page.wait_for_timeout(FILLED_MS)
-            page.screenshot(path=out / f"console-{scheme}.png", full_page=True, timeout=PATIENCE_MS)
-        loop.call(weights.may_commit.clear)
-        begin_swap(page)
-        page.screenshot(path=out / "console-swap.png", full_page=True, timeout=PATIENCE_MS)
-        loop.call(weights.may_commit.set)
-        page.get_by_text("Version 2 answers on every replica.").first.wait_for()
-        loop.run(weights.try_out())
-        page.locator(".panel.trial").wait_for()
-        page.screenshot(path=out / "console-rollout.png", timeout=PATIENCE_MS)
+    parser.add_argument("--digits", type=Path, default=ROOT / "var" / "digits")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser, served(Path(folder), asked.digits) as server:
+        page = browser.new_page(viewport={"width": 1180, "height": 900}, reduced_motion="reduce")
+        visit = ConsolePage(page, server.url)
+        visit.open(token=TOKEN)
+        pictures = Pictures(visit, server, asked.out)
+        pictures.swap(asked.digits / "v2.safetensors")
+        pictures.calm()
+        pictures.rollout(asked.digits / "v3.safetensors")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import typer
 from rich.console import RenderableType
 from rich.live import Live
 
+from aoti_serve.cli.answers import value_of
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient, Url, served_models
 from aoti_serve.cli.console import out, reports_errors
 from aoti_serve.cli.live import StatusEvent, follow
@@ -34,21 +35,29 @@ class Watched:
         self.model = client.model
         self.samples: deque[Sample | None] = deque(maxlen=SPARKS)
         self.status: WeightsStatus | None = None
-        self.trouble: str | None = None
+        self._unasked: str | None = None  # why no figures come
+        self._unheard: str | None = None  # why no events come
         self._client = client
         self._window = FiguresWindow()
 
+    @property
+    def trouble(self) -> str | None:
+        """Why less is known than could be."""
+        return self._unasked or self._unheard
+
     def begin(self) -> None:
+        """Follow the status. Raises what asking for it does: a wrong token is told at once, and not sent forever."""
+        self.status = value_of(WeightsStatus, self._client.status())
         in_background(partial(follow, self._client, self._hear, threading.Event()))
 
     def ask(self) -> None:
         """Take one sample; a server that does not answer is trouble, and a gap."""
         try:
             self.samples.append(self._window.take(self._client.figures(), time.monotonic()))
-            self.trouble = None
+            self._unasked = None
         except AotiServeError as error:
             self.samples.append(None)
-            self.trouble = str(error)
+            self._unasked = str(error)
 
     def view(self, hint: str) -> RenderableType:
         return top_view(self.samples, self.status, self.trouble, hint, time.time())
@@ -59,7 +68,7 @@ class Watched:
         return f"{self.model}: {self.trouble}; trying again" if self.trouble else figures
 
     def _hear(self, news: StatusEvent) -> None:
-        self.status = news.status or self.status
+        self.status, self._unheard = news.status or self.status, news.trouble
 
 
 @reports_errors

@@ -34,12 +34,12 @@ def top_view(
     for name, field in FIGURES.items():
         values = [None if sample is None else getattr(sample, field) for sample in samples]
         table.add_row(name, figure_text(values[-1] if values else None), Text(sparkline(values), "cyan"))
-    parts: list[RenderableType] = [table, Text()]
+    parts: list[RenderableType] = [Text(hint, "dim"), Text(), table, Text()]  # below, a low terminal would cut it off
     if trouble:
         parts.append(Text(f"{trouble}; trying again", "yellow", no_wrap=False, overflow="fold"))
     if status is not None:
         parts.append(status_view(status, now))
-    return Group(*parts, Text(), Text(hint, "dim"))
+    return Group(*parts)
 
 
 def line_of(model: str, sample: Sample | None, status: WeightsStatus | None) -> str:

@@ -26,6 +26,7 @@ from aoti_serve.gateway.http.inference import PATHS, Inference, route_of
 from aoti_serve.gateway.http.middleware import protected
 from aoti_serve.gateway.http.request_id import REQUEST_ID, RequestIdMiddleware
 from aoti_serve.gateway.http.responses import error_response, internal_error, json_response
+from aoti_serve.gateway.http.root import root_routes
 from aoti_serve.gateway.http.statistics import statistics_routes
 from aoti_serve.gateway.http.unserved import answer_unrouted, unserved_routes
 from aoti_serve.gateway.http.weights import weights_routes
@@ -68,6 +69,7 @@ def build_app(plane: DataPlane, access: Access, config: GatewayConfig) -> FastAP
     app.identified = RequestIdMiddleware(protected(app.dispatch, access, config), RequestLog(config.access_log))
     for path in PATHS:  # first: Serve looks up the route of each request for its metrics
         app.router.routes.insert(0, Route(path, app.inference, methods=["POST"]))
+    app.router.routes.extend(root_routes(config).routes)
     app.include_router(_health(plane))
     app.include_router(statistics_routes(plane))  # before those of a model: `stats` is no model's name there
     app.include_router(_models(plane))

@@ -34,7 +34,9 @@ def server_paths(models: list[str]) -> OpenApi:
     ready = {status: json_answer(text, ref("Ready")) for status, text in ((200, "Ready."), (503, "Not ready."))}
     index: OpenApi = {"content": {"application/json": {"schema": ref("IndexRequest"), "example": {"ready": True}}}}
     listed = json_answer("The models.", ref("Models"), example={"models": models})
+    led: dict[int, OpenApi] = {307: {"description": "A browser is led to a page."}}
     return {
+        "/": {"get": operation("root", SERVER, "Who answers here, and where to go on", _one("Root") | led)},
         "/v2": {"get": operation("server", SERVER, "Name, version and extensions", _one("ServerMetadata"))},
         "/v2/health/live": {"get": operation("live", SERVER, "Whether it is alive", _one("Live"))},
         "/v2/health/ready": {"get": operation("ready", SERVER, "Whether every model answers", ready)},
@@ -128,6 +130,10 @@ _BOOLEAN: OpenApi = {"type": "boolean"}
 _LIST: OpenApi = {"type": "array", "items": {"type": "object"}}
 _STATE: OpenApi = {"enum": ["READY", "UNAVAILABLE"]}
 SCHEMAS: OpenApi = {
+    "Root": _object(
+        {"name": _STRING, "version": _STRING, "protocol": _STRING, "models": _STRING},
+        {"console": _STRING, "docs": _STRING},
+    ),
     "ServerMetadata": _object({"name": _STRING, "version": _STRING, "extensions": _STRINGS}),
     "Live": _object({"live": {"const": True}}),
     "Ready": _object({"ready": _BOOLEAN}, {"reason": _STRING}),

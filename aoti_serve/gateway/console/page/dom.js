@@ -48,20 +48,33 @@ export function tell(text) {
   silence = setTimeout(() => { $("#told").textContent = ""; }, 8000);
 }
 
-/** Ask in a dialog. Resolves with the field's value, "" without a field, and null if it was cancelled. */
-export function ask({ title, text, button, field }) {
+/** Ask in a dialog. Resolves with the field's value, "" without a field, and null if it was cancelled.
+ * `check` takes the value and gives what is wrong with it, or nothing; until it gives nothing the dialog stays. */
+export function ask({ title, text, button, field, check = () => null }) {
   const dialog = $("#dialog");
   const input = field ? el("input", { ...field, id: "dialog-field", autocomplete: "off", required: true }) : null;
+  const wrong = el("p.wrong", { role: "alert" });
+  const act = el("button.main", { type: "submit" }, button);
   return new Promise((resolve) => {
-    const form = el("form", { method: "dialog", onsubmit: () => end(input ? input.value.trim() : "") },
+    let open = true;
+    const end = (value) => { open = false; dialog.oncancel = null; dialog.close(); resolve(value); };
+    const submit = async (event) => {
+      event.preventDefault();
+      const value = input ? input.value.trim() : "";
+      act.disabled = true;
+      const found = await check(value);
+      act.disabled = false;
+      if (!open) return;
+      wrong.textContent = found ?? "";
+      if (found) input?.select();
+      else end(value);
+    };
+    dialog.oncancel = () => { open = false; resolve(null); };
+    dialog.replaceChildren(el("form", { onsubmit: submit },
       el("h2", { id: "dialog-title" }, title), el("p.note", {}, text),
-      input && el("label", { for: "dialog-field" }, el("span.unseen", {}, field["aria-label"]), input),
-      el("div.row", {}, el("button", { type: "button", onclick: () => end(null) }, "Cancel"),
-        el("button.main", { type: "submit" }, button)));
-    const end = (value) => { dialog.oncancel = null; dialog.close(); resolve(value); };
-    dialog.oncancel = () => resolve(null);
-    dialog.replaceChildren(form);
+      input && el("label", { for: "dialog-field" }, el("span.unseen", {}, field["aria-label"]), input), wrong,
+      el("div.row", {}, el("button", { type: "button", onclick: () => end(null) }, "Cancel"), act)));
     dialog.showModal();
-    (input ?? form.querySelector("button.main")).focus();
+    (input ?? act).focus();
   });
 }

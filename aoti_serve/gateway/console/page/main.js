@@ -1,12 +1,13 @@
 /** One page: it asks for figures every second, follows the weights' events, and says when it hears nothing. */
 
 import { Refused, events, get, keepToken, model, token } from "./api.js";
-import { $, ask, el, fill, tell } from "./dom.js";
+import { $, el, fill, tell } from "./dom.js";
 import { Charts } from "./charts.js";
 import { Figures } from "./figures.js";
 import { showChange, showHeadline } from "./change.js";
 import { showReplicas, showVersions } from "./tables.js";
 import { showSwapForm } from "./swap.js";
+import { askToken, judged } from "./token.js";
 import { Trial } from "./try.js";
 
 const PERIOD_MS = 1000;
@@ -17,6 +18,7 @@ const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 /** The view of one model, until it is left. */
 class View {
   #left = new AbortController();
+  #following = new AbortController();
   #state = { status: null, versions: null, metadata: null, figures: null, sample: null, lost: false };
 
   constructor(name) {
@@ -28,16 +30,28 @@ class View {
   }
 
   run() {
-    this.admin = Boolean(token());
-    showSwapForm(body("swap"), this.name, this.admin, enterToken);
-    this.#draw();
+    this.admit();
     this.#watchFigures();
-    if (this.admin) this.#followWeights();
+  }
+
+  /** Use the token that there is now, or none. What is drawn, typed and answered stays. */
+  admit() {
+    this.#following.abort();
+    this.#following = new AbortController();
+    this.#show(Boolean(token()));
+    if (token()) this.#followWeights(this.#following.signal);
   }
 
   leave() {
     this.#left.abort();
+    this.#following.abort();
     this.trial.close();
+  }
+
+  #show(admin) {
+    Object.assign(this.#state, { status: null, versions: null });
+    showSwapForm(body("swap"), this.name, admin, enterToken, () => this.#state.status?.current.number);
+    this.#draw();
   }
 
   get #on() {
@@ -66,18 +80,18 @@ class View {
     }
   }
 
-  async #followWeights() {
-    for (; this.#on && this.admin; await pause(PERIOD_MS)) {
+  async #followWeights(signal) {
+    for (; !signal.aborted; await pause(PERIOD_MS)) {
       try {
-        for await (const status of events(this.name, this.#left.signal)) await this.#take(status);
+        for await (const status of events(this.name, signal)) await this.#take(status, signal);
       } catch (error) {
-        if (!this.#on) return;
-        if (error instanceof Refused && [401, 403].includes(error.status)) this.#closed(error);
+        if (signal.aborted) return;
+        if (error instanceof Refused && [401, 403].includes(error.status)) return this.#closed(error);
       }
     }
   }
 
-  async #take(status) {
+  async #take(status, signal) {
     const before = this.#state.status;
     this.#state.status = status;
     if (before && before.current.number !== status.current.number) {
@@ -86,17 +100,19 @@ class View {
     }
     this.#draw();
     if (before?.current.number !== status.current.number || before.last?.id !== status.last?.id || before.candidate?.version.number !== status.candidate?.version.number) {
-      this.#state.versions = await get(model(this.name, "/weights/versions"), this.#left.signal);
+      this.#state.versions = await get(model(this.name, "/weights/versions"), signal);
       this.#draw();
     }
   }
 
-  #closed(error) {
-    this.admin = false;
-    this.#state.status = null;
-    showSwapForm(body("swap"), this.name, false, enterToken);
-    tell(error.message);
-    this.#draw();
+  /** The token changes nothing here. One that lets nobody look either is forgotten. */
+  async #closed(error) {
+    this.#show(false);
+    if (error.status === 403) tell(error.message);
+    else if ((await judged(token()).catch(() => "unknown")) === null) {
+      forget();
+      tell("The server does not take the token any more. Enter another one.");
+    }
   }
 
   #heard() {
@@ -151,14 +167,9 @@ async function enterToken() {
   if (token()) {
     forget();
     tell("The token is forgotten.");
-  } else {
-    const text = "An admin token changes weights; aoti-serve token says where yours is. Where inference asks for a token, one of those lets you look. It stays in this tab.";
-    const typed = await ask({ title: "Token", text, button: "Use it", field: { type: "password", "aria-label": "token" } });
-    if (!typed) return;
-    keepToken(typed);
-  }
+  } else if (!(await askToken())) return;
   showKey();
-  if (view) open(view.name);
+  view?.admit();
 }
 
 const showKey = () => { $("#key").textContent = token() ? "Forget the token" : "Enter a token"; };

@@ -22,6 +22,8 @@ export class Pad {
       onpointerup: () => { this.#last = null; }, onkeydown: (event) => this.#press(event),
       onfocus: () => this.draw(), onblur: () => this.draw(),
     });
+    new MutationObserver(() => this.draw()).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
     this.said = el("span.unseen", { role: "status" });
     this.clear(false);
   }

@@ -2,6 +2,7 @@
 
 import { bar, el, fill, table } from "./dom.js";
 import { confirm } from "./change.js";
+import { labelChip, setLabel } from "./labels.js";
 import { age, many, named, short, size } from "./words.js";
 
 const POLITE = "Nodes, devices and versions of the replicas are shown to who has the admin token.";
@@ -60,11 +61,12 @@ function versionRow(name, version, old, status) {
     number === status.current.number && el("span.chip.on", {}, "answers"),
     number === status.candidate?.version.number && el("span.chip.try", {}, "candidate"),
     number === status.previous?.number && el("span.chip", {}, "before"),
-    ...Object.entries(status.labels).filter(([, named]) => named === number).map(([label]) => el("span.chip", {}, label)),
+    ...Object.entries(status.labels).filter(([, named]) => named === number).map(([label]) => labelChip(name, label, number)),
   ];
   const back = number !== status.current.number && number !== status.candidate?.version.number &&
     el("button", { type: "button", "data-key": `back-${number}`, disabled: Boolean(status.swap || status.candidate),
       "aria-label": `Roll back to version ${number}`, onclick: () => confirm(name, "rollback", number) }, "Roll back");
+  const mark = el("button", { type: "button", "data-key": `label-${number}`, "aria-label": `Set a label of version ${number}`, onclick: () => setLabel(name, number, status.labels) }, "Label");
   return el("tr", { "data-version": number }, el("td", {}, number), el("td", {}, ...chips.filter(Boolean)), el("td", {}, version.label || el("span.soft", {}, "–")),
-    el("td", {}, el("code", { title: version.digest }, short(version.digest))), el("td.number", {}, size(version.nbytes)), el("td.number", {}, old), el("td.acts", {}, back));
+    el("td", {}, el("code", { title: version.digest }, short(version.digest))), el("td.number", {}, size(version.nbytes)), el("td.number", {}, old), el("td.acts", {}, back, mark));
 }

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from aoti_serve.cli.top.samples import FiguresWindow, Sample, quantile
 from aoti_serve.cli.top.view import line_of, sparkline, top_view
-from tests.unit.cli.played import NOW, Reply, as_json, playing, weights_status
+from tests.unit.cli.played import NOW, Played, Reply, Stay, as_json, playing, weights_status
 
 SAMPLE = Sample(41.25, 0.8, 3.14, 1.5, 7, 0)
 
@@ -68,6 +68,7 @@ def test_it_fits_80_columns() -> None:
     console.print(top_view([SAMPLE] * 100, weights_status(), "the server has gone", "q ends it", NOW))
     lines = text.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("q ends it"), "a terminal of 24 lines cuts off what is below"
     assert any(line.startswith("p99 ms") and "3.14" in line for line in lines)
     assert "the server has gone; trying again" in text.getvalue()
     assert "r-one" in text.getvalue()
@@ -79,20 +80,31 @@ def test_a_line_has_all_of_it() -> None:
     assert line_of("m", None, None).startswith("m  version -  requests/s -")
 
 
-def test_a_pipe_gets_a_line_a_second() -> None:
+def top_of(played: Played) -> subprocess.Popen[str]:
+    played.replies["GET /v2/models"] = Reply({"models": ["m"]})
+    played.replies["GET /v2/models/m/figures"] = Reply(figures(1))
+    command = [sys.executable, "-m", "aoti_serve", "top", "--url", played.url]
+    env = {"AOTI_SERVE_ADMIN_TOKEN": "t", "PYTHONPATH": ":".join(sys.path)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def test_a_pipe_gets_a_line_a_second_which_says_when_no_status_comes() -> None:
     with playing() as played:
-        played.replies["GET /v2/models"] = Reply({"models": ["m"]})
-        played.replies["GET /v2/models/m/figures"] = Reply(figures(1))
-        played.streams.append([as_json(weights_status())])
-        command = [sys.executable, "-m", "aoti_serve", "top", "--url", played.url]
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={"AOTI_SERVE_ADMIN_TOKEN": "t", "PYTHONPATH": ":".join(sys.path)},
-        )
-        assert process.stdout is not None
-        with process.stdout as lines:
-            assert [next(lines).split("  ")[0] for _ in range(2)] == ["m", "m"]
+        played.replies["GET /v2/models/m/weights"] = Reply(as_json(weights_status()))
+        played.streams.append([as_json(weights_status()), Stay()])
+        with top_of(played) as process:
+            assert process.stdout is not None
+            assert [next(process.stdout).split("  ")[:2] for _ in range(2)] == [["m", "version 3 (step 300)"]] * 2
+            played.replies["GET /v2/models/m/weights/events"] = Reply({"error": "the token was taken back"}, 401)
+            played.closing.set()  # ends the stream
+            assert any("m: the token was taken back" in line for line in process.stdout)
             process.terminate()
-        process.wait()
+
+
+def test_a_wrong_token_ends_it_at_once_and_is_sent_once() -> None:
+    with playing() as played:
+        played.replies["GET /v2/models/m/weights"] = Reply({"error": "the token is wrong"}, 401)
+        with top_of(played) as process:
+            assert "the token is wrong" in process.communicate()[1]
+        assert process.returncode == 1
+        assert played.asked_for("/v2/models/m/weights/events") == []

@@ -21,6 +21,7 @@ from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.server import LinkServer
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
+from aoti_serve.weights.labels import LabelChange, VersionLabels
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.store.usage import StoredVersion
 from aoti_serve.weights.swap.target import Receipt, Target
@@ -50,7 +51,7 @@ class PlayedWeights:
         self.may_commit = asyncio.Event()
         self.may_commit.set()
         self._changed = asyncio.Condition()
-        self._options = SwapOptions()
+        self.asked: tuple[str, SwapOptions] | None = None  # the last swap: where from, and how
 
     @property
     def answers(self) -> dict[str, Any]:
@@ -61,6 +62,8 @@ class PlayedWeights:
             "versions": self._versions,
             "open_upload": self._opened(source),
             "swap_upload": self._swap,
+            "swap_uri": self._swap,
+            "relabel": self._relabel,
             "rollback": self._rollback,
             "promote": self._promote,
             "withdraw": self._withdraw,
@@ -109,7 +112,13 @@ class PlayedWeights:
 
     async def _append(self, path: str, piece: Any) -> None: ...
 
-    async def _swap(self, upload: str, options: SwapOptions, who: str, wait: bool) -> WeightsStatus:
+    async def _relabel(self, change: LabelChange, who: str) -> dict[str, int]:
+        labels = VersionLabels(self.status.labels).changed(change, NAME).root
+        await self.become(labels=labels)
+        return labels
+
+    async def _swap(self, source: str, options: SwapOptions, who: str, wait: bool) -> WeightsStatus:
+        self.asked = source, options
         version = _version(len(self.versions) + 1, options.label)
         self.versions.append(version)
         await self.become(swap=_staging(version, 1))

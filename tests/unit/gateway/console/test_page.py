@@ -2,61 +2,47 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.console_page import ABSENT, CHROMIUM, ConsolePage, chromium
 from tests.unit.gateway.console.playing import NAME, PlayedWeights, console
 from tests.unit.gateway.http.gateway import TOKEN
 from tests.unit.gateway.listener.wired import Loop, Wired
 
-CHROMIUM = shutil.which("chromium")
-PATIENCE_MS = 60_000
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
-expect.set_options(timeout=PATIENCE_MS)
+LOOKING = "a-token-with-which-one-may-look"
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=ABSENT)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # no sandbox: a test may run as root, and shows no page but ours
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=2 * PATIENCE_MS)
+    with chromium() as found:
         yield found
-        found.close()
-
-
-class Visit:
-    """A page that has been opened, what it was told, and the server behind it."""
-
-    def __init__(self, page: Page, url: str, weights: PlayedWeights, loop: Loop, wired: Wired) -> None:
-        self.page, self.url, self.weights, self.loop, self.wired = page, url, weights, loop, wired
-        self.asked: list[str] = []
-        self.faults: list[str] = []
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
-
-    def open(self, *, token: str | None = None) -> None:
-        if token:
-            self.page.add_init_script(f"sessionStorage.setItem('aoti-serve.token', '{token}')")
-        self.page.goto(f"{self.url}/console")
-        expect(self.page.get_by_role("button", name="Ask")).to_be_visible()
-
-    def swap(self, folder: Path) -> None:
-        (file := folder / "new.safetensors").write_bytes(b"played")
-        self.page.get_by_label("weights, a safetensors file").set_input_files(file)
-        self.page.get_by_label("label").fill("better")
-        self.page.get_by_role("button", name="Swap").click()
 
 
 @pytest.fixture
-def visit(browser: Browser) -> Iterator[Visit]:
-    with console() as (url, weights, (loop, wired)):
+def new(tmp_path: Path) -> Path:
+    """A file that the played coordinator takes for weights."""
+    (file := tmp_path / "new.safetensors").write_bytes(b"played")
+    return file
+
+
+class Visit(ConsolePage):
+    """A page that has been opened, and the server behind it."""
+
+    def __init__(self, page: Page, url: str, weights: PlayedWeights, loop: Loop, wired: Wired) -> None:
+        super().__init__(page, url)
+        self.weights, self.loop, self.wired = weights, loop, wired
+
+
+@contextmanager
+def visiting(browser: Browser, **config: Any) -> Iterator[Visit]:
+    with console(**config) as (url, weights, (loop, wired)):
         context = browser.new_context(viewport={"width": 1180, "height": 1000})
         made = Visit(context.new_page(), url, weights, loop, wired)
         yield made
@@ -64,13 +50,10 @@ def visit(browser: Browser) -> Iterator[Visit]:
         context.close()
 
 
-def draw(page: Page) -> None:
-    box = page.locator("#try canvas").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 100, box["y"] + 30)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 100, box["y"] + 150, steps=6)
-    page.mouse.up()
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    with visiting(browser) as made:
+        yield made
 
 
 def test_without_a_token_it_shows_figures_and_answers_and_changes_nothing(visit: Visit) -> None:
@@ -78,7 +61,7 @@ def test_without_a_token_it_shows_figures_and_answers_and_changes_nothing(visit:
     page = visit.page
     expect(page.get_by_role("heading", name=NAME)).to_be_visible()
     expect(page.locator("#charts figure")).to_have_count(5)
-    draw(page)
+    visit.draw()
     expect(page.locator(".by")).to_have_text("answered by version 1")
     expect(page.locator("figure.requests .now")).not_to_contain_text("–")
     expect(page.locator("#replicas")).to_contain_text("well")
@@ -87,13 +70,13 @@ def test_without_a_token_it_shows_figures_and_answers_and_changes_nothing(visit:
     assert visit.faults == []
 
 
-def test_a_swap_is_seen_replica_by_replica_and_the_answer_changes(visit: Visit, tmp_path: Path) -> None:
+def test_a_swap_is_seen_replica_by_replica_and_the_answer_changes(visit: Visit, new: Path) -> None:
     visit.open(token=TOKEN)
     page = visit.page
-    draw(page)
+    visit.draw()
     expect(page.locator(".by")).to_have_text("answered by version 1")
     visit.loop.call(visit.weights.may_commit.clear)
-    visit.swap(tmp_path)
+    visit.send(new, label="better")
     expect(page.locator(".panel.swap .bar.done")).to_have_count(1)
     expect(page.locator(".panel.swap")).to_contain_text("1 of 2 replicas done")
     expect(page.locator(".by")).to_have_text("answered by version 1")
@@ -102,21 +85,18 @@ def test_a_swap_is_seen_replica_by_replica_and_the_answer_changes(visit: Visit, 
     expect(page.locator(".by")).to_have_text("answered by version 2")
     expect(page.locator("[data-version='2']")).to_contain_text("answers")
     page.get_by_role("button", name="Roll back to version 1").click()
-    page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    visit.answer("Roll back")
     expect(page.locator(".by")).to_have_text("answered by version 1")
     assert visit.faults == []
 
 
-def test_a_candidate_is_promoted_or_withdrawn(visit: Visit, tmp_path: Path) -> None:
+def test_a_candidate_is_promoted_or_withdrawn(visit: Visit, new: Path) -> None:
     visit.open(token=TOKEN)
     page = visit.page
     for action, answering in (("Withdraw", "Version 1"), ("Promote", "Version 3")):
-        (file := tmp_path / "new.safetensors").write_bytes(b"played")
-        page.get_by_label("weights, a safetensors file").set_input_files(file)
-        page.get_by_label("how the weights come into use").select_option("candidate")
-        page.get_by_role("button", name="Try", exact=True).click()
+        visit.send(new, way="candidate")
         page.locator(".panel.trial").get_by_role("button", name=action).click()
-        page.get_by_role("dialog").get_by_role("button", name=action).click()
+        visit.answer(action)
         expect(page.locator(".panel.trial")).to_have_count(0)
         expect(page.locator(".answering")).to_have_text(answering)
 
@@ -148,10 +128,92 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
     expect(page.locator(".winner")).to_have_text("3")  # two rows have ink, and version 1 answers
 
 
-def test_a_wrong_token_is_refused_in_words(visit: Visit) -> None:
-    visit.open(token="wrong")
-    expect(visit.page.locator("#told")).to_contain_text("the token is wrong")
+def test_a_token_changes_nothing_of_what_is_drawn_and_answered(visit: Visit) -> None:
+    visit.open()
+    page = visit.page
+    page.get_by_label("and again every second").uncheck()
+    visit.draw()
+    expect(page.locator(".by")).to_have_text("answered by version 1")
+    drawn = page.locator("#try canvas").evaluate("canvas => canvas.toDataURL()")
+    for action, shown in (("Enter a token", "To swap, roll back"), ("Forget the token", "needs the admin token")):
+        visit.press(action)
+        if action == "Enter a token":
+            visit.type_token(TOKEN)
+            expect(page.locator("#swap")).not_to_contain_text(shown)
+        else:
+            expect(page.locator("#swap")).to_contain_text(shown)
+        assert page.locator("#try canvas").evaluate("canvas => canvas.toDataURL()") == drawn
+        expect(page.locator(".by")).to_have_text("answered by version 1")
+
+
+def test_a_wrong_token_is_told_and_can_be_typed_again(visit: Visit) -> None:
+    visit.open()
+    page, dialog = visit.page, visit.dialog
+    visit.press("Enter a token")
+    visit.type_token("wrong")
+    expect(dialog.get_by_role("alert")).to_have_text("This token is not the server’s.")
+    assert page.evaluate("sessionStorage.length") == 0
+    visit.type_token(TOKEN)
+    expect(dialog).to_be_hidden()
+    expect(page.locator("[data-version='1']")).to_be_visible()
+
+
+def test_a_token_that_the_server_has_dropped_is_forgotten(visit: Visit) -> None:
+    visit.open(token="of yesterday")
+    expect(visit.page.locator("#told")).to_have_text("The server does not take the token any more. Enter another one.")
     expect(visit.page.locator("#swap")).to_contain_text("needs the admin token")
+    expect(visit.page.locator("#key")).to_have_text("Enter a token")
+
+
+def test_with_an_inference_token_one_may_look(browser: Browser, tmp_path: Path) -> None:
+    (file := tmp_path / "tokens").write_text(f"{LOOKING}\n")
+    file.chmod(0o600)
+    with visiting(browser, inference_tokens=str(file)) as visit:
+        page = visit.page
+        page.goto(f"{visit.url}/console")
+        expect(page.locator("#link")).to_contain_text("asks for a token")
+        visit.press("Enter a token")
+        visit.type_token(LOOKING)
+        expect(page.locator("#told")).to_have_text("With this token you may look. An admin token changes weights.")
+        visit.draw()
+        expect(page.locator(".by")).to_have_text("answered by version 1")
+        expect(page.locator("#swap")).to_contain_text("needs the admin token")
+        expect(page.locator("#key")).to_have_text("Forget the token")
+
+
+def test_a_file_that_the_server_reads_may_change_some_tensors(visit: Visit) -> None:
+    visit.open(token=TOKEN)
+    page = visit.page
+    page.get_by_label("only some tensors").check()
+    visit.send("s3://weights/step-7.safetensors", way="candidate")
+    expect(page.locator(".news")).to_have_text("Version 2 is a candidate on every replica.")
+    assert visit.weights.asked is not None
+    source, options = visit.weights.asked
+    assert source == "s3://weights/step-7.safetensors"
+    assert (options.partial, options.base_version, options.candidate, options.share) == (True, 1, True, 0.05)
+
+
+def test_a_label_is_set_moved_and_deleted_and_only_if_nobody_else_did(visit: Visit, new: Path) -> None:
+    visit.open(token=TOKEN)
+    page, dialog = visit.page, visit.dialog
+    first, second = page.locator("[data-version='1']"), page.locator("[data-version='2']")
+    visit.send(new, label="better")
+    expect(first).to_contain_text("stable")
+    visit.press("Set a label of version 2")
+    visit.loop.run(visit.weights.become(labels={"stable": 2}))  # as somebody else does
+    expect(second).to_contain_text("stable")
+    dialog.get_by_label("label of the version").fill("stable")
+    visit.answer("Set it")
+    expect(second).to_contain_text("stable")
+    visit.press("Delete the label stable")
+    visit.loop.run(visit.weights.become(labels={"stable": 1}))
+    visit.answer("Delete it")
+    expect(dialog.get_by_role("alert")).to_contain_text("names version 1 now, not 2")
+    visit.answer("Cancel")
+    visit.press("Delete the label stable")
+    visit.answer("Delete it")
+    expect(first).not_to_contain_text("stable")
+    assert visit.weights.status.labels == {}
 
 
 def test_it_says_that_the_server_is_lost_and_connects_again(visit: Visit) -> None:
@@ -165,6 +227,28 @@ def test_it_says_that_the_server_is_lost_and_connects_again(visit: Visit) -> Non
     visit.loop.run(app.open())
     assert app.address[1] == address[1]
     expect(page.locator("#link")).to_have_text("connected")
+
+
+INKED = """canvas => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const at = data.findIndex((value, at) => at % 4 === 3 && value > 60);
+  return data[at - 1] > 128 ? "light" : "dark";
+}"""
+
+
+def test_ink_can_be_seen_in_every_colour_of_the_page(visit: Visit) -> None:
+    visit.page.emulate_media(color_scheme="light")
+    visit.open()
+    visit.draw()
+    canvas = visit.page.locator("#try canvas")
+    assert canvas.evaluate(INKED) == "dark"
+    visit.page.emulate_media(color_scheme="dark")
+    visit.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert canvas.evaluate(INKED) == "light"
+    for theme in ("Light", "Dark"):  # after `auto` the button goes through both
+        visit.page.locator("#theme").click()
+        expect(visit.page.locator("#theme")).to_have_text(theme)
+        assert canvas.evaluate(INKED) == {"Light": "dark", "Dark": "light"}[theme]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -23,7 +23,6 @@ ERRORS = [
     pytest.param("POST", INFER, {"content": b"{}", "headers": {"Content-Encoding": "gzip"}}, 400, id="compressed"),
     pytest.param("POST", INFER, {"content": b"{}" + bytes(MAX_BODY - 2), "headers": BINARY}, 400, id="the largest"),
     pytest.param("POST", INFER, {"content": bytes(MAX_BODY + 1), "headers": BINARY}, 413, id="too large"),
-    pytest.param("GET", "/", {}, 404, id="root"),
     pytest.param("GET", "/v2/models/doubling/nowhere", {}, 404, id="path"),
     pytest.param("GET", "/v2/" + "a" * 8000, {}, 404, id="long path"),
     pytest.param("GET", "/v2/models/other", {}, 404, id="model"),

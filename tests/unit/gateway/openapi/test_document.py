@@ -31,7 +31,7 @@ def served() -> Iterator[tuple[str, str]]:
     unserved = {route.path for route in unserved_routes()}
     for route in iter_route_contexts(app.router.routes):
         assert route.path is not None
-        if route.path not in unserved and not route.path.startswith(tuple(UNDESCRIBED)):
+        if route.path and route.path not in unserved and not route.path.startswith(tuple(UNDESCRIBED)):
             for method in (route.methods or set()) - {"HEAD"}:
                 yield from ((route.path.replace("{name}", model.name), method.lower()) for model in MODELS)
 
@@ -59,11 +59,13 @@ def test_the_weights_api_and_nothing_else_asks_for_the_token() -> None:
         assert ("security" in operation) == ("/weights" in path) == ("401" in operation["responses"])
 
 
-def test_with_inference_tokens_all_but_probes_asks_for_one() -> None:
+def test_with_inference_tokens_all_but_probes_and_the_way_to_them_asks_for_one() -> None:
     document = openapi_document(MODELS, tokens=True)
     validate(document)
     guarded = {path for path, methods in document["paths"].items() for found in methods.values() if "security" in found}
-    assert set(document["paths"]) - guarded == {path for path in document["paths"] if path.endswith(("ready", "live"))}
+    assert set(document["paths"]) - guarded == {
+        path for path in document["paths"] if path.endswith(("ready", "live", "/"))
+    }
 
 
 def test_every_schema_is_used_and_there() -> None:
