@@ -53,6 +53,7 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
+    monkeypatch.setattr(sys, "argv", ["aoti-serve"])
     with playing() as server:
         for route in (f"GET {WEIGHTS}", f"POST {WEIGHTS}", f"POST {WEIGHTS}/rollback"):
             server.replies[route] = Reply(STATUS)
