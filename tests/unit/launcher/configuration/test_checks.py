@@ -43,7 +43,7 @@ def test_replicas_take_their_cores(model: dict[str, Any], options: dict[str, Any
 
 def test_of_many_models_those_that_take_most_are_named() -> None:
     names = "abcde"
-    models = [{"name": name, "package": "a.pt2", "replicas": 1 + place} for place, name in enumerate(names)]
+    models = [{"name": name, "package": f"{name}.pt2", "replicas": 1 + place} for place, name in enumerate(names)]
     ours = Ours("default", "", AppConfig.model_validate({"models": models}), {})
     packages = {name: Package(Path("a.pt2"), "model", {"AOTI_DEVICE_KEY": "cpu"}) for name in names}
     text = shortage(ConfigFile(Path("f"), {"applications": []}, [ours]), packages, {"CPU": 2})
