@@ -99,6 +99,14 @@ def test_a_package_where_a_configuration_belongs_comes_with_the_command_that_mak
         read_config(tmp_path / "my model.pt2")
 
 
+def test_weights_that_are_cut_in_their_tensors_say_how_much_is_missing(tmp_path: Path) -> None:
+    save_file(ARRAYS, tmp_path / "w.safetensors")
+    whole = (tmp_path / "w.safetensors").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[:-3])
+    with pytest.raises(UnreadableWeights, match=f"it was cut: its tensors take {len(whole)} bytes, and it has"):
+        read_index(tmp_path / "cut")
+
+
 @pytest.mark.parametrize("kept", [3, 8, 30])
 def test_weights_that_are_cut_in_their_header_are_no_other_kind(kept: int, tmp_path: Path) -> None:
     save_file(ARRAYS, tmp_path / "w.safetensors")

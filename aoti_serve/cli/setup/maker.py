@@ -6,7 +6,7 @@ import importlib
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ def make_model(target: str, verbose: bool) -> tuple[Any, Any, Any]:
         raise InvalidConfig(detail=f"'{target}' raised {type(error).__name__}: {error}{more}") from error
     if not isinstance(made, tuple) or len(made) != 3:
         detail = f"'{target}' must return (module, example_inputs, dynamic_shapes), not {type(made).__name__}"
+        raise InvalidConfig(detail=detail)
+    if not isinstance(made[1], tuple | Mapping):
+        kind = type(made[1]).__name__
+        detail = f"'{target}' returns a {kind} as example_inputs: write a tuple, as (inputs,), or a dict by name"
         raise InvalidConfig(detail=detail)
     return made
 

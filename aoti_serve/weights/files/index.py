@@ -121,9 +121,20 @@ def _check_by_the_format(head: bytes, nbytes: int) -> None:
         with safe_open(f"/proc/self/fd/{descriptor}", framework="numpy"):
             pass
     except (SafetensorError, OSError) as error:
-        raise _unreadable(error) from error
+        raise _unreadable(_cut(head, nbytes) or error) from error
     finally:
         os.close(descriptor)
+
+
+def _cut(head: bytes, nbytes: int) -> str | None:
+    """That the file is too short for its tensors, if that is what is wrong with it."""
+    try:
+        entries = json.loads(head[8:])
+        needed = len(head) + max(entries[name]["data_offsets"][1] for name in entries if name != "__metadata__")
+        too_short = needed > nbytes
+    except (ValueError, LookupError, TypeError, RecursionError):  # the format's own parser has said what it is
+        return None
+    return f"it was cut: its tensors take {needed} bytes, and it has {nbytes}; fetch it again" if too_short else None
 
 
 def _unreadable(why: object) -> UnreadableWeights:
