@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
 from aoti_serve.cli.client import DEFAULT_URL
+from aoti_serve.cli.console import program_called
 from aoti_serve.config import ModelConfig
 from aoti_serve.errors import InvalidWeights
 from aoti_serve.model.package import Package
@@ -86,13 +86,6 @@ def _others(model: ModelConfig, signature: Signature) -> Iterator[Path]:
             except InvalidWeights:
                 continue
             yield path
-
-
-def program_called() -> str:
-    called = Path(sys.argv[0])
-    if called.name == "__main__.py":
-        return f"{_quoted(Path(sys.executable))} -m aoti_serve"
-    return _quoted(called) if called.is_file() else "aoti-serve"
 
 
 def _quoted(path: Path) -> str:

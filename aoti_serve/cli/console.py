@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
+import shlex
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
 from typing import Annotated, Any, ParamSpec
 
 import typer
@@ -21,6 +25,7 @@ from aoti_serve.errors import AotiServeError
 
 P = ParamSpec("P")
 UNCUT_WIDTH = 10_000
+PROGRAM = "aoti-serve"
 _names = re.compile(r"(?<![\w./:\\-])[A-Za-z_][\w-]*+(?:\.[\w-]++){2,}+(?![/@\\])")  # of tensors; no paths, no hosts
 
 
@@ -40,6 +45,30 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
+
+
+def program_called() -> str:
+    """What calls this program from where it was called, so that what is printed can be pasted."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{_for_the_shell(Path(sys.executable))} -m aoti_serve"
+    return _for_the_shell(called) if called.is_file() else PROGRAM
+
+
+def as_pasted(text: str) -> str:
+    """The text, in which each of our commands that stands in `` can be pasted."""
+    return text.replace(f"`{PROGRAM} ", f"`{program_called()} ")
+
+
+def _for_the_shell(program: Path) -> str:
+    """Its name where a shell finds it by that, else the shorter one of its paths."""
+    path = os.path.abspath(program)
+    if which(program.name) == path:
+        return program.name
+    from_here = os.path.relpath(path)
+    if os.sep not in from_here:
+        from_here = os.path.join(os.curdir, from_here)
+    return shlex.quote(min(from_here, path, key=len))
 
 
 def error_facts(error: AotiServeError) -> dict[str, Any]:
@@ -70,7 +99,9 @@ def reported_errors(as_json: bool, end: Callable[[int], object]) -> Iterator[Non
         if as_json:
             print_json(error_facts(error))
         else:
-            progress_out.print(Text.assemble(("error: ", "bold red"), cut_names(str(error), columns_of(progress_out))))
+            progress_out.print(
+                Text.assemble(("error: ", "bold red"), cut_names(as_pasted(str(error)), columns_of(progress_out)))
+            )
         end(1)
     except KeyboardInterrupt:
         progress_out.print("interrupted")
@@ -115,6 +146,13 @@ class Terminal:
     def rest(self) -> None:
         """Remove the progress line: nothing is in progress any more."""
         self._status.stop()
+
+
+@contextmanager
+def phases(verbose: bool = False) -> Iterator[Callable[[str], None]]:
+    """What tells the phases of long work: on a terminal; elsewhere only if `verbose`, since scripts do not ask."""
+    with Terminal() as log:
+        yield log.progress if verbose or progress_out.is_terminal else lambda _: None
 
 
 def bytes_text(count: int) -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-import sys
-import sysconfig
+import shlex
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aoti_serve.cli.console import AsJson, out, progress_out, reports_errors
+from aoti_serve.cli.console import AsJson, out, phases, program_called, progress_out, reports_errors
 from aoti_serve.cli.package_view import show_package
+from aoti_serve.cli.setup.maker import make_model
 from aoti_serve.errors import InvalidConfig, PackageError
 from aoti_serve.model.package import Package
 from aoti_serve.signature.golden.file import read_golden
@@ -90,37 +89,39 @@ def package(
     if golden:
         read_golden(golden)  # before the model is made, which may take long
     _make_folder(to)
-    with warnings.catch_warnings():
-        if not verbose:
-            warnings.filterwarnings("ignore", module=r"torch(\.|$)")
-        module, inputs, shapes = _make_model(target, verbose)
-    from aoti_serve.model.export import export_package  # torch: only when it is needed
-
     accuracies: list[Accuracy] = []
-    with progress_out.status("exporting") as status, torchs_voice(verbose):
-        made = export_package(
-            module,
-            inputs,
-            to,
-            dynamic_shapes=shapes,
-            batch_sizes=rows,
-            sizes=static,
-            pad=rules,
-            inexact_padding=inexact_padding,
-            allow_baked=allow_baked,
-            forget_mutations=forget_mutations,
-            prepare=prepare,
-            quantize=quantize,
-            min_cosine=min_cosine,
-            golden=golden or (),
-            measured=accuracies.append,
-            noted=lambda note: progress_out.print(f"note: {note}"),
-            progress=lambda phase: status.update(f"{phase} {to.name}"),
-        )
+    with phases(verbose) as phase:
+        phase(f"making the model of {target}")
+        with warnings.catch_warnings():
+            if not verbose:
+                warnings.filterwarnings("ignore", module=r"torch(\.|$)")
+            module, inputs, shapes = make_model(target, verbose)
+        from aoti_serve.model.export import export_package  # torch: only when it is needed
+
+        with torchs_voice(verbose):
+            made = export_package(
+                module,
+                inputs,
+                to,
+                dynamic_shapes=shapes,
+                batch_sizes=rows,
+                sizes=static,
+                pad=rules,
+                inexact_padding=inexact_padding,
+                allow_baked=allow_baked,
+                forget_mutations=forget_mutations,
+                prepare=prepare,
+                quantize=quantize,
+                min_cosine=min_cosine,
+                golden=golden or (),
+                measured=accuracies.append,
+                noted=lambda note: progress_out.print(f"note: {note}"),
+                progress=lambda what: phase(f"{what} {to.name}"),
+            )
     show_package(made, as_json, *accuracies)
     if not as_json:
         out.print(f"\nwritten: {to} and {to.with_suffix('.safetensors')}, its weights")
-        out.print(f"next: `aoti-serve init --package {to}` writes a configuration with them, `aoti-serve up` serves it")
+        out.print(f"next, for a configuration: {program_called()} init --package {shlex.quote(str(to))}")
 
 
 @reports_errors
@@ -130,8 +131,10 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what a package was compiled for, its signature and its constants. Runs none of its compiled code."""
-    found = Package.open(path, model_name)
-    found.check_whole()
+    with phases() as phase:
+        phase(f"reading {path}")
+        found = Package.open(path, model_name)
+        found.check_whole()
     show_package(found, as_json)
 
 
@@ -198,53 +201,3 @@ def _numbers(option: str, text: str) -> list[int]:
     if not all(part.isdecimal() and int(part) for part in parts):
         raise InvalidConfig(detail=f"{option} {text!r} is not a list of sizes such as 1,8,32")
     return [int(part) for part in parts]
-
-
-def _make_model(target: str, verbose: bool) -> tuple[Any, Any, Any]:
-    name, separator, attribute = target.partition(":")
-    if not separator:
-        raise InvalidConfig(detail=f"'{target}' is not of the form my_module:make_model")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        made = _callable(name, attribute)()
-    except InvalidConfig:
-        raise
-    except Exception as error:  # whatever the user's own code raises
-        progress_out.print("".join(_told(error, verbose)), end="")
-        more = "" if verbose else "; -v shows where in the libraries that it calls"
-        raise InvalidConfig(detail=f"'{target}' raised {type(error).__name__}: {error}{more}") from error
-    if not isinstance(made, tuple) or len(made) != 3:
-        detail = f"'{target}' must return (module, example_inputs, dynamic_shapes), not {type(made).__name__}"
-        raise InvalidConfig(detail=detail)
-    return made
-
-
-def _callable(name: str, attribute: str) -> Callable[[], Any]:
-    """What the module calls so. Raises InvalidConfig, and what the module itself raises."""
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:
-            raise
-        raise InvalidConfig(detail=f"no module '{name}' in {Path.cwd()} or on the Python path") from error
-    found: object = getattr(module, attribute, None)
-    if found is None:
-        raise InvalidConfig(detail=f"module '{name}' has no '{attribute}'")
-    if not callable(found):
-        raise InvalidConfig(detail=f"'{name}:{attribute}' is a {type(found).__name__}, not something to call")
-    return found
-
-
-def _told(error: Exception, verbose: bool) -> list[str]:
-    """The traceback; without `verbose` its lines of the user's own files."""
-    if verbose:
-        return traceback.format_exception(error)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
-    return traceback.format_list(frames)
-
-
-def _is_users(file: str) -> bool:
-    path = Path(file)
-    ours = path.is_relative_to(Path(__file__).parents[1])
-    installed = any(path.is_relative_to(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib"))
-    return path.is_file() and not ours and not installed

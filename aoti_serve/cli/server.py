@@ -12,7 +12,16 @@ from rich.text import Text
 
 from aoti_serve.cli.client import DEFAULT_URL, URL_VARIABLE
 from aoti_serve.cli.commands import commands
-from aoti_serve.cli.console import AsJson, Terminal, out, print_json, progress_out, reported_errors, reports_errors
+from aoti_serve.cli.console import (
+    AsJson,
+    Terminal,
+    as_pasted,
+    out,
+    print_json,
+    progress_out,
+    reported_errors,
+    reports_errors,
+)
 from aoti_serve.cli.port_table import exposure_of, ports_table
 from aoti_serve.launcher.cluster.connection import ray_variables
 from aoti_serve.launcher.cluster.discovery import cluster_at
@@ -216,4 +225,4 @@ def _facts_of(server: Server) -> dict[str, object]:
 def _down(server: Server, address: str) -> str:
     names = server.config.names
     app = "" if names == ["default"] else f" --app {names[0]}"
-    return f"`aoti-serve down --address {address}{app}`"
+    return as_pasted(f"`aoti-serve down --address {address}{app}`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Column, Table
 
 from aoti_serve.cli.answers import assets_text, golden_text, safe
-from aoti_serve.cli.console import AsJson, bytes_text, out, print_json, progress_out, reports_errors
+from aoti_serve.cli.console import AsJson, as_pasted, bytes_text, out, phases, print_json, progress_out, reports_errors
 from aoti_serve.cli.render import DIGEST_DIGITS
 from aoti_serve.cli.weights.swaps import LABEL_LENGTH
 from aoti_serve.config import absolute
@@ -92,7 +93,9 @@ def import_weights(
 ) -> None:
     """Make a safetensors file a version, which does not answer yet. No package is asked whether it fits."""
     named = safe(label or checkpoint_label(source))[:LABEL_LENGTH]
-    version = import_file(_catalog(store), source, named, _golden(source, golden, no_golden))
+    with phases() as phase:
+        phase(f"reading {safe(str(source))}")
+        version = import_file(_catalog(store), source, named, _golden(source, golden, no_golden))
     if as_json:
         print_json({"version": version.model_dump(), "checked_against_a_package": False})
         return
@@ -100,8 +103,8 @@ def import_weights(
     requests = f", with {more}" if more else ""
     out.print(f"{source} is version {version.number} now{requests}; no package was asked whether it fits.")
     out.print("To let it answer:")
-    out.print(f"`aoti-serve rollback MODEL --to {version.number}` where a server runs, or")
-    out.print(f"`aoti-serve store set-current {safe(store)} {version.number}`")
+    out.print(as_pasted(f"`aoti-serve rollback MODEL --to {version.number}` where a server runs, or"))
+    out.print(as_pasted(f"`aoti-serve store set-current {shlex.quote(safe(store))} {version.number}`"))
 
 
 @store_app.command("set-current")
@@ -150,7 +153,10 @@ def _show(found: StoreCheckup) -> None:
     out.print(table)
     for damage in [*found.damage, *(version.damage for version in found.versions if version.damage)]:
         out.print(f"damaged: {safe(damage)}", style="red")
-    out.print("all of it is whole" if found.whole else "`aoti-serve store set-current` makes a whole version answer")
+    way_out = as_pasted(
+        f"`aoti-serve store set-current {shlex.quote(safe(found.store))} N` makes a whole version answer"
+    )
+    out.print("all of it is whole" if found.whole else way_out)
 
 
 def _state(version: VersionCheckup, found: StoreCheckup) -> str:

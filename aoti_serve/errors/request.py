@@ -117,6 +117,12 @@ class InvalidInputData(InvalidInput, text="input '{name}': {detail}"):
     detail: str
 
 
+class NotOfDatatype(InvalidInputData, text="input '{name}': {detail} {datatype}"):
+    """The data is not of the data type that the request itself gives it, `datatype`."""
+
+    datatype: str
+
+
 class IndexOutOfRange(InvalidInput):
     """A value was used as an index beyond the end of a table; the run's answer was discarded."""
 

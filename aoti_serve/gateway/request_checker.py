@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import EmptyRows, InvalidInputData, RepeatedOutput, TooManyRows, WrongInputLength
+from aoti_serve.errors import EmptyRows, InvalidInputData, NotOfDatatype, RepeatedOutput, TooManyRows, WrongInputLength
 from aoti_serve.protocol.decode import decode_head
 from aoti_serve.protocol.grpc.head import decode_infer_head
 from aoti_serve.protocol.messages import InputHead, RequestHead
@@ -94,7 +94,7 @@ class RequestChecker:
         sent = {name: head.inputs[index] for name, index in inputs.items()}
         shapes = signature.with_masks({name: Shaped(tensor.dtype, tensor.shape) for name, tensor in sent.items()})
         for name, shaped in shapes.items():
-            self._check_takes_strings(name, shaped)
+            self._check_takes_strings(name, shaped.dtype)
         signature.check_inputs(shapes)
         if self._batches:
             self._check_rows(list(shapes.values()))
@@ -111,7 +111,12 @@ class RequestChecker:
         try:
             head = decode(message, self._limits)
         except (InvalidInputData, WrongInputLength) as error:
-            self._accepts.check_known(self._accepts.by_input({error.name: None}))  # a wrong name is to be mended first
+            # A wrong name is to be mended first, then a wrong datatype.
+            (name,) = own = self._accepts.by_input({error.name: None})
+            self._accepts.check_known(own)
+            if isinstance(error, NotOfDatatype):
+                self._check_takes_strings(name, error.datatype)
+                self._accepts.check_datatype(name, error.datatype)
             raise
         return self.check(head)
 
@@ -136,8 +141,8 @@ class RequestChecker:
         padding = self._accepts.padding
         return Filling(ragged, made, padding.values if padding else {})
 
-    def _check_takes_strings(self, name: str, sent: Shaped) -> None:
-        if sent.dtype == BYTES.torch and not self._strings and name in self._known:
+    def _check_takes_strings(self, name: str, dtype: str) -> None:
+        if dtype == BYTES.torch and not self._strings and name in self._known:
             raise InvalidInputData(name=name, detail=NO_STRINGS)
 
     def _check_rows(self, tensors: list[Shaped]) -> None:

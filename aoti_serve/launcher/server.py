@@ -162,7 +162,7 @@ class Server:
         """
         reason = shortage(self.config, self._packages, ray.cluster_resources())
         if reason and not self.joined:
-            raise StartFailed(detail=f"{reason}: some replicas could never start")
+            raise StartFailed(detail=f"{self.config.path}: {reason}: some replicas could never start")
         if reason:
             self._log.say(f"note: {reason}: some replicas will wait until there is more")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aoti_serve.errors import InvalidInputData, WrongInputLength, shown_value
+from aoti_serve.errors import InvalidInputData, NotOfDatatype, WrongInputLength, shown_value
 from aoti_serve.protocol.strings import check_strings
 from aoti_serve.signature.strings import strings_of
 from aoti_serve.signature.tensors import BYTES, DType
@@ -24,12 +24,12 @@ def array_from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[
     Raises an InvalidInput that names the input.
     """
     if dtype.raw:
-        raise InvalidInputData(name=name, detail=f"{dtype.oip} has no JSON form; send it as binary data")
+        raise _not_of(dtype, name, "send it as binary data: there is no JSON form of")
     values = _flat(name, shape, data)
     accepted = _ACCEPTED[np.dtype(dtype.numpy).kind]
     if not set(map(type, values)) <= accepted:
         wrong = next(value for value in values if type(value) not in accepted)
-        raise InvalidInputData(name=name, detail=f"'data' holds {shown_value(wrong)}, which is not {dtype.oip}")
+        raise _not_of(dtype, name, f"'data' holds {shown_value(wrong)}, which is not")
     if len(values) != (expected := math.prod(shape)):
         raise WrongInputLength(name=name, got=len(values), unit="elements", shape=list(shape), expected=expected)
     if dtype is BYTES:
@@ -39,7 +39,7 @@ def array_from_json(name: str, dtype: DType, shape: tuple[int, ...], data: list[
         with np.errstate(over="raise"):
             array = np.array(values, np.dtype(dtype.numpy)).reshape(shape)
     except (OverflowError, FloatingPointError) as error:
-        raise InvalidInputData(name=name, detail=f"'data' holds values too large for {dtype.oip}") from error
+        raise _not_of(dtype, name, "'data' holds values too large for") from error
     array.flags.writeable = False
     return array
 
@@ -59,6 +59,10 @@ def _flat(name: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:
     if depth and (depth != len(shape) - 1 or len(data) != shape[0]):
         raise _nested_wrongly(name, shape)
     return values
+
+
+def _not_of(dtype: DType, name: str, detail: str) -> NotOfDatatype:
+    return NotOfDatatype(name=name, detail=detail, datatype=dtype.oip)
 
 
 def _nested_wrongly(name: str, shape: tuple[int, ...]) -> InvalidInputData:

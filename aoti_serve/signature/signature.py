@@ -143,6 +143,12 @@ class Signature(Constants):
             if name not in known:
                 raise UnknownInput(name=name, known=list(known))
 
+    def check_datatype(self, name: str, datatype: str) -> None:
+        """Raise WrongInputDtype unless input `name`, one of ours, takes this datatype of the protocol."""
+        expected = next(_oip(spec.dtype) for spec in self.inputs if spec.name == name)
+        if datatype != expected:
+            raise WrongInputDtype(name=name, got=datatype, expected=expected)
+
     @cached_property
     def _input_names(self) -> dict[str, str]:
         return _names("INPUT", self.inputs, self.takes.paths if self.takes else {})

@@ -22,7 +22,9 @@ AotiServeError                      500
 │   ├── SequenceWithoutVersion           a sequence goes on, and does not say with which version
 │   ├── UnknownInput, MissingInput, UnknownOutput, RepeatedOutput
 │   ├── TooManyTensors, TooManyRows, EmptyRows
-│   ├── WrongInputDtype, WrongInputShape, WrongInputLength, InvalidInputData, IndexOutOfRange
+│   ├── WrongInputDtype, WrongInputShape, WrongInputLength, IndexOutOfRange
+│   ├── InvalidInputData
+│   │   └── NotOfDatatype                what JSON or protobuf holds is not what the request calls it
 │   └── ProcessorRefused                 the model's own code cannot use what was sent
 ├── UnknownModel, UnknownVersion    404
 ├── SequenceEnded                   410  the version that it began with is not resident any more

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from rich.text import Text
 
-from aoti_serve.cli.console import AsJson, error_facts, out, print_json, progress_out, reports_errors
+from aoti_serve.cli.console import AsJson, as_pasted, error_facts, out, print_json, progress_out, reports_errors
 from aoti_serve.cli.server import METRICS_PORT, GrpcPortOption, HostOption, MetricsPortOption, PortOption
 from aoti_serve.errors import AotiServeError
 from aoti_serve.launcher.configuration.config_file import ConfigFile, read_config
@@ -57,7 +57,7 @@ def _examined(path: Path, host: str | None, port: int | None, grpc_port: int | N
     try:
         config = read_config(path, host, port, grpc_port)
     except AotiServeError as error:  # which names all wrong keys; what depends on them cannot be looked at
-        return Examined([error], packages, [])
+        return Examined([error], packages, ["packages, weights, ports, cores, memory, stores: mend this first"])
     from aoti_serve.launcher.configuration.checks import config_errors
     from aoti_serve.launcher.configuration.readiness import machine_errors, unchecked
 
@@ -78,7 +78,7 @@ def _token_errors(config: ConfigFile) -> list[AotiServeError]:
 
 def _show(path: Path, found: Examined) -> None:
     for error in found.errors:
-        progress_out.print(Text.assemble(("error: ", "bold red"), str(error)))
+        progress_out.print(Text.assemble(("error: ", "bold red"), as_pasted(str(error))))
     for name, package in found.packages.items():
         out.print(f"model '{name}': {package.path.name}, for {package.device}, {len(package.constants)} constants")
     for what in found.unchecked:

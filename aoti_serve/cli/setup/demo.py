@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from aoti_serve.cli.client import DEFAULT_URL
-from aoti_serve.cli.commands import program_called
-from aoti_serve.cli.console import AsJson, Terminal, reports_errors
+from aoti_serve.cli.console import AsJson, Terminal, program_called, reports_errors
 from aoti_serve.cli.packages import torchs_voice
 from aoti_serve.cli.server import (
     METRICS_PORT,

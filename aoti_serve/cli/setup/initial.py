@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from aoti_serve.cli.console import out, progress_out, reports_errors
+from aoti_serve.cli.console import out, program_called, progress_out, reports_errors
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.model.package import Package
 
@@ -68,7 +69,7 @@ def init(
     except OSError as error:
         raise InvalidConfig(detail=f"{file}: cannot be written: {error.strerror}") from error
     out.print(f"written: {file}")
-    out.print(f"next: aoti-serve check {file}")
+    out.print(f"next: {program_called()} check {shlex.quote(str(file))}")
 
 
 def _model_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections import Counter, deque
 from contextlib import suppress
@@ -28,8 +29,10 @@ def traffic(
 ) -> None:
     """Send the demo's held-out images to a server, over and over, and show what comes back.
 
-    A table on a terminal; elsewhere, in a pipe for one, a line a second. Exit status 1 if nothing was answered.
+    A table on a terminal; elsewhere, in a pipe for one, a line a second. SIGTERM, as `timeout` sends it, ends it as
+    Ctrl-C does. Exit status 1 if nothing was answered.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from aoti_serve.demo.traffic import Traffic  # torch and scikit-learn, which take seconds
 
     rows: deque[dict[str, object]] = deque(maxlen=ROWS_SHOWN)

@@ -17,14 +17,16 @@ from rich.console import RenderableType
 from aoti_serve.cli.answers import safe, value_of
 from aoti_serve.cli.candidate_view import held_view, withdrawn_view
 from aoti_serve.cli.client import DEFAULT_URL, AdminClient
-from aoti_serve.cli.console import out, print_json, progress_out
+from aoti_serve.cli.console import out, print_json, program_called, progress_out
 from aoti_serve.cli.live import ProgressBars, fate_of_change
 from aoti_serve.cli.render import swap_view
 from aoti_serve.cluster.status import CandidateStatus, WeightsStatus
 from aoti_serve.errors import InvalidBody, InvalidConfig, problems
 from aoti_serve.weights.rollout.plan import read_plan
+from aoti_serve.weights.rollout.quantities import shown_share
 
 INTERRUPTED = 130
+NEXT_SHARES = (0.05, 0.2, 0.5)  # of a candidate, one after the other
 Options = TypeVar("Options", bound=BaseModel)
 
 ShareOption = Annotated[str | None, typer.Option(help="Of the requests, as 5% or 0.05: a candidate answers these.")]
@@ -118,13 +120,15 @@ def show_changed(client: AdminClient, answer: Any, started: float, begun: bool, 
 def typed(client: AdminClient, command: str, *options: str) -> str:
     """The command that does this to the model."""
     url = [] if client.url == DEFAULT_URL else ["--url", client.url]
-    return shlex.join(["aoti-serve", command, client.model, *url, *options])
+    return f"{program_called()} {shlex.join([command, client.model, *url, *options])}"
 
 
 def next_commands(client: AdminClient, candidate: CandidateStatus) -> list[str]:
-    """What may become of a candidate. A rollout changes its shares itself, and is over once somebody decides."""
-    first = ("status", "--watch") if candidate.plan else ("candidate", "--share", "20%")
-    return [typed(client, *first), typed(client, "promote"), typed(client, "withdraw")]
+    """What may become of a candidate: the next larger share, or its end. A rollout changes its shares itself."""
+    larger = [share for share in NEXT_SHARES if share > candidate.share and not candidate.plan]
+    more = [typed(client, "candidate", "--share", shown_share(share)) for share in larger[:1]]
+    watched = [typed(client, "status", "--watch")] if candidate.plan else more
+    return [*watched, typed(client, "promote"), typed(client, "withdraw")]
 
 
 def _show_begun(client: AdminClient, status: WeightsStatus) -> None:

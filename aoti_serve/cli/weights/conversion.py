@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from aoti_serve.cli.answers import safe
-from aoti_serve.cli.console import AsJson, bytes_text, out, print_json, reports_errors
+from aoti_serve.cli.console import AsJson, bytes_text, out, phases, print_json, reports_errors
 from aoti_serve.errors import quantity
 
 SHOWN = 5
@@ -24,9 +24,11 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Write the tensors of a pickle as safetensors. Nothing of it is run (torch.load's weights_only)."""
-    from aoti_serve.model.foreign.pickled import convert_pickle  # torch: only when it is needed
+    with phases() as phase:
+        phase(f"reading {safe(str(source))}")
+        from aoti_serve.model.foreign.pickled import convert_pickle  # torch: only when it is needed
 
-    done = convert_pickle(source, target, key)
+        done = convert_pickle(source, target, key)
     if as_json:
         print_json({"out": str(target), **done._asdict()})
         return

@@ -108,7 +108,7 @@ def swap(
         file, config = adapter_at(Path(source))
         source = str(file)
     if os.path.isdir(source) and not remote:
-        checkpoint_spans(Path(source))  # what is wrong with it is said before the server is asked
+        _check_readable(Path(source))  # what is wrong with it is said before the server is asked
         assets = {**assets_in(Path(source), client.status().get("assets", ())), **assets}
     options = checked_options(
         SwapOptions,
@@ -181,6 +181,16 @@ def _upload(client: AdminClient, file: Path, options: SwapOptions, *, wait: bool
     """Upload the file. Errors of the file, the server, the token and the model's name are found before it is sent."""
     if not os.path.exists(file):
         raise UnreadableWeights(detail=f"no file at {file}; --uri if the server is to read it")
-    checkpoint_spans(file)
+    _check_readable(file)
     with progress_of(client, client.status(), open_checkpoint(file).nbytes) as drawing:
         return client.swap_file(file, options, drawing.add_sent, wait=wait)
+
+
+def _check_readable(place: Path) -> None:
+    """Raise UnreadableWeights, which names the file."""
+    try:
+        checkpoint_spans(place)
+    except UnreadableWeights as error:
+        if str(place) in error.detail:
+            raise
+        raise UnreadableWeights(detail=f"{place}: {error.detail}") from error

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from uuid import uuid4
 
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress
 from aoti_serve.errors import NotSettled
 from aoti_serve.weights.audit import MAX_TEXT
-from aoti_serve.weights.swap.states import Phase
+from aoti_serve.weights.swap.states import ChangeName, Phase, new_id
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Report
 from aoti_serve.weights.version import Committed, Version
@@ -32,13 +31,17 @@ class Attempt:
     label: str = ""
     source: str = ""
     skips_acceptance: bool = False
-    id: str = field(default_factory=lambda: uuid4().hex[:12])
+    id: str = field(default_factory=new_id)
     answering: Version | None = None
     received: Mapping[str, int] = field(default_factory=dict)  # bytes, by replica
     _swap: Swap | None = None
     _before: Mapping[Phase, float] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
     _checked: float = 0.0
+
+    @property
+    def name(self) -> ChangeName:
+        return ChangeName(self.action, self.id)
 
     @property
     def phase(self) -> Phase:
@@ -55,6 +58,8 @@ class Attempt:
     def begin(self, swap: Swap) -> None:
         """The weights are checked, and the swap has begun; or it goes on, from a candidate."""
         self._swap, self._before, self._checked = swap, dict(swap.seconds), self._elapsed()
+        if swap.id != self.id:
+            swap.pass_on(self.name)
 
     def progress(self, reports: list[Report], committed: Committed) -> SwapProgress:
         """The progress of the attempt. `reports` are those of the live replicas."""

@@ -26,7 +26,7 @@ from aoti_serve.errors import (
 from aoti_serve.weights.candidate import Candidate
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.store.store import Store
-from aoti_serve.weights.swap.states import State
+from aoti_serve.weights.swap.states import ChangeName, State
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Exposure
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
@@ -118,7 +118,8 @@ class Candidates:
         except WeightsError as error:
             logger.warning(f"model '{self._model}': the candidate of before is gone: {error}")
         else:
-            swap = self._members.begin(version, _not_asked, exposure=record.exposure, resumed=record.swap)
+            name = ChangeName("swap", record.swap)
+            swap = self._members.begin(version, _not_asked, exposure=record.exposure, name=name, resumed=True)
             self._keep(swap, record)
 
     async def hold(self, attempt: Attempt, version: Version, terms: CandidateTerms) -> None:

@@ -56,7 +56,9 @@ class SwapCourse:
         if not without_replicas:
             self._check_live()
         commit = commit or self._commit_for(attempt)
-        swap = self._members.begin(version, commit, without_replicas=without_replicas, exposure=exposure)
+        swap = self._members.begin(
+            version, commit, without_replicas=without_replicas, exposure=exposure, name=attempt.name
+        )
         attempt.begin(swap)
         await self._to_rest(swap)
         return swap

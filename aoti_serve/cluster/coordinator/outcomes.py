@@ -50,7 +50,7 @@ class Outcomes:
     def explain(self, attempt: Attempt) -> None:
         """Log what has happened in the cluster before an attempt failed."""
         story = "\n".join(f"  {event}" for event in self._members.story()[-LOGGED:])
-        logger.debug(f"model '{self._model}': before the end of {attempt.id}:\n{story}")
+        logger.debug(f"model '{self._model}': before the end of {attempt.name}:\n{story}")
 
     def measure(self, superseded: bool = False) -> None:
         """Export the metrics as they are now; `superseded` while another application leads the store."""
@@ -67,7 +67,7 @@ class Outcomes:
         """One line of the log for the end of an attempt; the audit log has all of its facts."""
         number, epoch = attempt.version.number if attempt.version else None, self._members.table.target.committed.epoch
         extra = {"model": self._model, "weights_version": number, "epoch": epoch, "outcome": outcome}
-        what = f"{attempt.action} {attempt.id}" + ("" if number is None else f" to version {number}")
+        what = str(attempt.name) + ("" if number is None else f" to version {number}")
         why = "" if error is None else f": {error!r}"
         level = logging.INFO if error is None else logging.WARNING
         logger.log(level, f"model '{self._model}': {what}: {outcome}, epoch {epoch}{why}", extra=extra)

@@ -19,7 +19,7 @@ from aoti_serve.link.frames import Kind
 from aoti_serve.weights.swap.coordination import Coordination
 from aoti_serve.weights.swap.members import MemberTable
 from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Reroute
-from aoti_serve.weights.swap.states import State
+from aoti_serve.weights.swap.states import ChangeName, State
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Exposure, Report
@@ -91,11 +91,12 @@ class MemberServer:
         *,
         without_replicas: bool = False,
         exposure: Exposure | None = None,
-        resumed: str | None = None,
+        name: ChangeName | None = None,
+        resumed: bool = False,
     ) -> Swap:
         """Start a swap; see `Swap`. `commit` makes the version the committed one."""
         self._commit_version = commit
-        swap = self.rules.begin(version, without_replicas=without_replicas, exposure=exposure, resumed=resumed)
+        swap = self.rules.begin(version, exposure, without_replicas=without_replicas, name=name, resumed=resumed)
         self._carry_out()
         return swap
 

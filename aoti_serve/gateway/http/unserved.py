@@ -58,7 +58,8 @@ def _refusal(error: NotServed) -> Callable[[Request], Awaitable[Response]]:
 def answer_unrouted(routes: Iterable[BaseRoute], request: Request, error: HTTPException) -> Response:
     """The answer to a path or a method that no route has: 404, 405, or to OPTIONS which methods there are."""
     if error.status_code != 405:
-        return error_reply(f"{request.method} {shortened(request.url.path, 512)}: {error.detail}", error.status_code)
+        asked = f"{shortened(request.method, 32)} {shortened(request.url.path, 512)}"
+        return error_reply(f"{asked}: {error.detail}; /v2/models lists what is served", error.status_code)
     allowed = ", ".join([*_methods_of(routes, request), "OPTIONS"])
     if request.method == "OPTIONS":
         return Response(status_code=204, headers={"allow": allowed})

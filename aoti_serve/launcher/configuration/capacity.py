@@ -12,21 +12,28 @@ from aoti_serve.model.package import Package
 from aoti_serve.signature.tensors import CPU
 
 UNITS = {"CPU": "CPU cores", "GPU": "GPUs"}
+SHOWN = 3  # models
 
 
 def shortage(config: ConfigFile, packages: Mapping[str, Package], there: Mapping[str, float]) -> str | None:
     """The reason why these resources cannot hold all replicas, in words; None if they can."""
-    taken = dict.fromkeys(UNITS, 0.0)
+    taken: dict[str, dict[str, float]] = {unit: {} for unit in UNITS}
     for model, count, options in _replicas(config):
         if model.name in packages:
             for unit, amount in _of_one(model, packages[model.name], options).items():
-                taken[unit] += count * amount
+                taken[unit][model.name] = count * amount
     lacking = [
-        f"{amount:g} {UNITS[unit]}, and Ray has {there.get(unit, 0):g}"
-        for unit, amount in taken.items()
-        if amount > there.get(unit, 0)
+        f"{sum(by_model.values()):g} {UNITS[unit]} ({_by_model(by_model)}), and Ray has {there.get(unit, 0):g}"
+        for unit, by_model in taken.items()
+        if sum(by_model.values()) > there.get(unit, 0)
     ]
     return f"the models take {' and '.join(lacking)} (see `replicas` and `num_runners`)" if lacking else None
+
+
+def _by_model(taken: Mapping[str, float]) -> str:
+    most = sorted(taken.items(), key=lambda entry: -entry[1])
+    more = f", and {len(most) - SHOWN} more models" if len(most) > SHOWN else ""
+    return ", ".join(f"'{name}' {amount:g}" for name, amount in most[:SHOWN]) + more
 
 
 def weights_bytes(config: ConfigFile, packages: Mapping[str, Package]) -> int:

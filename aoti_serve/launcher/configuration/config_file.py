@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig
 from aoti_serve.errors import InvalidConfig, problems
+from aoti_serve.errors.file_kinds import FileKind, kind_of
 
 BUILDER = "aoti_serve.app:build"
 DEFAULT_NAME = "default"
@@ -73,10 +75,11 @@ def read_config(
     except OSError as error:
         raise InvalidConfig(detail=f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:  # a ValueError: bytes that are no text, a date that is none
-        raise InvalidConfig(detail=f"{path}: not YAML: {error}") from error
+        raise InvalidConfig(detail=f"{path}: {_no_configuration(path) or f'not YAML: {error}'}") from error
     applications = content.get("applications") if isinstance(content, dict) else None
     if not isinstance(applications, list) or not all(isinstance(entry, dict) for entry in applications):
-        raise InvalidConfig(detail=f"{path}: not a Serve configuration: it has no list 'applications'")
+        what = _no_configuration(path) or "not a Serve configuration: it has no list 'applications'"
+        raise InvalidConfig(detail=f"{path}: {what}")
     if not applications:
         raise InvalidConfig(detail=f"{path}: 'applications' is empty: there is nothing to serve")
     built = [entry for entry in applications if entry.get("import_path") == BUILDER]
@@ -85,6 +88,15 @@ def read_config(
     for entry, application in zip(built, ours, strict=True):  # the process that builds it may run in another folder
         entry["args"] = application.config.model_dump(mode="json", exclude_unset=True)
     return ConfigFile(path, content, ours)
+
+
+def _no_configuration(path: Path) -> str | None:
+    """What a file is that was taken for a configuration, and what makes one; None if it is text."""
+    kind = kind_of(path)
+    if kind in (FileKind.TEXT, FileKind.UNKNOWN):
+        return None
+    package = shlex.quote(str(path)) if kind is FileKind.PACKAGE else "PACKAGE"
+    return f"it is {kind}, and no configuration: `aoti-serve init --package {package}` writes one"
 
 
 def _listen_at(path: Path, built: list[dict[str, Any]], wanted: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def machine_errors(config: ConfigFile, packages: Mapping[str, Package], metrics_
     """All that would keep this configuration from starting here, though it is a right one."""
     yield from port_errors(config, metrics_port)
     if reason := shortage(config, packages, resources_here()):
-        yield StartFailed(detail=f"{reason}: some replicas could never start")
+        yield StartFailed(detail=f"{config.path}: {reason}: some replicas could never start")
     yield from _memory_errors(config, packages)
     for application in config.ours:
         yield from _certificate_errors(application.gateway)
@@ -74,7 +74,7 @@ def _memory_errors(config: ConfigFile, packages: Mapping[str, Package]) -> Itera
     needed, there = weights_bytes(config, packages), available_memory()
     if needed > there:
         detail = f"the weights of all replicas, two versions of each, take {needed:,} bytes; {there:,} are available"
-        yield StartFailed(detail=f"{detail}: have fewer `replicas`")
+        yield StartFailed(detail=f"{config.path}: {detail}: have fewer `replicas`")
 
 
 def _certificate_errors(gateway: GatewayConfig) -> Iterator[BadCertificate]:

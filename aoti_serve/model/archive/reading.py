@@ -15,11 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aoti_serve.errors import UnreadablePackage
+from aoti_serve.errors.file_kinds import FileKind, kind_of
 
 MODELS = "data/aotinductor"
 _METADATA = re.compile(rf"(?P<root>(?:[^/]+/)?){MODELS}/(?P<model>.+)/[^/]+wrapper_metadata\.json")
 # What zipfile and zlib raise for archives that are cut off, overwritten, encrypted or compressed in unknown ways.
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+_INSTEAD = {FileKind.SAFETENSORS: "; it goes under `weights`, and the .pt2 file under `package`"}
+_ZIPS = (FileKind.PACKAGE, FileKind.ARCHIVE)
 
 _MOST_READ = 2**28
 _MOST_MEMBERS = 100_000
@@ -96,7 +100,14 @@ def reading_archive(path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise UnreadablePackage(path=path, detail=f"not a .pt2 archive, or a damaged one: {error}") from error
+        raise UnreadablePackage(path=path, detail=_why_unreadable(path, error)) from error
+
+
+def _why_unreadable(path: Path, why: object) -> str:
+    kind = kind_of(path)
+    if kind in (*_ZIPS, FileKind.UNKNOWN):
+        return f"not a .pt2 archive, or a damaged one: {why}"
+    return f"not a .pt2 archive: it is {kind}{_INSTEAD.get(kind, '')}"
 
 
 def models_in(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, str]]:
@@ -105,7 +116,9 @@ def models_in(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, str]
     models = {match["model"]: match[0] for match in found}
     roots = {match["root"] for match in found}
     if not models:
-        raise UnreadablePackage(path=path, detail="not an AOTInductor package: there is no compiled model in it")
+        kind = kind_of(path)
+        what = "there is no compiled model in it" if kind in _ZIPS else f"it is {kind}"
+        raise UnreadablePackage(path=path, detail=f"not an AOTInductor package: {what}")
     if len(models) < len(found) or len(roots) > 1:
         raise UnreadablePackage(path=path, detail="not an AOTInductor package: several models have one name")
     return roots.pop(), models

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from aoti_serve.errors import UnreadableWeights
+from aoti_serve.errors.file_kinds import FileKind, kind_of
 
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 
@@ -33,10 +34,13 @@ def convert_pickle(source: Path, target: Path, key: str | None = None) -> Conver
     A pickle, an index of several, or a folder with one. Read with torch.load's weights_only alone, which runs nothing
     of it. Raises UnreadableWeights; `target` must not exist, and is there only if all went well.
     """
+    paths = _pickles(source)
+    for path in paths:
+        _check_kind(path)
     if target.exists():
         raise UnreadableWeights(detail=f"{target} is there already: name another file, or remove it")
     state: dict[str, Any] = {}
-    for path in _pickles(source):
+    for path in paths:
         state |= state_dict_in(_loaded(path), path, key)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     half = target.with_name(f".{target.name}.{os.getpid()}")
@@ -88,6 +92,15 @@ def _pickles(source: Path) -> list[Path]:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UnreadableWeights(detail=f"{source} is no index of shards: {error}") from error
     return [source.with_name(Path(str(shard)).name) for shard in shards]
+
+
+def _check_kind(path: Path) -> None:
+    """torch would read a safetensors file as well; whoever gives one means another."""
+    kind = kind_of(path)
+    if kind is FileKind.SAFETENSORS:
+        raise UnreadableWeights(detail=f"{path} is a safetensors file already: swap to it as it is")
+    if kind not in (FileKind.TORCH, FileKind.ARCHIVE, FileKind.UNKNOWN):  # an archive of a later torch, or none at all
+        raise UnreadableWeights(detail=f"{path} is no checkpoint that torch.save wrote: it is {kind}")
 
 
 def _loaded(path: Path) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aoti_serve.errors import InvalidInputData, WrongInputLength
+from aoti_serve.errors import InvalidInputData, NotOfDatatype, WrongInputLength
 from aoti_serve.protocol.grpc.payloads import payloads_of
 from aoti_serve.protocol.grpc.varints import count_varints, decoded_varints, joined_varints
 from aoti_serve.protocol.grpc.wire import DELIMITED, FIXED32, FIXED64, VARINT, FieldBudget, WireBytes, malformed, tag_of
@@ -63,9 +63,11 @@ def array_from_contents(
     given = [field for field, payloads in found.items() if field is _BYTES or any(payloads)]
     wanted = _BY_DTYPE.get(dtype.torch)
     if wanted is None:
-        raise InvalidInputData(name=name, detail=f"{dtype.oip} has no typed contents; send it in raw_input_contents")
+        detail = "send it in raw_input_contents: there are no typed contents of"
+        raise NotOfDatatype(name=name, detail=detail, datatype=dtype.oip)
     for other in [field for field in given if field is not wanted]:
-        raise InvalidInputData(name=name, detail=f"contents hold {other.name}, {dtype.oip} goes in {wanted.name}")
+        detail = f"contents hold {other.name}, and {wanted.name} is for"
+        raise NotOfDatatype(name=name, detail=detail, datatype=dtype.oip)
     if wanted is _BYTES:
         return _strings(name, shape, found[wanted])
     numbers = _numbers(name, wanted, shape, found[wanted])

@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 from safetensors import SafetensorError, safe_open
 
 from aoti_serve.errors import DigestMismatch, UnreadableWeights, WeightsTooLarge, quantity
+from aoti_serve.errors.file_kinds import LOOKED_AT, no_weights
 from aoti_serve.signature.tensors import BY_SAFETENSORS, DTYPES, Shaped, Span
-from aoti_serve.weights.files.pickles import ZIP, check_no_pickle
+from aoti_serve.weights.files.pickles import check_no_pickle
 
 MAX_NAME = 1024  # it stands in errors and receipts
 FORMAT_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
@@ -41,7 +42,7 @@ def index_in(
     file: BinaryIO, nbytes: int, max_tensors: int | None = None, max_header_bytes: int | None = None
 ) -> dict[str, Span]:
     """As `read_index`, for an open file of `nbytes`; it is read from its position to the end of the header."""
-    length = _header_length(file.read(8), nbytes, max_header_bytes)
+    length = _header_length(file, nbytes, max_header_bytes)
     content = file.read(length)
     _check_by_the_format(length.to_bytes(8, "little") + content, nbytes)
     header = json.loads(content)
@@ -97,14 +98,11 @@ def header_of(tensors: Mapping[str, Span], metadata: Mapping[str, str] | None = 
     return len(content).to_bytes(8, "little") + content
 
 
-def _header_length(prefix: bytes, nbytes: int, limit: int | None) -> int:
-    if len(prefix) < 8:
-        raise _unreadable("it ends before its header")
+def _header_length(file: BinaryIO, nbytes: int, limit: int | None) -> int:
+    prefix = file.read(8)
     length = int.from_bytes(prefix, "little")
-    if length > min(nbytes - 8, FORMAT_MAX_HEADER_BYTES):
-        archive = "it is an archive; is it a package, or a pickle?"
-        too_long = f"its header would be {quantity(length, 'bytes')} long"
-        raise _unreadable(archive if prefix.startswith(ZIP) else too_long)
+    if len(prefix) < 8 or length > min(nbytes - 8, FORMAT_MAX_HEADER_BYTES):
+        raise _unreadable(no_weights(prefix + file.read(LOOKED_AT - 8)))
     if limit is not None and length > limit:
         raise WeightsTooLarge(limit=limit, unit="bytes of header", setting="gateway.max_weights_header_bytes")
     return length
@@ -123,9 +121,20 @@ def _check_by_the_format(head: bytes, nbytes: int) -> None:
         with safe_open(f"/proc/self/fd/{descriptor}", framework="numpy"):
             pass
     except (SafetensorError, OSError) as error:
-        raise _unreadable(error) from error
+        raise _unreadable(_cut(head, nbytes) or error) from error
     finally:
         os.close(descriptor)
+
+
+def _cut(head: bytes, nbytes: int) -> str | None:
+    """That the file is too short for its tensors, if that is what is wrong with it."""
+    try:
+        entries = json.loads(head[8:])
+        needed = len(head) + max(entries[name]["data_offsets"][1] for name in entries if name != "__metadata__")
+        too_short = needed > nbytes
+    except (ValueError, LookupError, TypeError, RecursionError):  # the format's own parser has said what it is
+        return None
+    return f"it was cut: its tensors take {needed} bytes, and it has {nbytes}; fetch it again" if too_short else None
 
 
 def _unreadable(why: object) -> UnreadableWeights:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-import struct
 from pathlib import Path, PurePath
 
 from aoti_serve.errors import PickledWeights
+from aoti_serve.errors.file_kinds import LOOKED_AT, ZIP, FileKind, file_kind
 
-PICKLE, ZIP = b"\x80\x02", b"PK\x03\x04"  # how files of torch.save begin: in its old format, and today
 SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 INDEX_SUFFIX = ".bin.index.json"
 _MOST_LISTED = 3
-_ENTRY = struct.Struct("<26xHH")  # of a zip: the lengths of its first entry's name and of what is beside it
 
 
 def is_pickle_name(name: str) -> bool:
@@ -48,18 +46,10 @@ def check_no_pickle(path: Path) -> None:
     """Raise PickledWeights, which names the file, if it is one. What cannot be read is left to whoever reads it."""
     try:
         with path.open("rb") as file:
-            begin, nbytes = file.read(1024), os.fstat(file.fileno()).st_size
+            begin, nbytes = file.read(LOOKED_AT), os.fstat(file.fileno()).st_size
     except OSError:
         return
     if int.from_bytes(begin[:8], "little") <= nbytes:
         return  # as long as the header of a safetensors file may be, of 640 bytes for one
-    if begin.startswith(PICKLE) or (begin.startswith(ZIP) and (is_pickle_name(path.name) or _holds_pickle(begin))):
+    if file_kind(begin) is FileKind.TORCH or (begin.startswith(ZIP) and is_pickle_name(path.name)):
         raise pickled(str(path))
-
-
-def _holds_pickle(begin: bytes) -> bool:
-    """Whether a zip begins with a pickle, as torch.save's do; a package is a zip, too."""
-    if len(begin) < _ENTRY.size:
-        return False
-    length, _ = _ENTRY.unpack_from(begin)
-    return begin[_ENTRY.size : _ENTRY.size + length].endswith(b".pkl")

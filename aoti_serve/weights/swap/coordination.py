@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from aoti_serve.errors import AotiServeError
 from aoti_serve.weights.swap.members import MemberTable
 from aoti_serve.weights.swap.orders import Expel, Order, Publish, Reroute
+from aoti_serve.weights.swap.states import ChangeName, new_id
 from aoti_serve.weights.swap.story import Story
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Exposure, Report
@@ -51,10 +52,11 @@ class Coordination:
     def begin(
         self,
         version: Version,
+        exposure: Exposure | None = None,
         *,
         without_replicas: bool = False,
-        exposure: Exposure | None = None,
-        resumed: str | None = None,
+        name: ChangeName | None = None,
+        resumed: bool = False,
     ) -> Swap:
         """Start a swap; the one before must have ended."""
         assert self.swap is None, "one swap at a time"
@@ -65,6 +67,7 @@ class Coordination:
             self._deadlines,
             self.story,
             self._clock,
+            name or ChangeName("swap", new_id()),
             without_replicas=without_replicas,
             exposure=exposure,
             resumed=resumed,

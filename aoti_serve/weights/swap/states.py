@@ -1,9 +1,26 @@
-"""The states of a swap and what moves it from one to the next: a table."""
+"""The states of a swap and what moves it from one to the next: a table. And what a change is called."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import NamedTuple
+from uuid import uuid4
+
+
+def new_id() -> str:
+    """The id of a change; a swap's is what members report that they have staged."""
+    return uuid4().hex[:12]
+
+
+class ChangeName(NamedTuple):
+    """What one change is called wherever it is told of: in the status, the story, the log and the audit log."""
+
+    action: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.id}"
 
 
 class Phase(StrEnum):
@@ -61,5 +78,12 @@ TRANSITIONS: Mapping[State, Mapping[Cause, State]] = {
         Cause.SUPERSEDED: State.UNSETTLED,
     },
     State.ABORTING: {Cause.ALL_FREED: State.ABORTED},
+}
+PHASES: Mapping[State, Phase] = {
+    **dict.fromkeys((State.STAGING, State.STORING), Phase.STAGING),
+    State.HELD: Phase.CANDIDATE,
+    **dict.fromkeys((State.FOLLOWING, State.SETTLING, State.CONFIRMING), Phase.COMMITTING),
+    **dict.fromkeys((State.SETTLED, State.UNSETTLED), Phase.COMMITTING),
+    **dict.fromkeys((State.ABORTING, State.ABORTED), Phase.ABORTING),
 }
 ENDS = frozenset(State) - TRANSITIONS.keys()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from uuid import uuid4
 
 from aoti_serve.errors import AotiServeError, StageFailed, TryAgain
 from aoti_serve.weights.swap.members import MemberTable
 from aoti_serve.weights.swap.orders import Commit, Expel, Order
-from aoti_serve.weights.swap.states import ENDS, TRANSITIONS, Cause, Phase, State
+from aoti_serve.weights.swap.states import ENDS, PHASES, TRANSITIONS, Cause, ChangeName, Phase, State
 from aoti_serve.weights.swap.story import Story
 from aoti_serve.weights.swap.tally import Tally
 from aoti_serve.weights.swap.target import Exposure, Report, Staging, Trial
@@ -28,9 +27,8 @@ class Swap:
     starts with them. For the same reason at least one live replica must have staged the version, unless the swap is a
     way back `without_replicas`. What is said of replicas holds for processors, of the files that come with a version.
 
-    With an `exposure` the version becomes a candidate: the swap is HELD when all have staged it, until it is promoted
-    or withdrawn. A replica that cannot stage it then withdraws it, too; one that ends does not. `resumed` is the id of
-    a swap that an earlier coordinator has held.
+    With an `exposure` the version becomes a candidate: the swap is HELD when all have staged it, or was (`resumed`),
+    until it is promoted or withdrawn. A replica that cannot stage it then withdraws it, too; one that ends does not.
     """
 
     def __init__(
@@ -40,12 +38,13 @@ class Swap:
         deadlines: SwapDeadlines,
         story: Story,
         clock: Callable[[], float],
+        name: ChangeName,
         *,
         without_replicas: bool = False,
         exposure: Exposure | None = None,
-        resumed: str | None = None,
+        resumed: bool = False,
     ) -> None:
-        self.id = resumed or uuid4().hex[:12]
+        self.id = name.id
         self.version = version
         self.exposure = exposure
         self.state = State.HELD if resumed else State.STAGING
@@ -56,6 +55,7 @@ class Swap:
         self._entered = clock()
         self._table = table
         self._deadlines = deadlines
+        self._began = self._name = name
         self._story = story
         self._clock = clock
         self._without_replicas = without_replicas
@@ -68,7 +68,7 @@ class Swap:
         self._tally = Tally(self._staged, table.reports)
         if resumed and exposure:
             self.expose(exposure)
-        story.tell(f"swap {self.id}: {self.state} version {version.number}")
+        story.tell(f"{name}: {self.state} version {version.number}")
         self.advance()
 
     @property
@@ -86,18 +86,19 @@ class Swap:
 
     @property
     def phase(self) -> Phase:
-        if self.state in (State.STAGING, State.STORING):
-            return Phase.STAGING
-        if self.held:
-            return Phase.CANDIDATE
-        return Phase.ABORTING if self.state in (State.ABORTING, State.ABORTED) else Phase.COMMITTING
+        return PHASES[self.state]
 
     def expose(self, exposure: Exposure) -> None:
         """Let the candidate meet other shares of the requests."""
         self.exposure = exposure
         self._table.try_out(Trial(self.id, self.version.number, self._table.target.committed.version.number))
         self._table.publish(staging=Staging(self.id, self.version, exposure))
-        self._story.tell(f"swap {self.id}: share {exposure.share:g}, shadow {exposure.shadow:g}")
+        self._story.tell(f"{self._name}: share {exposure.share:g}, shadow {exposure.shadow:g}")
+
+    def pass_on(self, name: ChangeName) -> None:
+        """Another change goes on with what is held, and is told of by its own name from here on."""
+        self._name = name
+        self._story.tell(f"{name}: goes on with {self._began}")
 
     def promote(self) -> None:
         """Go on to the commit point, from HELD."""
@@ -163,8 +164,7 @@ class Swap:
     def _late(self) -> None:
         match self.state:
             case State.STAGING:
-                late = TryAgain(detail=f"no answer within {self._deadlines.stage:g} s")
-                self._fail(min(self._tally.waiting), late)
+                self._fail(min(self._tally.waiting), TryAgain(detail=f"no answer within {self._deadlines.stage:g} s"))
             case State.FOLLOWING | State.SETTLING:
                 self._expel()
             case State.CONFIRMING:
@@ -216,7 +216,7 @@ class Swap:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._entered
         self._entered = now
         self.state = TRANSITIONS[self.state][cause]
-        self._story.tell(f"swap {self.id}: {self.state}, since {cause}")
+        self._story.tell(f"{self._name}: {self.state}, since {cause}")
         match self.state:
             case State.HELD:
                 assert self.exposure is not None

@@ -68,6 +68,15 @@ def test_without_options_the_candidate_is_shown(played: Played) -> None:
     assert "out for 12 min\n" in drawn(candidate_view(weights_status(candidate=candidate()), NOW, ["x"]))
 
 
+@pytest.mark.parametrize(("share", "following"), [(0.0, "5%"), (0.2, "50%"), (0.5, None), (1.0, None)])
+def test_the_next_share_is_a_larger_one(played: Played, share: float, following: str | None) -> None:
+    out = as_json(weights_status(candidate=candidate(share=share)))
+    played.replies[f"POST {WEIGHTS}/candidate"] = Reply(out)
+    shown = run("candidate", "m", "--share", str(share)).stdout
+    offered = [line.partition("--share ")[2] for line in shown.splitlines() if " candidate m " in line]
+    assert offered == ([following] if following else [])
+
+
 def test_where_there_is_none_a_command_makes_one(played: Played) -> None:
     said = f"m has no candidate; this makes one:\n  aoti-serve swap m --url {played.url} FILE --candidate\n"
     assert run("candidate", "m").stdout == said

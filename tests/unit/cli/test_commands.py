@@ -113,6 +113,19 @@ def test_only_weights_that_fit_are_offered(here: Path) -> None:
     assert printed(weights="first.safetensors")[1] == f"aoti-serve swap --url {URL} m 'second step.safetensors'"
 
 
+def test_a_program_that_no_shell_finds_is_called_by_its_path(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    program = here / "my tools" / "aoti-serve"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    assert printed()[-1] == f"'my tools/aoti-serve' status --url {URL}"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert printed()[-1] == f"aoti-serve status --url {URL}"
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.chdir(program.parent)
+    assert printed()[-1] == f"./aoti-serve status --url {URL}"
+
+
 def test_the_program_is_called_as_it_was(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
     (here / "__main__.py").touch()
     monkeypatch.setattr(sys, "argv", [str(here / "__main__.py")])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoti_serve.cli import console
-from aoti_serve.cli.console import ProgressConsole, bytes_text, cut_name, cut_names, print_json, reports_errors
+from aoti_serve.cli.console import ProgressConsole, bytes_text, cut_name, cut_names, phases, print_json, reports_errors
 from aoti_serve.errors import InvalidConfig, MissingTensor, NoAdminToken
 
 LONG = "bert.encoder.layer.11.attention.output.dense.weight"
@@ -27,6 +27,35 @@ def test_an_error_of_ours_is_its_text_on_standard_error_and_status_1(capsys: pyt
     output = capsys.readouterr()
     assert (caught.value.code, output.out) == (1, "")
     assert output.err == "error: '[bold]' is not a name " + "x" * 200 + "\n"
+
+
+def test_commands_in_an_error_can_be_pasted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "aoti-serve").touch()
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "aoti-serve")])
+    monkeypatch.chdir(tmp_path)
+
+    @reports_errors
+    def command() -> None:
+        raise InvalidConfig(detail="aoti-serve wants `aoti-serve token` and `rollback`")
+
+    with pytest.raises(SystemExit):
+        command()
+    assert capsys.readouterr().err == "error: aoti-serve wants `./aoti-serve token` and `rollback`\n"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "verbose", "told"), [(True, False, True), (False, True, True), (False, False, False)]
+)
+def test_phases_are_told_to_people_and_to_scripts_that_ask(
+    terminal: bool, verbose: bool, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "progress_out", ProgressConsole(file=screen, force_terminal=terminal))
+    with phases(verbose) as phase:
+        phase("reading w.pt")
+    assert ("reading w.pt" in screen.getvalue()) is told
 
 
 def test_facts_that_json_does_not_know_are_written_as_text(capsys: pytest.CaptureFixture[str]) -> None:

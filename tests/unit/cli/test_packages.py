@@ -121,6 +121,15 @@ def test_torchs_warnings_are_out_of_sight_unless_asked_for(option: list[str], he
         assert (voice in done.stderr) is heard, voice
 
 
+def test_example_inputs_that_are_one_tensor_are_told_apart_from_a_tuple(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bare_inputs.py").write_text("def make():\n    return None, 1.5, None\n")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["package", "bare_inputs:make", "--out", "m.pt2"])
+    assert "returns a float as example_inputs: write a tuple, as (inputs,), or a dict by name" in result.stderr
+
+
 BROKEN = """
 import json
 

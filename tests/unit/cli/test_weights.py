@@ -53,6 +53,7 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
+    monkeypatch.setattr(sys, "argv", ["aoti-serve"])
     with playing() as server:
         for route in (f"GET {WEIGHTS}", f"POST {WEIGHTS}", f"POST {WEIGHTS}/rollback"):
             server.replies[route] = Reply(STATUS)
@@ -267,6 +268,8 @@ def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_sent(tmp_pa
     (tmp_path / "model.pt").write_bytes(b"PK\x03\x04 a pickle")
     assert "no file at nowhere.safetensors; --uri" in says("swap", "m", "nowhere.safetensors")
     assert "aoti-serve convert" in says("swap", "m", str(tmp_path / "model.pt"))
+    (tmp_path / "empty").touch()
+    assert "empty: not a whole safetensors file: it is empty" in says("swap", "m", str(tmp_path / "empty"))
     assert "the rule '(=' cannot be followed: missing )" in says("swap", "m", file, "--rename", "(=")
     assert "'bert' has no '=': write PATTERN=NEW" in says("swap", "m", file, "--rename", "bert")
     assert "a partial swap needs --base-version" in says("swap", "m", file, "--partial")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -128,6 +129,32 @@ def test_an_unknown_name_is_said_first_over_grpc_as_well() -> None:
     message = message_class("ModelInferRequest")(model_name="m")
     message.inputs.add(name="xs", datatype="FP32", shape=[1, 2]).contents.fp32_contents.append(1.0)
     with pytest.raises(UnknownInput, match=r"^input 'xs'"):
+        checker_of(SIGNATURE).read_protobuf(message.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "says"),
+    [
+        ("INT32", [0.1, 1.0], "datatype INT32, the model takes FP32"),
+        ("INT8", [1, 300], "datatype INT8, the model takes FP32"),
+        ("BF16", [1, 2], "datatype BF16, the model takes FP32"),
+        ("BYTES", [0.1, 0.2], "BYTES are strings, and a compiled model takes numbers only"),
+        ("FP32", [True, False], "'data' holds true, which is not FP32"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x", "INPUT__0"])
+def test_a_datatype_that_the_model_does_not_take_is_said_before_what_its_data_holds(
+    datatype: str, data: list[Any], says: str, name: str
+) -> None:
+    sent = {"name": name, "datatype": datatype, "shape": [1, 2], "data": data}
+    with pytest.raises(InvalidInput, match=re.escape(says)):
+        checker_of(SIGNATURE).read(head(sent, n()))
+
+
+def test_a_datatype_that_the_model_does_not_take_is_said_first_over_grpc_as_well() -> None:
+    message = message_class("ModelInferRequest")(model_name="m")
+    message.inputs.add(name="x", datatype="INT32", shape=[1, 2]).contents.fp32_contents.extend([0.1, 0.2])
+    with pytest.raises(WrongInputDtype, match="datatype INT32, the model takes FP32"):
         checker_of(SIGNATURE).read_protobuf(message.SerializeToString())
 
 

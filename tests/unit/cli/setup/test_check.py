@@ -70,7 +70,14 @@ def test_all_problems_are_told_at_once(here: Path) -> None:
         result = checked(f"{{gateway: {gateway(http_port=port)}, models: {models}}}")
     assert result.exit_code == 1
     assert "no file" in result.stderr
-    for part in ("gone.pt2", "gone.safetensors", f"port {port} is taken", "100000 CPU cores", "is no folder"):
+    for part in (
+        "gone.pt2",
+        "gone.safetensors",
+        f"port {port} is taken",
+        "serve.yaml: the models take",
+        "100000 CPU cores ('d' 100000), and Ray has",
+        "is no folder",
+    ):
         assert part in result.stderr, result.stderr
 
 
@@ -116,5 +123,7 @@ def test_what_is_not_looked_at_is_named() -> None:
 def test_a_file_that_cannot_be_read_is_one_problem() -> None:
     result = CliRunner().invoke(app, ["check", "gone.yaml", "--json"])
     assert result.exit_code == 1
-    (problem,) = json.loads(result.stdout)["problems"]
+    found = json.loads(result.stdout)
+    (problem,) = found["problems"]
     assert problem["type"] == "InvalidConfig"
+    assert found["not_checked"] == ["packages, weights, ports, cores, memory, stores: mend this first"]

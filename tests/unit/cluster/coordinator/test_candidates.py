@@ -128,6 +128,21 @@ async def test_a_candidate_is_out_and_the_version_before_goes_on(tmp_path: Path)
         assert made.store.versions() == []  # none that answers
 
 
+async def test_each_change_of_a_candidate_is_told_of_by_its_own_name(tmp_path: Path) -> None:
+    async with coordinating(tmp_path) as made:
+        swap, exposed = (await made.swap(1, EXPOSURE)).last, (await made.expose(share=0.5)).last
+        promoted = (await made.promote()).last
+        story = [event.event for event in made.members.story()]
+    assert swap is not None
+    assert exposed is not None
+    assert promoted is not None
+    assert f"swap {swap.id}: share 0.05, shadow 0.1" in story
+    assert f"expose {exposed.id}: goes on with swap {swap.id}" in story
+    assert f"expose {exposed.id}: share 0.5, shadow 0.1" in story
+    assert f"promote {promoted.id}: goes on with swap {swap.id}" in story
+    assert f"promote {promoted.id}: settled, since all expelled have ended" in story
+
+
 async def test_beside_a_candidate_any_other_change_is_refused_at_once(tmp_path: Path) -> None:
     async with coordinating(tmp_path) as made:
         await made.swap(1, EXPOSURE)

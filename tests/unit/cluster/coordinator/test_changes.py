@@ -122,6 +122,22 @@ async def test_the_same_bytes_again_change_nothing_and_keep_the_way_back(tmp_pat
             await changes.rollback(Attempt("rollback", "me"), 1, wait=True)
 
 
+async def test_a_change_has_one_word_and_one_id_in_the_story_the_status_and_the_audit_log(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content(1))
+    async with changing(tmp_path) as (changes, store, server):
+        await changes.swap(Attempt("swap", "me"), lambda _: store.add(tmp_path / "file", ""), wait=True)
+        (swap, *_), begun = audited(store), len(server.story())
+        last = (await changes.rollback(Attempt("rollback", "me"), 0, wait=True)).last
+        assert last is not None
+        assert {line["id"] for line in audited(store)} == {swap["id"], last.id}
+        told = [[event.event for event in part] for part in (server.story()[:begun], server.story()[begun:])]
+    assert told[0].count(f"swap {swap['id']}: staging version 1") == 1
+    assert told[1].count(f"rollback {last.id}: staging version 0") == 1
+    assert [event for event in told[1] if event.startswith(("swap", "rollback"))] == [
+        event for event in told[1] if event.startswith(f"rollback {last.id}: ")
+    ]
+
+
 async def test_the_audit_log_names_the_adapter_and_its_base(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content(1))
     adapter = MergedAdapter(base=3, digest="ad")

@@ -38,13 +38,23 @@ def test_replicas_take_their_cores(model: dict[str, Any], options: dict[str, Any
     assert short(model, options, {"CPU": cores}) is None
     text = short(model, options, {"CPU": cores - 0.5})
     assert text is not None
-    assert text.startswith(f"the models take {cores:g} CPU cores, and Ray has {cores - 0.5:g}")
+    assert text.startswith(f"the models take {cores:g} CPU cores ('a' {cores:g}), and Ray has {cores - 0.5:g}")
+
+
+def test_of_many_models_those_that_take_most_are_named() -> None:
+    names = "abcde"
+    models = [{"name": name, "package": f"{name}.pt2", "replicas": 1 + place} for place, name in enumerate(names)]
+    ours = Ours("default", "", AppConfig.model_validate({"models": models}), {})
+    packages = {name: Package(Path("a.pt2"), "model", {"AOTI_DEVICE_KEY": "cpu"}) for name in names}
+    text = shortage(ConfigFile(Path("f"), {"applications": []}, [ours]), packages, {"CPU": 2})
+    assert text is not None
+    assert "take 15 CPU cores ('e' 5, 'd' 4, 'c' 3, and 2 more models), and Ray has 2" in text
 
 
 def test_replicas_for_cards_take_a_card_each() -> None:
     text = short({"replicas": 2}, {}, {"CPU": 8, "GPU": 1}, "cuda")
     assert text is not None
-    assert "2 GPUs, and Ray has 1" in text
+    assert "2 GPUs ('a' 2), and Ray has 1" in text
     assert short({"replicas": 2}, {}, {"CPU": 8, "GPU": 2}, "cuda") is None
 
 

@@ -8,9 +8,10 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner
 
@@ -136,6 +137,17 @@ def test_what_is_no_checkpoint_is_named(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(UnreadableWeights, match=r"model\.pt"):
         convert_pickle(tmp_path / "model.pt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_another_kind_of_file_is_called_by_its_kind(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "w.safetensors")
+    with pytest.raises(UnreadableWeights, match=r"w\.safetensors is a safetensors file already: swap to it as it is"):
+        convert_pickle(tmp_path / "w.safetensors", tmp_path / "out")
+    np.savez(tmp_path / "w.npz", w=np.ones(2))
+    with pytest.raises(
+        UnreadableWeights, match=r"w\.npz is no checkpoint that torch\.save wrote: it is a file of NumPy"
+    ):
+        convert_pickle(tmp_path / "w.npz", tmp_path / "out")
 
 
 def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:

@@ -171,18 +171,24 @@ def test_shared_memory_is_refused_by_the_inputs_name() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        pytest.param({"datatype": "BYTES"}, "hold fp32_contents, BYTES goes in bytes_contents", id="bytes"),
+        pytest.param({"datatype": "BYTES"}, "hold fp32_contents, and bytes_contents is for BYTES", id="bytes"),
         pytest.param({"datatype": ""}, "datatype '' is not one of", id="no-datatype"),
         pytest.param({"shape": [-1]}, "shape holds -1 where a size belongs", id="negative-size"),
         pytest.param({"shape": [1] * 33}, "shape has 33 sizes", id="rank-33"),
         pytest.param({"shape": [1] * 100_000}, "shape has 100000 sizes", id="rank-100000"),
         pytest.param({"shape": [2**32, 2**32]}, "beyond what a tensor can have", id="huge"),
         pytest.param({"shape": [2**24 + 1, 0]}, "beyond what a tensor can have", id="rows-without-bytes"),
-        pytest.param({"datatype": "FP16"}, "FP16 has no typed contents; send it in raw_input", id="fp16-typed"),
-        pytest.param({"datatype": "BF16"}, "BF16 has no typed contents; send it in raw_input", id="bf16-typed"),
-        pytest.param({"datatype": "INT32"}, "hold fp32_contents, INT32 goes in int_contents", id="another-field"),
         pytest.param(
-            {"contents": {"bytes_contents": [b""]}}, "hold bytes_contents, FP32 goes in fp32_contents", id="bytes-field"
+            {"datatype": "FP16"}, "send it in raw_input_contents: there are no typed contents of FP16", id="fp16-typed"
+        ),
+        pytest.param(
+            {"datatype": "BF16"}, "send it in raw_input_contents: there are no typed contents of BF16", id="bf16-typed"
+        ),
+        pytest.param({"datatype": "INT32"}, "hold fp32_contents, and int_contents is for INT32", id="another-field"),
+        pytest.param(
+            {"contents": {"bytes_contents": [b""]}},
+            "hold bytes_contents, and fp32_contents is for FP32",
+            id="bytes-field",
         ),
         pytest.param(
             {"datatype": "INT8", "contents": {"int_contents": [1, 128]}},

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from aoti_serve.errors import PickledWeights, UnreadableWeights
+from aoti_serve.errors.file_kinds import PICKLE
 from aoti_serve.weights.files.checkpoint import checkpoint_spans, open_checkpoint
 from aoti_serve.weights.files.index import read_index
-from aoti_serve.weights.files.pickles import PICKLE
 
 
 def save(path: Path, *, old: bool = False) -> Path:
@@ -70,7 +70,7 @@ def test_a_pickle_is_one_by_what_is_in_it_whatever_it_is_called(tmp_path: Path) 
 def test_a_package_is_an_archive_too_and_no_pickle(tmp_path: Path) -> None:
     with ZipFile(tmp_path / "model.pt2", "w") as archive:
         archive.writestr("model/archive_format", "pt2")
-    with pytest.raises(UnreadableWeights, match="is it a package, or a pickle") as caught:
+    with pytest.raises(UnreadableWeights, match="it is a package; name the safetensors file beside it") as caught:
         read_index(tmp_path / "model.pt2")
     assert not isinstance(caught.value, PickledWeights)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aoti_serve.errors import NotSettled, Superseded
 from aoti_serve.weights.swap.coordination import Coordination
 from aoti_serve.weights.swap.orders import Commit, Expel, Order, Publish, Reroute
-from aoti_serve.weights.swap.states import Phase, State
+from aoti_serve.weights.swap.states import ChangeName, Phase, State
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Exposure, Report, Target
 from aoti_serve.weights.swap.timeouts import SwapDeadlines
@@ -42,7 +42,7 @@ class Coordinator:
         self.phases: list[Phase] = []
         self._commit: asyncio.Task[None] | None = None
         if out := world.store.candidate:
-            self.rules.begin(out.version, exposure=HALF, resumed=out.swap)
+            self.rules.begin(out.version, exposure=HALF, name=ChangeName("swap", out.swap), resumed=True)
 
     @property
     def target(self) -> Target:
