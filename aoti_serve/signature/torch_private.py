@@ -6,6 +6,7 @@ Functions import the parts that only an export needs: a replica does not wait fo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,10 @@ def compile_files(module: GraphModule, example: tuple[Any, Any], options: Mappin
     """Compile an exported module with `aot_inductor.package`; returns the files that were written."""
     import torch._inductor
 
-    compiled = torch._inductor.aot_compile(module, *example, options=dict(options))
+    with warnings.catch_warnings():
+        # torch warns of its own TreeSpecs when it copies the graph that holds them.
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+        compiled = torch._inductor.aot_compile(module, *example, options=dict(options))
     assert isinstance(compiled, list)
     return [file for file in compiled if isinstance(file, str)]
 

@@ -1,6 +1,6 @@
 """Online learning: an actor trains and pushes its weights; clients see the accuracy rise.
 
-PYTHONPATH=examples .venv/bin/python examples/online_learning/online_learning.py
+PYTHONPATH=examples python examples/online_learning/online_learning.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One model in float32, bfloat16 and int8: what each costs in memory, accuracy and time.
 
-PYTHONPATH=examples .venv/bin/python examples/precision/precision.py
+PYTHONPATH=examples python examples/precision/precision.py
 """
 
 from __future__ import annotations

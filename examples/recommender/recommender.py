@@ -1,6 +1,6 @@
 """A recommender whose tables are large: only the rows that training has touched are pushed.
 
-PYTHONPATH=examples .venv/bin/python examples/recommender/recommender.py
+PYTHONPATH=examples python examples/recommender/recommender.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A bad version that withdraws itself: a canary, a shadow, and a rule.
 
-PYTHONPATH=examples .venv/bin/python examples/self_aborting_canary/self_aborting_canary.py
+PYTHONPATH=examples python examples/self_aborting_canary/self_aborting_canary.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Two models behind one gateway: one says which digit it is, the other whether it is one.
 
-PYTHONPATH=examples .venv/bin/python examples/several_models/several_models.py
+PYTHONPATH=examples python examples/several_models/several_models.py
 """
 
 from __future__ import annotations

@@ -27,4 +27,5 @@ def _rows(paths: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             token = "the admin token" if made.get("security") else ""
             statuses = ", ".join(str(status) for status in made["responses"])
             shown = path.replace(f"/{MODEL}", "/{model}")
-            yield f"`{method.upper()} {shown}`", made.get("summary", ""), token, statuses
+            does = ". ".join(made[part] for part in ("summary", "description") if part in made)
+            yield f"`{method.upper()} {shown}`", does, token, statuses

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import yaml
 from aoti_serve.demo import digits
 from tests.e2e.served import ROOT, Launched, free_port
 from tests.package_cache import PackageCache
+from tests.pages import commands_of
 
 MADE: dict[str, Callable[[Path], None]] = {
     "online_learning": online_learning.make,
@@ -40,9 +40,8 @@ PATHS = {"PYTHONPATH": os.pathsep.join([str(ROOT / "examples"), os.environ.get("
 
 def command_of(name: str) -> str:
     """The command of the example's page."""
-    [page] = (ROOT / "docs").rglob(f"example-{name.replace('_', '-')}.md")
-    [command] = re.findall(r"```sh\n(.*?)\n```", page.read_text(), re.DOTALL)
-    return str(command)
+    [command] = commands_of(f"docs/tutorial/example-{name.replace('_', '-')}.md")
+    return command
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +49,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, package_cache: PackageCache
     """Where commands run: a repository whose packages are compiled."""
     folder = tmp_path_factory.mktemp("examples")
     shutil.copytree(ROOT / "examples", folder / "examples")
-    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     for name, make in MADE.items():
         sources = [ROOT / "examples" / name / f"{name}.py", Path(digits.__file__), Path(serving.__file__)]
         made = package_cache.entry(name, make, *sources)
@@ -66,7 +64,7 @@ def joined(folder: Path) -> Iterator[dict[str, str]]:
     port = free_port()
     flags = {"--port": port, "--metrics-port": free_port()}
     words = [str(word) for flag in flags.items() for word in flag]
-    launched = Launched([".venv/bin/aoti-serve", "up", str(config), *words], folder, PATHS | {"COLUMNS": "200"})
+    launched = Launched(["aoti-serve", "up", str(config), *words], folder, PATHS | {"COLUMNS": "200"})
     try:
         launched.wait_for("ready")
         launched.wait_for("RAY_ADDRESS=")

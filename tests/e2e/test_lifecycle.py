@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tests.e2e.served import LAST_LINE, ROOT, START_S, Eager, Launched, Server, free_port, serving, write_config
 from tests.e2e.wire import until
+from tests.pages import commands_of
 
 BIN = Path(sys.executable).parent
 
@@ -331,7 +332,9 @@ def test_plain_serve_run_takes_the_same_configuration(
     content["applications"][0]["args"]["models"][0] |= own | {"store": str(tmp_path / "versions")}
     config = tmp_path / "model.yaml"
     config.write_text(yaml.safe_dump(content))
-    launched = Launched([str(BIN / "serve"), "run", str(config)], ROOT, {"RAY_ADDRESS": "local"})
+    command = commands_of("docs/guides/serving.md")[0]
+    assert command == "serve run configs/model.yaml"
+    launched = Launched([*command.split()[:2], str(config)], ROOT, {"RAY_ADDRESS": "local"})
     try:
         server = Server(launched, port)
         with server.http:

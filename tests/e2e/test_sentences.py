@@ -7,10 +7,8 @@ all_minilm.json holds what sentence-transformers 6.2.0 makes of its sentences, w
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,9 +24,9 @@ from sentences import Sentences
 
 from tests.e2e.served import ROOT, Launched, Server, free_port
 from tests.package_cache import PackageCache
+from tests.pages import commands_of
 
-PAGE = (ROOT / "docs" / "guides" / "sentences.md").read_text()
-EXPORT, PACKAGE, UP, CURL = [block.strip() for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)]
+EXPORT, PACKAGE, UP, CURL = commands_of("docs/guides/sentences.md")
 FOUND = json.loads((Path(__file__).parent / "all_minilm.json").read_text())
 VOCABULARY = ["a", "dog", "barks", "while", "the", "server", "swaps", "weights", "and", "nobody", "notices"]
 CHECKPOINT, TOLERANCE = Path("var/sentences/checkpoint"), 1e-5
@@ -53,7 +51,6 @@ def _made(folder: Path) -> None:
 
 def _bare(folder: Path) -> Path:
     (folder / "examples").symlink_to(ROOT / "examples")
-    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     return folder
 
 

@@ -118,19 +118,3 @@ def test_each_promise_names_tests_that_exist() -> None:
 
 def test_the_readme_fits_a_screen_or_two() -> None:
     assert len((ROOT / "README.md").read_bytes()) < 6000
-
-
-def unmarked_commands() -> Iterator[tuple[str, str]]:
-    """Blocks of commands in guides and tutorial that say neither which test runs them nor why none does."""
-    for page in [*ROOT.glob("docs/tutorial/*.md"), *ROOT.glob("docs/guides/*.md")]:
-        for before, block in re.findall(r"([^\n]*)\n```sh\n(.*?)```", page.read_text(), re.S):
-            said = re.fullmatch(r"<!-- (not run: .+|run by (?P<test>\S+)) -->", before)
-            if said is None or (said["test"] and not (ROOT / said["test"]).exists()):
-                yield page.relative_to(ROOT).as_posix(), block
-
-
-def test_each_block_of_commands_is_run_or_says_why_not() -> None:
-    """Those without a mark are run by tests/e2e/test_readme.py."""
-    run = re.search(r"^PAGES = \((.*)\)$", (ROOT / "tests/e2e/test_readme.py").read_text(), re.M)
-    assert run is not None
-    assert {page for page, _ in unmarked_commands()} == set(re.findall(r'"(docs/[^"]+)"', run[1]))

@@ -12,6 +12,7 @@ from aoti_serve.gateway.http.weights.labels import LabelBody
 from aoti_serve.gateway.http.weights.offers import OfferedAsset
 from aoti_serve.gateway.http.weights.swaps import RollbackBody, SwapBody
 from aoti_serve.gateway.openapi.operations import OpenApi, json_answer, operation, parameter, ref
+from aoti_serve.gateway.openapi.weights_words import DETAILS
 from aoti_serve.weights.labels import NAME_PATTERN, RESERVED, VersionLabels
 from aoti_serve.weights.store.usage import StoredVersion
 from aoti_serve.weights.swap.story import StoryEvent
@@ -91,8 +92,8 @@ def _decide(model: str, name: str, summary: str) -> OpenApi:
 
 
 def _guarded(model: str, name: str, summary: str, answers: dict[int, OpenApi], **more: Any) -> OpenApi:
-    identity = f"{model}.weights.{name}"
-    return operation(identity, f"{model}: weights", summary, answers, security=[{ADMIN: []}], **more)
+    identity, details = f"{model}.weights.{name}", {"description": DETAILS[name]} if name in DETAILS else {}
+    return operation(identity, f"{model}: weights", summary, answers, security=[{ADMIN: []}], **details, **more)
 
 
 def _swap(model: str) -> OpenApi:

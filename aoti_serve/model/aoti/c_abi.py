@@ -121,7 +121,12 @@ class NativeContainer:
             self.fold(inactive=False)
 
     def fold(self, inactive: bool) -> None:
-        """Compute the tensors that derive from constants; else the first run would, under the exclusive lock."""
+        """Compute the tensors that derive from constants; else the first run would, under the exclusive lock.
+
+        Where nothing is to be folded, the compiled code says so once in each container on standard error, `[WARNING]
+        Calling constant_folding in model, but ...`: torch writes that line into it (codegen_const_run_driver). It
+        means nothing, and could be kept out only with the descriptor of the whole process, or with another generator.
+        """
         self._call("RunConstantFolding", ctypes.c_bool(inactive), None, None)
 
     def swap(self) -> None:
