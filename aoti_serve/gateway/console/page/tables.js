@@ -46,13 +46,14 @@ function load(state) {
 export function showVersions(place, name, status, versions) {
   if (!status) return fill(place, null, () => el("p.note", {}, "The stored versions are shown to who has the admin token. Nobody can change weights without it."));
   const now = Date.now() / 1000;
-  const stored = [...(versions ?? [])].reverse();
-  const ages = stored.map((version) => age(now - version.created));
+  const builtIn = [status.current, status.previous].filter((version) => version?.number === 0); // no list has it
+  const stored = [...[...(versions ?? [])].reverse(), ...builtIn];
+  const ages = stored.map((version) => (version.number ? age(now - version.created) : "–"));
   const marks = [status.current.number, status.previous?.number, status.candidate?.version.number, status.labels];
   return fill(place, [stored.map((version) => version.number), ages, marks, Boolean(status.swap)], () =>
     stored.length
       ? table(["version", "", "label", "digest", ">size", ">age", ""], stored.map((version, at) => versionRow(name, version, ages[at], status)))
-      : el("p.note", {}, "No version is stored. The package's built-in weights answer."));
+      : el("p.note", {}, "They are being read."));
 }
 
 function versionRow(name, version, old, status) {
@@ -66,7 +67,7 @@ function versionRow(name, version, old, status) {
   const back = number !== status.current.number && number !== status.candidate?.version.number &&
     el("button", { type: "button", "data-key": `back-${number}`, disabled: Boolean(status.swap || status.candidate),
       "aria-label": `Roll back to version ${number}`, onclick: () => confirm(name, "rollback", number) }, "Roll back");
-  const mark = el("button", { type: "button", "data-key": `label-${number}`, "aria-label": `Set a label of version ${number}`, onclick: () => setLabel(name, number, status.labels) }, "Label");
-  return el("tr", { "data-version": number }, el("td", {}, number), el("td", {}, ...chips.filter(Boolean)), el("td", {}, version.label || el("span.soft", {}, "–")),
+  const mark = number !== status.candidate?.version.number && el("button", { type: "button", "data-key": `label-${number}`, "aria-label": `Set a label of version ${number}`, onclick: () => setLabel(name, number, status.labels) }, "Label");
+  return el("tr", { "data-version": number }, el("td", {}, number), el("td", {}, ...chips.filter(Boolean)), el("td", {}, version.label || el("span.soft", {}, number ? "–" : "built into the package")),
     el("td", {}, el("code", { title: version.digest }, short(version.digest))), el("td.number", {}, size(version.nbytes)), el("td.number", {}, old), el("td.acts", {}, back, mark));
 }

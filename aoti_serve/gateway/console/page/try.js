@@ -81,7 +81,6 @@ class Drawn {
     this.element = el("div", {}, this.pad.canvas, this.pad.said, el("div.row", {},
       el("button.quiet", { type: "button", onclick: () => this.pad.clear() }, "Clear"),
       el("label.wide", {}, "ink is", this.ink)));
-    this.ink.style.width = "4.5rem";
   }
 
   get ready() {

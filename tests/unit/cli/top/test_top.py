@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,6 +20,7 @@ from aoti_serve.cli.top.samples import FiguresWindow, Sample, quantile
 from aoti_serve.cli.top.view import line_of, sparkline, top_view
 from tests.unit.cli.played import NOW, Played, Reply, Stay, as_json, playing, weights_status
 
+LEFT = b"\x1b[?25h\x1b[?1049l"  # the cursor is shown again, and the screen from before
 SAMPLE = Sample(41.25, 0.8, 3.14, 1.5, 7, 0)
 
 
@@ -80,12 +87,32 @@ def test_a_line_has_all_of_it() -> None:
     assert line_of("m", None, None).startswith("m  version -  requests/s -")
 
 
-def top_of(played: Played) -> subprocess.Popen[str]:
+def top_of(played: Played, **process: Any) -> subprocess.Popen[str]:
     played.replies["GET /v2/models"] = Reply({"models": ["m"]})
     played.replies["GET /v2/models/m/figures"] = Reply(figures(1))
     command = [sys.executable, "-m", "aoti_serve", "top", "--url", played.url]
-    env = {"AOTI_SERVE_ADMIN_TOKEN": "t", "PYTHONPATH": ":".join(sys.path)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    env = {"AOTI_SERVE_ADMIN_TOKEN": "t", "PYTHONPATH": ":".join(sys.path), "TERM": "xterm"}
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=env, **(piped | process))
+
+
+def test_in_a_terminal_it_draws_a_screen_until_q_is_pressed() -> None:
+    with playing() as played:
+        played.replies["GET /v2/models/m/weights"] = Reply(as_json(weights_status()))
+        ours, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+        with top_of(played, stdin=its, stdout=its, stderr=its) as process:
+            os.close(its)
+            seen = b""
+            while b"q ends it" not in seen or b"requests/s" not in seen or b"version 3" not in seen:
+                seen += os.read(ours, 2**16)
+            os.write(ours, b"q")
+            with suppress(OSError):  # EIO once it has gone
+                while rest := os.read(ours, 2**16):
+                    seen += rest
+        os.close(ours)
+        assert process.returncode == 0
+        assert seen.rstrip().endswith(LEFT)
 
 
 def test_a_pipe_gets_a_line_a_second_which_says_when_no_status_comes() -> None:

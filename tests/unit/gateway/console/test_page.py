@@ -193,6 +193,15 @@ def test_a_file_that_the_server_reads_may_change_some_tensors(visit: Visit) -> N
     assert (options.partial, options.base_version, options.candidate, options.share) == (True, 1, True, 0.05)
 
 
+def test_the_weights_of_the_package_are_a_version_to_go_back_to(visit: Visit) -> None:
+    first = visit.weights.status.current
+    visit.loop.run(visit.weights.become(previous=first.model_copy(update={"number": 0, "label": "", "digest": ""})))
+    visit.open(token=TOKEN)
+    row = visit.page.locator("[data-version='0']")
+    expect(row).to_contain_text("built into the package")
+    expect(row.get_by_role("button", name="Roll back to version 0")).to_be_enabled()
+
+
 def test_a_label_is_set_moved_and_deleted_and_only_if_nobody_else_did(visit: Visit, new: Path) -> None:
     visit.open(token=TOKEN)
     page, dialog = visit.page, visit.dialog
