@@ -15,7 +15,7 @@ import typer
 
 from aoti_serve.cli.console import AsJson, out, phases, program_called, progress_out, reports_errors
 from aoti_serve.cli.package_view import show_package
-from aoti_serve.cli.setup.maker import make_model
+from aoti_serve.cli.setup.maker import model_made_by
 from aoti_serve.errors import InvalidConfig, PackageError
 from aoti_serve.model.package import Package
 from aoti_serve.signature.golden.file import read_golden
@@ -95,7 +95,7 @@ def package(
         with warnings.catch_warnings():
             if not verbose:
                 warnings.filterwarnings("ignore", module=r"torch(\.|$)")
-            module, inputs, shapes = make_model(target, verbose)
+            module, inputs, shapes = model_made_by(target, verbose)
         from aoti_serve.model.export import export_package  # torch: only when it is needed
 
         with torchs_voice(verbose):

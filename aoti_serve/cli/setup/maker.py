@@ -14,7 +14,7 @@ from aoti_serve.cli.console import progress_out
 from aoti_serve.errors import InvalidConfig
 
 
-def make_model(target: str, verbose: bool) -> tuple[Any, Any, Any]:
+def model_made_by(target: str, verbose: bool) -> tuple[Any, Any, Any]:
     """The module, its example inputs and its dynamic shapes, from MODULE:CALLABLE.
 
     Raises InvalidConfig; of what the user's own code raises, it prints where.

@@ -12,7 +12,7 @@ from aoti_serve.model.package import Package
 from aoti_serve.signature.tensors import CPU
 
 UNITS = {"CPU": "CPU cores", "GPU": "GPUs"}
-SHOWN = 3  # models
+MODELS_SHOWN = 3
 
 
 def shortage(config: ConfigFile, packages: Mapping[str, Package], there: Mapping[str, float]) -> str | None:
@@ -32,8 +32,8 @@ def shortage(config: ConfigFile, packages: Mapping[str, Package], there: Mapping
 
 def _by_model(taken: Mapping[str, float]) -> str:
     most = sorted(taken.items(), key=lambda entry: -entry[1])
-    more = f", and {len(most) - SHOWN} more models" if len(most) > SHOWN else ""
-    return ", ".join(f"'{name}' {amount:g}" for name, amount in most[:SHOWN]) + more
+    more = f", and {len(most) - MODELS_SHOWN} more models" if len(most) > MODELS_SHOWN else ""
+    return ", ".join(f"'{name}' {amount:g}" for name, amount in most[:MODELS_SHOWN]) + more
 
 
 def weights_bytes(config: ConfigFile, packages: Mapping[str, Package]) -> int:

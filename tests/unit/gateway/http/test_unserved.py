@@ -60,4 +60,6 @@ async def test_a_path_that_is_nearly_right_is_a_404_and_leads_nowhere_else(
     gateway: Gateway, method: str, path: str
 ) -> None:
     """A redirect would name a scheme and a host that a proxy may have changed."""
-    assert path in assert_error(await gateway.client.request(method, path), 404)
+    text = assert_error(await gateway.client.request(method, path), 404)
+    assert path in text
+    assert "/v2/models lists what is served" in text

@@ -90,7 +90,7 @@ def test_a_link_to_a_certificate_stays_one_for_what_it_leads_to_may_change(here:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        pytest.param("", "no list 'applications'", id="empty"),
+        pytest.param("", "it is empty, and no configuration", id="empty"),
         pytest.param("- a\n", "no list 'applications'", id="a-list"),
         pytest.param("applications: []", "nothing to serve", id="no-applications"),
         pytest.param("applications: 5", "no list 'applications'", id="applications-a-number"),
@@ -289,7 +289,7 @@ def test_first_weights_that_do_not_fit_are_named_with_the_tensor(here: Path) -> 
     check_config(read(valid(package="apart.pt2", weights="fits.safetensors")))
     text = refused(valid(package="apart.pt2", weights="other.safetensors"))
     assert f"model 'a': weights {here}/other.safetensors: tensor 'w'" in text
-    assert "is it a package" in refused(valid(package="apart.pt2", weights="m.pt2"))
+    assert "it is a package; name the safetensors file beside it" in refused(valid(package="apart.pt2", weights="m.pt2"))
 
 
 def test_the_first_weights_may_be_shards(here: Path) -> None:
