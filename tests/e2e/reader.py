@@ -40,15 +40,13 @@ class Reader(ExitStack):
     def follow(self, page: str) -> None:
         """Do all that the page says. What it has started ends with it."""
         went_on = set(self._going_on)
-        try:
-            for block in blocks_of(page):
-                if block.title:
-                    self._write(block)
-                elif block.is_pasted:
-                    self.paste(block.text, block.printed)
-        finally:
-            for command in self._going_on.keys() - went_on:
-                self._end(command)
+        for block in blocks_of(page):
+            if block.title:
+                self._write(block)
+            elif block.is_pasted:
+                self.paste(block.text, block.printed)
+        for command in self._going_on.keys() - went_on:
+            self._end(command)
 
     def paste(self, text: str, printed: str = "") -> None:
         """Run the lines as one script, which must print this; or start what goes on, unless it goes on already."""
