@@ -11,6 +11,7 @@ class Address:
 
     `path` is a Unix socket, for callers on the same `node`; `tcp`, a host and a port, is for those on others, None
     while there are none. The end that connects proves that it knows `key`. `runners` batches may run at once.
+    `interface` is that of a replica's signature; "" for who has none.
     """
 
     replica: str
@@ -19,6 +20,7 @@ class Address:
     runners: int
     key: bytes = field(repr=False)
     tcp: tuple[str, int] | None = None
+    interface: str = ""
 
     def reached_from(self, node: str) -> bool:
         """Whether a process on that node can connect now."""

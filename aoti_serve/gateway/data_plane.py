@@ -13,6 +13,7 @@ from aoti_serve.gateway.served_model import ServedModel
 from aoti_serve.protocol.triton import repository_index
 
 JOIN_S = 30.0  # for all models of a gateway
+READY_LOOK_S = 0.05
 REFUSED_S = 1.0  # between two lines of the audit about refused attempts
 
 
@@ -25,6 +26,7 @@ class DataPlane:
         self.figures = GatewayFigures(model.figures for model in models)
         self._models = {model.name: model for model in models}
         self._joining: list[asyncio.Task[None]] = []
+        self._leaves = False
         self._refused = RefusedAttempts()
 
     async def join(self) -> None:
@@ -41,6 +43,13 @@ class DataPlane:
         self._joining = joining
         self._check_joining()
 
+    async def become_ready(self) -> None:
+        """Wait until every model is ready, for `JOIN_S` at most: clients come as soon as the port is open."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(JOIN_S):
+                while self.reason_not_ready:
+                    await asyncio.sleep(READY_LOOK_S)
+
     def check_health(self) -> None:
         self._check_joining()
         for model in self._models.values():
@@ -52,11 +61,16 @@ class DataPlane:
             if task.done():
                 task.result()
 
-    def drain(self) -> None:
-        """Refuse new requests. Those in flight are answered."""
-        self.door.open = False
+    def leave(self) -> None:
+        """Say from now on that this gateway is not ready. It answers what it is asked until it is closed."""
+        self._leaves = True
         for model in self._models.values():
             model.drain()
+
+    def drain(self) -> None:
+        """Leave, and refuse new requests. Those in flight are answered."""
+        self.leave()
+        self.door.open = False
 
     async def close(self) -> None:
         await self._refused.close()
@@ -65,7 +79,7 @@ class DataPlane:
 
     @property
     def reason_not_ready(self) -> str | None:
-        if not self.door.open:
+        if self._leaves:
             return "the gateway is being stopped"
         reasons = [self._models[name].reason_not_ready for name in self.names]
         return "; ".join(filter(None, reasons)) or None

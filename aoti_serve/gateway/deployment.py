@@ -51,9 +51,10 @@ class ModelBinding(NamedTuple):
 
 
 class Gateway:
-    """A gateway is ready when it has joined every model, or one of them after `JOIN_S`.
+    """A gateway joins every model, or one of them after `JOIN_S`, waits for replicas as long again, and listens.
 
-    It answers for a model only after it has joined it: then it knows what is committed, and lets no older answer out.
+    So where it takes the place of another, that one answers until there is no wait any more. It answers for a model
+    only after it has joined it: then it knows what is committed, and lets no older answer out.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits constructors
@@ -81,6 +82,7 @@ class Gateway:
         if config.grpc_port is not None:
             methods = grpc_methods(self._plane, self._access, config)
             self._listeners.append(grpc_listener(methods, self._plane.budget, config, owner))
+        await self._plane.become_ready()
         for listener in self._listeners:
             await listener.open()
         gc.freeze()  # these objects stay: a full collection, which stops all requests, need not scan them
@@ -105,8 +107,12 @@ class Gateway:
         return self._plane.door.inside
 
     async def __del__(self) -> None:
-        """Answer the requests in flight, then close. Serve awaits this when it stops the gateway."""
-        self._plane.drain()
+        """Answer what still comes, then close. Serve awaits this when it stops the gateway.
+
+        Clients go over to another gateway meanwhile, as every answer is the last one of its connection; where there is
+        none, as all end, `drain` has been called before.
+        """
+        self._plane.leave()
         self._reporting.cancel()
         await asyncio.gather(*(listener.close(DRAIN_S) for listener in self._listeners))
         await self._plane.close()

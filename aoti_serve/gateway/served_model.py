@@ -81,7 +81,8 @@ class ServedModel:
         self._answers = Answers(config.name, self._answering, self._residents, self._fence, processing)
         period = limits.probe_period_s
         probing = None if period is None else Probing(Probe(signature), self._message, period)
-        self._pool = Pool(config.name, gateway, node, self._count_runners, probing, config.batching.longest_wait_s)
+        patience = config.batching.longest_wait_s
+        self._pool = Pool(config.name, gateway, node, self._count_runners, probing, patience, signature.interface)
         self.membership = Membership(self, CoordinatorFinder(coordinator, gateway, node))
 
     @property
@@ -125,7 +126,7 @@ class ServedModel:
         self.membership.check()
 
     def drain(self) -> None:
-        """Use also replicas that are about to leave, for the requests in hand: no new ones come."""
+        """Use also replicas that are about to leave, where there are no others."""
         self._pool.drain()
         if self._processing:
             self._processing.drain()

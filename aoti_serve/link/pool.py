@@ -64,6 +64,7 @@ class Pool:
         changed: Callable[[], None],
         probing: Probing | None = None,
         patience: float = math.inf,
+        interface: str = "",
     ) -> None:
         self.runners = 0
         self._model = model
@@ -75,6 +76,8 @@ class Pool:
         self._keepers: dict[str, Task[None]] = {}
         self._usable = asyncio.Event()
         self._draining = False
+        self._interface = interface
+        self._succeeded = False
         self._probing = probing
         self._patience = patience
         self._probes: set[Task[None]] = set()
@@ -85,8 +88,14 @@ class Pool:
         self._ticking = loop.create_task(self._tick())
 
     def follow(self, addresses: Collection[Address]) -> None:
-        """Keep links to these addresses, and to no others once theirs have ended."""
-        self._addresses = {address.replica: address for address in addresses if address.reached_from(self._node)}
+        """Keep links to these addresses, and to no others once theirs have ended.
+
+        Replicas of a package with another interface understand no batch from here: they are there while one package
+        takes the place of another, and this gateway will be replaced, too.
+        """
+        ours = [address for address in addresses if address.interface in ("", self._interface)]
+        self._succeeded = len(ours) < len(addresses)
+        self._addresses = {address.replica: address for address in ours if address.reached_from(self._node)}
         loop = asyncio.get_running_loop()
         for replica in self._addresses.keys() - self._keepers.keys():
             self._keepers[replica] = loop.create_task(self._keep(replica))
@@ -125,7 +134,7 @@ class Pool:
         return f"none of {len(self._links)} connected replicas can be used: {', '.join(sorted(faults))}"
 
     def drain(self) -> None:
-        """Use also replicas that want to leave, for the requests in hand: no new ones come."""
+        """Keep replicas that want to leave, where there are no others: this gateway leaves, too."""
         self._draining = True
 
     def close(self) -> None:
@@ -207,10 +216,10 @@ class Pool:
         self._look()
 
     def _let_go(self) -> None:
-        """Let replicas leave while there are others, and all after a while, unless this gateway leaves, too."""
-        willing = self._willing()
+        """Let replicas leave while there are others, and all after a while, unless this gateway is to leave, too."""
+        willing, stays = self._willing(), not (self._draining or self._succeeded)
         for link in self._links.values():
-            if link.leaving and (link not in willing or (link.leaving > LEAVING_TICKS and not self._draining)):
+            if link.leaving and (link not in willing or (link.leaving > LEAVING_TICKS and stays)):
                 link.let_go()
 
     def _look(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, TypeVar
 
 from aoti_serve.errors import (
@@ -66,6 +67,11 @@ class Signature(Constants):
         dims = [dim for dim in firsts if isinstance(dim, Dim) and (dim.factor, dim.offset) == (1, 0)]
         led = len(dims) == len(firsts) and len({dim.symbol for dim in dims}) == 1
         return dims[0] if led else None
+
+    @cached_property
+    def interface(self) -> str:
+        """A digest of what a run takes and gives: processes that have the same one understand each other's batches."""
+        return sha256(self.model_dump_json(include={"inputs", "outputs", "padding"}).encode()).hexdigest()
 
     @cached_property
     def lengths(self) -> tuple[str, ...]:

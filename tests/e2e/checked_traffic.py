@@ -88,4 +88,4 @@ def checked_traffic(
         traffic.stop()
         for thread in threads:
             thread.join()
-    assert traffic.wrong == []
+    assert traffic.wrong == [], traffic.wrong[:3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def make_package(folder: Path) -> None:
 @pytest.fixture
 def successor(package_cache: PackageCache) -> Path:
     """A folder with a package that takes the same weights and has one more output."""
-    return package_cache.entry("digits-with-class", make_package, Path(__file__)) / "digits.pt2"
+    return package_cache.entry("classified", make_package, Path(__file__)) / "digits.pt2"
 
 
 def test_a_package_is_upgraded_and_its_successor_is_there_before_it_leaves(
@@ -61,8 +62,10 @@ def test_a_package_is_upgraded_and_its_successor_is_there_before_it_leaves(
             assert server.swap(eager.files["v2"]).status_code == 200
             (old,) = replicas(server)
             rewrite(config, surging, package=str(successor))
-            upgrade(server, config)
-            until(lambda: len(replicas(server)) == 2, START_S)
+            with ThreadPoolExecutor(1) as pool:
+                upgraded = pool.submit(upgrade, server, config)
+                until(lambda: len(replicas(server)) == 2, START_S)
+                upgraded.result()
             until(lambda: old not in replicas(server) and outputs(server) == ["logits", "digit"], START_S)
             mark = len(traffic.answers)
             until(lambda: len(traffic.answers) > mark + CLIENTS)

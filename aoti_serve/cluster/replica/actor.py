@@ -58,6 +58,7 @@ class ReplicaActor:
         join_serve_log()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._model = model
+        self._interface = package.signature.interface
         self._member = serve.get_replica_context().replica_id.unique_id
         self._node, self._host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
         finder = CoordinatorFinder(coordinator, self._member, self._node)
@@ -133,7 +134,7 @@ class ReplicaActor:
 
     def _address(self) -> Address:
         link, runners = self._link, self._container.num_runners
-        return Address(self._member, self._node, link.path, runners, link.key, self._tcp)
+        return Address(self._member, self._node, link.path, runners, link.key, self._tcp, self._interface)
 
     async def _answer(self, gateway: str, batch: BatchMessage) -> AnswerMessage:
         """Run a batch of checked arrays in the signature's order.

@@ -110,9 +110,10 @@ class Listener:
     async def close(self, seconds: float) -> None:
         """Close without losing a request. After `seconds`, requests that are still in flight are cut.
 
-        Every answer is now the last one of its connection; the application answers new requests with 503. The port
-        stays open until all requests in flight are answered. Then the kernel takes no new connections, those that it
-        has taken are accepted, and the port is closed. Idle connections are closed when nothing has come for a moment.
+        Every answer is now the last one of its connection; the application answers new requests, or refuses them. The
+        port stays open until all requests that are in flight now are answered. Then the kernel takes no new
+        connections, those that it has taken are accepted, and the port is closed. Idle connections are closed when
+        nothing has come for a moment.
 
         A client whose next request meets the close of its idle connection finds it closed, as with any HTTP server, and
         tries again. A client that connects in the last milliseconds tries again after a second, by TCP itself. Where

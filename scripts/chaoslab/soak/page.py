@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from chaoslab.soak.report import CHARTS, Report, charts, steepest
+from chaoslab.soak.report import CHARTS, Report, charts, late_slopes, steepest
 
 PAGE = """\
 # Endurance: everything at once, for a long time
@@ -30,11 +30,13 @@ In the first half ({storm:.0f} minutes) everything happens at once: requests ove
 
 ## What grows
 
-Of each kind of process the steepest among those that lived through the second half. Slopes are those of a line after Theil and Sen, which single peaks do not move, with their 95 % interval; memory is PSS: what a process shares is divided among those who share it. Descriptors are files, sockets and pipes.
+Of each kind of process the steepest among those that lived through the second half. Slopes are those of a line after Theil and Sen, which single peaks do not move, with their 95 % interval; memory is PSS: what a process shares is divided among those who share it. Descriptors are files, sockets and pipes. What only fills its caches grows at first and then no more: `last quarter` is the slope in the last quarter of the time, of the process that lived longest.
 
-| process | MB at half-time | at the end | MB per hour | interval | descriptors at half-time | at the end | per hour |
-|---|---|---|---|---|---|---|---|
+| process | MB at half-time | at the end | MB per hour | interval | last quarter | descriptors at half-time | at the end | per hour |
+|---|---|---|---|---|---|---|---|---|
 {rows}
+
+The GCS keeps what it is told of the last 100,000 tasks (`RAY_task_events_max_num_task_in_gcs`), Serve's own among them, and stops growing there.
 
 ## By minute
 
@@ -85,9 +87,16 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def _growth(report: Report) -> list[str]:
-    files = steepest(report, "descriptors")
+    files, late = steepest(report, "descriptors"), late_slopes(report)
     rows = sorted(steepest(report, "memory").items(), key=lambda row: -float(row[1]["slope"]))
-    return [f"| {role} | {_figures(memory, 1)} | {_figures(files[role], 0, spread=False)} |" for role, memory in rows]
+    return [
+        f"| {role} | {_figures(memory, 1)} | {_signed(late.get(role))} | {_figures(files[role], 0, spread=False)} |"
+        for role, memory in rows
+    ]
+
+
+def _signed(slope: float | None) -> str:
+    return "–" if slope is None else f"{slope:+.1f}"
 
 
 def _figures(growth: dict[str, float], digits: int, *, spread: bool = True) -> str:

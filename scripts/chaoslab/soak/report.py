@@ -17,7 +17,7 @@ from rich.table import Table
 from chaoslab.counts import Counts
 from chaoslab.soak.latencies import Latencies
 from chaoslab.soak.plot import Line, drawn
-from chaoslab.soak.processes import Processes
+from chaoslab.soak.processes import ENOUGH, Processes, grown
 
 Report = dict[str, Any]
 JSON = "report.json"
@@ -62,7 +62,7 @@ def read(folder: Path) -> Report:
 def charts(report: Report) -> dict[str, str]:
     minutes = report["minutes"]
     by_minute = {name: [(row["minute"], row[name]) for row in minutes] for name in ("requests", "p50_ms", "p99_ms")}
-    series = report["series"]
+    series = {role: samples for role, samples in report["series"].items() if len(samples) >= ENOUGH}
     memory = [Line(role, [(minute, used) for minute, used, _ in samples]) for role, samples in series.items()]
     descriptors = [Line(role, [(minute, count) for minute, _, count in samples]) for role, samples in series.items()]
     storm = report["seconds"]["storm"] / 60
@@ -80,6 +80,17 @@ def steepest(report: Report, what: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for lived in sorted(report["processes"], key=lambda each: float(each[what]["slope"])):
         found[lived["role"]] = lived[what]
+    return found
+
+
+def late_slopes(report: Report) -> dict[str, float]:
+    """By role, the MB per hour in the last quarter of the time, of the process that lived longest."""
+    found = {}
+    for role, samples in report["series"].items():
+        end = samples[-1][0]
+        late = [sample for sample in samples if sample[0] >= end * 0.75]
+        if len(late) >= ENOUGH:
+            found[role] = grown([sample[0] for sample in late], [sample[1] for sample in late]).slope
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.config import GatewayConfig, ModelConfig
-from aoti_serve.errors import TryAgain
+from aoti_serve.errors import Stopping, TryAgain
 from aoti_serve.gateway import data_plane
 from aoti_serve.gateway.data_plane import REFUSED_S, DataPlane
 from aoti_serve.gateway.served_model import ServedModel
@@ -83,8 +83,24 @@ async def test_what_is_not_ready_says_of_which_model_and_why(monkeypatch: pytest
         "model 'a': no replica is connected; model 'b': this gateway has not reached its coordinator yet"
     )
     assert [entry["reason"] for entry in plane.index()] == plane.reason_not_ready.split("; ")
-    plane.drain()
+    plane.leave()
     assert plane.reason_not_ready == "the gateway is being stopped"
+    with plane.door:
+        pass  # whoever still comes is answered
+    plane.drain()
+    with pytest.raises(Stopping):
+        plane.door.__enter__()
+    await plane.close()
+
+
+async def test_a_gateway_waits_for_replicas_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = DataPlane([served("a", monkeypatch, asyncio.Event())], 2**20)
+    waiting = asyncio.create_task(plane.become_ready())
+    assert not (await asyncio.wait({waiting}, timeout=0.01))[0]
+    waiting.cancel()
+    monkeypatch.setattr(data_plane, "JOIN_S", 0.01)
+    await plane.become_ready()
+    assert plane.reason_not_ready
     await plane.close()
 
 

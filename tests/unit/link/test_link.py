@@ -339,6 +339,29 @@ async def test_a_gateway_that_drains_keeps_the_last_replica() -> None:
         assert await left
 
 
+async def test_a_replica_of_another_package_gets_no_batch_and_its_predecessor_stays_for_those_who_need_it() -> None:
+    one, two = Held(), Held()
+    one.go.set()
+    async with (
+        served(one, name="r1") as (server, old),
+        served(two, name="r2") as (_, successor),
+        linked(old) as link,
+    ):
+        pool = Pool("m", "g1", NODE, changed=lambda: None, interface="old")
+        pool.follow([replace(old, interface="old"), replace(successor, interface="new")])
+        await until(lambda: pool.runners == 1)
+        left = asyncio.create_task(server.leave(10))
+        await until(lambda: link.leaving > 0)
+        for number in range(2 * LEAVING_TICKS):
+            assert (await pool.ask(rows(number))).outputs[0].tolist() == [2 * number]
+            pool.pass_time()
+        assert pool.runners == 1
+        assert two.running == []
+        link.let_go()
+        pool.close()
+        assert await left
+
+
 async def test_batches_that_find_no_replica_wait_together_and_no_longer_than_they_may() -> None:
     pool = Pool("m", "g1", NODE, changed=lambda: None, patience=0.2)
     began = asyncio.get_running_loop().time()
