@@ -59,7 +59,7 @@ def admin(visit: ConsolePage) -> ConsolePage:
 class Drawing(NamedTuple):
     """An image of ink or none, and the digit that each version takes it for."""
 
-    pixels: NDArray[np.bool_]
+    pixels: list[list[bool]]
     first: int
     second: int
 
@@ -70,7 +70,7 @@ def drawing(eager: Eager, images: Images) -> Drawing:
     inked = images > 0.5
     first, second = (eager.logits(name, inked.astype(np.float32)).argmax(1) for name in ("v1", "v2"))
     at = min(np.flatnonzero(first != second), key=lambda at: int(inked[at].sum()))
-    return Drawing(inked[at, 0], int(first[at]), int(second[at]))
+    return Drawing(inked[at, 0].tolist(), int(first[at]), int(second[at]))
 
 
 def answers(visit: ConsolePage, version: int) -> None:
