@@ -95,7 +95,7 @@ class Pictures:
 
     def _seconds(self, count: int) -> None:
         """Wait until the charts show so many of them."""
-        line = self._visit.page.locator("figure.requests path.line")
+        line = self._visit.page.locator("figure.requests path.line:not(.second)")
         until(lambda: bool(line.evaluate(POINTS) >= count), PATIENCE_S)
 
     def _take(self, name: str, whole: bool = False) -> None:
