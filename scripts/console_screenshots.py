@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -47,8 +47,9 @@ def traffic(url: str) -> Iterator[None]:
     done = threading.Event()
 
     def send() -> None:
-        with closing(Traffic(url, CONNECTIONS).seconds(0)) as seconds:
-            next(second for second in seconds if done.is_set())
+        for _ in Traffic(url, CONNECTIONS).seconds(0):
+            if done.is_set():
+                return
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -94,7 +95,7 @@ class Pictures:
 
     def _seconds(self, count: int) -> None:
         """Wait until the charts show so many of them."""
-        line = self._visit.page.locator("figure.requests path.line")
+        line = self._visit.page.locator("figure.requests path.line:not(.second)")
         until(lambda: bool(line.evaluate(POINTS) >= count), PATIENCE_S)
 
     def _take(self, name: str, whole: bool = False) -> None:

@@ -94,7 +94,7 @@ def receipts_view(found: Sequence[Receipt]) -> RenderableType:
             receipt.device,
             *([",".join(receipt.gpu_ids) or "-"] if on_gpus else []),
             str(receipt.version),
-            _digest(receipt.digest),
+            Text(_digest(receipt.digest), no_wrap=True, overflow="crop"),  # a terminal may lack a column for it
             f"{receipt.stage_milliseconds:.1f}",
             f"{receipt.commit_milliseconds:.1f}",
             "-" if receipt.previous is None else str(receipt.previous),

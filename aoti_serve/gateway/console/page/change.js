@@ -51,9 +51,12 @@ function replicaBar(replica, swap) {
 
 const title = ({ action, version }) => `${action[0].toUpperCase()}${action.slice(1)}${version === null ? "" : ` to version ${version}`}`;
 
+const ENDS = { candidate: "became a candidate", exposed: "was given other shares", withdrawn: "was withdrawn" };
+
 function ending(last) {
   const phases = Object.entries(last.phases).map(([phase, seconds]) => `${phase} ${digits(seconds, 2)} s`).join(", ");
-  const text = `${title(last)} ${last.outcome} ${ago(last.ended)}, in ${digits(last.seconds, 2)} s`;
+  const what = last.outcome in ENDS ? `Version ${last.version} ${ENDS[last.outcome]}` : `${title(last)} ${last.outcome}`;
+  const text = `${what} ${ago(last.ended)}, in ${digits(last.seconds, 2)} s`;
   return el("p.last.note", {}, text, phases && !last.error ? ` (${phases})` : "", last.error ? el("span.wrong", {}, `: ${last.error}`) : ".");
 }
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from aoti_serve.cli.top.samples import FiguresWindow, Sample, quantile
 from aoti_serve.cli.top.view import line_of, sparkline, top_view
-from tests.unit.cli.played import NOW, Played, Reply, Stay, as_json, playing, weights_status
+from tests.unit.cli.played import NOW, Played, Reply, Stay, as_json, playing, receipt, weights_status
 
 LEFT = b"\x1b[?25h\x1b[?1049l"  # the cursor is shown again, and the screen from before
 SAMPLE = Sample(41.25, 0.8, 3.14, 1.5, 7, 0)
@@ -72,13 +72,16 @@ def test_a_sparkline_has_a_gap_where_nothing_is_known() -> None:
 def test_it_fits_80_columns() -> None:
     text = io.StringIO()
     console = Console(file=text, width=80, force_terminal=True, color_system=None)
-    console.print(top_view([SAMPLE] * 100, weights_status(), "the server has gone", "q ends it", NOW))
+    on_cpu = {"device": "cpu", "gpu_ids": (), "pid": 19176, "stage_milliseconds": 434.1}  # as long as things are
+    replicas = tuple(receipt(name, 3, 2).model_copy(update=on_cpu) for name in ("junslvhx", "pefsr8wy"))
+    console.print(top_view([SAMPLE] * 100, weights_status(replicas=replicas), "the server has gone", "q ends it", NOW))
     lines = text.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("q ends it"), "a terminal of 24 lines cuts off what is below"
     assert any(line.startswith("p99 ms") and "3.14" in line for line in lines)
     assert "the server has gone; trying again" in text.getvalue()
-    assert "r-one" in text.getvalue()
+    at = next(at for at, line in enumerate(lines) if line.startswith("junslvhx"))
+    assert lines[at + 1].startswith("pefsr8wy"), "a row is a line"
 
 
 def test_a_line_has_all_of_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from aoti_serve.cluster.status import Outcome
 from tests.console_page import ABSENT, CHROMIUM, ConsolePage, chromium
 from tests.unit.gateway.console.playing import NAME, PlayedWeights, console
 from tests.unit.gateway.http.gateway import TOKEN
@@ -111,6 +113,23 @@ def test_a_rollout_is_seen_step_by_step(visit: Visit) -> None:
     expect(panel.get_by_role("row", name="p99, ms")).to_contain_text("3.9")
     expect(visit.page.locator("[data-version='2']")).to_contain_text("candidate")
     assert visit.faults == []
+
+
+def test_the_end_of_a_change_is_told_in_words(visit: Visit) -> None:
+    visit.open(token=TOKEN)
+    facts = {
+        "id": "1",
+        "action": "expose",
+        "version": 2,
+        "error": None,
+        "seconds": 0.13,
+        "phases": {},
+        "ended": time.time(),
+    }
+    for outcome, words in (("exposed", "was given other shares"), ("withdrawn", "was withdrawn")):
+        last = Outcome.model_validate(facts | {"outcome": outcome})
+        visit.loop.run(visit.weights.become(last=last))
+        expect(visit.page.locator(".last")).to_contain_text(f"Version 2 {words} a moment ago, in 0.13 s")
 
 
 def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
