@@ -125,12 +125,11 @@ class Server:
         work = in_background(self._start, parent=not self.joined)
         while not is_done(work, SERVER_POLL_S):
             self._processes.update()
-            self._stop.catch()  # Ray's own handler prints a stack of its own
             if self._stop.asked:
                 self._log.say("stopping, before it was ready")
                 self._shutdown.abandon()
                 leave(128 + self._stop.number)
-        self._stop.catch()
+        self._stop.catch()  # imported libraries may have installed their own handlers
         work.result()
 
     def _start(self) -> None:
