@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from codecs import getincrementaldecoder
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final
 LOOKED_AT: Final = 1024  # bytes from its beginning
 PICKLE: Final = b"\x80\x02"  # how files of torch.save begin in its old format; today they are zips
 ZIP: Final = b"PK\x03\x04"
+FORMAT_MAX_HEADER_BYTES: Final = 100_000_000  # bytes, safetensors' own limit
 _ENTRY = struct.Struct("<26xHH")  # of a zip: the lengths of its first entry's name and of what is beside it
 _SHOWN = 24  # characters of a text
 
@@ -63,12 +65,10 @@ def file_kind(begin: bytes) -> FileKind:
         return FileKind.EMPTY
     if begin.startswith(ZIP):
         return _zip_kind(begin)
-    known = next((kind for sign, kind in _BEGINNINGS.items() if begin.startswith(sign)), None)
-    if known is not None and begin[8:9] != b"{":  # a short header of safetensors may begin as any of them
-        return known
-    if begin[8:9] == b"{":
+    if begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") <= FORMAT_MAX_HEADER_BYTES:
         return FileKind.SAFETENSORS
-    return _text_kind(begin)
+    known = next((kind for sign, kind in _BEGINNINGS.items() if begin.startswith(sign)), None)
+    return known or _text_kind(begin)
 
 
 def kind_of(path: Path) -> FileKind:
@@ -110,7 +110,7 @@ def _first_entry(begin: bytes) -> bytes:
 
 def _text_kind(begin: bytes) -> FileKind:
     try:
-        text = begin[: LOOKED_AT - 4].decode()  # the last character may be cut
+        text = getincrementaldecoder("utf-8")().decode(begin)  # whose last character may be cut
     except UnicodeDecodeError:
         return FileKind.UNKNOWN
     if text.lstrip().lower().startswith(("<!doctype html", "<html")):

@@ -107,6 +107,18 @@ def test_weights_that_are_cut_in_their_tensors_say_how_much_is_missing(tmp_path:
         read_index(tmp_path / "cut")
 
 
+@pytest.mark.parametrize("cut", range(4))
+def test_text_is_text_wherever_its_beginning_ends(cut: int, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("x" * cut + "ö€𝄞" * 400)
+    assert kind_of(tmp_path / "text") is FileKind.TEXT
+
+
+def test_text_with_a_brace_where_a_header_begins_is_text(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("gateway:{ port: [")
+    with pytest.raises(InvalidConfig, match="not YAML"):
+        read_config(tmp_path / "text")
+
+
 @pytest.mark.parametrize("kept", [3, 8, 30])
 def test_weights_that_are_cut_in_their_header_are_no_other_kind(kept: int, tmp_path: Path) -> None:
     save_file(ARRAYS, tmp_path / "w.safetensors")

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from aoti_serve.cli.client import DEFAULT_URL, Url
-from aoti_serve.cli.console import reports_errors
+from aoti_serve.cli.console import phases, reports_errors
 
 ROWS_SHOWN = 15
 
@@ -33,8 +33,9 @@ def traffic(
     Ctrl-C does. Exit status 1 if nothing was answered.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from aoti_serve.demo.traffic import Traffic  # torch and scikit-learn, which take seconds
-
+    with phases() as phase:
+        phase("importing torch and scikit-learn")
+        from aoti_serve.demo.traffic import Traffic
     rows: deque[dict[str, object]] = deque(maxlen=ROWS_SHOWN)
     answered, errors = 0, Counter[str]()
     drawn = sys.stdout.isatty() and not as_json

@@ -53,7 +53,7 @@ FAILURE = _counter("inference_request_failure", "model protocol reason", "reques
 ROWS_ANSWERED = _counter("inference_count", "model", "rows", "of answered requests")
 RUNS = _counter("inference_exec_count", "model", "runs", "answered batches")
 DURATION = _counter("inference_request_duration_us", "model", "us", "of answered requests, from arrival to answer")
-QUEUE = _counter("inference_queue_duration_us", "model", "us", "the whole wait: in the gateway, then in a replica")
+QUEUE = _counter("inference_queue_duration_us", "model", "us", "waited in all: in the gateway, then in a replica")
 INPUT = _counter("inference_compute_input_duration_us", "model", "us", "a replica took the inputs")
 INFER = _counter("inference_compute_infer_duration_us", "model", "us", "the model ran")
 OUTPUT = _counter("inference_compute_output_duration_us", "model", "us", "a replica gave the outputs")
@@ -64,7 +64,9 @@ OF_VERSION = _gauge(
     "since the gateway started; shown for the versions with requests in the last ten minutes",
 )
 LATENCY = _histogram("request_seconds", "model protocol", "s", "answered requests, from arrival to answer", SECONDS)
-QUEUED = _histogram("queue_seconds", "model", "s", "the gateway's part of that wait, request by request", SECONDS)
+QUEUED = _histogram(
+    "queue_seconds", "model", "s", "a request's wait in the gateway alone, before that in a replica", SECONDS
+)
 RUN_TIME = _histogram("run_seconds", "model", "s", "a run of the model", SECONDS)
 BATCH_ROWS = _histogram("batch_rows", "model", "rows", "of an answered batch", ROWS)
 ROW_PADDING = _histogram("batch_padding_rows", "model", "rows", "added to a batch that fills no static size", ROWS)

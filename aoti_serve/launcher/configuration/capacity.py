@@ -21,7 +21,7 @@ def shortage(config: ConfigFile, packages: Mapping[str, Package], there: Mapping
     for model, count, options in _replicas(config):
         if model.name in packages:
             for unit, amount in _of_one(model, packages[model.name], options).items():
-                taken[unit][model.name] = count * amount
+                taken[unit][model.name] = taken[unit].get(model.name, 0.0) + count * amount
     lacking = [
         f"{sum(by_model.values()):g} {UNITS[unit]} ({_by_model(by_model)}), and Ray has {there.get(unit, 0):g}"
         for unit, by_model in taken.items()

@@ -23,7 +23,7 @@ _METADATA = re.compile(rf"(?P<root>(?:[^/]+/)?){MODELS}/(?P<model>.+)/[^/]+wrapp
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 _INSTEAD = {FileKind.SAFETENSORS: "; it goes under `weights`, and the .pt2 file under `package`"}
-_ZIPS = (FileKind.PACKAGE, FileKind.ARCHIVE)
+_NO_BETTER = (FileKind.PACKAGE, FileKind.ARCHIVE, FileKind.UNKNOWN)  # kinds that explain nothing
 
 _MOST_READ = 2**28
 _MOST_MEMBERS = 100_000
@@ -105,7 +105,7 @@ def reading_archive(path: Path) -> Iterator[None]:
 
 def _why_unreadable(path: Path, why: object) -> str:
     kind = kind_of(path)
-    if kind in (*_ZIPS, FileKind.UNKNOWN):
+    if kind in _NO_BETTER:
         return f"not a .pt2 archive, or a damaged one: {why}"
     return f"not a .pt2 archive: it is {kind}{_INSTEAD.get(kind, '')}"
 
@@ -117,7 +117,7 @@ def models_in(path: Path, archive: zipfile.ZipFile) -> tuple[str, dict[str, str]
     roots = {match["root"] for match in found}
     if not models:
         kind = kind_of(path)
-        what = "there is no compiled model in it" if kind in _ZIPS else f"it is {kind}"
+        what = "there is no compiled model in it" if kind in _NO_BETTER else f"it is {kind}"
         raise UnreadablePackage(path=path, detail=f"not an AOTInductor package: {what}")
     if len(models) < len(found) or len(roots) > 1:
         raise UnreadablePackage(path=path, detail="not an AOTInductor package: several models have one name")

@@ -15,12 +15,11 @@ from typing import Any, BinaryIO
 from safetensors import SafetensorError, safe_open
 
 from aoti_serve.errors import DigestMismatch, UnreadableWeights, WeightsTooLarge, quantity
-from aoti_serve.errors.file_kinds import LOOKED_AT, no_weights
+from aoti_serve.errors.file_kinds import FORMAT_MAX_HEADER_BYTES, LOOKED_AT, no_weights
 from aoti_serve.signature.tensors import BY_SAFETENSORS, DTYPES, Shaped, Span
 from aoti_serve.weights.files.pickles import check_no_pickle
 
 MAX_NAME = 1024  # it stands in errors and receipts
-FORMAT_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 CHECK_CHUNK_BYTES = 4 * 2**20
 
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from aoti_serve.errors import UnreadableWeights, WeightsTooLarge, problems
+from aoti_serve.errors.file_kinds import FORMAT_MAX_HEADER_BYTES
 from aoti_serve.signature.tensors import Span
-from aoti_serve.weights.files.index import FORMAT_MAX_HEADER_BYTES, file_chunks, read_index
+from aoti_serve.weights.files.index import file_chunks, read_index
 from aoti_serve.weights.files.pickles import INDEX_SUFFIX, pickled
 
 INDEX_NAME = "model.safetensors.index.json"

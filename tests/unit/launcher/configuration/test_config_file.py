@@ -289,7 +289,9 @@ def test_first_weights_that_do_not_fit_are_named_with_the_tensor(here: Path) -> 
     check_config(read(valid(package="apart.pt2", weights="fits.safetensors")))
     text = refused(valid(package="apart.pt2", weights="other.safetensors"))
     assert f"model 'a': weights {here}/other.safetensors: tensor 'w'" in text
-    assert "it is a package; name the safetensors file beside it" in refused(valid(package="apart.pt2", weights="m.pt2"))
+    assert "it is a package; name the safetensors file beside it" in refused(
+        valid(package="apart.pt2", weights="m.pt2")
+    )
 
 
 def test_the_first_weights_may_be_shards(here: Path) -> None:
