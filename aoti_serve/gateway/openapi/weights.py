@@ -92,8 +92,9 @@ def _decide(model: str, name: str, summary: str) -> OpenApi:
 
 
 def _guarded(model: str, name: str, summary: str, answers: dict[int, OpenApi], **more: Any) -> OpenApi:
-    identity, details = f"{model}.weights.{name}", {"description": DETAILS[name]} if name in DETAILS else {}
-    return operation(identity, f"{model}: weights", summary, answers, security=[{ADMIN: []}], **details, **more)
+    identity = f"{model}.weights.{name}"
+    more |= {"description": DETAILS[name]} if name in DETAILS else {}
+    return operation(identity, f"{model}: weights", summary, answers, security=[{ADMIN: []}], **more)
 
 
 def _swap(model: str) -> OpenApi:

@@ -5,12 +5,12 @@ from __future__ import annotations
 DETAILS = {
     "status": (
         "Current and previous version, the candidate, every replica's receipt, the swap in progress (phase, and bytes "
-        "per replica), the outcome of the last one; the `rollout` that is on, or the last, and what was counted of both "
-        "versions while a `trial` is on."
+        "per replica), the outcome of the last one; the `rollout` that is on, or the last, and what was counted of "
+        "both versions while a `trial` is on."
     ),
     "swap": (
-        "The bytes of safetensors (`application/octet-stream`, options as query parameters), or JSON with the `uri` and "
-        "the options. Answers when every replica has committed, or with `wait=false` at once."
+        "The bytes of safetensors (`application/octet-stream`, options as query parameters), or JSON with the `uri` "
+        "and the options. Answers when every replica has committed, or with `wait=false` at once."
     ),
     "golden": "Answers its `digest` and `nbytes`, and how many `requests` are in it.",
     "story": "At most 400, of members, targets and swaps.",
