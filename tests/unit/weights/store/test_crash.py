@@ -117,5 +117,6 @@ def test_whenever_the_process_is_killed_the_store_is_whole(folder: Path, scheme:
     calls = int(done.stdout)
     assert calls > 80
     committed = [check(folder / str(call), scheme) for call in range(calls + 1)]
-    assert committed == sorted(committed), "what was committed before one call is committed before all later ones"
+    if scheme != PARTS:  # there several threads put at once, and not always as many calls come before a certain one
+        assert committed == sorted(committed), "what was committed before one call is committed before all later ones"
     assert len(set(committed)) == 2
