@@ -23,7 +23,7 @@ from aoti_serve.gateway.http2.headers import HeaderReader, Malformed
 from aoti_serve.gateway.in_flight import BodyLimits, ReadingBudget, Share
 from aoti_serve.gateway.inflation import decompressed
 from aoti_serve.gateway.offload import Offload
-from aoti_serve.link.frames import Kind, header
+from aoti_serve.link.frames import Frame, Kind, header
 from aoti_serve.link.incoming import Incoming
 from aoti_serve.link.messages import BatchMessage, batch_bytes, batch_of
 from aoti_serve.model.archive import preflight, reading
@@ -108,7 +108,12 @@ def library(data: bytes) -> None:
 def link(data: bytes) -> None:
     """Frames of a peer, and the message of a batch in them."""
     with suppress(LinkBroken):
-        feed(Incoming(lambda frame: batch_of(frame.message) if frame.kind is Kind.BATCH else None), data)
+        feed(Incoming(_read), data)
+
+
+def _read(frame: Frame) -> None:
+    if frame.kind is Kind.BATCH:
+        batch_of(frame.message)
 
 
 def scratch() -> Path:
