@@ -291,6 +291,7 @@ async def test_a_stream_ends_in_words_when_the_server_stops_and_its_requests_are
     echo.goes_on.set()
     code, text = await asker.end_of(number)
     assert (code, "being stopped" in text) == (status(grpc.StatusCode.UNAVAILABLE), True)
+    asker.close()
     await closing
 
 
