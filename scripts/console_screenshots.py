@@ -1,5 +1,6 @@
-#!/usr/bin/env python3
 """Make the pictures of docs/guides/console.md: light, dark, a swap and a rollout under way.
+
+    PYTHONPATH=. .venv/bin/python scripts/console_screenshots.py
 
 It serves the digits, sends traffic, and uses the page as its e2e test does. Needs Chromium (Debian: chromium,
 fonts-inter), and var/digits, which scripts/make_digits fills. The picture of the swap shows a replica whose process is
@@ -11,22 +12,20 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+from chaoslab.beside import going_on
+from playwright.sync_api import expect
 
-from playwright.sync_api import expect  # noqa: E402
-
-from aoti_serve.demo.traffic import Traffic  # noqa: E402
-from tests.console_page import ConsolePage, chromium  # noqa: E402
-from tests.e2e.served import TOKEN, Server, serving, write_config  # noqa: E402
-from tests.e2e.wire import until  # noqa: E402
+from aoti_serve.demo.traffic import Traffic
+from tests.console_page import ConsolePage, chromium
+from tests.e2e.served import ROOT, TOKEN, Server, serving, write_config
+from tests.e2e.wire import until
 
 SIX = [(0.62, 0.16), (0.45, 0.3), (0.36, 0.55), (0.4, 0.78), (0.55, 0.86), (0.66, 0.75), (0.6, 0.6), (0.45, 0.58)]
 POINTS = "line => line.getAttribute('d').split(/[ML]/).length - 1"
@@ -38,26 +37,14 @@ CONNECTIONS, STEP_S = 2, 20
 def served(folder: Path, digits: Path) -> Iterator[Server]:
     """The digits, under traffic."""
     os.environ["AOTI_SERVE_ADMIN_TOKEN"] = TOKEN
-    with serving(write_config(folder, digits)) as server, traffic(server.url):
+    with serving(write_config(folder, digits)) as server, going_on(partial(ask, server.url)):
         yield server
 
 
-@contextmanager
-def traffic(url: str) -> Iterator[None]:
-    done = threading.Event()
-
-    def send() -> None:
-        for _ in Traffic(url, CONNECTIONS).seconds(0):
-            if done.is_set():
-                return
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+def ask(url: str, stop: threading.Event) -> None:
+    for _ in Traffic(url, CONNECTIONS).seconds(0):
+        if stop.is_set():
+            return
 
 
 class Pictures:

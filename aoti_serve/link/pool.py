@@ -77,7 +77,7 @@ class Pool:
         self._usable = asyncio.Event()
         self._draining = False
         self._interface = interface
-        self._succeeded = False
+        self._upgrading = False
         self._probing = probing
         self._patience = patience
         self._probes: set[Task[None]] = set()
@@ -91,10 +91,10 @@ class Pool:
         """Keep links to these addresses, and to no others once theirs have ended.
 
         Replicas of a package with another interface understand no batch from here: they are there while one package
-        takes the place of another, and this gateway will be replaced, too.
+        takes the place of another, and with the replicas the gateways.
         """
         ours = [address for address in addresses if address.interface in ("", self._interface)]
-        self._succeeded = len(ours) < len(addresses)
+        self._upgrading = len(ours) < len(addresses)
         self._addresses = {address.replica: address for address in ours if address.reached_from(self._node)}
         loop = asyncio.get_running_loop()
         for replica in self._addresses.keys() - self._keepers.keys():
@@ -217,7 +217,7 @@ class Pool:
 
     def _let_go(self) -> None:
         """Let replicas leave while there are others, and all after a while, unless this gateway is to leave, too."""
-        willing, stays = self._willing(), not (self._draining or self._succeeded)
+        willing, stays = self._willing(), not (self._draining or self._upgrading)
         for link in self._links.values():
             if link.leaving and (link not in willing or (link.leaving > LEAVING_TICKS and stays)):
                 link.let_go()
