@@ -8,6 +8,8 @@ import threading
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
+from ray.exceptions import RayTaskError
+
 from aoti_serve.errors import AotiServeError, TryAgain
 
 T = TypeVar("T")
@@ -27,21 +29,22 @@ def spawn(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 async def result_of(call: Awaitable[Any], seconds: float | None = None) -> Any:
     """Await a call; an AotiServeError raised on the other side is raised here as itself.
 
-    Ray wraps it in a RayTaskError whose text is a traceback. Raises Unavailable if there is no answer in so many
-    `seconds`: a process that is stopped, not dead, would never give one.
+    An actor's comes as a RayTaskError that is of its class as well, and whose text is a traceback. Raises Unavailable
+    if there is no answer in so many `seconds`: a process that is stopped, not dead, would never give one.
     """
     clock = asyncio.timeout(seconds)
     try:
         async with clock:
             return await call
-    except AotiServeError:  # a StageFailed has a cause of its own
+    except RayTaskError as error:
+        if isinstance(error.cause, AotiServeError):
+            raise error.cause from None
         raise
-    except Exception as error:
+    except AotiServeError:
+        raise
+    except Exception:
         if clock.expired():
             raise TryAgain(detail=f"no answer within {seconds:g} s") from None
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, AotiServeError):
-            raise cause from None
         raise
 
 

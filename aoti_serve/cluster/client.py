@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import ray
-from ray import serve
 
 from aoti_serve.cluster.calls import run_in_background
 from aoti_serve.cluster.coordinator_client import CoordinatorClient
-from aoti_serve.cluster.deployments import coordinator_of
 from aoti_serve.cluster.swap_call import SwapCall, SwapKeywords, WrittenShare, checked_arguments, swap_call
 from aoti_serve.cluster.transfer.delta import Delta, WeightChanges
 from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, Weights, in_one_piece, rechunk, upload_stream
@@ -37,9 +35,9 @@ class AsyncWeightsClient:
     """
 
     def __init__(self, model: str, app: str = "default") -> None:
-        """Raises Unavailable outside of a cluster."""
+        """Raises Unavailable outside of a cluster, and UnknownModel."""
         _require_cluster()
-        self._client = CoordinatorClient(model, serve.get_deployment_handle(coordinator_of(model), app))
+        self._client = CoordinatorClient.of(model, app)
 
     async def swap(
         self, weights: Weights, label: str = "", *, wait: bool = True, **options: Unpack[SwapKeywords]
@@ -153,7 +151,7 @@ class WeightsClient:
     """
 
     def __init__(self, model: str, app: str = "default") -> None:
-        """Raises Unavailable outside of a cluster."""
+        """Raises Unavailable outside of a cluster, and UnknownModel."""
         _require_cluster()
         self._closed = False
         self._client = run_in_background(_connected(model, app))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.calls import result_of
+from aoti_serve.cluster.deployments import coordinator_of, models_among
 from aoti_serve.cluster.ray_private import over_grpc
-from aoti_serve.errors import AotiServeError, TryAgain
+from aoti_serve.errors import AotiServeError, TryAgain, UnknownModel
 from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 
@@ -36,6 +38,14 @@ class CoordinatorClient:
     def __init__(self, model: str, coordinator: DeploymentHandle[Any]) -> None:
         self._model = model
         self._coordinator = over_grpc(coordinator)
+
+    @classmethod
+    def of(cls, model: str, app: str) -> Self:
+        """That of a model in an application of this Ray cluster. Raises UnknownModel."""
+        try:
+            return cls(model, serve.get_deployment_handle(coordinator_of(model), app))
+        except KeyError:
+            raise UnknownModel(name=f"{app}/{model}", known=_served_models()) from None
 
     async def status(self, seen: int = -1) -> WeightsStatus:
         status: WeightsStatus = await self._call("status", seen)
@@ -140,3 +150,8 @@ class CoordinatorClient:
         except RayActorError as error:
             detail = f"the coordinator of model '{self._model}' does not answer: it is busy, or being started again"
             raise TryAgain(detail=f"{detail}; ask for the status, then try again") from error
+
+
+def _served_models() -> list[str]:
+    applications = serve.status().applications.items()
+    return [f"{app}/{model}" for app, status in applications for model in models_among(status.deployments)]

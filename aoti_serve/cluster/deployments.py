@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from aoti_serve.signature.tensors import CUDA
 
 GATEWAY = "gateway"
@@ -13,6 +15,12 @@ def replicas_of(model: str) -> str:
 
 def coordinator_of(model: str) -> str:
     return f"{model}-coordinator"
+
+
+def models_among(deployments: Iterable[str]) -> list[str]:
+    """The models that have a coordinator among these."""
+    coordinator = coordinator_of("")
+    return sorted(name.removesuffix(coordinator) for name in deployments if name.endswith(coordinator))
 
 
 def processor_of(model: str) -> str:

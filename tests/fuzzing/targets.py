@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import NamedTuple
 
 import numpy as np
@@ -28,11 +29,13 @@ from aoti_serve.link.incoming import Incoming
 from aoti_serve.link.messages import BatchMessage, batch_bytes, batch_of
 from aoti_serve.model.archive import preflight, reading
 from aoti_serve.protocol.strings import strings_from_raw
+from aoti_serve.signature.tensors import BY_OIP, BYTES
 from aoti_serve.weights.files.index import index_in
 from tests.unit.gateway.http2.echoing import whole
 from tests.unit.link.test_frames import feed
 from tests.unit.model.archive.test_library import SHIMS, elf
 from tests.unit.model.archive.test_reading import written
+from tests.unit.protocol.grpc.requests import RequestMaker
 from tests.unit.protocol.grpc.test_fuzz import verdict
 from tests.unit.protocol.test_decode import only_invalid_input
 
@@ -139,11 +142,25 @@ def _batch() -> bytes:
     return header(Kind.BATCH, 1, length=len(message), total=len(message)) + message
 
 
+def _requests() -> list[bytes]:
+    """A request of each datatype, as JSON and as binary data; `json_request` says what the first byte is."""
+    found = []
+    for dtype in (*BY_OIP.values(), BYTES):
+        element, tail = ('"a"', struct.pack("<I1s", 1, b"a")) if dtype is BYTES else ("1", bytes(dtype.itemsize))
+        tensor = f'{{"inputs":[{{"name":"x","datatype":"{dtype.oip}","shape":[1],%s}}]}}'
+        head = tensor % f'"parameters":{{"binary_data_size":{len(tail)}}}'
+        found += [b"\0" + (tensor % f'"data":[{element}]').encode(), bytes([len(head)]) + head.encode() + tail]
+    return found
+
+
+def _grpc_requests() -> list[bytes]:
+    return [RequestMaker(Random(number)).request().SerializeToString() for number in range(32)]
+
+
 JSON = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[1,2.5]}],"outputs":[{"name":"y"}],"id":"a"}'
-BINARY = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"parameters":{"binary_data_size":8}}]}'
 TARGETS = {
-    "json_request": Target(json_request, [b"\0" + JSON, bytes([len(BINARY)]) + BINARY + bytes(8)]),
-    "grpc_request": Target(grpc_request, []),
+    "json_request": Target(json_request, [b"\0" + JSON, *_requests()]),
+    "grpc_request": Target(grpc_request, _grpc_requests()),
     "http2": Target(http2, [whole(1, b"body")]),
     "strings": Target(strings, [b"\x02" + struct.pack("<I1sI", 1, b"a", 0)]),
     "compressed": Target(compressed, [b"\0" + zlib.compress(JSON), b"\xff" + zlib.compress(JSON, wbits=31)]),

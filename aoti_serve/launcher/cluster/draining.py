@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from aoti_serve.cluster.deployments import GATEWAY, coordinator_of
+from aoti_serve.cluster.deployments import GATEWAY, models_among
 from aoti_serve.cluster.ray_private import from_any_thread
 from aoti_serve.launcher import ProgressLog
 
@@ -46,7 +46,7 @@ def end_proxies() -> None:
 
 def is_ours(deployments: Collection[str]) -> bool:
     """True if an application with these deployments is one of ours, so that its gateways can be drained."""
-    return GATEWAY in deployments and any(name.endswith(coordinator_of("")) for name in deployments)
+    return GATEWAY in deployments and bool(models_among(deployments))
 
 
 def _gateways(application: str) -> Any:

@@ -9,8 +9,9 @@ import psutil
 import pytest
 from ray import serve
 
-from aoti_serve import WeightsClient
+from aoti_serve import AsyncWeightsClient, WeightsClient
 from aoti_serve.cluster.deployments import coordinator_of
+from aoti_serve.errors import UnknownModel
 from aoti_serve.weights.version import Version
 
 VERSION = Version(number=3, digest="three")
@@ -50,3 +51,12 @@ def test_a_client_that_is_closed_refuses_calls_and_leaves_others_alone() -> None
         assert other.versions() == [VERSION]
     with pytest.raises(ValueError, match="closed"):
         other.versions()
+
+
+@pytest.mark.parametrize("client", [WeightsClient, AsyncWeightsClient])
+@pytest.mark.parametrize(("model", "app"), [("nope", "trained"), ("digits", "nope")])
+def test_a_model_that_is_not_served_is_named_beside_those_that_are(
+    client: type[WeightsClient | AsyncWeightsClient], model: str, app: str
+) -> None:
+    with pytest.raises(UnknownModel, match=f"model '{app}/{model}' is not served here; available: trained/digits"):
+        client(model, app)

@@ -8,9 +8,10 @@ import sys
 import threading
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from aoti_serve.cluster.calls import result_of, run_in_background
-from aoti_serve.errors import StageFailed, UnknownTensor
+from aoti_serve.errors import AotiServeError, StageFailed, StoreFailed, UnknownTensor
 
 
 async def this_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
@@ -45,6 +46,28 @@ async def test_an_error_of_ours_arrives_as_itself_and_not_as_its_cause() -> None
     for seconds in (None, 10.0):
         with pytest.raises(StageFailed, match="replica r1 could not stage version 7"):
             await result_of(fail(), seconds)
+
+
+@pytest.mark.parametrize(
+    "cause", [StoreFailed(path="store", detail="full"), StageFailed(replica="r1", version=7, cause=ValueError("x"))]
+)
+async def test_an_error_of_ours_arrives_from_an_actor_as_itself(cause: AotiServeError) -> None:
+    async def fail() -> None:
+        raise RayTaskError("append", "a traceback", cause, pid=1, ip="127.0.0.1").as_instanceof_cause()
+
+    for seconds in (None, 10.0):
+        with pytest.raises(type(cause)) as raised:
+            await result_of(fail(), seconds)
+        assert raised.value is cause
+        assert "traceback" not in str(raised.value)
+
+
+async def test_a_foreign_error_keeps_its_name() -> None:
+    async def fail() -> None:
+        raise RayTaskError("append", "a traceback", ValueError("x"), pid=1, ip="127.0.0.1").as_instanceof_cause()
+
+    with pytest.raises(ValueError, match="a traceback"):
+        await result_of(fail())
 
 
 def test_work_is_cancelled_if_its_caller_is_interrupted() -> None:

@@ -28,7 +28,7 @@ from aoti_serve.errors import (
 from aoti_serve.protocol.decode import arrays_of as arrays_behind
 from aoti_serve.protocol.decode import decode_head, head_length
 from aoti_serve.protocol.messages import RequestHead, SequenceStep
-from aoti_serve.signature.tensors import DTYPES, DType
+from aoti_serve.signature.tensors import BY_OIP, BYTES, DTYPES, DType, dtype_named
 
 EVERY_DTYPE = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values()]
 JSON_DTYPES = [pytest.param(dtype, id=dtype.torch) for dtype in DTYPES.values() if not dtype.raw]
@@ -598,7 +598,7 @@ NEARLY_INPUTS = st.fixed_dictionaries(
     {},
     optional={
         "name": st.sampled_from(["x", "y"]) | JSON_VALUES,
-        "datatype": st.sampled_from([dtype.oip for dtype in DTYPES.values()]) | JSON_VALUES,
+        "datatype": st.sampled_from([*BY_OIP, BYTES.oip]) | JSON_VALUES,
         "shape": st.lists(SIZES, max_size=3) | JSON_VALUES,
         "data": NUMBERS | st.lists(NUMBERS, max_size=3) | JSON_VALUES,
         "parameters": st.fixed_dictionaries({"binary_data_size": SIZES | JSON_VALUES}) | JSON_VALUES,
@@ -622,7 +622,7 @@ def only_invalid_input(body: bytes, header_length: str | None) -> None:
         return
     for tensor, array in zip(request.head.inputs, request.arrays, strict=True):
         assert array.shape == tensor.shape
-        assert array.dtype == np.dtype(DTYPES[tensor.dtype].numpy)
+        assert array.dtype == np.dtype(dtype_named(tensor.dtype).numpy)
 
 
 COUNT = pytest.mark.parametrize(
