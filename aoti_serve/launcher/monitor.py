@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
+from aoti_serve.cluster.ray_private import actors_in
 from aoti_serve.launcher import ProgressLog
 from aoti_serve.launcher.cluster.applications import instance_details, last_line
 from aoti_serve.launcher.processes.background import in_background
@@ -25,10 +26,14 @@ class DeploymentReplicas(NamedTuple):
 
 
 class ServerView(NamedTuple):
-    """Serve's report on some applications: the status and message of each, and the replicas of its deployments."""
+    """Serve's report on some applications: the status and message of each, and the replicas of its deployments.
+
+    `starved` has what Ray says of each replica that it has ended because a node was low on memory, by the replica's id.
+    """
 
     states: dict[str, tuple[str, str]]
     replicas: dict[tuple[str, str], DeploymentReplicas]
+    starved: dict[str, str] = {}
 
 
 class ServerMonitor:
@@ -74,7 +79,16 @@ class ServerMonitor:
 
 def view_now(names: Collection[str]) -> ServerView:
     """The present view of these applications, as Serve reports it."""
-    return view_of(instance_details(), names)
+    view = view_of(instance_details(), names)
+    if all(len(each.running) >= each.target for each in view.replicas.values()):
+        return view
+    return view._replace(starved=starved_among(actors_in("DEAD")))
+
+
+def starved_among(dead: Collection[Mapping[str, Any]]) -> dict[str, str]:
+    """What Ray says of the replicas among dead actors that it has ended for want of memory, by their ids."""
+    told = {actor["Name"].rpartition("#")[2]: actor["DeathCause"].oom_context.error_message for actor in dead}
+    return {replica: text.partition("\n")[0] for replica, text in told.items() if text}
 
 
 def view_of(details: Mapping[str, Any], names: Collection[str]) -> ServerView:
@@ -92,8 +106,8 @@ def view_of(details: Mapping[str, Any], names: Collection[str]) -> ServerView:
 
 
 def changes_between(before: ServerView, after: ServerView) -> list[str]:
-    """One line per change, in this order: replicas that have gone, replicas that are back, states of applications."""
-    return [*_replica_news(before, after), *_state_news(before, after)]
+    """One line per change, in this order: replicas that have gone or are back, want of memory, applications' states."""
+    return [*_replica_news(before, after), *_memory_news(before, after), *_state_news(before, after)]
 
 
 def _replica_news(before: ServerView, after: ServerView) -> Iterator[str]:
@@ -107,6 +121,13 @@ def _replica_news(before: ServerView, after: ServerView) -> Iterator[str]:
             yield f"{key[1]}: {', '.join(sorted(lost))} {'is' if len(lost) == 1 else 'are'} gone; {now}"
         if len(now.running) >= now.target and (len(then.running) < then.target or (lost and fewer <= 0)):
             yield f"{key[1]}: {now} again"
+
+
+def _memory_news(before: ServerView, after: ServerView) -> Iterator[str]:
+    """Ray's words, once for all that it ended at one time."""
+    ran = {replica for then in before.replicas.values() for replica in then.running}
+    for text in sorted({text for replica, text in after.starved.items() if replica in ran}):
+        yield f"Ray has ended processes: {text}"
 
 
 def _state_news(before: ServerView, after: ServerView) -> Iterator[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ray.core.generated import common_pb2
 from ray.serve.schema import ApplicationStatus
 
-from aoti_serve.launcher.monitor import changes_between, view_of
+from aoti_serve.launcher.monitor import changes_between, starved_among, view_of
 
 
 def details(running: str, target: int = 2, status: str = "RUNNING", message: str = "", starting: str = "") -> Any:
@@ -45,6 +46,22 @@ def test_one_that_was_followed_at_once_is_named_too() -> None:
 def test_nothing_is_said_of_scaling() -> None:
     assert said(details("ab"), details("a", target=1)) == []
     assert said(details("a", target=1), details("a", target=2, starting="b")) == []
+
+
+def test_want_of_memory_is_told_once_in_rays_words() -> None:
+    cause = common_pb2.ActorDeathCause  # type: ignore[attr-defined]  # protobuf makes it at run time
+    low = cause(oom_context={"error_message": "2 worker(s) were killed: low on memory\nMore of it"})
+    killed = cause(actor_died_error_context={"error_message": "killed"})
+    names = {"SERVE_REPLICA::default#digits-replica#a": low, "SERVE_REPLICA::default#gateway#b": low, "other": killed}
+    starved = starved_among([{"Name": name, "DeathCause": death} for name, death in names.items()])
+    assert set(starved) == {"a", "b"}
+    before, ill = view_of(details("ab"), ["default"]), view_of(details(""), ["default"])
+    said = changes_between(before, ill._replace(starved=starved))
+    assert said == [
+        "digits-replica: a, b are gone; 0 of 2 run",
+        "Ray has ended processes: 2 worker(s) were killed: low on memory",
+    ]
+    assert changes_between(ill._replace(starved=starved), ill._replace(starved=starved)) == []
 
 
 def test_an_applications_state_is_told_with_its_reason_and_when_it_is_well_again() -> None:
