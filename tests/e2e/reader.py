@@ -15,6 +15,7 @@ from tests.pages import Block, blocks_of
 URL = "http://127.0.0.1:8000"  # on every page
 SERVES = re.compile(r"aoti-serve (up|demo)(?! traffic)\b")
 ASKS = re.compile(r"aoti-serve demo traffic$")
+JOINS = re.compile(r"RAY_AUTH_MODE=token RAY_ADDRESS=\S+")
 TAKES_PORTS = re.compile(r"aoti-serve (up|demo|check)(?! traffic)\b[^\n]*")
 
 
@@ -60,8 +61,14 @@ class Reader(ExitStack):
         (self._folder / block.title).write_text(self._here(block.text))
 
     def _here(self, text: str) -> str:
-        """As it is on the page, but for the ports."""
-        return TAKES_PORTS.sub(lambda found: f"{found[0]} {self._ports_for(found[1])}", text.replace(URL, self._url))
+        """As it is on the page, but for the ports and the cluster."""
+        text = JOINS.sub(self._cluster, text).replace(URL, self._url)
+        return TAKES_PORTS.sub(lambda found: f"{found[0]} {self._ports_for(found[1])}", text)
+
+    def _cluster(self, shown: re.Match[str]) -> str:
+        """The variables that a server has printed."""
+        printed = (JOINS.search(launched.output) for launched in self._going_on.values())
+        return next((found[0] for found in printed if found), shown[0])
 
     def _ports_for(self, command: str) -> str:
         """What is only checked is checked at other ports: the demo goes on here, where a reader has ended it."""

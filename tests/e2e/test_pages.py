@@ -20,6 +20,7 @@ WITH_THE_DEMO = (
     "docs/tutorial/first-swap.md",
     "docs/guides/disk.md",
     FIRST_STEPS,
+    "docs/tutorial/trainer.md",
     "docs/guides/acceptance.md",
     "docs/guides/checkpoints.md",
     "docs/guides/kubernetes.md",

@@ -42,7 +42,18 @@ def test_what_a_command_prints_is_shown_and_so_compared(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_mark_says_why_not_or_names_a_test_that_reads_the_page(page: str) -> None:
     for block in blocks_of(page):
-        if block.language == "sh" and block.mark:
+        if block.mark:
             said = re.fullmatch(r"not run: .+|run by (?P<test>tests/\S+)", block.mark)
             assert said, block.mark
-            assert not said["test"] or "commands_of(" in (ROOT / said["test"]).read_text(), block.mark
+            reads = "commands_of(" if block.language == "sh" else f'blocks_of("{page}")'
+            assert not said["test"] or reads in (ROOT / said["test"]).read_text(), block.mark
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_is_a_file_that_commands_use_or_has_a_test(page: str) -> None:
+    for block in blocks_of(page):
+        if block.language == "python" and not block.mark:
+            module = block.title.removesuffix(".py")
+            uses = rf"\bpython {module}\.py\b|\b{module}:"
+            assert module, block.text
+            assert any(re.search(uses, other.text) for other in blocks_of(page) if other is not block), block.title

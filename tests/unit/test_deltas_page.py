@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +22,9 @@ from aoti_serve.weights.store.objects.objects import open_stored
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN
+from tests.pages import blocks_of
 
-PAGE = Path(aoti_serve.__file__).parents[1] / "docs" / "guides" / "deltas.md"
-EMBEDDING, POLICY = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+EMBEDDING, POLICY = (block.text for block in blocks_of("docs/guides/deltas.md") if block.language == "python")
 
 
 class Coordinator:

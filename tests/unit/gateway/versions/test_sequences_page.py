@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,18 +12,17 @@ import torch
 import tritonclient.http as triton
 from numpy.typing import NDArray
 
-import aoti_serve
 from aoti_serve.config import BatchingConfig, GatewayConfig
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
 from aoti_serve.weights.swap.target import Target
 from aoti_serve.weights.version import Committed, Version
+from tests.pages import blocks_of
 from tests.unit.gateway.http.gateway import NAME, VERSION, Gateway, running
 from tests.unit.gateway.listener.wired import Wired, loop_in_a_thread
 
-PAGE = Path(aoti_serve.__file__).parents[1] / "docs" / "guides" / "sequences.md"
-MODEL, CLIENT = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+MODEL, CLIENT = (block.text for block in blocks_of("docs/guides/sequences.md") if block.language == "python")
 
 
 def run_on_page(code: str) -> dict[str, Any]:
