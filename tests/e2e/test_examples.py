@@ -23,9 +23,10 @@ import several_models
 import yaml
 
 from aoti_serve.demo import digits
+from tests.e2e.reader import assert_prints
 from tests.e2e.served import ROOT, Launched, free_port
 from tests.package_cache import PackageCache
-from tests.pages import commands_of
+from tests.pages import blocks_of, commands_of
 
 MADE: dict[str, Callable[[Path], None]] = {
     "online_learning": online_learning.make,
@@ -85,9 +86,13 @@ def merged(configs: Sequence[Path]) -> Any:
 
 def printed(name: str, folder: Path, variables: dict[str, str]) -> str:
     """What the page's command says."""
-    environment = os.environ | variables
+    return run(command_of(name), folder, variables)
+
+
+def run(command: str, folder: Path, variables: dict[str, str]) -> str:
+    environment = os.environ | variables | {"COLUMNS": "200"}
     done = subprocess.run(
-        ["bash", "-c", command_of(name)], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     return done.stdout
@@ -114,6 +119,9 @@ def test_only_rows_that_were_touched_are_pushed(folder: Path, joined: dict[str, 
     assert [int(version) for version, _, _ in found] == list(range(3, 3 + recommender.PUSHES)), said
     assert all(float(share) < 3 for _, share, _ in found), said
     assert all(float(error) < 1e-5 for _, _, error in found), said
+    [listed] = [block.text for block in blocks_of("docs/guides/disk.md") if "push 0" in block.text]
+    differs = r"\b[0-9a-f]{12}\b|\d+ (?:s|min)\b"
+    assert_prints(re.sub(differs, "...", listed), run("aoti-serve weights recommender", folder, joined))
 
 
 def test_a_bad_version_withdraws_itself(folder: Path, joined: dict[str, str]) -> None:

@@ -23,7 +23,8 @@ class Encoder(nn.Module):
         self.embed = nn.Embedding(8, 4)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return self.embed(ids) * mask.unsqueeze(2)
+        found: torch.Tensor = self.embed(ids) * mask.unsqueeze(2)
+        return found
 
 
 class Scaled(nn.Module):
@@ -61,7 +62,7 @@ def test_the_weights_of_a_script_are_those_of_its_class(tmp_path: Path, monkeypa
     old = Scaled(...)
     with torch.no_grad():
         old.scale.fill_(3)
-    torch.jit.script(old).save(tmp_path / "old.pt")
+    torch.jit.save(torch.jit.script(old), tmp_path / "old.pt")
     monkeypatch.chdir(tmp_path)
     made = run(SCRIPT, TheClass=Scaled)
     assert made["module"].scale == 3

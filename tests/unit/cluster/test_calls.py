@@ -6,12 +6,20 @@ import asyncio
 import signal
 import sys
 import threading
+from typing import Any
 
 import pytest
 from ray.exceptions import RayTaskError
 
 from aoti_serve.cluster.calls import result_of, run_in_background
 from aoti_serve.errors import AotiServeError, StageFailed, StoreFailed, UnknownTensor
+
+
+def from_an_actor(cause: Exception) -> Exception:
+    """As Ray has it arrive."""
+    made: Any = RayTaskError
+    error: Exception = made("append", "a traceback", cause, pid=1, ip="127.0.0.1").as_instanceof_cause()
+    return error
 
 
 async def this_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
@@ -53,7 +61,7 @@ async def test_an_error_of_ours_arrives_as_itself_and_not_as_its_cause() -> None
 )
 async def test_an_error_of_ours_arrives_from_an_actor_as_itself(cause: AotiServeError) -> None:
     async def fail() -> None:
-        raise RayTaskError("append", "a traceback", cause, pid=1, ip="127.0.0.1").as_instanceof_cause()
+        raise from_an_actor(cause)
 
     for seconds in (None, 10.0):
         with pytest.raises(type(cause)) as raised:
@@ -64,7 +72,7 @@ async def test_an_error_of_ours_arrives_from_an_actor_as_itself(cause: AotiServe
 
 async def test_a_foreign_error_keeps_its_name() -> None:
     async def fail() -> None:
-        raise RayTaskError("append", "a traceback", ValueError("x"), pid=1, ip="127.0.0.1").as_instanceof_cause()
+        raise from_an_actor(ValueError("x"))
 
     with pytest.raises(ValueError, match="a traceback"):
         await result_of(fail())
