@@ -24,26 +24,33 @@ class FiguresWindow:
     """Takes the answers of `/figures` one after the other."""
 
     def __init__(self) -> None:
-        self._past: deque[tuple[float, Any]] = deque()
+        self._past: dict[str, deque[tuple[float, Any]]] = {}  # by gateway: of several, any may take a connection
 
     def take(self, found: Any, now: float) -> Sample | None:
-        """What happened in the last `SPAN_S`; None for the first answer, also of another gateway."""
-        if self._past and _starts_anew(self._past[-1][1], found):
-            self._past.clear()
-        self._past.append((now, found))
-        while len(self._past) > 2 and now - self._past[1][0] >= SPAN_S:
-            self._past.popleft()
-        since, before = self._past[0]
+        """What happened in the last `SPAN_S`; None for the first answer of a gateway, or after a restart."""
+        self._past = {gateway: past for gateway, past in self._past.items() if now - past[-1][0] <= SPAN_S}
+        past = self._past.setdefault(found["gateway"], deque())
+        if past and _starts_anew(past[-1][1], found):
+            past.clear()
+        past.append((now, found))
+        while len(past) > 2 and now - past[1][0] >= SPAN_S:
+            past.popleft()
+        since, before = past[0]
         return _sample(before, found, now - since) if now > since else None
 
 
 def _starts_anew(before: Any, after: Any) -> bool:
-    other = before["gateway"] != after["gateway"] or (before["all"] is None) != (after["all"] is None)
-    return other or after["answered"] < before["answered"]
+    fewer = after["answered"] < before["answered"]
+    return fewer or (_are_of_all(before, after) and after["all"]["answered"] < before["all"]["answered"])
+
+
+def _are_of_all(before: Any, after: Any) -> bool:
+    return before["all"] is not None and after["all"] is not None
 
 
 def _sample(before: Any, after: Any, seconds: float) -> Sample:
-    first, last = _totals(before), _totals(after)
+    of_all = _are_of_all(before, after)
+    first, last = (found["all"] if of_all else _own_totals(found) for found in (before, after))
     answered, failed, rows, runs = (last[name] - first[name] for name in ("answered", "failed", "rows", "runs"))
     bounds = after["latency"]["bounds"]
     pairs = zip(before["latency"]["counts"], after["latency"]["counts"], strict=True)
@@ -58,11 +65,8 @@ def _sample(before: Any, after: Any, seconds: float) -> Sample:
     )
 
 
-def _totals(found: Any) -> dict[str, int]:
-    """Of all gateways, or of the one that has told them while there is no coordinator."""
-    if found["all"] is not None:
-        totals: dict[str, int] = found["all"]
-        return totals
+def _own_totals(found: Any) -> dict[str, int]:
+    """Of the gateway that has told them: while there is no coordinator it knows no others'."""
     return {"answered": found["answered"], "failed": sum(found["failed"].values()), "rows": 0, "runs": 0}
 
 

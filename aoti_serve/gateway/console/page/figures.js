@@ -2,29 +2,31 @@
 
 const SPAN_S = 5; // gateways tell each other their counts so often: a shorter span would show that, not the traffic
 
-/** Takes an answer of `/figures` a second, and gives a sample for the charts, null for the first. */
+/** Takes an answer of `/figures` a second, and gives a sample for the charts; null for the first of a gateway. */
 export class Figures {
-  #past = [];
+  #past = new Map(); // by gateway: of several, any may take a connection
 
   take(found, now) {
-    const last = this.#past.at(-1);
-    if (last && (last.found.gateway !== found.gateway || reset(last.found, found))) this.#past = [];
-    this.#past.push({ found, now });
-    while (this.#past.length > 2 && now - this.#past[1].now >= SPAN_S) this.#past.shift();
-    const first = this.#past[0];
-    return this.#past.length > 1 ? sample(first.found, found, now - first.now) : null;
+    for (const [gateway, past] of this.#past) if (now - past.at(-1).now > SPAN_S) this.#past.delete(gateway);
+    const past = this.#past.get(found.gateway) ?? [];
+    if (past.length && startsAnew(past.at(-1).found, found)) past.length = 0;
+    past.push({ found, now });
+    while (past.length > 2 && now - past[1].now >= SPAN_S) past.shift();
+    this.#past.set(found.gateway, past);
+    return past.length > 1 ? sample(past[0].found, found, now - past[0].now) : null;
   }
 }
 
-function reset(before, after) {
-  return after.answered < before.answered || Boolean(before.all) !== Boolean(after.all) || (after.all && after.all.answered < before.all.answered);
+function startsAnew(before, after) {
+  return after.answered < before.answered || (before.all && after.all && after.all.answered < before.all.answered);
 }
 
 function sample(before, after, seconds) {
-  const own = (found) => Object.values(found.failed).reduce((sum, count) => sum + count, 0);
-  const [from, to] = after.all ? [before.all, after.all] : [{ ...before, failed: own(before) }, { ...after, failed: own(after) }];
+  const own = (found) => ({ ...found, failed: Object.values(found.failed).reduce((sum, count) => sum + count, 0) });
+  const ofAll = before.all && after.all; // not while there is no coordinator
+  const [from, to] = ofAll ? [before.all, after.all] : [own(before), own(after)];
   const counts = after.latency.counts.map((count, at) => count - before.latency.counts[at]);
-  const runs = after.all ? to.runs - from.runs : 0;
+  const runs = ofAll ? to.runs - from.runs : 0;
   return {
     requests: (to.answered + to.failed - from.answered - from.failed) / seconds,
     p50: quantile(counts, after.latency.bounds, 0.5),

@@ -58,7 +58,7 @@ export class Trial {
   #show(answer) {
     const version = answer.model_version;
     const fresh = this.#version !== null && this.#version !== version;
-    if (fresh) tell(`Version ${version} answers now.`);
+    if (fresh) tell(`Version ${version} has answered this.`); // perhaps only this: it may be a candidate
     this.#version = version;
     fill(this.answer, answer.outputs.map((output) => [version, output.data]), () => [
       ...answer.outputs.map(shown),

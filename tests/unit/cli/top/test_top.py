@@ -40,11 +40,17 @@ def test_a_sample_is_what_came_since_the_last_seconds_began() -> None:
     assert last == Sample(0, None, None, None, 3, 0)
 
 
-def test_another_gateway_and_one_that_has_restarted_begin_anew() -> None:
+def test_gateways_that_take_turns_are_told_apart_and_one_that_has_restarted_begins_anew() -> None:
     window = FiguresWindow()
-    window.take(figures(100), 0)
+    assert window.take(figures(100), 0) is None
     assert window.take(figures(900, gateway="other"), 1) is None
-    assert window.take(figures(5, gateway="other"), 2) is None
+    for second in (2, 4):
+        for gateway, answered in (("g", 100), ("other", 900)):
+            found = window.take(figures(answered + 10 * second, gateway=gateway), second + (gateway == "other"))
+            assert found is not None
+            assert found.requests == pytest.approx(20)
+    assert window.take(figures(5, gateway="other"), 6) is None
+    assert window.take(figures(150), 12) is None, "a sample is of the last seconds"
 
 
 def test_without_a_coordinator_the_gateways_own_counts_are_shown() -> None:
@@ -53,6 +59,9 @@ def test_without_a_coordinator_the_gateways_own_counts_are_shown() -> None:
     found = window.take(figures(110, failed=1, others=False), 1)
     assert found is not None
     assert (found.requests, found.errors, found.rows) == (11, 1, None)
+    for answered, others in ((120, True), (130, True), (140, False)):  # it comes and goes: nothing is missing
+        found = window.take(figures(answered, failed=1, others=others), answered / 10 - 10)
+        assert found is not None
 
 
 @pytest.mark.parametrize(
