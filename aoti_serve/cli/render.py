@@ -81,18 +81,14 @@ def swap_view(status: WeightsStatus, seconds: float) -> RenderableType:
 def receipts_view(found: Sequence[Receipt]) -> RenderableType:
     if not found:
         return Text("no replica has reported yet", "yellow")
-    on_gpus = any(receipt.gpu_ids for receipt in found)
-    names = ("replica", "node", "pid", "device", *(["gpu"] if on_gpus else []), "version", "digest")
-    table = narrow_table(
-        *names, *(Column(name, justify="right") for name in ("stage\nms", "commit\nms", "resident\nprevious"))
-    )
+    right = (Column(name, justify="right") for name in ("stage\nms", "commit\nms", "resident\nprevious"))
+    table = narrow_table("replica", "node", "pid", "device", "version", "digest", *right)
     for receipt in found:
         table.add_row(
             receipt.replica,
             receipt.node[:8],
             str(receipt.pid),
-            receipt.device,
-            *([",".join(receipt.gpu_ids) or "-"] if on_gpus else []),
+            f"gpu {','.join(receipt.gpu_ids)}" if receipt.gpu_ids else receipt.device,  # of the node; cuda:0 in each
             str(receipt.version),
             Text(_digest(receipt.digest), no_wrap=True, overflow="crop"),  # a terminal may lack a column for it
             f"{receipt.stage_milliseconds:.1f}",
