@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -11,10 +10,10 @@ import ray
 
 from aoti_serve.cluster.calls import run_in_background
 from aoti_serve.cluster.coordinator_client import CoordinatorClient
+from aoti_serve.cluster.head import join_named_cluster
 from aoti_serve.cluster.swap_call import SwapCall, SwapKeywords, WrittenShare, checked_arguments, swap_call
 from aoti_serve.cluster.transfer.delta import Delta, WeightChanges
 from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, Weights, in_one_piece, rechunk, upload_stream
-from aoti_serve.errors import TryAgain
 from aoti_serve.weights.adapter_config import adapter_at
 from aoti_serve.weights.labels import ExpectedVersion, LabelChange
 from aoti_serve.weights.swap_options import ExposureOptions
@@ -36,7 +35,7 @@ class AsyncWeightsClient:
 
     def __init__(self, model: str, app: str = "default") -> None:
         """Raises Unavailable outside of a cluster, and UnknownModel."""
-        _require_cluster()
+        join_named_cluster()
         self._client = CoordinatorClient.of(model, app)
 
     async def swap(
@@ -152,7 +151,7 @@ class WeightsClient:
 
     def __init__(self, model: str, app: str = "default") -> None:
         """Raises Unavailable outside of a cluster, and UnknownModel."""
-        _require_cluster()
+        join_named_cluster()
         self._closed = False
         self._client = run_in_background(_connected(model, app))
 
@@ -224,15 +223,6 @@ class WeightsClient:
         if self._closed:
             raise ValueError("this WeightsClient is closed")
         return run_in_background(call(self._client))
-
-
-def _require_cluster() -> None:
-    """Ray would start a cluster of its own, in which nothing is served."""
-    if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
-        raise TryAgain(
-            detail="this process has not joined a Ray cluster: set RAY_ADDRESS, and RAY_AUTH_MODE=token if the cluster "
-            "asks for its token (`aoti-serve up` prints both), or call ray.init() first"
-        )
 
 
 async def _connected(model: str, app: str) -> AsyncWeightsClient:

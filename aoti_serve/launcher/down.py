@@ -6,11 +6,11 @@ import time
 
 from ray import serve
 
+from aoti_serve.cluster.head import why_unreachable
 from aoti_serve.cluster.ray_private import serve_client
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher import ProgressLog
 from aoti_serve.launcher.cluster.connection import connect
-from aoti_serve.launcher.cluster.discovery import listens
 from aoti_serve.launcher.cluster.draining import is_ours, wait_until_drained
 from aoti_serve.launcher.processes.background import in_background, is_done
 
@@ -27,10 +27,10 @@ def take_down(cluster: str, name: str, drain_s: float, log: ProgressLog) -> None
     in_background(lambda: _drain(cluster, name, drain_s, log)).result()
     deleting = in_background(lambda: serve_client().delete_apps([name]))
     deadline = time.monotonic() + DELETE_S
-    while not is_done(deleting, DELETE_POLL_S) and listens(cluster) is None:
+    while not is_done(deleting, DELETE_POLL_S) and why_unreachable(cluster) is None:
         if time.monotonic() > deadline:
             raise StartFailed(detail=f"application '{name}' is still being taken down after {DELETE_S:g} s")
-    if deleting.done() and listens(cluster) is None:
+    if deleting.done() and why_unreachable(cluster) is None:
         deleting.result()
 
 

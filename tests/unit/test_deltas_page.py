@@ -65,7 +65,7 @@ def coordinator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Coordinator:
         monkeypatch.setattr(client, "_client", found, raising=False)
         return client
 
-    monkeypatch.setattr(client_module, "_require_cluster", lambda: None)
+    monkeypatch.setattr(client_module, "join_named_cluster", lambda: None)
     monkeypatch.setattr(client_module, "_connected", connected)
     monkeypatch.setattr(client_module, "_who", lambda: "a trainer")
     return found

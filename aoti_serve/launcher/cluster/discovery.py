@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from aoti_serve.cluster.head import CLUSTER_ANSWER_S, why_unreachable
 from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.cluster.connection import AUTH_MODE, PRIVATE
 
-CLUSTER_ANSWER_S = 1.5
 HEAD_AT = "--gcs-address="  # the argument that tells a raylet its head's address
 PING = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 
@@ -25,7 +24,7 @@ def cluster_at(address: str) -> str:
     Raises StartFailed; its text says what to do.
     """
     found = _the_one() if address == "auto" else address
-    if reason := listens(found):
+    if reason := why_unreachable(found):
         raise StartFailed(detail=reason)
     if asks_token(found):
         _offer_token(found)
@@ -34,28 +33,12 @@ def cluster_at(address: str) -> str:
 
 def running_clusters() -> list[str]:
     """The addresses of the clusters that have a node on this machine and a head that listens."""
-    return sorted(address for address in set(_told_raylets()) if listens(address) is None)
+    return sorted(address for address in set(_told_raylets()) if why_unreachable(address) is None)
 
 
 def asks_token(address: str) -> bool:
     """True if the cluster refuses callers without a token. Raises StartFailed if a listener there is no cluster."""
     return not _accepts(address, ())
-
-
-def listens(address: str) -> str | None:
-    """None if something listens at `address`, else the reason why it cannot be joined. Takes two seconds at most."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "/" in host:
-        return f"'{address}' is no address of a Ray cluster: write 'auto', or host:port of its head"
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CLUSTER_ANSWER_S).close()
-    except ConnectionRefusedError:
-        return f"nothing listens at {address}"
-    except TimeoutError:
-        return f"nobody answers at {address} within {CLUSTER_ANSWER_S:g} s"
-    except (OSError, OverflowError) as error:
-        return f"cannot reach {address}: {getattr(error, 'strerror', None) or error}"
-    return None
 
 
 def close_token() -> str | None:
