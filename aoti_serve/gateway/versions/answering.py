@@ -73,7 +73,7 @@ class Answering:
         if target.trial is None:
             self.trial = self._shadows = None
         elif self.trial is None or self.trial.trial != target.trial:
-            self.trial = TrialCounter(target.trial, self._outputs, self._run_shadow)
+            self.trial = TrialCounter(target.trial, self._outputs, self._run_beside)
             self._shadows = self._running(target.trial.candidate, patient=True)
 
     def note_failure(self, version: int, began: float) -> None:
@@ -127,7 +127,7 @@ class Answering:
             if is_the_servers(error):
                 trial.note_failure(answers, began)
             raise
-        trial.note_answer(rows, began)
+        trial.note_answer(request.arrays, rows, began)
         if shadow:
             trial.shadow(request.arrays, rows, shadow)
         return rows
@@ -147,15 +147,15 @@ class Answering:
                 raise
         else:
             if self._fence.trusts(number):
-                trial.note_answer(rows, began)
+                trial.note_answer(request.arrays, rows, began)
                 return rows
         return await self._submit_to_active(_left(request, began))
 
-    async def _run_shadow(self, arrays: Arrays) -> Rows:
-        shadows, number = self._shadows, self.trial.trial.candidate if self.trial else 0
-        if shadows is None:
-            raise VersionNotResident(version=number)
-        return await self._submit(shadows, Asking(arrays, LEAST_URGENT), number)
+    async def _run_beside(self, arrays: Arrays, version: int) -> Rows:
+        if self._shadows is None or self.trial is None or not self._residents.holds(version):
+            raise VersionNotResident(version=version)
+        batcher = self._shadows if version == self.trial.trial.candidate else self._batcher_of(version)
+        return await self._submit(batcher, Asking(arrays, LEAST_URGENT), version)
 
     async def _submit_to_active(self, request: Asking) -> Rows:
         return await self._submit(self.active, request, self._residents.current)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
+from typing import Any
 
-from aoti_serve.cluster.calls import spawn
 from aoti_serve.errors import AotiServeError
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
 from aoti_serve.gateway.offload import Offload
@@ -20,38 +20,38 @@ from aoti_serve.weights.swap.target import Trial
 FEW_ELEMENTS = 65_536  # of a run, or of an answer, that are read in the event loop: at most some 100 us
 MOST_SHADOWS = 256  # at once
 MOST_SHADOW_BYTES = 64 * 2**20  # of the requests of all shadows at once
+MOST_DOUBTS = 8  # at once: where every answer has an infinity, by what the model is, this is what each one costs
 
-RunShadow = Callable[[Arrays], Awaitable[Rows]]
+RunBeside = Callable[[Arrays, int], Awaitable[Rows]]
 
 
 class TrialCounter:
     """Counts one trial in the gateway's event loop; large answers are read in a thread, and have counts of their own.
 
-    `run_shadow` runs a request on the candidate when there is room; `shadows` are those under way.
+    `run_beside` runs a request on a version, with no client waiting, when there is room. `beside` is what is under way:
+    shadows, and doubts, which ask whether an answer that is not finite is the version's doing or the request's.
     """
 
-    def __init__(self, trial: Trial, outputs: tuple[TensorSpec, ...], run_shadow: RunShadow) -> None:
+    def __init__(self, trial: Trial, outputs: tuple[TensorSpec, ...], run_beside: RunBeside) -> None:
         self.trial = trial
         self._counts, self._large = TrialCounts(outputs), TrialCounts(outputs)
-        self._run_shadow = run_shadow
+        self._run_beside = run_beside
         self._offload = Offload()
         self._turns = EvenShare()
-        self.shadows: set[asyncio.Task[None]] = set()
-        self._nbytes = 0
+        self.beside: set[asyncio.Task[None]] = set()
+        self._shadows = self._nbytes = self._doubts = 0
 
     def figures(self) -> TrialFigures:
         """All that this gateway has counted of the trial."""
         return self._counts.figures() + self._large.figures()
 
-    def note_answer(self, rows: Rows, began: float) -> None:
-        """Note an answer to a request that has come at `began`."""
-        seconds = monotonic() - began
-        if rows.run.size <= FEW_ELEMENTS:
-            _note_of_run(self._arm(self._counts, rows.version), rows, seconds)
-        elif _are_few(rows.outputs):
-            _note(self._arm(self._counts, rows.version), rows, seconds)
-        else:
-            spawn(self._offload.run(_note, self._arm(self._large, rows.version), rows, seconds))
+    def note_answer(self, arrays: Arrays, rows: Rows, began: float) -> None:
+        """Note an answer to a request of these `arrays` that has come at `began`."""
+        self._arm(self._counts, rows.version).note(monotonic() - began)
+        if rows.run.size > FEW_ELEMENTS and not _are_few(rows.outputs):
+            self._keep(self._read_large(arrays, rows))
+        elif not _is_finite(self._arm(self._counts, rows.version), rows):
+            self._doubt(arrays, rows.version)
 
     def note_failure(self, version: int, began: float) -> None:
         """Note a request that this version has failed to answer, by the server's fault."""
@@ -62,23 +62,52 @@ class TrialCounter:
         if answer.version != self.trial.active or not self._turns.take(share):
             return
         nbytes = sum(strings_nbytes(array) for array in (*arrays, *answer.outputs))
-        if len(self.shadows) < MOST_SHADOWS and self._nbytes + nbytes <= MOST_SHADOW_BYTES:
-            task = asyncio.get_running_loop().create_task(self._compare(arrays, answer, nbytes))
-            self.shadows.add(task)
-            task.add_done_callback(self.shadows.discard)
+        if self._shadows < MOST_SHADOWS and self._nbytes + nbytes <= MOST_SHADOW_BYTES:
+            self._shadows, self._nbytes = self._shadows + 1, self._nbytes + nbytes
+            self._keep(self._compare(arrays, answer, nbytes))
         else:
             self._counts.shadow.note_dropped()
 
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.beside.add(task)
+        task.add_done_callback(self.beside.discard)
+
     async def _compare(self, arrays: Arrays, answer: Rows, nbytes: int) -> None:
-        self._nbytes += nbytes
         try:
-            rows = await self._run_shadow(arrays)
+            rows = await self._run_beside(arrays, self.trial.candidate)
             if rows.version == self.trial.candidate:
                 await self._note_pair(answer.outputs, rows.outputs)
         except AotiServeError as error:
             self._note_unpaired(error)
         finally:
-            self._nbytes -= nbytes
+            self._shadows, self._nbytes = self._shadows - 1, self._nbytes - nbytes
+
+    async def _read_large(self, arrays: Arrays, rows: Rows) -> None:
+        if await self._offload.run(self._arm(self._large, rows.version).note_outputs, rows.outputs):
+            self._doubt(arrays, rows.version)
+
+    def _doubt(self, arrays: Arrays, version: int) -> None:
+        if self._doubts < MOST_DOUBTS:
+            self._doubts += 1
+            self._keep(self._ask_the_other(arrays, version))
+
+    async def _ask_the_other(self, arrays: Arrays, version: int) -> None:
+        """Count an answer that is not finite, unless the other version's to the same request is not finite either."""
+        other = self.trial.active if version == self.trial.candidate else self.trial.candidate
+        try:
+            rows = await self._run_beside(arrays, other)
+            both = rows.version == other and not await self._are_finite(rows.outputs)
+        except AotiServeError:  # nobody can tell
+            both = False
+        finally:
+            self._doubts -= 1
+        if not both:
+            self._arm(self._counts, version).note_non_finite()
+
+    async def _are_finite(self, outputs: Arrays) -> bool:
+        read = self._counts.active.are_finite
+        return read(outputs) if _are_few(outputs) else await self._offload.run(read, outputs)
 
     async def _note_pair(self, active: Arrays, candidate: Arrays) -> None:
         if _are_few(active):
@@ -100,13 +129,10 @@ def _are_few(outputs: Arrays) -> bool:
     return sum([array.size for array in outputs]) <= FEW_ELEMENTS
 
 
-def _note_of_run(arm: ArmCounts, rows: Rows, seconds: float) -> None:
+def _is_finite(arm: ArmCounts, rows: Rows) -> bool:
     """A run is read once, with the first of its requests: many small reads cost ten times as much."""
-    run = rows.run
-    if run.finite is None:
-        run.finite = not arm.note_outputs(run.arrays)
-    arm.note(seconds, non_finite=not run.finite and not arm.are_finite(rows.outputs))
-
-
-def _note(arm: ArmCounts, rows: Rows, seconds: float) -> None:
-    arm.note(seconds, non_finite=arm.note_outputs(rows.outputs))
+    if rows.run.size > FEW_ELEMENTS:
+        return not arm.note_outputs(rows.outputs)
+    if rows.run.finite is None:
+        rows.run.finite = not arm.note_outputs(rows.run.arrays)
+    return rows.run.finite or arm.are_finite(rows.outputs)

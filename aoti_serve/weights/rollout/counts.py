@@ -25,14 +25,16 @@ class ArmCounts:
         self._latency = [0] * (LAST_BUCKET + 1)
         self._moments = [[0, 0.0, 0.0] for _ in readers]
 
-    def note(self, seconds: float, failed: bool = False, non_finite: bool = False) -> None:
+    def note(self, seconds: float, failed: bool = False) -> None:
         """Note a request that has ended; `failed` by the server's fault. Some hundred nanoseconds."""
         self._requests += 1
         self._latency[bucket_of(seconds)] += 1
         if failed:
             self._failures += 1
-        if non_finite:
-            self._non_finite += 1
+
+    def note_non_finite(self) -> None:
+        """Of a request that was noted: its answer holds a NaN or an infinity by this version's doing."""
+        self._non_finite += 1
 
     def note_outputs(self, arrays: Iterable[NDArray[Any]]) -> bool:
         """Note the outputs of a run, in the order of the signature; returns whether any value is not finite.

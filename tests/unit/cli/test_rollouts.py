@@ -315,10 +315,12 @@ def counted() -> TrialFigures:
     counts = TrialCounts([TensorSpec(name="logits", dtype="float32", shape=(2,))])
     good, bad = np.array([[1.0, 3.0]], np.float32), np.array([[3.0, 1.0]], np.float32)
     for _ in range(99):
-        counts.active.note(0.004, non_finite=counts.active.note_outputs([good]))
+        counts.active.note(0.004)
+        counts.active.note_outputs([good])
     counts.candidate.note(0.5, failed=True)
     for pair in (good, good, bad):
-        counts.candidate.note(0.004, non_finite=counts.candidate.note_outputs([pair]))
+        counts.candidate.note(0.004)
+        counts.candidate.note_outputs([pair])
         counts.shadow.note_pair([good], [pair])
     counts.shadow.note_dropped()
     return counts.figures()

@@ -13,6 +13,7 @@ from aoti_serve.errors import AotiServeError, DeadlineExceeded, RuntimeFailed, U
 from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
 from aoti_serve.gateway.figures.model_figures import ModelFigures
+from aoti_serve.gateway.versions import trial
 from aoti_serve.gateway.versions.answering import Answering, Asking
 from aoti_serve.gateway.versions.residents import Residents
 from aoti_serve.link.messages import AnswerMessage
@@ -27,13 +28,17 @@ ROW = [np.ones((1, 4), np.float32)]
 
 
 class Replica:
-    """Answers x * version; holds versions 1 to 3, and does with a version what `broken` says."""
+    """Answers x * version; holds versions 1 to 3, and does with a version what `broken` says.
+
+    A version that is `spoilt` answers NaN to what is over 9.
+    """
 
     def __init__(self) -> None:
         self.active = 1
         self.held = {1, 2, 3}
         self.broken: dict[int, AotiServeError] = {}
         self.asked: list[int | None] = []
+        self.spoilt: set[int] = set()
 
     async def run(self, arrays: Arrays, timeout: float | None, *, version: int | None) -> AnswerMessage:
         self.asked.append(version)
@@ -42,7 +47,8 @@ class Replica:
             raise VersionNotResident(version=number)
         if number in self.broken:
             raise self.broken[number]
-        return AnswerMessage(number, 1, [arrays[0] * number])
+        spoils = (arrays[0] > 9) & (number in self.spoilt)
+        return AnswerMessage(number, 1, [np.where(spoils, np.nan, arrays[0] * number).astype(np.float32)])
 
 
 class Model:
@@ -75,10 +81,24 @@ class Model:
         np.testing.assert_array_equal(rows.outputs[0], ROW[0] * rows.version)
         return rows
 
-    async def shadows(self) -> None:
-        """Wait for those that are under way."""
+    async def answers(self, *values: float) -> list[Rows]:
+        """To a row of each value, asked for at once."""
+        rows = [[np.full((1, 4), value, np.float32)] for value in values]
+        return await asyncio.gather(*[self.answering.rows_for(Asking(row), None) for row in rows])
+
+    def commit(self, version: int) -> None:
+        """Commit the candidate, and watch it."""
+        record = Committed(epoch=version, version=Version(number=version), previous=Version(number=1))
+        watched = Target(term=1, revision=2, committed=record, trial=Trial("swap", version, 1))
+        for follows in (self.fence, self.residents, self.answering):
+            follows.follow(watched)
+        self.replica.active = version
+
+    async def beside(self) -> None:
+        """Wait for runs beside the clients' that are under way."""
         assert self.answering.trial is not None
-        await asyncio.gather(*self.answering.trial.shadows)
+        while beside := self.answering.trial.beside:  # reading an answer may lead to a run
+            await asyncio.gather(*beside)
 
     @property
     def figures(self) -> TrialFigures:
@@ -131,13 +151,66 @@ async def test_a_run_is_read_once_and_its_spoilt_requests_are_told_apart() -> No
     model = Model()
     model.answering.set_runners(1)
     model.follow(candidate=2)
-    rows = [[np.full((1, 4), value, np.float32)] for value in (1.0, 2.0, np.nan, 3.0)]
-    answers = await asyncio.gather(*[model.answering.rows_for(Asking(row), None) for row in rows])
-    assert len({id(answer.run) for answer in answers}) < len(rows)  # some have shared a run
+    model.replica.spoilt = {1}
+    answers = await model.answers(1.0, 2.0, 10.0, 3.0)
+    assert len({id(answer.run) for answer in answers}) < len(answers)  # some have shared a run
+    await model.beside()
     counted = model.figures.active
     assert (counted.requests, counted.non_finite) == (4, 1)
     of_others = {id(answer.run): answer.run.arrays[0] for answer in answers if answer.run.finite}
     assert counted.outputs["y"].count == sum(array.size for array in of_others.values())
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+async def test_a_nan_that_both_versions_answer_is_the_requests_doing(share: float) -> None:
+    model = Model()
+    model.follow(candidate=2, share=share)
+    await model.answers(np.nan, np.inf)
+    await model.beside()
+    assert (model.figures.active.non_finite, model.figures.candidate.non_finite) == (0, 0)
+    assert model.figures.active.requests + model.figures.candidate.requests == 2
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+async def test_a_nan_of_the_candidate_alone_is_its_own(is_large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if is_large:
+        monkeypatch.setattr(trial, "FEW_ELEMENTS", 3)
+    model = Model()
+    model.follow(candidate=2, share=1.0)
+    model.replica.spoilt = {2}
+    await model.answers(1.0, 10.0, np.nan, 11.0)
+    await model.beside()
+    counted = model.figures.candidate
+    assert (counted.requests, counted.non_finite) == (4, 2)
+
+
+@pytest.mark.parametrize("error", [RuntimeFailed(call="run", detail="boom"), VersionNotResident(version=1)])
+async def test_a_nan_counts_where_the_other_version_cannot_tell(error: AotiServeError) -> None:
+    model = Model()
+    model.follow(candidate=2, share=1.0)
+    model.replica.broken[1] = error
+    await model.answers(np.nan)
+    await model.beside()
+    assert model.figures.candidate.non_finite == 1
+
+
+async def test_where_every_answer_has_an_infinity_few_are_asked_again_at_once() -> None:
+    model = Model()
+    model.follow(candidate=2)
+    await model.answers(*[np.inf] * 64)
+    await model.beside()
+    assert 0 < model.replica.asked.count(2) <= trial.MOST_DOUBTS
+    assert model.figures.active.non_finite == 0
+
+
+async def test_in_the_watch_the_version_before_is_asked() -> None:
+    model = Model()
+    model.follow(candidate=2, share=1.0)
+    model.commit(2)
+    model.replica.spoilt = {2}
+    await model.answers(np.nan, 10.0)
+    await model.beside()
+    assert model.figures.candidate.non_finite == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeFailed(call="run", detail="boom"), VersionNotResident(version=2)])
@@ -173,7 +246,7 @@ async def test_shadows_are_compared_and_answer_nobody() -> None:
     model.follow(candidate=2, shadow=0.5)
     versions = [(await model.ask()).version for _ in range(20)]
     assert set(versions) == {1}
-    await model.shadows()
+    await model.beside()
     shadow = model.figures.shadow
     assert (shadow.pairs, shadow.failed, shadow.dropped) == (10, 0, 0)
     assert shadow.outputs["y"].largest_difference == 1.0
@@ -184,7 +257,7 @@ async def test_shadows_that_fail_are_counted() -> None:
     model.follow(candidate=2, shadow=1.0)
     model.replica.broken[2] = RuntimeFailed(call="run", detail="boom")
     await model.ask()
-    await model.shadows()
+    await model.beside()
     assert (model.figures.shadow.pairs, model.figures.shadow.failed) == (0, 1)
 
 
@@ -192,11 +265,7 @@ async def test_after_the_commit_the_trial_goes_on_until_it_is_ended() -> None:
     model = Model()
     model.follow(candidate=2, share=1.0)
     await model.ask()
-    record = Committed(epoch=2, version=Version(number=2), previous=Version(number=1))
-    watched = Target(term=1, revision=2, committed=record, trial=Trial("swap", 2, 1))
-    for follows in (model.fence, model.residents, model.answering):
-        follows.follow(watched)
-    model.replica.active = 2
+    model.commit(2)
     await model.ask()
     assert model.figures.candidate.requests == 2
     model.follow(2)

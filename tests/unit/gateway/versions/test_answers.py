@@ -127,7 +127,7 @@ async def test_requests_and_shadows_of_a_candidate_go_through_its_files() -> Non
     model.follow(1, candidate=2, share=0.5, shadow=1.0)
     assert {await model.ask(key=str(number)) for number in range(20)} == {1, 2}
     assert model.answering.trial is not None
-    for shadow in list(model.answering.trial.shadows):
+    for shadow in list(model.answering.trial.beside):
         await shadow
     pairs = model.answering.trial.figures().shadow
     assert pairs.pairs > 0

@@ -128,9 +128,11 @@ def counted() -> TrialCounts:
 
 def test_an_arm_counts_its_requests() -> None:
     counts = counted()
-    spoilt = counts.candidate.note_outputs([scores([1, math.nan]), np.array([3])])
-    counts.candidate.note(0.01, non_finite=spoilt)
-    counts.candidate.note(0.02, non_finite=counts.candidate.note_outputs([scores([1, 2]), np.array([4])]))
+    assert counts.candidate.note_outputs([scores([1, math.nan]), np.array([3])])
+    assert not counts.candidate.note_outputs([scores([1, 2]), np.array([4])])
+    counts.candidate.note(0.01)
+    counts.candidate.note_non_finite()
+    counts.candidate.note(0.02)
     counts.candidate.note(5.0, failed=True)
     figures = counts.figures().candidate
     assert (figures.requests, figures.failures, figures.non_finite, figures.latency.total) == (3, 1, 1, 3)
