@@ -13,7 +13,6 @@ from ray import serve
 
 from aoti_serve.address import Address
 from aoti_serve.cluster.coordinator.attempt import Attempt
-from aoti_serve.cluster.coordinator.candidates import candidate_terms
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.first import first_committed, intake_of
 from aoti_serve.cluster.coordinator.follow.following import Following, TakeUri
@@ -33,6 +32,7 @@ from aoti_serve.cluster.transfer.download import ChunkSource
 from aoti_serve.config import ModelConfig, WeightsLimits
 from aoti_serve.errors import (
     CandidateOut,
+    InvalidConfig,
     LedElsewhere,
     StoreFailed,
     SwapInProgress,
@@ -47,7 +47,6 @@ from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.golden import OfferedGolden
 from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.rollout.figures import TrialFigures
-from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.sources.uri import shown_uri
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.store.term import home_of
@@ -55,6 +54,7 @@ from aoti_serve.weights.store.usage import StoredVersion
 from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.timeouts import SwapDeadlines
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
+from aoti_serve.weights.terms import terms_for
 from aoti_serve.weights.version import GoldenFile, Version
 
 logger = logging.getLogger("ray.serve")
@@ -99,7 +99,7 @@ class Coordinator:
         self._standby = Standby(self._store, self._members, self._changes)
         self._labels = Labelling(self._store, self._members, audit)
         self._rollouts = Rollouts(model.name, self._store, self._members, self._changes, self._trials)
-        self._plan = None if model.rollout is None else RolloutPlan.model_validate(model.rollout)
+        self._terms_of = terms_for(model, signature)
         self._changes.candidates.resume()
         self._rollouts.resume()
         await self._labels.publish_stored()
@@ -168,7 +168,7 @@ class Coordinator:
 
         try:
             return await self._change(attempt, admit, options, wait)
-        except (SwapInProgress, CandidateOut):
+        except (SwapInProgress, CandidateOut, InvalidConfig):
             await asyncio.to_thread(self._store.discard, path)
             raise
 
@@ -184,7 +184,7 @@ class Coordinator:
     async def _change(
         self, attempt: Attempt, admit: Callable[[Version], Version], options: SwapOptions, wait: bool
     ) -> WeightsStatus:
-        return await self._changes.swap(attempt, admit, wait=wait, terms=candidate_terms(options, self._plan))
+        return await self._changes.swap(attempt, admit, wait=wait, terms=self._terms_of(options))
 
     async def rollback(self, number: int | None, who: str, wait: bool = True) -> WeightsStatus:
         """Swap back to a stored version, the previous one if None."""

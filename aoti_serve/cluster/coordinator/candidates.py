@@ -24,12 +24,11 @@ from aoti_serve.errors import (
     WeightsError,
 )
 from aoti_serve.weights.candidate import Candidate
-from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import ChangeName, State
 from aoti_serve.weights.swap.swap import Swap
-from aoti_serve.weights.swap.target import Exposure
-from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
+from aoti_serve.weights.swap_options import ExposureOptions
+from aoti_serve.weights.terms import CandidateTerms
 from aoti_serve.weights.version import Committed, Version
 
 logger = logging.getLogger("ray.serve")
@@ -40,21 +39,6 @@ class GivenUp(NamedTuple):
 
     version: int
     why: str
-
-
-class CandidateTerms(NamedTuple):
-    """How a candidate meets requests at first; what is to become of it, the `plan` says, or a person."""
-
-    exposure: Exposure
-    plan: RolloutPlan | None = None
-
-
-def candidate_terms(options: SwapOptions, configured: RolloutPlan | None) -> CandidateTerms | None:
-    """The terms that a swap asks for, or the configuration; None to commit it at once."""
-    if options.exposure is not None:
-        return CandidateTerms(options.exposure)
-    plan = configured if options.rollout is None else options.rollout or None
-    return CandidateTerms(Exposure(), plan) if plan else None
 
 
 class Candidates:
@@ -96,12 +80,14 @@ class Candidates:
             plan=record.plan,
         )
 
-    def check_none(self) -> None:
-        """Raise CandidateOut if there is one: it has the memory that any other change needs."""
+    def check_none(self, terms: CandidateTerms | None = None) -> None:
+        """Raise CandidateOut if there is one: it has the memory that any other change needs. `terms` must do, too."""
         if (swap := self._members.rules.swap) is not None:
             if not swap.held:  # it is being freed
                 raise SwapInProgress(model=self._model, phase=swap.phase)
             raise CandidateOut(model=self._model, version=swap.version.number)
+        if terms is not None:
+            terms.check()
 
     def check_held(self) -> None:
         """Raise NoCandidate if there is none."""

@@ -8,7 +8,7 @@ from functools import partial
 
 from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.coordinator.attempt import Attempt
-from aoti_serve.cluster.coordinator.candidates import Candidates, CandidateTerms
+from aoti_serve.cluster.coordinator.candidates import Candidates
 from aoti_serve.cluster.coordinator.course import SwapCourse
 from aoti_serve.cluster.coordinator.outcomes import Outcomes
 from aoti_serve.cluster.coordinator.succession.leadership import Leadership
@@ -27,6 +27,7 @@ from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap_options import ExposureOptions
+from aoti_serve.weights.terms import CandidateTerms
 from aoti_serve.weights.version import BUILT_IN, Version
 
 Admit = Callable[[Version], Version]
@@ -97,29 +98,28 @@ class Changes:
         self, attempt: Attempt, admit: Admit, *, wait: bool, terms: CandidateTerms | None = None
     ) -> WeightsStatus:
         """To the version that `admit` makes of the current one, in a thread; with `terms` it is a candidate."""
-        free = self.candidates.check_none
+        free = partial(self.candidates.check_none, terms)
         return await self._only(attempt, free, lambda: self._swap(attempt, admit, terms), wait=wait)
 
     async def rollback(self, attempt: Attempt, number: int | None, *, wait: bool) -> WeightsStatus:
         """To a stored version, the previous one if None; moves no data where it is still resident."""
-        free = self.candidates.check_none
-        return await self._only(attempt, free, lambda: self._roll_back(attempt, number), wait=wait)
+        change = partial(self._roll_back, attempt, number)
+        return await self._only(attempt, self.candidates.check_none, change, wait=wait)
 
     async def expose(self, attempt: Attempt, options: ExposureOptions, *, confirm: bool = True) -> WeightsStatus:
         """Let the candidate meet other shares of the requests; with `confirm` all gateways have heard of them."""
-        held = self.candidates.check_held
         change = partial(self.candidates.expose, attempt, options, confirm=confirm)
-        return await self._only(attempt, held, change, wait=True)
+        return await self._only(attempt, self.candidates.check_held, change, wait=True)
 
     async def promote(self, attempt: Attempt, *, wait: bool) -> WeightsStatus:
         """Commit the candidate; moves no data."""
-        held = self.candidates.check_held
-        return await self._only(attempt, held, lambda: self.candidates.promote(attempt), wait=wait)
+        change = partial(self.candidates.promote, attempt)
+        return await self._only(attempt, self.candidates.check_held, change, wait=wait)
 
     async def withdraw(self, attempt: Attempt, reason: str, *, wait: bool) -> WeightsStatus:
         """Free the candidate everywhere."""
-        held = self.candidates.check_held
-        return await self._only(attempt, held, lambda: self.candidates.withdraw(attempt, reason), wait=wait)
+        change = partial(self.candidates.withdraw, attempt, reason)
+        return await self._only(attempt, self.candidates.check_held, change, wait=wait)
 
     async def note_failed(self, attempt: Attempt, error: AotiServeError) -> None:
         """Record an attempt that has failed before its weights were here: in the audit log, the metrics, the status."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -29,7 +29,8 @@ class AbortRules(Frozen):
     percentile of latency may be at most so many times the active version's. `non_finite`: at most this share of its
     answers may hold a NaN or an infinity; `any` is 0. Of the shadowed requests, `top1_agreement`: the share of rows in
     which both versions rank the same class first (integers: in which they are equal) must not be below this; `cosine`:
-    nor the mean cosine of both versions' rows. Both are off at first: only you know how far new weights may depart.
+    nor the mean cosine of both versions' rows. Both are of every output, or of those that they name, each with a limit
+    of its own. Both are off at first: only you know how far new weights may depart.
     """
 
     error_rate: RateLimit | None = 0.01
@@ -42,6 +43,20 @@ class AbortRules(Frozen):
     def compares_answers(self) -> bool:
         """Whether a rule needs shadowed requests."""
         return self.top1_agreement is not None or self.cosine is not None
+
+    def check_outputs(self, known: Collection[str]) -> None:
+        """Raise InvalidConfig for an output that a rule names and the model has not."""
+        for rule in ("top1_agreement", "cosine"):
+            limit = getattr(self, rule)
+            for name in limit if isinstance(limit, Mapping) else ():
+                if name not in known:
+                    detail = f"the model has no output '{name}'; available: {', '.join(known)}"
+                    raise InvalidConfig(detail=f"rollout: abort_if.{rule}: {detail}")
+
+
+def least_for(limit: LeastAgreement, output: str) -> float | None:
+    """The limit of a rule on agreement for one output; None if it does not judge this one."""
+    return limit.get(output) if isinstance(limit, Mapping) else limit
 
 
 class RolloutPlan(Frozen):

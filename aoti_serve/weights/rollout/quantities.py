@@ -54,6 +54,22 @@ def least_of(value: object) -> float:
     return share_of(_text(value).removeprefix("below").strip() if isinstance(value, str) else value)
 
 
+def least_by_output(value: object) -> float | dict[str, float]:
+    """One `least_of` for every output, or a mapping of outputs to theirs. Raises ValueError, which names the output."""
+    if not isinstance(value, Mapping):
+        return least_of(value)
+    if not value:
+        raise ValueError("it names no output: write `logits: below 0.9`, or null to turn the rule off")
+    return {str(name): _least_of_output(str(name), least) for name, least in value.items()}
+
+
+def _least_of_output(name: str, value: object) -> float:
+    try:
+        return least_of(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def shown_share(share: float) -> str:
     """The share in percent, as `share_of` reads it."""
     return f"{100 * share:.3g}%" if share < 0.995 else f"{100 * share:g}%"
@@ -66,7 +82,7 @@ Duration = Annotated[float, BeforeValidator(duration_of)]
 StepDuration = Annotated[float, BeforeValidator(duration_of), Field(gt=0)]
 LatencyFactor = Annotated[float, BeforeValidator(factor_of)]
 RateLimit = Annotated[float, BeforeValidator(rate_of)]
-LeastAgreement = Annotated[float, BeforeValidator(least_of)]
+LeastAgreement = Annotated[float | Mapping[str, float], BeforeValidator(least_by_output)]
 
 
 def _read(value: object, units: Mapping[str, float], wrong: str) -> float:

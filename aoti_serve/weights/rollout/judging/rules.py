@@ -20,7 +20,7 @@ from aoti_serve.weights.rollout.judging.evidence import (
     upper_bound,
 )
 from aoti_serve.weights.rollout.outputs import four_digits, ratio
-from aoti_serve.weights.rollout.plan import AbortRules, RolloutPlan
+from aoti_serve.weights.rollout.plan import AbortRules, RolloutPlan, least_for
 from aoti_serve.weights.rollout.quantities import shown_share
 
 # What the surroundings can do as well, for a moment, and to every request of it.
@@ -183,18 +183,18 @@ def active_p99(observed: Observed) -> float | None:
 
 def _top1_agreement(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:
     """The share of rows that differ, request by request: rows of one request may depend on each other."""
-    if rules.top1_agreement is not None:
-        for name, output in observed.window.shadow.outputs.items():
+    for name, output in observed.window.shadow.outputs.items():
+        if rules.top1_agreement is not None and (least := least_for(rules.top1_agreement, name)) is not None:
             different, pairs = output.top1_pairs - output.top1, output.top1_pairs
-            yield from _agreement("top1_agreement", name, different, pairs, rules.top1_agreement, 1.0)
+            yield from _agreement("top1_agreement", name, different, pairs, least, 1.0)
 
 
 def _cosine(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:
     """Half the distance of the cosine from 1, which is 0 to 1."""
-    if rules.cosine is not None:
-        for name, output in observed.window.shadow.outputs.items():
+    for name, output in observed.window.shadow.outputs.items():
+        if rules.cosine is not None and (least := least_for(rules.cosine, name)) is not None:
             distance, pairs = output.cosine_pairs - output.cosine, output.cosine_pairs
-            yield from _agreement("cosine", name, distance, pairs, rules.cosine, 2.0)
+            yield from _agreement("cosine", name, distance, pairs, least, 2.0)
 
 
 def _agreement(rule: str, output: str, lost: float, pairs: int, least: float, scale: float) -> Iterator[RuleFinding]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.rollout.judging.evidence import DEVIATIONS, fewest, upper_bound
 from aoti_serve.weights.rollout.judging.rules import STEADY_CALLS, TAIL, UNSTEADY, Observed, active_p99
 from aoti_serve.weights.rollout.plan import RolloutPlan
+from aoti_serve.weights.rollout.quantities import LeastAgreement
 
 OF_ACTIVE, OF_CANDIDATE, COMPARED = "requests of the active version", "requests of the candidate", "compared requests"
 BUSY_SECONDS = "seconds with requests of the candidate"
@@ -62,11 +63,11 @@ def _needs(plan: RolloutPlan, observed: Observed) -> Iterator[tuple[str, Shortag
     if rules.non_finite is not None:
         yield "non_finite", _non_finite(rules.non_finite, observed, plan.min_requests)
     if rules.top1_agreement is not None and not observed.alone:
-        pairs = max((output.top1_pairs for output in shadow.outputs.values()), default=0)
-        yield "top1_agreement", _agreement(pairs, 1 - rules.top1_agreement)
+        pairs = {name: output.top1_pairs for name, output in shadow.outputs.items()}
+        yield "top1_agreement", _agreement(rules.top1_agreement, pairs, 1)
     if rules.cosine is not None and not observed.alone:
-        pairs = max((output.cosine_pairs for output in shadow.outputs.values()), default=0)
-        yield "cosine", _agreement(pairs, (1 - rules.cosine) / 2)
+        pairs = {name: output.cosine_pairs for name, output in shadow.outputs.items()}
+        yield "cosine", _agreement(rules.cosine, pairs, 2)
 
 
 def _error_rate(limit: float, observed: Observed) -> Shortage:
@@ -102,5 +103,13 @@ def _rate(limit: float, trials: int, observed: Observed, hits: int) -> Shortage:
     return Shortage(counted=OF_CANDIDATE, had=trials, needed=fewest(bound, observed.alpha))
 
 
-def _agreement(pairs: int, limit: float) -> Shortage:
-    return Shortage(counted=COMPARED, had=pairs, needed=fewest(limit))
+def _agreement(limit: LeastAgreement, pairs: Mapping[str, int], scale: int) -> Shortage:
+    """Of the outputs that a rule names, the one that was judged least; if it names none, one that was is enough."""
+    if not isinstance(limit, Mapping):
+        return _compared(max(pairs.values(), default=0), limit, scale)
+    named = [_compared(pairs.get(name, 0), least, scale) for name, least in limit.items()]
+    return min(named, key=lambda each: each.had - each.needed)
+
+
+def _compared(pairs: int, least: float, scale: int) -> Shortage:
+    return Shortage(counted=COMPARED, had=pairs, needed=fewest((1 - least) / scale))

@@ -14,7 +14,6 @@ import pytest
 
 from aoti_serve.cluster.coordinator import course
 from aoti_serve.cluster.coordinator.attempt import Attempt
-from aoti_serve.cluster.coordinator.candidates import CandidateTerms
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import (
@@ -32,6 +31,7 @@ from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import Phase
 from aoti_serve.weights.swap.target import Exposure, Target
 from aoti_serve.weights.swap_options import ExposureOptions
+from aoti_serve.weights.terms import CandidateTerms
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 from tests.unit.cluster.membership.members import Cluster
 from tests.unit.weights.store.crasher import content

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
-from aoti_serve.cluster.coordinator.candidates import CandidateTerms, GivenUp
+from aoti_serve.cluster.coordinator.candidates import GivenUp
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.follow.following import Following, TakeUri
 from aoti_serve.cluster.status import WeightsStatus
@@ -27,6 +27,7 @@ from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.target import Exposure, Trial
 from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.terms import CandidateTerms
 from aoti_serve.weights.version import BUILT_IN, Committed
 from tests.unit.cluster.coordinator.test_changes import audited
 from tests.unit.cluster.membership.members import Cluster

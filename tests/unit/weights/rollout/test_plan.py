@@ -69,6 +69,14 @@ def test_a_rule_can_be_turned_off() -> None:
     assert read_plan("abort_if: {p99: null}").abort_if == AbortRules(p99=None)
 
 
+def test_a_rule_on_agreement_may_name_outputs() -> None:
+    rules = read_plan("{shadow: 10%, abort_if: {top1_agreement: {logits: below 90%}, cosine: 0.99}}").abort_if
+    assert (rules.top1_agreement, rules.cosine) == ({"logits": 0.9}, 0.99)
+    rules.check_outputs(["logits"])
+    with pytest.raises(InvalidConfig, match="has no output 'logits'; available: y"):
+        rules.check_outputs(["y"])
+
+
 def test_without_a_canary_there_is_one_step_that_only_shadows() -> None:
     assert read_plan("{canary: [], shadow: 100%}").steps == (0.0,)
 
@@ -94,6 +102,9 @@ def test_without_a_canary_there_is_one_step_that_only_shadows() -> None:
         pytest.param("abort_if: {p99: 0.5x}", "abort_if.p99: '0.5x' would ask for a candidate", id="faster"),
         pytest.param("abort_if: {error_rate: some}", "abort_if.error_rate: 'some' is no share", id="rate"),
         pytest.param("abort_if: {cosine: above 0.9}", "abort_if.cosine: 'above 0.9' is no share", id="above"),
+        pytest.param("abort_if: {cosine: {}}", "abort_if.cosine: it names no output", id="no-output"),
+        pytest.param("abort_if: {cosine: {y: 2}}", "abort_if.cosine: y: 2 is more than the whole", id="of-an-output"),
+        pytest.param("abort_if: {cosine: {y: 0.9}}", "say shadow: 10% as well", id="output-without-shadow"),
         pytest.param("abort_if: {cosine: 0.9}", "say shadow: 10% as well", id="no-shadow"),
         pytest.param(
             "{canary: [50%, 100%], shadow: 10%, abort_if: {cosine: 0.9}}", "nothing to compare", id="all-of-it"
@@ -157,8 +168,8 @@ def test_anything_else_is_a_value_error_that_names_it(value: object) -> None:
             error_rate=st.none() | st.floats(0, 1),
             p99=st.none() | st.floats(1, 100),
             non_finite=st.none() | st.floats(0, 1),
-            top1_agreement=st.none() | st.floats(0, 1),
-            cosine=st.none() | st.floats(0, 1),
+            top1_agreement=st.none() | st.floats(0, 1) | st.dictionaries(st.text(), st.floats(0, 1), min_size=1),
+            cosine=st.none() | st.floats(0, 1) | st.dictionaries(st.text(), st.floats(0, 1), min_size=1),
         ),
         watch=st.floats(0, 2.5e6),
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
-from aoti_serve.cluster.coordinator.candidates import CandidateTerms
 from aoti_serve.cluster.coordinator.rollout.metrics import RolloutMetrics
 from aoti_serve.cluster.coordinator.rollout.rollouts import Rollouts
 from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
@@ -19,6 +18,7 @@ from aoti_serve.weights.rollout.figures import ArmFigures, TrialFigures
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.state import RolloutPhase
 from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.terms import CandidateTerms
 from aoti_serve.weights.version import Version
 from tests.unit.cluster.coordinator.test_candidates import Coordinator, with_members
 from tests.unit.cluster.metrics.recorded import RecordedExport

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
-from aoti_serve.cluster.coordinator.candidates import CandidateTerms
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.succession.standby import FOLLOW_AGAIN_S, LEADER_SILENT_S, LOOK_EVERY_S, Standby
 from aoti_serve.cluster.status import WeightsStatus
@@ -18,6 +17,7 @@ from aoti_serve.weights.audit import AuditLog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.store.term import home_of
 from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.terms import CandidateTerms
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 from tests.unit.cluster.membership.members import Cluster
 from tests.unit.weights.store.crasher import content

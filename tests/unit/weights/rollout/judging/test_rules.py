@@ -64,6 +64,24 @@ def test_failures_wait_for_the_active_version() -> None:
     assert judged(arm(10, 10), active=arm(0), alone=True) == {"error_rate": True}
 
 
+@pytest.mark.parametrize(
+    ("limit", "found"),
+    [
+        (0.9, {"scores", "embedding"}),
+        ({"scores": 0.9}, {"scores"}),
+        ({"scores": 0.9, "embedding": 0.1}, {"scores"}),
+        ({"scores": 0.2, "embedding": 0.9}, {"embedding"}),
+    ],
+)
+@pytest.mark.parametrize("rule", ["top1_agreement", "cosine"])
+def test_outputs_may_have_limits_of_their_own(rule: str, limit: float | dict[str, float], found: set[str]) -> None:
+    plan = RolloutPlan.model_validate({"shadow": 0.1, "abort_if": {rule: limit}})
+    outputs = shadowed(1000, 400.0, 400.0).outputs["scores"], shadowed(1000, 300.0, 300.0).outputs["scores"]
+    shadow = ShadowFigures(pairs=1000, outputs=dict(zip(("scores", "embedding"), outputs, strict=True)))
+    observed = Observed(TrialFigures(active=GOOD, candidate=arm(1000), shadow=shadow), GOOD, False)
+    assert {finding.figures["output"] for finding in findings(plan, observed) if finding.breached} == found
+
+
 def test_one_nan_is_enough() -> None:
     assert judged(arm(1000, non_finite=1)) == {"non_finite": True}
     assert judged(arm(1000, non_finite=1), active=arm(199)) == {}

@@ -51,6 +51,12 @@ def test_so_it_is_where_the_candidate_answers_everything(candidate: int, active:
     assert named(observed).keys() == {"error_rate", "p99", "non_finite"} - found
 
 
+def test_of_outputs_that_are_named_each_must_have_been_judged() -> None:
+    rules = AbortRules(top1_agreement={"scores": 0.9, "label": 0.9}, cosine={"scores": 0.99})
+    plan = RolloutPlan(shadow=0.1, abort_if=rules)
+    assert named(worst(1000, 1000, 1000, alone=False), plan) == {"top1_agreement": "0 of 4 compared requests"}
+
+
 def test_it_is_said_what_there_was_and_what_it_takes() -> None:
     assert named(worst(200, 618, 1, alone=False)) == {
         "p99": "618 of 619 requests of the active version",
