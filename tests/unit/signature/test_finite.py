@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from aoti_serve.errors import NotFinite
 from aoti_serve.signature.constants import Constants, ConstantSpec
 from aoti_serve.signature.finite import FiniteCheck
+from aoti_serve.signature.tensors import DTYPES
 
+# Every float that a package may hold: of one without an entry in `finite` a NaN would pass.
 NUMPY: dict[str, Any] = {
-    "float16": np.float16,
-    "bfloat16": ml_dtypes.bfloat16,
-    "float32": np.float32,
-    "float64": np.float64,
-    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
-    "float8_e5m2": ml_dtypes.float8_e5m2,
+    dtype.torch: np.dtype(getattr(ml_dtypes, dtype.torch) if dtype.raw else dtype.numpy)
+    for dtype in DTYPES.values()
+    if "float" in dtype.torch
 }
 
 
