@@ -5,6 +5,7 @@ Imports stand in the functions: commands that need no cluster do not wait for Ra
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +40,16 @@ def from_any_thread(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
 def metrics_at(port: int) -> dict[str, int]:
     """The option of `ray.init` by which a new cluster shows its metrics at this port; at 0 Ray chooses one."""
     return {"_metrics_export_port": port}
+
+
+def silence_raylets() -> None:
+    """Print nothing of what raylets tell this driver, as that a worker died; `ray.init` silences only workers.
+
+    Ray reads RAY_DEDUP_LOGS_SKIP_REGEX for that, but as soon as it is imported, and its workers would inherit it.
+    """
+    from ray._private.ray_logging import stdout_deduplicator
+
+    stdout_deduplicator.skip_re = re.compile("")
 
 
 def resources_here() -> dict[str, float]:

@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Any
 
+from aoti_serve.cluster.ray_private import silence_raylets
 from aoti_serve.errors import StartFailed
 
 # With 0 Ray listens on 127.0.0.1 only, as on macOS; every program that joins needs the same value.
@@ -45,6 +46,8 @@ def connect(address: str, *, verbose: bool = False, **options: Any) -> Any:
     """
     import ray
 
+    if not verbose:
+        silence_raylets()
     level = logging.INFO if verbose else logging.ERROR
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(level)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from ray._private import state
 from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
+from ray._private.ray_logging import stdout_deduplicator
 from ray._private.utils import get_num_cpus
 from ray.serve import context
 from ray.serve._private.client import ServeControllerClient
@@ -23,6 +24,7 @@ from ray.serve._private.controller import ServeController
 from ray.serve.handle import DeploymentHandle
 
 import aoti_serve
+from aoti_serve.cluster.ray_private import silence_raylets
 from tests.unit.source import parsed
 
 READ_IN = "2.60.0"
@@ -53,6 +55,14 @@ def test_ray_does_what_it_did_when_it_was_read(source: Any, noted: str) -> None:
 
 def test_a_handle_takes_the_way_of_its_calls() -> None:
     assert "_by_reference" in inspect.signature(DeploymentHandle.options).parameters
+
+
+def test_what_raylets_tell_can_be_silenced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stdout_deduplicator, "skip_re", None)
+    told = {"lines": ["A worker died\nor was killed"], "pid": "raylet", "is_err": False}
+    assert [batch["lines"] for batch in stdout_deduplicator.deduplicate(told)] == [told["lines"]]
+    silence_raylets()
+    assert [batch["lines"] for batch in stdout_deduplicator.deduplicate(told)] == [[]]
 
 
 def private(source: str) -> list[str]:
