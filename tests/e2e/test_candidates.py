@@ -50,13 +50,9 @@ def pinned(server: Server, images: Images, version: int | str) -> tuple[int, Ima
     return logits_of(response)
 
 
-def spoilt_by(server: Server, key: str, images: Images) -> int:
-    """The version that answers an image with a NaN, which its answer shows."""
-    body, headers = binary_request(np.where(np.arange(64).reshape(1, 1, 8, 8) == 27, np.nan, images[:1]))
-    response = server.post_infer(body, headers | {"X-Routing-Key": key})
-    version, logits = logits_of(response)
-    assert not np.isfinite(logits).all()
-    return version
+def answered(server: Server, key: str, images: Images) -> tuple[int, Images]:
+    body, headers = binary_request(images)
+    return logits_of(server.post_infer(body, headers | {"X-Routing-Key": key}))
 
 
 def test_a_candidate_answers_who_asks_for_it_and_is_promoted(
@@ -121,15 +117,16 @@ def test_a_canary_keeps_its_clients_and_a_shadow_answers_nobody(
 
 
 def test_a_good_version_is_rolled_out_and_watched(server: Server, eager: Eager, images: Images, v1: int) -> None:
-    """Whatever a client sends to it: a NaN comes back from both versions."""
+    """Whatever a client sends to it: a NaN would come back from both versions."""
     plan = {"canary": ["50%", "60%"], "each": "3s", "watch": "3s", "min_requests": 20, "abort_if": {"p99": None}}
     with asking(server, eager, images, v1) as traffic:
         until(lambda: len(traffic.answers) > 100, 60)  # without a NaN
         response = server.swap(eager.files["v2"], rollout=json.dumps(plan))
         assert response.status_code == 200, response.text
         until(lambda: server.status()["candidate"]["share"] == 0.5, 60)
-        met = {spoilt_by(server, f"client {number}", images) for number in range(16)}
-        assert met == {v1, v1 + 1}
+        key = next(key for key in map(str, range(100)) if answered(server, key, images[:1])[0] == v1 + 1)
+        spoilt = np.where(np.arange(64).reshape(1, 1, 8, 8) == 27, np.nan, images[:1])
+        assert not np.isfinite(answered(server, key, spoilt)[1]).any()
         until(lambda: server.status()["rollout"]["outcome"] is not None, 120)
     assert server.status()["rollout"]["outcome"] == "promoted", server.status()["rollout"]
     status = server.status()
