@@ -8,8 +8,8 @@ const DONE = { staging: "staged", candidate: "staged", committing: "answers", ab
 const WORDS = { checking: "the file is being checked", staging: "being staged", candidate: "staged", committing: "committing", aborting: "being freed" };
 
 export function showHeadline(place, name, state) {
-  const { status, metadata, figures, sample, lost } = state;
-  const version = status ? String(status.current.number) : (metadata?.versions?.at(-1) ?? "–");
+  const { status, figures, sample, lost } = state;
+  const version = status?.current.number ?? figures?.version ?? "–";
   const count = status ? status.replicas.length : figures?.replicas.length;
   const facts = [name, version, status?.current.label, count, sample && rate(sample.requests), sample && digits(sample.p99), status?.settled, lost];
   fill(place, facts, () => [

@@ -19,7 +19,7 @@ const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 class View {
   #left = new AbortController();
   #following = new AbortController();
-  #state = { status: null, versions: null, metadata: null, figures: null, sample: null, lost: false };
+  #state = { status: null, versions: null, figures: null, sample: null, lost: false };
 
   constructor(name) {
     this.name = name;
@@ -63,7 +63,6 @@ class View {
       if (document.hidden) continue;
       try {
         const signal = AbortSignal.any([this.#left.signal, AbortSignal.timeout(PATIENCE_MS)]);
-        this.#state.metadata = await get(model(this.name), signal);
         this.#state.figures = await get(model(this.name, "/figures"), signal);
         if (!this.opened) {
           await this.trial.open(signal);

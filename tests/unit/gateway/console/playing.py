@@ -24,7 +24,7 @@ from aoti_serve.signature.tensors import Dim, TensorSpec
 from aoti_serve.weights.labels import LabelChange, VersionLabels
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.store.usage import StoredVersion
-from aoti_serve.weights.swap.target import Receipt, Target
+from aoti_serve.weights.swap.target import Exposure, Receipt, Staging, Target
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import Committed, Version
 from tests.unit.cli.played import rollout_progress
@@ -84,9 +84,11 @@ class PlayedWeights:
             self._changed.notify_all()
 
     async def try_out(self) -> None:
-        """Put a candidate out, in the second step of a rollout."""
+        """Put a candidate out, in the second step of a rollout. It answers who asks for it by its number."""
         version = _version(len(self.versions) + 1, "step 1300")
         self.versions.append(version)
+        committed = Committed(epoch=1, version=self.status.current)
+        await self.served.reconcile(Target(1, 3, committed, staging=Staging("9c0f", version, Exposure())))
         plan = RolloutPlan.model_validate({"canary": ["5%", "25%", "50%"], "each": "60s"})
         progress = rollout_progress(version=version.number)
         arms = {

@@ -72,6 +72,16 @@ def test_without_a_token_it_shows_figures_and_answers_and_changes_nothing(visit:
     assert visit.faults == []
 
 
+def test_without_a_token_a_candidate_is_not_taken_for_the_version_that_answers(visit: Visit) -> None:
+    visit.loop.run(visit.weights.try_out())
+    visit.open()
+    assert visit.page.evaluate(f"fetch('/v2/models/{NAME}').then((it) => it.json()).then((it) => it.versions)") == [
+        "1",
+        "2",
+    ]
+    expect(visit.page.locator(".answering")).to_have_text("Version 1")
+
+
 def test_a_swap_is_seen_replica_by_replica_and_the_answer_changes(visit: Visit, new: Path) -> None:
     visit.open(token=TOKEN)
     page = visit.page
