@@ -19,6 +19,7 @@ const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 class View {
   #left = new AbortController();
   #following = new AbortController();
+  #tellForm = () => {};
   #state = { status: null, versions: null, figures: null, sample: null, lost: false };
 
   constructor(name) {
@@ -50,7 +51,7 @@ class View {
 
   #show(admin) {
     Object.assign(this.#state, { status: null, versions: null });
-    showSwapForm(body("swap"), this.name, admin, enterToken, () => this.#state.status?.current.number);
+    this.#tellForm = showSwapForm(body("swap"), this.name, admin, enterToken);
     this.#draw();
   }
 
@@ -134,6 +135,7 @@ class View {
     showChange($("#change"), this.name, status);
     showReplicas(body("replicas"), status, figures);
     showVersions(body("versions"), this.name, status, versions);
+    this.#tellForm(status);
   }
 }
 
@@ -182,8 +184,7 @@ const THEMES = ["auto", "light", "dark"];
 function showTheme(theme) {
   if (theme === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
-  $("#theme").textContent = { auto: "Light or dark", light: "Light", dark: "Dark" }[theme];
-  $("#theme").setAttribute("aria-label", `Colours: ${theme}. Change them`);
+  $("#theme").textContent = `Colours: ${theme === "auto" ? "the system’s" : theme}`;
 }
 
 function nextTheme() {
