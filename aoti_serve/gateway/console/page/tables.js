@@ -54,8 +54,9 @@ const WHY = "why-no-rollback";
 export function showVersions(place, name, status, versions) {
   if (!status) return fill(place, null, () => el("p.note", {}, "The stored versions are shown to who has the admin token. Nobody can change weights without it."));
   const now = Date.now() / 1000;
-  const builtIn = [status.current, status.previous].filter((version) => version?.number === 0); // no list has it
-  const stored = [...[...(versions ?? [])].reverse(), ...builtIn];
+  const builtIn = [status.current, status.previous].filter((version) => version?.number === 0);
+  const out = versions && status.candidate ? [status.candidate.version] : []; // the server lists neither
+  const stored = [...out, ...(versions ?? []).filter((version) => version.number !== out[0]?.number).reverse(), ...builtIn];
   const ages = stored.map((version) => (version.number ? age(now - version.created) : "–"));
   const reason = hindrance(status);
   const marks = [status.current.number, status.previous?.number, status.candidate?.version.number, status.labels];

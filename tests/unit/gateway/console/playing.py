@@ -129,7 +129,8 @@ class PlayedWeights:
             return self.status
 
     async def _versions(self) -> list[StoredVersion]:
-        return [StoredVersion(**dict(version)) for version in self.versions]
+        out = self.status.candidate.version if self.status.candidate else None
+        return [StoredVersion(**dict(version)) for version in self.versions if version != out]
 
     def _opened(self, source: Any) -> Any:
         async def opened(options: SwapOptions, who: str) -> tuple[str, Any]:

@@ -387,8 +387,9 @@ BEYOND = """() => [...document.querySelectorAll("body *")]
   .map((each) => `${each.tagName}.${each.className} ${each.textContent.slice(0, 40)}`)"""
 
 
-def test_nothing_is_off_the_screen_of_a_phone(visit: Visit) -> None:
-    visit.page.set_viewport_size({"width": 400, "height": 800})
+@pytest.mark.parametrize("width", [360, 400, 700, 880])
+def test_nothing_is_off_the_screen(visit: Visit, width: int) -> None:
+    visit.page.set_viewport_size({"width": width, "height": 800})
     visit.weights.store("a_label_without_any_blank_" * 6, adapter=MergedAdapter(base=1, digest="0" * 64))
     visit.weights.store("trained for another night with twice the rate, and then with half of it, on all days")
     visit.loop.run(visit.weights.become(labels={"stable": 1, "best-of-all-those-that-were-tried-in-the-last-week": 2}))
