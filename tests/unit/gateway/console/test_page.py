@@ -375,7 +375,8 @@ def test_dimensions_have_names_and_ranges_and_those_of_one_name_follow_each_othe
         expect(form.get_by_label("batch of ids")).to_have_value("2")
         with page.expect_request("**/infer") as asked:
             visit.press("Ask")
-        inputs = asked.value.post_data_json["inputs"]
+        sent: Any = asked.value.post_data_json
+        inputs = sent["inputs"]
         assert [tensor["shape"] for tensor in inputs] == [[2, 3], [2, 6, 2]]
         assert [len(tensor["data"]) for tensor in inputs] == [6, 24]
         expect(page.locator(".by")).to_have_text("answered by version 1")
