@@ -52,7 +52,7 @@ const title = ({ action, version }) =>
   version === null ? `${action[0].toUpperCase()}${action.slice(1)}` : `${TITLES[action] ?? "Change to"} version ${version}`;
 
 const ENDS = { candidate: "became a candidate", exposed: "was given other shares", withdrawn: "was withdrawn", unchanged: "had these bytes already" };
-const COMMITTED = { swap: "was swapped in", rollback: "was brought back", promote: "was promoted" };
+const COMMITTED = { swap: "took over", rollback: "was brought back", promote: "was promoted" };
 
 function ending(last) {
   const phases = Object.entries(last.phases).map(([phase, seconds]) => `${phase} ${digits(seconds, 2)} s`).join(", ");

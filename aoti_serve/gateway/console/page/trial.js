@@ -14,7 +14,7 @@ export function trialPanel(name, status) {
   return el("div.panel.trial", { role: "status" },
     el("h2", {}, on ? `Rollout of version ${version}` : `Version ${version} is a candidate`),
     el("p.note", {}, on ? standing(rollout, text) : text), on && rollout.waits_for && el("p.note", {}, `The step goes on: ${rollout.waits_for}.`),
-    on && steps(rollout, candidate), trial && arms(trial, status), trial?.shadow && agreement(trial.shadow),
+    on && steps(rollout, candidate), trial && el("div.sides", {}, arms(trial, status), trial.shadow && agreement(trial.shadow)),
     candidate && el("div.row", {}, act("Promote", true, () => confirm(name, "promote", version)), act("Withdraw", false, () => confirm(name, "withdraw", version)),
       !candidate.plan && act("Change its shares", false, () => setShares(name, candidate)))); // else the plan sets them
 }

@@ -191,7 +191,7 @@ def test_the_end_of_a_change_is_told_in_words(visit: Visit) -> None:
         ("withdraw", "withdrawn", "Version 2 was withdrawn"),
         ("promote", "committed", "Version 2 was promoted"),
         ("rollback", "committed", "Version 2 was brought back"),
-        ("swap", "committed", "Version 2 was swapped in"),
+        ("swap", "committed", "Version 2 took over"),
         ("promote", "failed", "Promotion of version 2 failed"),
     ):
         last = Outcome.model_validate(facts | {"action": action, "outcome": outcome})
