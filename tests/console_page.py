@@ -45,7 +45,7 @@ class ConsolePage:
         if token:
             self.page.add_init_script(f"sessionStorage.setItem('aoti-serve.token', '{token}')")
         self.page.goto(f"{self.url}/console")
-        expect(self.page.get_by_role("button", name="Ask")).to_be_visible()
+        expect(self.page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
 
     def press(self, name: str) -> None:
         self.page.get_by_role("button", name=name, exact=True).click()

@@ -118,6 +118,15 @@ def test_what_is_drawn_is_answered_by_other_weights_after_a_swap_and_by_the_old_
     assert visit.faults == []
 
 
+def shadow_all(visit: ConsolePage) -> None:
+    """Let the candidate answer nothing, and run beside everything."""
+    visit.press("Change its shares")
+    for label, share in (("share", "0%"), ("shadow", "100%")):
+        visit.dialog.get_by_label(label, exact=True).fill(share)
+    visit.answer("Set them")
+    expect(visit.page.locator(".panel.trial")).to_contain_text("and runs beside 100 % of the others")
+
+
 def test_a_candidate_answers_its_share_until_it_is_withdrawn_or_for_all_once_it_is_promoted(
     admin: ConsolePage, served: Server, eager: Eager, digits_dir: Path
 ) -> None:
@@ -128,7 +137,12 @@ def test_a_candidate_answers_its_share_until_it_is_withdrawn_or_for_all_once_it_
         admin.send(str(digits_dir / "v2.safetensors"), way="candidate", share="100%")
         expect(panel).to_contain_text("It answers 100 % of the requests")
         candidate = served.status()["candidate"]["version"]["number"]
+        expect(page.locator(f"[data-version='{candidate}']")).to_contain_text("v2")
         answers(admin, candidate)
+        if action == "Withdraw":
+            shadow_all(admin)
+            answers(admin, before)
+            expect(panel.get_by_role("row", name="logits")).to_contain_text("%")
         panel.get_by_role("button", name=action).click()
         admin.answer(action)
         expect(panel).to_have_count(0)

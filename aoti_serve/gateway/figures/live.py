@@ -15,7 +15,8 @@ async def live_figures(served: ServedModel) -> dict[str, Any]:
     """Totals, of which a reader takes differences, and what is in hand at this moment.
 
     `all` is counted by all gateways, the others' as they last told it, None while there is no coordinator. The rest is
-    this gateway's own: `failed` by outcome, `latency` as counts by bucket, in seconds, `waiting` rows, and replicas.
+    this gateway's own: the `version` that answers who asks for none, `failed` by outcome, `latency` as counts by
+    bucket, in seconds, `waiting` rows, and replicas.
     """
     own, load = served.figures, served.load
     failed = Counter[str]()
@@ -25,6 +26,7 @@ async def live_figures(served: ServedModel) -> dict[str, Any]:
     histograms = list(own.latency.values())
     return {
         "gateway": served.gateway,
+        "version": served.version,
         "all": await _of_all(served),
         "answered": answered,
         "failed": failed,

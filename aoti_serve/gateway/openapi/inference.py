@@ -150,6 +150,7 @@ SCHEMAS: OpenApi = {
     "LiveFigures": _object(
         {
             "gateway": _STRING,
+            "version": _LENGTH,
             "all": {"type": ["object", "null"]},
             "answered": _LENGTH,
             "failed": {"type": "object"},

@@ -7,7 +7,7 @@ const SAMPLES = 120;
 const [WIDTH, HEIGHT] = [240, 64];
 const KINDS = [
   { key: "requests", name: "Requests", unit: "per second", text: rate, least: 10 },
-  { key: "p99", second: "p50", name: "Latency, p99 over p50", unit: "ms", text: (value) => digits(value, 3), least: 2 },
+  { key: "p99", second: "p50", name: "Latency, p99 and p50", unit: "ms", text: (value) => digits(value, 3), least: 2 },
   { key: "rows", name: "Rows in a batch", unit: "", text: (value) => digits(value, 2), least: 4 },
   { key: "waiting", name: "Rows that wait", unit: "", text: (value) => digits(value, 3), least: 4 },
   { key: "errors", name: "Requests refused or failed", unit: "per second", text: rate, least: 2 },

@@ -30,6 +30,18 @@ export function fill(place, facts, make) {
 export const table = (heads, rows) =>
   el("div.scroll", {}, el("table", {}, el("thead", {}, el("tr", {}, ...heads.map(head))), el("tbody", {}, ...rows)));
 
+/** A table whose rows become blocks where it is narrow. The roles stay then, and each cell says its column. */
+export function records(heads, rows) {
+  const made = table(heads, rows);
+  const grid = made.firstChild;
+  grid.classList.add("records");
+  grid.setAttribute("role", "table");
+  for (const [selector, role] of [["thead, tbody", "rowgroup"], ["tr", "row"], ["th", "columnheader"], ["td", "cell"]])
+    for (const each of grid.querySelectorAll(selector)) each.setAttribute("role", role);
+  for (const row of rows) for (const [at, cell] of [...row.children].entries()) cell.dataset.head = heads[at].replace(">", "");
+  return made;
+}
+
 const head = (name) =>
   name.startsWith(">") ? el("th.number", { scope: "col" }, name.slice(1)) : el("th", { scope: "col" }, name || el("span.unseen", {}, "Actions"));
 
@@ -48,11 +60,11 @@ export function tell(text) {
   silence = setTimeout(() => { $("#told").textContent = ""; }, 8000);
 }
 
-/** Ask in a dialog. Resolves with the field's value, "" without a field, and null if it was cancelled.
- * `check` takes the value and gives what is wrong with it, or nothing; until it gives nothing the dialog stays. */
-export function ask({ title, text, button, field, check = () => null }) {
+/** Ask in a dialog. Resolves with the values of the fields, and with null if it was cancelled.
+ * `check` takes the values and gives what is wrong with them, or nothing; until it gives nothing the dialog stays. */
+export function ask({ title, text, button, fields = [], check = () => null }) {
   const dialog = $("#dialog");
-  const input = field ? el("input", { ...field, id: "dialog-field", autocomplete: "off", required: true }) : null;
+  const inputs = fields.map((field) => el("input", { ...field, autocomplete: "off", required: true }));
   const wrong = el("p.wrong", { role: "alert" });
   const act = el("button.main", { type: "submit" }, button);
   return new Promise((resolve) => {
@@ -60,21 +72,21 @@ export function ask({ title, text, button, field, check = () => null }) {
     const end = (value) => { open = false; dialog.oncancel = null; dialog.close(); resolve(value); };
     const submit = async (event) => {
       event.preventDefault();
-      const value = input ? input.value.trim() : "";
+      const values = inputs.map((input) => input.value.trim());
       act.disabled = true;
-      const found = await check(value);
+      const found = await check(...values);
       act.disabled = false;
       if (!open) return;
       wrong.textContent = found ?? "";
-      if (found) input?.select();
-      else end(value);
+      if (found) inputs[0]?.select();
+      else end(values);
     };
     dialog.oncancel = () => { open = false; resolve(null); };
     dialog.replaceChildren(el("form", { onsubmit: submit },
       el("h2", { id: "dialog-title" }, title), el("p.note", {}, text),
-      input && el("label", { for: "dialog-field" }, el("span.unseen", {}, field["aria-label"]), input), wrong,
+      ...inputs.map((input) => el("label", {}, inputs.length > 1 && input.getAttribute("aria-label"), input)), wrong,
       el("div.row", {}, el("button", { type: "button", onclick: () => end(null) }, "Cancel"), act)));
     dialog.showModal();
-    (input ?? act).focus();
+    (inputs[0] ?? act).focus();
   });
 }

@@ -2,6 +2,7 @@
 
 import { ask, el, tell } from "./dom.js";
 import { model, put, remove } from "./api.js";
+import { wrongWith } from "./decide.js";
 
 const at = (name, label) => model(name, `/weights/labels/${encodeURIComponent(label)}`);
 
@@ -12,23 +13,13 @@ export const labelChip = (name, label, number) => el("span.chip", {}, label,
 /** Ask for a label, and let it name version `number`; `labels` are those that there are. */
 export async function setLabel(name, number, labels) {
   const text = `Requests can ask for a label instead of a version: /v2/models/${name}/versions/LABEL/infer. One that names another version is moved.`;
-  const check = (label) => done(() => put(at(name, label), { version: number, expected: labels[label] ?? null }));
-  const label = await ask({ title: `A label for version ${number}`, text, button: "Set it", field: { "aria-label": "label of the version", placeholder: "stable" }, check });
-  if (label !== null) tell(`${label} names version ${number}.`);
+  const check = (label) => wrongWith(() => put(at(name, label), { version: number, expected: labels[label] ?? null }));
+  const typed = await ask({ title: `A label for version ${number}`, text, button: "Set it", fields: [{ "aria-label": "label of the version", placeholder: "stable" }], check });
+  if (typed !== null) tell(`${typed[0]} names version ${number}.`);
 }
 
 async function drop(name, label, number) {
   const text = `It names version ${number}. Requests that ask for it will be refused. The version stays.`;
-  const check = () => done(() => remove(at(name, label), number));
+  const check = () => wrongWith(() => remove(at(name, label), number));
   if ((await ask({ title: `Delete the label ${label}?`, text, button: "Delete it", check })) !== null) tell(`${label} is deleted.`);
-}
-
-/** What is wrong, if something is. */
-async function done(act) {
-  try {
-    await act();
-    return null;
-  } catch (error) {
-    return error instanceof TypeError ? "The server does not answer. Try again." : error.message;
-  }
 }

@@ -19,7 +19,8 @@ const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 class View {
   #left = new AbortController();
   #following = new AbortController();
-  #state = { status: null, versions: null, metadata: null, figures: null, sample: null, lost: false };
+  #tellForm = () => {};
+  #state = { status: null, versions: null, figures: null, sample: null, lost: false };
 
   constructor(name) {
     this.name = name;
@@ -50,7 +51,7 @@ class View {
 
   #show(admin) {
     Object.assign(this.#state, { status: null, versions: null });
-    showSwapForm(body("swap"), this.name, admin, enterToken, () => this.#state.status?.current.number);
+    this.#tellForm = showSwapForm(body("swap"), this.name, admin, enterToken);
     this.#draw();
   }
 
@@ -63,7 +64,6 @@ class View {
       if (document.hidden) continue;
       try {
         const signal = AbortSignal.any([this.#left.signal, AbortSignal.timeout(PATIENCE_MS)]);
-        this.#state.metadata = await get(model(this.name), signal);
         this.#state.figures = await get(model(this.name, "/figures"), signal);
         if (!this.opened) {
           await this.trial.open(signal);
@@ -135,6 +135,7 @@ class View {
     showChange($("#change"), this.name, status);
     showReplicas(body("replicas"), status, figures);
     showVersions(body("versions"), this.name, status, versions);
+    this.#tellForm(status);
   }
 }
 
@@ -183,8 +184,7 @@ const THEMES = ["auto", "light", "dark"];
 function showTheme(theme) {
   if (theme === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
-  $("#theme").textContent = { auto: "Light or dark", light: "Light", dark: "Dark" }[theme];
-  $("#theme").setAttribute("aria-label", `Colours: ${theme}. Change them`);
+  $("#theme").textContent = `Colours: ${theme === "auto" ? "the system’s" : theme}`;
 }
 
 function nextTheme() {

@@ -2,6 +2,7 @@
 
 import { bar, el, tell } from "./dom.js";
 import { model, post, upload } from "./api.js";
+import { hindered, hindrance } from "./decide.js";
 import { digits } from "./words.js";
 
 const WAYS = {
@@ -9,12 +10,16 @@ const WAYS = {
   candidate: ["as a candidate, on a share of the requests", (share) => ({ candidate: true, share })],
   rollout: ["by a rollout: rules decide", (share, seconds) => ({ rollout: { canary: [share, "50%"], each: `${seconds}s` } })],
 };
+const LONGEST = 256; // of a label
+const OF_A_FOLDER = /^adapter_model\.safetensors$|\.index\.json$/;
 const PLACES = { file: "a file of yours", uri: "a file that the server reads" };
 
-/** Make the form in `place`; `asked` is called if somebody without a token wants to use it. `answering` gives the number
- * of the version that answers. */
-export function showSwapForm(place, name, admin, asked, answering) {
-  place.replaceChildren(...(admin ? new SwapForm(name, answering).elements : closed(asked)));
+/** Make the form in `place`; `asked` is called if somebody without a token wants to use it. Returns what takes each status
+ * of the weights. */
+export function showSwapForm(place, name, admin, asked) {
+  const form = admin ? new SwapForm(name) : null;
+  place.replaceChildren(...(form ? form.elements : closed(asked)));
+  return (status) => form?.hear(status);
 }
 
 const closed = (asked) => [
@@ -23,12 +28,14 @@ const closed = (asked) => [
 ];
 
 class SwapForm {
-  constructor(name, answering) {
-    Object.assign(this, { name, answering });
+  #status = null;
+
+  constructor(name) {
+    this.name = name;
     this.from = select("where the weights are", Object.entries(PLACES), () => this.#choose());
-    this.file = el("input", { type: "file", accept: ".safetensors", "aria-label": "weights, a safetensors file" });
-    this.uri = el("input", { size: 30, placeholder: "s3://bucket/step-1200.safetensors", autocomplete: "off", spellcheck: "false", "aria-label": "path or URI of the weights" });
-    this.label = el("input", { name: "label", size: 14, placeholder: "step 1200", autocomplete: "off" });
+    this.file = el("input", { type: "file", accept: ".safetensors", "aria-label": "weights, a safetensors file", onchange: () => this.#suggest() });
+    this.uri = el("input", { size: 30, placeholder: "s3://bucket/step-1200.safetensors", autocomplete: "off", spellcheck: "false", "aria-label": "path or URI of the weights", oninput: () => this.#suggest() });
+    this.label = el("input", { name: "label", size: 14, maxlength: LONGEST, autocomplete: "off" });
     this.partial = el("input", { type: "checkbox" });
     this.way = select("how the weights come into use", Object.entries(WAYS).map(([key, [text]]) => [key, text]), () => this.#choose());
     this.share = el("input", { value: "5%", size: 4 });
@@ -36,6 +43,7 @@ class SwapForm {
     this.shareLabel = el("label", {}, "share", this.share);
     this.secondsLabel = el("label", {}, "seconds for each step", this.seconds);
     this.button = el("button.main", { type: "submit" });
+    this.why = el("span.note", { id: "why-no-swap" });
     this.news = el("div.news", { role: "status" });
     this.#choose();
   }
@@ -44,7 +52,7 @@ class SwapForm {
     return [el("form", { onsubmit: (event) => { event.preventDefault(); this.#send(); } },
       el("div.row", {}, this.from, this.file, this.uri, el("label", {}, "label", this.label)),
       el("div.row", {}, el("label", {}, this.partial, "only some tensors: the others stay as they are")),
-      el("div.row", {}, this.way, this.shareLabel, this.secondsLabel, this.button)), this.news];
+      el("div.row", {}, this.way, this.shareLabel, this.secondsLabel, this.button, this.why)), this.news];
   }
 
   #choose() {
@@ -56,17 +64,40 @@ class SwapForm {
     this.shareLabel.hidden = way === "now";
     this.secondsLabel.hidden = way !== "rollout";
     this.button.textContent = way === "now" ? "Swap" : "Try";
+    this.#suggest();
+  }
+
+  /** The label that the version will have if none is typed. */
+  get #suggested() {
+    return labelOf(this.from.value === "file" ? (this.file.files[0]?.name ?? "") : this.uri.value.trim());
+  }
+
+  #suggest() {
+    this.label.placeholder = this.#suggested || "step 1200";
+  }
+
+  /** While the server would refuse it, the button says why. */
+  hear(status) {
+    this.#status = status;
+    const reason = status && hindrance(status);
+    this.why.textContent = reason ?? "";
+    for (const [name, text] of Object.entries(hindered(reason, this.why.id))) {
+      if (text) this.button.setAttribute(name, text);
+      else this.button.removeAttribute(name);
+    }
   }
 
   get #options() {
-    const label = this.label.value.trim();
+    const label = this.label.value.trim() || this.#suggested;
     return {
       ...WAYS[this.way.value][1](this.share.value, this.seconds.value), ...(label ? { label } : {}),
-      ...(this.partial.checked ? { partial: true, base_version: this.answering() } : {}),
+      ...(this.partial.checked ? { partial: true, base_version: this.#status?.current.number } : {}),
     };
   }
 
   async #send() {
+    const reason = hindrance(this.#status ?? {});
+    if (reason) return tell(reason);
     this.button.disabled = true;
     document.querySelector("#change").scrollIntoView({ block: "center" }); // where the swap will be seen
     try {
@@ -74,6 +105,7 @@ class SwapForm {
       this.news.replaceChildren(el("p.good", {}, outcome(status)));
       tell(outcome(status));
       this.file.value = this.label.value = "";
+      this.#suggest();
     } catch (error) {
       this.news.replaceChildren(el("p.wrong", { role: "alert" }, error instanceof TypeError ? "The connection broke off. The section above shows what the server has done." : error.message));
     } finally {
@@ -99,4 +131,13 @@ function outcome(status) {
   if (status.unchanged) return `Version ${status.current.number} has these bytes already. Nothing was staged.`;
   if (status.candidate) return `Version ${status.candidate.version.number} is a candidate on every replica.`;
   return `Version ${status.current.number} answers on every replica.`;
+}
+
+/** The name of a file without its end, or of the folder that was saved, as `aoti-serve swap` has it. */
+function labelOf(source) {
+  const path = source.includes("://") ? source.replace(/^[^:]*:\/\/[^/?#]*/, "").replace(/[?#].*$/, "") : source;
+  const parts = path.split("/").filter(Boolean);
+  const file = parts.pop() ?? "";
+  const named = OF_A_FOLDER.test(file) ? (parts.pop() ?? "") : file.replace(/(?<=.)\.[^.]*$/, "");
+  return named.slice(0, LONGEST);
 }

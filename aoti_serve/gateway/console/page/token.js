@@ -37,9 +37,9 @@ export async function askToken() {
       return error instanceof TypeError ? "The server does not answer. Try again." : error.message;
     }
   };
-  const typed = await ask({ title: "Token", text: TEXT, button: "Use it", field: { type: "password", "aria-label": "token" }, check });
+  const typed = await ask({ title: "Token", text: TEXT, button: "Use it", fields: [{ type: "password", "aria-label": "token" }], check });
   if (typed === null) return false;
-  keepToken(typed);
+  keepToken(typed[0]);
   if (kind === "inference") tell("With this token you may look. An admin token changes weights.");
   return true;
 }

@@ -2,10 +2,10 @@
 
 import { get, model, post } from "./api.js";
 import { bar, el, fill, tell } from "./dom.js";
+import { formInputs } from "./inputs.js";
 import { digits } from "./words.js";
-import { Pad } from "./pad.js";
 
-const [LARGEST_PAD, MOST_VOTES, MOST_SHOWN] = [32, 24, 400];
+const [MOST_VOTES, MOST_SHOWN] = [24, 400];
 const AGAIN_MS = 1000;
 
 export class Trial {
@@ -22,7 +22,7 @@ export class Trial {
 
   async open(signal) {
     const { inputs } = await get(model(this.name), signal);
-    this.inputs = inputs.map((spec) => (isImage(spec) ? new Drawn(spec, () => this.#touched()) : new Typed(spec)));
+    this.inputs = formInputs(inputs, () => this.#touched());
     const foot = el("div.row", {}, el("button.main", { type: "submit" }, "Ask"),
       el("label", {}, this.again, "and again every second"));
     const form = el("form", { onsubmit: (event) => { event.preventDefault(); this.ask(); } },
@@ -64,75 +64,6 @@ export class Trial {
       ...answer.outputs.map(shown),
       el("p.note.by", {}, "answered by ", el(`span.chip.on${fresh ? ".fresh" : ""}`, {}, `version ${version}`)),
     ]);
-  }
-}
-
-/** Whether it holds images of one channel, small enough to be drawn: […, 1, side, side]. */
-function isImage({ shape, datatype }) {
-  const [channels, height, width] = shape.slice(-3);
-  return datatype.startsWith("FP") && channels === 1 && height === width && height > 1 && height <= LARGEST_PAD;
-}
-
-class Drawn {
-  constructor({ name, shape, datatype }, changed) {
-    Object.assign(this, { name, datatype, shape: shape.map((size) => (size < 0 ? 1 : size)) });
-    this.pad = new Pad(shape.at(-1), changed);
-    this.ink = el("input", { type: "number", value: 1, step: "any", size: 5, "aria-label": `the value of full ink in ${name}` });
-    this.element = el("div", {}, this.pad.canvas, this.pad.said, el("div.row", {},
-      el("button.quiet", { type: "button", onclick: () => this.pad.clear() }, "Clear"),
-      el("label.wide", {}, "ink is", this.ink)));
-  }
-
-  get ready() {
-    return !this.pad.empty;
-  }
-
-  tensor() {
-    const { name, datatype, shape } = this;
-    return { name, datatype, shape, data: this.pad.pixels().map((pixel) => pixel * Number(this.ink.value)) };
-  }
-}
-
-class Typed {
-  ready = true;
-
-  constructor({ name, shape, datatype }) {
-    Object.assign(this, { name, datatype });
-    const first = shape.map((size) => (size < 0 ? 1 : size));
-    this.shape = el("input", { value: first.join(", "), "aria-label": `shape of ${name}` });
-    this.data = el("textarea", { rows: 4, spellcheck: "false", "aria-label": `values of ${name}` });
-    this.#zeros();
-    this.element = el("fieldset.typed", {}, el("legend", {}, el("code", {}, name), el("span.soft", {}, ` ${datatype} [${shape.map((size) => (size < 0 ? "any" : size)).join(", ")}]`)),
-      el("div.row", {}, el("label", {}, "shape", this.shape),
-        el("button.quiet", { type: "button", onclick: () => this.#zeros() }, "Zeros"),
-        this.datatype.startsWith("FP") && el("button.quiet", { type: "button", onclick: () => this.#noise() }, "Noise")),
-      this.data);
-  }
-
-  tensor() {
-    try {
-      return { name: this.name, datatype: this.datatype, shape: this.#sizes(), data: JSON.parse(`[${this.data.value}]`) };
-    } catch {
-      throw new Error(`${this.name}: write its values as JSON, with commas between them`);
-    }
-  }
-
-  #sizes() {
-    return this.shape.value.split(",").map((size) => Number(size)).filter((_, at) => this.shape.value.trim() || at);
-  }
-
-  #set(value) {
-    const count = Math.min(65536, this.#sizes().reduce((product, size) => product * size, 1));
-    this.data.value = Array.from({ length: count }, value).join(", ");
-  }
-
-  #zeros() {
-    const zero = { BYTES: '""', BOOL: "false" }[this.datatype] ?? "0";
-    this.#set(() => zero);
-  }
-
-  #noise() {
-    this.#set(() => (2 * Math.random() - 1).toFixed(3));
   }
 }
 

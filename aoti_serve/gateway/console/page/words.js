@@ -1,7 +1,7 @@
 /** Numbers, sizes and times as people read them. */
 
 export const digits = (value, most = 3) =>
-  value === null || value === undefined ? "–" : Number(value.toPrecision(most)).toLocaleString("en", { maximumFractionDigits: 3 });
+  value === null || value === undefined ? "–" : Number(value.toPrecision(most)).toLocaleString("en", { maximumFractionDigits: Math.max(3, most) });
 
 export function rate(value) {
   if (value === null) return "–";

@@ -24,8 +24,8 @@ from aoti_serve.signature.tensors import Dim, TensorSpec
 from aoti_serve.weights.labels import LabelChange, VersionLabels
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.store.usage import StoredVersion
-from aoti_serve.weights.swap.target import Receipt, Target
-from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.swap.target import Exposure, Receipt, Staging, Target
+from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 from aoti_serve.weights.version import Committed, Version
 from tests.unit.cli.played import rollout_progress
 from tests.unit.gateway.http.gateway import NODE, Gateway, Remote, running
@@ -39,6 +39,18 @@ SIGNATURE = Signature(
     outputs=(TensorSpec(name="logits", dtype="float32", shape=(BATCH, 10)),),
     constants=(),
 )
+
+
+LENGTH, TWICE = Dim(symbol="length", min=1, max=128), Dim(symbol="length", min=2, max=256, factor=2)
+TEXT = Signature(
+    inputs=(
+        TensorSpec(name="ids", dtype="int64", shape=(BATCH, LENGTH)),
+        TensorSpec(name="mask", dtype="float32", shape=(BATCH, TWICE, 2)),
+    ),
+    outputs=(TensorSpec(name="logits", dtype="float32", shape=(BATCH, 10)),),
+    constants=(),
+)
+AGREEMENT = {"top1_agreement": 0.873, "cosine": 0.9912, "largest_difference": 1.25}
 
 
 class PlayedWeights:
@@ -65,6 +77,7 @@ class PlayedWeights:
             "swap_uri": self._swap,
             "relabel": self._relabel,
             "rollback": self._rollback,
+            "expose": self._expose,
             "promote": self._promote,
             "withdraw": self._withdraw,
         }
@@ -72,10 +85,16 @@ class PlayedWeights:
     async def run(self, gateway: str, batch: BatchMessage) -> AnswerMessage:
         """The largest logit is the number of the version that answers, plus the rows of the image that have ink."""
         version = self.status.current.number
-        inked = (batch.arrays[0][:, 0] > 0).any(axis=2).sum(axis=1)
+        first = batch.arrays[0]
+        inked = (first.reshape(len(first), -1, first.shape[-1]) > 0).any(axis=2).sum(axis=1)
         logits = np.tile(np.linspace(0, 1, 10, dtype=np.float32), (len(inked), 1))
         logits[np.arange(len(inked)), (inked + version) % 10] = 4 + version
         return AnswerMessage(version, self.status.epoch, [logits])
+
+    def store(self, label: str, **facts: Any) -> Version:
+        """Store one more version."""
+        self.versions.append(_version(len(self.versions) + 1, label).model_copy(update=facts))
+        return self.versions[-1]
 
     async def become(self, **facts: Any) -> None:
         """Change the status, and wake those who wait for that."""
@@ -84,14 +103,22 @@ class PlayedWeights:
             self._changed.notify_all()
 
     async def try_out(self) -> None:
-        """Put a candidate out, in the second step of a rollout."""
-        version = _version(len(self.versions) + 1, "step 1300")
-        self.versions.append(version)
+        """Put a candidate out, in the second step of a rollout. It answers who asks for it by its number."""
+        version = self.store("step 1300")
+        committed = Committed(epoch=1, version=self.status.current)
+        await self.served.reconcile(Target(1, 3, committed, staging=Staging("9c0f", version, Exposure())))
         plan = RolloutPlan.model_validate({"canary": ["5%", "25%", "50%"], "each": "60s"})
         progress = rollout_progress(version=version.number)
         arms = {
             "active": {"requests": 812, "error_rate": 0.0, "p50_s": 0.0012, "p99_s": 0.0041},
-            "candidate": {"requests": 264, "error_rate": 0.0, "p50_s": 0.0011, "p99_s": 0.0039},
+            "candidate": {
+                "requests": 264,
+                "error_rate": 0.0,
+                "non_finite_rate": 0.02,
+                "p50_s": 0.0011,
+                "p99_s": 0.0039,
+            },
+            "shadow": {"pairs": 81, "dropped": 2, "failed": 1, "non_finite": 3, "outputs": {"logits": AGREEMENT}},
         }
         out = CandidateStatus(version=version, share=0.25, shadow=0.1, since=time.time(), plan=plan)
         await self.become(candidate=out, rollout=progress, trial=arms)
@@ -102,7 +129,8 @@ class PlayedWeights:
             return self.status
 
     async def _versions(self) -> list[StoredVersion]:
-        return [StoredVersion(**dict(version)) for version in self.versions]
+        out = self.status.candidate.version if self.status.candidate else None
+        return [StoredVersion(**dict(version)) for version in self.versions if version != out]
 
     def _opened(self, source: Any) -> Any:
         async def opened(options: SwapOptions, who: str) -> tuple[str, Any]:
@@ -119,9 +147,8 @@ class PlayedWeights:
 
     async def _swap(self, source: str, options: SwapOptions, who: str, wait: bool) -> WeightsStatus:
         self.asked = source, options
-        version = _version(len(self.versions) + 1, options.label)
-        self.versions.append(version)
-        await self.become(swap=_staging(version, 1))
+        version = self.store(options.label)
+        await self.become(swap=staging(version, 1))
         await self.may_commit.wait()
         if options.candidate:
             await self.become(
@@ -132,6 +159,11 @@ class PlayedWeights:
 
     async def _rollback(self, version: int | None, who: str, wait: bool) -> WeightsStatus:
         return await self._commit("rollback", next(each for each in self.versions if each.number == version))
+
+    async def _expose(self, options: ExposureOptions, who: str) -> WeightsStatus:
+        assert self.status.candidate is not None
+        await self.become(candidate=self.status.candidate.model_copy(update=options.model_dump(exclude_unset=True)))
+        return self.status
 
     async def _promote(self, who: str, wait: bool) -> WeightsStatus:
         assert self.status.candidate is not None
@@ -164,7 +196,7 @@ class PlayedWeights:
 
 
 @contextmanager
-def console(**config: Any) -> Iterator[tuple[str, PlayedWeights, Any]]:
+def console(signature: Signature = SIGNATURE, **config: Any) -> Iterator[tuple[str, PlayedWeights, Any]]:
     """The address of a gateway, its weights, and the loop that both live in."""
     with loop_in_a_thread() as loop:
         stack = AsyncExitStack()
@@ -172,7 +204,7 @@ def console(**config: Any) -> Iterator[tuple[str, PlayedWeights, Any]]:
         async def start() -> tuple[PlayedWeights, Gateway]:
             weights = PlayedWeights()
             made = await stack.enter_async_context(
-                running(GatewayConfig(**config), BatchingConfig(), SIGNATURE, weights.run, NAME)
+                running(GatewayConfig(**config), BatchingConfig(), signature, weights.run, NAME)
             )
             made.coordinator.answers |= weights.answers
             weights.served = made.served
@@ -207,7 +239,7 @@ def _receipt(replica: str, version: Version, previous: Version | None) -> Receip
     )  # fmt: skip
 
 
-def _staging(version: Version, done: int) -> SwapProgress:
+def staging(version: Version, done: int) -> SwapProgress:
     progress = [
         ReplicaProgress(replica=name, nbytes=nbytes, done=at < done)
         for at, (name, nbytes) in enumerate(zip(REPLICAS, (NBYTES, NBYTES // 3), strict=True))

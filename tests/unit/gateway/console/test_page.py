@@ -12,8 +12,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from aoti_serve.cluster.status import Outcome
+from aoti_serve.weights.version import MergedAdapter
 from tests.console_page import ABSENT, CHROMIUM, ConsolePage, chromium
-from tests.unit.gateway.console.playing import NAME, PlayedWeights, console
+from tests.unit.gateway.console.playing import NAME, TEXT, PlayedWeights, console, staging
 from tests.unit.gateway.http.gateway import TOKEN
 from tests.unit.gateway.listener.wired import Loop, Wired
 
@@ -72,6 +73,16 @@ def test_without_a_token_it_shows_figures_and_answers_and_changes_nothing(visit:
     assert visit.faults == []
 
 
+def test_without_a_token_a_candidate_is_not_taken_for_the_version_that_answers(visit: Visit) -> None:
+    visit.loop.run(visit.weights.try_out())
+    visit.open()
+    assert visit.page.evaluate(f"fetch('/v2/models/{NAME}').then((it) => it.json()).then((it) => it.versions)") == [
+        "1",
+        "2",
+    ]
+    expect(visit.page.locator(".answering")).to_have_text("Version 1")
+
+
 def test_a_swap_is_seen_replica_by_replica_and_the_answer_changes(visit: Visit, new: Path) -> None:
     visit.open(token=TOKEN)
     page = visit.page
@@ -115,21 +126,77 @@ def test_a_rollout_is_seen_step_by_step(visit: Visit) -> None:
     assert visit.faults == []
 
 
+def test_a_candidates_card_says_how_far_both_versions_agree(visit: Visit) -> None:
+    visit.open(token=TOKEN)
+    visit.loop.run(visit.weights.try_out())
+    panel = visit.page.locator(".panel.trial")
+    expect(panel).to_contain_text("Shadow: 81 compared, 2 dropped, 1 failed, 3 not finite.")
+    expect(panel.get_by_role("row", name="logits").get_by_role("cell")).to_have_text(
+        ["logits", "87.3 %", "0.9912", "1.25"]
+    )
+    expect(panel.get_by_role("row", name="not finite").get_by_role("cell")).to_have_text(["–", "2 %"])
+    expect(panel.get_by_role("button", name="Change its shares")).to_have_count(0)  # a rollout sets them
+
+
+def test_the_shares_of_a_candidate_can_be_changed(visit: Visit, new: Path) -> None:
+    visit.open(token=TOKEN)
+    visit.send(new, way="candidate")
+    panel, dialog = visit.page.locator(".panel.trial"), visit.dialog
+    expect(panel).to_contain_text("It answers 5 % of the requests.")
+    visit.press("Change its shares")
+    expect(dialog.get_by_label("share", exact=True)).to_have_value("5 %")
+    dialog.get_by_label("share", exact=True).fill("200%")
+    visit.answer("Set them")
+    expect(dialog.get_by_role("alert")).to_contain_text("more than the whole")
+    dialog.get_by_label("share", exact=True).fill("20%")
+    dialog.get_by_label("shadow", exact=True).fill("10%")
+    visit.answer("Set them")
+    expect(panel).to_contain_text("It answers 20 % of the requests, and runs beside 10 % of the others.")
+
+
+def test_while_a_candidate_is_out_what_would_be_refused_says_why(visit: Visit, new: Path) -> None:
+    visit.weights.store("step 1200")
+    visit.open(token=TOKEN)
+    swap = visit.page.locator("#swap button[type=submit]")
+    back = visit.page.get_by_role("button", name="Roll back to version 2")
+    expect(back).to_be_enabled()
+    visit.loop.run(visit.weights.try_out())
+    why = "Version 3 is a candidate: promote it or withdraw it first."
+    for button, section in ((swap, "#swap"), (back, "#versions")):
+        expect(button).to_be_disabled()
+        expect(button).to_have_accessible_description(why)
+        expect(visit.page.locator(section).get_by_text(why)).to_be_visible()
+        button.focus()
+        visit.page.keyboard.press("Enter")
+        if section == "#versions":
+            expect(visit.page.locator("#told")).to_have_text(why)
+    expect(visit.dialog).to_be_hidden()
+    visit.loop.run(visit.weights.become(candidate=None, rollout=None))
+    expect(swap).to_be_enabled()
+    expect(back).to_be_enabled()
+
+
 def test_the_end_of_a_change_is_told_in_words(visit: Visit) -> None:
     visit.open(token=TOKEN)
     facts = {
         "id": "1",
-        "action": "expose",
         "version": 2,
         "error": None,
         "seconds": 0.13,
         "phases": {},
         "ended": time.time(),
     }
-    for outcome, words in (("exposed", "was given other shares"), ("withdrawn", "was withdrawn")):
-        last = Outcome.model_validate(facts | {"outcome": outcome})
+    for action, outcome, words in (
+        ("expose", "exposed", "Version 2 was given other shares"),
+        ("withdraw", "withdrawn", "Version 2 was withdrawn"),
+        ("promote", "committed", "Version 2 was promoted"),
+        ("rollback", "committed", "Version 2 was brought back"),
+        ("swap", "committed", "Version 2 took over"),
+        ("promote", "failed", "Promotion of version 2 failed"),
+    ):
+        last = Outcome.model_validate(facts | {"action": action, "outcome": outcome})
         visit.loop.run(visit.weights.become(last=last))
-        expect(visit.page.locator(".last")).to_contain_text(f"Version 2 {words} a moment ago, in 0.13 s")
+        expect(visit.page.locator(".last")).to_contain_text(f"{words} a moment ago, in 0.13 s")
 
 
 def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
@@ -208,8 +275,23 @@ def test_a_file_that_the_server_reads_may_change_some_tensors(visit: Visit) -> N
     expect(page.locator(".news")).to_have_text("Version 2 is a candidate on every replica.")
     assert visit.weights.asked is not None
     source, options = visit.weights.asked
+    assert options.label == "step-7"
     assert source == "s3://weights/step-7.safetensors"
     assert (options.partial, options.base_version, options.candidate, options.share) == (True, 1, True, 0.05)
+
+
+def test_the_file_names_the_version_if_nobody_does(visit: Visit, new: Path) -> None:
+    visit.open(token=TOKEN)
+    for given, label in (
+        (new, "new"),
+        ("s3://weights/step.7.safetensors?versionId=3", "step.7"),
+        ("/srv/tuned/model.safetensors.index.json", "tuned"),
+    ):
+        visit.send(given)
+        expect(visit.page.locator(".answering")).to_have_text(f"Version {len(visit.weights.versions)}")
+        assert visit.weights.versions[-1].label == label
+        if given == new:
+            visit.page.get_by_label("where the weights are").select_option("uri")
 
 
 def test_the_weights_of_the_package_are_a_version_to_go_back_to(visit: Visit) -> None:
@@ -273,10 +355,57 @@ def test_ink_can_be_seen_in_every_colour_of_the_page(visit: Visit) -> None:
     visit.page.emulate_media(color_scheme="dark")
     visit.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert canvas.evaluate(INKED) == "light"
-    for theme in ("Light", "Dark"):  # after `auto` the button goes through both
+    for theme in ("light", "dark"):  # after `auto` the button goes through both
         visit.page.locator("#theme").click()
-        expect(visit.page.locator("#theme")).to_have_text(theme)
-        assert canvas.evaluate(INKED) == {"Light": "dark", "Dark": "light"}[theme]
+        expect(visit.page.locator("#theme")).to_have_text(f"Colours: {theme}")
+        assert canvas.evaluate(INKED) == {"light": "dark", "dark": "light"}[theme]
+
+
+def test_dimensions_have_names_and_ranges_and_those_of_one_name_follow_each_other(browser: Browser) -> None:
+    with visiting(browser, signature=TEXT) as visit:
+        visit.open()
+        page = visit.page
+        form = page.locator("#try form")
+        expect(form.locator("legend")).to_have_text(["ids INT64 [batch, length]", "mask FP32 [batch, 2*length, 2]"])
+        expect(form).to_contain_text("1 to 128")
+        expect(form).to_contain_text("2 to 256, in steps of 2")
+        form.get_by_label("length of ids", exact=True).fill("3")
+        expect(form.get_by_label("2*length of mask")).to_have_value("6")
+        form.get_by_label("batch of mask").fill("2")
+        expect(form.get_by_label("batch of ids")).to_have_value("2")
+        with page.expect_request("**/infer") as asked:
+            visit.press("Ask")
+        sent: Any = asked.value.post_data_json
+        inputs = sent["inputs"]
+        assert [tensor["shape"] for tensor in inputs] == [[2, 3], [2, 6, 2]]
+        assert [len(tensor["data"]) for tensor in inputs] == [6, 24]
+        expect(page.locator(".by")).to_have_text("answered by version 1")
+        assert visit.faults == []
+
+
+BEYOND = """() => [...document.querySelectorAll("body *")]
+  .filter((each) => each.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
+  .map((each) => `${each.tagName}.${each.className} ${each.textContent.slice(0, 40)}`)"""
+
+
+@pytest.mark.parametrize("width", [360, 400, 700, 880])
+def test_nothing_is_off_the_screen(visit: Visit, width: int) -> None:
+    visit.page.set_viewport_size({"width": width, "height": 800})
+    visit.weights.store("a_label_without_any_blank_" * 6, adapter=MergedAdapter(base=1, digest="0" * 64))
+    visit.weights.store("trained for another night with twice the rate, and then with half of it, on all days")
+    visit.loop.run(visit.weights.become(labels={"stable": 1, "best-of-all-those-that-were-tried-in-the-last-week": 2}))
+    visit.open(token=TOKEN)
+    page = visit.page
+    visit.loop.run(visit.weights.try_out())
+    expect(page.locator("[data-version='4']")).to_contain_text("candidate")
+    expect(page.locator("[data-version='2']")).to_contain_text("adapter on 1")
+    expect(page.locator("[data-version='2']").get_by_role("button", name="Roll back")).to_be_visible()
+    assert page.evaluate(BEYOND) == []
+    visit.loop.run(visit.weights.become(candidate=None, rollout=None, swap=staging(visit.weights.versions[1], 1)))
+    expect(page.locator(".panel.swap .bar")).to_have_count(2)
+    assert page.evaluate(BEYOND) == []
+    heights = page.locator(".kept, td.number").evaluate_all("all => all.map((each) => each.getClientRects().length)")
+    assert set(heights) == {1}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -9,7 +9,9 @@ import pytest
 
 from aoti_serve.config import BatchingConfig, GatewayConfig
 from aoti_serve.errors import TryAgain
-from tests.unit.gateway.http.gateway import NAME, Gateway, assert_error, running
+from aoti_serve.weights.swap.target import Exposure, Staging, Target
+from aoti_serve.weights.version import Committed, Version
+from tests.unit.gateway.http.gateway import NAME, VERSION, Gateway, assert_error, running
 
 
 async def page_of(gateway: Gateway) -> tuple[str, list[str]]:
@@ -68,6 +70,16 @@ async def test_figures_count_what_was_answered_and_what_was_refused() -> None:
         assert len(after["latency"]["counts"]) == len(after["latency"]["bounds"]) + 1
         (replica,) = after["replicas"]
         assert (replica["replica"], replica["usable"], replica["fault"]) == ("replica", True, None)
+
+
+async def test_figures_name_the_version_that_answers_and_not_a_candidate() -> None:
+    async with running(GatewayConfig(), BatchingConfig()) as gateway:
+        out = Staging("9c0f", Version(number=VERSION + 1), Exposure(share=0.5))
+        committed = Committed(epoch=1, version=Version(number=VERSION))
+        await gateway.served.reconcile(Target(1, 2, committed, staging=out))
+        listed = (await gateway.client.get(f"/v2/models/{NAME}")).json()["versions"]
+        assert listed == [str(VERSION), str(VERSION + 1)]
+        assert (await figures(gateway))["version"] == VERSION
 
 
 async def test_without_a_coordinator_figures_are_the_gateways_own() -> None:
