@@ -20,6 +20,7 @@ class View {
   #left = new AbortController();
   #following = new AbortController();
   #tellForm = () => {};
+  #version = null; // that answers, as far as this page has told
   #state = { status: null, versions: null, figures: null, sample: null, lost: false };
 
   constructor(name) {
@@ -69,6 +70,7 @@ class View {
           await this.trial.open(signal);
           this.opened = true;
         }
+        if (!this.#state.status) this.#answeredBy(this.#state.figures.version);
         this.#state.sample = this.figures.take(this.#state.figures, performance.now() / 1000);
         this.#heard();
       } catch (error) {
@@ -94,15 +96,20 @@ class View {
   async #take(status, signal) {
     const before = this.#state.status;
     this.#state.status = status;
-    if (before && before.current.number !== status.current.number) {
-      this.charts.mark();
-      tell(`Version ${status.current.number} answers.`);
-    }
+    this.#answeredBy(status.current.number);
     this.#draw();
     if (before?.current.number !== status.current.number || before.last?.id !== status.last?.id || before.candidate?.version.number !== status.candidate?.version.number) {
       this.#state.versions = await get(model(this.name, "/weights/versions"), signal);
       this.#draw();
     }
+  }
+
+  #answeredBy(version) {
+    if (this.#version !== null && version !== this.#version) {
+      this.charts.mark();
+      tell(`Version ${version} answers.`);
+    }
+    this.#version = version;
   }
 
   /** The token changes nothing here. One that lets nobody look either is forgotten. */

@@ -1,7 +1,7 @@
 /** A form made from the model's signature. An image of one channel is drawn; other tensors are typed. */
 
 import { get, model, post } from "./api.js";
-import { bar, el, fill, tell } from "./dom.js";
+import { bar, el, fill } from "./dom.js";
 import { formInputs } from "./inputs.js";
 import { digits } from "./words.js";
 
@@ -58,7 +58,6 @@ export class Trial {
   #show(answer) {
     const version = answer.model_version;
     const fresh = this.#version !== null && this.#version !== version;
-    if (fresh) tell(`Version ${version} has answered this.`); // perhaps only this: it may be a candidate
     this.#version = version;
     fill(this.answer, answer.outputs.map((output) => [version, output.data]), () => [
       ...answer.outputs.map(shown),

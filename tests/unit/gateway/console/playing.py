@@ -78,7 +78,7 @@ class PlayedWeights:
             "relabel": self._relabel,
             "rollback": self._rollback,
             "expose": self._expose,
-            "promote": self._promote,
+            "promote": self.promote,
             "withdraw": self._withdraw,
         }
 
@@ -165,7 +165,7 @@ class PlayedWeights:
         await self.become(candidate=self.status.candidate.model_copy(update=options.model_dump(exclude_unset=True)))
         return self.status
 
-    async def _promote(self, who: str, wait: bool) -> WeightsStatus:
+    async def promote(self, who: str, wait: bool) -> WeightsStatus:
         assert self.status.candidate is not None
         return await self._commit("promote", self.status.candidate.version)
 

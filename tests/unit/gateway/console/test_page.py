@@ -81,6 +81,10 @@ def test_without_a_token_a_candidate_is_not_taken_for_the_version_that_answers(v
         "2",
     ]
     expect(visit.page.locator(".answering")).to_have_text("Version 1")
+    expect(visit.page.locator("#told")).to_be_empty()
+    visit.loop.run(visit.weights.promote("somebody", wait=True))
+    expect(visit.page.locator("#told")).to_have_text("Version 2 answers.")
+    expect(visit.page.locator(".answering")).to_have_text("Version 2")
 
 
 def test_a_swap_is_seen_replica_by_replica_and_the_answer_changes(visit: Visit, new: Path) -> None:
@@ -282,13 +286,14 @@ def test_a_file_that_the_server_reads_may_change_some_tensors(visit: Visit) -> N
 
 def test_the_file_names_the_version_if_nobody_does(visit: Visit, new: Path) -> None:
     visit.open(token=TOKEN)
-    for given, label in (
+    cases = (
         (new, "new"),
         ("s3://weights/step.7.safetensors?versionId=3", "step.7"),
         ("/srv/tuned/model.safetensors.index.json", "tuned"),
-    ):
+    )
+    for number, (given, label) in enumerate(cases, 2):
         visit.send(given)
-        expect(visit.page.locator(".answering")).to_have_text(f"Version {len(visit.weights.versions)}")
+        expect(visit.page.locator(".answering")).to_have_text(f"Version {number}")
         assert visit.weights.versions[-1].label == label
         if given == new:
             visit.page.get_by_label("where the weights are").select_option("uri")
