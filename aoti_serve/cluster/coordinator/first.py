@@ -10,6 +10,7 @@ from aoti_serve.model.foreign.built_in import write_built_in
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.files.checkpoint import checkpoint_label
 from aoti_serve.weights.intake import Intake
+from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
@@ -29,7 +30,7 @@ def first_committed(intake: Intake, model: ModelConfig, signature: Signature, ca
     store = intake.store
     committed = store.committed()
     if committed is not None:
-        _check_committed(store, committed.version, signature)
+        check_committed(store, committed.version, signature)
         return committed
     if model.weights is None and not carries_weights:
         raise InvalidConfig(detail=f"model '{model.name}': {NO_WEIGHTS}")
@@ -39,7 +40,7 @@ def first_committed(intake: Intake, model: ModelConfig, signature: Signature, ca
     return store.commit(version, 1, BUILT_IN if carries_weights else None)
 
 
-def _check_committed(store: Store, version: Version, signature: Signature) -> None:
+def check_committed(store: Catalog, version: Version, signature: Signature) -> None:
     """A package that was compiled anew may take other tensors than the ones that were committed before."""
     if version.number == BUILT_IN.number:
         return
