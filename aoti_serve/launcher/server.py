@@ -182,6 +182,8 @@ class Server:
     def _wait_ready(self) -> None:
         while not self._stop.wait(SERVER_POLL_S):
             running, progress = self._applications.running()
+            for text in self._applications.news():
+                self._log.say(text)
             self._log.progress(f"starting: {progress}")
             if running and self._answer():
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, WeightsLimits
-from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed
+from aoti_serve.errors import InvalidConfig, InvalidWeights
 from aoti_serve.model.foreign.built_in import write_built_in
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.files.checkpoint import checkpoint_label
@@ -47,6 +47,6 @@ def check_committed(store: Catalog, version: Version, signature: Signature) -> N
     try:
         signature.check_weights(store.index(version))
     except InvalidWeights as error:
-        detail = f"committed version {version.number} does not fit the package: {error}; set another `store`, "
-        detail += "or let one that fits answer: `aoti-serve store set-current`"
-        raise StoreFailed(path=store.root, detail=detail) from error
+        unfit = f"weights store {store.root}: committed version {version.number} does not fit the package: {error}"
+        out = "set another `store`, or let one that fits answer: `aoti-serve store set-current`"
+        raise InvalidConfig(detail=f"{unfit}; {out}") from error
