@@ -14,6 +14,13 @@ class InvalidConfig(AotiServeError, status=400):
     detail: str
 
 
+class WrongUsage(AotiServeError, status=400, text="{detail}; see {command} --help"):
+    """A command was called with words that it does not take, or without one that it needs; told so with `--json`."""
+
+    command: str
+    detail: str
+
+
 class Unauthorized(AotiServeError, status=401):
     """No token of this kind was sent, or a wrong one."""
 

@@ -34,6 +34,7 @@ AotiServeError                      500
 ├── BodyTooSlow                     408
 ├── HeadersTooLarge                 431  of a gRPC call
 ├── InvalidConfig                   400
+├── WrongUsage                      400
 ├── WeightsError
 │   ├── InvalidWeights              400  the weights do not fit the package
 │   │   ├── UnreadableWeights

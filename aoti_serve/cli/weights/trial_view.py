@@ -85,14 +85,17 @@ def _standing(rollout: RolloutProgress, plan: RolloutPlan | None) -> str:
         case RolloutPhase.WATCHING:
             return f"promoted, and watched for another {rollout.seconds_left:.0f} s; a breach rolls it back"
         case RolloutPhase.ENDING:
-            return ": ".join(filter(None, ["it is being ended", rollout.reason]))
+            return (
+                f"it has failed and is being ended: {rollout.reason}" if rollout.reason else "it has passed, and ends"
+            )
         case RolloutPhase.ENDED:
             return ending_text(rollout)
 
 
 def ending_text(rollout: RolloutProgress) -> str:
     """How it has ended, and why."""
-    return ": ".join(filter(None, [rollout.outcome or "overtaken", rollout.reason]))
+    outcome = rollout.outcome or "overtaken"
+    return ": ".join(filter(None, [outcome, rollout.reason.removeprefix(f"{outcome}: ")]))
 
 
 def _step(rollout: RolloutProgress, plan: RolloutPlan | None) -> Iterator[str]:
