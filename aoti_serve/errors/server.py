@@ -61,7 +61,7 @@ class Stopping(Unavailable, text="this server is being stopped and takes no new 
 
 
 class QueueFull(Unavailable, grpc="RESOURCE_EXHAUSTED"):
-    """The queue holds its limit of rows or bytes, or the wait would be too long. `retry_after` is in whole seconds."""
+    """The queue holds its limit of rows or bytes. `retry_after` is in whole seconds."""
 
     text = (
         "model '{model}': the queue is full: {waiting}, the limit is {limit} ({setting}); try again in {retry_after} s"
@@ -71,6 +71,12 @@ class QueueFull(Unavailable, grpc="RESOURCE_EXHAUSTED"):
     limit: str
     setting: str
     retry_after: int
+
+
+class WaitTooLong(QueueFull):
+    """The rows before this request would not leave within the time that a request may wait, at the pace measured."""
+
+    text = "model '{model}': it would wait {waiting}, the limit is {limit} ({setting}); try again in {retry_after} s"
 
 
 class NoReplica(Unavailable):

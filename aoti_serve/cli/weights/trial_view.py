@@ -50,7 +50,7 @@ def unjudged_lines(rollout: RolloutProgress) -> Iterator[Text]:
 
 def rules_text(plan: RolloutPlan) -> str:
     """What the rules do, and what the slowest of them waits for."""
-    decides = "rules promote it, or withdraw it (docs/concepts/rollouts.md)"
+    decides = "rules promote it, or withdraw it"
     mute = f"; p99 says nothing before {LEAST_FOR_P99} requests of the active version"
     return decides + (mute if plan.abort_if.p99 is not None else "")
 

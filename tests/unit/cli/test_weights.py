@@ -310,7 +310,7 @@ def test_the_status_of_all_models(played: Played) -> None:
     assert "m  version 3 (step 300), previous 2 (step 200), epoch 7" in shown
     assert "\n\nn  version 3" in shown
     assert "swap 9c0ffee01234 to version 4: staging, 0 of 1 replicas" in shown
-    assert "last: swap 77aa00bb11cc to version 3 committed" in shown
+    assert "last: swap 77aa00bb11cc to version 3: committed" in shown
     assert json.loads(run("status", "--json").stdout) == [STATUS, SWAPPING | {"model": "n"}]
     assert json.loads(run("status", "m", "--json").stdout) == [STATUS]
 
