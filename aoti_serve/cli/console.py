@@ -120,7 +120,7 @@ class ProgramGroup(TyperGroup):
         if "--json" not in words or not more.pop("standalone_mode", True):
             return super().main(args, *others, **more)
         try:
-            status = super().main(words, *others, standalone_mode=False, **more)
+            status = super().main(words, *others, **{**more, "standalone_mode": False})
         except _NotUnderstood as error:
             print_json(error_facts(_wrong_usage(error)))
             sys.exit(WRONG_USAGE_STATUS)

@@ -37,6 +37,7 @@ TOWARDS = ("swap", "rollback")  # actions that lead to a version; others are of 
 BAR_WIDTH = 36
 MOST_BARS = 24
 DIGEST_DIGITS = 12
+NODE_DIGITS = 6
 DONE: dict[str, str] = {
     Phase.STAGING: "staged",
     Phase.CANDIDATE: "staged",
@@ -82,12 +83,12 @@ def swap_view(status: WeightsStatus, seconds: float) -> RenderableType:
 def receipts_view(found: Sequence[Receipt]) -> RenderableType:
     if not found:
         return Text("no replica has reported yet", "yellow")
-    right = (Column(name, justify="right") for name in ("stage\nms", "commit\nms", "resident\nprevious"))
+    right = (Column(name, justify="right") for name in ("stage\nms", "commit\nms", "also\nholds"))
     table = narrow_table("replica", "node", "pid", "device", "version", "digest", *right)
     for receipt in found:
         table.add_row(
             receipt.replica,
-            receipt.node[:8],
+            receipt.node[:NODE_DIGITS],
             str(receipt.pid),
             f"gpu {','.join(receipt.gpu_ids)}" if receipt.gpu_ids else receipt.device,  # of the node; cuda:0 in each
             str(receipt.version),

@@ -72,17 +72,17 @@ def test_a_place_that_is_followed_is_in_the_status_with_what_is_wrong_with_it() 
 
 def test_a_receipt_is_a_row_with_everything_that_a_replica_has_signed() -> None:
     text = drawn(status_view(weights_status(), NOW))
-    signed = ["b4ba52f0", "4711", "gpu", "0", "3", "3f3a9c1e88d2", "1312.4", "4.2", "2"]
+    signed = ["b4ba52", "4711", "gpu", "0", "3", "3f3a9c1e88d2", "1312.4", "4.2", "2"]
     assert row_of(text, "r-one") == ["r-one", *signed]
     assert row_of(text, "r-two") == ["r-two", *signed]
-    for column in ("replica", "node", "pid", "device", "version", "digest", "stage", "commit", "resident"):
+    for column in ("replica", "node", "pid", "device", "version", "digest", "stage", "commit", "also"):
         assert column in text
 
 
 def test_a_receipt_of_a_replica_on_a_cpu_with_nothing_behind_it() -> None:
     found = receipt("r-one", 0, None).model_copy(update={"gpu_ids": (), "digest": "", "device": "cpu"})
     text = drawn(status_view(weights_status(current=BUILT_IN, previous=None, replicas=(found,)), NOW))
-    assert row_of(text, "r-one") == ["r-one", "b4ba52f0", "4711", "cpu", "0", "-", "1312.4", "4.2", "-"]
+    assert row_of(text, "r-one") == ["r-one", "b4ba52", "4711", "cpu", "0", "-", "1312.4", "4.2", "-"]
     assert "gpu" not in text
     assert text.startswith("m  version 0 (built into the package), epoch 7")
 
@@ -115,7 +115,7 @@ def test_nothing_is_lost_on_a_narrow_screen_and_nothing_folded_in_a_pipe() -> No
     narrow = drawn(status_view(status, NOW), width=60)
     assert max(map(len, narrow.splitlines())) <= 60
     assert narrow.count("x") >= 300
-    assert "b4ba52f0  4711  gpu 0   3        3f3a9c1e88d2" in drawn(status_view(status, NOW), width=60, terminal=False)
+    assert "b4ba52  4711  gpu 0   3        3f3a9c1e88d2" in drawn(status_view(status, NOW), width=60, terminal=False)
     assert "x" * 300 in drawn(status_view(status, NOW), width=60, terminal=False)
 
 

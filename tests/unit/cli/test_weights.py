@@ -90,7 +90,7 @@ def test_a_swap_ends_with_the_receipts(file: str) -> None:
     assert result.exit_code == 0
     assert result.stdout.startswith("m answers with version 3 (step 300)  (")
     assert "checking 0.05, staging 1.10, committing 0.10)" in result.stdout.splitlines()[0]
-    assert "r-two    b4ba52f0  4711  gpu 0   3        3f3a9c1e88d2  1312.4     4.2         2" in result.stdout
+    assert "r-two    b4ba52  4711  gpu 0   3        3f3a9c1e88d2  1312.4     4.2      2" in result.stdout
     assert result.stderr == ""
 
 
