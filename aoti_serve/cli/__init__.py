@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from aoti_serve.cli import packages, server
-from aoti_serve.cli.console import AsJson, print_json
+from aoti_serve.cli.console import AsJson, ProgramGroup, print_json
 from aoti_serve.cli.setup.check import check_configuration
 from aoti_serve.cli.setup.demo import demo_app
 from aoti_serve.cli.setup.initial import init
@@ -17,6 +17,7 @@ from aoti_serve.cli.top.command import top
 from aoti_serve.cli.weights import candidates, conversion, labels, swaps, views
 
 app = typer.Typer(
+    cls=ProgramGroup,
     no_args_is_help=True,
     help="Serve AOTInductor packages on a Ray cluster, and change their weights while they answer.",
     pretty_exceptions_enable=False,

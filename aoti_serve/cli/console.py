@@ -20,12 +20,16 @@ from typing import Annotated, Any, ParamSpec
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperGroup
 
-from aoti_serve.errors import AotiServeError
+from aoti_serve.errors import AotiServeError, WrongUsage
 
 P = ParamSpec("P")
 UNCUT_WIDTH = 10_000
 PROGRAM = "aoti-serve"
+# typer has its own copy of click since 0.16, without a public name for what both raise.
+_NotUnderstood: type[Exception] = typer.BadParameter.__mro__[1]
+WRONG_USAGE_STATUS = 2
 _names = re.compile(r"(?<![\w./:\\-])[A-Za-z_][\w-]*+(?:\.[\w-]++){2,}+(?![/@\\])")  # of tensors; no paths, no hosts
 
 
@@ -106,6 +110,28 @@ def reported_errors(as_json: bool, end: Callable[[int], object]) -> Iterator[Non
     except KeyboardInterrupt:
         progress_out.print("interrupted")
         end(128 + signal.SIGINT)
+
+
+class ProgramGroup(TyperGroup):
+    """All commands. With `--json` among the words, wrong use is a `WrongUsage` on standard output; the status is 2."""
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **more: Any) -> Any:
+        words = sys.argv[1:] if args is None else list(args)
+        if "--json" not in words or not more.pop("standalone_mode", True):
+            return super().main(args, *others, **more)
+        try:
+            status = super().main(words, *others, **{**more, "standalone_mode": False})
+        except _NotUnderstood as error:
+            print_json(error_facts(_wrong_usage(error)))
+            sys.exit(WRONG_USAGE_STATUS)
+        except typer.Abort:
+            sys.exit(1)
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _wrong_usage(error: Any) -> WrongUsage:
+    command = error.ctx.command_path if error.ctx else PROGRAM
+    return WrongUsage(command=command, detail=error.format_message().removesuffix("."))
 
 
 class Terminal:

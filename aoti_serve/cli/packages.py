@@ -67,7 +67,7 @@ def package(
     golden: Annotated[
         Path | None,
         typer.Option(
-            help="A file of golden requests, which all weights must answer rightly; see docs/guides/acceptance.md."
+            help="A file of golden requests, which all weights must answer rightly; save_golden writes it in Python."
         ),
     ] = None,
     verbose: Annotated[
@@ -79,8 +79,8 @@ def package(
 
     CALLABLE takes nothing and returns (module, example_inputs, dynamic_shapes): a torch.nn.Module in eval mode, its
     inputs as a tuple or a dict by name, and what torch.export.export takes as dynamic_shapes (None for none, and with
-    --batch-sizes). Names of --sizes are those that dimensions have in dynamic_shapes;
-    docs/guides/lengths.md has examples.
+    --batch-sizes). Names of --sizes are those that dimensions have in dynamic_shapes: with {"x": {0: Dim("batch"), 1:
+    Dim("length")}} it is --sizes batch=1,8 length=32,128.
     """
     rows = _numbers("--batch-sizes", batch_sizes)
     static, rules = _sizes([*(sizes or ()), *(more_sizes or ())]), _rules(pad or ())

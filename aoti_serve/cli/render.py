@@ -33,9 +33,11 @@ from aoti_serve.weights.swap.story import StoryEvent
 from aoti_serve.weights.swap.target import Receipt
 from aoti_serve.weights.version import BUILT_IN, Version
 
+TOWARDS = ("swap", "rollback")  # actions that lead to a version; others are of one that is out
 BAR_WIDTH = 36
 MOST_BARS = 24
 DIGEST_DIGITS = 12
+NODE_DIGITS = 6
 DONE: dict[str, str] = {
     Phase.STAGING: "staged",
     Phase.CANDIDATE: "staged",
@@ -81,12 +83,12 @@ def swap_view(status: WeightsStatus, seconds: float) -> RenderableType:
 def receipts_view(found: Sequence[Receipt]) -> RenderableType:
     if not found:
         return Text("no replica has reported yet", "yellow")
-    right = (Column(name, justify="right") for name in ("stage\nms", "commit\nms", "resident\nprevious"))
+    right = (Column(name, justify="right") for name in ("stage\nms", "commit\nms", "also\nholds"))
     table = narrow_table("replica", "node", "pid", "device", "version", "digest", *right)
     for receipt in found:
         table.add_row(
             receipt.replica,
-            receipt.node[:8],
+            receipt.node[:NODE_DIGITS],
             str(receipt.pid),
             f"gpu {','.join(receipt.gpu_ids)}" if receipt.gpu_ids else receipt.device,  # of the node; cuda:0 in each
             str(receipt.version),
@@ -150,7 +152,7 @@ def bar(name: str, nbytes: int, total: int, state: str) -> tuple[RenderableType,
 def ending(last: Outcome, now: float) -> Text:
     """The outcome of the last attempt, and the error if it failed."""
     ago = age_text(now - last.ended)
-    text = f"last: {_what(last)} {last.outcome} {ago} ago, in {last.seconds:.2f} s{_phases(last)}"
+    text = f"last: {_what(last)}: {last.outcome} {ago} ago, in {last.seconds:.2f} s{_phases(last)}"
     return line(text) if last.error is None else line(f"{text}: ", (last.error, "red"))
 
 
@@ -167,9 +169,16 @@ def _follow_line(follow: FollowStatus) -> Text:
 
 
 def _headline(status: WeightsStatus) -> Text:
-    previous = f", previous {title(status.previous)}" if status.previous else ""
+    previous = f", previous {title(status.previous)}{_absence(status)}" if status.previous else ""
     labels = "".join(f", {name} is {number}" for name, number in status.labels.items())
     return line((status.model, "bold"), f"  version {title(status.current)}{previous}, epoch {status.epoch}{labels}")
+
+
+def _absence(status: WeightsStatus) -> str:
+    """What has the previous version's buffer, as a candidate does, takes it out of the memory of replicas."""
+    before = status.previous.number if status.previous else None
+    resident = not status.replicas or any(receipt.previous == before for receipt in status.replicas)
+    return "" if resident else " (not in memory)" if before == BUILT_IN.number else " (stored, not in memory)"
 
 
 def _swap_line(swap: SwapProgress) -> Text:
@@ -189,8 +198,9 @@ def _replica_row(replica: ReplicaProgress, swap: SwapProgress) -> tuple[Renderab
 
 
 def _what(attempt: SwapProgress | Outcome) -> str:
-    to = "" if attempt.version is None else f" to version {attempt.version}"
-    return f"{attempt.action} {attempt.id}{to}"
+    towards = "to" if attempt.action in TOWARDS else "of"
+    version = "" if attempt.version is None else f" {towards} version {attempt.version}"
+    return f"{attempt.action} {attempt.id}{version}"
 
 
 def _phases(last: Outcome) -> str:

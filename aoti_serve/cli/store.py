@@ -166,7 +166,7 @@ def _state(version: VersionCheckup, found: StoreCheckup) -> str:
         "previous": version.number == found.previous,
         "never committed": version.staged,
     }
-    return ", ".join(mark for mark, holds in marks.items() if holds) or "whole"
+    return ", ".join([mark for mark, holds in marks.items() if holds] + ["whole"] * (version.damage is None))
 
 
 def _shown(number: int | None) -> str:

@@ -14,6 +14,13 @@ class InvalidConfig(AotiServeError, status=400):
     detail: str
 
 
+class WrongUsage(AotiServeError, status=400, text="{detail}; see {command} --help"):
+    """A command was called with words that it does not take, or without one that it needs; told so with `--json`."""
+
+    command: str
+    detail: str
+
+
 class Unauthorized(AotiServeError, status=401):
     """No token of this kind was sent, or a wrong one."""
 
@@ -54,7 +61,7 @@ class Stopping(Unavailable, text="this server is being stopped and takes no new 
 
 
 class QueueFull(Unavailable, grpc="RESOURCE_EXHAUSTED"):
-    """The queue holds its limit of rows or bytes, or the wait would be too long. `retry_after` is in whole seconds."""
+    """The queue holds its limit of rows or bytes. `retry_after` is in whole seconds."""
 
     text = (
         "model '{model}': the queue is full: {waiting}, the limit is {limit} ({setting}); try again in {retry_after} s"
@@ -64,6 +71,12 @@ class QueueFull(Unavailable, grpc="RESOURCE_EXHAUSTED"):
     limit: str
     setting: str
     retry_after: int
+
+
+class WaitTooLong(QueueFull):
+    """The rows before this request would not leave within the time that a request may wait, at the pace measured."""
+
+    text = "model '{model}': it would wait {waiting}, the limit is {limit} ({setting}); try again in {retry_after} s"
 
 
 class NoReplica(Unavailable):

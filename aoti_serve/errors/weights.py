@@ -135,6 +135,15 @@ class UnknownWeightsVersion(WeightsError, status=404):
     known: Sequence[int]
 
 
+class NotInStore(WeightsError, status=404):
+    """A command on a store asks for a version that is not in it."""
+
+    text = "weights store {path}: version {version} is not stored; available: {known}"
+    path: Path | str
+    version: int
+    known: Sequence[int]
+
+
 class LabelMoved(WeightsError, status=409):
     """A label that can be moved names another version than was expected. None stands for no version: no such label."""
 

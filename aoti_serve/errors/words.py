@@ -49,6 +49,11 @@ def problems(found: Sequence[Any]) -> str:
     return "; ".join(dict.fromkeys(map(_problem, _united(real))))
 
 
+def yaml_words(error: Exception, source: object) -> str:
+    """What yaml has found, in the file that was read: it only knows the text."""
+    return str(error).replace('"<unicode string>"', str(source))
+
+
 def shown_value(value: Any) -> str:
     """A value in few characters, as JSON writes it, but text as 'text'. Lists and objects by their kind: they may be
     nested a thousand deep.

@@ -81,6 +81,8 @@ class Access:
 
 def _bearer(authorization: str | None, place: str, kind: str) -> str:
     scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    if scheme and scheme.lower() != "bearer":
+        raise Unauthorized(place=place, kind=kind, reason="what was sent does not begin with `Bearer `")
+    if not token.strip():
         raise Unauthorized(place=place, kind=kind, reason="no token was sent")
     return token.strip()

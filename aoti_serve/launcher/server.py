@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from aoti_serve.launcher.cluster.discovery import asks_token, close_token
 from aoti_serve.launcher.configuration.capacity import shortage
 from aoti_serve.launcher.configuration.config_file import ConfigFile
 from aoti_serve.launcher.configuration.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
+from aoti_serve.launcher.configuration.leaders import NEWS_S, leader_warning, led_now
 from aoti_serve.launcher.configuration.readiness import port_errors
 from aoti_serve.launcher.monitor import ServerMonitor, ServerView, view_now
 from aoti_serve.launcher.processes.background import in_background, is_done, leave
@@ -25,6 +27,7 @@ from aoti_serve.launcher.processes.process_tree import ProcessTree
 from aoti_serve.launcher.processes.stop_request import StopRequest
 from aoti_serve.launcher.shutdown import Shutdown
 from aoti_serve.model.package import Package
+from aoti_serve.weights.store.term import home_of
 
 SERVER_POLL_S = 0.1
 WATCH_S = 2.0
@@ -136,6 +139,7 @@ class Server:
         from ray import serve
         from ray.serve.config import HTTPOptions
 
+        led = in_background(lambda: led_now(self.config.models))
         self._log.progress("starting Ray" if not self.joined else "joining the Ray cluster")
         options = {} if self._cluster else metrics_at(self._metrics_port)
         context = connect(self._cluster or "local", verbose=self._verbose, **options)
@@ -151,9 +155,18 @@ class Server:
         host, port = self.config.proxy_address
         self._log.progress("starting Serve")
         serve.start(proxy_location=self.config.proxies, http_options=HTTPOptions(host=host, port=port))
+        self._warn_of_leaders(led)
         self._applications.deploy(replace=self._replace)
         self._wait_ready()
         self._first_view = view_now(self.config.names)
+
+    def _warn_of_leaders(self, led: Future[dict[str, str]]) -> None:
+        """Not of this application, which an earlier `up` may have put on the cluster."""
+        if is_done(led, NEWS_S) and led.exception() is None:
+            cluster = ray.get_runtime_context().gcs_address
+            ours = {home_of(cluster, application.name) for application in self.config.ours}
+            for name in (name for name, home in led.result().items() if home not in ours):
+                self._log.say(f"warning: {leader_warning(name)}")
 
     def _require_room(self) -> None:
         """Refuse a configuration that the cluster cannot hold: Ray would wait for cores for ever, in silence.
@@ -169,6 +182,8 @@ class Server:
     def _wait_ready(self) -> None:
         while not self._stop.wait(SERVER_POLL_S):
             running, progress = self._applications.running()
+            for text in self._applications.news():
+                self._log.say(text)
             self._log.progress(f"starting: {progress}")
             if running and self._answer():
                 return

@@ -65,7 +65,7 @@ def decode_head(message: bytes, limits: GatewayConfig) -> RequestHead:
     try:
         found = orjson.loads(message)
     except orjson.JSONDecodeError as error:
-        raise InvalidBody(detail=f"the body is not JSON: {error}{_binary_hint(message, error)}") from error
+        raise InvalidBody(detail=f"the body is not JSON: {error}{_no_json_hint(message, error)}") from error
     found = _typed(found, dict, "the body")
     if unknown := found.keys() - {*KEYS, *ALSO_SENT}:
         raise InvalidBody(detail=_no_key("a request", unknown, KEYS))
@@ -73,8 +73,10 @@ def decode_head(message: bytes, limits: GatewayConfig) -> RequestHead:
     return _head(found, tuple(_inputs(_entries(found, "inputs", limits))), outputs)
 
 
-def _binary_hint(message: bytes, error: orjson.JSONDecodeError) -> str:
-    """What to do instead if a number has no JSON form."""
+def _no_json_hint(message: bytes, error: orjson.JSONDecodeError) -> str:
+    """What to do instead if a number has no JSON form, or if something else than JSON follows."""
+    if "UTF-8" in error.msg or "after document" in error.msg:
+        return "; where binary data follows it, the header Inference-Header-Content-Length says how long the JSON is"
     beyond = "infinity" in error.msg or _no_json.search(message, max(error.pos - 4, 0), error.pos + LONGEST_NUMBER)
     return "; JSON has no NaN and no infinity: send a tensor with them as binary data" if beyond else ""
 
@@ -110,6 +112,8 @@ def _check_size(message: bytes, limits: GatewayConfig) -> None:
 
 def _entries(message: dict[str, Any], what: str, limits: GatewayConfig) -> list[dict[str, Any]]:
     """The inputs, or the wanted outputs. Too many are refused before any of them is read."""
+    if what not in message:
+        raise InvalidBody(detail=f"'{what}' is missing: a list of objects, each with its 'name'")
     entries: list[Any] = _typed(message.get(what), list, f"'{what}'")
     check_tensor_count(len(entries), what, limits)
     return [_typed(entry, dict, f"an entry of '{what}'") for entry in entries]

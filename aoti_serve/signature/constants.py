@@ -101,7 +101,7 @@ class Constants(Frozen):
 def _partial_hint(given: Collection[str], specs: Collection[str]) -> str:
     found = len([name for name in given if name in specs])
     only = f"; they hold {found} of the package's {quantity(len(specs), 'tensors')}: to change these only, say "
-    return f"{only}--partial --base-version N (partial=true&base_version=N)" if found else ""
+    return f"{only}--partial --base-version N (partial=true&base_version=N; in Python partial=True)" if found else ""
 
 
 def _of_another(name: str, known: Collection[str]) -> str:

@@ -103,6 +103,8 @@ def adapter_at(place: Path) -> tuple[Path, AdapterConfig]:
 
     Raises UnfitAdapter if the settings are not there, or are none that can be merged.
     """
+    if not place.exists() and not place.parent.joinpath(CONFIG_NAME).exists():
+        raise UnfitAdapter(what=str(place), detail="there is no such folder or file")
     file = place / WEIGHTS_NAME if place.is_dir() else place
     beside = file.with_name(CONFIG_NAME)
     try:

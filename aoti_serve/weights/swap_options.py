@@ -69,7 +69,7 @@ class SwapOptions(Frozen):
     label: Label = ""
     sha256: Sha256 | None = None
     partial: bool = False
-    delta: Annotated[bool, Field(description="only changed rows and elements, as docs/guides/deltas.md says")] = False
+    delta: Annotated[bool, Field(description="only changed rows and elements, as Python's save_delta writes")] = False
     adapter: bool = False
     adapter_config: Annotated[AdapterConfig | None, BeforeValidator(_read)] = None
     base_version: VersionNumber | None = None

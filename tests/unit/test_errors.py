@@ -34,6 +34,7 @@ AotiServeError                      500
 ├── BodyTooSlow                     408
 ├── HeadersTooLarge                 431  of a gRPC call
 ├── InvalidConfig                   400
+├── WrongUsage                      400
 ├── WeightsError
 │   ├── InvalidWeights              400  the weights do not fit the package
 │   │   ├── UnreadableWeights
@@ -65,7 +66,7 @@ AotiServeError                      500
 │   ├── Superseded                  503  a newer coordinator has taken over; nothing was committed
 │   │   └── LedElsewhere                 that of another application
 │   ├── NotSettled                  503  ... and completes what was committed
-│   ├── UnknownWeightsVersion, VersionNotResident      404
+│   ├── UnknownWeightsVersion, NotInStore, VersionNotResident      404
 │   ├── LabelMoved, TooManyLabels   409
 │   ├── SourceRefused               403  a URI outside the allowed roots
 │   ├── StoreFailed                 507  the versions could not be written or read
@@ -89,6 +90,7 @@ AotiServeError                      500
 │   ├── TryAgain                         for any other reason
 │   ├── Stopping                         it takes no new requests any more
 │   ├── QueueFull                        as much waits in the gateway as may wait
+│   │   └── WaitTooLong                  ... or for longer
 │   ├── NoReplica                        no replica of the model lives
 │   ├── ReadingTooMuch                   ... or is being read
 │   ├── TooManyCalls                     as many gRPC calls are under way as may be

@@ -55,6 +55,36 @@ def test_there_is_no_such_option_as_fast_any_more() -> None:
     assert "No such option" in result.output
 
 
+@pytest.mark.parametrize(
+    ("words", "command", "detail"),
+    [
+        (["swap", "cls", "--json"], "aoti-serve swap", "SOURCE"),
+        (["swap", "cls", "x", "--base-version", "x", "--json"], "aoti-serve swap", "--base-version"),
+        (["store", "check", "--json"], "aoti-serve store check", "STORE"),
+        (["store", "sheck", "x", "--json"], "aoti-serve store", "sheck"),
+        (["statsu", "--json"], "aoti-serve", "statsu"),
+        (["--json"], "aoti-serve", "--version"),
+    ],
+)
+def test_wrong_use_is_json_where_that_was_asked(words: list[str], command: str, detail: str) -> None:
+    result = CliRunner().invoke(app, words, prog_name="aoti-serve")
+    assert (result.exit_code, result.stderr) == (2, "")
+    told = json.loads(result.stdout)
+    assert (told["type"], told["facts"]["command"]) == ("WrongUsage", command)
+    assert detail in told["error"]
+
+
+def test_else_it_is_words_for_people() -> None:
+    result = CliRunner().invoke(app, ["swap", "cls"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["--version", "--json"], ["swap", "--json", "--help"]])
+def test_what_is_right_ends_as_without_it(words: list[str]) -> None:
+    assert CliRunner().invoke(app, words).exit_code == 0
+
+
 def test_ctrl_c_while_it_is_imported_shows_no_traceback() -> None:
     command = [sys.executable, "-c", WATCHED, "status", "--url", "http://127.0.0.1:9"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

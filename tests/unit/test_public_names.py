@@ -30,6 +30,10 @@ def test_the_members_are_exactly_these() -> None:
     assert aoti_serve.__all__ == MEMBERS
 
 
+def test_a_notebook_completes_them() -> None:
+    assert {*MEMBERS, "__version__"} <= {*dir(aoti_serve)}
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own modules raise some when they are imported
 @pytest.mark.parametrize("name", [pytest.param(name, id=name) for name in MEMBERS])
 def test_a_member_can_be_imported(name: str) -> None:

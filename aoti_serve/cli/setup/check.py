@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.text import Text
 
-from aoti_serve.cli.console import AsJson, as_pasted, error_facts, out, print_json, progress_out, reports_errors
+from aoti_serve.cli.console import AsJson, as_pasted, error_facts, out, phases, print_json, progress_out, reports_errors
 from aoti_serve.cli.server import METRICS_PORT, GrpcPortOption, HostOption, MetricsPortOption, PortOption
 from aoti_serve.errors import AotiServeError
 from aoti_serve.launcher.configuration.config_file import ConfigFile, read_config
@@ -25,6 +26,7 @@ class Examined(NamedTuple):
     errors: list[AotiServeError]
     packages: dict[str, Package]
     unchecked: list[str]
+    warnings: list[str]
 
 
 @reports_errors
@@ -38,31 +40,45 @@ def check_configuration(
 ) -> None:
     """Say all that would keep CONFIG from starting on this machine now. Starts nothing, and changes nothing.
 
-    Packages are read whole, weights by their headers; ports, cores, memory, stores, tokens, certificates. Exit status 1
-    if something is wrong.
+    Packages are read whole, weights by their headers, of a store the version that answers whole; ports, cores, memory,
+    room on disks, tokens, certificates. Exit status 1 if something is wrong. A warning is not wrong: another server on
+    the same store, no room for a new version.
     """
-    with progress_out.status(Text(f"checking {config}")):
-        found = _examined(config, host, port, grpc_port, metrics_port)
+    with phases() as phase:
+        phase(f"checking {config}")
+        found = _examined(config, host, port, grpc_port, metrics_port, phase)
     if as_json:
         problems = [error_facts(error) for error in found.errors]
-        print_json({"ready": not problems, "problems": problems, "not_checked": found.unchecked})
+        more = {"warnings": found.warnings, "not_checked": found.unchecked}
+        print_json({"ready": not problems, "problems": problems} | more)
     else:
         _show(config, found)
     if found.errors:
         sys.exit(1)
 
 
-def _examined(path: Path, host: str | None, port: int | None, grpc_port: int | None, metrics_port: int) -> Examined:
+def _examined(
+    path: Path,
+    host: str | None,
+    port: int | None,
+    grpc_port: int | None,
+    metrics_port: int,
+    phase: Callable[[str], None],
+) -> Examined:
     packages: dict[str, Package] = {}
     try:
         config = read_config(path, host, port, grpc_port)
     except AotiServeError as error:  # which names all wrong keys; what depends on them cannot be looked at
-        return Examined([error], packages, ["packages, weights, ports, cores, memory, stores: mend this first"])
+        return Examined([error], packages, ["packages, weights, ports, cores, memory, stores: mend this first"], [])
     from aoti_serve.launcher.configuration.checks import config_errors
-    from aoti_serve.launcher.configuration.readiness import machine_errors, unchecked
+    from aoti_serve.launcher.configuration.readiness import machine_errors, machine_warnings, unchecked
 
-    errors = [*config_errors(config, packages), *_token_errors(config), *machine_errors(config, packages, metrics_port)]
-    return Examined(list({str(error): error for error in errors}.values()), packages, list(unchecked(config, packages)))
+    errors = [*config_errors(config, packages), *_token_errors(config)]
+    errors += machine_errors(config, packages, metrics_port, phase)
+    phase("looking for other servers")
+    warnings = list(machine_warnings(config, packages))
+    apart = {str(error): error for error in errors}
+    return Examined(list(apart.values()), packages, list(unchecked(config, packages)), warnings)
 
 
 def _token_errors(config: ConfigFile) -> list[AotiServeError]:
@@ -81,6 +97,8 @@ def _show(path: Path, found: Examined) -> None:
         progress_out.print(Text.assemble(("error: ", "bold red"), as_pasted(str(error))))
     for name, package in found.packages.items():
         out.print(f"model '{name}': {package.path.name}, for {package.device}, {len(package.constants)} constants")
+    for warning in found.warnings:
+        progress_out.print(Text.assemble(("warning: ", "yellow"), warning))
     for what in found.unchecked:
         out.print(f"not checked: {what}")
     wrong = len(found.errors)

@@ -33,7 +33,10 @@ ShareOption = Annotated[str | None, typer.Option(help="Of the requests, as 5% or
 ShadowOption = Annotated[str | None, typer.Option(help="Of the others: it runs these, too, and drops its answers.")]
 RolloutOption = Annotated[
     Path | None,
-    typer.Option("--rollout", help="A file with a plan: rules promote or withdraw it, docs/concepts/rollouts.md."),
+    typer.Option(
+        "--rollout",
+        help="A plan in YAML, with the keys of `rollout:` in the configuration: rules promote it, or withdraw it.",
+    ),
 ]
 NoRolloutOption = Annotated[
     bool, typer.Option("--no-rollout", help="Commit at once, though the configuration has a rollout.")

@@ -62,7 +62,8 @@ def swap(
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Only changes to --base-version; the rest stays.")] = False,
     delta: Annotated[
-        bool, typer.Option("--delta", help="Changed rows and elements of what answers: docs/guides/deltas.md.")
+        bool,
+        typer.Option("--delta", help="Changed rows and elements of what answers, as Python's save_delta writes."),
     ] = False,
     adapter: Annotated[
         bool, typer.Option("--adapter", help="A LoRA adapter of PEFT's: the folder, or the file in it.")

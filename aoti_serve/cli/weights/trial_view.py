@@ -50,7 +50,7 @@ def unjudged_lines(rollout: RolloutProgress) -> Iterator[Text]:
 
 def rules_text(plan: RolloutPlan) -> str:
     """What the rules do, and what the slowest of them waits for."""
-    decides = "rules promote it, or withdraw it (docs/concepts/rollouts.md)"
+    decides = "rules promote it, or withdraw it"
     mute = f"; p99 says nothing before {LEAST_FOR_P99} requests of the active version"
     return decides + (mute if plan.abort_if.p99 is not None else "")
 
@@ -85,14 +85,17 @@ def _standing(rollout: RolloutProgress, plan: RolloutPlan | None) -> str:
         case RolloutPhase.WATCHING:
             return f"promoted, and watched for another {rollout.seconds_left:.0f} s; a breach rolls it back"
         case RolloutPhase.ENDING:
-            return ": ".join(filter(None, ["it is being ended", rollout.reason]))
+            return (
+                f"it has failed and is being ended: {rollout.reason}" if rollout.reason else "it has passed, and ends"
+            )
         case RolloutPhase.ENDED:
             return ending_text(rollout)
 
 
 def ending_text(rollout: RolloutProgress) -> str:
     """How it has ended, and why."""
-    return ": ".join(filter(None, [rollout.outcome or "overtaken", rollout.reason]))
+    outcome = rollout.outcome or "overtaken"
+    return ": ".join(filter(None, [outcome, rollout.reason.removeprefix(f"{outcome}: ")]))
 
 
 def _step(rollout: RolloutProgress, plan: RolloutPlan | None) -> Iterator[str]:

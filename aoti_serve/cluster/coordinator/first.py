@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, WeightsLimits
-from aoti_serve.errors import InvalidConfig, InvalidWeights, StoreFailed
+from aoti_serve.errors import InvalidConfig, InvalidWeights
 from aoti_serve.model.foreign.built_in import write_built_in
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.files.checkpoint import checkpoint_label
 from aoti_serve.weights.intake import Intake
+from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap_options import SwapOptions
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
@@ -29,7 +30,7 @@ def first_committed(intake: Intake, model: ModelConfig, signature: Signature, ca
     store = intake.store
     committed = store.committed()
     if committed is not None:
-        _check_committed(store, committed.version, signature)
+        check_committed(store, committed.version, signature)
         return committed
     if model.weights is None and not carries_weights:
         raise InvalidConfig(detail=f"model '{model.name}': {NO_WEIGHTS}")
@@ -39,13 +40,13 @@ def first_committed(intake: Intake, model: ModelConfig, signature: Signature, ca
     return store.commit(version, 1, BUILT_IN if carries_weights else None)
 
 
-def _check_committed(store: Store, version: Version, signature: Signature) -> None:
+def check_committed(store: Catalog, version: Version, signature: Signature) -> None:
     """A package that was compiled anew may take other tensors than the ones that were committed before."""
     if version.number == BUILT_IN.number:
         return
     try:
         signature.check_weights(store.index(version))
     except InvalidWeights as error:
-        detail = f"committed version {version.number} does not fit the package: {error}; set another `store`, "
-        detail += "or let one that fits answer: `aoti-serve store set-current`"
-        raise StoreFailed(path=store.root, detail=detail) from error
+        unfit = f"weights store {store.root}: committed version {version.number} does not fit the package: {error}"
+        out = "set another `store`, or let one that fits answer: `aoti-serve store set-current`"
+        raise InvalidConfig(detail=f"{unfit}; {out}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.errors import QueueFull, quantity
+from aoti_serve.errors import QueueFull, WaitTooLong, quantity
 from aoti_serve.gateway.batching.backlog import Backlog
 from aoti_serve.gateway.batching.measured.throughput import Throughput
 
@@ -40,10 +40,12 @@ class AdmissionControl:
         if pace is None or before <= max(runners * self._largest, pace * self._longest_wait):
             return
         waiting, limit = (f"{1e3 * seconds:.3g} ms" for seconds in (before / pace, self._longest_wait))
-        raise self._full(waiting, limit, "max_queue_wait_ms", runners)
+        raise self._full(waiting, limit, "max_queue_wait_ms", runners, WaitTooLong)
 
-    def _full(self, waiting: str, limit: str, setting: str, runners: int) -> QueueFull:
+    def _full(
+        self, waiting: str, limit: str, setting: str, runners: int, error: type[QueueFull] = QueueFull
+    ) -> QueueFull:
         pace = self._pace.rows_per_second(runners)
         retry_after = math.ceil(self._backlog.rows / pace) if pace else 1
-        facts = {"waiting": waiting, "limit": limit, "setting": setting}
-        return QueueFull(model=self._model, retry_after=max(1, retry_after), **facts)
+        facts = {"waiting": waiting, "limit": limit, "setting": f"batching.{setting}"}
+        return error(model=self._model, retry_after=max(1, retry_after), **facts)

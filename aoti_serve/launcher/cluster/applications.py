@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,16 @@ from aoti_serve.launcher.configuration.merging import Deployed, deployed_among, 
 
 OURS = re.compile(r"aoti_serve\.errors\.(?:\w+\.)*(\w+)\)?: (.+)")  # in a traceback
 # Errors that a second try would meet again.
-LASTING = (errors.StartFailed, errors.PortTaken, errors.InvalidConfig, errors.PackageError, errors.InvalidWeights)
+LASTING = (
+    errors.StartFailed,
+    errors.PortTaken,
+    errors.InvalidConfig,
+    errors.PackageError,
+    errors.InvalidWeights,
+    errors.StoreDamaged,
+)
+# Nor does a store open to a second try that may not be written to; a full disk or one that is away may come right.
+CLOSED = re.compile(rf"\[Errno ({'|'.join(map(str, (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)))})\]")
 LOGS = "/tmp/ray/session_latest/logs/serve"
 
 
@@ -29,6 +39,7 @@ class Applications:
         self._config = config
         self._before: dict[str, Deployed] = {}
         self._deployed = False
+        self._told: dict[tuple[str, str], str] = {}
 
     def deploy(self, *, replace: bool) -> None:
         """Deploy them beside the cluster's applications. Raises StartFailed if one would replace what is not ours."""
@@ -60,6 +71,18 @@ class Applications:
             status.status == "RUNNING" for status in statuses.values()
         )
         return done, _progress(statuses)
+
+    def news(self) -> list[str]:
+        """What Serve says of deployments, once each time that it says something else."""
+        found = {
+            (name, deployment): _said(entry.message)
+            for name, status in self.statuses().items()
+            for deployment, entry in status.deployments.items()
+            if entry.message
+        }
+        fresh = {key: text for key, text in found.items() if self._told.get(key) != text}
+        self._told |= fresh
+        return [f"{deployment}: {text}" for (_, deployment), text in fresh.items()]
 
     def ours_there(self) -> list[str]:
         """The names of our applications that the cluster has."""
@@ -105,22 +128,31 @@ def _progress(applications: Mapping[str, Any]) -> str:
         for name, deployment in application.deployments.items():
             running = deployment.replica_states.get("RUNNING", 0)
             parts.append(f"{name} {running}/{sum(deployment.replica_states.values()) or '?'}")
-            if deployment.message:
-                parts.append(last_line(deployment.message))
     return ", ".join(parts) or "building the application"
 
 
 def reason_of(application: Any) -> str:
     """The reason why an application did not start: our own error's text, or else the last line of Serve's."""
     text = _messages(application)
-    ours = OURS.findall(text)
-    return ours[-1][1] if ours else f"{last_line(text) or 'Serve gives no reason'} (Ray's logs have the whole: {LOGS})"
+    said = _said(text)
+    return said if OURS.search(text) else f"{said or 'Serve gives no reason'} (Ray's logs have the whole: {LOGS})"
 
 
 def is_hopeless(application: Any) -> bool:
     """True if a further try, which Serve would make, would fail in the same way."""
-    found = (getattr(errors, name, None) for name, _ in OURS.findall(_messages(application)))
-    return any(kind is not None and issubclass(kind, LASTING) for kind in found)
+    return any(_lasts(getattr(errors, name, None), text) for name, text in OURS.findall(_messages(application)))
+
+
+def _lasts(kind: type | None, text: str) -> bool:
+    return kind is not None and (
+        issubclass(kind, LASTING) or (kind is errors.StoreFailed and CLOSED.search(text) is not None)
+    )
+
+
+def _said(text: str) -> str:
+    """Our own error's text, or else the last line."""
+    ours = OURS.findall(text)
+    return ours[-1][1] if ours else last_line(text)
 
 
 def last_line(text: str) -> str:

@@ -15,6 +15,7 @@ from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, processor_of
 from aoti_serve.config import NO_WEIGHTS, ModelConfig
 from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, WrongNameRule, problems
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
+from aoti_serve.launcher.configuration.stores import no_folder
 from aoti_serve.launcher.processes.ports import hosts_overlap
 from aoti_serve.model.package import Package, configured_package
 from aoti_serve.processor.declared import declared
@@ -219,6 +220,8 @@ def _weights_problem(model: ModelConfig, package: Package) -> str | None:
 
 def _has_committed(model: ModelConfig) -> bool:
     """Whether the store has a version that answers. Of a folder, that version's record and header are read."""
+    if reason := no_folder(model):
+        raise InvalidConfig(detail=reason)
     catalog = Catalog(model.store_root, model.name)
     committed = catalog.committed()
     if committed is not None and committed.version.number != BUILT_IN.number and not is_uri(model.store_root):

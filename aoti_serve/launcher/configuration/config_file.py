@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig
-from aoti_serve.errors import InvalidConfig, problems
+from aoti_serve.errors import InvalidConfig, problems, yaml_words
 from aoti_serve.errors.file_kinds import FileKind, kind_of
 
 BUILDER = "aoti_serve.app:build"
@@ -75,7 +75,8 @@ def read_config(
     except OSError as error:
         raise InvalidConfig(detail=f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:  # a ValueError: bytes that are no text, a date that is none
-        raise InvalidConfig(detail=f"{path}: {_no_configuration(path) or f'not YAML: {error}'}") from error
+        what = _no_configuration(path) or f"not YAML: {yaml_words(error, path)}"
+        raise InvalidConfig(detail=f"{path}: {what}") from error
     applications = content.get("applications") if isinstance(content, dict) else None
     if not isinstance(applications, list) or not all(isinstance(entry, dict) for entry in applications):
         what = _no_configuration(path) or "not a Serve configuration: it has no list 'applications'"

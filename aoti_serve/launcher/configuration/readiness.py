@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import ssl
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 
 from aoti_serve.cluster.ray_private import resources_here
-from aoti_serve.config import GatewayConfig, ModelConfig
+from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, BadCertificate, InvalidConfig, StartFailed
 from aoti_serve.launcher.configuration.capacity import shortage, weights_bytes
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
+from aoti_serve.launcher.configuration.leaders import leader_warning, led_now
+from aoti_serve.launcher.configuration.rooms import StoreRoom, store_rooms
+from aoti_serve.launcher.configuration.stores import no_folder, store_problems
 from aoti_serve.launcher.processes.ports import require_free
 from aoti_serve.model.archive.preflight import check_machine
 from aoti_serve.model.package import Package
@@ -30,25 +31,36 @@ def port_errors(config: ConfigFile, metrics_port: int) -> Iterator[StartFailed]:
             yield error
 
 
-def machine_errors(config: ConfigFile, packages: Mapping[str, Package], metrics_port: int) -> Iterator[AotiServeError]:
-    """All that would keep this configuration from starting here, though it is a right one."""
+def machine_errors(
+    config: ConfigFile, packages: Mapping[str, Package], metrics_port: int, tell: Callable[[str], None]
+) -> Iterator[AotiServeError]:
+    """All that would keep this configuration from starting here, though it is a right one.
+
+    `tell` hears what takes long.
+    """
     yield from port_errors(config, metrics_port)
     if reason := shortage(config, packages, resources_here()):
         yield StartFailed(detail=f"{config.path}: {reason}: some replicas could never start")
     yield from _memory_errors(config, packages)
     for application in config.ours:
         yield from _certificate_errors(application.gateway)
-    for model in config.models:
-        yield from _store_errors(config, model)
+    yield from _store_errors(config, packages, tell)
     for package in packages.values():
         yield from _package_errors(package)
+
+
+def machine_warnings(config: ConfigFile, packages: Mapping[str, Package]) -> Iterator[str]:
+    """What lets it start, and should be known before."""
+    yield from map(leader_warning, led_now(config.models))
+    yield from (f"model '{room.model.name}': {room.warning}" for room in _rooms(config, packages) if room.warning)
 
 
 def unchecked(config: ConfigFile, packages: Mapping[str, Package]) -> Iterator[str]:
     """What only a start can tell."""
     for model in config.models:
         if is_uri(model.store_root):
-            yield f"model '{model.name}': whether its store {shown_uri(model.store_root)} can be written"
+            store = f"store {shown_uri(model.store_root)}"
+            yield f"model '{model.name}': whether its {store} is whole and has room, and whether it can be written"
         if model.name in packages and packages[model.name].device != CPU:
             yield f"model '{model.name}': the memory of the GPUs, and whether its kernels fit them"
         if model.follow is not None:
@@ -87,15 +99,22 @@ def _certificate_errors(gateway: GatewayConfig) -> Iterator[BadCertificate]:
         yield BadCertificate(certificate=tls.certificate, key=tls.key, detail=str(error))
 
 
-def _store_errors(config: ConfigFile, model: ModelConfig) -> Iterator[InvalidConfig]:
-    if is_uri(model.store_root):
-        return  # to write there is the only way to find out, and nothing is changed here
-    root = Path(model.store_root)
-    folder = next(place for place in (root, *root.parents) if place.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        what = "no folder" if not folder.is_dir() else "not writable by this user"
-        detail = f"{config.path}: model '{model.name}': store {root}: {folder} is {what}; set another `store`"
-        yield InvalidConfig(detail=detail)
+def _store_errors(
+    config: ConfigFile, packages: Mapping[str, Package], tell: Callable[[str], None]
+) -> Iterator[InvalidConfig]:
+    failed = set()
+    for model in config.models:
+        for problem in store_problems(model, packages.get(model.name), tell):
+            failed.add(model.name)
+            yield InvalidConfig(detail=f"{config.path}: model '{model.name}': {problem}")
+    for room in _rooms(config, packages):
+        if room.problem and room.model.name not in failed:
+            yield InvalidConfig(detail=f"{config.path}: model '{room.model.name}': {room.problem}")
+
+
+def _rooms(config: ConfigFile, packages: Mapping[str, Package]) -> Iterator[StoreRoom]:
+    here = [model for model in config.models if model.name in packages and not is_uri(model.store_root)]
+    return store_rooms([(model, packages[model.name]) for model in here if no_folder(model) is None])
 
 
 def _package_errors(package: Package) -> Iterator[AotiServeError]:

@@ -15,11 +15,12 @@ import psutil
 
 from aoti_serve.errors import StartFailed
 
+RAYS, NODE_MANAGER = "ray::", "raylet"  # names of processes
 WORKER = "calls from Ray and Serve"
 # The purpose of a process's ports, by its title as Ray sets it.
 PURPOSES = {
     "gcs_server": "Ray's control store",
-    "raylet": "Ray's node manager",
+    NODE_MANAGER: "Ray's node manager",
     "dashboard.py": "Ray's dashboard: its own metrics",
     "monitor.py": "Ray's autoscaler: metrics",
     "DashboardAgent": "Ray's agents",
@@ -74,19 +75,41 @@ def title_of(command: Sequence[str]) -> str:
 
 def require_free(host: str, port: int, way_out: str) -> None:
     """Raise StartFailed if the port is taken. The text names the process that holds it; `way_out` says what to do."""
-    if holder := holder_of(host, port):
-        raise StartFailed(detail=f"port {port} is taken by {holder}; stop it, or {way_out}")
+    if _can_bind(host, port):
+        return
+    found = _listener(port)
+    if found and _is_left_behind(found):
+        left = f"{_named(found)}, which a server that was killed has left behind: such processes end by themselves"
+        raise StartFailed(detail=f"port {port} is taken by {left} within two minutes; wait, or {way_out}")
+    raise StartFailed(detail=f"port {port} is taken by {_named(found)}; stop it, or {way_out}")
 
 
 def holder_of(host: str, port: int) -> str | None:
     """The name of the process that listens on the port; None if the port is free."""
-    if _can_bind(host, port):
-        return None
+    return None if _can_bind(host, port) else _named(_listener(port))
+
+
+def _named(process: psutil.Process | None) -> str:
+    with suppress(psutil.Error):
+        if process is not None:
+            return f"{process.name()} (pid {process.pid})"
+    return "another process"
+
+
+def _listener(port: int) -> psutil.Process | None:
     for connection in psutil.net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
             with suppress(psutil.NoSuchProcess):
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    return "another process"
+                return psutil.Process(connection.pid)
+    return None
+
+
+def _is_left_behind(process: psutil.Process) -> bool:
+    """Whether it is one of Ray's below a node manager, which has gone: it went with the process that had started it."""
+    with suppress(psutil.Error):
+        above = {parent.name() for parent in process.parents()}
+        return process.name().startswith(RAYS) and NODE_MANAGER not in above
+    return False
 
 
 def hosts_overlap(one: str, other: str) -> bool:

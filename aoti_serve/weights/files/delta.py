@@ -36,9 +36,7 @@ def check_no_delta(names: Iterable[str]) -> None:
     """Raise UnreadableWeights if a tensor is one of a delta's, in weights that were not said to be one."""
     for name in names:
         if "::" in name and name.rpartition("::")[2] in _KINDS:
-            detail = (
-                f"'{name}' is changed rows or elements of a tensor: say --delta (delta=true), docs/guides/deltas.md"
-            )
+            detail = f"'{name}' is changed rows or elements of a tensor: say --delta (delta=true)"
             raise UnreadableWeights(detail=detail)
 
 

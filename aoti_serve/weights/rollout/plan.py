@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from aoti_serve.errors import InvalidConfig, problems, shown_value
+from aoti_serve.errors import InvalidConfig, problems, shown_value, yaml_words
 from aoti_serve.signature.tensors import Frozen
 from aoti_serve.weights.rollout.quantities import (
     CanaryShare,
@@ -104,7 +104,7 @@ def read_plan(text: str, source: str = "the rollout's plan") -> RolloutPlan:
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
-        raise InvalidConfig(detail=f"{source}: {error}") from None
+        raise InvalidConfig(detail=f"{source}: {yaml_words(error, source)}") from None
     return checked_plan(document, source)
 
 

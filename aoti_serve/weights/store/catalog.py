@@ -33,6 +33,7 @@ from aoti_serve.weights.version import Committed, Version
 
 T = TypeVar("T")
 READ_BYTES = 8 * 2**20
+BEAT = "BEAT"
 LABELS = "LABELS"
 FOLLOWED = "FOLLOWED"
 CANDIDATE = "CANDIDATE"
@@ -93,6 +94,11 @@ class Catalog:
     def followed(self) -> Tried | None:
         """The version of a followed place that was tried last, and what came of it."""
         return self._record_in(FOLLOWED, Tried.model_validate_json)
+
+    def last_beat(self) -> bytes | None:
+        """The last sign of life of the coordinator that leads: whether it has changed is all that it tells."""
+        with self._guarded():
+            return self._place.read(BEAT)
 
     def staged(self) -> set[int]:
         """The numbers of versions that were never committed."""

@@ -90,11 +90,16 @@ def _check(catalog: Catalog, number: int, staged: bool, advance: Callable[[int],
     damage: list[str] = []
     version = _noting(damage, lambda: catalog.record(number))
     if version is not None:
-        _noting(damage, lambda: deque(catalog.verify(version, advance), maxlen=0))
-        _noting(damage, lambda: checked_golden(catalog, version))
-        _noting(damage, lambda: checked_assets(catalog, version))
+        _noting(damage, lambda: require_whole(catalog, version, advance))
     facts = version.model_dump(include={"label", "digest", "nbytes"}) if version else {}
     return VersionCheckup(number=number, staged=staged, damage=damage[0] if damage else None, **facts)
+
+
+def require_whole(catalog: Catalog, version: Version, advance: Callable[[int], None] = lambda nbytes: None) -> None:
+    """Read every byte of a version, and of what came with it. Raises StoreDamaged if they are not those of before."""
+    deque(catalog.verify(version, advance), maxlen=0)
+    checked_golden(catalog, version)
+    checked_assets(catalog, version)
 
 
 def checked_golden(catalog: Catalog, version: Version) -> bytes | None:

@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from aoti_serve.errors import LedElsewhere, StoreDamaged, StoreFailed, Superseded
 from aoti_serve.weights.candidate import Candidate, RolloutRecord
 from aoti_serve.weights.labels import LabelChange, VersionLabels
-from aoti_serve.weights.store.catalog import CANDIDATE, LABELS, ROLLOUT, Catalog
+from aoti_serve.weights.store.catalog import BEAT, CANDIDATE, LABELS, ROLLOUT, Catalog
 from aoti_serve.weights.store.layout import PIECES
 from aoti_serve.weights.store.term import NO_HOME, Term
-
-BEAT = "BEAT"
 
 
 class OpenedStore(Catalog):
@@ -49,11 +47,6 @@ class OpenedStore(Catalog):
     def beat(self) -> None:
         """Leave a sign of life for applications that follow this one. Raises Superseded or StoreFailed."""
         self.write_record(BEAT, f"{time.time():.3f} {self._term.owner}".encode())
-
-    def last_beat(self) -> bytes | None:
-        """The last sign of life of the coordinator that leads: whether it has changed is all that it tells."""
-        with self._guarded():
-            return self._place.read(BEAT)
 
     def hold(self, candidate: Candidate | None) -> None:
         """Remember a candidate, or none any more. Raises Superseded or StoreFailed."""

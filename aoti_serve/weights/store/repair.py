@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from aoti_serve.errors import InvalidConfig, StoreDamaged, StoreFailed
+from aoti_serve.errors import InvalidConfig, NotInStore, StoreDamaged, StoreFailed, UnknownWeightsVersion
 from aoti_serve.signature.golden.file import read_golden
 from aoti_serve.weights.assets import described_assets
 from aoti_serve.weights.audit import AuditLog
@@ -36,9 +36,12 @@ Advance = Callable[[int], None]
 
 
 def find_version(catalog: Catalog, number: int) -> Version:
-    """A whole version's record, also of one that was never committed. Raises UnknownWeightsVersion."""
+    """A whole version's record, also of one that was never committed. Raises NotInStore, or StoreFailed."""
     require_store(catalog)
-    return catalog.version(number, also_staged=True)
+    try:
+        return catalog.version(number, also_staged=True)
+    except UnknownWeightsVersion as error:
+        raise NotInStore(path=catalog.root, version=number, known=error.known) from error
 
 
 class Exported(NamedTuple):

@@ -96,7 +96,7 @@ def test_a_promotion_ends_with_the_receipts(played: Played) -> None:
     shown = run("promote", "m").stdout
     assert shown.startswith("m answers with version 3 (step 300)  (")
     assert "checking 0.01, committing 0.10)" in shown.splitlines()[0]
-    assert "r-two    b4ba52f0" in shown
+    assert "r-two    b4ba52" in shown
 
 
 def test_a_withdrawal_says_what_is_gone_and_what_answers(played: Played) -> None:

@@ -15,7 +15,7 @@ from aoti_serve.errors import ServerRefused
 from aoti_serve.signature.name_rules import NameRules
 from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.store.usage import StoredVersion
-from aoti_serve.weights.version import BUILT_IN, GoldenFile, MergedAdapter, Rounding
+from aoti_serve.weights.version import BUILT_IN, GoldenFile, MergedAdapter, Rounding, Version
 from tests.unit.cli.played import (
     NOW,
     as_json,
@@ -72,19 +72,34 @@ def test_a_place_that_is_followed_is_in_the_status_with_what_is_wrong_with_it() 
 
 def test_a_receipt_is_a_row_with_everything_that_a_replica_has_signed() -> None:
     text = drawn(status_view(weights_status(), NOW))
-    signed = ["b4ba52f0", "4711", "gpu", "0", "3", "3f3a9c1e88d2", "1312.4", "4.2", "2"]
+    signed = ["b4ba52", "4711", "gpu", "0", "3", "3f3a9c1e88d2", "1312.4", "4.2", "2"]
     assert row_of(text, "r-one") == ["r-one", *signed]
     assert row_of(text, "r-two") == ["r-two", *signed]
-    for column in ("replica", "node", "pid", "device", "version", "digest", "stage", "commit", "resident"):
+    for column in ("replica", "node", "pid", "device", "version", "digest", "stage", "commit", "also"):
         assert column in text
 
 
 def test_a_receipt_of_a_replica_on_a_cpu_with_nothing_behind_it() -> None:
     found = receipt("r-one", 0, None).model_copy(update={"gpu_ids": (), "digest": "", "device": "cpu"})
     text = drawn(status_view(weights_status(current=BUILT_IN, previous=None, replicas=(found,)), NOW))
-    assert row_of(text, "r-one") == ["r-one", "b4ba52f0", "4711", "cpu", "0", "-", "1312.4", "4.2", "-"]
+    assert row_of(text, "r-one") == ["r-one", "b4ba52", "4711", "cpu", "0", "-", "1312.4", "4.2", "-"]
     assert "gpu" not in text
     assert text.startswith("m  version 0 (built into the package), epoch 7")
+
+
+@pytest.mark.parametrize(
+    ("before", "resident", "said"),
+    [
+        (version(2), 2, "previous 2 (step 200),"),
+        (version(2), None, "previous 2 (step 200) (stored, not in memory),"),
+        (BUILT_IN, None, "previous 0 (built into the package) (not in memory),"),
+    ],
+)
+def test_a_previous_version_that_no_replica_holds_is_called_that(
+    before: Version, resident: int | None, said: str
+) -> None:
+    replicas = (receipt("r-one", 3, resident),)
+    assert said in drawn(status_view(weights_status(previous=before, replicas=replicas), NOW), terminal=False)
 
 
 def test_a_model_without_replicas_says_so() -> None:
@@ -100,7 +115,7 @@ def test_nothing_is_lost_on_a_narrow_screen_and_nothing_folded_in_a_pipe() -> No
     narrow = drawn(status_view(status, NOW), width=60)
     assert max(map(len, narrow.splitlines())) <= 60
     assert narrow.count("x") >= 300
-    assert "b4ba52f0  4711  gpu 0   3        3f3a9c1e88d2" in drawn(status_view(status, NOW), width=60, terminal=False)
+    assert "b4ba52  4711  gpu 0   3        3f3a9c1e88d2" in drawn(status_view(status, NOW), width=60, terminal=False)
     assert "x" * 300 in drawn(status_view(status, NOW), width=60, terminal=False)
 
 
@@ -178,26 +193,26 @@ def test_a_promotion_moves_no_bytes() -> None:
 def test_how_a_candidate_ended_that_nobody_has_withdrawn() -> None:
     last = ended(action="withdraw", outcome="withdrawn", version=4, error="replica r-two could not stage version 4")
     text = drawn(status_view(weights_status(last=last), NOW), terminal=False)
-    assert "last: withdraw 77aa00bb11cc to version 4 withdrawn 1 min ago" in text
+    assert "last: withdraw 77aa00bb11cc of version 4: withdrawn 1 min ago" in text
     assert text.rstrip().endswith(": replica r-two could not stage version 4")
 
 
 def test_how_the_last_swap_ended() -> None:
     text = drawn(status_view(weights_status(last=ended()), NOW))
-    says = "swap 77aa00bb11cc to version 3 committed 1 min ago, in 1.25 s"
+    says = "swap 77aa00bb11cc to version 3: committed 1 min ago, in 1.25 s"
     assert f"last: {says} (checking 0.05, staging 1.10, committing 0.10)" in " ".join(text.split())
 
 
 def test_a_swap_that_failed_says_which_replica_and_why() -> None:
     why = "replica r-two could not stage version 4, nothing has changed: tensor 'a': missing from the weights"
     text = drawn(status_view(weights_status(last=ended(outcome="failed", error=why, version=4)), NOW), terminal=False)
-    assert "to version 4 failed 1 min ago" in text
+    assert "to version 4: failed 1 min ago" in text
     assert text.rstrip().endswith(why)
 
 
 def test_a_swap_that_failed_before_it_had_a_version() -> None:
     text = drawn(status_view(weights_status(last=ended(outcome="failed", error="no", version=None, phases={})), NOW))
-    assert "last: swap 77aa00bb11cc failed 1 min ago, in 1.25 s: no" in text
+    assert "last: swap 77aa00bb11cc: failed 1 min ago, in 1.25 s: no" in text
 
 
 def test_what_a_swap_that_has_returned_shows() -> None:

@@ -33,7 +33,8 @@ def test_a_check_shows_every_version_and_what_it_is(root: str) -> None:
     result = run("check", root)
     assert result.exit_code == 0
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert [line[:2] for line in lines[2:4]] == [["1", "previous"], ["2", "current"]]
+    assert [line[:2] for line in lines[2:4]] == [["1", "previous,"], ["2", "current,"]]
+    assert all("whole" in line for line in lines[2:4])
     assert "epoch 2, term 1" in result.stdout
     assert "all of it is whole" in result.stdout
     assert "\x1b" not in result.stdout

@@ -90,7 +90,7 @@ def test_a_swap_ends_with_the_receipts(file: str) -> None:
     assert result.exit_code == 0
     assert result.stdout.startswith("m answers with version 3 (step 300)  (")
     assert "checking 0.05, staging 1.10, committing 0.10)" in result.stdout.splitlines()[0]
-    assert "r-two    b4ba52f0  4711  gpu 0   3        3f3a9c1e88d2  1312.4     4.2         2" in result.stdout
+    assert "r-two    b4ba52  4711  gpu 0   3        3f3a9c1e88d2  1312.4     4.2      2" in result.stdout
     assert result.stderr == ""
 
 
@@ -310,7 +310,7 @@ def test_the_status_of_all_models(played: Played) -> None:
     assert "m  version 3 (step 300), previous 2 (step 200), epoch 7" in shown
     assert "\n\nn  version 3" in shown
     assert "swap 9c0ffee01234 to version 4: staging, 0 of 1 replicas" in shown
-    assert "last: swap 77aa00bb11cc to version 3 committed" in shown
+    assert "last: swap 77aa00bb11cc to version 3: committed" in shown
     assert json.loads(run("status", "--json").stdout) == [STATUS, SWAPPING | {"model": "n"}]
     assert json.loads(run("status", "m", "--json").stdout) == [STATUS]
 

@@ -69,8 +69,8 @@ def test_the_token_opens(access: Access, header: str) -> None:
     [
         pytest.param(None, "no token was sent", id="nothing"),
         pytest.param("", "no token was sent", id="empty"),
-        pytest.param("s3cret", "no token was sent", id="no-scheme"),
-        pytest.param("Basic s3cret", "no token was sent", id="another-scheme"),
+        pytest.param("s3cret", "does not begin with `Bearer `", id="no-scheme"),
+        pytest.param("Basic s3cret", "does not begin with `Bearer `", id="another-scheme"),
         pytest.param("Bearer", "no token was sent", id="no-token"),
         pytest.param("Bearer   ", "no token was sent", id="blanks"),
         pytest.param("Bearer S3cret", "is wrong", id="another-token"),

@@ -552,6 +552,19 @@ def test_too_many_tensors_are_refused_before_one_is_read(what: str) -> None:
         decode_request(message(**{"inputs": [], what: [BROKEN] * 3}), limits=limits)
 
 
+@pytest.mark.parametrize("tail", [b"\x00\x00\x80\x3f", b"\x00\x00\x00\x00", b"\xff"])
+def test_binary_data_behind_json_of_unknown_length_is_taken_for_that(tail: bytes) -> None:
+    with pytest.raises(InvalidBody, match=r"not JSON: .*; where binary data follows it, the header Inference-"):
+        decode_request(b'{"inputs": []}' + tail)
+
+
+def test_a_list_of_inputs_that_is_missing_is_called_that() -> None:
+    with pytest.raises(InvalidBody, match=r"^'inputs' is missing: a list"):
+        decode_request(b"{}")
+    with pytest.raises(InvalidBody, match="'inputs' must be a list"):
+        decode_request(b'{"inputs": {}}')
+
+
 @pytest.mark.parametrize("value", ["[]", "{}", "1", '""', "null", '{"a":1}', "[[1],[2]]"])
 def test_what_has_more_values_than_may_be_is_refused_before_it_is_read(value: str) -> None:
     many = GatewayConfig(max_json_values=1_000)

@@ -137,7 +137,13 @@ def test_an_adapter_is_the_folder_that_peft_writes_or_the_file_in_it(tmp_path: P
 
 def test_an_adapter_without_settings_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UnfitAdapter, match=rf"{tmp_path}/adapter_config.json: No such file.*PEFT writes it beside"):
-        adapter_at(tmp_path / "adapter_model.safetensors")
+        adapter_at(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["gone", "gone/adapter_model.safetensors"])
+def test_an_adapter_that_is_not_there_is_called_that(tmp_path: Path, place: str) -> None:
+    with pytest.raises(UnfitAdapter, match=rf"{tmp_path}/{place}: there is no such folder or file"):
+        adapter_at(tmp_path / place)
 
 
 def test_the_settings_of_an_adapter_elsewhere_are_beside_it() -> None:

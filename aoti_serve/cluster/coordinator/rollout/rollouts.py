@@ -169,7 +169,7 @@ class Rollouts:
             return None  # its own decision is not carried out yet
         match rollout.state.phase:
             case RolloutPhase.TRYING if candidate is None or candidate.swap != record.swap:
-                return "its candidate was promoted or withdrawn"
+                return f"its candidate was {self._went(record)}"
             case RolloutPhase.PROMOTING if candidate is None and self._committed != record.version:
                 return "its candidate was withdrawn"
             case RolloutPhase.WATCHING if self._committed != record.version:
@@ -177,6 +177,10 @@ class Rollouts:
             case RolloutPhase.WATCHING if candidate is not None and candidate.swap != record.swap:
                 return "another candidate is out"
         return None
+
+    def _went(self, record: RolloutRecord) -> str:
+        """How a candidate that is no more has gone; what was committed since may hide it."""
+        return {record.version: "promoted", record.active: "withdrawn"}.get(self._committed, "promoted or withdrawn")
 
     async def _carry_out(self, decision: Decision, rollout: Rollout, record: RolloutRecord) -> None:
         """Raises errors of `NO_MORE_TO_DO`, and others, as SwapInProgress: those are tried again at the next look."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import zipfile
 from contextlib import closing
@@ -16,9 +17,11 @@ from typer.testing import CliRunner, Result
 
 from aoti_serve.cli import app
 from aoti_serve.signature.constants import ConstantSpec
+from aoti_serve.weights.store.store import Store
 from tests.unit.launcher.configuration.test_config_file import application, package
 
 WEIGHT = ConstantSpec(name="w", dtype="float32", shape=(2,), stride=(1,))
+MODEL = "{name: a, package: m.pt2, weights: w.safetensors}"
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +113,73 @@ def test_a_store_in_a_folder_that_is_not_ours_to_write_is_told(here: Path) -> No
     (here / "theirs").mkdir(mode=0o555)
     model = "{name: a, package: m.pt2, weights: w.safetensors, store: theirs/versions}"
     (found,) = problems(f"{{gateway: {gateway()}, models: [{model}]}}")
-    assert f"{here / 'theirs'} is not writable" in found
+    assert f"{here / 'theirs'} cannot be written: Permission denied" in found
+
+
+def test_a_store_where_nobody_may_write_is_told_though_its_mode_allows_it() -> None:
+    (found,) = problems(f"{{gateway: {gateway()}, models: [{MODEL[:-1]}, store: /proc/x}}]}}")
+    assert "model 'a': store /proc/x: /proc cannot be written" in found
+
+
+def test_a_file_on_the_way_to_a_store_is_one_problem() -> None:
+    (found,) = problems(f"{{gateway: {gateway()}, models: [{MODEL[:-1]}, store: m.pt2/x}}]}}")
+    assert "m.pt2 is no folder; set another `store`" in found
+
+
+def test_the_version_that_answers_is_read_whole(here: Path) -> None:
+    committed(here / "m.versions")
+    file = here / "m.versions/versions/1/weights.safetensors"
+    with file.open("r+b") as opened:
+        opened.seek(-1, os.SEEK_END)
+        opened.write(b"x")
+    (found,) = problems(f"{{gateway: {gateway()}, models: [{MODEL}]}}")
+    assert "versions/1/weights.safetensors is damaged: its sha256 is" in found
+    file.write_bytes(b"")
+    assert len(problems(f"{{gateway: {gateway()}, models: [{MODEL}]}}")) == 1
+
+
+@pytest.mark.parametrize("name", ["TERM", "LABELS", "CURRENT"])
+def test_so_are_the_records_of_a_store(here: Path, name: str) -> None:
+    committed(here / "m.versions")
+    (here / "m.versions" / name).write_text("?")
+    (found,) = problems(f"{{gateway: {gateway()}, models: [{MODEL}]}}")
+    assert f"{name} is damaged" in found
+
+
+def test_a_version_that_does_not_fit_the_package_any_more_is_told(here: Path) -> None:
+    committed(here / "m.versions", np.zeros(3, np.float32))
+    (found,) = problems(f"{{gateway: {gateway()}, models: [{MODEL}]}}")
+    assert "committed version 1 does not fit the package" in found
+
+
+def test_first_weights_that_the_disk_has_no_room_for_are_told(here: Path) -> None:
+    count = shutil.disk_usage(here).free // 2
+    package(here / "m.pt2", ConstantSpec(name="w", dtype="float32", shape=(count,), stride=(1,)), apart=True)
+    sparse(here / "w.safetensors", count)
+    (found,) = [each for each in problems(f"{{gateway: {gateway()}, models: [{MODEL}]}}") if "disk is full" in each]
+    assert f"model 'a': store {here / 'm.versions'}: the disk is full: the start needs" in found
+
+
+def test_a_disk_without_room_for_another_version_is_a_warning(here: Path) -> None:
+    count = shutil.disk_usage(here).free // 2
+    package(here / "m.pt2", ConstantSpec(name="w", dtype="float32", shape=(count,), stride=(1,)))
+    result = checked(f"{{gateway: {gateway()}, models: [{{name: a, package: m.pt2}}]}}", "--json")
+    (found,) = json.loads(result.stdout)["warnings"]
+    assert f"a new version needs {4 * count:,} bytes" in found
+    assert "disk is full" not in result.stdout
+
+
+def committed(root: Path, weights: np.ndarray | None = None) -> None:
+    save_file({"w": np.zeros(2, np.float32) if weights is None else weights}, "v.safetensors")
+    store = Store(root, "a", 4)
+    store.commit(store.add(Path("v.safetensors"), "v"), 1, None)
+
+
+def sparse(path: Path, count: int) -> None:
+    """A safetensors file of so many numbers, which take no room on the disk."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + 4 * count)
 
 
 def test_what_is_not_looked_at_is_named() -> None:

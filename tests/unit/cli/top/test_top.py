@@ -81,7 +81,7 @@ def test_a_sparkline_has_a_gap_where_nothing_is_known() -> None:
 def test_it_fits_80_columns() -> None:
     text = io.StringIO()
     console = Console(file=text, width=80, force_terminal=True, color_system=None)
-    on_cpu = {"device": "cpu", "gpu_ids": (), "pid": 19176, "stage_milliseconds": 434.1}  # as long as things are
+    on_cpu = {"device": "cpu", "gpu_ids": (), "pid": 4194303, "stage_milliseconds": 1434.1}  # as long as things are
     replicas = tuple(receipt(name, 3, 2).model_copy(update=on_cpu) for name in ("junslvhx", "pefsr8wy"))
     console.print(top_view([SAMPLE] * 100, weights_status(replicas=replicas), "the server has gone", "q ends it", NOW))
     lines = text.getvalue().splitlines()
@@ -91,6 +91,7 @@ def test_it_fits_80_columns() -> None:
     assert "the server has gone; trying again" in text.getvalue()
     at = next(at for at, line in enumerate(lines) if line.startswith("junslvhx"))
     assert lines[at + 1].startswith("pefsr8wy"), "a row is a line"
+    assert " 3f3a9c1e88d2 " in lines[at]
 
 
 def test_a_line_has_all_of_it() -> None:

@@ -30,7 +30,7 @@ async def test_more_rows_than_may_wait_are_refused() -> None:
     queue = batcher(replica, max_queued_rows=4)
     tasks = submitted(queue, rows_of(0, rows=9), rows_of(1, rows=3))
     await settled()
-    with pytest.raises(QueueFull, match=r"full: 3 rows, the limit is 4 \(max_queued_rows\); try again in 1 s"):
+    with pytest.raises(QueueFull, match=r"full: 3 rows, the limit is 4 \(batching.max_queued_rows\); try again in 1 s"):
         await queue.submit(rows_of(2, rows=2))
     tasks += submitted(queue, rows_of(3))
     replica.release(2)
@@ -52,7 +52,7 @@ async def test_a_large_request_keeps_no_small_one_out() -> None:
     queue = batcher(replica, max_batch_size=2, max_queued_rows=2)
     tasks = submitted(queue, rows_of(0, rows=50), rows_of(1), rows_of(2))
     await settled()
-    with pytest.raises(QueueFull, match=r"full: 2 rows, the limit is 2 \(max_queued_rows\)"):
+    with pytest.raises(QueueFull, match=r"full: 2 rows, the limit is 2 \(batching.max_queued_rows\)"):
         await queue.submit(rows_of(3))
     replica.release(99)
     assert [len(values_of(rows)) for rows in await asyncio.gather(*tasks)] == [50, 1, 1]
@@ -132,7 +132,7 @@ async def test_more_bytes_than_may_wait_are_refused() -> None:
     queue = batcher(replica, max_queued_bytes=2**20)
     tasks = submitted(queue, rows_of(0), rows_of(1, width=2**18 - 1), rows_of(2))
     await settled()
-    with pytest.raises(QueueFull, match=r"the queue is full: 1 MB, the limit is 1 MB \(max_queued_bytes\)"):
+    with pytest.raises(QueueFull, match=r"the queue is full: 1 MB, the limit is 1 MB \(batching.max_queued_bytes\)"):
         await queue.submit(rows_of(3))
     replica.release(3)
     await asyncio.gather(*tasks)
@@ -162,7 +162,7 @@ async def test_who_would_wait_too_long_is_refused_at_once() -> None:
     await settled()
     refused = [task for task in tasks if task.done()]
     assert 200 - len(refused) - 3 == pytest.approx(50, abs=2)  # 3 have left ahead, with the last 3 of the first
-    with pytest.raises(QueueFull, match=r"full: 5\d\d ms, the limit is 500 ms .max_queue_wait_ms.; try again in 1 s"):
+    with pytest.raises(QueueFull, match=r"wait 5\d\d ms, the limit is 500 ms .batching.max_queue_wait_ms.; try"):
         await refused[0]
     await outcomes(first + tasks)
 

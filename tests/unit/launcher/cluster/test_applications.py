@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from aoti_serve.launcher.cluster.applications import is_hopeless, reason_of
+from aoti_serve.launcher.cluster.applications import Applications, is_hopeless, reason_of
 from aoti_serve.launcher.cluster.draining import is_ours
+from aoti_serve.launcher.configuration.config_file import ConfigFile
 
 # As Serve gives it: Ray's traceback with the whole of ours in it, once for each process that it came through.
 TRACEBACK = """The deployment failed to start 1 times in a row. Retrying 2 more times. Error:
@@ -60,6 +62,10 @@ def test_the_reason_is_one_line(message: str, deployment: str, reason: str) -> N
         (TRACEBACK, True),
         ("aoti_serve.errors.weights.MissingTensor: tensor 'w': missing", True),
         ("aoti_serve.errors.server.Unavailable: the coordinator is being started", False),
+        ("aoti_serve.errors.weights.StoreDamaged: weights store /s: CURRENT is damaged: it has 1 byte", True),
+        ("aoti_serve.errors.weights.StoreFailed: weights store /s: [Errno 30] Read-only file system: '/s/TERM'", True),
+        ("aoti_serve.errors.weights.StoreFailed: weights store /s: [Errno 28] No space left on device", False),
+        ("aoti_serve.errors.weights.StoreFailed: weights store /s: the disk is full: 9 bytes are needed", False),
         ("RuntimeError: CUDA error", False),
         ("", False),
     ],
@@ -67,3 +73,15 @@ def test_the_reason_is_one_line(message: str, deployment: str, reason: str) -> N
 def test_what_a_second_try_cannot_change_is_not_tried_again(message: str, hopeless: bool) -> None:
     application = SimpleNamespace(message="", deployments={"gateway": SimpleNamespace(message=message)})
     assert is_hopeless(application) is hopeless
+
+
+def test_what_serve_says_of_a_deployment_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Applications(ConfigFile(Path("serve.yaml"), {"applications": [{"name": "default"}]}, []))
+    gateway = SimpleNamespace(message="", replica_states={"STARTING": 2})
+    status = SimpleNamespace(deployments={"gateway": gateway})
+    monkeypatch.setattr(found, "statuses", lambda: {"default": status})
+    told = []
+    for message in ("", TRACEBACK, TRACEBACK, "Retrying.\n" + TRACEBACK, "It takes long.", "It takes long."):
+        gateway.message = message
+        told += found.news()
+    assert told == ["gateway: port 8000 of 127.0.0.1 is taken by python (pid 7): end it", "gateway: It takes long."]

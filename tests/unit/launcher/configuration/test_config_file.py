@@ -94,7 +94,7 @@ def test_a_link_to_a_certificate_stays_one_for_what_it_leads_to_may_change(here:
         pytest.param("- a\n", "no list 'applications'", id="a-list"),
         pytest.param("applications: []", "nothing to serve", id="no-applications"),
         pytest.param("applications: 5", "no list 'applications'", id="applications-a-number"),
-        pytest.param("applications: [", "not YAML", id="not-yaml"),
+        pytest.param("applications: [", r"not YAML: (.|\n)* +in serve\.yaml, line 1", id="not-yaml"),
         pytest.param("a: \x00", "not YAML", id="a-zero-byte"),
         pytest.param(b"applications: [\xff\xfe]", "", id="not-utf8"),
         pytest.param("applications: [hello]", "", id="application-not-a-mapping"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -115,6 +117,35 @@ def test_the_holder_of_a_port_is_named(taken: int) -> None:
 
 def test_a_port_on_all_addresses_is_taken_if_it_is_on_one(taken: int) -> None:
     assert holder_of("0.0.0.0", taken) is not None
+
+
+LISTENER = """
+import os, socket, sys
+def called(name):
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(name)
+called(sys.argv[1])
+if sys.argv[1] == "raylet" and os.fork():
+    os.wait()
+    sys.exit()
+called("ray::Agent")
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(("parent", "left"), [("python", True), ("raylet", False)])
+def test_what_a_killed_server_has_left_is_called_that(parent: str, left: bool) -> None:
+    command = [sys.executable, "-c", LISTENER, parent]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with pytest.raises(StartFailed, match=r"is taken by ray::Agent \(pid \d+\)") as raised:
+            require_free("127.0.0.1", int(child.stdout.readline()), "choose another")
+        assert ("which a server that was killed has left behind" in str(raised.value)) is left
+        assert ("stop it" in str(raised.value)) is not left
+        child.stdin.close()
 
 
 def test_a_taken_port_is_refused_with_a_way_out(taken: int) -> None:

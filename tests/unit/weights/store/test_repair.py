@@ -12,10 +12,10 @@ import pytest
 
 from aoti_serve.errors import (
     InvalidConfig,
+    NotInStore,
     StoreDamaged,
     StoreFailed,
     Superseded,
-    UnknownWeightsVersion,
     UnreadableGolden,
     UnreadableWeights,
 )
@@ -95,7 +95,7 @@ def test_what_is_damaged_cannot_be_chosen(
 
 
 def test_what_is_not_there_cannot_be_chosen(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(UnknownWeightsVersion, match=r"version 7 is not stored; available: \[1, 2\]"):
+    with pytest.raises(NotInStore, match=r"store: version 7 is not stored; available: \[1, 2\]"):
         choose(store, 7)
     with pytest.raises(StoreFailed, match="there is no store here"):
         find_version(Catalog(tmp_path / "typo"), 1)

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.rollout.metrics import RolloutMetrics
 from aoti_serve.cluster.coordinator.rollout.rollouts import Rollouts
@@ -153,17 +155,18 @@ async def test_it_has_no_outcome_before_that_is_carried_out(tmp_path: Path) -> N
         assert after.phase is RolloutPhase.ENDED
 
 
-async def test_a_rollout_that_somebody_has_overtaken_does_not_look_as_if_it_went_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("went", ["promoted", "withdrawn"])
+async def test_a_rollout_that_somebody_has_overtaken_does_not_look_as_if_it_went_on(tmp_path: Path, went: str) -> None:
     async with trying(tmp_path) as made:
         await made.roll_out()
         await made.rollouts.look()
-        await made.promote()
+        await (made.promote() if went == "promoted" else made.withdraw())
         await made.rollouts.look()
         progress = made.shown().rollout
         assert progress is not None
         assert (progress.phase, progress.outcome) == (RolloutPhase.ENDED, None)
         assert (progress.share, progress.seconds_left) == (0, 0)
-        assert progress.reason == "its candidate was promoted or withdrawn"
+        assert progress.reason == f"its candidate was {went}"
         assert made.measured().totals == {(ROLLOUTS.name, "m", "overtaken"): 1}
 
 
