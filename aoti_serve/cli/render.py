@@ -169,16 +169,15 @@ def _follow_line(follow: FollowStatus) -> Text:
 
 
 def _headline(status: WeightsStatus) -> Text:
-    previous = f", previous {title(status.previous)}{_absence(status)}" if status.previous else ""
+    previous = f", previous {title(status.previous)}{_absence(status, status.previous)}" if status.previous else ""
     labels = "".join(f", {name} is {number}" for name, number in status.labels.items())
     return line((status.model, "bold"), f"  version {title(status.current)}{previous}, epoch {status.epoch}{labels}")
 
 
-def _absence(status: WeightsStatus) -> str:
+def _absence(status: WeightsStatus, before: Version) -> str:
     """What has the previous version's buffer, as a candidate does, takes it out of the memory of replicas."""
-    before = status.previous.number if status.previous else None
-    resident = not status.replicas or any(receipt.previous == before for receipt in status.replicas)
-    return "" if resident else " (not in memory)" if before == BUILT_IN.number else " (stored, not in memory)"
+    resident = not status.replicas or any(receipt.previous == before.number for receipt in status.replicas)
+    return "" if resident else " (not in memory)" if before == BUILT_IN else " (stored, not in memory)"
 
 
 def _swap_line(swap: SwapProgress) -> Text:
