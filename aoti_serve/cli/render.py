@@ -177,7 +177,7 @@ def _headline(status: WeightsStatus) -> Text:
 def _absence(status: WeightsStatus, before: Version) -> str:
     """What has the previous version's buffer, as a candidate does, takes it out of the memory of replicas."""
     resident = not status.replicas or any(receipt.previous == before.number for receipt in status.replicas)
-    return "" if resident else " (not in memory)" if before == BUILT_IN else " (stored, not in memory)"
+    return "" if resident else " (not in memory)" if before.number == BUILT_IN.number else " (stored, not in memory)"
 
 
 def _swap_line(swap: SwapProgress) -> Text:
