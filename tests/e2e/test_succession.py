@@ -9,6 +9,8 @@ import pytest
 from tests.e2e.served import Eager, serving, write_config
 from tests.e2e.wire import until
 
+LED = "warning: model 'digits': another server leads its store now."
+
 
 @pytest.mark.long
 def test_the_older_cluster_follows_the_newer_one_and_takes_the_store_back(
@@ -16,7 +18,9 @@ def test_the_older_cluster_follows_the_newer_one_and_takes_the_store_back(
 ) -> None:
     config = write_config(tmp_path, digits_dir, replicas=1)
     with serving(config) as blue:
+        assert LED not in blue.launched.output
         with serving(config) as green:
+            assert green.launched.output.count(LED) == 1
             until(lambda: blue.status()["superseded"] is not None)
             refused = blue.swap(eager.files["v2"])
             assert refused.status_code == 503
