@@ -12,12 +12,20 @@ from aoti_serve.cli.weights.trial_view import plan_text, rules_text
 from aoti_serve.cluster.status import CandidateStatus, WeightsStatus
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.quantities import shown_share
+from aoti_serve.weights.version import BUILT_IN
 
 
 def candidate_line(candidate: CandidateStatus, now: float) -> Text:
     """The candidate, the shares of the requests that meet it, and since when it is out."""
     out = f"  version {title(candidate.version)}, {_shares(candidate)}, out for {age_text(now - candidate.since)}"
     return line(("candidate", "bold"), out)
+
+
+def absence_text(status: WeightsStatus) -> str:
+    """That no replica holds the previous version, whose buffer a candidate has taken; empty if one does."""
+    before = status.previous.number if status.previous else None
+    resident = not status.replicas or any(receipt.previous == before for receipt in status.replicas)
+    return "" if resident else " (not in memory)" if before == BUILT_IN.number else " (stored, not in memory)"
 
 
 def candidate_view(status: WeightsStatus, now: float, commands: Sequence[str]) -> RenderableType:

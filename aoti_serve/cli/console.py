@@ -117,7 +117,7 @@ class ProgramGroup(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **more: Any) -> Any:
         words = sys.argv[1:] if args is None else list(args)
-        if "--json" not in words or not more.pop("standalone_mode", True):
+        if "--json" not in words or not more.get("standalone_mode", True):
             return super().main(args, *others, **more)
         try:
             status = super().main(words, *others, **{**more, "standalone_mode": False})

@@ -22,7 +22,7 @@ from aoti_serve.cli.answers import (
     skipped_text,
     title,
 )
-from aoti_serve.cli.candidate_view import candidate_line
+from aoti_serve.cli.candidate_view import absence_text, candidate_line
 from aoti_serve.cli.console import bytes_text
 from aoti_serve.cli.weights.trial_view import trial_views, unjudged_lines
 from aoti_serve.cluster.status import FollowedApplication, Outcome, ReplicaProgress, SwapProgress, WeightsStatus
@@ -169,15 +169,9 @@ def _follow_line(follow: FollowStatus) -> Text:
 
 
 def _headline(status: WeightsStatus) -> Text:
-    previous = f", previous {title(status.previous)}{_absence(status, status.previous)}" if status.previous else ""
+    previous = f", previous {title(status.previous)}{absence_text(status)}" if status.previous else ""
     labels = "".join(f", {name} is {number}" for name, number in status.labels.items())
     return line((status.model, "bold"), f"  version {title(status.current)}{previous}, epoch {status.epoch}{labels}")
-
-
-def _absence(status: WeightsStatus, before: Version) -> str:
-    """What has the previous version's buffer, as a candidate does, takes it out of the memory of replicas."""
-    resident = not status.replicas or any(receipt.previous == before.number for receipt in status.replicas)
-    return "" if resident else " (not in memory)" if before.number == BUILT_IN.number else " (stored, not in memory)"
 
 
 def _swap_line(swap: SwapProgress) -> Text:

@@ -18,7 +18,7 @@ from aoti_serve.launcher.cluster.discovery import asks_token, close_token
 from aoti_serve.launcher.configuration.capacity import shortage
 from aoti_serve.launcher.configuration.config_file import ConfigFile
 from aoti_serve.launcher.configuration.endpoints import LOOPBACK, Endpoint, endpoint_of, only_here
-from aoti_serve.launcher.configuration.leaders import NEWS_S, leader_warning, led_now
+from aoti_serve.launcher.configuration.leaders import leader_warning, led_now
 from aoti_serve.launcher.configuration.readiness import port_errors
 from aoti_serve.launcher.monitor import ServerMonitor, ServerView, view_now
 from aoti_serve.launcher.processes.background import in_background, is_done, leave
@@ -155,14 +155,17 @@ class Server:
         host, port = self.config.proxy_address
         self._log.progress("starting Serve")
         serve.start(proxy_location=self.config.proxies, http_options=HTTPOptions(host=host, port=port))
-        self._warn_of_leaders(led)
         self._applications.deploy(replace=self._replace)
         self._wait_ready()
+        self._warn_of_leaders(led)
         self._first_view = view_now(self.config.names)
 
     def _warn_of_leaders(self, led: Future[dict[str, str]]) -> None:
-        """Not of this application, which an earlier `up` may have put on the cluster."""
-        if is_done(led, NEWS_S) and led.exception() is None:
+        """If they were heard of while this server started; `check` waits for that.
+
+        Not of this application, which an earlier `up` may have put on the cluster.
+        """
+        if is_done(led, 0) and led.exception() is None:
             cluster = ray.get_runtime_context().gcs_address
             ours = {home_of(cluster, application.name) for application in self.config.ours}
             for name in (name for name, home in led.result().items() if home not in ours):

@@ -22,6 +22,7 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
+from aoti_serve.weights.store.store import Store
 from tests.e2e.served import LAST_LINE, ROOT, START_S, Eager, Launched, Server, free_port, serving, write_config
 from tests.e2e.wire import until
 from tests.pages import commands_of
@@ -153,6 +154,22 @@ def test_what_could_never_be_placed_is_not_waited_for(digits_dir: Path, tmp_path
     assert done.returncode == 1
     assert re.search(r"error: .*the models take 19998 CPU cores \(.*\), and Ray has \d+ .* never start\n$", done.stderr)
     assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_version_is_told_once_by_check_and_by_up(digits_dir: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, digits_dir, replicas=1)
+    store = Store(tmp_path / "versions", "digits", 4)
+    version = store.add(digits_dir / "v1.safetensors", "v1")
+    store.commit(version, 1, None)
+    with (tmp_path / "versions/versions/1/weights.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\0")
+    ports = ("--port", str(free_port()), "--metrics-port", "0")
+    for command in ("check", "up"):
+        done = ended(command, str(config), *ports)
+        assert done.returncode == 1
+        assert done.stderr.count("versions/1/weights.safetensors is damaged: its sha256 is") == 1, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_what_was_committed_survives_the_whole_cluster(
