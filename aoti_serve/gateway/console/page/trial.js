@@ -27,7 +27,8 @@ const exposure = (found) =>
 function standing(rollout, text) {
   if (rollout.phase === "trying") return `Step ${rollout.step} of ${rollout.steps}, another ${digits(Math.ceil(rollout.seconds_left))} s. ${text}`;
   if (rollout.phase === "watching") return `It is committed, and watched for another ${digits(Math.ceil(rollout.seconds_left))} s. A breach rolls it back.`;
-  return rollout.phase === "promoting" ? "All steps have passed. It is being committed." : `It is being ended: ${rollout.reason}`;
+  if (rollout.phase === "promoting") return "All steps have passed. It is being committed.";
+  return rollout.reason ? `It has failed and is being ended: ${rollout.reason}` : "It has passed, and ends.";
 }
 
 function steps(rollout, candidate) {
