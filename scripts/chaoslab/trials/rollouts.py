@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from numpy.typing import NDArray
 
 from aoti_serve.weights.swap.members import ENDED_S
 from chaoslab.changes import POLL_S, RECOVERY_S, Lost
@@ -81,7 +82,7 @@ def rollback(lab: Lab, strike: Strike) -> None:
     """One infinite answer in the watch rolls it back; struck before the commit point of that."""
     with _rolled_out(lab, strike, watch=LONG) as candidate:
         _reached(lab, _in_phase("watching"))
-        _struck_in(lab, strike, STAGING, breach="anybody")
+        _struck_in(lab, strike, STAGING, breach=partial(_breach, lab, candidate, "anybody"))
         _ends_as(lab, candidate, current=False)
 
 
@@ -90,7 +91,7 @@ def rollback_commit(lab: Lab, strike: Strike) -> None:
     with _rolled_out(lab, strike, watch=LONG) as candidate:
         _reached(lab, _in_phase("watching"))
         with ExitStack() as undo:
-            with in_commit(lab, partial(_breach, lab, "anybody")):
+            with in_commit(lab, partial(_breach, lab, candidate, "anybody")):
                 lab.strike(lambda: undo.enter_context(strike.cause(lab)))
             _in_force(lab, strike)
         _ends_as(lab, candidate, current=False)
@@ -100,7 +101,7 @@ def withdrawal(lab: Lab, strike: Strike) -> None:
     """One infinite answer of the canary withdraws it."""
     with _rolled_out(lab, strike, each=LONG) as candidate:
         _reached(lab, lambda status: _in_phase("trying")(status) and status["trial"]["active"]["requests"] > MANY)
-        _struck_in(lab, strike, ABORTING, breach=_key_of(lab, candidate))
+        _struck_in(lab, strike, ABORTING, breach=partial(_breach, lab, candidate, _key_of(lab, candidate)))
         _ends_as(lab, candidate, current=False)
 
 
@@ -136,15 +137,15 @@ def _struck(lab: Lab, strike: Strike) -> None:
         _in_force(lab, strike)
 
 
-def _struck_in(lab: Lab, strike: Strike, phase: str, breach: str = "") -> None:
+def _struck_in(lab: Lab, strike: Strike, phase: str, breach: Callable[[], object] | None = None) -> None:
     """Strike while the rollout's own change is in this phase, which one stopped replica holds.
 
-    `breach` is the key of the requests with infinite answers that make the rollout begin that change.
+    `breach` makes the rollout begin that change; without it, it begins by itself.
     """
     with ExitStack() as undo, ThreadPoolExecutor(1) as pool:
         with frozen(lab.rng.choice(lab.replica_pids())):
-            if breach:
-                pool.submit(_breach, lab, breach)
+            if breach is not None:
+                pool.submit(breach)
             if not strike.early and not lab.events.at(in_phase(phase)).wait(REACH_S):
                 raise Missed(phase)
             lab.strike(lambda: undo.enter_context(strike.cause(lab)))
@@ -159,17 +160,18 @@ def _in_force(lab: Lab, strike: Strike) -> None:
         over(lab)
 
 
-def _breach(lab: Lab, key: str) -> str:
-    """Ask for infinite answers; some of the requests may wait for a stopped replica."""
+def _breach(lab: Lab, candidate: Candidate, key: str) -> str:
+    """Ask for what is infinite of the candidate alone; some of the requests may wait for a stopped replica."""
+    least = np.finfo(np.float32).max / (candidate.value - 0.5)  # values grow: those before it stay finite
     with ThreadPoolExecutor(ASKED) as pool:
         for _ in range(ASKED):
-            pool.submit(_ask_for_infinity, lab, key)
+            pool.submit(_ask_for_infinity, lab, np.full((1, 1), least, np.float32), key)
     return "asked"
 
 
-def _ask_for_infinity(lab: Lab, key: str) -> None:
+def _ask_for_infinity(lab: Lab, x: NDArray[np.float32], key: str) -> None:
     with suppress(Cut, Refused):
-        lab.traffic.ask(np.full((1, 1), np.inf, np.float32), key)
+        lab.traffic.ask(x, key)
 
 
 def _ends_as(lab: Lab, candidate: Candidate, *, current: bool) -> None:
