@@ -66,7 +66,7 @@ def fuzz(name: str, seconds: int) -> Fuzzed:
     said = done.stdout + done.stderr
     progress = re.findall(r"^#(\d+)\s.*cov: (\d+)", said, re.MULTILINE)
     inputs, covered = map(int, progress[-1] if progress else (0, 0))
-    return Fuzzed(name, inputs, covered, f"{name}:\n{said[-2000:]}" if done.returncode else "")
+    return Fuzzed(name, inputs, covered, f"{name}: status {done.returncode}\n{said[-2000:]}" if done.returncode else "")
 
 
 if __name__ == "__main__":
