@@ -286,7 +286,7 @@ def test_a_file_that_the_server_reads_may_change_some_tensors(visit: Visit) -> N
 
 def test_the_file_names_the_version_if_nobody_does(visit: Visit, new: Path) -> None:
     visit.open(token=TOKEN)
-    cases = (
+    cases: tuple[tuple[Path | str, str], ...] = (
         (new, "new"),
         ("s3://weights/step.7.safetensors?versionId=3", "step.7"),
         ("/srv/tuned/model.safetensors.index.json", "tuned"),
