@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 from aoti_serve.cluster.ray_private import resources_here
-from aoti_serve.config import GatewayConfig
+from aoti_serve.config import GatewayConfig, ModelConfig
 from aoti_serve.errors import AotiServeError, BadCertificate, InvalidConfig, StartFailed
 from aoti_serve.launcher.configuration.capacity import shortage, weights_bytes
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
@@ -18,6 +19,7 @@ from aoti_serve.model.archive.preflight import check_machine
 from aoti_serve.model.package import Package
 from aoti_serve.signature.tensors import CPU
 from aoti_serve.weights.sources.uri import is_uri, shown_uri
+from aoti_serve.weights.store.catalog import Catalog
 
 EVERYWHERE = "0.0.0.0"
 
@@ -61,12 +63,21 @@ def unchecked(config: ConfigFile, packages: Mapping[str, Package]) -> Iterator[s
         if is_uri(model.store_root):
             store = f"store {shown_uri(model.store_root)}"
             yield f"model '{model.name}': whether its {store} is whole and has room, and whether it can be written"
+        elif model.weights is not None and _is_new(model):
+            yield f"model '{model.name}': the values of its first weights, among which may be a NaN"
         if model.name in packages and packages[model.name].device != CPU:
             yield f"model '{model.name}': the memory of the GPUs, and whether its kernels fit them"
         if model.follow is not None:
             yield f"model '{model.name}': whether the place that it follows can be read"
     others = [name for name in config.names if name not in {application.name for application in config.ours}]
     yield from (f"application '{name}', which is not ours" for name in others)
+
+
+def _is_new(model: ModelConfig) -> bool:
+    """Whether a start would open its store for the first time; one that cannot be read is a problem by itself."""
+    with suppress(AotiServeError):
+        return not Catalog(model.store_root, model.name).exists
+    return False
 
 
 def _ports(config: ConfigFile, metrics_port: int) -> Iterator[tuple[str, int, str]]:

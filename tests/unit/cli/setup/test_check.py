@@ -189,6 +189,16 @@ def test_what_is_not_looked_at_is_named() -> None:
     assert [part for part in ("can be written", "it follows") if not any(part in line for line in found)] == []
 
 
+def test_of_first_weights_that_no_store_has_the_values_are_not_looked_at(tmp_path: Path) -> None:
+    model = f"{{name: a, package: m.pt2, weights: w.safetensors, store: {tmp_path / 'store'}}}"
+    text = f"{{gateway: {gateway()}, models: [{model}]}}"
+    told = "the values of its first weights"
+    assert told in checked(text, "--json").stdout
+    (tmp_path / "store").mkdir()
+    Store(tmp_path / "store", "a", 4)
+    assert told not in checked(text, "--json").stdout
+
+
 def test_a_file_that_cannot_be_read_is_one_problem() -> None:
     result = CliRunner().invoke(app, ["check", "gone.yaml", "--json"])
     assert result.exit_code == 1
