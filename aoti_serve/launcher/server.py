@@ -184,10 +184,10 @@ class Server:
 
     def _wait_ready(self) -> None:
         while not self._stop.wait(SERVER_POLL_S):
-            running, progress = self._applications.running()
-            for text in self._applications.news():
+            running, counts, news = self._applications.progress()
+            for text in news:
                 self._log.say(text)
-            self._log.progress(f"starting: {progress}")
+            self._log.progress(f"starting: {counts}")
             if running and self._answer():
                 return
 

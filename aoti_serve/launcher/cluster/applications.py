@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from aoti_serve import errors
 from aoti_serve.cluster.deployments import GATEWAY
@@ -27,6 +27,14 @@ LASTING = (
 # Nor does a store open to a second try that may not be written to; a full disk or one that is away may come right.
 CLOSED = re.compile(rf"\[Errno ({'|'.join(map(str, (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)))})\]")
 LOGS = "/tmp/ray/session_latest/logs/serve"
+
+
+class StartProgress(NamedTuple):
+    """How far a start is: whether all run, how many replicas of each deployment do, and what Serve newly says."""
+
+    running: bool
+    counts: str
+    news: list[str]
 
 
 class Applications:
@@ -59,8 +67,8 @@ class Applications:
 
         return {name: status for name, status in serve.status().applications.items() if name in self._config.names}
 
-    def running(self) -> tuple[bool, str]:
-        """True when all of them run; and their progress in words. Raises StartFailed for one that will never run."""
+    def progress(self) -> StartProgress:
+        """How far their start is, by one look at Serve. Raises StartFailed for one that will never run."""
         statuses = self.statuses()
         for name, status in statuses.items():
             if status.status in ("DEPLOY_FAILED", "UNHEALTHY") or (
@@ -70,13 +78,13 @@ class Applications:
         done = set(statuses) == set(self._config.names) and all(
             status.status == "RUNNING" for status in statuses.values()
         )
-        return done, _progress(statuses)
+        return StartProgress(done, _counts(statuses), self._news(statuses))
 
-    def news(self) -> list[str]:
+    def _news(self, statuses: Mapping[str, Any]) -> list[str]:
         """What Serve says of deployments, once each time that it says something else."""
         found = {
             (name, deployment): _said(entry.message)
-            for name, status in self.statuses().items()
+            for name, status in statuses.items()
             for deployment, entry in status.deployments.items()
             if entry.message
         }
@@ -122,7 +130,7 @@ def _require_reach(config: ConfigFile, details: Mapping[str, Any]) -> None:
         )
 
 
-def _progress(applications: Mapping[str, Any]) -> str:
+def _counts(applications: Mapping[str, Any]) -> str:
     parts = []
     for application in applications.values():
         for name, deployment in application.deployments.items():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from aoti_serve.errors import StartFailed
 from aoti_serve.launcher.cluster.applications import Applications, is_hopeless, reason_of
 from aoti_serve.launcher.cluster.draining import is_ours
 from aoti_serve.launcher.configuration.config_file import ConfigFile
@@ -75,13 +78,29 @@ def test_what_a_second_try_cannot_change_is_not_tried_again(message: str, hopele
     assert is_hopeless(application) is hopeless
 
 
-def test_what_serve_says_of_a_deployment_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Applications(ConfigFile(Path("serve.yaml"), {"applications": [{"name": "default"}]}, []))
-    gateway = SimpleNamespace(message="", replica_states={"STARTING": 2})
-    status = SimpleNamespace(deployments={"gateway": gateway})
-    monkeypatch.setattr(found, "statuses", lambda: {"default": status})
+@pytest.fixture
+def default() -> Applications:
+    return Applications(ConfigFile(Path("serve.yaml"), {"applications": [{"name": "default"}]}, []))
+
+
+def deploying(message: str) -> dict[str, Any]:
+    gateway = SimpleNamespace(message=message, replica_states={"STARTING": 2})
+    return {"default": SimpleNamespace(status="DEPLOYING", message="", deployments={"gateway": gateway})}
+
+
+def test_what_serve_says_of_a_deployment_is_told_once(default: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
-    for message in ("", TRACEBACK, TRACEBACK, "Retrying.\n" + TRACEBACK, "It takes long.", "It takes long."):
-        gateway.message = message
-        told += found.news()
-    assert told == ["gateway: port 8000 of 127.0.0.1 is taken by python (pid 7): end it", "gateway: It takes long."]
+    error = "ray.exceptions.RayTaskError\naoti_serve.errors.server.Unavailable: the coordinator is being started"
+    for message in ("", error, error, "Retrying.\n" + error, "It takes long.", "It takes long."):
+        monkeypatch.setattr(default, "statuses", partial(deploying, message))
+        told += default.progress().news
+    assert told == ["gateway: the coordinator is being started", "gateway: It takes long."]
+
+
+def test_what_ends_a_start_is_told_by_its_error_alone(default: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though Serve first speaks of it between one question and the next."""
+    answers = iter(("", TRACEBACK, TRACEBACK))
+    monkeypatch.setattr(default, "statuses", lambda: deploying(next(answers)))
+    assert default.progress().news == []
+    with pytest.raises(StartFailed, match="is taken by python"):
+        default.progress()
