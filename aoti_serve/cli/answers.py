@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import httpx
 from pydantic import TypeAdapter, ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -14,6 +15,7 @@ from rich.text import Text
 from aoti_serve import __version__
 from aoti_serve.cli.console import UNCUT_WIDTH, cut_apart
 from aoti_serve.errors import ServerRefused, problems, quantity
+from aoti_serve.token import token_place
 from aoti_serve.weights.version import Rounding, Version
 
 GAP = 2  # between the columns of a narrow table
@@ -30,6 +32,39 @@ class Uncut:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         wide = options if console.is_terminal else options.update(max_width=UNCUT_WIDTH)
         yield from console.render(self._renderable, wide)
+
+
+def answer_json(response: httpx.Response) -> Any:
+    """The JSON of a successful response. Raises ServerRefused with the server's own text for any other response."""
+    if response.is_success:
+        return _json_of(response)
+    detail, kind = _said(response)
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        detail += f"; the one that was sent stands in {token_place()}: put an admin token of this server there"
+    raise ServerRefused(code=response.status_code, detail=safe(detail), kind=kind)
+
+
+def _said(response: httpx.Response) -> tuple[str, str | None]:
+    """The text of an error, and its class, if an aoti-serve server has sent it."""
+    try:
+        body = response.json()
+        return str(body["error"]), safe(str(body["type"])) if "type" in body else None
+    except (ValueError, KeyError, TypeError):
+        return f"{response.status_code} {_plain_text(response)}", None
+
+
+def _json_of(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        raise ValueError(f"it answers {_plain_text(response)}") from None
+
+
+def _plain_text(response: httpx.Response) -> str:
+    """The text of a response that another server or a proxy has sent. A web page is named, not quoted."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    page = kind == "text/html" or response.text.lstrip().lower().startswith(("<!doctype", "<html"))
+    return "with a web page: is this an aoti-serve server?" if page else response.text[:500]
 
 
 def value_of(kind: type[T], answer: Any) -> T:

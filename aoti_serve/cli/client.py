@@ -14,11 +14,11 @@ from urllib.parse import quote, urlsplit
 import httpx
 import typer
 
-from aoti_serve.cli.answers import safe
+from aoti_serve.cli.answers import answer_json, safe
 from aoti_serve.cli.console import progress_out
-from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, TryAgain
+from aoti_serve.errors import NoAdminToken, ServerUnreachable, TryAgain
 from aoti_serve.launcher.processes.ports import is_loopback
-from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path, token_place
+from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path
 from aoti_serve.weights.files.checkpoint import open_checkpoint
 from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
@@ -147,33 +147,6 @@ class AdminClient:
     def _send(self, method: str, path: str, **request: Any) -> Any:
         with _words_for_failures(self.url):
             return answer_json(self._client.request(method, self._weights + path, **request))
-
-
-def answer_json(response: httpx.Response) -> Any:
-    """The JSON of a successful response. Raises ServerRefused with the server's own text for any other response."""
-    if response.is_success:
-        return _json_of(response)
-    try:
-        detail = str(response.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        detail = f"{response.status_code} {_plain_text(response)}"
-    if response.status_code == httpx.codes.UNAUTHORIZED:
-        detail += f"; the one that was sent stands in {token_place()}: put an admin token of this server there"
-    raise ServerRefused(code=response.status_code, detail=safe(detail))
-
-
-def _json_of(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        raise ValueError(f"it answers {_plain_text(response)}") from None
-
-
-def _plain_text(response: httpx.Response) -> str:
-    """The text of a response that another server or a proxy has sent. A web page is named, not quoted."""
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    page = kind == "text/html" or response.text.lstrip().lower().startswith(("<!doctype", "<html"))
-    return "with a web page: is this an aoti-serve server?" if page else response.text[:500]
 
 
 def served_models(url: str) -> list[str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from aoti_serve.errors.base import *
 from aoti_serve.errors.candidate import *
+from aoti_serve.errors.command import *
 from aoti_serve.errors.package import *
 from aoti_serve.errors.processor import *
 from aoti_serve.errors.request import *

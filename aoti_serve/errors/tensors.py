@@ -103,14 +103,14 @@ class NotFinite(InvalidWeights):
 
     text = (
         "tensor '{name}': {nan} NaN and {infinite} infinite of {size:values}; such values are in {tensors:tensors} of "
-        "these weights: has the training diverged? With skip_acceptance=true (--skip-acceptance) they are swapped in "
-        "all the same"
+        "these weights: has the training diverged?{way_out}"
     )
     name: str
     nan: int
     infinite: int
     size: int
     tensors: int
+    way_out: str = " With skip_acceptance=true (--skip-acceptance) they are swapped in all the same"
 
 
 class UnfitAdapter(InvalidWeights, text="the adapter cannot be merged: {what}: {detail}"):

@@ -163,7 +163,12 @@ def named(text: str) -> set[str]:
 # What only groups others, and is never raised itself, has no facts.
 CATEGORIES = {kind for kind in subclasses() if kind.__subclasses__() and not facts_of(kind)}
 KINDS = [pytest.param(kind, id=kind.__name__) for kind in subclasses() if kind not in CATEGORIES]
-SILENT = {"StageFailed": {"story"}, "ReplicaFailed": {"detail"}, "ServerRefused": {"code"}, "OtherNames": {"name"}}
+SILENT = {
+    "StageFailed": {"story"},
+    "ReplicaFailed": {"detail"},
+    "ServerRefused": {"code", "kind"},
+    "OtherNames": {"name"},
+}
 LISTED = [pytest.param(entry, id=entry.name) for entry in listed()]
 
 

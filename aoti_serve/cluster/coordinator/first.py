@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, WeightsLimits
-from aoti_serve.errors import InvalidConfig, InvalidWeights
+from aoti_serve.errors import InvalidConfig, InvalidWeights, NotFinite
 from aoti_serve.model.foreign.built_in import write_built_in
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.files.checkpoint import checkpoint_label
@@ -36,7 +36,11 @@ def first_committed(intake: Intake, model: ModelConfig, signature: Signature, ca
         raise InvalidConfig(detail=f"model '{model.name}': {NO_WEIGHTS}")
     if model.weights is None:
         return Committed(epoch=0, version=BUILT_IN)
-    version = intake.of_local(model.weights, SwapOptions(label=checkpoint_label(model.weights)))
+    try:
+        version = intake.of_local(model.weights, SwapOptions(label=checkpoint_label(model.weights)))
+    except InvalidWeights as error:
+        reason = NotFinite(**error.facts | {"way_out": ""}) if isinstance(error, NotFinite) else error
+        raise InvalidConfig(detail=f"model '{model.name}': weights {model.weights}: {reason}") from error
     return store.commit(version, 1, BUILT_IN if carries_weights else None)
 
 

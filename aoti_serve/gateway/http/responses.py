@@ -17,15 +17,15 @@ def json_response(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value, default=BaseModel.model_dump), status, media_type="application/json")
 
 
-def error_reply(text: str, status: int) -> Response:
-    """An error in the form of the protocol, a kilobyte at most."""
-    return json_response({"error": shortened(text)}, status)
+def error_reply(text: str, status: int, kind: str | None = None) -> Response:
+    """An error in the form of the protocol, a kilobyte at most; `kind` is the class of one that is ours."""
+    return json_response({"error": shortened(text)} | ({"type": kind} if kind else {}), status)
 
 
 def error_response(error: AotiServeError) -> Response:
     """The response for an error that was raised on purpose; its text is for the client. The log hears of it."""
     note_error(error)
-    response = error_reply(str(error), error.http_status)
+    response = error_reply(str(error), error.http_status, type(error).__name__)
     if error.http_status in (429, 503):
         response.headers["retry-after"] = str(error.facts.get("retry_after", 1))
     if isinstance(error, Stopping):

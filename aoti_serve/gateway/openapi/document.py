@@ -14,7 +14,7 @@ from aoti_serve.protocol.openapi import request_schema, response_schema
 INFERENCE = "inference"
 _ABOUT = (
     "The Open Inference Protocol V2, Triton's extensions of it, and the weights API. Every error is "
-    '`{"error": "..."}`. `X-Request-ID` comes back with each answer; HEAD is taken where GET is.'
+    '`{"error": "...", "type": "..."}`. `X-Request-ID` comes back with each answer; HEAD is taken where GET is.'
 )
 
 

@@ -11,7 +11,7 @@ _TEXT: OpenApi = {"type": "string", "minLength": 1}
 ERROR: OpenApi = {
     "type": "object",
     "required": ["error"],
-    "properties": {"error": _TEXT},
+    "properties": {"error": _TEXT, "type": _TEXT},
     "additionalProperties": False,
 }
 _WHOLE: OpenApi = {"type": "integer", "minimum": 1}

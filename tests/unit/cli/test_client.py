@@ -151,11 +151,13 @@ def test_who_does_not_wait_says_so(client: AdminClient, played: Played, file: Pa
 
 
 def test_the_servers_own_words(client: AdminClient, played: Played) -> None:
-    played.replies[f"POST {WEIGHTS}/rollback"] = Reply({"error": "model 'm': no\nprevious \x1b[31mversion"}, 409)
+    played.replies[f"POST {WEIGHTS}/rollback"] = Reply(
+        {"error": "model 'm': no\nprevious \x1b[31mversion", "type": "A\x1b"}, 409
+    )
     with pytest.raises(ServerRefused) as caught:
         client.rollback(None)
     assert str(caught.value) == "model 'm': no previous \\x1b[31mversion"
-    assert caught.value.http_status == 409
+    assert (caught.value.http_status, caught.value.kind) == (409, "A\\x1b")
 
 
 def test_a_wrong_token_says_where_it_stands(

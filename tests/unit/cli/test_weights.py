@@ -292,13 +292,13 @@ def test_a_swap_that_fails_says_which_replica_and_why(played: Played, file: str)
 
 
 def test_with_json_a_failure_is_json_as_well(played: Played, file: str) -> None:
-    played.replies[f"POST {WEIGHTS}"] = Reply({"error": "not now"}, 503)
+    played.replies[f"POST {WEIGHTS}"] = Reply({"error": "not now", "type": "Stopping"}, 503)
     refused, nowhere = run("swap", "m", file, "--json"), run("swap", "m", "nowhere.safetensors", "--json")
     assert [(result.exit_code, result.stderr) for result in (refused, nowhere)] == [(1, "")] * 2
     assert json.loads(refused.stdout) == {
         "error": "not now",
         "type": "ServerRefused",
-        "facts": {"code": 503, "detail": "not now"},
+        "facts": {"code": 503, "detail": "not now", "kind": "Stopping"},
     }
     assert json.loads(nowhere.stdout)["type"] == "UnreadableWeights"
 

@@ -47,7 +47,8 @@ def test_what_is_counted_is_what_numpy_says(dtype: str, finite: bool, data: st.D
     if nan or infinite:
         with pytest.raises(NotFinite) as caught:
             check.finish()
-        assert caught.value.facts == {"name": "w", "nan": nan, "infinite": infinite, "size": size, "tensors": 1}
+        found = {"name": "w", "nan": nan, "infinite": infinite, "size": size, "tensors": 1}
+        assert {name: caught.value.facts[name] for name in found} == found
     else:
         check.finish()
 

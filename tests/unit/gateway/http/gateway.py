@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
+from aoti_serve import errors
 from aoti_serve.address import Address
 from aoti_serve.cluster.coordinator.gathered import Gathered
 from aoti_serve.cluster.membership.pauses import PauseDetector
@@ -176,9 +177,10 @@ def rows_of(response: httpx.Response) -> NDArray[np.float32]:
 
 
 def assert_error(response: httpx.Response, status: int) -> str:
-    """The error's text; it is all that the answer holds."""
+    """The error's text; the answer holds no more than this and the error's class."""
     assert response.status_code == status, response.text
-    assert list(response.json()) == ["error"]
+    assert set(response.json()) - {"type"} == {"error"}
+    assert hasattr(errors, response.json().get("type", "AotiServeError"))
     assert response.headers["Content-Type"] == "application/json"
     assert set(response.headers) - {"www-authenticate", "allow", "retry-after", "connection"} == {
         "content-type",

@@ -63,6 +63,11 @@ async def test_an_input_that_does_not_fit_is_named(gateway: Gateway, inputs: lis
     assert f"'{named}'" in assert_error(await gateway.client.post(INFER, json={"inputs": inputs}), 400)
 
 
+async def test_an_error_names_its_class(gateway: Gateway) -> None:
+    refused = await gateway.client.post("/v2/models/other/infer", json={"inputs": []})
+    assert (refused.status_code, refused.json()["type"]) == (404, "UnknownModel")
+
+
 async def test_json_beyond_its_limit_is_refused_with_the_way_out(gateway: Gateway) -> None:
     assert "binary" in assert_error(await gateway.client.post(INFER, content=b"[" * MAX_BODY), 413)
 
