@@ -142,7 +142,7 @@ class Intake:
         try:
             return read_index(path, self.limits.max_weights_tensors, self.limits.max_weights_header_bytes)
         except PickledWeights as error:
-            raise pickled("FILE") from error  # not the name that an upload has here
+            raise pickled("FILE", "the upload") from error  # not the name that it has here
 
     def _check_delta(self, path: Path, base: Version, current: Version) -> None:
         if (made_from := base_digest_in(path)) != base.digest:

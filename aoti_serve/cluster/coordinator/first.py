@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from aoti_serve.config import NO_WEIGHTS, ModelConfig, WeightsLimits
-from aoti_serve.errors import InvalidConfig, InvalidWeights, NotFinite
+from aoti_serve.errors import InvalidConfig, InvalidWeights, NotFinite, PickledWeights
 from aoti_serve.model.foreign.built_in import write_built_in
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.files.checkpoint import checkpoint_label
@@ -39,9 +40,16 @@ def first_committed(intake: Intake, model: ModelConfig, signature: Signature, ca
     try:
         version = intake.of_local(model.weights, SwapOptions(label=checkpoint_label(model.weights)))
     except InvalidWeights as error:
-        reason = NotFinite(**error.facts | {"way_out": ""}) if isinstance(error, NotFinite) else error
-        raise InvalidConfig(detail=f"model '{model.name}': weights {model.weights}: {reason}") from error
+        raise InvalidConfig(detail=f"model '{model.name}': {unfit_first(model.weights, error)}") from error
     return store.commit(version, 1, BUILT_IN if carries_weights else None)
+
+
+def unfit_first(file: Path, error: InvalidWeights) -> str:
+    """The reason why a file cannot be the first weights: it names the file, and no option that only a swap has."""
+    if isinstance(error, PickledWeights):
+        return str(error)
+    reason = NotFinite(**error.facts | {"way_out": ""}) if isinstance(error, NotFinite) else error
+    return f"weights {file}: {reason}"
 
 
 def check_committed(store: Catalog, version: Version, signature: Signature) -> None:

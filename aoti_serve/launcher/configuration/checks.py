@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from aoti_serve.cluster.coordinator.first import unfit_first
 from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, processor_of, replicas_of
 from aoti_serve.config import NO_WEIGHTS, ModelConfig
 from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, WrongNameRule, problems
@@ -214,7 +215,7 @@ def _weights_problem(model: ModelConfig, package: Package) -> str | None:
         spans = read_spans(checkpoint_spans(model.weights), model.checkpoints, package.signature)
         package.signature.check_weights(spans)
     except InvalidWeights as error:
-        return f"weights {model.weights}: {error}"
+        return unfit_first(model.weights, error)
     return None
 
 

@@ -33,13 +33,13 @@ def pickle_in(folder: Path) -> Path | None:
     return folder / likely[0]
 
 
-def pickled(place: str) -> PickledWeights:
-    """The error for the pickle at `place`, with the command that converts it."""
+def pickled(place: str, called: str | None = None) -> PickledWeights:
+    """The error for the pickle at `place`, with the command that converts it. `called` is another name for it."""
     name = PurePath(place.removesuffix(".index.json")).with_suffix(".safetensors").name
     kind = "names pickles" if place.endswith(INDEX_SUFFIX) else "is a pickle"
-    detail = f"{place} {kind}, as torch.save writes them, and reading one can run whatever its maker wrote into it; "
+    detail = f"{called or place} {kind}, as torch.save writes them, and reading one can run whatever its maker wrote"
     command = shlex.join(["aoti-serve", "convert", place, name])
-    return PickledWeights(detail=f"{detail}if you trust it: `{command}`, and take that file")
+    return PickledWeights(detail=f"{detail} into it; if you trust it: `{command}`, and take that file")
 
 
 def check_no_pickle(path: Path) -> None:

@@ -166,7 +166,7 @@ def test_a_pickle_elsewhere_is_refused_by_its_place(model: Model, tmp_path: Path
 def test_a_pickle_that_was_uploaded_is_not_called_by_its_name_on_the_server(model: Model) -> None:
     path = model.store.incoming()
     torch.save(WHOLE, path)
-    with pytest.raises(PickledWeights, match=r"^FILE is a pickle.*`aoti-serve convert FILE FILE\.safetensors`"):
+    with pytest.raises(PickledWeights, match=r"^the upload is a pickle.*`aoti-serve convert FILE FILE\.safetensors`"):
         model.intake.of_file(path, SwapOptions(), BUILT_IN)
 
 

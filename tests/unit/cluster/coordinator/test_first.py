@@ -8,17 +8,23 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from aoti_serve.cluster.coordinator.first import first_committed, intake_of
+from aoti_serve.cluster.coordinator.first import first_committed, intake_of, unfit_first
 from aoti_serve.config import ModelConfig, WeightsLimits
 from aoti_serve.errors import InvalidConfig
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.signature.signature import Signature
+from aoti_serve.weights.files.pickles import pickled
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Committed
 
 SIGNATURE = Signature(
     inputs=(), outputs=(), constants=(ConstantSpec(name="w", dtype="float32", shape=(2,), stride=(1,)),)
 )
+
+
+def test_a_pickle_is_named_once() -> None:
+    file = Path("first.pt")
+    assert unfit_first(file, pickled(str(file))).count("first.pt is a pickle") == 1
 
 
 def committed_from(folder: Path, *values: float) -> Committed:
