@@ -46,7 +46,7 @@ def build(args: dict[str, Any]) -> Application:
     try:
         config = AppConfig.model_validate(args)
     except ValidationError as error:
-        raise InvalidConfig(detail=f"args: {problems(error.errors())}") from error
+        raise InvalidConfig(detail=f"args: {problems(error.errors(), AppConfig)}") from error
     models = [_served(model, config.gateway) for model in config.models]
     bound = config.gateway, models, _own_token(config.gateway)
     return _deployment(serve.ingress()(Gateway)).options(**_gateway_options(config.gateway)).bind(*bound)

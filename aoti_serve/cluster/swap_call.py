@@ -75,7 +75,7 @@ def checked_arguments(kind: type[Asked], arguments: Mapping[str, Any]) -> Asked:
     try:
         return kind.model_validate(arguments)
     except ValidationError as error:
-        raise InvalidConfig(detail=problems(error.errors())) from None
+        raise InvalidConfig(detail=problems(error.errors(), kind)) from None
 
 
 def _plan(written: WrittenPlan) -> RolloutPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from aoti_serve.errors.base import AotiServeError
@@ -12,6 +13,13 @@ class InvalidConfig(AotiServeError, status=400):
     """A value of the configuration, of an option or of an argument cannot be used."""
 
     detail: str
+
+
+class InvalidArguments(InvalidConfig, text="{place}: {detail}"):
+    """Values of a section of the configuration cannot be used; `problems` are all of them, `detail` is their text."""
+
+    place: str
+    problems: Sequence[str] = ()
 
 
 class Unauthorized(AotiServeError, status=401):

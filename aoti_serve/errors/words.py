@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Final, get_args
 
 LONGEST_SHOWN: Final = 40  # characters
+MOST_KEYS_LISTED: Final = 12  # keys
 _WHOLE, _NUMBER, _TEXT = "{value} is no whole number", "{value} is no number", "{value} is no text"
 _LIST, _MAPPING = "{value} is no list{listed}", "{value} is no mapping of keys to values"
 # By pydantic's names of what it finds; all others keep the text that the check itself has written.
 _WORDS: Final[Mapping[str, str]] = {
-    "extra_forbidden": "there is no such key",
     "missing": "it is missing",
     "json_invalid": "it is not JSON: {error}",
     **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), _WHOLE),
@@ -42,11 +43,23 @@ _WORDS: Final[Mapping[str, str]] = {
 _type_in_place = re.compile(r"<.*>|(function|literal|tagged-union|tuple|dict|nullable|lax-or-strict)\b.*\[.*\]|\S+-\S+")
 
 
-def problems(found: Sequence[Any]) -> str:
-    """pydantic's `errors()` in words, by field."""
+def problems(found: Sequence[Any], model: type | None = None) -> str:
+    """pydantic's `errors()` in words, by field. Of a `model` its keys are told to who has missed one."""
+    return "; ".join(each_problem(found, model))
+
+
+def each_problem(found: Sequence[Any], model: type | None = None) -> list[str]:
+    """As `problems`, one by one."""
     # A list whose entries are wrong is reported as too short as well.
     real = [entry for entry in found if entry["type"] != "too_short"] or list(found)
-    return "; ".join(dict.fromkeys(map(_problem, _united(real))))
+    return list(dict.fromkeys(_problem(entry, model) for entry in _united(real)))
+
+
+def no_such_key(key: str, known: Collection[str] = ()) -> str:
+    """That nothing is called so, and what may be meant."""
+    near = get_close_matches(key, known, 1)
+    listed = f"; available: {', '.join(known)}" if 0 < len(known) <= MOST_KEYS_LISTED else ""
+    return "there is no such key" + (f"; there is `{near[0]}`" if near else listed)
 
 
 def yaml_words(error: Exception, source: object) -> str:
@@ -75,9 +88,31 @@ def shown_value(value: Any) -> str:
             return repr(value)[:LONGEST_SHOWN]
 
 
-def _problem(entry: Any) -> str:
-    place = ".".join(str(part) for part in entry["loc"] if not _names_a_type(part))
-    return f"{place}: {_words(entry)}".removeprefix(": ")
+def _problem(entry: Any, model: type | None) -> str:
+    *way, last = [part for part in entry["loc"] if not _names_a_type(part)] or [""]
+    unknown = entry["type"] == "extra_forbidden"
+    words = no_such_key(str(last), _keys_at(way, model)) if unknown else _words(entry)
+    return f"{'.'.join(map(str, (*way, last)))}: {words}".removeprefix(": ")
+
+
+def _keys_at(way: Sequence[object], model: type | None) -> list[str]:
+    """The keys that are taken at the end of a way through a model, its lists and its mappings."""
+    kinds = list(_models_in(model))
+    for part in way:
+        kinds = [each for kind in kinds if part in kind.model_fields for each in _inner(kind, part)] or kinds
+    return [name for kind in kinds for name in kind.model_fields]
+
+
+def _inner(kind: Any, part: object) -> Iterator[Any]:
+    return _models_in(kind.model_fields[part].annotation)
+
+
+def _models_in(annotation: Any) -> Iterator[Any]:
+    """The classes of pydantic's that a type is made of."""
+    if hasattr(annotation, "model_fields"):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 def _names_a_type(part: object) -> bool:

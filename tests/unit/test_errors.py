@@ -34,6 +34,7 @@ AotiServeError                      500
 ├── BodyTooSlow                     408
 ├── HeadersTooLarge                 431  of a gRPC call
 ├── InvalidConfig                   400
+│   └── InvalidArguments                 all that is wrong with a section of it
 ├── WrongUsage                      400
 ├── WeightsError
 │   ├── InvalidWeights              400  the weights do not fit the package
@@ -168,6 +169,7 @@ SILENT = {
     "ReplicaFailed": {"detail"},
     "ServerRefused": {"code", "kind"},
     "OtherNames": {"name"},
+    "InvalidArguments": {"problems"},
 }
 LISTED = [pytest.param(entry, id=entry.name) for entry in listed()]
 

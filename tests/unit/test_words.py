@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from aoti_serve.config import AppConfig, FollowConfig, GatewayConfig, ModelConfig
+from aoti_serve.config import AppConfig, BatchingConfig, FollowConfig, GatewayConfig, ModelConfig
 from aoti_serve.errors import problems, shown_value
 from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.rollout.plan import RolloutPlan
@@ -22,7 +22,7 @@ PYDANTICS = re.compile(r"Input should|Field required|should match|valid (tuple|d
 def wrong(kind: type[BaseModel], **given: Any) -> str:
     with pytest.raises(ValidationError) as caught:
         kind.model_validate(given)
-    return problems(caught.value.errors())
+    return problems(caught.value.errors(), kind)
 
 
 def model(**given: Any) -> str:
@@ -73,7 +73,15 @@ def model(**given: Any) -> str:
         (lambda: model(replicas="many"), "replicas: 'many' is no whole number"),
         (lambda: model(replicas={"min": 0, "max": 2}), "replicas.min: 0 is too small: more than 0 is needed"),
         (lambda: model(device="tpu"), "device: 'tpu' is not 'auto', 'cpu' or 'cuda'"),
-        (lambda: model(num_runner=2), "num_runner: there is no such key"),
+        (lambda: model(num_runner=2), "num_runner: there is no such key; there is `num_runners`"),
+        (
+            lambda: wrong(AppConfig, models=[{"name": "m", "package": "m", "batching": {"rows": 2}}]),
+            f"models.0.batching.rows: there is no such key; available: {', '.join(BatchingConfig.model_fields)}",
+        ),
+        (
+            lambda: wrong(RolloutPlan, abort_if={"eror_rate": 0.1}),
+            "abort_if.eror_rate: there is no such key; there is `error_rate`",
+        ),
         (lambda: model(processor={"class": "x"}), "processor.class: 'x' is not a class: write module:Class"),
     ],
 )

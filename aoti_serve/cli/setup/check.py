@@ -12,7 +12,7 @@ from rich.text import Text
 
 from aoti_serve.cli.console import AsJson, as_pasted, error_facts, out, phases, print_json, progress_out, reports_errors
 from aoti_serve.cli.server import METRICS_PORT, GrpcPortOption, HostOption, MetricsPortOption, PortOption
-from aoti_serve.errors import AotiServeError
+from aoti_serve.errors import AotiServeError, InvalidArguments, InvalidConfig
 from aoti_serve.launcher.configuration.config_file import ConfigFile, read_config
 from aoti_serve.token import read_token
 
@@ -68,8 +68,9 @@ def _examined(
     packages: dict[str, Package] = {}
     try:
         config = read_config(path, host, port, grpc_port)
-    except AotiServeError as error:  # which names all wrong keys; what depends on them cannot be looked at
-        return Examined([error], packages, ["packages, weights, ports, cores, memory, stores: mend this first"], [])
+    except AotiServeError as error:  # what depends on it cannot be looked at
+        later = ["packages, weights, ports, cores, memory, stores: mend this first"]
+        return Examined(_apart(error), packages, later, [])
     from aoti_serve.launcher.configuration.checks import config_errors
     from aoti_serve.launcher.configuration.readiness import machine_errors, machine_warnings, unchecked
 
@@ -79,6 +80,13 @@ def _examined(
     warnings = list(machine_warnings(config, packages))
     apart = {str(error): error for error in errors}
     return Examined(list(apart.values()), packages, list(unchecked(config, packages)), warnings)
+
+
+def _apart(error: AotiServeError) -> list[AotiServeError]:
+    """All problems of a section, one by one."""
+    if not isinstance(error, InvalidArguments):
+        return [error]
+    return [InvalidConfig(detail=f"{error.place}: {problem}") for problem in error.problems]
 
 
 def _token_errors(config: ConfigFile) -> list[AotiServeError]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from aoti_serve.cluster.coordinator.first import unfit_first
 from aoti_serve.cluster.deployments import GATEWAY, coordinator_of, processor_of, replicas_of
 from aoti_serve.config import NO_WEIGHTS, ModelConfig
-from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, WrongNameRule, problems
+from aoti_serve.errors import AotiServeError, InvalidConfig, InvalidWeights, WrongNameRule, no_such_key, problems
 from aoti_serve.launcher.configuration.config_file import BUILDER, DISABLED, ConfigFile, Ours
 from aoti_serve.launcher.configuration.stores import no_folder
 from aoti_serve.launcher.processes.ports import hosts_overlap
@@ -167,7 +167,8 @@ def _schema_errors(config: ConfigFile) -> Iterator[InvalidConfig]:
 
     def unknown(place: str, schema: Any, content: Mapping[str, Any]) -> Iterator[InvalidConfig]:
         for key in sorted(set(content) - set(schema.model_fields)):  # Serve would ignore them
-            yield InvalidConfig(detail=f"{config.path}: {place}{key}: there is no such key")
+            detail = f"{config.path}: {place}{key}: {no_such_key(key, schema.model_fields)}"
+            yield InvalidConfig(detail=detail)
 
     yield from unknown("", ServeDeploySchema, config.content)
     for number, application in enumerate(config.content["applications"]):

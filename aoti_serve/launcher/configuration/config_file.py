@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from aoti_serve.config import AppConfig, GatewayConfig, ModelConfig
-from aoti_serve.errors import InvalidConfig, problems, yaml_words
+from aoti_serve.errors import InvalidArguments, InvalidConfig, each_problem, yaml_words
 from aoti_serve.errors.file_kinds import FileKind, kind_of
 
 BUILDER = "aoti_serve.app:build"
@@ -117,7 +117,8 @@ def _ours(path: Path, application: dict[str, Any]) -> Ours:
     try:
         config = AppConfig.model_validate(application.get("args") or {})
     except ValidationError as error:
-        raise InvalidConfig(detail=f"{path}: application '{name}', args: {problems(error.errors())}") from error
+        place, found = f"{path}: application '{name}', args", each_problem(error.errors(), AppConfig)
+        raise InvalidArguments(place=place, detail="; ".join(found), problems=found) from error
     sections = application.get("deployments") or []
     named = {entry["name"]: entry for entry in sections if isinstance(entry, dict) and "name" in entry}
     return Ours(name, str(application.get("route_prefix") or "/").rstrip("/"), config, named)

@@ -113,7 +113,7 @@ def checked_plan(document: object, source: str) -> RolloutPlan:
     try:
         return RolloutPlan.model_validate(_inner(document))
     except ValidationError as error:
-        raise InvalidConfig(detail=f"{source}: {problems(error.errors())}") from None
+        raise InvalidConfig(detail=f"{source}: {problems(error.errors(), RolloutPlan)}") from None
     except ValueError as error:
         raise InvalidConfig(detail=f"{source}: {error}") from None
 

@@ -71,15 +71,15 @@ def change_response(status: WeightsStatus, wait: bool) -> Response:
 
 def parsed(kind: type[JsonBody], body: bytes) -> JsonBody:
     """The body as a value. Raises InvalidBody."""
-    return checked(lambda: kind.model_validate_json(body, strict=True))  # else true would be version 1
+    return checked(lambda: kind.model_validate_json(body, strict=True), kind)  # else true would be version 1
 
 
-def checked(read: Callable[[], JsonBody]) -> JsonBody:
-    """What `read` makes of a request. Raises InvalidBody."""
+def checked(read: Callable[[], JsonBody], kind: type[JsonBody] | None = None) -> JsonBody:
+    """What `read` makes of a request, of this kind if one is named. Raises InvalidBody."""
     try:
         return read()
     except ValidationError as error:
-        raise InvalidBody(detail=problems(error.errors())) from error
+        raise InvalidBody(detail=problems(error.errors(), kind)) from error
 
 
 def _address(request: Request) -> str:

@@ -90,7 +90,7 @@ def swap_routes(door: AdminDoor, config: GatewayConfig) -> APIRouter:
     async def run_swap(request: Request, asked: Admitted, wait: bool) -> WeightsStatus:
         if request.headers.get("content-type", "").startswith("application/octet-stream"):
             given = _given(request.query_params)
-            options = checked(lambda: SwapOptions.model_validate(given))
+            options = checked(lambda: SwapOptions.model_validate(given), SwapOptions)
             body = stream_body(request.receive, headers_of(request), uploads)
             return await asked.weights.swap_bytes(rechunk(body, UPLOAD_CHUNK_BYTES), options, asked.who, wait)
         if not request.headers.get("content-type", "").startswith("application/json"):

@@ -84,6 +84,15 @@ def test_all_problems_are_told_at_once(here: Path) -> None:
         assert part in result.stderr, result.stderr
 
 
+def test_each_wrong_key_is_a_problem_with_the_key_that_may_be_meant() -> None:
+    assert problems("{gatway: {}, models: [{name: a, package: m.pt2, replica: 2, batching: {max_batch_size: 0}}]}") == [
+        "serve.yaml: application 'default', args: models.0.batching.max_batch_size: 0 is too small: "
+        "more than 0 is needed",
+        "serve.yaml: application 'default', args: models.0.replica: there is no such key; there is `replicas`",
+        "serve.yaml: application 'default', args: gatway: there is no such key; there is `gateway`",
+    ]
+
+
 def test_a_byte_of_a_package_that_has_changed_is_found(here: Path) -> None:
     with zipfile.ZipFile(here / "m.pt2", "a") as archive:
         archive.writestr("m/data/weights.bin", b"x" * 1000)
