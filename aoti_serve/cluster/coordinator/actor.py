@@ -20,7 +20,6 @@ from aoti_serve.cluster.coordinator.gathered import Gathered, GatheredStatistics
 from aoti_serve.cluster.coordinator.housekeeping import Housekeeping
 from aoti_serve.cluster.coordinator.labels import Labelling
 from aoti_serve.cluster.coordinator.rollout.rollouts import Rollouts
-from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
 from aoti_serve.cluster.coordinator.succession.standby import Standby
 from aoti_serve.cluster.coordinator.uploads import Uploads
 from aoti_serve.cluster.membership.liveness import LiveActors
@@ -91,14 +90,14 @@ class Coordinator:
         processors = bool(self._assets)
         self._members = MemberServer(self._store.term, first, deadlines, live, self._check_term, processors=processors)
         self._status_took = 0.0  # seconds
-        self._uploads, self._statistics, self._trials = Uploads(self._store), GatheredStatistics(), GatheredTrials()
+        self._uploads, self._statistics = Uploads(self._store), GatheredStatistics()
         self._transfer = TransferActor.here(limits.max_weights_bytes)
         audit = AuditLog(self._store.audit_path)
         self._refusals = AuditLog(self._store.audit_path and self._store.audit_path.with_name("refused.jsonl"))
         self._changes = Changes(model.name, self._store, self._members, audit)
         self._standby = Standby(self._store, self._members, self._changes)
         self._labels = Labelling(self._store, self._members, audit)
-        self._rollouts = Rollouts(model.name, self._store, self._members, self._changes, self._trials)
+        self._rollouts = Rollouts(model.name, self._store, self._members, self._changes)
         self._terms_of = terms_for(model, signature)
         self._changes.candidates.resume()
         self._rollouts.resume()
@@ -216,7 +215,7 @@ class Coordinator:
 
     async def note_trial(self, gateway: str, swap: str, figures: TrialFigures) -> None:
         """Keep what a gateway has counted of the trial that is on."""
-        self._trials.tell(gateway, swap, figures)
+        self._rollouts.trials.tell(gateway, swap, figures)
 
     async def versions(self) -> list[StoredVersion]:
         return await asyncio.to_thread(self._store.stored)

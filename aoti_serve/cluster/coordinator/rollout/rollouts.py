@@ -12,6 +12,8 @@ from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.candidates import GivenUp
 from aoti_serve.cluster.coordinator.changes import Changes
 from aoti_serve.cluster.coordinator.rollout.metrics import RolloutMetrics
+from aoti_serve.cluster.coordinator.rollout.overtaken import Situation, overtaken_before, overtaken_in
+from aoti_serve.cluster.coordinator.rollout.records import RolloutRecords, new_record, state_in
 from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.metrics.definitions import ROLLOUT_METRICS
@@ -19,35 +21,35 @@ from aoti_serve.cluster.metrics.export import MetricExport
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import (
     AotiServeError,
+    BuiltInWeightsReleased,
     CandidateWithdrawn,
     NoCandidate,
     NothingToRollBack,
     NotSettled,
-    StoreFailed,
-    Superseded,
     SwapInProgress,
+    UnknownWeightsVersion,
 )
-from aoti_serve.weights.candidate import Candidate, RolloutRecord
+from aoti_serve.weights.candidate import RolloutRecord
 from aoti_serve.weights.rollout.decisions import Decision, Expose, Finish, Promote, RollBack, Withdraw
 from aoti_serve.weights.rollout.rollout import Rollout
-from aoti_serve.weights.rollout.state import RolloutPhase, RolloutProgress, RolloutState
+from aoti_serve.weights.rollout.state import RolloutPhase, RolloutProgress
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.target import Trial
 from aoti_serve.weights.swap_options import ExposureOptions
 
 logger = logging.getLogger("ray.serve")
 JUDGE_S = 1.0
-REMEMBER_S = 10.0  # a restarted coordinator repeats no more than so much of a step
 WHO = "the rollout"
-# Nothing is left to do, or nothing that another try could do.
-NO_MORE_TO_DO = (NoCandidate, CandidateWithdrawn, NotSettled, NothingToRollBack)
+CARRIED_OUT = (CandidateWithdrawn, NotSettled)  # though with a remark
+CANNOT_BE_DONE = (NoCandidate, NothingToRollBack, BuiltInWeightsReleased, UnknownWeightsVersion)  # by any other try
+_OVERTAKEN = {"phase": RolloutPhase.ENDED, "outcome": None, "share": 0.0, "shadow": 0.0, "seconds_left": 0.0}
 
 
 class Rollouts:
     """At most one rollout at a time, of the candidate that has a plan. Runs in the coordinator's event loop.
 
-    A person may promote or withdraw the candidate meanwhile, or swap to another version during the watch: then the
-    rollout is over, and decides nothing more.
+    A person may promote or withdraw the candidate meanwhile, or swap to another version during the watch, also between
+    a decision and its being carried out: then the rollout is over, and decides nothing more.
     """
 
     def __init__(
@@ -56,20 +58,18 @@ class Rollouts:
         store: Store,
         members: MemberServer,
         changes: Changes,
-        gathered: GatheredTrials,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
-        self._store = store
         self._members = members
         self._changes = changes
-        self._gathered = gathered
+        self._records = RolloutRecords(store, clock)
         self._clock = clock
         self._record: RolloutRecord | None = None
         self._rollout: Rollout | None = None
         self._due: deque[Decision] = deque()
-        self._remembered = 0.0
         self._metrics = RolloutMetrics(model, MetricExport(ROLLOUT_METRICS))
+        self.trials = GatheredTrials(members.table)
         self.last: RolloutProgress | None = None
 
     @property
@@ -89,7 +89,7 @@ class Rollouts:
     def shown_in(self, status: WeightsStatus) -> WeightsStatus:
         """The status with the rollout, and with the figures of the trial that is on."""
         trial = self._members.table.target.trial
-        figures = self._gathered.total(trial.swap).summary() if trial else None
+        figures = self.trials.total(trial.swap).summary() if trial else None
         return status.model_copy(update={"rollout": self.progress, "trial": figures})
 
     def measure(self) -> None:
@@ -98,11 +98,11 @@ class Rollouts:
         trial, candidate = self._members.table.target.trial, self._changes.candidates.record
         if trial is not None:
             share = candidate.exposure.share if candidate else 1.0  # committed: it answers everything
-            self._metrics.export_trial(self._gathered.total(trial.swap), share)
+            self._metrics.export_trial(self.trials.total(trial.swap), share)
 
     def resume(self) -> None:
         """Go on with the rollout of an earlier coordinator, if there is one; before members connect."""
-        record = self._store.rollout()
+        record = self._records.read()
         if record is None:
             return
         candidate = self._changes.candidates.record
@@ -112,7 +112,9 @@ class Rollouts:
             self._begin(record)
             self._members.table.try_out(Trial(record.swap, record.version, record.active))
         else:  # what it had decided last is done; it must not be done again when its version answers some other day
-            self._forget()
+            self._records.forget()
+            return
+        self.trials.resume(record.swap)
 
     async def run(self) -> None:
         """Look again and again; for ever, as a task."""
@@ -127,26 +129,27 @@ class Rollouts:
         """Look once: begin with a new candidate, judge, and carry out what is due."""
         if self._members.table.target.trial is not None:
             self._members.touch()  # its figures, in the status, have changed
+        if self._changes.leadership.leader is not None:
+            if self._rollout is not None:
+                await self._over("another application leads, and goes on with it")
+            return
         candidate = self._changes.candidates.record
         if self._rollout is None and candidate is not None and candidate.plan is not None:
-            self._begin(_new(candidate, self._committed))
+            self._begin(new_record(candidate, self._committed))
         rollout, record = self._rollout, self._record
         if rollout is None or record is None or self._changes.busy:
             return
-        if over := self._why_over(rollout, record, candidate):
-            await self._end(f"the rollout is over: {over}", over)
+        # Unless its own decision is not carried out yet.
+        if not self._due and (over := overtaken_in(rollout.state.phase, record, self._there)):
+            await self._over(over)
             return
         if rollout.state.phase is RolloutPhase.PROMOTING and self._committed == record.version:
-            rollout.promoted(self._gathered.total(record.swap))
-        self._due.extend(rollout.advance(self._gathered.total(record.swap)))
+            rollout.promoted(self.trials.counted(record.swap))
+            self._due.clear()
+        self._due.extend(rollout.advance(self.trials.counted(record.swap)))
         await self._remember(rollout, record)
         while self._due:
-            try:
-                await self._carry_out(self._due[0], rollout, record)
-            except NO_MORE_TO_DO as error:
-                logger.warning(f"model '{self._model}': {self._due[0]}: {error}")
-            if self._due:  # the end leaves nothing due
-                self._due.popleft()
+            await self._decide(self._due[0], rollout, record)
 
     @property
     def _committed(self) -> int:
@@ -154,36 +157,32 @@ class Rollouts:
 
     def _begin(self, record: RolloutRecord) -> None:
         self._record, self._due = record, deque()
-        state = record.state if record.state != _unbegun(record) else None
-        self._rollout = Rollout(record.plan, self._clock, state)
+        self._rollout = Rollout(record.plan, self._clock, state_in(record))
 
-    def _forget(self) -> None:
+    @property
+    def _there(self) -> Situation:
+        return Situation(self._changes.candidates.record, self._committed)
+
+    async def _decide(self, decision: Decision, rollout: Rollout, record: RolloutRecord) -> None:
+        # Nothing may run between this and the beginning of a change: what is decided is decided on one version.
+        over = overtaken_before(decision, record, self._there) or await self._tried(decision, rollout, record)
+        if over:
+            await self._over(over)
+        elif self._due:  # the end leaves nothing due
+            self._due.popleft()
+
+    async def _tried(self, decision: Decision, rollout: Rollout, record: RolloutRecord) -> str | None:
+        """Carry it out; the reason why the rollout is over, if that cannot be done."""
         try:
-            self._store.roll_out(None)
-        except (StoreFailed, Superseded) as error:
-            logger.warning(f"model '{self._model}': the record of a rollout that is over could not be erased: {error}")
-
-    def _why_over(self, rollout: Rollout, record: RolloutRecord, candidate: Candidate | None) -> str | None:
-        """What somebody else has done."""
-        if self._due:
-            return None  # its own decision is not carried out yet
-        match rollout.state.phase:
-            case RolloutPhase.TRYING if candidate is None or candidate.swap != record.swap:
-                return f"its candidate was {self._went(record)}"
-            case RolloutPhase.PROMOTING if candidate is None and self._committed != record.version:
-                return "its candidate was withdrawn"
-            case RolloutPhase.WATCHING if self._committed != record.version:
-                return "another version was committed"
-            case RolloutPhase.WATCHING if candidate is not None and candidate.swap != record.swap:
-                return "another candidate is out"
+            await self._carry_out(decision, rollout, record)
+        except CARRIED_OUT as error:
+            logger.warning(f"model '{self._model}': {decision}: {error}")
+        except CANNOT_BE_DONE as error:
+            return overtaken_before(decision, record, self._there) or f"{decision}, which could not be done: {error}"
         return None
 
-    def _went(self, record: RolloutRecord) -> str:
-        """How a candidate that is no more has gone; what was committed since may hide it."""
-        return {record.version: "promoted", record.active: "withdrawn"}.get(self._committed, "promoted or withdrawn")
-
     async def _carry_out(self, decision: Decision, rollout: Rollout, record: RolloutRecord) -> None:
-        """Raises errors of `NO_MORE_TO_DO`, and others, as SwapInProgress: those are tried again at the next look."""
+        """Raises errors of `CARRIED_OUT`, of `CANNOT_BE_DONE`, and others, as SwapInProgress: those are tried again."""
         self._members.tell(f"rollout: {decision}; {dict(decision.figures)}")
         logger.info(f"model '{self._model}': {decision}", extra={"model": self._model, "figures": decision.figures})
         match decision:
@@ -196,53 +195,48 @@ class Rollouts:
             case Withdraw(reason):
                 await self._changes.withdraw(_attempt("withdraw", decision), reason, wait=True)
             case RollBack(reason):
-                why = f"version {record.version} was rolled back: {reason}"
-                self._changes.candidates.given_up = GivenUp(record.version, why)
-                await self._changes.rollback(_attempt("rollback", decision), record.active, wait=True)
+                try:
+                    await self._changes.rollback(_attempt("rollback", decision), record.active, wait=True)
+                finally:
+                    self._note_given_up(record, reason)
             case Finish():
                 await self._end(str(decision))
 
+    def _note_given_up(self, record: RolloutRecord, reason: str) -> None:
+        if self._committed == record.active:
+            why = f"version {record.version} was rolled back: {reason}"
+            self._changes.candidates.given_up = GivenUp(record.version, why)
+
     async def _promote(self, attempt: Attempt, rollout: Rollout, record: RolloutRecord) -> None:
-        try:
-            await self._changes.promote(attempt, wait=True)
-        except (SwapInProgress, NotSettled):
-            if self._committed != record.version:
+        if self._committed != record.version:  # else somebody else has just done it, and may have staged another
+            try:
+                await self._changes.promote(attempt, wait=True)
+            except SwapInProgress:
                 raise
-        except AotiServeError as error:
-            self._due.extend(rollout.stop(f"it could not be committed: {error}"))
-            return
-        rollout.promoted(self._gathered.total(record.swap))
+            except AotiServeError as error:
+                if self._committed != record.version:
+                    self._due.extend(rollout.stop(f"it could not be committed: {error}"))
+                    return
+        rollout.promoted(self.trials.counted(record.swap))
         await self._remember(rollout, record, now=True)
 
     async def _remember(self, rollout: Rollout, record: RolloutRecord, *, now: bool = False) -> None:
-        if now or self._due or self._clock() - self._remembered > REMEMBER_S:
-            self._record = record.model_copy(update={"state": rollout.state})
-            await asyncio.to_thread(self._store.roll_out, self._record)
-            self._remembered = self._clock()
+        self._record = record.model_copy(update={"state": rollout.state})
+        await self._records.write(self._record, now=now or bool(self._due))
+
+    async def _over(self, why: str) -> None:
+        await self._end(f"the rollout is over: {why}", why)
 
     async def _end(self, text: str, overtaken: str = "") -> None:
-        await asyncio.to_thread(self._store.roll_out, None)
+        await self._records.erase()
         self._due.clear()
         if self._rollout is not None and (ended := self.progress) is not None:
-            over = {"phase": RolloutPhase.ENDED, "share": 0.0, "shadow": 0.0, "seconds_left": 0.0, "reason": overtaken}
-            self.last = ended.model_copy(update=over) if overtaken else ended
-            self._metrics.ended(ended.outcome)
+            self.last = ended.model_copy(update=_OVERTAKEN | {"reason": overtaken}) if overtaken else ended
+            self._metrics.ended(self.last.outcome)
         self._members.tell(text)
         self._record = self._rollout = None
         if self._changes.candidates.record is None:
             self._members.end_trial()
-
-
-def _new(candidate: Candidate, active: int) -> RolloutRecord:
-    assert candidate.plan is not None
-    state = RolloutState(left=candidate.plan.each)
-    return RolloutRecord(
-        swap=candidate.swap, version=candidate.version, active=active, plan=candidate.plan, state=state
-    )
-
-
-def _unbegun(record: RolloutRecord) -> RolloutState:
-    return RolloutState(left=record.plan.each)
 
 
 def _attempt(action: str, decision: Decision) -> Attempt:

@@ -8,7 +8,6 @@ import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.rollout.rollouts import Rollouts
-from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
 from aoti_serve.weights.candidate import RolloutRecord
 from aoti_serve.weights.rollout.decisions import RolloutOutcome
 from aoti_serve.weights.rollout.plan import RolloutPlan
@@ -22,7 +21,7 @@ ROLLED_BACK = RolloutState(phase=RolloutPhase.ENDED, left=0.0, outcome=RolloutOu
 
 
 def rollouts_of(made: Coordinator) -> Rollouts:
-    rollouts = Rollouts("m", made.store, made.members, made.changes, GatheredTrials())
+    rollouts = Rollouts("m", made.store, made.members, made.changes)
     rollouts.resume()
     return rollouts
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.rollout.metrics import RolloutMetrics
 from aoti_serve.cluster.coordinator.rollout.rollouts import Rollouts
-from aoti_serve.cluster.coordinator.rollout.trials import GatheredTrials
 from aoti_serve.cluster.metrics.definitions import CANDIDATE_SHARE, ROLLOUT_METRICS, ROLLOUTS, TRIAL_REQUESTS
 from aoti_serve.cluster.status import WeightsStatus
-from aoti_serve.weights.rollout.decisions import RolloutOutcome
+from aoti_serve.errors import LedElsewhere
+from aoti_serve.weights.candidate import RolloutRecord
+from aoti_serve.weights.rollout.decisions import Decision, Promote, RollBack, RolloutOutcome
 from aoti_serve.weights.rollout.figures import ArmFigures, TrialFigures
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.state import RolloutPhase
@@ -38,9 +40,8 @@ class Trying(Coordinator):
 
     async def start(self) -> None:
         await super().start()
-        self.trials = GatheredTrials()
         self.now = 0.0
-        self.rollouts = Rollouts("m", self.store, self.members, self.changes, self.trials, lambda: self.now)
+        self.rollouts = Rollouts("m", self.store, self.members, self.changes, lambda: self.now)
         self.recorded = RecordedExport(ROLLOUT_METRICS)
         self.rollouts._metrics = RolloutMetrics("m", self.recorded)
 
@@ -57,7 +58,7 @@ class Trying(Coordinator):
     def count(self, active: ArmFigures, candidate: ArmFigures) -> None:
         trial = self.members.table.target.trial
         assert trial is not None
-        self.trials.tell("g0", trial.swap, TrialFigures(active=active, candidate=candidate))
+        self.rollouts.trials.tell("g0", trial.swap, TrialFigures(active=active, candidate=candidate))
 
     async def pass_time(self, seconds: float, active: ArmFigures, candidate: ArmFigures) -> None:
         """Look every second; these requests come in each."""
@@ -65,7 +66,7 @@ class Trying(Coordinator):
             self.now += 1.0
             self.seen = self.seen + TrialFigures(active=active, candidate=candidate)
             if (trial := self.members.table.target.trial) is not None:
-                self.trials.tell("g0", trial.swap, self.seen)
+                self.rollouts.trials.tell("g0", trial.swap, self.seen)
             await self.rollouts.look()
 
     def shown(self) -> WeightsStatus:
@@ -229,7 +230,8 @@ async def test_a_decision_that_somebody_was_quicker_with_is_not_made_again_and_a
         await made.rollouts.look()
         status = made.shown()
         assert status.rollout is not None
-        assert (status.candidate, status.rollout.outcome) == (None, RolloutOutcome.ABORTED)
+        assert (status.candidate, status.rollout.outcome) == (None, None)
+        assert status.rollout.reason == "its candidate was withdrawn"
         made.changes.withdraw = withdraw  # type: ignore[method-assign]
         await made.roll_out()
         await made.rollouts.look()
@@ -248,3 +250,127 @@ async def test_the_next_candidate_ends_a_watch(tmp_path: Path) -> None:
         assert status.rollout.reason == "another candidate is out"
         assert status.candidate is not None
         assert status.trial is not None
+
+
+def meanwhile(made: Trying, act: Callable[[], Awaitable[object]], decided: type[Decision]) -> None:
+    """Let somebody act while the record of this decision is being written, which takes a while on a bucket."""
+    loop, write = asyncio.get_running_loop(), made.store.roll_out
+
+    def slowly(rollout: RolloutRecord | None) -> None:
+        if made.rollouts._due and isinstance(made.rollouts._due[0], decided):
+            made.store.roll_out = write  # type: ignore[method-assign]
+            asyncio.run_coroutine_threadsafe(cast("Coroutine[Any, Any, object]", act()), loop).result()
+        write(rollout)
+
+    made.store.roll_out = slowly  # type: ignore[method-assign]
+
+
+async def test_a_rollback_that_was_decided_does_not_meet_what_a_person_has_swapped_to(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.swap(7)
+        await made.roll_out()
+        await made.rollouts.look()
+        await made.pass_time(120, QUICK, QUICK)
+        meanwhile(made, lambda: made.swap(9), RollBack)
+        await made.pass_time(20, ArmFigures(), FAILING)
+        status = made.shown()
+        assert status.current.number == 3
+        assert status.rollout is not None
+        assert (status.rollout.outcome, status.rollout.reason) == (None, "another version was committed")
+        assert made.changes.candidates.given_up is None
+
+
+async def test_a_promotion_that_was_decided_does_not_meet_the_candidate_after_it(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.roll_out()
+
+        async def change_ones_mind() -> None:
+            await made.withdraw()
+            await made.swap(9, Exposure(share=0.01))
+
+        meanwhile(made, change_ones_mind, Promote)
+        await made.pass_time(121, QUICK, QUICK)
+        status = made.shown()
+        assert status.candidate is not None
+        assert (status.current.number, status.candidate.version.number) == (0, 2)
+        assert status.rollout is not None
+        assert (status.rollout.outcome, status.rollout.reason) == (None, "its candidate was withdrawn")
+
+
+async def test_who_promotes_at_the_moment_of_the_decision_promotes_nothing_else(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.roll_out()
+
+        async def be_quicker() -> None:
+            await made.promote()
+            await made.swap(9, Exposure(share=0.01))
+
+        meanwhile(made, be_quicker, Promote)
+        await made.pass_time(122, QUICK, QUICK)
+        status = made.shown()
+        assert status.candidate is not None
+        assert (status.current.number, status.candidate.version.number) == (1, 2)
+        assert status.rollout is not None
+        assert status.rollout.reason == "another candidate is out"
+
+
+async def test_a_version_to_go_back_to_that_is_lost_ends_the_rollout_with_a_word(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.swap(7)
+        await made.roll_out()
+        await made.rollouts.look()
+        await made.pass_time(120, QUICK, QUICK)
+        (made.folder / "store/versions/1/weights.safetensors").unlink()
+        (made.folder / "store/versions/1/version.json").unlink()
+        await made.pass_time(20, ArmFigures(), FAILING)
+        status = made.shown()
+        assert status.current.number == 2
+        assert status.rollout is not None
+        assert status.rollout.outcome is None
+        assert "error_rate: " in status.rollout.reason
+        assert "which could not be done: model 'm': version 1 is not stored" in status.rollout.reason
+
+
+async def test_what_the_coordinator_before_has_counted_is_not_counted_again(tmp_path: Path) -> None:
+    """Gateways tell their totals of the whole trial, and tell a new coordinator after its first look."""
+    async with trying(tmp_path) as made:
+        await made.roll_out()
+        await made.rollouts.look()
+        await made.pass_time(20, QUICK, QUICK)
+        before = made.shown().rollout
+        assert before is not None
+        made.rollouts = Rollouts("m", made.store, made.members, made.changes, lambda: made.now)
+        made.rollouts.resume()
+        await made.rollouts.look()
+        await made.pass_time(1, ArmFigures(), ArmFigures())
+        after = made.shown()
+        assert after.rollout is not None
+        assert after.rollout.requests <= before.requests
+        assert after.trial is not None
+        assert after.trial["candidate"]["requests"] == 20 * 50, "people see the whole trial"
+        await made.pass_time(1, QUICK, QUICK)
+        more = made.shown().rollout
+        assert more is not None
+        assert more.requests == after.rollout.requests + 50
+
+
+async def test_a_gateway_that_still_tells_of_another_trial_takes_nothing_back(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.roll_out()
+        made.count(GOOD, GOOD)
+        made.rollouts.trials.tell("slow", "a swap of before", TrialFigures(candidate=BAD))
+        trial = made.shown().trial
+        assert trial is not None
+        assert trial["candidate"]["requests"] == 300
+
+
+async def test_it_ends_where_another_application_leads(tmp_path: Path) -> None:
+    async with trying(tmp_path) as made:
+        await made.roll_out()
+        await made.rollouts.look()
+        made.changes.leadership.lose(LedElsewhere(model="m", term=2, newer=3))
+        await made.rollouts.look()
+        await made.rollouts.look()
+        progress = made.rollouts.last
+        assert progress is not None
+        assert (progress.outcome, progress.reason) == (None, "another application leads, and goes on with it")
