@@ -69,11 +69,16 @@ class AotiServeError(Exception):
         return partial(type(self), **self.facts), ()
 
 
+def plain(text: str) -> str:
+    """The text with `?` for each lone surrogate: names of files and texts of exceptions may have some, UTF-8 none."""
+    return text.encode(errors="replace").decode()
+
+
 def shortened(text: str, longest: int = AotiServeError.longest) -> str:
-    """`text`, or its beginning and a sign that it goes on, in at most `longest` bytes of UTF-8."""
+    """`text`, or its beginning and a sign that it goes on, in at most `longest` bytes of UTF-8; `plain`."""
     raw = text[: longest + 1].encode(errors="replace")
     if len(raw) <= longest:
-        return text
+        return raw.decode()
     return raw[: longest - len("…".encode())].decode(errors="ignore") + "…"
 
 

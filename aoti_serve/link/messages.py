@@ -20,7 +20,7 @@ import orjson
 from numpy.typing import NDArray
 
 import aoti_serve.errors
-from aoti_serve.errors import AotiServeError, LinkBroken, ReplicaFailed
+from aoti_serve.errors import AotiServeError, LinkBroken, ReplicaFailed, plain
 from aoti_serve.link.memory import MEMORY_ALIGNMENT
 from aoti_serve.link.outgoing import ByteBuffer
 from aoti_serve.signature.tensors import DTYPES
@@ -96,8 +96,19 @@ def answer_of(message: memoryview) -> AnswerMessage:
 def failure_bytes(error: BaseException) -> bytes:
     """An error of ours by its name and facts; any other by its name and text."""
     if isinstance(error, AotiServeError):
-        return orjson.dumps({"error": type(error).__name__, "facts": error.facts}, default=str)
-    return orjson.dumps({"raised": type(error).__name__, "detail": str(error)}, default=str)
+        facts = {name: _plain_fact(fact) for name, fact in error.facts.items()}
+        return orjson.dumps({"error": type(error).__name__, "facts": facts}, default=_shown)
+    return orjson.dumps({"raised": type(error).__name__, "detail": _shown(error)})
+
+
+def _plain_fact(fact: object) -> object:
+    if isinstance(fact, list | tuple):
+        return [_plain_fact(each) for each in fact]
+    return plain(fact) if isinstance(fact, str) else fact
+
+
+def _shown(value: object) -> str:
+    return plain(str(value))
 
 
 def failure_of(message: memoryview) -> AotiServeError:

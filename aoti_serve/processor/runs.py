@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from aoti_serve.errors import InvalidInput
+from aoti_serve.errors import InvalidInput, plain
 from aoti_serve.processor.packed import Failure, Held, HeldTensors
 from aoti_serve.signature.strings import strings_nbytes, strings_of
 from aoti_serve.signature.tensors import BYTES, DTYPES
@@ -67,7 +67,7 @@ def _result(step: str, returned: Any) -> HeldTensors | Failure:
         return _failure(returned)
     if not isinstance(returned, Mapping):
         raise TypeError(f"an entry that `{step}` returned is {type(returned).__name__}, not a dict of tensors by name")
-    return {str(name): _held(str(name), value) for name, value in returned.items()}
+    return {plain(str(name)): _held(str(name), value) for name, value in returned.items()}
 
 
 def _held(name: str, value: Any) -> Held:
@@ -88,4 +88,4 @@ def _element(name: str, value: Any) -> bytes:
 
 
 def _failure(error: BaseException) -> Failure:
-    return Failure(type(error).__name__, str(error)[:LONGEST_DETAIL], isinstance(error, CLIENTS))
+    return Failure(type(error).__name__, plain(str(error)[:LONGEST_DETAIL]), isinstance(error, CLIENTS))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import NamedTuple
 
+from aoti_serve.errors import plain
 from aoti_serve.weights.files.sharded import INDEX_NAME
 
 WEIGHTS_FILE = "model.safetensors"
@@ -20,6 +21,8 @@ _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 @dataclass(frozen=True)
 class PlaceFile:
     """A file in a place: its path there, which is "" if the place is the file; a `fingerprint` of what it holds.
+
+    The path is for people, and to be stored: what is no UTF-8 in it is `?`.
 
     `modified` is in seconds since 1970, 0 where the place does not tell. `uri` is what to read.
     """
@@ -65,8 +68,7 @@ class FoundVersion:
     @property
     def label(self) -> str:
         """Its name as a label: file systems allow what may stand in no label."""
-        plain = self.name.encode(errors="replace").decode()
-        return re.sub(r"[\x00-\x1f\x7f]", "?", plain)[:LABEL_LIMIT]
+        return re.sub(r"[\x00-\x1f\x7f]", "?", self.name)[:LABEL_LIMIT]
 
     def is_in(self, versions: Iterable[FoundVersion]) -> bool:
         """Whether it still is what it was."""
@@ -108,7 +110,7 @@ def found_version(name: str, file: PlaceFile, files: Iterable[PlaceFile]) -> Fou
 def _name(file: PlaceFile, place: str) -> str:
     if file.folder:
         return file.folder
-    return place if file.path in ("", WEIGHTS_FILE, INDEX_NAME) else file.base.removesuffix(".safetensors")
+    return plain(place) if file.path in ("", WEIGHTS_FILE, INDEX_NAME) else file.base.removesuffix(".safetensors")
 
 
 def _of_all(index: PlaceFile, shards: Sequence[PlaceFile]) -> PlaceFile:

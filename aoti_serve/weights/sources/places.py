@@ -15,7 +15,7 @@ from typing import Any
 
 from upath import UPath
 
-from aoti_serve.errors import SourceRefused, UnreadableWeights, WeightsTooLarge
+from aoti_serve.errors import SourceRefused, UnreadableWeights, WeightsTooLarge, plain
 from aoti_serve.weights.files.index import index_in
 from aoti_serve.weights.files.sharded import ShardIndex, is_shard_index
 from aoti_serve.weights.sources.found import WEIGHTS_FILE, FoundVersion, PlaceFile, Seen, versions_in
@@ -112,7 +112,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 def _local_file(path: Path, name: str, found: os.stat_result) -> PlaceFile:
     fingerprint = f"ino {found.st_ino}, mtime {found.st_mtime_ns}, {found.st_size} bytes"
-    return PlaceFile(name, str(path), found.st_size, found.st_mtime, fingerprint)
+    return PlaceFile(plain(name), str(path), found.st_size, found.st_mtime, fingerprint)
 
 
 def _remote_files(uri: str) -> list[PlaceFile]:
@@ -133,7 +133,7 @@ def _remote_file(uri: str, path: str, info: Mapping[str, Any]) -> PlaceFile:
     if not kept.keys() - {"ino"}:
         fingerprint += f", modified {told[0] if told else None}"
     address = f"{uri.rstrip('/')}/{path}" if path else uri
-    return PlaceFile(path, address, int(info["size"]), _seconds(told[0]) if told else 0.0, fingerprint)
+    return PlaceFile(plain(path), address, int(info["size"]), _seconds(told[0]) if told else 0.0, fingerprint)
 
 
 def _seconds(told: object) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from aoti_serve.errors import InvalidInputData
-from aoti_serve.processor.packed import Failure, Held
+from aoti_serve.processor.packed import Failure, Held, packed, unpacked
 from aoti_serve.processor.runs import Processor
 from aoti_serve.signature.strings import strings_of
 
@@ -98,6 +98,21 @@ def test_an_error_in_place_of_an_entry_is_that_requests() -> None:
     assert first == Failure("InvalidInputData", "input 'x': odd", True)
     assert not isinstance(second, Failure)
     assert step.calls == 1
+
+
+def unreadable(value: int) -> dict[str, Any]:
+    text = b"caf\xe9".decode(errors="surrogateescape")  # no UTF-8, as bytes of a client's can make it
+    if value == 3:
+        raise ValueError(f"cannot read {text}")
+    return {text if value == 4 else "y": np.array([value])}
+
+
+def test_bytes_that_are_no_text_cost_their_own_request_only() -> None:
+    step, found = unpacked(packed("before", run(each(unreadable), 1, 3, 4)))
+    assert step == "before"
+    first, second, third = found
+    assert second == Failure("ValueError", "cannot read caf?", False)
+    assert [list(held) for held in (first, third) if not isinstance(held, Failure)] == [["y"], ["caf?"]]
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,17 @@ def test_a_folder_has_a_version_in_each_of_its_folders(folder: Path, remote: boo
         assert (folder.parent / "out").read_bytes() == content(int(version.name.removeprefix("step-")))
 
 
+def test_a_file_whose_name_is_no_text_is_read_and_has_a_name_that_is(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/step-\xff.safetensors"
+    Path(os.fsdecode(path)).write_bytes(content(1))
+    seen = look_at(str(tmp_path))
+    assert names(seen) == ["step-?"]
+    begun = Follow("place", None).begun(seen.versions[0], 1)
+    assert begun.model_dump_json()
+    (tmp_path / "elsewhere").mkdir()
+    assert brought(seen, tmp_path / "elsewhere") == content(1)
+
+
 def test_a_file_may_be_a_link_to_another_beside_it(folder: Path, tmp_path: Path) -> None:
     for number in (1, 2):
         (tmp_path / f"v{number}.safetensors").write_bytes(content(number))
