@@ -262,4 +262,5 @@ def test_prometheus_sees_the_version_and_the_swaps(server: Server, eager: Eager)
     assert shown("aoti_serve_replicas", model="digits") == {2}
     assert shown("aoti_serve_swaps_total", model="digits", action="swap", outcome="committed")
     assert shown("aoti_serve_swap_phase_seconds_count", model="digits", phase="staging")
+    assert shown("aoti_serve_swap_seconds_count", model="digits", action="swap")
     assert shown("aoti_serve_swap_bytes_total", model="digits")

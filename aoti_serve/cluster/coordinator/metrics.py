@@ -12,6 +12,7 @@ from aoti_serve.cluster.metrics.definitions import (
     SUPERSEDED,
     SWAP_BYTES,
     SWAP_PHASES,
+    SWAP_SECONDS,
     SWAPS,
     WEIGHTS_EPOCH,
     WEIGHTS_INFO,
@@ -31,6 +32,7 @@ class SwapMetrics:
         self._model = model
         self._exported = exported
         self._attempts: Counter[tuple[str, str]] = Counter()
+        self._seconds: dict[str, BucketCounts] = {}
         self._phases: dict[str, BucketCounts] = {}
         self._nbytes = 0
         self._started: set[str] = set()
@@ -38,6 +40,7 @@ class SwapMetrics:
     def ended(self, outcome: Outcome) -> None:
         """An attempt has ended."""
         self._attempts[outcome.action, outcome.outcome] += 1
+        self._seconds.setdefault(outcome.action, BucketCounts(SWAP_SECONDS.bounds)).note(outcome.seconds)
         for phase, seconds in outcome.phases.items():
             self._phases.setdefault(phase, BucketCounts(SWAP_PHASES.bounds)).note(seconds)
 
@@ -68,5 +71,7 @@ class SwapMetrics:
         exported.total(SWAP_BYTES, self._nbytes, model)
         for (action, outcome), count in self._attempts.items():
             exported.total(SWAPS, count, model, action, outcome)
+        for action, counts in self._seconds.items():
+            exported.histogram(SWAP_SECONDS, counts, model, action)
         for phase, counts in self._phases.items():
             exported.histogram(SWAP_PHASES, counts, model, phase)

@@ -98,13 +98,11 @@ MEMBERS = _gauge("members", "model kind", "processes", "that have joined: `repli
 REPLICA_STARTS = _counter("replica_starts", "model", "replicas", "that have joined since the coordinator started")
 SWAPS = _counter("swaps_total", "model action outcome", "attempts", "to change weights")
 SWAP_BYTES = _counter("swap_bytes_total", "model", "bytes", "of weights that replicas received")
-SWAP_PHASES = _histogram(
-    "swap_phase_seconds",
-    "model phase",
-    "s",
-    "a phase of an attempt",
-    (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
+_SWAP_BOUNDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+SWAP_SECONDS = _histogram(
+    "swap_seconds", "model action", "s", "an attempt, from being asked for to its end", _SWAP_BOUNDS
 )
+SWAP_PHASES = _histogram("swap_phase_seconds", "model phase", "s", "a phase of an attempt", _SWAP_BOUNDS)
 
 # Of a coordinator: the trial that is on, and rollouts. Gauges, which end with the trial.
 CANDIDATE_SHARE = _gauge("candidate_share", "model", "", "of the requests, 0 to 1, that the version on trial answers")
@@ -125,7 +123,7 @@ GATEWAY_METRICS = (
 REPLICA_METRICS = (RUNNERS, BUSY)
 COORDINATOR_METRICS = (
     *(WEIGHTS_VERSION, WEIGHTS_EPOCH, WEIGHTS_INFO, SUPERSEDED, REPLICAS, MEMBERS),
-    *(REPLICA_STARTS, SWAPS, SWAP_BYTES, SWAP_PHASES),
+    *(REPLICA_STARTS, SWAPS, SWAP_BYTES, SWAP_SECONDS, SWAP_PHASES),
 )
 ROLLOUT_METRICS = (
     *(CANDIDATE_SHARE, TRIAL_REQUESTS, TRIAL_FAILURES, TRIAL_NON_FINITE, TRIAL_P99),
