@@ -202,6 +202,17 @@ class PortTaken(AotiServeError):
     key: str = "gateway.http_port"
 
 
+class PortHeld(StartFailed, text="port {port} is taken by {holder}{detail}"):
+    """Another process listens at a port that a server needs; `detail` says what to do. `pid` is None if it is unknown.
+
+    Found before anything is started; `PortTaken` is what a gateway raises.
+    """
+
+    port: int
+    holder: str
+    pid: int | None
+
+
 class BadCertificate(StartFailed, text="cannot serve TLS with certificate {certificate} and key {key}: {detail}"):
     """The files of `gateway.tls` are missing, unreadable, or do not belong together."""
 

@@ -112,6 +112,7 @@ AotiServeError                      500
 ├── ServerUnreachable, ServerRefused, NoAdminToken, RolloutFailed    what the command line meets
 ├── PortTaken                            the gateway's port
 └── StartFailed                          `up` or a gateway could not start
+    ├── PortHeld                         a port that a server needs
     └── BadCertificate                   the gateway's TLS
 """
 
@@ -170,6 +171,7 @@ SILENT = {
     "ServerRefused": {"code", "kind"},
     "OtherNames": {"name"},
     "InvalidArguments": {"problems"},
+    "PortHeld": {"pid"},
 }
 LISTED = [pytest.param(entry, id=entry.name) for entry in listed()]
 

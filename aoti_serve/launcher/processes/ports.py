@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import psutil
 
-from aoti_serve.errors import StartFailed
+from aoti_serve.errors import PortHeld, StartFailed
 
 RAYS, NODE_MANAGER = "ray::", "raylet"  # names of processes
 WORKER = "calls from Ray and Serve"
@@ -74,14 +74,15 @@ def title_of(command: Sequence[str]) -> str:
 
 
 def require_free(host: str, port: int, way_out: str) -> None:
-    """Raise StartFailed if the port is taken. The text names the process that holds it; `way_out` says what to do."""
+    """Raise PortHeld if the port is taken; `way_out` says what to do."""
     if _can_bind(host, port):
         return
     found = _listener(port)
+    detail = f"; stop it, or {way_out}"
     if found and _is_left_behind(found):
-        left = f"{_named(found)}, which a server that was killed has left behind: such processes end by themselves"
-        raise StartFailed(detail=f"port {port} is taken by {left} within two minutes; wait, or {way_out}")
-    raise StartFailed(detail=f"port {port} is taken by {_named(found)}; stop it, or {way_out}")
+        left = "a server that was killed has left behind: such processes end by themselves within two minutes"
+        detail = f", which {left}; wait, or {way_out}"
+    raise PortHeld(port=port, holder=_named(found), pid=found.pid if found else None, detail=detail)
 
 
 def holder_of(host: str, port: int) -> str | None:
@@ -142,7 +143,10 @@ def _can_bind(host: str, port: int) -> bool:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+        if error.errno == errno.EACCES:
+            reason = "is for root only, as all below net.ipv4.ip_unprivileged_port_start are; take a higher one"
+            raise StartFailed(detail=f"cannot listen on {host}: port {port} {reason}") from error
+        if error.errno != errno.EADDRINUSE:
             raise StartFailed(detail=f"cannot listen on {host}: {error.strerror or error}") from error
         return False
     return True

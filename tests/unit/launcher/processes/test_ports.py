@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import psutil
 import pytest
@@ -181,3 +182,19 @@ def test_which_hosts_overlap(one: str, other: str, meet: bool) -> None:
 
 def test_which_hosts_stand_for_all() -> None:
     assert [is_wildcard(host) for host in ("0.0.0.0", "::", "127.0.0.1", "localhost")] == [True, True, False, False]
+
+
+LOWEST = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+@pytest.mark.skipif(int(LOWEST.read_text()) <= 1, reason="everybody may take every port here")
+def test_a_port_that_only_root_may_take_is_not_called_taken() -> None:
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(StartFailed, match=r"port 1 is for root only.* take a higher one"):
+            require_free("127.0.0.1", 1, "choose another")
+    finally:
+        if root:
+            os.seteuid(0)
