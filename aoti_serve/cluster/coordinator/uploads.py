@@ -26,7 +26,7 @@ class OpenUpload:
 
     def is_idle(self) -> bool:
         """Whether it has stood still for too long, by this process' clock: a file server's may differ."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it is gone, or cannot be looked at now: then it stands still
             size, self.size = self.size, self.path.stat().st_size
             if size != self.size:
                 self.grown = time.monotonic()

@@ -46,6 +46,17 @@ def test_a_file_server_with_a_slow_clock_drops_nothing(uploads: Uploads) -> None
     assert uploads.take(upload) == path
 
 
+def test_one_whose_file_cannot_be_looked_at_stands_still(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = Attempt("swap", "me")
+    _, path = uploads.open(attempt)
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.write_bytes(b"no folder any more, so a look at the file is an error other than that it is not there")
+    assert uploads.drop_idle() == []
+    after(IDLE_UPLOAD_S + 1, monkeypatch)
+    assert uploads.drop_idle() == [attempt]
+
+
 def test_one_that_is_dropped_names_its_attempt_once(uploads: Uploads) -> None:
     attempt = Attempt("swap", "me")
     upload, path = uploads.open(attempt)
