@@ -1,7 +1,7 @@
 """The layers: imports go down only, and in no circle.
 
 cli > launcher; launcher, app > gateway > cluster, demo > link, model, processor, protocol, weights > config, token >
-signature > errors, address.
+signature > errors, address, folders.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ RANKS = {
     "signature": 1,
     "address": 0,
     "errors": 0,
+    "folders": 0,
 }
 FACADE = "the package root"
 COMMAND_LINE = {"cli", "launcher"}  # which talk to gateways over HTTP and Ray, as everybody else does
