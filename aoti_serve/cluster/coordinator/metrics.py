@@ -45,7 +45,7 @@ class SwapMetrics:
         """Bytes have arrived at replicas."""
         self._nbytes += nbytes
 
-    def export(self, committed: Committed, joined: Sequence[Report], superseded: bool = False) -> None:
+    def export(self, committed: Committed, joined: Sequence[Report], *, superseded: bool) -> None:
         """Say what is committed, and who the members are, by the last reports of those that have joined.
 
         `superseded`: another application leads the store.
