@@ -43,6 +43,7 @@ COMMAND_LINE = {"cli", "launcher"}  # which talk to gateways over HTTP and Ray, 
 RAY_UNITS = {"cluster", "gateway", "app", "launcher"}
 NATIVE = "model/aoti/"
 TORCH_PRIVATE = "signature/torch_private.py"
+CIRCULAR = {"gateway"}  # http/ serves the document that openapi/ makes of http/'s routes
 MAX_LINES = 250
 EVERYWHERE = {"logger", "T"}  # a logger and a type variable of a module's own
 MAX_MODULES = 12
@@ -145,6 +146,22 @@ def test_no_imports_go_in_a_circle() -> None:
         for name, module in names.items()
     }
     tuple(TopologicalSorter({name: targets - {name} for name, targets in graph.items()}).static_order())
+
+
+@pytest.mark.parametrize("unit", sorted(unit for unit in RANKS if (ROOT / unit).is_dir() and unit not in CIRCULAR))
+def test_the_rooms_of_a_unit_form_no_circle(unit: str) -> None:
+    graph: dict[str, set[str]] = {}
+    for module in modules():
+        if (room := room_of(module)).startswith(f"{unit}/"):
+            found = (room_of(name.replace(".", "/")) for name in imported(module, (ROOT / module).read_text()))
+            graph.setdefault(room, set()).update(other for other in found if other.startswith(f"{unit}/"))
+    tuple(TopologicalSorter({room: others - {room} for room, others in graph.items()}).static_order())
+
+
+def room_of(path: str) -> str:
+    """The folder in a unit in which a module lies, as `weights/store`; the unit for those beside its rooms."""
+    parts = path.removeprefix("aoti_serve/").split("/")
+    return "/".join(parts[:2]) if (ROOT / parts[0] / (parts[1] if parts[1:] else "")).is_dir() else parts[0]
 
 
 def public_names(module: str) -> Iterator[str]:

@@ -16,8 +16,9 @@ from upath import UPath
 
 from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.files.index import file_digest
+from aoti_serve.weights.free_space import check_room
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
-from aoti_serve.weights.store.disk import Disk, check_room
+from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.layout import ByteRange, record_name
 from aoti_serve.weights.store.objects.objects import Objects
 
