@@ -9,10 +9,10 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from aoti_serve.weights.files.sharded import INDEX_NAME
+from aoti_serve.weights.version import LONGEST_LABEL
 
 WEIGHTS_FILE = "model.safetensors"
 MARKERS = ("_SUCCESS", "COMPLETE")
-LABEL_LIMIT = 256  # characters
 _UNFINISHED = (".", "_", "tmp")
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
@@ -66,7 +66,7 @@ class FoundVersion:
     def label(self) -> str:
         """Its name as a label: file systems allow what may stand in no label."""
         plain = self.name.encode(errors="replace").decode()
-        return re.sub(r"[\x00-\x1f\x7f]", "?", plain)[:LABEL_LIMIT]
+        return re.sub(r"[\x00-\x1f\x7f]", "?", plain)[:LONGEST_LABEL]
 
     def is_in(self, versions: Iterable[FoundVersion]) -> bool:
         """Whether it still is what it was."""
