@@ -1,14 +1,31 @@
-"""Folders among the temporary files that last as long as the process that made them, however that ends."""
+"""Folders of this user alone; and such that last as long as the process that made them, however that ends."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import weakref
 from contextlib import suppress
 from pathlib import Path
+
+
+def make_private(folder: Path) -> bool:
+    """Make a folder that only this user may enter, or close one that others could only read.
+
+    False if it is none of this user's own, such as a link, or if others can write to it. Raises OSError if it cannot be
+    made.
+    """
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        return False
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
+    return True
 
 
 class ProcessFolder:

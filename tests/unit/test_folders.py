@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import stat
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from aoti_serve.folders import ProcessFolder
+from aoti_serve.folders import ProcessFolder, make_private
 
 MAKING = (
     "from aoti_serve.folders import ProcessFolder; f = ProcessFolder('of-test-'); print(f.path, flush=True); input()"
@@ -38,6 +39,29 @@ def another_process() -> Iterator[tuple[subprocess.Popen[str], Path]]:
             yield process, path
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("mode", "private"), [(0o700, True), (0o755, True), (0o711, True), (0o720, False), (0o702, False), (0o777, False)]
+)
+def test_one_that_others_can_only_read_is_closed_and_one_that_they_can_write_to_is_refused(
+    tmp_path: Path, mode: int, private: bool
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.chmod(mode)
+    assert make_private(folder) == private
+    assert stat.S_IMODE(folder.stat().st_mode) == (0o700 if private else mode)
+
+
+def test_what_is_no_folder_of_this_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make_private(tmp_path / "new")
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    (tmp_path / "file").touch()
+    assert not make_private(tmp_path / "link")
+    assert not make_private(tmp_path / "file")
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert not make_private(tmp_path / "new")
 
 
 def test_one_is_its_users_alone_and_goes_with_its_object(place: Path) -> None:
