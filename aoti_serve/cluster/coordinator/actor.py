@@ -30,11 +30,8 @@ from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.download import ChunkSource
 from aoti_serve.config import ModelConfig, WeightsLimits
 from aoti_serve.errors import (
-    CandidateOut,
-    InvalidConfig,
     LedElsewhere,
     StoreFailed,
-    SwapInProgress,
     Unavailable,
     UnfitAdapter,
     UploadFailed,
@@ -165,11 +162,7 @@ class Coordinator:
             finally:
                 self._store.discard(path)
 
-        try:
-            return await self._change(attempt, admit, options, wait)
-        except (SwapInProgress, CandidateOut, InvalidConfig):
-            await asyncio.to_thread(self._store.discard, path)
-            raise
+        return await self._uploads.handed_to(self._change(attempt, admit, options, wait), path)
 
     async def swap_uri(self, uri: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         return await self._swap_from(self._intake.of_uri, uri, options, who, wait)

@@ -45,10 +45,10 @@ class Changes:
         self._model = model
         self._store = store
         self._members = members
-        self._outcomes = Outcomes(model, members, audit)
+        self.leadership = Leadership(members)
+        self._outcomes = Outcomes(model, members, audit, self.leadership)
         self.course = SwapCourse(model, store, members, self._outcomes.note)
         self._attempt: Attempt | None = None
-        self.leadership = Leadership(members)
         self._follow: FollowStatus | None = None
         self.candidates = Candidates(model, store, members, self.course, self._note_fallen)
 
@@ -149,7 +149,7 @@ class Changes:
             self._members.touch()
 
     def measure(self) -> None:
-        self._outcomes.measure(self.leadership.status is not None)
+        self._outcomes.measure()
 
     async def _only(
         self, attempt: Attempt, check: Check, change: Change, *, wait: bool, follows: bool = False

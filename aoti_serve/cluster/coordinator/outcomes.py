@@ -7,6 +7,7 @@ import logging
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.metrics import SwapMetrics
+from aoti_serve.cluster.coordinator.succession.leadership import Leadership
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.metrics.definitions import COORDINATOR_METRICS
 from aoti_serve.cluster.metrics.export import MetricExport
@@ -21,9 +22,10 @@ LOGGED = 50  # events of the story
 class Outcomes:
     """Tells of attempts when they begin and when they end, in the coordinator's event loop. `last` is the last end."""
 
-    def __init__(self, model: str, members: MemberServer, audit: AuditLog) -> None:
+    def __init__(self, model: str, members: MemberServer, audit: AuditLog, leadership: Leadership) -> None:
         self._model = model
         self._members = members
+        self._leadership = leadership
         self._audit = audit
         self._metrics = SwapMetrics(model, MetricExport(COORDINATOR_METRICS))
         self.last: Outcome | None = None
@@ -52,11 +54,12 @@ class Outcomes:
         story = "\n".join(f"  {event}" for event in self._members.story()[-LOGGED:])
         logger.debug(f"model '{self._model}': before the end of {attempt.name}:\n{story}")
 
-    def measure(self, superseded: bool = False) -> None:
-        """Export the metrics as they are now; `superseded` while another application leads the store."""
+    def measure(self) -> None:
+        """Export the metrics as they are now."""
         table = self._members.table
         joined = [report for report in table.reports if report.member in table.heard and not report.joining]
-        self._metrics.export(table.target.committed, joined, superseded)
+        superseded = self._leadership.status is not None
+        self._metrics.export(table.target.committed, joined, superseded=superseded)
 
     def receipts(self) -> tuple[Receipt, ...]:
         """What each replica holds, by name."""

@@ -61,16 +61,17 @@ class Follow:
         self.place = place
         self.tried = tried if tried is not None and tried.place == place else None
         self._before: dict[str, str] = {}  # fingerprints at the last poll, by path
-        self._broken: dict[str, str] = {}  # of what is no whole file
+        self._broken: dict[str, str] = {}  # of what is there, and no whole file
 
     def see(self, versions: Sequence[FoundVersion]) -> list[FoundVersion]:
         """A poll has found these; the ones to try, the best first."""
         before, self._before = self._before, {version.file.path: version.file.fingerprint for version in versions}
+        self._broken = {path: self._broken[path] for path in self._before.keys() & self._broken.keys()}
         steady = [version for version in versions if before.get(version.file.path) == version.file.fingerprint]
         return sorted(filter(self._is_new, steady), key=lambda version: version.order, reverse=True)
 
     def note_broken(self, version: FoundVersion) -> None:
-        """It is no whole file; not looked at again until it changes."""
+        """It is no whole file; not looked at again until it changes, or has been gone."""
         self._broken[version.file.path] = version.file.fingerprint
 
     def begun(self, version: FoundVersion, number: int) -> Tried:

@@ -75,7 +75,7 @@ class Following:
 
     async def _follow(self, rules: Follow) -> None:
         await self._look_after_candidate(rules)
-        seen = await self._reader.read(partial(look_at, self._config.uri))
+        seen = await self._reader.read(self._look)
         newest = max(seen.versions, key=lambda version: version.order, default=None)
         self._seen = newest.name if newest else None
         for version in rules.see(seen.versions):
@@ -128,7 +128,7 @@ class Following:
         """
         taken = replace(self._intake, roots=roots).of_uri(uri, options, current)
         try:
-            if not version.is_in(look_at(self._config.uri).versions):
+            if not version.is_in(self._look().versions):
                 raise UnreadableWeights(detail=f"{shown_uri(uri)} has changed while it was copied")
             self._write(rules.begun(version, taken.number))
         except BaseException:
@@ -146,6 +146,9 @@ class Following:
     @property
     def _who(self) -> str:
         return f"follow {self._shown}"
+
+    def _look(self) -> Seen:
+        return look_at(self._config.uri, self._intake.roots)
 
     def _roots(self, seen: Seen) -> tuple[str, ...]:
         return (*self._intake.roots, *seen.roots)

@@ -90,6 +90,15 @@ def test_what_is_no_whole_file_is_passed_over_until_it_changes() -> None:
     assert seen_twice(follow, version("b", "whole", 3)) == ["b"]
 
 
+def test_what_was_broken_is_forgotten_when_it_goes() -> None:
+    follow, broken = Follow("p", None), version("a", "cut")
+    assert seen_twice(follow, broken) == ["a"]
+    follow.note_broken(broken)
+    assert seen_twice(follow, broken) == []
+    follow.see([])
+    assert seen_twice(follow, broken) == ["a"]
+
+
 def test_the_next_coordinator_goes_on_where_the_last_one_was() -> None:
     tried = Follow("p", None).ended(version("a"), "committed")
     stored = Tried.model_validate_json(tried.model_dump_json())
