@@ -20,7 +20,7 @@ from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, CODINGS, ID_KEY, OK, t
 from aoti_serve.gateway.http2.frames import ErrorCode
 from aoti_serve.gateway.http2.headers import Head
 from aoti_serve.gateway.http2.stream import Stream
-from aoti_serve.gateway.in_flight import BodyLimits, ReadingBudget
+from aoti_serve.gateway.in_flight import BodyLimits, CallBytes, ReadingBudget
 from aoti_serve.gateway.inflation import ZLIB_WINDOWS, decompressed
 from aoti_serve.gateway.listener.meters import is_too_slow
 from aoti_serve.gateway.offload import Offload
@@ -60,7 +60,8 @@ class GrpcCall:
         self._method = method
         self._calls = calls
         self._began = time.monotonic()
-        self._reader = MessageReader(calls.message, calls.budget)
+        self.held = CallBytes(calls.budget)
+        self._reader = MessageReader(calls.message, self.held)
         self._messages: deque[GrpcMessage] = deque()
         self._news = asyncio.Event() if method.streams else None
         self._problem: AotiServeError | None = None
@@ -102,18 +103,22 @@ class GrpcCall:
         return await self.content(self._messages[0])
 
     async def messages(self) -> AsyncIterator[GrpcMessage]:
-        """The messages as they come. Who takes one releases its share. Raises an AotiServeError."""
+        """The messages as they come. Who takes one releases its share, then calls `read_on`. Raises AotiServeError."""
         assert self._news is not None
         while True:
             if self._messages:
                 yield self._messages.popleft()
-                self._read(b"")
-            elif self._problem is not None or not self._stream.open:
+                self.read_on()
+            elif self._problem is not None or not (self._stream.open or self._reader.is_held_back):
                 self._check_end()
                 return
             else:
                 self._news.clear()
                 await self._news.wait()
+
+    def read_on(self) -> None:
+        """There may be room for further messages."""
+        self._read(b"")
 
     def _check_end(self) -> None:
         """Raise an AotiServeError if something is wrong with what the client has sent."""
@@ -186,7 +191,8 @@ class GrpcCall:
     @property
     def _waits_for_message(self) -> bool:
         """Whether the client alone holds a message back; a call that streams may have none for long."""
-        within = self._reader.is_within and len(self._messages) < ENOUGH_MESSAGES
+        reader = self._reader
+        within = reader.is_within and not reader.is_held_back and len(self._messages) < ENOUGH_MESSAGES
         return self._stream.open and (within or not self._method.streams)
 
     def _read(self, data: bytes) -> None:

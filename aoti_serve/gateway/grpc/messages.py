@@ -10,7 +10,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from aoti_serve.errors import InvalidBody
-from aoti_serve.gateway.in_flight import BodyLimits, ReadingBudget, Share
+from aoti_serve.gateway.in_flight import BodyLimits, CallBytes, Share
 
 _prefix = Struct(">BI")
 SMALL_PIECE = 1024  # bytes
@@ -27,9 +27,9 @@ class GrpcMessage(NamedTuple):
 class MessageReader:
     """Cuts one call's body into messages. A message is counted before it is read, by the length that it announces."""
 
-    def __init__(self, bound: BodyLimits, budget: ReadingBudget) -> None:
+    def __init__(self, bound: BodyLimits, held: CallBytes) -> None:
         self._bound = bound
-        self._budget = budget
+        self._held = held
         self._rest = b""
         self._share: Share | None = None
         self._missing = 0
@@ -43,6 +43,11 @@ class MessageReader:
         return bool(self._rest) or self._share is not None
 
     @property
+    def is_held_back(self) -> bool:
+        """Whether a message has come that is not begun: the call's others hold what there is for it in the budget."""
+        return bool(self._rest) and self._share is None and not self._held.has_room
+
+    @property
     def granted(self) -> int:
         """The bytes of all messages that have begun since the last time: so many more their client may send."""
         granted, self._granted = self._granted, 0
@@ -54,7 +59,7 @@ class MessageReader:
             data, self._rest = self._rest + data, b""
         for _ in range(most):
             if self._share is None:
-                if len(data) < _prefix.size:
+                if len(data) < _prefix.size or not self._held.has_room:
                     break
                 self._share = self._begin(data)
                 data = data[_prefix.size :]
@@ -71,7 +76,7 @@ class MessageReader:
         if flag > 1:
             raise InvalidBody(detail=f"a message begins with the byte {flag}; 0 is plain, 1 is compressed")
         self._bound.check(length)
-        share = Share(self._budget)
+        share = Share(self._held)
         share.grow(length)
         self._compressed, self._missing = bool(flag), length
         self._granted += _prefix.size + length

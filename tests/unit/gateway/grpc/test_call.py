@@ -31,7 +31,7 @@ from aoti_serve.gateway.http2.frames import (
     window_update,
 )
 from aoti_serve.gateway.http2.frames import FrameType as Kind
-from aoti_serve.gateway.in_flight import SMALL, BodyLimits, ReadingBudget
+from aoti_serve.gateway.in_flight import SMALL, BodyLimits, CallBytes, ReadingBudget
 from aoti_serve.gateway.listener.server import Listener
 from aoti_serve.protocol.grpc.messages import encode_message
 from tests.unit.gateway.grpc.test_server import (
@@ -304,7 +304,7 @@ async def test_large_messages_go_both_ways(channel: grpc.aio.Channel) -> None:
 def test_messages_are_the_same_wherever_they_are_cut(sent: list[bytes], cuts: list[int], most: int) -> None:
     body = b"".join(map(written, sent))
     places = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
-    reader, granted = MessageReader(BodyLimits(LIMIT, "s"), ReadingBudget(LIMIT)), 0
+    reader, granted = MessageReader(BodyLimits(LIMIT, "s"), CallBytes(ReadingBudget(LIMIT))), 0
     found = []
     for begin, end in pairwise(places):
         found += [message.content for message in reader.feed(body[begin:end], most)]
@@ -318,13 +318,13 @@ def test_messages_are_the_same_wherever_they_are_cut(sent: list[bytes], cuts: li
 
 def test_a_reader_holds_its_part_of_the_budget_until_it_is_closed() -> None:
     budget = ReadingBudget(LIMIT)
-    reader = MessageReader(BodyLimits(LIMIT, "s"), budget)
+    reader = MessageReader(BodyLimits(LIMIT, "s"), CallBytes(budget))
     assert not list(reader.feed(pack(">BI", 0, LIMIT), 1))
     with pytest.raises(ReadingTooMuch):
-        list(MessageReader(BodyLimits(LIMIT, "s"), budget).feed(pack(">BI", 0, LIMIT), 1))
+        list(MessageReader(BodyLimits(LIMIT, "s"), CallBytes(budget)).feed(pack(">BI", 0, LIMIT), 1))
     with pytest.raises(BodyTooLarge):
-        list(MessageReader(BodyLimits(LIMIT, "s"), budget).feed(pack(">BI", 0, LIMIT + 1), 1))
+        list(MessageReader(BodyLimits(LIMIT, "s"), CallBytes(budget)).feed(pack(">BI", 0, LIMIT + 1), 1))
     with pytest.raises(InvalidBody):
-        list(MessageReader(BodyLimits(LIMIT, "s"), budget).feed(pack(">BI", 9, 1), 1))
+        list(MessageReader(BodyLimits(LIMIT, "s"), CallBytes(budget)).feed(pack(">BI", 9, 1), 1))
     reader.close()
     assert budget.held == 0
