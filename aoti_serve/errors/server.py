@@ -97,7 +97,7 @@ class NoReplica(Unavailable):
 
 
 class ReadingTooMuch(Unavailable, grpc="RESOURCE_EXHAUSTED"):
-    """The bodies of all requests together are as large as they may be; this one was not read."""
+    """All requests together hold as much as they may: this one was not read, or its answer was not kept."""
 
     text = (
         "the requests that are being read or answered hold {held} bytes, the limit is {limit} "
