@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any
 
-from aoti_serve.errors import AotiServeError
+from aoti_serve.errors import AotiServeError, InvalidInput
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
 from aoti_serve.gateway.offload import Offload
 from aoti_serve.gateway.versions.sticky import EvenShare
@@ -56,6 +56,15 @@ class TrialCounter:
     def note_failure(self, version: int, began: float) -> None:
         """Note a request that this version has failed to answer, by the server's fault."""
         self._arm(self._counts, version).note(monotonic() - began, failed=True)
+
+    def note_refused(self, arrays: Arrays, version: int, began: float) -> None:
+        """Note a request that this version has refused: a failure of a candidate, if the active one answers it.
+
+        Weights may hold an index, or files of a processor a word, that makes a right request wrong.
+        """
+        if version == self.trial.candidate and self._doubts < MOST_DOUBTS:
+            self._doubts += 1
+            self._keep(self._ask_whether_it_is_wrong(arrays, began))
 
     def shadow(self, arrays: Arrays, answer: Rows, share: float) -> None:
         """Run a request that the active version has answered on the candidate, too, if it is this one's turn."""
@@ -106,6 +115,16 @@ class TrialCounter:
             self._doubts -= 1
         self._arm(self._counts, version).note_doubt(non_finite=not both)
 
+    async def _ask_whether_it_is_wrong(self, arrays: Arrays, began: float) -> None:
+        try:
+            rows = await self._run_beside(arrays, self.trial.active)
+        except AotiServeError:  # it is, or nobody can tell
+            return
+        finally:
+            self._doubts -= 1
+        if rows.version == self.trial.active:
+            self.note_failure(self.trial.candidate, began)
+
     async def _are_finite(self, outputs: Arrays) -> bool:
         read = self._counts.active.are_finite
         return read(outputs) if _are_few(outputs) else await self._offload.run(read, outputs)
@@ -117,7 +136,7 @@ class TrialCounter:
             await self._offload.run(self._large.shadow.note_pair, active, candidate)
 
     def _note_unpaired(self, error: AotiServeError) -> None:
-        if error.http_status == 500:
+        if error.http_status == 500 or isinstance(error, InvalidInput):  # the active version has answered it
             self._counts.shadow.note_failed()
         else:
             self._counts.shadow.note_dropped()
