@@ -87,6 +87,13 @@ def test_a_receipt_of_a_replica_on_a_cpu_with_nothing_behind_it() -> None:
     assert text.startswith("m  version 0 (built into the package), epoch 7")
 
 
+def test_replicas_of_different_packages_are_told() -> None:
+    old, new = receipt("r-one", 3, None), receipt("r-two", 3, None).model_copy(update={"package": "9b" * 32})
+    assert "packages" not in drawn(status_view(weights_status(replicas=(old,)), NOW))
+    told = drawn(status_view(weights_status(replicas=(old, new, old)), NOW))
+    assert "the replicas run different packages: 5e5e5e5e5e5e on 2, 9b9b9b9b9b9b on 1" in told
+
+
 @pytest.mark.parametrize(
     ("before", "resident", "said"),
     [
