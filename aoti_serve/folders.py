@@ -51,7 +51,8 @@ def _locked(prefix: str) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=prefix))
         with suppress(FileNotFoundError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with suppress(OSError):  # where folders have no locks nobody removes any
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             if folder.exists():  # else one that cleans up has come in between
                 return folder, descriptor
             os.close(descriptor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import gc
 import os
 import stat
@@ -91,6 +93,15 @@ def test_a_process_that_ends_gently_leaves_none(place: Path) -> None:
     with another_process() as (process, path):
         process.communicate("\n")
         assert not path.exists()
+
+
+def test_where_folders_have_no_locks_they_stay(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # as NFS does of what is not open for writing
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    folders = [ProcessFolder("of-test-") for _ in range(2)]
+    assert all(folder.path.is_dir() for folder in folders)
 
 
 def test_what_is_not_such_a_folder_stays(place: Path) -> None:

@@ -39,7 +39,7 @@ from aoti_serve.errors import (
 )
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.assets import OfferedAssets
-from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.audit import AttemptOutcome, AuditLog
 from aoti_serve.weights.golden import OfferedGolden
 from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.rollout.figures import TrialFigures
@@ -200,7 +200,7 @@ class Coordinator:
 
     async def refused(self, facts: dict[str, str]) -> None:
         """Note what a gateway has turned away, in a file of its own: many such lines must not push out the changes."""
-        await asyncio.to_thread(self._refusals.write, outcome="refused", **facts)
+        await asyncio.to_thread(self._refusals.write, outcome=AttemptOutcome.REFUSED, **facts)
 
     async def exchange_statistics(self, told: Told) -> Gathered:
         """Keep what a gateway tells of its figures; those of the others."""

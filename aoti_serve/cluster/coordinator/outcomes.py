@@ -12,7 +12,7 @@ from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.cluster.metrics.definitions import COORDINATOR_METRICS
 from aoti_serve.cluster.metrics.export import MetricExport
 from aoti_serve.cluster.status import Outcome
-from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.audit import AttemptOutcome, AuditLog
 from aoti_serve.weights.swap.target import Receipt
 
 logger = logging.getLogger("ray.serve")
@@ -30,10 +30,10 @@ class Outcomes:
         self._metrics = SwapMetrics(model, MetricExport(COORDINATOR_METRICS))
         self.last: Outcome | None = None
 
-    async def note(self, attempt: Attempt, outcome: str, error: BaseException | None) -> None:
+    async def note(self, attempt: Attempt, outcome: AttemptOutcome, error: BaseException | None) -> None:
         """Write a line of the audit log, and one of the log unless it has only begun."""
         facts = attempt.facts(outcome, error)
-        if outcome != "begun":
+        if outcome != AttemptOutcome.BEGUN:
             self._tell(attempt, outcome, error)
         await asyncio.to_thread(self._audit.write, model=self._model, **facts)
 
@@ -66,7 +66,7 @@ class Outcomes:
         receipts = (report.receipt for report in self._members.table.reports if report.receipt and not report.joining)
         return tuple(sorted(receipts, key=lambda receipt: receipt.replica))
 
-    def _tell(self, attempt: Attempt, outcome: str, error: BaseException | None) -> None:
+    def _tell(self, attempt: Attempt, outcome: AttemptOutcome, error: BaseException | None) -> None:
         """One line of the log for the end of an attempt; the audit log has all of its facts."""
         number, epoch = attempt.version.number if attempt.version else None, self._members.table.target.committed.epoch
         extra = {"model": self._model, "weights_version": number, "epoch": epoch, "outcome": outcome}

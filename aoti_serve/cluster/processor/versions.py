@@ -82,6 +82,10 @@ class ProcessorVersions:
         self._held = {number: held for number, held in self._held.items() if number != self._staged}
         self._staged = None
 
+    def close(self) -> None:
+        """Remove all files of versions: Ray ends a process without its finalizers."""
+        self._folder.remove()
+
     async def _made(self, version: Version) -> Processor:
         files = await self._read(version)
         loop = asyncio.get_running_loop()

@@ -15,9 +15,9 @@ from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import FollowConfig
 from aoti_serve.errors import AotiServeError, NotSettled, StoreDamaged, UnreadableWeights
 from aoti_serve.signature.name_rules import AS_IT_IS
-from aoti_serve.weights.audit import MAX_TEXT
+from aoti_serve.weights.audit import MAX_TEXT, AttemptOutcome
 from aoti_serve.weights.intake import Intake
-from aoti_serve.weights.sources.follow import TRIAL, Follow, FollowStatus, Tried, may_pass, pause
+from aoti_serve.weights.sources.follow import Follow, FollowStatus, Tried, may_pass, pause
 from aoti_serve.weights.sources.found import FoundVersion, Seen
 from aoti_serve.weights.sources.places import defect_of, look_at
 from aoti_serve.weights.sources.uri import shown_uri
@@ -109,7 +109,7 @@ class Following:
             if may_pass(error):
                 await self._remember(before)
                 raise
-            outcome = "committed" if isinstance(error, NotSettled) else "failed"
+            outcome = AttemptOutcome.COMMITTED if isinstance(error, NotSettled) else AttemptOutcome.FAILED
             await self._remember(rules.ended(version, outcome, str(error)[:MAX_TEXT] or type(error).__name__))
         else:
             await self._remember(rules.ended(version, *_outcome(status)))
@@ -186,8 +186,8 @@ class Following:
         )
 
 
-def _outcome(status: WeightsStatus) -> tuple[str, None, int | None]:
+def _outcome(status: WeightsStatus) -> tuple[AttemptOutcome, None, int | None]:
     """What has come of a try that has not failed; of a candidate with its number, as it is not decided yet."""
     if status.candidate is not None:
-        return TRIAL, None, status.candidate.version.number
-    return "unchanged" if status.unchanged else "committed", None, None
+        return AttemptOutcome.CANDIDATE, None, status.candidate.version.number
+    return AttemptOutcome.UNCHANGED if status.unchanged else AttemptOutcome.COMMITTED, None, None

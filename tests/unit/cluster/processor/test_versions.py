@@ -114,6 +114,15 @@ async def test_files_stay_while_an_instance_may_read_them(tmp_path: Path) -> Non
     assert [Path(path).exists() for path in cluster.made] == [False, True, True]
 
 
+async def test_one_that_ends_gently_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    cluster = Cluster(tmp_path)
+    await cluster.swap(cluster.version(1, marks("of 1")))
+    cluster.held.close()
+    assert not [*(tmp_path / "tmp").iterdir()]
+
+
 KILLED = """
 import asyncio, os, pathlib
 from tests.unit.cluster.processor.test_versions import Cluster, marks

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aoti_serve.errors import SourceRefused, UnreadableWeights
+from aoti_serve.weights.audit import AttemptOutcome
 from aoti_serve.weights.sources.follow import Follow
 from aoti_serve.weights.sources.found import Seen
 from aoti_serve.weights.sources.places import defect_of, look_at
@@ -413,6 +414,6 @@ class Writer:
                     self.do(meanwhile)
                 copy = half + file.read()
             if version.is_in(look_at(str(self.root)).versions):
-                follow.ended(version, "committed")
+                follow.ended(version, AttemptOutcome.COMMITTED)
                 return copy
         return None
