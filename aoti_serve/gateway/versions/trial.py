@@ -20,7 +20,7 @@ from aoti_serve.weights.swap.target import Trial
 FEW_ELEMENTS = 65_536  # of a run, or of an answer, that are read in the event loop: at most some 100 us
 MOST_SHADOWS = 256  # at once
 MOST_SHADOW_BYTES = 64 * 2**20  # of the requests of all shadows at once
-MOST_DOUBTS = 8  # at once: where every answer has an infinity, by what the model is, this is what each one costs
+MOST_DOUBTS = 8  # at once, so that a model whose every answer has an infinity does not run each request twice
 
 RunBeside = Callable[[Arrays, int], Awaitable[Rows]]
 
@@ -91,6 +91,8 @@ class TrialCounter:
         if self._doubts < MOST_DOUBTS:
             self._doubts += 1
             self._keep(self._ask_the_other(arrays, version))
+        else:
+            self._arm(self._counts, version).note_passed_over()
 
     async def _ask_the_other(self, arrays: Arrays, version: int) -> None:
         """Count an answer that is not finite, unless the other version's to the same request is not finite either."""
@@ -102,8 +104,7 @@ class TrialCounter:
             both = False
         finally:
             self._doubts -= 1
-        if not both:
-            self._arm(self._counts, version).note_non_finite()
+        self._arm(self._counts, version).note_doubt(non_finite=not both)
 
     async def _are_finite(self, outputs: Arrays) -> bool:
         read = self._counts.active.are_finite

@@ -200,7 +200,21 @@ async def test_where_every_answer_has_an_infinity_few_are_asked_again_at_once() 
     await model.answers(*[np.inf] * 64)
     await model.beside()
     assert 0 < model.replica.asked.count(2) <= trial.MOST_DOUBTS
-    assert model.figures.active.non_finite == 0
+    counted = model.figures.active
+    assert (counted.non_finite, counted.doubts) == (0, trial.MOST_DOUBTS)
+    assert counted.doubts + counted.passed_over == 64
+
+
+async def test_a_candidate_that_always_answers_nan_is_judged_by_those_that_are_looked_into() -> None:
+    """However many of them come while the other version is asked."""
+    model = Model()
+    model.follow(candidate=2, share=1.0)
+    model.replica.spoilt = {2}
+    await model.answers(*[10.0] * 64)
+    await model.beside()
+    counted = model.figures.candidate
+    assert (counted.requests, counted.non_finite, counted.passed_over) == (64, 8, 56)
+    assert (counted.looked_into, counted.summary()["non_finite_rate"], counted.estimated_non_finite) == (8, 1.0, 64)
 
 
 async def test_in_the_watch_the_version_before_is_asked() -> None:

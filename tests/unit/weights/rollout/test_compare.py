@@ -131,7 +131,7 @@ def test_an_arm_counts_its_requests() -> None:
     assert counts.candidate.note_outputs([scores([1, math.nan]), np.array([3])])
     assert not counts.candidate.note_outputs([scores([1, 2]), np.array([4])])
     counts.candidate.note(0.01)
-    counts.candidate.note_non_finite()
+    counts.candidate.note_doubt(non_finite=True)
     counts.candidate.note(0.02)
     counts.candidate.note(5.0, failed=True)
     figures = counts.figures().candidate
