@@ -14,7 +14,7 @@ import grpc
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, BodyTooSlow, InvalidBody, NotServed, Stopping, shown_value
-from aoti_serve.gateway.client_facts import identity_from, patience_from, routing_key
+from aoti_serve.gateway.client_facts import identity_from, patience_from, remaining, routing_key
 from aoti_serve.gateway.grpc.messages import GrpcMessage, MessageReader, written
 from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, CODINGS, ID_KEY, OK, trailers
 from aoti_serve.gateway.http2.frames import ErrorCode
@@ -59,7 +59,7 @@ class GrpcCall:
         self._stream = stream
         self._method = method
         self._calls = calls
-        self._began = time.monotonic()
+        self.began = time.monotonic()
         self.held = CallBytes(calls.budget)
         self._reader = MessageReader(calls.message, self.held)
         self._messages: deque[GrpcMessage] = deque()
@@ -76,17 +76,19 @@ class GrpcCall:
         """The client's own id, if it is short and printable, else a unique one."""
         return identity_from(self.metadata.get(ID_KEY))
 
-    def timeout(self, parameter: float | None) -> float | None:
-        """The client's timeout in seconds: the shortest of its deadline, the request's parameter and the metadata's.
+    def left(self, parameter: float | None, since: float, model: str) -> float | None:
+        """The rest of the client's timeout in seconds: the shortest of its deadline, the parameter and the metadata's.
 
-        Raises InvalidBody.
+        The deadline is the call's; the other two count from when the request began. Raises InvalidBody, and
+        DeadlineExceeded.
         """
-        limits = [parameter]
+        limits = [(parameter, since)]
         if (given := self.metadata.get(TIMEOUT_KEY)) is not None:
-            limits.append(patience_from(given))
+            limits.append((patience_from(given), since))
         if (given := self.metadata.get("grpc-timeout")) is not None:
-            limits.append(self._began + _seconds(given) - time.monotonic())
-        return min((limit for limit in limits if limit is not None), default=None)
+            limits.append((_seconds(given), self.began))
+        known = [(limit, begin) for limit, begin in limits if limit is not None]
+        return remaining(*min(known, key=sum), model) if known else None
 
     @property
     def routing_key(self) -> str:

@@ -41,7 +41,7 @@ class GrpcInference:
         """`ModelInfer`. Raises an AotiServeError."""
         with self._plane.figures.request(GRPC) as counted, self._plane.door:
             request = cut_request(await call.message(), self._config)
-            return encode_infer_response(await self._answer(request, call, counted))
+            return encode_infer_response(await self._answer(request, call, counted, call.began))
 
     def stream(self, call: GrpcCall) -> AsyncIterator[bytes]:
         """`ModelStreamInfer`: runs requests as they come, answers in their order; an error ends none but its own.
@@ -57,7 +57,7 @@ class GrpcInference:
                 with self._plane.figures.request(GRPC) as counted, self._plane.door:
                     request = cut_request(await call.content(message), self._config)
                     identity = request.id
-                    answer = encode_stream_response(await self._answer(request, call, counted))
+                    answer = encode_stream_response(await self._answer(request, call, counted, message.began))
                     turn.hold(answer)
             except AotiServeError as error:
                 note.error, note.status = error, error.grpc_status
@@ -69,14 +69,16 @@ class GrpcInference:
             note.status = OK.name
             return answer
 
-    async def _answer(self, request: CutRequest, call: GrpcCall, counted: CountedRequest) -> InferResponse:
+    async def _answer(
+        self, request: CutRequest, call: GrpcCall, counted: CountedRequest, since: float
+    ) -> InferResponse:
         adopt_trace(call.metadata.get("traceparent"), call.metadata.get("tracestate"))
         counted.model = request.model_name
         served = self._plane.model(request.model_name)
         checked = await self._read(served.checker, request)
         arrays = raw_arrays(checked.head, request.raw)
-        timeout = call.timeout(checked.head.timeout)
-        rows = served.infer(checked, arrays, request.model_version, timeout, call.routing_key)
+        left = call.left(checked.head.timeout, since, request.model_name)
+        rows = served.infer(checked, arrays, request.model_version, left, call.routing_key)
         response = counted.response = await rows
         return replace(response, id=request.id)
 

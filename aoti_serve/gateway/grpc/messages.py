@@ -5,6 +5,7 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
@@ -17,11 +18,15 @@ SMALL_PIECE = 1024  # bytes
 
 
 class GrpcMessage(NamedTuple):
-    """A message as it was sent, and its part of the budget, which is held until whoever took it gives it back."""
+    """A message as it was sent, and its part of the budget, which is held until whoever took it gives it back.
+
+    `began` is when its first bytes had come, by the monotonic clock.
+    """
 
     content: bytes
     compressed: bool
     share: Share
+    began: float
 
 
 class MessageReader:
@@ -34,6 +39,7 @@ class MessageReader:
         self._share: Share | None = None
         self._missing = 0
         self._compressed = False
+        self._began = 0.0
         self._pieces: list[bytes | bytearray] = []
         self._granted = 0
 
@@ -78,7 +84,7 @@ class MessageReader:
         self._bound.check(length)
         share = Share(self._held)
         share.grow(length)
-        self._compressed, self._missing = bool(flag), length
+        self._compressed, self._missing, self._began = bool(flag), length, time.monotonic()
         self._granted += _prefix.size + length
         return share
 
@@ -95,7 +101,7 @@ class MessageReader:
         first = self._pieces[0]
         content = first if len(self._pieces) == 1 and isinstance(first, bytes) else b"".join(self._pieces)
         self._share, self._pieces = None, []
-        return GrpcMessage(content, self._compressed, share)
+        return GrpcMessage(content, self._compressed, share, self._began)
 
     def close(self) -> None:
         """Give back what a message holds that is there in part."""

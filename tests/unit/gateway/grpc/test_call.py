@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from itertools import pairwise
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import BodyTooLarge, InvalidBody, ReadingTooMuch
-from aoti_serve.gateway.grpc.call import ENOUGH_MESSAGES
+from aoti_serve.gateway.grpc.call import ENOUGH_MESSAGES, TIMEOUT_KEY
 from aoti_serve.gateway.grpc.messages import MessageReader, written
 from aoti_serve.gateway.grpc.methods import SERVICE
 from aoti_serve.gateway.http2.frames import (
@@ -171,9 +172,36 @@ async def test_a_method_that_is_not_there_is_answered_with_those_that_are(asker:
 
 
 async def test_a_deadline_must_be_a_time(asker: Asker) -> None:
-    for time, wanted in (("1S", OK), ("99999999H", OK), ("1", INVALID), ("1.5S", INVALID), ("123456789m", INVALID)):
-        code, text = await asker.ask(INFER, written(request()), {**OF_GRPC, "grpc-timeout": time})
+    for deadline, wanted in (("1S", OK), ("99999999H", OK), ("1", INVALID), ("1.5S", INVALID), ("123456789m", INVALID)):
+        code, text = await asker.ask(INFER, written(request()), {**OF_GRPC, "grpc-timeout": deadline})
         assert code == wanted, text
+
+
+async def test_the_time_in_which_a_request_is_read_is_the_requests(asker: Asker) -> None:
+    """As over HTTP."""
+    late = status(grpc.StatusCode.DEADLINE_EXCEEDED)
+    for limit in ({TIMEOUT_KEY: "0.02"}, {"grpc-timeout": "20m"}):
+        number = asker.begin(INFER, {**OF_GRPC, **limit})
+        await passed(0.03)
+        asker.send(number, written(request()))
+        assert await asker.end_of(number) == (late, "model 'm': no answer within 0.02 s")
+
+
+async def test_in_a_stream_that_is_the_time_of_each_request_by_itself(asker: Asker) -> None:
+    number, message = asker.begin(STREAM, {**OF_GRPC, TIMEOUT_KEY: "0.02"}), written(request())
+    await passed(0.03)
+    asker.send(number, message + message[:9], ends=False)
+    await passed(0.03)
+    asker.send(number, message[9:])
+    _, first, second = [(await asker.next_of(number))[1] for _ in range(3)]
+    assert [b"no answer within 0.02 s" in answer for answer in (first, second)] == [False, True]
+
+
+async def passed(seconds: float) -> None:
+    """So much time passes for the server."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("squeezed", [{"gzip": gzip.compress(request())}, {"deflate": zlib.compress(request())}])
