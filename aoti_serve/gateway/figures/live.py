@@ -14,9 +14,9 @@ from aoti_serve.protocol.statistics import VersionStatistics, summed
 async def live_figures(served: ServedModel) -> dict[str, Any]:
     """Totals, of which a reader takes differences, and what is in hand at this moment.
 
-    `all` is counted by all gateways, the others' as they last told it, None while the coordinator cannot be asked. The rest is
-    this gateway's own: the `version` that answers who asks for none, `failed` by outcome, `latency` as counts by
-    bucket, in seconds, `waiting` rows, and replicas.
+    `all` is counted by all gateways, the others' as they last told it, None while the coordinator cannot be asked. The
+    rest is this gateway's own: the `version` that answers who asks for none, `failed` by outcome, `latency` as counts
+    by bucket, in seconds, `waiting` rows, and replicas.
     """
     own, load = served.figures, served.load
     failed = Counter[str]()
