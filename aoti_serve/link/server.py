@@ -91,8 +91,8 @@ class ReplicaEnd(ListeningEnd):
         self._server.changed.set()
 
     def _take(self, frame: Frame) -> None:
-        self._server.busy += 1
         work = self._answer(frame.call, batch_of(frame.message))
+        self._server.busy += 1
         self._tasks[frame.call] = task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(lambda _: self._done(frame.call))
 

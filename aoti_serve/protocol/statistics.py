@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-KEPT_VERSIONS = 256  # all of them fit into one message to the coordinator, 4 MB
+KEPT_VERSIONS = 256
+EXACT_ROWS = 256  # of a run
 BATCH_FIELDS = 4  # of each entry in `batches`: its count, and the sums of its three times
 
 
@@ -20,8 +21,8 @@ class VersionStatistics:
 
     `inference_count` counts rows of answered requests, `execution_count` runs, `success` and `fail` requests, which
     took `success_ns` and `fail_ns` from their arrival to their answer. The other times are sums over requests, as in
-    Triton: a run counts once for each request in it. `batches` has the number of runs, by rows, and what their inputs,
-    the model, and their outputs took.
+    Triton: a run counts once for each request in it. `batches` has the number of runs, by `shown_rows`, and what their
+    inputs, the model, and their outputs took.
     """
 
     version: int
@@ -77,6 +78,17 @@ class VersionStatistics:
             "inference_stats": {name: _duration(*numbers) for name, numbers in durations.items()},
             "batch_stats": [_batch(rows, *numbers) for rows, numbers in sorted(self.batches.items())],
         }
+
+
+def shown_rows(rows: int) -> int:
+    """The size under which runs of so many rows are counted: their own, or above `EXACT_ROWS` up to an eighth more.
+
+    So there are 320 sizes up to 65,536 rows, and `KEPT_VERSIONS` rows fit into one message between processes, 4 MiB.
+    """
+    if rows <= EXACT_ROWS:
+        return rows
+    step = 1 << ((rows - 1).bit_length() - 4)  # an eighth of the octave that they are in
+    return -(-rows // step) * step
 
 
 SUMMED = tuple(

@@ -11,7 +11,8 @@ from importlib.resources import files
 from fastapi import APIRouter
 from starlette.responses import Response
 
-_READ = ["GET", "HEAD"]
+from aoti_serve.gateway.http.responses import READ
+
 _KINDS = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _POLICY = "; ".join(
     [
@@ -37,13 +38,13 @@ def console_routes() -> APIRouter:
     # Relative: a proxy may have put a prefix before all routes.
     page = found.pop("index.html").replace(b"{folder}", f"console/{digest}".encode())
 
-    @routes.api_route("/console", methods=_READ)
+    @routes.api_route("/console", methods=READ)
     async def console() -> Response:
         return Response(page, media_type="text/html", headers=_GUARDS | {"cache-control": "no-store"})
 
     for name, content in found.items():
         if (kind := _KINDS.get(name.rpartition(".")[2])) is not None:
-            routes.add_api_route(f"/console/{digest}/{name}", _file(content, kind), methods=_READ)
+            routes.add_api_route(f"/console/{digest}/{name}", _file(content, kind), methods=READ)
     return routes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from aoti_serve.errors import AotiServeError
+from aoti_serve.cluster.calls import CALL_FAILED
 from aoti_serve.gateway.figures.outcomes import RequestOutcome
 from aoti_serve.gateway.served_model import ServedModel
 from aoti_serve.protocol.statistics import VersionStatistics, summed
@@ -14,9 +14,9 @@ from aoti_serve.protocol.statistics import VersionStatistics, summed
 async def live_figures(served: ServedModel) -> dict[str, Any]:
     """Totals, of which a reader takes differences, and what is in hand at this moment.
 
-    `all` is counted by all gateways, the others' as they last told it, None while there is no coordinator. The rest is
-    this gateway's own: the `version` that answers who asks for none, `failed` by outcome, `latency` as counts by
-    bucket, in seconds, `waiting` rows, and replicas.
+    `all` is counted by all gateways, the others' as they last told it, None while the coordinator cannot be asked. The
+    rest is this gateway's own: the `version` that answers who asks for none, `failed` by outcome, `latency` as counts
+    by bucket, in seconds, `waiting` rows, and replicas.
     """
     own, load = served.figures, served.load
     failed = Counter[str]()
@@ -44,7 +44,7 @@ async def live_figures(served: ServedModel) -> dict[str, Any]:
 async def _of_all(served: ServedModel) -> dict[str, int] | None:
     try:
         total: VersionStatistics = summed(await served.statistics.total(), served.version)
-    except AotiServeError:
+    except CALL_FAILED:
         return None
     return {
         "answered": total.success,

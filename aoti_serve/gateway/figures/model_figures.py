@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from aoti_serve.cluster.metrics.histogram import ROWS, SECONDS, BucketCounts
 from aoti_serve.gateway.figures.outcomes import RequestOutcome
 from aoti_serve.link.messages import RunFacts
-from aoti_serve.protocol.statistics import BATCH_FIELDS, KEPT_VERSIONS, VersionStatistics
+from aoti_serve.protocol.statistics import BATCH_FIELDS, KEPT_VERSIONS, VersionStatistics, shown_rows
 
 HTTP, GRPC = "http", "grpc"
 NS = 1_000_000_000
@@ -85,9 +85,10 @@ class ModelFigures:
         counted.compute_input_ns += pieces * input_ns
         counted.compute_infer_ns += pieces * infer_ns
         counted.compute_output_ns += pieces * output_ns
-        times = counted.batches.get(rows)
+        size = shown_rows(rows)
+        times = counted.batches.get(size)
         if times is None:
-            times = counted.batches[rows] = [0] * BATCH_FIELDS
+            times = counted.batches[size] = [0] * BATCH_FIELDS
         times[0] += 1
         times[1] += input_ns
         times[2] += infer_ns

@@ -25,7 +25,7 @@ from aoti_serve.gateway.http.docs import docs_routes
 from aoti_serve.gateway.http.inference import PATHS, Inference, route_of
 from aoti_serve.gateway.http.middleware import protected
 from aoti_serve.gateway.http.request_id import REQUEST_ID, RequestIdMiddleware
-from aoti_serve.gateway.http.responses import error_response, internal_error, json_response
+from aoti_serve.gateway.http.responses import READ, error_response, internal_error, json_response
 from aoti_serve.gateway.http.root import root_routes
 from aoti_serve.gateway.http.statistics import statistics_routes
 from aoti_serve.gateway.http.unserved import answer_unrouted, unserved_routes
@@ -37,7 +37,6 @@ from aoti_serve.protocol.triton import decode_index_request
 
 logger = logging.getLogger("ray.serve")
 _INDEX = BodyLimits(2**12, "of this request")
-READ = ["GET", "HEAD"]  # load balancers ask with HEAD
 
 
 class App(FastAPI):

@@ -14,10 +14,10 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import FileResponse, Response
 
 from aoti_serve.gateway.data_plane import DataPlane
+from aoti_serve.gateway.http.responses import READ
 from aoti_serve.gateway.openapi.document import openapi_document
 from aoti_serve.gateway.openapi.inference import DescribedModel
 
-_READ = ["GET", "HEAD"]
 _POLICY = "; ".join(
     [
         "default-src 'self'",
@@ -54,17 +54,17 @@ def docs_routes(plane: DataPlane, *, tokens: bool) -> APIRouter:
         servers = {"servers": [{"url": root_path}]} if root_path else {}
         return orjson.dumps(openapi_document(models, tokens=tokens) | servers)
 
-    @routes.api_route("/openapi.json", methods=_READ)
+    @routes.api_route("/openapi.json", methods=READ)
     async def document(request: Request) -> Response:
         versions = tuple(plane.model(name).version for name in plane.names)
         return Response(written(versions, request.scope.get("root_path", "")), media_type="application/json")
 
-    @routes.api_route("/docs", methods=_READ)
+    @routes.api_route("/docs", methods=READ)
     async def page() -> Response:
         return Response(_PAGE, media_type="text/html", headers={"content-security-policy": _POLICY})
 
     for name, kind in _KINDS.items():
-        routes.add_api_route(f"/docs/{name}", _asset(name, kind), methods=_READ)
+        routes.add_api_route(f"/docs/{name}", _asset(name, kind), methods=READ)
     return routes
 
 

@@ -12,6 +12,8 @@ from aoti_serve.errors import AotiServeError, Stopping, shortened
 from aoti_serve.gateway.client_facts import defect_text
 from aoti_serve.gateway.request_log import note_error
 
+READ = ["GET", "HEAD"]  # the methods of routes that read; load balancers ask with HEAD
+
 
 def json_response(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value, default=BaseModel.model_dump), status, media_type="application/json")

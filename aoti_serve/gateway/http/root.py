@@ -6,9 +6,7 @@ from starlette.responses import RedirectResponse, Response
 
 from aoti_serve import __version__
 from aoti_serve.config import GatewayConfig
-from aoti_serve.gateway.http.responses import json_response
-
-_READ = ["GET", "HEAD"]
+from aoti_serve.gateway.http.responses import READ, json_response
 
 
 def root_routes(config: GatewayConfig) -> APIRouter:
@@ -28,7 +26,7 @@ def root_routes(config: GatewayConfig) -> APIRouter:
         return response
 
     for path in ("/", ""):  # the second one is all that is left of a prefix
-        routes.add_api_route(path, root, methods=_READ)
+        routes.add_api_route(path, root, methods=READ)
     return routes
 
 

@@ -76,10 +76,10 @@ class Answering:
             self.trial = TrialCounter(target.trial, self._outputs, self._run_beside)
             self._shadows = self._running(target.trial.candidate, patient=True)
 
-    def note_failure(self, version: int, began: float) -> None:
-        """A request that has begun then was answered by this version in vain, by the server's fault."""
+    def note_lost(self, version: int) -> None:
+        """An answer of this version, which `rows_for` has counted, has come to nothing by the server's fault."""
         if self.trial is not None:
-            self.trial.note_failure(version, began)
+            self.trial.note_lost(version)
 
     def set_runners(self, count: int) -> None:
         self._runners = count

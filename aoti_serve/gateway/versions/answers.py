@@ -96,9 +96,11 @@ class Answers:
                     raise self._residents.unknown(asked) from None
                 await _heard(moved, patience)
             except Exception as error:
-                if due is not None or not self._is_tried(rows.version) or not is_the_servers(error):
+                if due is not None or not is_the_servers(error):
                     raise
-                self._answering.note_failure(rows.version, arrived)
+                self._answering.note_lost(rows.version)
+                if not self._is_tried(rows.version):
+                    raise
                 due = self._residents.current  # no client pays for a trial
             else:
                 if asked is not None or self._fence.trusts(rows.version):

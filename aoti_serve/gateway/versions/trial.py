@@ -66,6 +66,10 @@ class TrialCounter:
             self._doubts += 1
             self._keep(self._ask_whether_it_is_wrong(arrays, began))
 
+    def note_lost(self, version: int) -> None:
+        """Note that one of the answers that were noted has failed after all."""
+        self._arm(self._counts, version).note_lost()
+
     def shadow(self, arrays: Arrays, answer: Rows, share: float) -> None:
         """Run a request that the active version has answered on the candidate, too, if it is this one's turn."""
         if answer.version != self.trial.active or not self._turns.take(share):

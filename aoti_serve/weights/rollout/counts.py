@@ -32,6 +32,10 @@ class ArmCounts:
         if failed:
             self._failures += 1
 
+    def note_lost(self) -> None:
+        """Of a request that was noted: it has failed after all."""
+        self._failures += 1
+
     def note_doubt(self, *, non_finite: bool) -> None:
         """Of a request that was noted: its answer holds a NaN or an infinity; `non_finite` by this version's doing."""
         self._doubts += 1

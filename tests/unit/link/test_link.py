@@ -16,7 +16,7 @@ import pytest
 
 from aoti_serve.address import Address
 from aoti_serve.errors import LinkRefused, NoReplica, ReplicaBehind, ReplicaDied, ReplicaFailed
-from aoti_serve.link import connection, handshake
+from aoti_serve.link import client, connection, handshake
 from aoti_serve.link.client import QUIET, STOPPED, Link
 from aoti_serve.link.health.probe import Probe
 from aoti_serve.link.messages import AnswerMessage, BatchMessage
@@ -208,6 +208,15 @@ async def test_a_batch_that_nobody_waits_for_is_cancelled_over_there() -> None:
         held.go.set()
         assert (await link.ask(rows(3))).outputs[0].tolist() == [6]
         assert server.busy == 0
+
+
+async def test_what_is_no_batch_ends_its_link_and_keeps_nobody_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served() as (server, address), linked(address) as link:
+        monkeypatch.setattr(client, "batch_bytes", lambda _: [b"no batch"])
+        with pytest.raises(ReplicaDied):
+            await link.ask(rows(1))
+        assert server.busy == 0
+        assert await server.leave(10)
 
 
 async def test_batches_of_a_gateway_that_has_gone_are_cancelled() -> None:

@@ -9,11 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoti_serve.protocol.grpc.messages import decode_message, encode_message
-from aoti_serve.protocol.statistics import SUMMED, VersionStatistics, summed_by_version
+from aoti_serve.protocol.statistics import EXACT_ROWS, SUMMED, VersionStatistics, shown_rows, summed_by_version
 
 numbers = st.integers(0, 2**50)
 batches = st.dictionaries(st.integers(0, 256), st.lists(numbers, min_size=4, max_size=4), max_size=3)
 rows = st.builds(VersionStatistics, st.integers(0, 3), numbers, **dict.fromkeys(SUMMED, numbers), batches=batches)
+
+
+@given(st.integers(0, 2**40))
+def test_runs_are_counted_by_their_rows_or_up_to_an_eighth_more(rows: int) -> None:
+    assert shown_rows(rows) == rows or EXACT_ROWS < rows < shown_rows(rows) < rows * 1.125
+    assert shown_rows(rows) <= shown_rows(rows + 1) == shown_rows(shown_rows(rows + 1))
 
 
 @given(st.lists(rows))

@@ -157,8 +157,7 @@ function open(name) {
 }
 
 function showModels(names) {
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  const chosen = names.includes(wanted) ? wanted : names[0];
+  const chosen = names.find((name) => encodeURIComponent(name) === location.hash.slice(1)) ?? names[0];
   const draw = (now) => fill($("#models"), [names, now], () => names.length < 2 ? [] : names.map((name) =>
     el("button.quiet", { type: "button", "data-key": name, "aria-current": name === now ? "page" : null,
       onclick: () => { draw(name); open(name); } }, name)));

@@ -59,6 +59,12 @@ def visit(browser: Browser) -> Iterator[Visit]:
         yield made
 
 
+@pytest.mark.parametrize("fragment", ["%", "nobody", NAME])
+def test_an_address_that_names_no_model_shows_the_first(visit: Visit, fragment: str) -> None:
+    visit.page.goto(f"{visit.url}/console#{fragment}")
+    expect(visit.page.get_by_role("heading", name=NAME)).to_be_visible()
+
+
 def test_without_a_token_it_shows_figures_and_answers_and_changes_nothing(visit: Visit) -> None:
     visit.open()
     page = visit.page

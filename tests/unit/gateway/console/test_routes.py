@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import pytest
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from aoti_serve.config import BatchingConfig, GatewayConfig
 from aoti_serve.errors import TryAgain
@@ -82,9 +84,13 @@ async def test_figures_name_the_version_that_answers_and_not_a_candidate() -> No
         assert (await figures(gateway))["version"] == VERSION
 
 
-async def test_without_a_coordinator_figures_are_the_gateways_own() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [TryAgain(detail="it is being started again"), DeploymentUnavailableError(DeploymentID("coordinator", "default"))],
+)
+async def test_without_a_coordinator_figures_are_the_gateways_own(error: Exception) -> None:
     async with running(GatewayConfig(), BatchingConfig()) as gateway:
-        gateway.coordinator.answers["exchange_statistics"] = TryAgain(detail="it is being started again")
+        gateway.coordinator.answers["exchange_statistics"] = error
         await gateway.infer(1.0)
         found = await figures(gateway)
         assert (found["all"], found["answered"]) == (None, 1)

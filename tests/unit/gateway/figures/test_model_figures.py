@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.serve._private.constants import RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH
 
 from aoti_serve.gateway.figures.model_figures import GRPC, HTTP, ModelFigures
 from aoti_serve.gateway.figures.outcomes import RequestOutcome
@@ -77,3 +79,13 @@ def test_requests_of_versions_without_a_row_of_their_own_are_of_none() -> None:
     for protocol, outcome in own:
         assert figures.requests[protocol, None, outcome] == KEPT_VERSIONS
         assert sum(n for kind, n in figures.requests.items() if kind[::2] == (protocol, outcome)) == 2 * KEPT_VERSIONS
+
+
+def test_all_that_is_kept_fits_into_one_message_whatever_runs_there_were() -> None:
+    figures, long = ModelFigures("m"), RunFacts(*[2**45] * 4)
+    for rows in range(1, 2**16 + 1):
+        figures.note_run(1, rows, 1, [], long)
+    batches = figures.versions[1].batches
+    assert sum(numbers[0] for numbers in batches.values()) == 2**16
+    told = [figures.versions[1].copy() for _ in range(KEPT_VERSIONS)]
+    assert len(pickle.dumps(told)) < RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH

@@ -145,4 +145,21 @@ async def test_no_client_pays_for_a_candidate_whose_files_fail(step: str) -> Non
     model.at[step, 2] = fail
     assert await model.ask() == 1
     assert model.answering.trial is not None
-    assert model.answering.trial.figures().candidate.failures == 1
+    counted = model.answering.trial.figures().candidate
+    assert (counted.requests, counted.failures) == (1, 1)
+
+
+async def test_files_that_fail_for_both_versions_are_held_against_neither() -> None:
+    """Each has one request, which has failed."""
+    model = Model()
+    model.follow(1, candidate=2)
+
+    def fail() -> None:
+        raise ProcessorFailed(model="m", step="after", raised="KeyError", detail="x")
+
+    model.at["after", 1] = fail
+    with pytest.raises(ProcessorFailed):
+        await model.ask()
+    assert model.answering.trial is not None
+    counted = model.answering.trial.figures().active
+    assert (counted.requests, counted.failures) == (1, 1)

@@ -23,8 +23,14 @@ def arm(
     for name, count in seconds.items():
         counts[bucket_of(int(name.removeprefix("ms")) / 1000)] += count
     latency = LatencyCounts(counts=tuple(counts))
-    counted = {"failures": failures, "non_finite": non_finite, "doubts": doubts, "passed_over": passed_over}
-    return ArmFigures(requests=requests, latency=latency, **counted)
+    return ArmFigures(
+        requests=requests,
+        failures=failures,
+        non_finite=non_finite,
+        doubts=doubts,
+        passed_over=passed_over,
+        latency=latency,
+    )
 
 
 def judged(
