@@ -16,7 +16,8 @@ from aoti_serve.errors import AotiServeError, TryAgain
 
 T = TypeVar("T")
 # What a call to another of our processes raises that has come to nothing. Serve lets gRPC's own errors through.
-CALL_FAILED = (AotiServeError, RayError, RayServeException, grpc.aio.AioRpcError)
+CALL_LOST = (RayError, RayServeException, grpc.aio.AioRpcError)
+CALL_FAILED = (AotiServeError, *CALL_LOST)  # ... or to an error of ours
 _LOCK = threading.Lock()
 _LOOPS: dict[int, asyncio.AbstractEventLoop] = {}  # by process id: a forked process inherits no thread
 _TASKS: set[asyncio.Task[Any]] = set()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ray import serve
 from ray.exceptions import RayActorError
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.cluster.calls import CALL_FAILED, result_of
@@ -146,7 +147,7 @@ class CoordinatorClient:
     async def _answer(self, call: Awaitable[Any], seconds: float | None = None) -> Any:
         try:
             return await result_of(call, seconds)
-        except RayActorError as error:
+        except (RayActorError, DeploymentUnavailableError) as error:
             detail = f"the coordinator of model '{self._model}' does not answer: it is busy, or being started again"
             raise TryAgain(detail=f"{detail}; ask for the status, then try again") from error
 

@@ -11,12 +11,11 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any, Protocol
 
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import RayServeException
+from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
-from aoti_serve.cluster.calls import result_of
+from aoti_serve.cluster.calls import CALL_LOST, result_of
 from aoti_serve.cluster.membership.wire import report_bytes, reroute_of, target_of
 from aoti_serve.cluster.ray_private import over_grpc
 from aoti_serve.errors import LinkBroken, Superseded, Unavailable
@@ -29,7 +28,7 @@ logger = logging.getLogger("ray.serve")
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 5.0  # doubled after each try, and never all members at the same moment
 FIND_S = 6.0
 ANSWER_S = 6.0  # a coordinator looks into its store before it answers
-LOST = (RayError, RayServeException, Superseded, Unavailable)
+LOST = (*CALL_LOST, Superseded, Unavailable)
 
 
 class LineListener(Protocol):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
+from aoti_serve.cluster.calls import CALL_LOST
 from aoti_serve.errors import TryAgain
 
 ASK_S = 3.0
@@ -26,6 +25,6 @@ class ProcessorDirectory:
         try:
             answers = self._processors.broadcast("address", self._node)
             found = await answers.results_async(timeout_s=ASK_S, return_exceptions=True)
-        except (RayError, RayServeException, TimeoutError) as error:
+        except (*CALL_LOST, TimeoutError) as error:
             raise TryAgain(detail=f"the processors cannot be asked for their addresses: {error!r}") from error
         return [each for each in found if isinstance(each, Address)]
