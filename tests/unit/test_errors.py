@@ -109,7 +109,7 @@ AotiServeError                      500
 ├── ReplicaAtFault                  500  nothing runs in a replica
 ├── ReplicaFailed                   500  a replica raised none of these
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
-├── ServerUnreachable, ServerRefused, NoAdminToken, RolloutFailed    what the command line meets
+├── ServerUnreachable, CertificateNotTrusted, ServerRefused, NoAdminToken, RolloutFailed    what the command line meets
 ├── PortTaken                            the gateway's port
 └── StartFailed                          `up` or a gateway could not start
     ├── PortHeld                         a port that a server needs
