@@ -117,4 +117,4 @@ def write_joined(shards: JoinedShards, target: Path, max_bytes: int | None = Non
         with target.open("wb") as file:
             file.writelines(shards.pieces(PIECE_BYTES))
     except OSError as error:
-        raise StoreFailed(path=target.parent, detail=f"the shards could not be joined: {error}") from error
+        raise StoreFailed.of(target.parent, error, "the shards could not be joined") from error
