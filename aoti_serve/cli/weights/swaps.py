@@ -40,9 +40,7 @@ from aoti_serve.weights.adapter_config import WEIGHTS_NAME, adapter_at
 from aoti_serve.weights.assets import assets_in, digests_of, given_assets
 from aoti_serve.weights.files.checkpoint import checkpoint_spans, open_checkpoint
 from aoti_serve.weights.files.sharded import is_shard_index
-from aoti_serve.weights.swap_options import SwapOptions
-
-LABEL_LENGTH = 256
+from aoti_serve.weights.swap_options import LABEL_LENGTH, SwapOptions
 
 
 @reports_errors
