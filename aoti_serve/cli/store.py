@@ -17,13 +17,13 @@ from rich.table import Column, Table
 from aoti_serve.cli.answers import assets_text, golden_text, safe
 from aoti_serve.cli.console import AsJson, as_pasted, bytes_text, out, phases, print_json, progress_out, reports_errors
 from aoti_serve.cli.render import DIGEST_DIGITS
-from aoti_serve.cli.weights.swaps import LABEL_LENGTH
 from aoti_serve.config import absolute
 from aoti_serve.errors import InvalidBody
 from aoti_serve.weights.files.checkpoint import checkpoint_label
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.checkup import StoreCheckup, VersionCheckup, check_store, total_bytes
 from aoti_serve.weights.store.repair import export_version, find_version, golden_beside, import_file, set_current
+from aoti_serve.weights.swap_options import LABEL_LENGTH
 
 store_app = typer.Typer(
     no_args_is_help=True, help="Check a store of weights, take versions out, put one in, choose the one that answers."
@@ -89,13 +89,14 @@ def import_weights(
         Path | None, typer.Option(help="Its golden requests; if left out, those that `export` has put beside FILE.")
     ] = None,
     no_golden: NoGoldenOption = False,
+    create: Annotated[bool, typer.Option("--create", help="Make a store if there is none at STORE.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a safetensors file a version, which does not answer yet. No package is asked whether it fits."""
     named = safe(label or checkpoint_label(source))[:LABEL_LENGTH]
     with phases() as phase:
         phase(f"reading {safe(str(source))}")
-        version = import_file(_catalog(store), source, named, _golden(source, golden, no_golden))
+        version = import_file(_catalog(store), source, named, _golden(source, golden, no_golden), create=create)
     if as_json:
         print_json({"version": version.model_dump(), "checked_against_a_package": False})
         return

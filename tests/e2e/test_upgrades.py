@@ -26,6 +26,7 @@ from tests.e2e.checked_traffic import checked_traffic
 from tests.e2e.served import PROGRAM, ROOT, START_S, Eager, Server, serving, write_config
 from tests.e2e.wire import until
 from tests.package_cache import PackageCache
+from tests.pages import commands_of
 
 CLIENTS = 4
 
@@ -97,9 +98,12 @@ def deploy(server: Server, config: Path) -> None:
     content = yaml.safe_load(config.read_text())
     content["applications"][0]["args"]["gateway"]["http_port"] = server.port
     config.write_text(yaml.safe_dump(content))
-    variables = dict(re.findall(r"\b(RAY_\w+)=(\S+)", server.launched.output))
-    command = [str(Path(PROGRAM).with_name("serve")), "deploy", str(config)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ | variables)
+    (written,) = commands_of("docs/guides/upgrading.md")
+    joins = re.compile(r"RAY_AUTH_MODE=token RAY_ADDRESS=\S+")
+    (printed,) = set(joins.findall(server.launched.output))
+    command = joins.sub(printed, written).replace("configs/model.yaml", str(config))
+    path = {"PATH": f"{Path(PROGRAM).parent}:{os.environ['PATH']}"}
+    subprocess.run(command, shell=True, cwd=ROOT, check=True, capture_output=True, env=os.environ | path)
 
 
 def rewrite(config: Path, rest: dict[str, Any], **model: str) -> None:
