@@ -208,6 +208,11 @@ def test_a_number_of_seconds_is_not_said_to_the_last_digit() -> None:
     assert "within 0.3 s" in str(errors.DeadlineExceeded(model="m", timeout=0.1 + 0.2))
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(1e-6, "0.000001"), (2.5e-5, "0.000025"), (1e-3, "0.001"), (30.0, "30")])
+def test_a_short_time_is_said_without_an_exponent(seconds: float, said: str) -> None:
+    assert f"within {said} s" in str(errors.DeadlineExceeded(model="m", timeout=seconds))
+
+
 def test_one_of_something_is_said_in_the_singular() -> None:
     assert [errors.quantity(number, "bytes") for number in (0, 1, 2, 11)] == [
         "0 bytes",

@@ -58,6 +58,7 @@ def test_what_would_start_is_ready_and_nothing_is_made(here: Path) -> None:
     before = sorted(here.iterdir())
     result = checked(f"{{gateway: {gateway()}, models: [{{name: a, package: m.pt2, weights: w.safetensors}}]}}")
     assert result.exit_code == 0, result.output
+    assert "model 'a': m.pt2, for cpu, 1 constant\n" in result.stdout
     assert "serve.yaml: ready to start" in result.stdout
     assert [path for path in sorted(here.iterdir()) if path not in before] == [here / "serve.yaml"]
 
