@@ -26,10 +26,10 @@ def note_model(name: str) -> None:
         note.model = name
 
 
-def note_version(version: int) -> None:
-    """Note the weights version that has computed the answer of the request that this task answers."""
+def note_run(version: int, replica: str | None) -> None:
+    """Note the weights version and the replica that have computed the answer of the request that this task answers."""
     if note := _noted.get():
-        note.version = version
+        note.version, note.replica = version, replica
 
 
 def note_error(error: Exception) -> None:
@@ -47,6 +47,7 @@ class RequestNote:
     status: int | str = 0
     model: str | None = None
     version: int | None = None
+    replica: str | None = None
     error: Exception | None = None
     _began = 0.0
 
@@ -103,6 +104,7 @@ class RequestLog:
             "path": path,
             "model": note.model,
             "weights_version": note.version,
+            "ran_on": note.replica,
             "duration_ms": round(seconds * 1e3, 3),
         }
         text = "" if note.version is None else f" version {note.version}"
@@ -138,7 +140,7 @@ class RequestLog:
 
 def _fields(client: str, status: int | str, error: str) -> dict[str, object]:
     """All fields of an access line in JSON, as they are where nothing else is known."""
-    fields: dict[str, object] = dict.fromkeys(("method", "path", "model", "weights_version", "duration_ms"))
+    fields: dict[str, object] = dict.fromkeys(("method", "path", "model", "weights_version", "ran_on", "duration_ms"))
     return fields | {"request_id": "", "client": client, "status": status, "error": error}
 
 

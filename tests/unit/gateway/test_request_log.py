@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from aoti_serve.errors import AotiServeError, DeadlineExceeded, MissingInput, NotServed, QueueFull, RuntimeFailed
-from aoti_serve.gateway.request_log import RequestLog, RequestNote, note_error, note_model, note_version
+from aoti_serve.gateway.request_log import RequestLog, RequestNote, note_error, note_model, note_run
 
 FULL = QueueFull(model="m", waiting="9 rows", limit="8", setting="max_queued_rows", retry_after=1)
 LATE = DeadlineExceeded(model="m", timeout=1.0)
@@ -28,7 +28,7 @@ def ask(log: RequestLog, error: AotiServeError | None = None, version: int | Non
         if error is not None:
             note_error(error)
         if version is not None:
-            note_version(version)
+            note_run(version, "r1")
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_a_line_names_the_request_and_the_version_that_answered(caplog: pytest.L
     assert record.message.startswith('127.0.0.1:4711 "POST /infer" 200 ')
     assert record.message.endswith(" ms version 7")
     facts = vars(record)
-    known = {"request_id": "mine", "status": 200, "weights_version": 7, "error": "", "model": "digits"}
+    known = {"request_id": "mine", "status": 200, "weights_version": 7, "error": "", "model": "digits", "ran_on": "r1"}
     sent = {"client": "127.0.0.1:4711", "method": "POST", "path": "/infer"}
     assert facts.items() >= (known | sent).items()
     assert 0 <= facts["duration_ms"] < 10_000
@@ -117,6 +117,6 @@ def test_what_was_refused_before_it_was_a_request_has_its_line_too(caplog: pytes
 
 
 def test_outside_of_a_request_nothing_is_noted() -> None:
-    note_version(1)
+    note_run(1, "r1")
     note_model("digits")
     note_error(BROKEN)

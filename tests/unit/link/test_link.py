@@ -101,6 +101,7 @@ async def test_a_batch_is_answered(node: str) -> None:
     async with served() as (_, address), linked(address, node) as link:
         answer = await link.ask(rows(1, 2, 3))
     assert answer.outputs[0].tolist() == [2, 4, 6]
+    assert answer.replica == "r1"
 
 
 @pytest.mark.parametrize("node", [NODE, ELSEWHERE])
