@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -97,7 +98,11 @@ def receipts_view(found: Sequence[Receipt]) -> RenderableType:
             f"{receipt.commit_milliseconds:.1f}",
             "-" if receipt.previous is None else str(receipt.previous),
         )
-    return table
+    packages = Counter(receipt.package for receipt in found)
+    told = ", ".join(f"{_digest(package)} on {count}" for package, count in packages.most_common())
+    return Group(
+        table, *([line(("the replicas run different packages: ", "yellow"), told)] if len(packages) > 1 else [])
+    )
 
 
 def versions_view(stored: Sequence[StoredVersion], status: WeightsStatus, now: float) -> RenderableType:

@@ -23,7 +23,7 @@ from aoti_serve.weights.files.checkpoint import checkpoint_label
 from aoti_serve.weights.store.catalog import Catalog
 from aoti_serve.weights.store.checkup import StoreCheckup, VersionCheckup, check_store, total_bytes
 from aoti_serve.weights.store.repair import export_version, find_version, golden_beside, import_file, set_current
-from aoti_serve.weights.swap_options import LABEL_LENGTH
+from aoti_serve.weights.version import LONGEST_LABEL
 
 store_app = typer.Typer(
     no_args_is_help=True, help="Check a store of weights, take versions out, put one in, choose the one that answers."
@@ -93,7 +93,7 @@ def import_weights(
     as_json: AsJson = False,
 ) -> None:
     """Make a safetensors file a version, which does not answer yet. No package is asked whether it fits."""
-    named = safe(label or checkpoint_label(source))[:LABEL_LENGTH]
+    named = safe(label or checkpoint_label(source))[:LONGEST_LABEL]
     with phases() as phase:
         phase(f"reading {safe(str(source))}")
         version = import_file(_catalog(store), source, named, _golden(source, golden, no_golden), create=create)

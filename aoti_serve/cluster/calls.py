@@ -8,11 +8,15 @@ import threading
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
-from ray.exceptions import RayTaskError
+import grpc
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
 
 from aoti_serve.errors import AotiServeError, TryAgain
 
 T = TypeVar("T")
+# What a call to another of our processes raises that has come to nothing. Serve lets gRPC's own errors through.
+CALL_FAILED = (AotiServeError, RayError, RayServeException, grpc.aio.AioRpcError)
 _LOCK = threading.Lock()
 _LOOPS: dict[int, asyncio.AbstractEventLoop] = {}  # by process id: a forked process inherits no thread
 _TASKS: set[asyncio.Task[Any]] = set()

@@ -8,14 +8,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from ray import serve
-from ray.exceptions import RayActorError, RayError
-from ray.serve.exceptions import RayServeException
+from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
-from aoti_serve.cluster.calls import result_of
+from aoti_serve.cluster.calls import CALL_FAILED, result_of
 from aoti_serve.cluster.deployments import coordinator_of, models_among
 from aoti_serve.cluster.ray_private import over_grpc
-from aoti_serve.errors import AotiServeError, TryAgain, UnknownModel
+from aoti_serve.errors import TryAgain, UnknownModel
 from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 
@@ -91,7 +90,7 @@ class CoordinatorClient:
 
     async def refused(self, facts: dict[str, str]) -> None:
         """Audit an attempt that the gateway refuses; it refuses it also if the audit fails."""
-        with suppress(AotiServeError, RayError, RayServeException):
+        with suppress(*CALL_FAILED):
             await result_of(self._coordinator.refused.remote(facts), NOTE_S)
 
     async def swap_uri(self, uri: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
@@ -129,7 +128,7 @@ class CoordinatorClient:
                 await self._appended(source, piece)
         except BaseException as error:
             why = f"{type(error).__name__}: {error}".removesuffix(": ")
-            with suppress(AotiServeError, RayError, RayServeException):
+            with suppress(*CALL_FAILED):
                 await asyncio.shield(self._call("drop_upload", upload, why))
             raise
         return upload

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aoti_serve.signature.tensors import Frozen
+from aoti_serve.weights.audit import AttemptOutcome
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.state import RolloutProgress
 from aoti_serve.weights.sources.follow import FollowStatus
@@ -33,15 +34,14 @@ class SwapProgress(Frozen):
 
 
 class Outcome(Frozen):
-    """The end of an attempt: `committed`, `unchanged` because the same bytes answered already, or `failed` with an
-    `error`. Of a candidate: `candidate` once it is out, `exposed`, and `withdrawn`, with an `error` if nobody asked
-    for that. `phases` are in seconds, `ended` in UTC.
+    """The end of an attempt, with an `error` if it has failed, or nobody asked for it. `phases` are in seconds, `ended`
+    in UTC.
     """
 
     id: str
     action: str
     version: int | None
-    outcome: str
+    outcome: AttemptOutcome
     error: str | None
     seconds: float
     phases: dict[str, float]

@@ -94,7 +94,10 @@ class GatewayConfig(WeightsLimits):
     write_timeout_s: Seconds = 60.0
     """Then a connection is closed whose client takes nothing of its answer."""
     max_reading_bytes: PositiveInt = 512 * 2**20
-    """Bodies of all requests that are being read or answered, but for those of up to 64 KiB; beyond it a 503."""
+    """Bodies of all requests that are being read or answered, but for those of up to 64 KiB; beyond it a 503.
+
+    The messages of one gRPC stream count as one body, together with the answers that wait behind another one.
+    """
     max_body_bytes: PositiveInt = 64 * 2**20
     """Of a request, compressed or not; beyond it a 413."""
     max_json_bytes: PositiveInt = 8 * 2**20

@@ -97,7 +97,7 @@ class NoReplica(Unavailable):
 
 
 class ReadingTooMuch(Unavailable, grpc="RESOURCE_EXHAUSTED"):
-    """The bodies of all requests together are as large as they may be; this one was not read."""
+    """All requests together hold as much as they may: this one was not read, or its answer was not kept."""
 
     text = (
         "the requests that are being read or answered hold {held} bytes, the limit is {limit} "
@@ -205,12 +205,14 @@ class PortTaken(AotiServeError):
 class PortHeld(StartFailed, text="port {port} is taken by {holder}{detail}"):
     """Another process listens at a port that a server needs; `detail` says what to do. `pid` is None if it is unknown.
 
-    Found before anything is started; `PortTaken` is what a gateway raises.
+    One that was `left_behind` by a server that was killed ends by itself. Found before anything is started; `PortTaken`
+    is what a gateway raises.
     """
 
     port: int
     holder: str
     pid: int | None
+    left_behind: bool = False
 
 
 class BadCertificate(StartFailed, text="cannot serve TLS with certificate {certificate} and key {key}: {detail}"):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from aoti_serve.errors.weights import WeightsError
 
+TAKE_ANY = " With skip_acceptance=true (--skip-acceptance) they are swapped in all the same"
+
 
 class InvalidWeights(WeightsError, status=400):
     """The weights do not fit the package; nothing has changed."""
@@ -110,7 +112,7 @@ class NotFinite(InvalidWeights):
     infinite: int
     size: int
     tensors: int
-    way_out: str = " With skip_acceptance=true (--skip-acceptance) they are swapped in all the same"
+    way_out: str = TAKE_ANY
 
 
 class UnfitAdapter(InvalidWeights, text="the adapter cannot be merged: {what}: {detail}"):
@@ -142,6 +144,20 @@ class WeightsDoNotRun(InvalidWeights, text="the package does not run with these 
     """The staged weights failed on an input that the active ones answer."""
 
     detail: str
+
+
+class AnswersNotFinite(InvalidWeights):
+    """Tried before they are committed, the weights answer with NaN or infinities where those that answer do not."""
+
+    text = (
+        "output '{name}' has {nan} NaN and {infinite} infinite of {size:values} with these weights, on made-up inputs "
+        "that the version which answers gives numbers for: has the training diverged?{way_out}"
+    )
+    name: str
+    nan: int
+    infinite: int
+    size: int
+    way_out: str = TAKE_ANY
 
 
 class UnreadableGolden(InvalidWeights, text="the golden requests cannot be read: {detail}"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import re
+import time
 from contextlib import suppress
 
-from aoti_serve.errors import InvalidBody, shown_value
+from aoti_serve.errors import DeadlineExceeded, InvalidBody, shown_value
 
 _sound = re.compile(r"[\x21-\x7e]{1,128}").fullmatch
 
@@ -25,6 +26,16 @@ def patience_from(given: str) -> float | None:
     if math.isnan(seconds):
         raise InvalidBody(detail=f"X-Request-Timeout-Seconds {shown_value(given)} is no number")
     return seconds if seconds > 0 else None
+
+
+def remaining(timeout: float | None, since: float, model: str) -> float | None:
+    """The rest of a timeout in seconds, which began then by the monotonic clock. Raises DeadlineExceeded."""
+    if timeout is None:
+        return None
+    left = since + timeout - time.monotonic()
+    if left <= 0:
+        raise DeadlineExceeded(model=model, timeout=timeout)
+    return left
 
 
 def routing_key(given: str | None, connection: object) -> str:

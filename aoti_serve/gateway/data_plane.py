@@ -27,7 +27,7 @@ class DataPlane:
         self.figures = GatewayFigures(model.figures for model in models)
         self._models = {model.name: model for model in models}
         self._joining: list[asyncio.Task[None]] = []
-        self._leaves = False
+        self.leaving = False
         self._refused = RefusedAttempts()
 
     async def join(self) -> None:
@@ -64,7 +64,7 @@ class DataPlane:
 
     def leave(self) -> None:
         """Say from now on that this gateway is not ready. It answers what it is asked until it is closed."""
-        self._leaves = True
+        self.leaving = True
         for model in self._models.values():
             model.drain()
 
@@ -80,7 +80,7 @@ class DataPlane:
 
     @property
     def reason_not_ready(self) -> str | None:
-        if self._leaves:
+        if self.leaving:
             return "the gateway is being stopped"
         reasons = [self._models[name].reason_not_ready for name in self.names]
         return "; ".join(filter(None, reasons)) or None

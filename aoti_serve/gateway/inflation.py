@@ -11,7 +11,7 @@ from aoti_serve.errors import InvalidBody
 from aoti_serve.gateway.in_flight import BodyLimits, Share
 from aoti_serve.gateway.offload import Offload
 
-INFLATED_BYTES = 2**20  # bytes that are made at once
+INFLATED_BYTES = 2**20  # bytes that are made at once, and that are taken at once: zlib copies what it does not use
 INLINE_BYTES = 2**16  # bytes: less than a millisecond, so that a thread would cost more
 ZLIB_WINDOWS = {b"gzip": 31, b"deflate": 15}  # zlib's wbits
 
@@ -23,10 +23,13 @@ async def decompressed(
 
     No more than a step is made before the limits are looked at; a large body is made in a thread.
     """
-    inflation, rest, pieces, size = zlib.decompressobj(ZLIB_WINDOWS[coding]), bytes(body), [b""], 0
+    inflation, pieces, size = zlib.decompressobj(ZLIB_WINDOWS[coding]), [b""], 0
+    left, rest = memoryview(body), b""
     try:
-        while not inflation.eof and (rest or pieces[-1]):
-            if size or len(rest) > INLINE_BYTES:
+        while not inflation.eof and (rest or left or pieces[-1]):
+            if not rest:
+                rest, left = bytes(left[:INFLATED_BYTES]), left[INFLATED_BYTES:]
+            if size or len(body) > INLINE_BYTES:
                 pieces.append(await offload.run(inflation.decompress, rest, INFLATED_BYTES))
             else:
                 pieces.append(inflation.decompress(rest, INLINE_BYTES))
@@ -35,7 +38,7 @@ async def decompressed(
             share.grow(size)
     except zlib.error as error:
         raise InvalidBody(detail=f"the body is not {coding.decode()}: {error}") from None
-    if not inflation.eof or inflation.unused_data:
+    if not inflation.eof or inflation.unused_data or left:
         wrong = "bytes follow its end" if inflation.eof else "its end is missing"
         raise InvalidBody(detail=f"the body is {coding.decode()}, and {wrong}")
     return b"".join(pieces)

@@ -8,16 +8,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.address import Address
+from aoti_serve.cluster.calls import CALL_FAILED
 from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.cluster.membership.line import CoordinatorFinder
 from aoti_serve.cluster.membership.member import Membership
 from aoti_serve.config import GatewayConfig, ModelConfig
-from aoti_serve.errors import AotiServeError, ReplicaBehind, TryAgain, UnknownVersion, VersionNotResident
+from aoti_serve.errors import ReplicaBehind, TryAgain, UnknownVersion, VersionNotResident
 from aoti_serve.gateway.batching.backlog import BatcherLoad
 from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.lengths import RowPadding
@@ -134,7 +133,7 @@ class ServedModel:
     async def report_trial(self) -> None:
         """Tell the coordinator what this gateway has counted of the trial that is on, if one is."""
         if (trial := self._answering.trial) is not None:
-            with suppress(AotiServeError, RayError, RayServeException):  # it is told again, as totals
+            with suppress(*CALL_FAILED):  # it is told again, as totals
                 await self.weights.note_trial(self.gateway, trial.trial.swap, trial.figures())
 
     def close(self) -> None:

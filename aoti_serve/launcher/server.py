@@ -22,7 +22,7 @@ from aoti_serve.launcher.configuration.leaders import leader_warning, led_now
 from aoti_serve.launcher.configuration.readiness import port_errors
 from aoti_serve.launcher.monitor import ServerMonitor, ServerView, view_now
 from aoti_serve.launcher.processes.background import in_background, is_done, leave
-from aoti_serve.launcher.processes.ports import ListeningPort, listening_ports
+from aoti_serve.launcher.processes.ports import ListeningPort, await_ports, listening_ports
 from aoti_serve.launcher.processes.process_tree import ProcessTree
 from aoti_serve.launcher.processes.stop_request import StopRequest
 from aoti_serve.launcher.shutdown import Shutdown
@@ -30,6 +30,7 @@ from aoti_serve.model.package import Package
 from aoti_serve.weights.store.term import home_of
 
 SERVER_POLL_S = 0.1
+PORTS_POLL_S = 1.0
 WATCH_S = 2.0
 UNGUARDED_CLUSTER = (
     f"warning: this Ray cluster asks for no token: whoever reaches one of its ports runs code in it. Start it with "
@@ -87,8 +88,11 @@ class Server:
         may still hang then: end this process with `leave`.
         """
         if not self.joined:
-            for error in port_errors(self.config, self._metrics_port):
-                raise error
+            await_ports(
+                lambda: port_errors(self.config, self._metrics_port),
+                self._log.progress,
+                lambda: self._stop.wait(PORTS_POLL_S),
+            )
             prepare_for_ray()
         try:
             self._start_unless_asked_to_stop()

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
-import socket
-import tempfile
-import time
 from abc import ABC, abstractmethod
 from asyncio import Task
-from pathlib import Path
 from typing import Generic, TypeVar
 
+from aoti_serve.folders import ProcessFolder
 from aoti_serve.link.handshake import ListeningEnd
 
-PREFIX, SOCKET = "aoti-link-", "link"
-STARTING_S = 60.0  # between its socket's file and its first connection a process looks like a dead one
+PREFIX, SOCKET = "aoti-sockets-", "link"
 
 End = TypeVar("End", bound=ListeningEnd)
 
@@ -28,13 +23,13 @@ class LinkListener(ABC, Generic[End]):
         self.key = secrets.token_bytes(32)
         self.ends: set[End] = set()
         self._beat_s = beat_s
-        self._folder = socket_folder()  # no other user can even connect
+        self._folder = ProcessFolder(PREFIX)  # no other user can even connect
         self._listeners: list[asyncio.Server] = []
         self._ticking: Task[None] | None = None
 
     @property
     def path(self) -> str:
-        return str(self._folder / SOCKET)
+        return str(self._folder.path / SOCKET)
 
     @abstractmethod
     def end(self) -> End:
@@ -68,26 +63,4 @@ class LinkListener(ABC, Generic[End]):
             listener.close()
         for end in list(self.ends):
             end.transport.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def socket_folder() -> Path:
-    """A new folder that only this user may enter. Folders of this user in which no process listens are removed."""
-    made = Path(tempfile.mkdtemp(prefix=PREFIX))
-    for folder in made.parent.glob(f"{PREFIX}*"):
-        if _abandoned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-    return made
-
-
-def _abandoned(folder: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        try:
-            started = folder.stat().st_mtime
-            probe.connect(str(folder / SOCKET))
-        except ConnectionRefusedError:
-            return time.time() - started > STARTING_S
-        except OSError:  # another user's, or gone, or of a process that is stopped
-            return False
-    return False
+        self._folder.remove()

@@ -1,17 +1,19 @@
 """What staged weights must do before they are committed, while the active ones go on answering.
 
-They run on inputs that are made up from the signature: a failure proves something only if the active version does not
-fail on the same ones. And they answer golden requests rightly, if there are any.
+They run on inputs that are made up from the signature, and answer with numbers: a failure proves something only if the
+active version does not fail on the same ones. And they answer golden requests rightly, if there are any.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 
 from aoti_serve.errors import (
+    AnswersNotFinite,
     BadIndexInWeights,
     IndexOutOfRange,
     InvalidInput,
@@ -27,26 +29,41 @@ from aoti_serve.signature.tensors import DTYPES
 
 logger = logging.getLogger(__name__)
 
-Run = Callable[[list[torch.Tensor]], object]
-NamedRun = Callable[[list[torch.Tensor]], dict[str, torch.Tensor]]
+Run = Callable[[list[torch.Tensor]], dict[str, torch.Tensor]]
 
 
-def check_run(signature: Signature, staged: Run, active: Run | None) -> None:
+class _Tried(NamedTuple):
+    """What became of runs on made-up inputs, until one was answered with numbers: `failure` is the first one if each
+    has failed, `without_numbers` has what each fill was answered with instead.
+    """
+
+    failure: RuntimeFailed | None
+    without_numbers: dict[int, AnswersNotFinite]
+
+
+def check_run(signature: Signature, staged: Run, active: Run | None, *, any_answer: bool = False) -> None:
     """Run `staged` on made-up inputs, the smallest that are legal.
 
-    Raises UnfitTensor for a bad index in the weights, and WeightsDoNotRun if `staged` fails where `active` does not.
-    Without an active version such a failure proves nothing, and is logged.
+    Raises UnfitTensor for a bad index in the weights, WeightsDoNotRun if `staged` fails where `active` does not, and
+    AnswersNotFinite if it answers none of them with numbers, and `active` one, unless `any_answer` will do.
+    Without an active version this proves nothing, and is logged.
     """
-    failure = _failure(signature, staged)
-    if failure is None:
+    tried = _tried(signature, staged)
+    found = next(filter(None, (tried.failure, *([] if any_answer else tried.without_numbers.values()))), None)
+    if found is None:
         return
     if active is None:
-        logger.warning("the staged weights were run, but on no made-up input without an error: %s", failure)
-    elif _failure(signature, active) is None:
-        raise WeightsDoNotRun(detail=str(failure)) from failure
+        logger.warning("the staged weights have answered no made-up input as they should: %s", found)
+        return
+    beside = _tried(signature, active)
+    if tried.failure is not None and beside.failure is None:
+        raise WeightsDoNotRun(detail=str(tried.failure)) from tried.failure
+    for fill, error in tried.without_numbers.items():
+        if beside.failure is None and fill not in beside.without_numbers:
+            raise error
 
 
-def check_golden(requests: Iterable[GoldenRequest], signature: Signature, run: NamedRun) -> None:
+def check_golden(requests: Iterable[GoldenRequest], signature: Signature, run: Run) -> None:
     """Run each request by itself, and judge the answer.
 
     Raises GoldenFailed, WeightsDoNotRun if a run fails, and UnfitGolden for a request that the package cannot be asked.
@@ -57,13 +74,15 @@ def check_golden(requests: Iterable[GoldenRequest], signature: Signature, run: N
         fitted.judge({name: as_array(tensor) for name, tensor in outputs.items()})
 
 
-def _failure(signature: Signature, run: Run) -> RuntimeFailed | None:
-    """Run on the made-up inputs until one succeeds; returns the first failure if each of them fails."""
-    failures = []
+def _tried(signature: Signature, run: Run) -> _Tried:
+    failures, without_numbers = [], {}
     for fill in MADE_UP_VALUES:
         try:
-            run(checked_inputs(_made_up(signature, fill), signature))
-            return None
+            outputs = run(checked_inputs(_made_up(signature, fill), signature))
+            error = next(_not_finite(outputs), None)
+            if error is None:
+                return _Tried(None, {})
+            without_numbers[fill] = error
         except IndexOutOfRange:
             continue  # it has run, and says so of our input; another one may show more
         except BadIndexInWeights as error:
@@ -71,7 +90,15 @@ def _failure(signature: Signature, run: Run) -> RuntimeFailed | None:
             raise UnfitTensor(name=error.facts["name"], detail=detail) from error
         except RuntimeFailed as error:
             failures.append(error)
-    return failures[0] if len(failures) == len(MADE_UP_VALUES) else None
+    return _Tried(failures[0] if len(failures) == len(MADE_UP_VALUES) else None, without_numbers)
+
+
+def _not_finite(outputs: dict[str, torch.Tensor]) -> Iterator[AnswersNotFinite]:
+    for name, values in outputs.items():
+        wide = values.double() if values.is_floating_point() else None
+        if wide is not None and not wide.isfinite().all():
+            nan, infinite = int(wide.isnan().sum()), int(wide.isinf().sum())
+            yield AnswersNotFinite(name=name, nan=nan, infinite=infinite, size=values.numel())
 
 
 def _made_up(signature: Signature, fill: int) -> dict[str, torch.Tensor]:
@@ -81,7 +108,7 @@ def _made_up(signature: Signature, fill: int) -> dict[str, torch.Tensor]:
     }
 
 
-def _outputs(request: GoldenRequest, signature: Signature, run: NamedRun) -> dict[str, torch.Tensor]:
+def _outputs(request: GoldenRequest, signature: Signature, run: Run) -> dict[str, torch.Tensor]:
     inputs = {name: _as_tensor(array) for name, array in request.inputs.items()}
     try:
         return run(checked_inputs(inputs, signature))

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from aoti_serve.errors import InvalidConfig, InvalidInputData, WeightsMissing
-from aoti_serve.model.acceptance import check_golden, check_run
+from aoti_serve.model.acceptance import Run, check_golden, check_run
 from aoti_serve.model.arguments import ModelInputs, checked_inputs
 from aoti_serve.model.gate import Gate
 from aoti_serve.model.loading import IntraOpThreads, choose_device, load, open_device, warn_of_fixed_threads
@@ -177,16 +177,14 @@ class Container:
         of the package and on these, unless acceptance is skipped.
 
         From then on `infer` answers with it where it is asked for. Raises UnfitTensor or WeightsDoNotRun if these
-        weights cannot answer, GoldenFailed if they answer wrongly, and the errors of loading a second runtime; nothing
-        is staged then any more.
+        weights cannot answer, AnswersNotFinite or GoldenFailed if they answer wrongly, and the errors of loading a
+        second runtime; nothing is staged then any more.
         """
         with self._step(), self._versions.trial() as staged:
-            infer = self._versions.infer
-            active = None if self.version is None else infer
-            check_run(self.signature, lambda inputs: infer(inputs, staged), active)
+            active = None if self.version is None else self._run_of(self.version)
+            check_run(self.signature, self._run_of(staged), active, any_answer=skip_acceptance)
             if not skip_acceptance:
-                requests = chain(self.package.golden(), golden)
-                check_golden(requests, self.signature, lambda inputs: infer(inputs, staged)[1])
+                check_golden(chain(self.package.golden(), golden), self.signature, self._run_of(staged))
 
     def open_previous(self) -> None:
         """Let `infer` answer with the previous version, too, if there is one and a staged version was ever tried."""
@@ -235,6 +233,9 @@ class Container:
         with self._staging:
             self._versions.check_open()
             yield
+
+    def _run_of(self, version: int) -> Run:
+        return lambda inputs: self._versions.infer(inputs, version)[1]
 
     def _all_cores(self) -> IntraOpThreads:
         return IntraOpThreads(self.num_threads and self.num_threads * self.num_runners)

@@ -1,4 +1,4 @@
-"""Calls a processor with requests, and looks at what it returns. Whatever it does costs its own requests only."""
+"""Calls a processor with requests, and looks at what it returns. An error costs only the request that causes it."""
 
 from __future__ import annotations
 

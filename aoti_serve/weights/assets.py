@@ -17,13 +17,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from aoti_serve.errors import TryAgain, UnfitAssets, quantity
+from aoti_serve.weights.offers import Offers
 from aoti_serve.weights.store.checkup import checked_assets
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.version import Asset, Assets, Version
 
 MAX_ASSETS_BYTES: Final = 64 * 2**20
-KEPT_ASSETS = 64
-_OFFERS = "asset-*"
 
 AssetFiles = Mapping[str, bytes]
 
@@ -93,24 +92,18 @@ def digests_of(files: AssetFiles) -> dict[str, str] | None:
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()} or None
 
 
-class OfferedAssets:
-    """The last `KEPT_ASSETS` files that were offered as assets, among the uploads of a store, by their sha256.
+class OfferedAssets(Offers):
+    """Files that were offered as assets."""
 
-    Runs in the coordinator's threads. They end with the coordinator.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    kind, kept = "asset", 64
 
     def take(self, upload: Path) -> str:
         """Keep an upload, which is moved; its sha256. Raises UnfitAssets, and then it is gone."""
         try:
             digest = hashlib.sha256(read_asset(upload)).hexdigest()
-            upload.rename(upload.with_name(_OFFERS.replace("*", digest)))
+            self._keep(upload, digest)
         finally:
             self._store.discard(upload)
-        for old in sorted(upload.parent.glob(_OFFERS), key=lambda path: path.stat().st_mtime)[:-KEPT_ASSETS]:
-            self._store.discard(old)
         return digest
 
     def offer(self, content: bytes) -> str:
@@ -121,10 +114,8 @@ class OfferedAssets:
 
     def read(self, name: str, digest: str) -> bytes:
         """A file that was offered. Raises TryAgain if it is not there."""
-        scratch = self._store.incoming()
-        self._store.discard(scratch)
         try:
-            return read_asset(scratch.with_name(_OFFERS.replace("*", digest.lower())))
+            return read_asset(self._path(digest))
         except UnfitAssets as error:
             detail = f"asset '{name}' with sha256 {digest} is not here, or not any more; send it again"
             raise TryAgain(detail=detail) from error

@@ -7,12 +7,33 @@ import logging
 import os
 import threading
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
 logger = logging.getLogger("aoti_serve.audit")
 MAX_FILE_BYTES = 8 * 2**20
 OLD_FILES = 4  # audit.jsonl.1 is the newest of them
 MAX_TEXT = 4096
+
+
+class AttemptOutcome(StrEnum):
+    """What has come of an attempt to change weights. It has ended unless it has only BEGUN.
+
+    REFUSED: it was not begun. UNCHANGED: the same bytes answered already. CANDIDATE: one is out; EXPOSED, to other
+    shares; WITHDRAWN. IMPORTED: into a store, by the command line. UNKNOWN: the store does not say whether it is
+    committed, so that the coordinator ends.
+    """
+
+    BEGUN = "begun"
+    REFUSED = "refused"
+    COMMITTED = "committed"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    CANDIDATE = "candidate"
+    EXPOSED = "exposed"
+    WITHDRAWN = "withdrawn"
+    IMPORTED = "imported"
+    UNKNOWN = "unknown"
 
 
 class AuditLog:

@@ -16,12 +16,12 @@ from aoti_serve.weights.files.naming import check_rules
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.rollout.quantities import TrafficShare
 from aoti_serve.weights.swap.target import Exposure
+from aoti_serve.weights.version import LONGEST_LABEL
 
 Sha256 = Annotated[str, Form("[0-9a-fA-F]{64}", "a sha256: 64 digits of 0-9 and a-f, as `sha256sum FILE` prints them")]
-LABEL_LENGTH = 256
 Label = Annotated[
     str,
-    Field(max_length=LABEL_LENGTH),
+    Field(max_length=LONGEST_LABEL),
     Form(r"[^\x00-\x1f\x7f]*", "a label: it holds a control character"),  # it is shown in terminals
 ]
 Uri = Annotated[str, Field(max_length=4096)]

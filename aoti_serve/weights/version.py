@@ -7,6 +7,8 @@ from typing import TypedDict
 from aoti_serve.signature.name_rules import NameRules
 from aoti_serve.signature.tensors import Frozen
 
+LONGEST_LABEL = 256  # characters; console/page/swap.js says it again
+
 
 class MergedAdapter(Frozen):
     """The adapter that a version was made with: the version that it was merged into, and the sha256 of its own file."""

@@ -54,7 +54,8 @@ AotiServeError                      500
 │   │   ├── AssetsRefused                    the processor cannot be made with the files of a version
 │   │   ├── UnreadableGolden, UnfitGolden    golden requests that are none, or none of this package
 │   │   ├── GoldenFailed                 tried before they are committed, they answer otherwise than they must
-│   │   └── WeightsDoNotRun              tried before they are committed, they fail
+│   │   ├── AnswersNotFinite              tried before they are committed, they answer NaN
+│   │   └── WeightsDoNotRun              ... or fail
 │   ├── UploadFailed                400  the bytes have not all arrived
 │   ├── SwapInProgress, CandidateOut, NoCandidate, CandidateWithdrawn, RolloutDecides      409
 │   ├── StageFailed                 (the status of its cause) a replica could not stage; nothing has changed
@@ -171,7 +172,7 @@ SILENT = {
     "ServerRefused": {"code", "kind"},
     "OtherNames": {"name"},
     "InvalidArguments": {"problems"},
-    "PortHeld": {"pid"},
+    "PortHeld": {"pid", "left_behind"},
 }
 LISTED = [pytest.param(entry, id=entry.name) for entry in listed()]
 

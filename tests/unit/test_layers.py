@@ -1,7 +1,7 @@
 """The layers: imports go down only, and in no circle.
 
 cli > launcher; launcher, app > gateway > cluster, demo > link, model, processor, protocol, weights > config, token >
-signature > errors, address.
+signature > errors, address, folders.
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ RANKS = {
     "signature": 1,
     "address": 0,
     "errors": 0,
+    "folders": 0,
 }
 FACADE = "the package root"
 COMMAND_LINE = {"cli", "launcher"}  # which talk to gateways over HTTP and Ray, as everybody else does
 RAY_UNITS = {"cluster", "gateway", "app", "launcher"}
 NATIVE = "model/aoti/"
 TORCH_PRIVATE = "signature/torch_private.py"
+CIRCULAR = {"gateway"}  # http/ serves the document that openapi/ makes of http/'s routes
 MAX_LINES = 250
 EVERYWHERE = {"logger", "T"}  # a logger and a type variable of a module's own
 MAX_MODULES = 12
@@ -144,6 +146,22 @@ def test_no_imports_go_in_a_circle() -> None:
         for name, module in names.items()
     }
     tuple(TopologicalSorter({name: targets - {name} for name, targets in graph.items()}).static_order())
+
+
+@pytest.mark.parametrize("unit", sorted(unit for unit in RANKS if (ROOT / unit).is_dir() and unit not in CIRCULAR))
+def test_the_rooms_of_a_unit_form_no_circle(unit: str) -> None:
+    graph: dict[str, set[str]] = {}
+    for module in modules():
+        if (room := room_of(module)).startswith(f"{unit}/"):
+            found = (room_of(name.replace(".", "/")) for name in imported(module, (ROOT / module).read_text()))
+            graph.setdefault(room, set()).update(other for other in found if other.startswith(f"{unit}/"))
+    tuple(TopologicalSorter({room: others - {room} for room, others in graph.items()}).static_order())
+
+
+def room_of(path: str) -> str:
+    """The folder in a unit in which a module lies, as `weights/store`; the unit for those beside its rooms."""
+    parts = path.removeprefix("aoti_serve/").split("/")
+    return "/".join(parts[:2]) if (ROOT / parts[0] / (parts[1] if parts[1:] else "")).is_dir() else parts[0]
 
 
 def public_names(module: str) -> Iterator[str]:

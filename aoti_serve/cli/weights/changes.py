@@ -22,6 +22,7 @@ from aoti_serve.cli.live import ProgressBars, fate_of_change
 from aoti_serve.cli.render import swap_view
 from aoti_serve.cluster.status import CandidateStatus, WeightsStatus
 from aoti_serve.errors import InvalidBody, InvalidConfig, problems
+from aoti_serve.weights.audit import AttemptOutcome
 from aoti_serve.weights.rollout.plan import read_plan
 from aoti_serve.weights.rollout.quantities import shown_share
 
@@ -143,6 +144,6 @@ def _show_begun(client: AdminClient, status: WeightsStatus) -> None:
 def _outcome_view(client: AdminClient, status: WeightsStatus, seconds: float) -> RenderableType:
     if (candidate := status.candidate) is not None:
         return held_view(status, candidate, seconds, next_commands(client, candidate))
-    if status.last is not None and status.last.outcome == "withdrawn":
+    if status.last is not None and status.last.outcome == AttemptOutcome.WITHDRAWN:
         return withdrawn_view(status, seconds)
     return swap_view(status, seconds)

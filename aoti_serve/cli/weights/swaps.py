@@ -40,7 +40,8 @@ from aoti_serve.weights.adapter_config import WEIGHTS_NAME, adapter_at
 from aoti_serve.weights.assets import assets_in, digests_of, given_assets
 from aoti_serve.weights.files.checkpoint import checkpoint_spans, open_checkpoint
 from aoti_serve.weights.files.sharded import is_shard_index
-from aoti_serve.weights.swap_options import LABEL_LENGTH, SwapOptions
+from aoti_serve.weights.swap_options import SwapOptions
+from aoti_serve.weights.version import LONGEST_LABEL
 
 
 @reports_errors
@@ -166,14 +167,14 @@ def _golden_content(file: Path) -> bytes:
 def _name(source: str) -> str:
     """The label of a version for which none was given: the name of its file, or of the folder that was saved."""
     if os.path.isdir(source):
-        return safe(Path(source).resolve().name)[:LABEL_LENGTH]
+        return safe(Path(source).resolve().name)[:LONGEST_LABEL]
     path = source
     if "://" in source:
         with suppress(ValueError):
             path = urlsplit(source).path
     named = PurePosixPath(path)
     of_folder = named.name == WEIGHTS_NAME or is_shard_index(named.name)
-    return safe(named.parent.name if of_folder else named.stem)[:LABEL_LENGTH]
+    return safe(named.parent.name if of_folder else named.stem)[:LONGEST_LABEL]
 
 
 def _upload(client: AdminClient, file: Path, options: SwapOptions, *, wait: bool) -> Any:

@@ -30,11 +30,8 @@ from aoti_serve.cluster.transfer.actor import TransferActor
 from aoti_serve.cluster.transfer.download import ChunkSource
 from aoti_serve.config import ModelConfig, WeightsLimits
 from aoti_serve.errors import (
-    CandidateOut,
-    InvalidConfig,
     LedElsewhere,
     StoreFailed,
-    SwapInProgress,
     Unavailable,
     UnfitAdapter,
     UploadFailed,
@@ -42,7 +39,7 @@ from aoti_serve.errors import (
 )
 from aoti_serve.signature.signature import Signature
 from aoti_serve.weights.assets import OfferedAssets
-from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.audit import AttemptOutcome, AuditLog
 from aoti_serve.weights.golden import OfferedGolden
 from aoti_serve.weights.labels import LabelChange
 from aoti_serve.weights.rollout.figures import TrialFigures
@@ -165,11 +162,7 @@ class Coordinator:
             finally:
                 self._store.discard(path)
 
-        try:
-            return await self._change(attempt, admit, options, wait)
-        except (SwapInProgress, CandidateOut, InvalidConfig):
-            await asyncio.to_thread(self._store.discard, path)
-            raise
+        return await self._uploads.handed_to(self._change(attempt, admit, options, wait), path)
 
     async def swap_uri(self, uri: str, options: SwapOptions, who: str, wait: bool = True) -> WeightsStatus:
         return await self._swap_from(self._intake.of_uri, uri, options, who, wait)
@@ -207,7 +200,7 @@ class Coordinator:
 
     async def refused(self, facts: dict[str, str]) -> None:
         """Note what a gateway has turned away, in a file of its own: many such lines must not push out the changes."""
-        await asyncio.to_thread(self._refusals.write, outcome="refused", **facts)
+        await asyncio.to_thread(self._refusals.write, outcome=AttemptOutcome.REFUSED, **facts)
 
     async def exchange_statistics(self, told: Told) -> Gathered:
         """Keep what a gateway tells of its figures; those of the others."""

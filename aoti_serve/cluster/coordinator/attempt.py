@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from aoti_serve.cluster.status import Outcome, ReplicaProgress, SwapProgress
 from aoti_serve.errors import NotSettled
-from aoti_serve.weights.audit import MAX_TEXT
+from aoti_serve.weights.audit import MAX_TEXT, AttemptOutcome
 from aoti_serve.weights.swap.states import ChangeName, Phase, new_id
 from aoti_serve.weights.swap.swap import Swap
 from aoti_serve.weights.swap.target import Report
 from aoti_serve.weights.version import Committed, Version
 
-_ENDS = {"expose": "exposed", "withdraw": "withdrawn"}  # of actions that commit nothing; a swap leaves a candidate
+_ENDS = {"expose": AttemptOutcome.EXPOSED, "withdraw": AttemptOutcome.WITHDRAWN}  # a swap leaves a candidate
 
 
 @dataclass(eq=False)
@@ -88,7 +88,7 @@ class Attempt:
             ended=time.time(),
         )
 
-    def facts(self, outcome: str, error: BaseException | None) -> dict[str, object]:
+    def facts(self, outcome: AttemptOutcome, error: BaseException | None) -> dict[str, object]:
         """The facts for the audit log."""
         version = self.version
         return {
@@ -114,14 +114,14 @@ class Attempt:
                 phases[phase] = own
         return phases
 
-    def _end(self, error: BaseException | None, committed: bool) -> str:
+    def _end(self, error: BaseException | None, committed: bool) -> AttemptOutcome:
         if self.unchanged:
-            return "unchanged"
+            return AttemptOutcome.UNCHANGED
         if committed:
-            return "committed"
+            return AttemptOutcome.COMMITTED
         if error is not None and not isinstance(error, NotSettled):
-            return "failed"
-        return _ENDS.get(self.action, "candidate")
+            return AttemptOutcome.FAILED
+        return _ENDS.get(self.action, AttemptOutcome.CANDIDATE)
 
     def _done(self, report: Report, committed: Committed) -> bool:
         match self.phase:

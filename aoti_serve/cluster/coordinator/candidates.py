@@ -144,7 +144,8 @@ class Candidates:
         exposure = options.applied_to(record.exposure)
         record = record.model_copy(update={"exposure": exposure})
         await asyncio.to_thread(self._store.hold, record)
-        if not swap.held:
+        if not swap.held:  # it has ended meanwhile, and its record may have been erased before this one was written
+            await asyncio.to_thread(self._store.hold, None)
             raise swap.error or NoCandidate(model=self._model)
         self.record = record
         self._members.expose(swap, exposure)

@@ -22,7 +22,7 @@ from aoti_serve.errors import (
     SwapInProgress,
     WeightsError,
 )
-from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.audit import AttemptOutcome, AuditLog
 from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.swap import Swap
@@ -45,10 +45,10 @@ class Changes:
         self._model = model
         self._store = store
         self._members = members
-        self._outcomes = Outcomes(model, members, audit)
+        self.leadership = Leadership(members)
+        self._outcomes = Outcomes(model, members, audit, self.leadership)
         self.course = SwapCourse(model, store, members, self._outcomes.note)
         self._attempt: Attempt | None = None
-        self.leadership = Leadership(members)
         self._follow: FollowStatus | None = None
         self.candidates = Candidates(model, store, members, self.course, self._note_fallen)
 
@@ -149,7 +149,7 @@ class Changes:
             self._members.touch()
 
     def measure(self) -> None:
-        self._outcomes.measure(self.leadership.status is not None)
+        self._outcomes.measure()
 
     async def _only(
         self, attempt: Attempt, check: Check, change: Change, *, wait: bool, follows: bool = False
@@ -174,7 +174,7 @@ class Changes:
             for check in checks:
                 check()
         except WeightsError as refusal:
-            await self._outcomes.note(attempt, "refused", refusal)
+            await self._outcomes.note(attempt, AttemptOutcome.REFUSED, refusal)
             raise
 
     def _check_idle(self) -> None:
@@ -184,7 +184,7 @@ class Changes:
     async def _to_its_outcome(self, attempt: Attempt, change: Change) -> None:
         error: BaseException | None = None
         try:
-            await self._outcomes.note(attempt, "begun", None)
+            await self._outcomes.note(attempt, AttemptOutcome.BEGUN, None)
             await change()
         except BaseException as failure:
             error = failure
@@ -192,7 +192,7 @@ class Changes:
         finally:
             committed = attempt.version is not None and attempt.version == self._members.table.target.committed.version
             outcome, self._attempt = attempt.outcome(error, committed), None
-            if outcome.outcome == "committed" and error is None:
+            if outcome.outcome == AttemptOutcome.COMMITTED and error is None:
                 self._outcomes.note_moved()
             if error is not None:
                 self._outcomes.explain(attempt)
@@ -239,8 +239,8 @@ class Changes:
     async def _note_fallen(self, swap: Swap) -> None:
         """A candidate has been withdrawn because a replica could not stage it."""
         (attempt := Attempt("withdraw", "the coordinator")).begin(swap)
-        withdrawn = attempt.outcome(swap.error, committed=False).model_copy(update={"outcome": "withdrawn"})
-        await self._outcomes.note_ended(attempt, withdrawn, swap.error)
+        end = attempt.outcome(swap.error, committed=False).model_copy(update={"outcome": AttemptOutcome.WITHDRAWN})
+        await self._outcomes.note_ended(attempt, end, swap.error)
 
     def _check_built_in_resident(self) -> None:
         """Version 0 is in no file: once a replica has let go of it, nobody can bring it back there."""

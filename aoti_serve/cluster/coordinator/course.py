@@ -13,6 +13,7 @@ from functools import partial
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.membership.server import CommitVersion, MemberServer
 from aoti_serve.errors import AotiServeError, CommitUnknown, NotSettled, TryAgain
+from aoti_serve.weights.audit import AttemptOutcome
 from aoti_serve.weights.store.store import Store
 from aoti_serve.weights.swap.states import State
 from aoti_serve.weights.swap.swap import Swap
@@ -23,7 +24,7 @@ logger = logging.getLogger("ray.serve")
 COMMIT_S = 120.0  # far longer than a store takes that answers at all
 LAST_NOTE_S = 5.0
 HEARD_S = 10.0  # longer than a gateway needs that lives: targets are pushed, and followed at once
-Note = Callable[[Attempt, str, BaseException | None], Awaitable[None]]
+Note = Callable[[Attempt, AttemptOutcome, BaseException | None], Awaitable[None]]
 
 
 class SwapCourse:
@@ -130,7 +131,7 @@ class SwapCourse:
         except CommitUnknown as error:
             logger.critical("the coordinator ends: %s", error)
             with suppress(TimeoutError):  # the log is on the disk of the store
-                await asyncio.wait_for(self._note(attempt, "unknown", error), LAST_NOTE_S)
+                await asyncio.wait_for(self._note(attempt, AttemptOutcome.UNKNOWN, error), LAST_NOTE_S)
             os._exit(1)
 
     def _why_unsettled(self, swap: Swap) -> str:

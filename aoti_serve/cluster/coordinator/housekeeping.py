@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,7 @@ from aoti_serve.cluster.coordinator.uploads import Uploads
 from aoti_serve.errors import Unavailable, UploadFailed
 from aoti_serve.weights.store.store import Store
 
+logger = logging.getLogger("ray.serve")
 HOUSEKEEPING_S = 2.0
 PROGRESS_S = 0.1
 TRANSFER_ANSWER_S = 10.0
@@ -32,13 +34,22 @@ class Housekeeping:
         self._rollouts = rollouts
 
     async def keep(self) -> None:
+        """One round after the other, for ever, as a task: the coordinator must not end because one fails."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            for attempt in await asyncio.to_thread(self._uploads.drop_idle):
-                await self._changes.note_failed(attempt, UploadFailed(detail="nothing has come for too long"))
-            await self._look_after_transfer()
-            self._changes.measure()
-            self._rollouts.measure()
+            try:
+                await self.look_round()
+            except Exception:
+                logger.exception(
+                    f"model '{self._store.model}': a round of housekeeping has failed; the next one follows"
+                )
+
+    async def look_round(self) -> None:
+        for attempt in await asyncio.to_thread(self._uploads.drop_idle):
+            await self._changes.note_failed(attempt, UploadFailed(detail="nothing has come for too long"))
+        await self._look_after_transfer()
+        self._changes.measure()
+        self._rollouts.measure()
 
     async def _look_after_transfer(self) -> None:
         try:

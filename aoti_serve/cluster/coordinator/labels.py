@@ -8,7 +8,7 @@ import logging
 from aoti_serve.cluster.calls import spawn
 from aoti_serve.cluster.membership.server import MemberServer
 from aoti_serve.errors import StoreDamaged
-from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.audit import AttemptOutcome, AuditLog
 from aoti_serve.weights.labels import LabelChange, VersionLabels
 from aoti_serve.weights.store.store import Store
 
@@ -47,7 +47,7 @@ class Labelling:
             try:
                 before, after = await asyncio.to_thread(self._store.relabel, change)
             except Exception as error:
-                await self._note(change, who, "failed", error=f"{type(error).__name__}: {error}")
+                await self._note(change, who, AttemptOutcome.FAILED, error=f"{type(error).__name__}: {error}")
                 raise
             self._members.relabel(after.root)
             await self._note_done(change, who, before, after)
@@ -55,12 +55,18 @@ class Labelling:
 
     async def _note_done(self, change: LabelChange, who: str, before: VersionLabels, after: VersionLabels) -> None:
         was, now = before.root.get(change.name), after.root.get(change.name)
-        outcome = "unchanged" if was == now else "committed"
+        outcome = AttemptOutcome.UNCHANGED if was == now else AttemptOutcome.COMMITTED
         logger.info(f"model '{self._store.model}': label '{change.name}': {outcome}, from version {was} to {now}")
         await self._note(change, who, outcome, was=was)
 
     async def _note(
-        self, change: LabelChange, who: str, outcome: str, *, was: int | None = None, error: str | None = None
+        self,
+        change: LabelChange,
+        who: str,
+        outcome: AttemptOutcome,
+        *,
+        was: int | None = None,
+        error: str | None = None,
     ) -> None:
         facts: dict[str, object] = {"who": who, "label": change.name, "outcome": outcome, "error": error}
         facts |= {"from": was, "to": change.version, "expected": change.expected}

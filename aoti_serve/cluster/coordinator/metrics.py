@@ -24,6 +24,8 @@ from aoti_serve.cluster.status import Outcome
 from aoti_serve.weights.swap.target import Report
 from aoti_serve.weights.version import Committed
 
+KEPT_GONE = 1000  # replicas
+
 
 class SwapMetrics:
     """The metrics of one model. What is noted is exported by the next `export`."""
@@ -35,7 +37,8 @@ class SwapMetrics:
         self._seconds: dict[str, BucketCounts] = {}
         self._phases: dict[str, BucketCounts] = {}
         self._nbytes = 0
-        self._started: set[str] = set()
+        self._starts = 0
+        self._started: dict[str, None] = {}  # the last to be seen stands last
 
     def ended(self, outcome: Outcome) -> None:
         """An attempt has ended."""
@@ -48,13 +51,13 @@ class SwapMetrics:
         """Bytes have arrived at replicas."""
         self._nbytes += nbytes
 
-    def export(self, committed: Committed, joined: Sequence[Report], superseded: bool = False) -> None:
+    def export(self, committed: Committed, joined: Sequence[Report], *, superseded: bool) -> None:
         """Say what is committed, and who the members are, by the last reports of those that have joined.
 
         `superseded`: another application leads the store.
         """
         replicas = [report for report in joined if report.runners]
-        self._started |= {report.member for report in replicas}
+        self._note_joined([report.member for report in replicas])
         gauge, version = self._exported.gauge, committed.version
         gauge(WEIGHTS_VERSION, version.number, self._model)
         gauge(WEIGHTS_EPOCH, committed.epoch, self._model)
@@ -65,9 +68,18 @@ class SwapMetrics:
         gauge(MEMBERS, sum(report.is_gateway for report in joined), self._model, "gateway")
         self._export_changes()
 
+    def _note_joined(self, replicas: Sequence[str]) -> None:
+        """Count those that are new. Some that are gone are kept: they may only have lost their connection."""
+        for replica in replicas:
+            self._starts += replica not in self._started
+            self._started.pop(replica, None)
+            self._started[replica] = None
+        for replica in list(self._started)[: -len(replicas) - KEPT_GONE]:
+            del self._started[replica]
+
     def _export_changes(self) -> None:
         exported, model = self._exported, self._model
-        exported.total(REPLICA_STARTS, len(self._started), model)
+        exported.total(REPLICA_STARTS, self._starts, model)
         exported.total(SWAP_BYTES, self._nbytes, model)
         for (action, outcome), count in self._attempts.items():
             exported.total(SWAPS, count, model, action, outcome)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.errors import TryAgain
 from aoti_serve.weights.store.store import Store
 
+T = TypeVar("T")
 IDLE_UPLOAD_S = 600.0  # a client that has sent nothing for so long is gone
 
 
@@ -26,7 +30,7 @@ class OpenUpload:
 
     def is_idle(self) -> bool:
         """Whether it has stood still for too long, by this process' clock: a file server's may differ."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it is gone, or cannot be looked at now: then it stands still
             size, self.size = self.size, self.path.stat().st_size
             if size != self.size:
                 self.grown = time.monotonic()
@@ -55,6 +59,17 @@ class Uploads:
         if upload not in self._open:
             raise TryAgain(detail="the upload was lost with the coordinator that took it; send it again")
         return self._open.pop(upload).path
+
+    async def handed_to(self, change: Awaitable[T], path: Path) -> T:
+        """What a change returns that takes over the file of an upload; it is thrown away if that is refused, or fails.
+
+        A caller that goes away throws away nothing: a change that is begun goes on, and needs the file.
+        """
+        try:
+            return await change
+        except Exception:
+            await asyncio.to_thread(self._store.discard, path)
+            raise
 
     def drop(self, upload: str) -> Attempt | None:
         """Throw away what has arrived; returns the attempt that has failed so, if the upload was open."""

@@ -108,7 +108,9 @@ SWAP_PHASES = _histogram("swap_phase_seconds", "model phase", "s", "a phase of a
 CANDIDATE_SHARE = _gauge("candidate_share", "model", "", "of the requests, 0 to 1, that the version on trial answers")
 TRIAL_REQUESTS = _gauge("trial_requests", "model arm", "requests", "of this version since the trial began")
 TRIAL_FAILURES = _gauge("trial_failures", "model arm", "requests", "of these, failed by the server's fault")
-TRIAL_NON_FINITE = _gauge("trial_non_finite", "model arm", "answers", "with a NaN or an infinity")
+TRIAL_NON_FINITE = _gauge(
+    "trial_non_finite", "model arm", "answers", "with a NaN or an infinity, by the version's doing"
+)
 TRIAL_P99 = _gauge("trial_p99_seconds", "model arm", "s", "99 of 100 of these requests took no longer")
 SHADOW_PAIRS = _gauge("shadow_pairs", "model", "requests", "that ran on both versions and were compared")
 SHADOW_TOP1 = _gauge("shadow_top1_agreement", "model output", "", "share of rows, 0 to 1, with the same first class")

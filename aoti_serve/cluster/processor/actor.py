@@ -131,3 +131,5 @@ class ProcessorActor:
             self._member.leave()
         await self._link.leave(PROCESSOR_LEAVES_S)
         self._link.close()
+        if self._member is not None:
+            self._member.versions.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aoti_serve.errors import AssetsRefused, VersionNotResident
+from aoti_serve.folders import ProcessFolder
 from aoti_serve.processor.runs import LONGEST_DETAIL, RAISED, Processor
 from aoti_serve.weights.assets import AssetFiles
 from aoti_serve.weights.version import Version
@@ -46,6 +47,7 @@ class ProcessorVersions:
         self._make = make
         self._read = read
         self._maker = ThreadPoolExecutor(1, "maker")
+        self._folder = ProcessFolder("aoti-assets-")
         self._held: dict[int, HeldProcessor] = {}
         self._active: int | None = None
         self._staged: int | None = None
@@ -80,6 +82,10 @@ class ProcessorVersions:
         self._held = {number: held for number, held in self._held.items() if number != self._staged}
         self._staged = None
 
+    def close(self) -> None:
+        """Remove all files of versions: Ray ends a process without its finalizers."""
+        self._folder.remove()
+
     async def _made(self, version: Version) -> Processor:
         files = await self._read(version)
         loop = asyncio.get_running_loop()
@@ -90,7 +96,7 @@ class ProcessorVersions:
             self._making = None
 
     def _make_with(self, version: Version, files: AssetFiles) -> Processor:
-        folder = Path(tempfile.mkdtemp(prefix="aoti-serve-assets-"))
+        folder = Path(tempfile.mkdtemp(dir=self._folder.path))
         try:
             for name, content in files.items():
                 (folder / name).write_bytes(content)

@@ -111,6 +111,7 @@ class ReplicaBuffers:
             epoch=epoch,
             version=version,
             digest=self._digests[version],
+            package=container.package.digest,
             previous=container.previous,
             nbytes=self._received,
             stage_milliseconds=round(self._staged_in * 1e3, 3),

@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
-
+from aoti_serve.cluster.calls import CALL_FAILED
 from aoti_serve.cluster.coordinator.gathered import Gathered, Told
 from aoti_serve.cluster.coordinator_client import CoordinatorClient
-from aoti_serve.errors import AotiServeError, UnknownVersion
+from aoti_serve.errors import UnknownVersion
 from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.protocol.statistics import VersionStatistics, summed_by_version
 
@@ -38,7 +36,7 @@ class StatisticsExchange:
     async def report(self) -> None:
         """Tell the coordinator what is new, if anything is. While there is none, nothing is lost: it is told later."""
         if self._changed():
-            with suppress(AotiServeError, RayError, RayServeException):
+            with suppress(*CALL_FAILED):
                 await self._exchange(asks=False)
 
     async def messages(self, version: str | None = None) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class FiguresReport:
     async def run(self) -> None:
         """Report again and again; for ever, as a task."""
         loop = asyncio.get_running_loop()
-        beside = [loop.create_task(work) for work in (self._lag.run(), self._report_trials())]
+        beside = [loop.create_task(work) for work in (self._lag.run(), self._go_on_with_trials())]
         try:
             while True:
                 await asyncio.sleep(REPORT_S)
@@ -49,11 +49,18 @@ class FiguresReport:
             for task in beside:
                 task.cancel()
 
-    async def _report_trials(self) -> None:
+    async def _go_on_with_trials(self) -> None:
         """A rollout is to see soon what goes wrong."""
         while True:
             await asyncio.sleep(TRIAL_S)
+            await self.report_trials()
+
+    async def report_trials(self) -> None:
+        """Tell the coordinators once what was counted of trials that are on."""
+        try:
             await asyncio.gather(*(model.report_trial() for model in self._plane.models()))
+        except Exception:  # they are told again, as totals
+            logger.exception("what was counted of a trial could not be told")
 
     async def report(self) -> None:
         """Report once."""

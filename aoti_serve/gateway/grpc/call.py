@@ -14,13 +14,13 @@ import grpc
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError, BodyTooSlow, InvalidBody, NotServed, Stopping, shown_value
-from aoti_serve.gateway.client_facts import identity_from, patience_from, routing_key
+from aoti_serve.gateway.client_facts import identity_from, patience_from, remaining, routing_key
 from aoti_serve.gateway.grpc.messages import GrpcMessage, MessageReader, written
 from aoti_serve.gateway.grpc.statuses import ANSWER_HEAD, CODINGS, ID_KEY, OK, trailers
 from aoti_serve.gateway.http2.frames import ErrorCode
 from aoti_serve.gateway.http2.headers import Head
 from aoti_serve.gateway.http2.stream import Stream
-from aoti_serve.gateway.in_flight import BodyLimits, ReadingBudget
+from aoti_serve.gateway.in_flight import BodyLimits, CallBytes, ReadingBudget
 from aoti_serve.gateway.inflation import ZLIB_WINDOWS, decompressed
 from aoti_serve.gateway.listener.meters import is_too_slow
 from aoti_serve.gateway.offload import Offload
@@ -59,8 +59,9 @@ class GrpcCall:
         self._stream = stream
         self._method = method
         self._calls = calls
-        self._began = time.monotonic()
-        self._reader = MessageReader(calls.message, calls.budget)
+        self.began = time.monotonic()
+        self.held = CallBytes(calls.budget)
+        self._reader = MessageReader(calls.message, self.held)
         self._messages: deque[GrpcMessage] = deque()
         self._news = asyncio.Event() if method.streams else None
         self._problem: AotiServeError | None = None
@@ -75,17 +76,19 @@ class GrpcCall:
         """The client's own id, if it is short and printable, else a unique one."""
         return identity_from(self.metadata.get(ID_KEY))
 
-    def timeout(self, parameter: float | None) -> float | None:
-        """The client's timeout in seconds: the shortest of its deadline, the request's parameter and the metadata's.
+    def left(self, parameter: float | None, since: float, model: str) -> float | None:
+        """The rest of the client's timeout in seconds: the shortest of its deadline, the parameter and the metadata's.
 
-        Raises InvalidBody.
+        The deadline is the call's; the other two count from when the request began. Raises InvalidBody, and
+        DeadlineExceeded.
         """
-        limits = [parameter]
+        limits = [(parameter, since)]
         if (given := self.metadata.get(TIMEOUT_KEY)) is not None:
-            limits.append(patience_from(given))
+            limits.append((patience_from(given), since))
         if (given := self.metadata.get("grpc-timeout")) is not None:
-            limits.append(self._began + _seconds(given) - time.monotonic())
-        return min((limit for limit in limits if limit is not None), default=None)
+            limits.append((_seconds(given), self.began))
+        known = [(limit, begin) for limit, begin in limits if limit is not None]
+        return remaining(*min(known, key=sum), model) if known else None
 
     @property
     def routing_key(self) -> str:
@@ -102,18 +105,22 @@ class GrpcCall:
         return await self.content(self._messages[0])
 
     async def messages(self) -> AsyncIterator[GrpcMessage]:
-        """The messages as they come. Who takes one releases its share. Raises an AotiServeError."""
+        """The messages as they come. Who takes one releases its share, then calls `read_on`. Raises AotiServeError."""
         assert self._news is not None
         while True:
             if self._messages:
                 yield self._messages.popleft()
-                self._read(b"")
-            elif self._problem is not None or not self._stream.open:
+                self.read_on()
+            elif self._problem is not None or not (self._stream.open or self._reader.is_held_back):
                 self._check_end()
                 return
             else:
                 self._news.clear()
                 await self._news.wait()
+
+    def read_on(self) -> None:
+        """There may be room for further messages."""
+        self._read(b"")
 
     def _check_end(self) -> None:
         """Raise an AotiServeError if something is wrong with what the client has sent."""
@@ -186,7 +193,8 @@ class GrpcCall:
     @property
     def _waits_for_message(self) -> bool:
         """Whether the client alone holds a message back; a call that streams may have none for long."""
-        within = self._reader.is_within and len(self._messages) < ENOUGH_MESSAGES
+        reader = self._reader
+        within = reader.is_within and not reader.is_held_back and len(self._messages) < ENOUGH_MESSAGES
         return self._stream.open and (within or not self._method.streams)
 
     def _read(self, data: bytes) -> None:

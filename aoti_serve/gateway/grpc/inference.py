@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import AotiServeError
@@ -19,7 +16,7 @@ from aoti_serve.gateway.grpc.answers import GRPC_METHOD
 from aoti_serve.gateway.grpc.call import GrpcCall
 from aoti_serve.gateway.grpc.messages import GrpcMessage
 from aoti_serve.gateway.grpc.statuses import INTERNAL, OK
-from aoti_serve.gateway.in_flight import Share
+from aoti_serve.gateway.grpc.turns import Turn, Turns
 from aoti_serve.gateway.offload import LARGE_HEAD_BYTES, Offload
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
 from aoti_serve.gateway.request_log import RequestLog, RequestNote
@@ -29,7 +26,6 @@ from aoti_serve.protocol.grpc.response import encode_infer_response, encode_stre
 from aoti_serve.protocol.messages import InferResponse
 
 logger = logging.getLogger("ray.serve")
-STREAM_AHEAD = 64  # requests of one stream that are answered at once
 
 
 class GrpcInference:
@@ -45,33 +41,24 @@ class GrpcInference:
         """`ModelInfer`. Raises an AotiServeError."""
         with self._plane.figures.request(GRPC) as counted, self._plane.door:
             request = cut_request(await call.message(), self._config)
-            return encode_infer_response(await self._answer(request, call, counted))
+            return encode_infer_response(await self._answer(request, call, counted, call.began))
 
-    async def stream(self, call: GrpcCall) -> AsyncIterator[bytes]:
+    def stream(self, call: GrpcCall) -> AsyncIterator[bytes]:
         """`ModelStreamInfer`: runs requests as they come, answers in their order; an error ends none but its own.
 
         Raises an AotiServeError where the messages themselves cannot be read.
         """
-        waiting: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_AHEAD)
-        reading = asyncio.create_task(_read_stream(call, self._stream_answer, waiting))
-        try:
-            while (answering := await waiting.get()) is not None:
-                yield await answering
-            await reading
-        finally:
-            reading.cancel()
-            while not waiting.empty():
-                if (left := waiting.get_nowait()) is not None:
-                    left.cancel()
+        return Turns(call, self._stream_answer).answers()
 
-    async def _stream_answer(self, message: GrpcMessage, call: GrpcCall) -> bytes:
+    async def _stream_answer(self, message: GrpcMessage, call: GrpcCall, turn: Turn) -> bytes:
         identity = None
         with RequestNote(self._log, call.client, GRPC_METHOD, "ModelStreamInfer", call.identity) as note:
             try:
                 with self._plane.figures.request(GRPC) as counted, self._plane.door:
                     request = cut_request(await call.content(message), self._config)
                     identity = request.id
-                    answer = encode_stream_response(await self._answer(request, call, counted))
+                    answer = encode_stream_response(await self._answer(request, call, counted, message.began))
+                    turn.hold(answer)
             except AotiServeError as error:
                 note.error, note.status = error, error.grpc_status
                 return encode_stream_failure(str(error), identity)
@@ -82,14 +69,16 @@ class GrpcInference:
             note.status = OK.name
             return answer
 
-    async def _answer(self, request: CutRequest, call: GrpcCall, counted: CountedRequest) -> InferResponse:
+    async def _answer(
+        self, request: CutRequest, call: GrpcCall, counted: CountedRequest, since: float
+    ) -> InferResponse:
         adopt_trace(call.metadata.get("traceparent"), call.metadata.get("tracestate"))
         counted.model = request.model_name
         served = self._plane.model(request.model_name)
         checked = await self._read(served.checker, request)
         arrays = raw_arrays(checked.head, request.raw)
-        timeout = call.timeout(checked.head.timeout)
-        rows = served.infer(checked, arrays, request.model_version, timeout, call.routing_key)
+        left = call.left(checked.head.timeout, since, request.model_name)
+        rows = served.infer(checked, arrays, request.model_version, left, call.routing_key)
         response = counted.response = await rows
         return replace(response, id=request.id)
 
@@ -97,26 +86,3 @@ class GrpcInference:
         if len(request.head) <= LARGE_HEAD_BYTES:
             return checker.read_protobuf(request.head)
         return await self._offload.run(checker.read_protobuf, request.head)
-
-
-async def _read_stream(
-    call: GrpcCall,
-    answer: Callable[[GrpcMessage, GrpcCall], Coroutine[Any, Any, bytes]],
-    waiting: asyncio.Queue[asyncio.Task[bytes] | None],
-) -> None:
-    """Begin to answer each message as it comes. Raises an AotiServeError if one cannot be read."""
-    try:
-        async for message in call.messages():
-            answering = asyncio.create_task(answer(message, call))
-            answering.add_done_callback(partial(_release, message.share))  # also if it is cancelled before it begins
-            try:
-                await waiting.put(answering)
-            except asyncio.CancelledError:
-                answering.cancel()
-                raise
-    finally:
-        await waiting.put(None)
-
-
-def _release(share: Share, _: object) -> None:
-    share.release()

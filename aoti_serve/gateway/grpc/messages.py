@@ -5,35 +5,41 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
 from aoti_serve.errors import InvalidBody
-from aoti_serve.gateway.in_flight import BodyLimits, ReadingBudget, Share
+from aoti_serve.gateway.in_flight import BodyLimits, CallBytes, Share
 
 _prefix = Struct(">BI")
 SMALL_PIECE = 1024  # bytes
 
 
 class GrpcMessage(NamedTuple):
-    """A message as it was sent, and its part of the budget, which is held until whoever took it gives it back."""
+    """A message as it was sent, and its part of the budget, which is held until whoever took it gives it back.
+
+    `began` is when its first bytes had come, by the monotonic clock.
+    """
 
     content: bytes
     compressed: bool
     share: Share
+    began: float
 
 
 class MessageReader:
     """Cuts one call's body into messages. A message is counted before it is read, by the length that it announces."""
 
-    def __init__(self, bound: BodyLimits, budget: ReadingBudget) -> None:
+    def __init__(self, bound: BodyLimits, held: CallBytes) -> None:
         self._bound = bound
-        self._budget = budget
+        self._held = held
         self._rest = b""
         self._share: Share | None = None
         self._missing = 0
         self._compressed = False
+        self._began = 0.0
         self._pieces: list[bytes | bytearray] = []
         self._granted = 0
 
@@ -41,6 +47,11 @@ class MessageReader:
     def is_within(self) -> bool:
         """Whether a message is there in part."""
         return bool(self._rest) or self._share is not None
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether a message has come that is not begun: the call's others hold what there is for it in the budget."""
+        return bool(self._rest) and self._share is None and not self._held.has_room
 
     @property
     def granted(self) -> int:
@@ -54,7 +65,7 @@ class MessageReader:
             data, self._rest = self._rest + data, b""
         for _ in range(most):
             if self._share is None:
-                if len(data) < _prefix.size:
+                if len(data) < _prefix.size or not self._held.has_room:
                     break
                 self._share = self._begin(data)
                 data = data[_prefix.size :]
@@ -71,9 +82,9 @@ class MessageReader:
         if flag > 1:
             raise InvalidBody(detail=f"a message begins with the byte {flag}; 0 is plain, 1 is compressed")
         self._bound.check(length)
-        share = Share(self._budget)
+        share = Share(self._held)
         share.grow(length)
-        self._compressed, self._missing = bool(flag), length
+        self._compressed, self._missing, self._began = bool(flag), length, time.monotonic()
         self._granted += _prefix.size + length
         return share
 
@@ -90,7 +101,7 @@ class MessageReader:
         first = self._pieces[0]
         content = first if len(self._pieces) == 1 and isinstance(first, bytes) else b"".join(self._pieces)
         self._share, self._pieces = None, []
-        return GrpcMessage(content, self._compressed, share)
+        return GrpcMessage(content, self._compressed, share, self._began)
 
     def close(self) -> None:
         """Give back what a message holds that is there in part."""

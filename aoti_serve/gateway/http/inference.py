@@ -15,8 +15,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from aoti_serve.config import GatewayConfig
-from aoti_serve.errors import AotiServeError, DeadlineExceeded, JsonTooLarge, Stopping
-from aoti_serve.gateway.client_facts import patience_from, routing_key
+from aoti_serve.errors import AotiServeError, JsonTooLarge, Stopping
+from aoti_serve.gateway.client_facts import patience_from, remaining, routing_key
 from aoti_serve.gateway.data_plane import DataPlane
 from aoti_serve.gateway.figures.counted import CountedRequest
 from aoti_serve.gateway.figures.model_figures import HTTP
@@ -102,7 +102,7 @@ class Inference:
         split = head_length(body, None if length is None else length.decode("latin-1"))
         request = await self._read(served.checker, bytes(body[:split]))
         arrays = arrays_of(request.head, memoryview(body)[split:])
-        left = _remaining(_timeout_of(headers, request.head.timeout), arrived, asked.name)
+        left = remaining(_timeout_of(headers, request.head.timeout), arrived, asked.name)
         response = counted.response = await served.infer(request, arrays, asked.version, left, key)
         if takes_long(response, request.head):
             return await self._offload.run(encode_response, response, request.head)
@@ -138,16 +138,6 @@ def _timeout_of(headers: Headers, parameter: float | None) -> float | None:
         return parameter
     limits = [limit for limit in (parameter, patience_from(value.decode("latin-1"))) if limit is not None]
     return min(limits, default=None)
-
-
-def _remaining(timeout: float | None, arrived: float, model: str) -> float | None:
-    """The rest of the client's timeout in seconds, after the body was read. Raises DeadlineExceeded."""
-    if timeout is None:
-        return None
-    left = timeout - (time.monotonic() - arrived)
-    if left <= 0:
-        raise DeadlineExceeded(model=model, timeout=timeout)
-    return left
 
 
 async def _send(encoded: Encoded, coding: bytes | None, send: Send, *, views: bool) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from aoti_serve.errors import StartFailed
+from aoti_serve.folders import make_private
 
 BINDING_S = 10.0  # it takes microseconds; only a process that was suspended in it makes others wait
 CLAIM_POLL_S = 0.01
@@ -85,9 +85,6 @@ def addresses_overlap(one: str, other: str) -> bool:
 def claims_folder() -> Path:
     """The folder in which the processes of this user on this machine keep their claims."""
     folder = Path(tempfile.gettempdir()) / f"aoti-serve-{os.getuid()}"
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not make_private(folder):
         raise StartFailed(detail=f"{folder} is not a private folder of this user; remove it")
     return folder

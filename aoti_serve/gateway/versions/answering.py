@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import NamedTuple
 
-from aoti_serve.errors import AotiServeError, DeadlineExceeded, NoReplica, VersionNotResident
+from aoti_serve.errors import AotiServeError, DeadlineExceeded, InvalidInput, NoReplica, VersionNotResident
 from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
 from aoti_serve.gateway.versions.residents import Residents
@@ -126,6 +126,8 @@ class Answering:
         except Exception as error:
             if is_the_servers(error):
                 trial.note_failure(answers, began)
+            elif isinstance(error, InvalidInput):
+                trial.note_refused(request.arrays, answers, began)
             raise
         trial.note_answer(request.arrays, rows, began)
         if shadow:
@@ -139,6 +141,10 @@ class Answering:
             rows = await self._submit(self._batcher_of(number), request, number)
         except VersionNotResident:
             pass  # withdrawn
+        except InvalidInput:
+            answered = await self._submit_to_active(_left(request, began))  # which refuses it, too, if it is wrong
+            trial.note_failure(number, began)
+            return answered
         except Exception as error:
             if not is_the_servers(error):
                 raise

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any
 
-from aoti_serve.errors import AotiServeError
+from aoti_serve.errors import AotiServeError, InvalidInput
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
 from aoti_serve.gateway.offload import Offload
 from aoti_serve.gateway.versions.sticky import EvenShare
@@ -20,7 +20,7 @@ from aoti_serve.weights.swap.target import Trial
 FEW_ELEMENTS = 65_536  # of a run, or of an answer, that are read in the event loop: at most some 100 us
 MOST_SHADOWS = 256  # at once
 MOST_SHADOW_BYTES = 64 * 2**20  # of the requests of all shadows at once
-MOST_DOUBTS = 8  # at once: where every answer has an infinity, by what the model is, this is what each one costs
+MOST_DOUBTS = 8  # at once, so that a model whose every answer has an infinity does not run each request twice
 
 RunBeside = Callable[[Arrays, int], Awaitable[Rows]]
 
@@ -57,6 +57,15 @@ class TrialCounter:
         """Note a request that this version has failed to answer, by the server's fault."""
         self._arm(self._counts, version).note(monotonic() - began, failed=True)
 
+    def note_refused(self, arrays: Arrays, version: int, began: float) -> None:
+        """Note a request that this version has refused: a failure of a candidate, if the active one answers it.
+
+        Weights may hold an index, or files of a processor a word, that makes a right request wrong.
+        """
+        if version == self.trial.candidate and self._doubts < MOST_DOUBTS:
+            self._doubts += 1
+            self._keep(self._ask_whether_it_is_wrong(arrays, began))
+
     def shadow(self, arrays: Arrays, answer: Rows, share: float) -> None:
         """Run a request that the active version has answered on the candidate, too, if it is this one's turn."""
         if answer.version != self.trial.active or not self._turns.take(share):
@@ -91,6 +100,8 @@ class TrialCounter:
         if self._doubts < MOST_DOUBTS:
             self._doubts += 1
             self._keep(self._ask_the_other(arrays, version))
+        else:
+            self._arm(self._counts, version).note_passed_over()
 
     async def _ask_the_other(self, arrays: Arrays, version: int) -> None:
         """Count an answer that is not finite, unless the other version's to the same request is not finite either."""
@@ -102,8 +113,17 @@ class TrialCounter:
             both = False
         finally:
             self._doubts -= 1
-        if not both:
-            self._arm(self._counts, version).note_non_finite()
+        self._arm(self._counts, version).note_doubt(non_finite=not both)
+
+    async def _ask_whether_it_is_wrong(self, arrays: Arrays, began: float) -> None:
+        try:
+            rows = await self._run_beside(arrays, self.trial.active)
+        except AotiServeError:  # it is, or nobody can tell
+            return
+        finally:
+            self._doubts -= 1
+        if rows.version == self.trial.active:
+            self.note_failure(self.trial.candidate, began)
 
     async def _are_finite(self, outputs: Arrays) -> bool:
         read = self._counts.active.are_finite
@@ -116,7 +136,7 @@ class TrialCounter:
             await self._offload.run(self._large.shadow.note_pair, active, candidate)
 
     def _note_unpaired(self, error: AotiServeError) -> None:
-        if error.http_status == 500:
+        if error.http_status == 500 or isinstance(error, InvalidInput):  # the active version has answered it
             self._counts.shadow.note_failed()
         else:
             self._counts.shadow.note_dropped()

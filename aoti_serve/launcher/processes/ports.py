@@ -6,7 +6,8 @@ import errno
 import ipaddress
 import re
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from aoti_serve.errors import PortHeld, StartFailed
 
 RAYS, NODE_MANAGER = "ray::", "raylet"  # names of processes
 WORKER = "calls from Ray and Serve"
+LEFT_BEHIND_S = 150.0  # Ray gives its processes two minutes
 # The purpose of a process's ports, by its title as Ray sets it.
 PURPOSES = {
     "gcs_server": "Ray's control store",
@@ -78,11 +80,34 @@ def require_free(host: str, port: int, way_out: str) -> None:
     if _can_bind(host, port):
         return
     found = _listener(port)
-    detail = f"; stop it, or {way_out}"
-    if found and _is_left_behind(found):
+    detail, left_behind = f"; stop it, or {way_out}", found is not None and _is_left_behind(found)
+    if left_behind:
         left = "a server that was killed has left behind: such processes end by themselves within two minutes"
         detail = f", which {left}; wait, or {way_out}"
-    raise PortHeld(port=port, holder=_named(found), pid=found.pid if found else None, detail=detail)
+    raise PortHeld(
+        port=port, holder=_named(found), pid=found.pid if found else None, left_behind=left_behind, detail=detail
+    )
+
+
+def await_ports(
+    find: Callable[[], Iterable[StartFailed]],
+    tell: Callable[[str], None],
+    pause: Callable[[], bool],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Wait for ports that processes of a server that was killed still hold, for `LEFT_BEHIND_S` at most.
+
+    `find` gives what is wrong with the ports now. Raises the first of these that no waiting mends. `tell` hears what is
+    waited for; `pause` waits a little, and is true if there is to be no more waiting.
+    """
+    end = clock() + LEFT_BEHIND_S
+    while found := list(find()):
+        lasting = [error for error in found if not (isinstance(error, PortHeld) and error.left_behind)]
+        if lasting or clock() > end:
+            raise (lasting or found)[0]
+        tell(f"waiting: {found[0]}")
+        if pause():
+            return
 
 
 def holder_of(host: str, port: int) -> str | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from aoti_serve.errors import UnreadablePackage, quantity
+from aoti_serve.folders import make_private
 from aoti_serve.model.archive import reading
 from aoti_serve.signature.tensors import Frozen
 
@@ -48,7 +49,9 @@ def extract(path: Path, digest: str, *, verify: bool = False) -> Path:
     with _writing(path, cache):
         cache.parent.parent.mkdir(parents=True, exist_ok=True)
         for folder in (cache.parent, cache):
-            _make_private(path, folder)
+            if not make_private(folder):  # its files are loaded as code
+                detail = f"its cache {folder} is not a private folder of this user; remove it"
+                raise UnreadablePackage(path=path, detail=f"{detail} (XDG_CACHE_HOME chooses another place)")
         with FileLock(cache.with_suffix(".lock"), timeout=_LONGEST_WAIT_SECONDS):
             stamp = _intact(entry, verify and entry not in _verified)
             if stamp is None:
@@ -73,17 +76,6 @@ def _writing(path: Path, cache: Path) -> Iterator[None]:
     except OSError as error:
         detail = f"cannot be unpacked into {cache}: {error} (XDG_CACHE_HOME chooses another place)"
         raise UnreadablePackage(path=path, detail=detail) from error
-
-
-def _make_private(path: Path, folder: Path) -> None:
-    """Make the folder, for this user alone: its files are loaded as code."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        detail = f"its cache {folder} is a link, or others can write to it; remove it (XDG_CACHE_HOME chooses another)"
-        raise UnreadablePackage(path=path, detail=detail)
-    if found.st_mode & 0o077:
-        folder.chmod(0o700)
 
 
 def _unpack(path: Path, digest: str, entry: Path) -> _Stamp:

@@ -13,7 +13,7 @@ from aoti_serve.weights.files.index import header_of, read_index
 from aoti_serve.weights.files.merge import Part, whole_file
 from aoti_serve.weights.files.pickles import check_no_pickle, pickle_in, pickled
 from aoti_serve.weights.files.sharded import INDEX_NAME, ShardIndex, ShardPart, is_shard_index
-from aoti_serve.weights.store.disk import check_room
+from aoti_serve.weights.free_space import check_room
 
 FILE_NAME = "model.safetensors"
 PIECE_BYTES = 4 * 2**20

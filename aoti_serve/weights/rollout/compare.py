@@ -1,6 +1,7 @@
 """Compares the outputs of two versions for one request, as arrays; and looks at those of one.
 
-Nothing here warns or divides by zero, whatever the arrays hold. All is computed in float64.
+Nothing here warns or divides by zero, whatever the arrays hold. All is computed in float64, but for which integers are
+equal, and how far apart they are.
 """
 
 from __future__ import annotations
@@ -72,16 +73,22 @@ class OutputReader:
         if active.shape != candidate.shape:
             return PairComparison(0, 0.0 if self._ranks else None, 0.0 if self.is_float else None, 0.0)
         with np.errstate(all="ignore"):
-            one, other = self._rows(active), self._rows(candidate)
-            if not one.size:
+            if not active.size:
                 return PairComparison(0, None, None, 0.0)
             if not self.is_float:
-                return PairComparison(len(one), float(np.mean(one == other)), None, _largest(one, other))
-            return self._compare_floats(one, other)
+                return self._compare_integers(active, candidate)
+            return self._compare_floats(self._rows(active), self._rows(candidate))
 
     @property
     def _ranks(self) -> bool:
         return self._row > 0 or not self.is_float
+
+    def _compare_integers(self, one: NDArray[Any], other: NDArray[Any]) -> PairComparison:
+        """As they are: float64 does not tell large ones apart."""
+        rows = one.size // self._row if self._row else 1
+        unsigned = f"u{one.itemsize}"  # holds the difference of any two
+        apart = np.maximum(one, other).view(unsigned) - np.minimum(one, other).view(unsigned)
+        return PairComparison(rows, float(np.mean(one == other)), None, float(apart.max()))
 
     def _compare_floats(self, one: Doubles, other: Doubles) -> PairComparison:
         judged = len(one)
@@ -100,7 +107,7 @@ class OutputReader:
 
     def _rows(self, array: NDArray[Any]) -> Doubles:
         numbers = self._doubles(array)
-        return numbers.reshape(-1, self._row) if self._row and numbers.size else numbers.reshape(1, -1)
+        return numbers.reshape(-1, self._row) if self._row else numbers.reshape(1, -1)
 
     def _doubles(self, array: NDArray[Any]) -> Doubles:
         if self._raw is not None:

@@ -17,11 +17,11 @@ from aoti_serve.weights.rollout.outputs import OutputAgreement, OutputMoments
 class ArmCounts:
     """Counts the requests of one version. For one thread."""
 
-    __slots__ = ("_failures", "_latency", "_moments", "_non_finite", "_readers", "_requests")
+    __slots__ = ("_doubts", "_failures", "_latency", "_moments", "_non_finite", "_passed_over", "_readers", "_requests")
 
     def __init__(self, readers: Sequence[OutputReader]) -> None:
         self._readers = readers
-        self._requests = self._failures = self._non_finite = 0
+        self._requests = self._failures = self._non_finite = self._doubts = self._passed_over = 0
         self._latency = [0] * (LAST_BUCKET + 1)
         self._moments = [[0, 0.0, 0.0] for _ in readers]
 
@@ -32,9 +32,14 @@ class ArmCounts:
         if failed:
             self._failures += 1
 
-    def note_non_finite(self) -> None:
-        """Of a request that was noted: its answer holds a NaN or an infinity by this version's doing."""
-        self._non_finite += 1
+    def note_doubt(self, *, non_finite: bool) -> None:
+        """Of a request that was noted: its answer holds a NaN or an infinity; `non_finite` by this version's doing."""
+        self._doubts += 1
+        self._non_finite += non_finite
+
+    def note_passed_over(self) -> None:
+        """As `note_doubt`, where nobody has looked whose doing it is."""
+        self._passed_over += 1
 
     def note_outputs(self, arrays: Iterable[NDArray[Any]]) -> bool:
         """Note the outputs of a run, in the order of the signature; returns whether any value is not finite.
@@ -60,6 +65,8 @@ class ArmCounts:
             requests=self._requests,
             failures=self._failures,
             non_finite=self._non_finite,
+            doubts=self._doubts,
+            passed_over=self._passed_over,
             latency=LatencyCounts(counts=tuple(self._latency)),
             outputs={
                 reader.name: OutputMoments(count=int(count), total=total, squares=squares)

@@ -21,12 +21,15 @@ from aoti_serve.weights.rollout.outputs import (
 class ArmFigures(Frozen):
     """One version's requests: those that it has answered, or should have.
 
-    `failures` are by the server's fault, `non_finite` are answers with a NaN or an infinity; both are among `requests`.
+    `failures` are by the server's fault; they are among `requests`. Of the answers that held a NaN or an infinity
+    `doubts` were looked into, of which `non_finite` were the version's doing; the others were `passed_over`.
     """
 
     requests: int = 0
     failures: int = 0
     non_finite: int = 0
+    doubts: int = 0
+    passed_over: int = 0
     latency: LatencyCounts = LatencyCounts()
     outputs: Mapping[str, OutputMoments] = {}
 
@@ -35,6 +38,8 @@ class ArmFigures(Frozen):
             requests=self.requests + other.requests,
             failures=self.failures + other.failures,
             non_finite=self.non_finite + other.non_finite,
+            doubts=self.doubts + other.doubts,
+            passed_over=self.passed_over + other.passed_over,
             latency=self.latency + other.latency,
             outputs=summed_outputs(self.outputs, other.outputs),
         )
@@ -44,13 +49,34 @@ class ArmFigures(Frozen):
             requests=max(0, self.requests - other.requests),
             failures=max(0, self.failures - other.failures),
             non_finite=max(0, self.non_finite - other.non_finite),
+            doubts=max(0, self.doubts - other.doubts),
+            passed_over=max(0, self.passed_over - other.passed_over),
             latency=self.latency - other.latency,
             outputs=subtracted_outputs(self.outputs, other.outputs),
         )
 
+    @property
+    def looked_into(self) -> int:
+        """The requests of which `non_finite` are: as large a part of all as was looked into of the doubtful ones.
+
+        A sample, whose share of `non_finite` is that of all requests.
+        """
+        if not self.passed_over:
+            return self.requests
+        return max(self.non_finite, self.requests * self.doubts // (self.doubts + self.passed_over))
+
+    @property
+    def estimated_non_finite(self) -> int:
+        """Of all requests, as many as there are of those that were looked into."""
+        return (
+            self.non_finite * self.requests // self.looked_into
+            if self.passed_over and self.looked_into
+            else self.non_finite
+        )
+
     def has_fallen(self, earlier: ArmFigures) -> bool:
-        counts = (self.requests, self.failures, self.non_finite)
-        before = (earlier.requests, earlier.failures, earlier.non_finite)
+        counts = (self.requests, self.failures, self.non_finite, self.doubts, self.passed_over)
+        before = (earlier.requests, earlier.failures, earlier.non_finite, earlier.doubts, earlier.passed_over)
         return _any_less(counts, before) or self.latency.has_fallen(earlier.latency)
 
     def summary(self) -> dict[str, Any]:
@@ -58,7 +84,7 @@ class ArmFigures(Frozen):
         found: dict[str, Any] = {
             "requests": self.requests,
             "error_rate": ratio(self.failures, self.requests),
-            "non_finite_rate": ratio(self.non_finite, self.requests),
+            "non_finite_rate": ratio(self.non_finite, self.looked_into),
         }
         for name, q in (("p50_s", 0.5), ("p99_s", 0.99)):
             seconds = self.latency.quantile(q)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from aoti_serve.errors import InvalidConfig, problems, shown_value, yaml_words
 from aoti_serve.signature.tensors import Frozen
@@ -59,6 +59,11 @@ def least_for(limit: LeastAgreement, output: str) -> float | None:
     return limit.get(output) if isinstance(limit, Mapping) else limit
 
 
+def _as_tuple(value: Any) -> Any:
+    """JSON has no tuples, and a strict reader takes no list for one."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 class RolloutPlan(Frozen):
     """`rollout:` in a plan's file.
 
@@ -72,7 +77,7 @@ class RolloutPlan(Frozen):
     commit, when they roll back.
     """
 
-    canary: tuple[CanaryShare, ...] = (0.05, 0.25, 0.5)
+    canary: Annotated[tuple[CanaryShare, ...], BeforeValidator(_as_tuple)] = (0.05, 0.25, 0.5)
     each: StepDuration = 60.0
     shadow: TrafficShare = 0.0
     abort_if: AbortRules = AbortRules()

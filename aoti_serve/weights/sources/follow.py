@@ -7,13 +7,13 @@ from typing import Any
 
 from aoti_serve.errors import AotiServeError, CandidateWithdrawn, NotSettled, StageFailed, UnreadableWeights
 from aoti_serve.signature.tensors import Frozen
-from aoti_serve.weights.audit import MAX_TEXT
+from aoti_serve.weights.audit import MAX_TEXT, AttemptOutcome
 from aoti_serve.weights.sources.found import FoundVersion, natural
 
 MOST_TRIES = 2  # of one version whose try a coordinator has not survived
 MOST_PAUSES = 10  # times the period
 PASSING = (409, 503, 507)
-BEGUN, TRIAL = "begun", "candidate"  # outcomes that are not the last
+UNDECIDED = (AttemptOutcome.BEGUN, AttemptOutcome.CANDIDATE)
 UNKNOWN = "it was withdrawn, or rolled back; the audit log says why"  # an earlier coordinator knew
 
 
@@ -28,7 +28,7 @@ class Tried(Frozen):
     path: str
     fingerprint: str
     modified: float
-    outcome: str  # begun, candidate, committed, unchanged or failed
+    outcome: AttemptOutcome
     error: str | None = None
     tries: int = 1
     number: int | None = None
@@ -47,7 +47,7 @@ class FollowStatus(Frozen):
     uri: str
     last_seen: str | None = None
     last_tried: str | None = None
-    outcome: str | None = None
+    outcome: AttemptOutcome | None = None
     error: str | None = None
 
 
@@ -61,24 +61,27 @@ class Follow:
         self.place = place
         self.tried = tried if tried is not None and tried.place == place else None
         self._before: dict[str, str] = {}  # fingerprints at the last poll, by path
-        self._broken: dict[str, str] = {}  # of what is no whole file
+        self._broken: dict[str, str] = {}  # of what is there, and no whole file
 
     def see(self, versions: Sequence[FoundVersion]) -> list[FoundVersion]:
         """A poll has found these; the ones to try, the best first."""
         before, self._before = self._before, {version.file.path: version.file.fingerprint for version in versions}
+        self._broken = {path: self._broken[path] for path in self._before.keys() & self._broken.keys()}
         steady = [version for version in versions if before.get(version.file.path) == version.file.fingerprint]
         return sorted(filter(self._is_new, steady), key=lambda version: version.order, reverse=True)
 
     def note_broken(self, version: FoundVersion) -> None:
-        """It is no whole file; not looked at again until it changes."""
+        """It is no whole file; not looked at again until it changes, or has been gone."""
         self._broken[version.file.path] = version.file.fingerprint
 
     def begun(self, version: FoundVersion, number: int) -> Tried:
         """The record of a try of what the store calls `number`, to be stored before anything can come of it."""
         tries = self.tried.tries + 1 if self.tried is not None and self._is_same(version, self.tried) else 1
-        return self._tried(version, BEGUN, number=number, tries=tries)
+        return self._tried(version, AttemptOutcome.BEGUN, number=number, tries=tries)
 
-    def ended(self, version: FoundVersion, outcome: str, error: str | None = None, number: int | None = None) -> Tried:
+    def ended(
+        self, version: FoundVersion, outcome: AttemptOutcome, error: str | None = None, number: int | None = None
+    ) -> Tried:
         """The record of a try that has ended; it is not made again until the version's fingerprint changes."""
         self.tried = self._tried(version, outcome, error=error, number=number)
         return self.tried
@@ -91,18 +94,18 @@ class Follow:
         back; `why`, if it is known.
         """
         tried = self.tried
-        if tried is None or tried.number is None or tried.outcome not in (BEGUN, TRIAL):
+        if tried is None or tried.number is None or tried.outcome not in UNDECIDED:
             return None
-        outcome = {current: "committed", on_trial: TRIAL}.get(tried.number)
-        if outcome is None and tried.outcome == TRIAL:
-            outcome = "failed"
+        outcome = {current: AttemptOutcome.COMMITTED, on_trial: AttemptOutcome.CANDIDATE}.get(tried.number)
+        if outcome is None and tried.outcome == AttemptOutcome.CANDIDATE:
+            outcome = AttemptOutcome.FAILED
         if outcome is None or outcome == tried.outcome:
             return None
-        error = (why or UNKNOWN)[:MAX_TEXT] if outcome == "failed" else None
+        error = (why or UNKNOWN)[:MAX_TEXT] if outcome == AttemptOutcome.FAILED else None
         self.tried = tried.model_copy(update={"outcome": outcome, "error": error, "tries": 1})
         return self.tried
 
-    def _tried(self, version: FoundVersion, outcome: str, **facts: Any) -> Tried:
+    def _tried(self, version: FoundVersion, outcome: AttemptOutcome, **facts: Any) -> Tried:
         return Tried(
             place=self.place,
             name=version.name,
@@ -120,7 +123,8 @@ class Follow:
             return True
         if version.file.path != self.tried.path:
             return version.order > self.tried.order
-        return not self._is_same(version, self.tried) or (self.tried.outcome == BEGUN and self.tried.tries < MOST_TRIES)
+        again = self.tried.outcome == AttemptOutcome.BEGUN and self.tried.tries < MOST_TRIES
+        return again or not self._is_same(version, self.tried)
 
     @staticmethod
     def _is_same(version: FoundVersion, tried: Tried) -> bool:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from aoti_serve.errors import plain
 from aoti_serve.weights.files.sharded import INDEX_NAME
+from aoti_serve.weights.version import LONGEST_LABEL
 
 WEIGHTS_FILE = "model.safetensors"
 MARKERS = ("_SUCCESS", "COMPLETE")
-LABEL_LIMIT = 256  # characters
 _UNFINISHED = (".", "_", "tmp")
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
@@ -68,7 +68,7 @@ class FoundVersion:
     @property
     def label(self) -> str:
         """Its name as a label: file systems allow what may stand in no label."""
-        return re.sub(r"[\x00-\x1f\x7f]", "?", self.name)[:LABEL_LIMIT]
+        return re.sub(r"[\x00-\x1f\x7f]", "?", self.name)[:LONGEST_LABEL]
 
     def is_in(self, versions: Iterable[FoundVersion]) -> bool:
         """Whether it still is what it was."""

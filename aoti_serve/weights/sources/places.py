@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -29,17 +29,18 @@ _CONTENTS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5", "ino")
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
 
 
-def look_at(uri: str) -> Seen:
+def look_at(uri: str, roots: Collection[str] = ()) -> Seen:
     """The versions at a place now, and the roots that it stands for: its configuration's author has allowed them.
 
-    Where a registry leads is allowed by `weights_roots` only: others than that author write there.
+    Others than that author write in a registry, so that where it leads must lie under `roots`, the `weights_roots`:
+    raises SourceRefused before anything else is asked there.
     """
     if is_shard_index(uri):
         raise UnreadableWeights(detail=f"{shown_uri(uri)} is an index of shards; follow the folder that holds them all")
     with reading_from(uri):
         if is_registered(uri):
             model = registered(uri)
-            return Seen([model.at(_files_at(model.uri))])
+            return Seen([model.at(_files_at(_allowed(model.uri, roots)))])
         if uri.startswith("hf://"):
             where = pinned(uri)
             return Seen(versions_in(_remote_files(where.uri), where.name), (where.uri,))
@@ -85,6 +86,11 @@ def _shards_defect(version: FoundVersion, roots: tuple[str, ...], max_header_byt
         return f"shard {missing[0]}, which its index names, is not there"
     defects = (_header_defect(found[name], roots, max_header_bytes) for name in named)
     return next(filter(None, defects), None)
+
+
+def _allowed(uri: str, roots: Collection[str]) -> str:
+    place = resolve(uri, roots)
+    return place.address if isinstance(place, UriLocation) else str(place)
 
 
 def _files_at(uri: str) -> list[PlaceFile]:

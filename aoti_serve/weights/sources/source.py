@@ -12,9 +12,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from aoti_serve.errors import SourceRefused, StoreFailed, UnreadableWeights, WeightsTooLarge
+from aoti_serve.weights.free_space import check_room
 from aoti_serve.weights.sources.fetch import fetch, local_chunks, web_chunks
 from aoti_serve.weights.sources.uri import PORTS, UriLocation, is_uri, location_of, shown_uri
-from aoti_serve.weights.store.disk import check_room
 
 TRANSFER_S = 3600.0  # a source that sends a byte now and then must not hold a swap for ever
 

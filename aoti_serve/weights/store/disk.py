@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from aoti_serve.errors import MAKE_ROOM, StoreFailed
+from aoti_serve.errors import StoreFailed
 from aoti_serve.signature.tensors import Span
 from aoti_serve.weights.files.index import file_chunks, file_digest
+from aoti_serve.weights.free_space import check_room
 from aoti_serve.weights.store.layout import ByteRange, Layout, pieced
 from aoti_serve.weights.store.reserve import Reserve
 
@@ -204,14 +205,6 @@ class Disk:
         folder = self.root / "versions" / str(number)
         if not any(folder.iterdir()):
             folder.rmdir()
-
-
-def check_room(needed: int, folder: Path) -> None:
-    """Raise StoreFailed if so many bytes would not fit into what is free at `folder`."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        detail = f"the disk is full: {needed} bytes are needed, {free} are free: {MAKE_ROOM}"
-        raise StoreFailed(path=folder, detail=detail)
 
 
 def _copy_parts(source: Path, target: Path, parts: Iterable[ByteRange], *, in_place: bool = False) -> None:

@@ -11,7 +11,8 @@ from upath import UPath
 
 from aoti_serve.errors import StoreFailed
 from aoti_serve.weights.files.index import read_index
-from aoti_serve.weights.store.disk import Disk, check_room
+from aoti_serve.weights.free_space import check_room
+from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.layout import Layout, blocks_name, number_of, own_name, part_of, pieces_name, weights_name
 from aoti_serve.weights.store.objects.lending import LendingStore
 from aoti_serve.weights.store.sharing import SharedLayout, StoredFile, shared_layout

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from aoti_serve.errors import InvalidConfig, NotInStore, StoreDamaged, StoreFailed, UnknownWeightsVersion
 from aoti_serve.signature.golden.file import read_golden
 from aoti_serve.weights.assets import described_assets
-from aoti_serve.weights.audit import AuditLog
+from aoti_serve.weights.audit import AttemptOutcome, AuditLog
 from aoti_serve.weights.files.checkpoint import (
     JoinedShards,
     SingleFile,
@@ -193,5 +193,5 @@ def _audit(store: Store, action: str, version: Version, source: str) -> None:
         source=source,
         version=version.number,
         digest=version.digest,
-        outcome="committed" if action == "set-current" else "imported",
+        outcome=AttemptOutcome.COMMITTED if action == "set-current" else AttemptOutcome.IMPORTED,
     )

@@ -82,6 +82,11 @@ class Store(KeptVersions):
         """The epoch of the last commit; 0 in a new store."""
         return self._known.epoch if self._known else 0
 
+    @property
+    def uploads(self) -> Path:
+        """The folder of uploads, on a local disk."""
+        return self._place.incoming
+
     def commit(self, version: Version, epoch: int, previous: Version | None) -> Committed:
         """The commit point: before the rename the old version is committed, after it the new one.
 
@@ -106,7 +111,7 @@ class Store(KeptVersions):
 
     def incoming(self) -> Path:
         """Make an empty file for an upload, on a local disk."""
-        path = self._place.incoming / uuid4().hex
+        path = self.uploads / uuid4().hex
         with self._guarded():
             path.touch(mode=0o600)
         return path
@@ -222,7 +227,7 @@ class Store(KeptVersions):
 
     def _clean(self) -> None:
         """Remove what earlier Stores have left unfinished."""
-        for path in self._place.incoming.iterdir():
+        for path in self.uploads.iterdir():
             self.discard(path)
         for number in self._known.numbers if self._known else ():  # it was committed, and the mark outlived the process
             self._place.erase(staged_name(number))

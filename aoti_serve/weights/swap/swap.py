@@ -25,7 +25,7 @@ class Swap:
 
     A replica that ends while it stages fails the swap: the weights may have ended it, and would end every replica that
     starts with them. For the same reason at least one live replica must have staged the version, unless the swap is a
-    way back `without_replicas`. What is said of replicas holds for processors, of the files that come with a version.
+    way back `without_replicas`. Processors take part as replicas do: they stage the files that come with a version.
 
     With an `exposure` the version becomes a candidate: the swap is HELD when all have staged it, or was (`resumed`),
     until it is promoted or withdrawn. A replica that cannot stage it then withdraws it, too; one that ends does not.

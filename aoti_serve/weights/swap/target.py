@@ -23,8 +23,9 @@ NO_EPOCH = -1  # the epoch of a member that holds no weights yet
 class Receipt(Frozen):
     """A replica's signed-off answer to a stage and the commit that followed.
 
-    `digest` is the sha256 of the bytes that arrived there; `previous` is the version that is resident behind, to which
-    a rollback moves no data; `nbytes` is what this version moved, none if it was resident. Times are as measured there.
+    `digest` is the sha256 of the bytes that arrived there, `package` that of the file whose code runs them; `previous`
+    is the version that is resident behind, to which a rollback moves no data; `nbytes` is what this version moved, none
+    if it was resident. Times are as measured there.
     """
 
     replica: str
@@ -35,6 +36,7 @@ class Receipt(Frozen):
     epoch: int
     version: int
     digest: str
+    package: str = ""
     previous: int | None
     nbytes: int
     stage_milliseconds: float

@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from aoti_serve.errors import ContainerClosed, NothingStaged, RuntimeFailed, UnfitTensor, WeightsDoNotRun
+from aoti_serve.errors import (
+    AnswersNotFinite,
+    ContainerClosed,
+    NothingStaged,
+    RuntimeFailed,
+    UnfitTensor,
+    WeightsDoNotRun,
+)
 from aoti_serve.model.aoti.c_abi import NativeContainer
 from aoti_serve.model.aoti.stock import StockContainer
 from aoti_serve.model.container import Container
@@ -185,6 +192,36 @@ def test_a_failure_counts_only_where_the_active_version_answers(
     assert torch.equal(committed.run(mixed.inputs)["logits"], want)
     committed.stage(mixed.weights())
     committed.try_staged()
+
+
+def test_weights_that_answer_with_no_number_are_refused_unless_any_will_do(
+    committed: Container, mixed: Compiled
+) -> None:
+    """All values are finite; the root of a negative variance is not."""
+    weights = mixed.weights()
+    weights["norm.running_var"] = -weights["norm.running_var"] - 1
+    committed.stage(weights)
+    with pytest.raises(AnswersNotFinite, match=r"output 'logits' has [1-9]\d* NaN .*--skip-acceptance"):
+        committed.try_staged()
+    assert (committed.version, committed.staged) == (1, None)
+    committed.stage(weights)
+    committed.try_staged(skip_acceptance=True)
+    committed.commit()
+    assert committed.run(mixed.inputs)["logits"].isnan().all()
+    committed.stage(weights)
+    committed.try_staged()  # the version that answers does no better
+
+
+def test_without_a_version_that_answers_no_number_proves_nothing(
+    mixed: Compiled, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = mixed.weights()
+    weights["norm.running_var"] = -weights["norm.running_var"] - 1
+    with Container(mixed.package) as container:
+        container.stage(weights)
+        container.try_staged()
+        assert container.staged is not None
+    assert "have answered no made-up input as they should: output 'logits'" in caplog.text
 
 
 def test_a_second_runtime_that_cannot_be_loaded_stages_nothing(

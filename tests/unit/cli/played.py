@@ -182,6 +182,7 @@ def receipt(replica: str, number: int, previous: int | None) -> Receipt:
         epoch=7,
         version=number,
         digest=version(number).digest,
+        package="5e" * 32,
         previous=previous,
         nbytes=40 * MB,
         stage_milliseconds=1312.44,

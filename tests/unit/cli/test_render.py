@@ -13,6 +13,7 @@ from aoti_serve.cli.render import spaced, status_view, swap_bars_view, swap_view
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import ServerRefused
 from aoti_serve.signature.name_rules import NameRules
+from aoti_serve.weights.audit import AttemptOutcome
 from aoti_serve.weights.sources.follow import FollowStatus
 from aoti_serve.weights.store.usage import StoredVersion
 from aoti_serve.weights.version import BUILT_IN, GoldenFile, MergedAdapter, Rounding, Version
@@ -62,7 +63,8 @@ def test_labels_stand_in_the_status_and_at_the_versions_that_they_name() -> None
 
 
 def test_a_place_that_is_followed_is_in_the_status_with_what_is_wrong_with_it() -> None:
-    follow = FollowStatus(uri="s3://***@bucket/runs", last_seen="step-10", last_tried="step-9", outcome="committed")
+    uri, outcome = "s3://***@bucket/runs", AttemptOutcome.COMMITTED
+    follow = FollowStatus(uri=uri, last_seen="step-10", last_tried="step-9", outcome=outcome)
     text = drawn(status_view(weights_status(follow=follow), NOW))
     assert text.splitlines()[-1] == "follows s3://***@bucket/runs: newest step-10, step-9 committed"
     broken = FollowStatus(uri="runs", error="no answer within 60 s")
@@ -85,6 +87,13 @@ def test_a_receipt_of_a_replica_on_a_cpu_with_nothing_behind_it() -> None:
     assert row_of(text, "r-one") == ["r-one", "b4ba52", "4711", "cpu", "0", "-", "1312.4", "4.2", "-"]
     assert "gpu" not in text
     assert text.startswith("m  version 0 (built into the package), epoch 7")
+
+
+def test_replicas_of_different_packages_are_told() -> None:
+    old, new = receipt("r-one", 3, None), receipt("r-two", 3, None).model_copy(update={"package": "9b" * 32})
+    assert "packages" not in drawn(status_view(weights_status(replicas=(old,)), NOW))
+    told = drawn(status_view(weights_status(replicas=(old, new, old)), NOW))
+    assert "the replicas run different packages: 5e5e5e5e5e5e on 2, 9b9b9b9b9b9b on 1" in told
 
 
 @pytest.mark.parametrize(
@@ -298,7 +307,7 @@ def test_everything_in_an_answer_is_made_safe() -> None:
         replicas=(replica,),
         candidate=candidate(version=nasty),
         swap=swap_progress(NASTY, (NASTY, 1, False), id=NASTY, action=NASTY),
-        last=ended(error=NASTY, outcome=NASTY, phases={NASTY: 1.0}),
+        last=ended(error=NASTY, phases={NASTY: 1.0}),
     )
     read = value_of(WeightsStatus, as_json(status))
     assert "\x1b" not in read.model_dump_json().replace("\\u001b", "\x1b")

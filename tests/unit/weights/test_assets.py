@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from safetensors.numpy import save_file
 from aoti_serve.config import WeightsLimits
 from aoti_serve.errors import TryAgain, UnfitAssets
 from aoti_serve.signature.constants import Constants, ConstantSpec
-from aoti_serve.weights import assets
 from aoti_serve.weights.assets import OfferedAssets, bundle, described_assets, given_assets, unbundled
 from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.store.catalog import Catalog
@@ -125,7 +125,7 @@ def test_what_the_processor_does_not_read_is_refused(intake: Intake, store: Stor
 
 
 def test_too_much_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(assets, "MAX_ASSETS_BYTES", 4)
+    monkeypatch.setattr("aoti_serve.weights.assets.MAX_ASSETS_BYTES", 4)
     with pytest.raises(UnfitAssets, match="a, b have 6 bytes; the most is 4 bytes"):
         bundle({"a": b"abc", "b": b"abc"})
     (tmp_path / "large").write_bytes(b"abcde")
@@ -149,10 +149,19 @@ def test_offers_are_known_by_their_sha256(store: Store) -> None:
     digest = offered.offer(b"content")
     assert digest == sha256(b"content").hexdigest()
     assert offered.read("x", digest.upper()) == b"content"
-    for number in range(assets.KEPT_ASSETS):
+    for number in range(OfferedAssets.kept):
         offered.offer(b"%d" % number)
     with pytest.raises(TryAgain):
         offered.read("x", digest)
+
+
+def test_many_may_be_offered_at_once(store: Store) -> None:
+    offered = OfferedAssets(store)
+    contents = [b"%d" % number for number in range(4 * OfferedAssets.kept)]
+    with ThreadPoolExecutor(4) as threads:
+        digests = list(threads.map(offered.offer, contents))
+    assert digests == [sha256(content).hexdigest() for content in contents]
+    assert 0 < len(list(store.uploads.iterdir())) <= OfferedAssets.kept
 
 
 def test_files_go_out_and_come_in_with_their_version(intake: Intake, store: Store, tmp_path: Path) -> None:

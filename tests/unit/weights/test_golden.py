@@ -21,7 +21,7 @@ from aoti_serve.signature.golden.file import golden_bytes
 from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import TensorSpec
-from aoti_serve.weights.golden import KEPT_OFFERS, OfferedGolden
+from aoti_serve.weights.golden import OfferedGolden
 from aoti_serve.weights.intake import Intake
 from aoti_serve.weights.store.checkup import check_store
 from aoti_serve.weights.store.layout import golden_name
@@ -59,7 +59,7 @@ def offered(store: Store, sent: bytes) -> str:
 
 
 def left(store: Store) -> list[str]:
-    return sorted(path.name.partition("-")[0] for path in store.incoming().parent.iterdir() if path.stat().st_size)
+    return sorted(path.name.partition("-")[0] for path in store.uploads.iterdir() if path.stat().st_size)
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -122,11 +122,11 @@ def test_what_is_not_there_must_be_sent_again_and_no_version_is_made(store: Stor
 
 def test_only_the_last_offers_are_kept(store: Store) -> None:
     digests = []
-    for number in range(KEPT_OFFERS + 1):
+    for number in range(OfferedGolden.kept + 1):
         digests.append(offered(store, content(number)))
-        os.utime(store.incoming().parent / f"golden-{digests[-1]}", (number, number))
+        os.utime(store.uploads / f"golden-{digests[-1]}", (number, number))
     offered(store, content(100))
-    assert len(left(store)) == KEPT_OFFERS
+    assert len(left(store)) == OfferedGolden.kept
     for digest in digests[:2]:
         with pytest.raises(TryAgain):
             admitted(store, 1, golden=digest)

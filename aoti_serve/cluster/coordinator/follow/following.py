@@ -15,9 +15,9 @@ from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.config import FollowConfig
 from aoti_serve.errors import AotiServeError, NotSettled, StoreDamaged, UnreadableWeights
 from aoti_serve.signature.name_rules import AS_IT_IS
-from aoti_serve.weights.audit import MAX_TEXT
+from aoti_serve.weights.audit import MAX_TEXT, AttemptOutcome
 from aoti_serve.weights.intake import Intake
-from aoti_serve.weights.sources.follow import TRIAL, Follow, FollowStatus, Tried, may_pass, pause
+from aoti_serve.weights.sources.follow import Follow, FollowStatus, Tried, may_pass, pause
 from aoti_serve.weights.sources.found import FoundVersion, Seen
 from aoti_serve.weights.sources.places import defect_of, look_at
 from aoti_serve.weights.sources.uri import shown_uri
@@ -75,7 +75,7 @@ class Following:
 
     async def _follow(self, rules: Follow) -> None:
         await self._look_after_candidate(rules)
-        seen = await self._reader.read(partial(look_at, self._config.uri))
+        seen = await self._reader.read(self._look)
         newest = max(seen.versions, key=lambda version: version.order, default=None)
         self._seen = newest.name if newest else None
         for version in rules.see(seen.versions):
@@ -109,7 +109,7 @@ class Following:
             if may_pass(error):
                 await self._remember(before)
                 raise
-            outcome = "committed" if isinstance(error, NotSettled) else "failed"
+            outcome = AttemptOutcome.COMMITTED if isinstance(error, NotSettled) else AttemptOutcome.FAILED
             await self._remember(rules.ended(version, outcome, str(error)[:MAX_TEXT] or type(error).__name__))
         else:
             await self._remember(rules.ended(version, *_outcome(status)))
@@ -128,7 +128,7 @@ class Following:
         """
         taken = replace(self._intake, roots=roots).of_uri(uri, options, current)
         try:
-            if not version.is_in(look_at(self._config.uri).versions):
+            if not version.is_in(self._look().versions):
                 raise UnreadableWeights(detail=f"{shown_uri(uri)} has changed while it was copied")
             self._write(rules.begun(version, taken.number))
         except BaseException:
@@ -146,6 +146,9 @@ class Following:
     @property
     def _who(self) -> str:
         return f"follow {self._shown}"
+
+    def _look(self) -> Seen:
+        return look_at(self._config.uri, self._intake.roots)
 
     def _roots(self, seen: Seen) -> tuple[str, ...]:
         return (*self._intake.roots, *seen.roots)
@@ -183,8 +186,8 @@ class Following:
         )
 
 
-def _outcome(status: WeightsStatus) -> tuple[str, None, int | None]:
+def _outcome(status: WeightsStatus) -> tuple[AttemptOutcome, None, int | None]:
     """What has come of a try that has not failed; of a candidate with its number, as it is not decided yet."""
     if status.candidate is not None:
-        return TRIAL, None, status.candidate.version.number
-    return "unchanged" if status.unchanged else "committed", None, None
+        return AttemptOutcome.CANDIDATE, None, status.candidate.version.number
+    return AttemptOutcome.UNCHANGED if status.unchanged else AttemptOutcome.COMMITTED, None, None

@@ -48,7 +48,7 @@ class RolloutMetrics:
         gauge, labels = self._exported.gauge, (self._model, arm)
         gauge(TRIAL_REQUESTS, figures.requests, *labels)
         gauge(TRIAL_FAILURES, figures.failures, *labels)
-        gauge(TRIAL_NON_FINITE, figures.non_finite, *labels)
+        gauge(TRIAL_NON_FINITE, figures.estimated_non_finite, *labels)
         if (seconds := figures.latency.quantile(0.99)) is not None:
             gauge(TRIAL_P99, seconds, *labels)
 

@@ -109,9 +109,9 @@ def _given(query: QueryParams) -> dict[str, str | list[str]]:
 
 
 async def _events(plane: DataPlane, weights: CoordinatorClient) -> AsyncIterator[bytes]:
-    """Server-sent events: the status now and at every change, until this gateway stops."""
+    """Server-sent events: the status now and at every change, until this gateway takes its leave."""
     seen = -1
-    while plane.door.open:
+    while not plane.leaving:
         status = await weights.status(seen)
         if status.revision != seen:
             yield b"event: weights\ndata: " + orjson.dumps(status.model_dump()) + b"\n\n"

@@ -92,24 +92,25 @@ def _error_rate(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:
     hits = candidate.failures + shadow.failed
     trials = candidate.requests + shadow.pairs + shadow.failed
     if rules.error_rate is not None:
-        yield from _rate("error_rate", "failed", hits, trials, rules.error_rate, observed, lambda arm: arm.failures)
+        yield from _rate("error_rate", "failed", hits, trials, rules.error_rate, observed, _failures)
 
 
 def _non_finite(rules: AbortRules, observed: Observed, enough: int) -> Iterator[RuleFinding]:
     """One is enough where none is allowed, if the active version has answered enough requests without any.
 
     Where both have them rarely, the first is the candidate's by chance as often as its share of the requests says.
+    Only what was looked into counts, of both.
     """
-    hits, trials, limit = observed.window.candidate.non_finite, observed.window.candidate.requests, rules.non_finite
+    hits, trials, limit = observed.window.candidate.non_finite, observed.window.candidate.looked_into, rules.non_finite
     if limit is None:
         return
-    clean = observed.before.requests >= enough and not observed.before.non_finite
+    clean = observed.before.looked_into >= enough and not observed.before.non_finite
     if limit == 0 and clean and hits:
         text = f"{hits} of {trials} answers held a NaN or an infinity; none of the active version's did"
         yield RuleFinding("non_finite", True, text, {"non_finite": hits, "of": trials})
         return
     words = "held a NaN or an infinity"
-    yield from _rate("non_finite", words, hits, trials, limit, observed, lambda arm: arm.non_finite)
+    yield from _rate("non_finite", words, hits, trials, limit, observed, _spoilt)
 
 
 def _shadow_non_finite(rules: AbortRules, observed: Observed) -> Iterator[RuleFinding]:
@@ -122,6 +123,14 @@ def _shadow_non_finite(rules: AbortRules, observed: Observed) -> Iterator[RuleFi
         )
 
 
+def _failures(arm: ArmFigures) -> tuple[int, int]:
+    return arm.failures, arm.requests
+
+
+def _spoilt(arm: ArmFigures) -> tuple[int, int]:
+    return arm.non_finite, arm.looked_into
+
+
 def _rate(
     rule: str,
     words: str,
@@ -129,15 +138,14 @@ def _rate(
     trials: int,
     limit: float,
     observed: Observed,
-    hits_of: Callable[[ArmFigures], int],
+    counts_of: Callable[[ArmFigures], tuple[int, int]],
 ) -> Iterator[RuleFinding]:
     """A rate beyond the limit, and beyond what the active version's may be.
 
     That is an upper bound from its requests, so a false alarm needs two rare things at once: too low a bound, and too
     many hits. What fails for both is no breach. While the active version has few requests the rule is slow.
     """
-    reference = observed.reference
-    others, other_hits = reference.requests, hits_of(reference)
+    other_hits, others = counts_of(observed.reference)
     if not trials or hits / trials <= limit or not differs_upward(hits, trials, other_hits, others):
         return
     bound = limit if observed.alone and not others else max(limit, upper_bound(other_hits, others))

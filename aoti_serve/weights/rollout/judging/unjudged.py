@@ -73,7 +73,7 @@ def _needs(plan: RolloutPlan, observed: Observed) -> Iterator[tuple[str, Shortag
 def _error_rate(limit: float, observed: Observed) -> Shortage:
     shadow = observed.window.shadow
     trials = observed.window.candidate.requests + shadow.pairs + shadow.failed
-    return _rate(limit, trials, observed, observed.reference.failures)
+    return _rate(limit, trials, observed, observed.reference.failures, observed.reference.requests)
 
 
 def _p99(observed: Observed) -> Shortage:
@@ -87,16 +87,15 @@ def _p99(observed: Observed) -> Shortage:
 def _non_finite(limit: float, observed: Observed, enough: int) -> Shortage:
     """Where compared answers suffice, they do; those of the candidate alone need what `rules` asks of both versions."""
     compared = Shortage(counted=COMPARED, had=observed.window.shadow.pairs, needed=fewest(limit, observed.alpha))
-    trials, before = observed.window.candidate.requests, observed.before
+    trials, before, reference = observed.window.candidate.looked_into, observed.before, observed.reference
     if 0 < compared.needed <= compared.had:
         return compared
-    if limit == 0 and before.requests >= enough and not before.non_finite:
+    if limit == 0 and before.looked_into >= enough and not before.non_finite:
         return Shortage(counted=OF_CANDIDATE, had=trials, needed=1)
-    return _rate(limit, trials, observed, observed.reference.non_finite)
+    return _rate(limit, trials, observed, reference.non_finite, reference.looked_into)
 
 
-def _rate(limit: float, trials: int, observed: Observed, hits: int) -> Shortage:
-    others = observed.reference.requests
+def _rate(limit: float, trials: int, observed: Observed, hits: int, others: int) -> Shortage:
     if not others and not observed.alone:
         return Shortage(counted=OF_ACTIVE, had=0, needed=1)
     bound = max(limit, upper_bound(hits, others)) if others else limit

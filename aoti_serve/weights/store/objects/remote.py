@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,9 +14,11 @@ from pathlib import Path
 from upath import UPath
 
 from aoti_serve.errors import StoreFailed
+from aoti_serve.folders import make_private
 from aoti_serve.weights.files.index import file_digest
+from aoti_serve.weights.free_space import check_room
 from aoti_serve.weights.sources.uri import scrubbed, shown_uri
-from aoti_serve.weights.store.disk import Disk, check_room
+from aoti_serve.weights.store.disk import Disk
 from aoti_serve.weights.store.layout import ByteRange, record_name
 from aoti_serve.weights.store.objects.objects import Objects
 
@@ -142,11 +143,9 @@ def _spool(uri: str) -> Path:
     parent = Path(os.environ.get("XDG_CACHE_HOME") or tempfile.gettempdir())
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
     folder = parent / f"aoti-serve-{os.getuid()}" / name
+    parent.mkdir(parents=True, exist_ok=True)
     for path in (folder.parent, folder):
-        with suppress(FileExistsError):
-            path.mkdir(mode=0o700, parents=path is folder.parent)
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        if not make_private(path):
             raise StoreFailed(path=path, detail="it is not a private folder of this user; remove it")
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,6 +38,7 @@ from tests.unit.cluster.membership.members import Cluster
 from tests.unit.weights.store.crasher import content
 
 EXPOSURE = Exposure(share=0.05, shadow=0.1)
+SOON_S = 10.0
 
 
 class Coordinator:
@@ -334,6 +336,29 @@ async def test_a_candidate_that_falls_while_it_is_withdrawn_is_withdrawn_once(
         await made.withdraw()
         assert (made.changes.status().candidate, made.stored, made.store.candidate()) == (None, [], None)
         assert made.audited[2:] == [("withdraw", "begun"), ("withdraw", "withdrawn"), ("withdraw", "withdrawn")]
+
+
+async def test_a_candidate_that_falls_while_its_shares_are_stored_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with coordinating(tmp_path) as made:
+        await made.swap(1, EXPOSURE)
+        swap, loop, write = made.members.rules.swap, asyncio.get_running_loop(), made.store.write_record
+        assert swap is not None
+        erased = threading.Event()
+
+        def write_late(name: str, record: bytes | None) -> None:
+            if record is not None:
+                failure = StoreFailed(path="here", detail="as if")
+                loop.call_soon_threadsafe(made.members.withdraw, swap, failure)
+                assert erased.wait(SOON_S)
+            write(name, record)
+            erased.set()
+
+        monkeypatch.setattr(made.store, "write_record", write_late)
+        with pytest.raises(StoreFailed, match="as if"):
+            await made.expose(share=1)
+        assert made.store.candidate() is None
 
 
 async def test_while_a_fallen_candidate_is_freed_a_change_is_told_to_wait(tmp_path: Path) -> None:

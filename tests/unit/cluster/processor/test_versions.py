@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -108,3 +112,35 @@ async def test_files_stay_while_an_instance_may_read_them(tmp_path: Path) -> Non
         await cluster.swap(cluster.version(number, marks(f"of {number}")))
     await asyncio.sleep(0)
     assert [Path(path).exists() for path in cluster.made] == [False, True, True]
+
+
+async def test_one_that_ends_gently_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    cluster = Cluster(tmp_path)
+    await cluster.swap(cluster.version(1, marks("of 1")))
+    cluster.held.close()
+    assert not [*(tmp_path / "tmp").iterdir()]
+
+
+KILLED = """
+import asyncio, os, pathlib
+from tests.unit.cluster.processor.test_versions import Cluster, marks
+
+cluster = Cluster(pathlib.Path(os.environ["TMPDIR"]))
+asyncio.run(cluster.swap(cluster.version(1, marks("of 1"))))
+print(cluster.made[0], flush=True)
+os._exit(1)  # as one ends that hangs
+"""
+
+
+def test_the_next_process_removes_the_files_of_one_that_has_hung(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    left = Path(subprocess.run([sys.executable, "-c", KILLED], stdout=-1, text=True, check=False).stdout.strip())
+    assert left.is_file()
+    Cluster(tmp_path)
+    assert not left.exists()

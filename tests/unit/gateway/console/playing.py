@@ -21,6 +21,7 @@ from aoti_serve.link.messages import AnswerMessage, BatchMessage
 from aoti_serve.link.server import LinkServer
 from aoti_serve.signature.signature import Signature
 from aoti_serve.signature.tensors import Dim, TensorSpec
+from aoti_serve.weights.audit import AttemptOutcome
 from aoti_serve.weights.labels import LabelChange, VersionLabels
 from aoti_serve.weights.rollout.plan import RolloutPlan
 from aoti_serve.weights.store.usage import StoredVersion
@@ -178,7 +179,7 @@ class PlayedWeights:
         await self.served.reconcile(Target(1, epoch + 1, Committed(epoch=epoch, version=version, previous=before)))
         phases = {"checking": 0.02, "staging": 0.21, "committing": 0.01}
         last = Outcome(
-            id=f"{epoch}", action=action, version=version.number, outcome="committed",
+            id=f"{epoch}", action=action, version=version.number, outcome=AttemptOutcome.COMMITTED,
             error=None, seconds=0.24, phases=phases, ended=time.time(),
         )  # fmt: skip
         calm = self._calm(version, before)

@@ -17,7 +17,7 @@ from aoti_serve.gateway.grpc.server import grpc_listener
 from aoti_serve.gateway.http2.connection import UNSENT_BYTES, Http2Connection
 from aoti_serve.gateway.http2.frames import FrameType as Kind
 from aoti_serve.gateway.http2.frames import Setting, settings, window_update
-from aoti_serve.gateway.in_flight import BodyLimits, ReadingBudget
+from aoti_serve.gateway.in_flight import BodyLimits, CallBytes, ReadingBudget
 from aoti_serve.gateway.listener.server import Listener
 from tests.unit.gateway.grpc.test_call import (
     INFER,
@@ -124,7 +124,7 @@ def _unsent(connection: object) -> int:
 
 def test_a_message_in_small_pieces_takes_the_memory_of_a_message() -> None:
     size = 2**18
-    reader = MessageReader(BodyLimits(size, "s"), ReadingBudget(size))
+    reader = MessageReader(BodyLimits(size, "s"), CallBytes(ReadingBudget(size)))
     sent = bytes(range(256)) * (size // 256)
     pieces = [sent[at : at + 2] for at in range(0, size, 2)]
     assert not list(reader.feed(pack(">BI", 0, size), 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from itertools import pairwise
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from aoti_serve.config import GatewayConfig
 from aoti_serve.errors import BodyTooLarge, InvalidBody, ReadingTooMuch
-from aoti_serve.gateway.grpc.call import ENOUGH_MESSAGES
+from aoti_serve.gateway.grpc.call import ENOUGH_MESSAGES, TIMEOUT_KEY
 from aoti_serve.gateway.grpc.messages import MessageReader, written
 from aoti_serve.gateway.grpc.methods import SERVICE
 from aoti_serve.gateway.http2.frames import (
@@ -31,7 +32,7 @@ from aoti_serve.gateway.http2.frames import (
     window_update,
 )
 from aoti_serve.gateway.http2.frames import FrameType as Kind
-from aoti_serve.gateway.in_flight import SMALL, BodyLimits, ReadingBudget
+from aoti_serve.gateway.in_flight import SMALL, BodyLimits, CallBytes, ReadingBudget
 from aoti_serve.gateway.listener.server import Listener
 from aoti_serve.protocol.grpc.messages import encode_message
 from tests.unit.gateway.grpc.test_server import (
@@ -171,9 +172,36 @@ async def test_a_method_that_is_not_there_is_answered_with_those_that_are(asker:
 
 
 async def test_a_deadline_must_be_a_time(asker: Asker) -> None:
-    for time, wanted in (("1S", OK), ("99999999H", OK), ("1", INVALID), ("1.5S", INVALID), ("123456789m", INVALID)):
-        code, text = await asker.ask(INFER, written(request()), {**OF_GRPC, "grpc-timeout": time})
+    for deadline, wanted in (("1S", OK), ("99999999H", OK), ("1", INVALID), ("1.5S", INVALID), ("123456789m", INVALID)):
+        code, text = await asker.ask(INFER, written(request()), {**OF_GRPC, "grpc-timeout": deadline})
         assert code == wanted, text
+
+
+async def test_the_time_in_which_a_request_is_read_is_the_requests(asker: Asker) -> None:
+    """As over HTTP."""
+    late = status(grpc.StatusCode.DEADLINE_EXCEEDED)
+    for limit in ({TIMEOUT_KEY: "0.02"}, {"grpc-timeout": "20m"}):
+        number = asker.begin(INFER, {**OF_GRPC, **limit})
+        await passed(0.03)
+        asker.send(number, written(request()))
+        assert await asker.end_of(number) == (late, "model 'm': no answer within 0.02 s")
+
+
+async def test_in_a_stream_that_is_the_time_of_each_request_by_itself(asker: Asker) -> None:
+    number, message = asker.begin(STREAM, {**OF_GRPC, TIMEOUT_KEY: "0.02"}), written(request())
+    await passed(0.03)
+    asker.send(number, message + message[:9], ends=False)
+    await passed(0.03)
+    asker.send(number, message[9:])
+    _, first, second = [(await asker.next_of(number))[1] for _ in range(3)]
+    assert [b"no answer within 0.02 s" in answer for answer in (first, second)] == [False, True]
+
+
+async def passed(seconds: float) -> None:
+    """So much time passes for the server."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("squeezed", [{"gzip": gzip.compress(request())}, {"deflate": zlib.compress(request())}])
@@ -304,7 +332,7 @@ async def test_large_messages_go_both_ways(channel: grpc.aio.Channel) -> None:
 def test_messages_are_the_same_wherever_they_are_cut(sent: list[bytes], cuts: list[int], most: int) -> None:
     body = b"".join(map(written, sent))
     places = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
-    reader, granted = MessageReader(BodyLimits(LIMIT, "s"), ReadingBudget(LIMIT)), 0
+    reader, granted = MessageReader(BodyLimits(LIMIT, "s"), CallBytes(ReadingBudget(LIMIT))), 0
     found = []
     for begin, end in pairwise(places):
         found += [message.content for message in reader.feed(body[begin:end], most)]
@@ -318,13 +346,13 @@ def test_messages_are_the_same_wherever_they_are_cut(sent: list[bytes], cuts: li
 
 def test_a_reader_holds_its_part_of_the_budget_until_it_is_closed() -> None:
     budget = ReadingBudget(LIMIT)
-    reader = MessageReader(BodyLimits(LIMIT, "s"), budget)
+    reader = MessageReader(BodyLimits(LIMIT, "s"), CallBytes(budget))
     assert not list(reader.feed(pack(">BI", 0, LIMIT), 1))
     with pytest.raises(ReadingTooMuch):
-        list(MessageReader(BodyLimits(LIMIT, "s"), budget).feed(pack(">BI", 0, LIMIT), 1))
+        list(MessageReader(BodyLimits(LIMIT, "s"), CallBytes(budget)).feed(pack(">BI", 0, LIMIT), 1))
     with pytest.raises(BodyTooLarge):
-        list(MessageReader(BodyLimits(LIMIT, "s"), budget).feed(pack(">BI", 0, LIMIT + 1), 1))
+        list(MessageReader(BodyLimits(LIMIT, "s"), CallBytes(budget)).feed(pack(">BI", 0, LIMIT + 1), 1))
     with pytest.raises(InvalidBody):
-        list(MessageReader(BodyLimits(LIMIT, "s"), budget).feed(pack(">BI", 9, 1), 1))
+        list(MessageReader(BodyLimits(LIMIT, "s"), CallBytes(budget)).feed(pack(">BI", 9, 1), 1))
     reader.close()
     assert budget.held == 0

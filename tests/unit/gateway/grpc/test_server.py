@@ -236,7 +236,8 @@ async def test_patience_is_the_shortest_of_deadline_and_metadata(channel: grpc.a
     first, second, third = echo.patience
     assert first is not None
     assert 10 < first <= 21  # on its way gRPC rounds a deadline up
-    assert second == 5
+    assert second is not None
+    assert 4 < second < 5
     assert third is None
     error = await refusal(call(channel, "ModelInfer", request(), metadata=[("x-request-timeout-seconds", "soon")]))
     assert error.code() is Status.INVALID_ARGUMENT

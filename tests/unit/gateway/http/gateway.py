@@ -117,7 +117,9 @@ class Gateway:
         runner: Runner,
         coordinator: Coordinator,
         served: ServedModel,
+        plane: DataPlane,
     ) -> None:
+        self.plane = plane
         self.app = app
         self.served = served
         self.client = client
@@ -154,11 +156,12 @@ async def running(
         while not served.ready:
             await asyncio.sleep(0.001)
     access = Access(config, TokenSet(b"key", {TOKEN: ""}))
-    app = build_app(DataPlane([served], config.max_reading_bytes), access, config)
+    plane = DataPlane([served], config.max_reading_bytes)
+    app = build_app(plane, access, config)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=60) as client:
-            yield Gateway(app, client, runner, coordinator, served)
+            yield Gateway(app, client, runner, coordinator, served, plane)
     finally:
         served.close()
         beats.cancel()

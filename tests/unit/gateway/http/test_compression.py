@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import random
 import zlib
 from collections.abc import Callable
 
@@ -41,27 +42,47 @@ async def test_a_body_is_what_it_was(coding: bytes, size: int) -> None:
         assert OPENED[coding](await compressed([body[:1], memoryview(body)[1:]], coding, Offload())) == body
 
 
-@pytest.mark.parametrize("limit", [10, INLINE_BYTES, 2 * INFLATED_BYTES])
-async def test_what_would_be_too_large_is_not_made(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = 0
-    real = zlib.decompressobj
+class Steps:
+    """What zlib was given, and what it was allowed to make, in bytes."""
+
+    def __init__(self) -> None:
+        self.given = self.allowed = 0
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    counted, real = Steps(), zlib.decompressobj
 
     class Counted:
         def __init__(self, window: int) -> None:
             self.inner = real(window)
 
         def decompress(self, data: bytes, most: int) -> bytes:
-            nonlocal made
-            made += most
+            counted.given += len(data)
+            counted.allowed += most
             return self.inner.decompress(data, most)
 
         def __getattr__(self, name: str) -> object:
             return getattr(self.inner, name)
 
     monkeypatch.setattr(zlib, "decompressobj", Counted)
+    return counted
+
+
+@pytest.mark.parametrize("limit", [10, INLINE_BYTES, 2 * INFLATED_BYTES])
+async def test_what_would_be_too_large_is_not_made(limit: int, steps: Steps) -> None:
     with pytest.raises(BodyTooLarge, match=f"larger than {limit} bytes"):
         await opened(gzip.compress(bytes(64 * INFLATED_BYTES)), limit=limit)
-    assert made <= limit + INFLATED_BYTES + INLINE_BYTES
+    assert steps.allowed <= limit + INFLATED_BYTES + INLINE_BYTES
+
+
+@pytest.mark.parametrize("coding", SQUEEZED)
+async def test_of_a_large_body_nothing_is_read_again_and_again(coding: bytes, steps: Steps) -> None:
+    body = SQUEEZED[coding](random.Random(0).randbytes(8 * INFLATED_BYTES))
+    assert len(await opened(body, coding)) == 8 * INFLATED_BYTES
+    assert steps.given < 1.1 * len(body)
+    with pytest.raises(InvalidBody, match="bytes follow its end"):
+        await opened(body + bytes(2 * INFLATED_BYTES), coding)
 
 
 async def test_it_takes_from_the_budget_what_it_becomes() -> None:

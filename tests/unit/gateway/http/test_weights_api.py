@@ -54,6 +54,23 @@ async def test_without_the_right_token_the_coordinator_is_asked_nothing(
     assert methods(gateway) <= {"refused"}
 
 
+async def test_events_end_when_the_gateway_takes_its_leave(gateway: Gateway) -> None:
+    """It answers on meanwhile, and waits for its connections to end."""
+    statuses = iter([STATUS, STATUS.model_copy(update={"revision": 2})])
+
+    async def status(_: int) -> WeightsStatus:
+        if (found := next(statuses, None)) is None:
+            raise AssertionError("asked after it has left")
+        if found.revision == 2:
+            gateway.plane.leave()
+        return found
+
+    gateway.coordinator.answers["status"] = status
+    response = await gateway.client.get(f"{WEIGHTS}/events", headers=ADMIN)
+    assert response.text.count("event: weights") == 2
+    assert gateway.plane.door.open
+
+
 async def test_a_status_is_what_the_coordinator_says(gateway: Gateway) -> None:
     gateway.coordinator.answers["status"] = STATUS
     response = await gateway.client.get(WEIGHTS, headers=ADMIN)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
+from aoti_serve.gateway.http.weights.door import parsed
 from aoti_serve.gateway.http.weights.swaps import RollbackBody, SwapBody
+from aoti_serve.weights.swap_options import SwapOptions
 
 DIGEST = "ab" * 32
 
@@ -41,3 +45,17 @@ def test_a_rollback_may_name_a_version() -> None:
 def test_a_rollback_to_what_is_no_version_is_refused(version: str) -> None:
     with pytest.raises(ValidationError):
         RollbackBody.model_validate_json(f'{{"version": {version}}}')
+
+
+def test_a_swap_by_uri_takes_every_option_that_an_upload_takes() -> None:
+    plan = {
+        "canary": ["5%", 0.5],
+        "each": "10s",
+        "shadow": "10%",
+        "abort_if": {"p99": "3x", "cosine": {"y": 0.9}},
+        "watch": 0,
+    }
+    given = {"rollout": plan, "rename": ["a=b"], "drop": ["c"], "cast": True, "assets": {"words.txt": DIGEST}}
+    as_query = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in given.items()}
+    body = json.dumps({"uri": "/w"} | given).encode()
+    assert parsed(SwapBody, body).options == SwapOptions.model_validate(as_query)

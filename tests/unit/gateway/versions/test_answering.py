@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from aoti_serve.config import BatchingConfig
-from aoti_serve.errors import AotiServeError, DeadlineExceeded, RuntimeFailed, UnknownVersion, VersionNotResident
+from aoti_serve.errors import (
+    AotiServeError,
+    DeadlineExceeded,
+    IndexOutOfRange,
+    RuntimeFailed,
+    UnknownVersion,
+    VersionNotResident,
+)
 from aoti_serve.gateway.batching.batcher import Batcher
 from aoti_serve.gateway.batching.work_item import Arrays, Rows
 from aoti_serve.gateway.figures.model_figures import ModelFigures
@@ -200,7 +207,21 @@ async def test_where_every_answer_has_an_infinity_few_are_asked_again_at_once() 
     await model.answers(*[np.inf] * 64)
     await model.beside()
     assert 0 < model.replica.asked.count(2) <= trial.MOST_DOUBTS
-    assert model.figures.active.non_finite == 0
+    counted = model.figures.active
+    assert (counted.non_finite, counted.doubts) == (0, trial.MOST_DOUBTS)
+    assert counted.doubts + counted.passed_over == 64
+
+
+async def test_a_candidate_that_always_answers_nan_is_judged_by_those_that_are_looked_into() -> None:
+    """However many of them come while the other version is asked."""
+    model = Model()
+    model.follow(candidate=2, share=1.0)
+    model.replica.spoilt = {2}
+    await model.answers(*[10.0] * 64)
+    await model.beside()
+    counted = model.figures.candidate
+    assert (counted.requests, counted.non_finite, counted.passed_over) == (64, 8, 56)
+    assert (counted.looked_into, counted.summary()["non_finite_rate"], counted.estimated_non_finite) == (8, 1.0, 64)
 
 
 async def test_in_the_watch_the_version_before_is_asked() -> None:
@@ -221,6 +242,52 @@ async def test_no_client_pays_for_a_candidate_that_fails(error: AotiServeError) 
     assert (await model.ask()).version == 1
     failed = isinstance(error, RuntimeFailed)
     assert (model.figures.candidate.failures, model.figures.candidate.requests) == (failed, failed)
+
+
+REFUSED = IndexOutOfRange(name="x", low=0, high=15, table="table")
+
+
+async def test_what_the_candidate_alone_refuses_is_answered_and_is_its_failure() -> None:
+    """Weights may hold an index that makes a right request wrong."""
+    model = Model()
+    model.follow(candidate=2, share=1.0)
+    model.replica.broken[2] = REFUSED
+    assert (await model.ask()).version == 1
+    assert (model.figures.candidate.failures, model.figures.candidate.requests) == (1, 1)
+
+
+@pytest.mark.parametrize("committed", [False, True])
+async def test_what_both_versions_refuse_is_the_clients_doing(committed: bool) -> None:
+    model = Model()
+    model.follow(candidate=2, share=1.0)
+    if committed:
+        model.commit(2)
+    model.replica.broken = {1: REFUSED, 2: REFUSED}
+    with pytest.raises(IndexOutOfRange):
+        await model.ask()
+    await model.beside()
+    assert (model.figures.candidate.failures, model.figures.candidate.requests) == (0, 0)
+
+
+async def test_in_the_watch_what_is_refused_is_asked_of_the_version_before() -> None:
+    model = Model()
+    model.follow(candidate=2, share=1.0)
+    model.commit(2)
+    model.replica.broken[2] = REFUSED
+    with pytest.raises(IndexOutOfRange):
+        await model.ask()
+    await model.beside()
+    assert (model.figures.candidate.failures, model.figures.active.failures) == (1, 0)
+
+
+async def test_what_the_active_version_refuses_is_asked_of_nobody() -> None:
+    model = Model()
+    model.follow(candidate=2)
+    model.replica.broken[1] = REFUSED
+    with pytest.raises(IndexOutOfRange):
+        await model.ask()
+    await model.beside()
+    assert 2 not in model.replica.asked
 
 
 async def test_a_candidate_that_is_too_late_is_counted_and_said() -> None:
@@ -252,10 +319,11 @@ async def test_shadows_are_compared_and_answer_nobody() -> None:
     assert shadow.outputs["y"].largest_difference == 1.0
 
 
-async def test_shadows_that_fail_are_counted() -> None:
+@pytest.mark.parametrize("error", [RuntimeFailed(call="run", detail="boom"), REFUSED])
+async def test_shadows_that_fail_are_counted(error: AotiServeError) -> None:
     model = Model()
     model.follow(candidate=2, shadow=1.0)
-    model.replica.broken[2] = RuntimeFailed(call="run", detail="boom")
+    model.replica.broken[2] = error
     await model.ask()
     await model.beside()
     assert (model.figures.shadow.pairs, model.figures.shadow.failed) == (0, 1)

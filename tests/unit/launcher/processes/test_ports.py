@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from aoti_serve.cli.port_table import exposure_of, ports_table
-from aoti_serve.errors import StartFailed
+from aoti_serve.errors import PortHeld, StartFailed
 from aoti_serve.launcher.processes.ports import (
     ListeningPort,
+    await_ports,
     holder_of,
     hosts_overlap,
     is_loopback,
@@ -147,6 +148,28 @@ def test_what_a_killed_server_has_left_is_called_that(parent: str, left: bool) -
         assert ("which a server that was killed has left behind" in str(raised.value)) is left
         assert ("stop it" in str(raised.value)) is not left
         child.stdin.close()
+
+
+def held(port: int, *, left_behind: bool) -> PortHeld:
+    return PortHeld(port=port, holder="ray::Agent (pid 7)", pid=7, left_behind=left_behind, detail="; wait")
+
+
+def test_ports_of_a_killed_server_are_waited_for() -> None:
+    found = iter([[held(1, left_behind=True)], [held(2, left_behind=True)], []])
+    told: list[str] = []
+    await_ports(lambda: next(found), told.append, lambda: False)
+    assert told == ["waiting: port 1 is taken by ray::Agent (pid 7); wait", told[1]]
+    assert "port 2" in told[1]
+
+
+def test_no_port_is_waited_for_that_another_server_holds_or_for_ever_or_after_ctrl_c() -> None:
+    both = [held(1, left_behind=True), held(2, left_behind=False)]
+    with pytest.raises(PortHeld, match="port 2"):
+        await_ports(lambda: both, pytest.fail, lambda: False)
+    now = iter(range(0, 1000, 100))
+    with pytest.raises(PortHeld, match="port 1"):
+        await_ports(lambda: both[:1], lambda _: None, lambda: False, lambda: next(now))
+    await_ports(lambda: both[:1], lambda _: None, lambda: True)
 
 
 def test_a_taken_port_is_refused_with_a_way_out(taken: int) -> None:

@@ -396,7 +396,7 @@ def test_a_cache_that_others_can_write_to_is_refused(tmp_path: Path, name: str, 
     folder = tmp_path / "cache" / name
     folder.mkdir(parents=True)
     folder.chmod(mode)
-    with pytest.raises(UnreadablePackage, match=f"{folder} is a link, or others can write to it; remove it"):
+    with pytest.raises(UnreadablePackage, match=f"{folder} is not a private folder of this user; remove it"):
         extracted(written(tmp_path / "model.pt2"))
 
 
@@ -406,14 +406,14 @@ def test_a_cache_that_is_a_link_is_refused(tmp_path: Path, name: str) -> None:
     elsewhere.mkdir(mode=0o700)
     folder.parent.mkdir(parents=True)
     folder.symlink_to(elsewhere)
-    with pytest.raises(UnreadablePackage, match="is a link"):
+    with pytest.raises(UnreadablePackage, match="not a private folder"):
         extracted(written(tmp_path / "model.pt2"))
     assert not any(elsewhere.iterdir())
 
 
 def test_the_cache_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(UnreadablePackage, match="others can write to it"):
+    with pytest.raises(UnreadablePackage, match="not a private folder"):
         extracted(written(tmp_path / "model.pt2"))
 
 

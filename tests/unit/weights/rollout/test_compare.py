@@ -59,6 +59,29 @@ def test_integers_agree_where_they_are_equal() -> None:
     assert found.top1 == pytest.approx(4 / 6)
 
 
+def test_integers_that_no_float_tells_apart_differ() -> None:
+    one = np.array([[2**53, 2**60, 7]])
+    found = reader("int64", 3).compare(one, one + np.array([[1, 3, 0]]))
+    assert found.top1 == pytest.approx(1 / 3)
+    assert found.largest_difference == 3.0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "one", "other", "largest"),
+    [
+        ("int64", -(2**63), 2**63 - 1, 2.0**64),
+        ("int8", 127, -128, 255.0),
+        ("uint8", 0, 255, 255.0),
+        ("bool", True, False, 1.0),
+    ],
+)
+def test_the_difference_of_integers_fits_whatever_they_are(dtype: str, one: Any, other: Any, largest: float) -> None:
+    for shape in ((1, 1), ()):
+        pair = (np.full(shape, value, dtype) for value in (one, other))
+        found = OutputReader(TensorSpec(name="ids", dtype=dtype, shape=shape)).compare(*pair)
+        assert (found.rows, found.top1, found.largest_difference) == (1, 0.0, largest)
+
+
 @pytest.mark.parametrize("row", [(), (1,), (BATCH,)], ids=["scalars", "one", "sequence"])
 def test_what_has_no_classes_is_one_row_without_a_first(row: tuple[int | Dim, ...]) -> None:
     one, other = np.ones((4, 1), np.float32), -np.ones((4, 1), np.float32)
@@ -131,7 +154,7 @@ def test_an_arm_counts_its_requests() -> None:
     assert counts.candidate.note_outputs([scores([1, math.nan]), np.array([3])])
     assert not counts.candidate.note_outputs([scores([1, 2]), np.array([4])])
     counts.candidate.note(0.01)
-    counts.candidate.note_non_finite()
+    counts.candidate.note_doubt(non_finite=True)
     counts.candidate.note(0.02)
     counts.candidate.note(5.0, failed=True)
     figures = counts.figures().candidate

@@ -34,6 +34,8 @@ ARM = st.builds(
     requests=COUNT,
     failures=COUNT,
     non_finite=COUNT,
+    doubts=COUNT,
+    passed_over=COUNT,
     latency=LATENCY,
     outputs=st.dictionaries(NAMES, MOMENTS, max_size=2),
 )

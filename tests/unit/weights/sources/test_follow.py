@@ -20,6 +20,7 @@ from aoti_serve.errors import (
     UnknownTensor,
     UnreadableWeights,
 )
+from aoti_serve.weights.audit import AttemptOutcome
 from aoti_serve.weights.sources.follow import Follow, Tried, may_pass, pause
 from aoti_serve.weights.sources.found import FoundVersion, PlaceFile, natural, versions_in
 
@@ -61,7 +62,7 @@ def test_while_the_newest_is_being_written_the_one_before_it_is_tried() -> None:
 
 
 def test_what_is_older_than_what_was_tried_is_never_tried_whatever_came_of_that() -> None:
-    for outcome in ("committed", "failed", "unchanged"):
+    for outcome in (AttemptOutcome.COMMITTED, AttemptOutcome.FAILED, AttemptOutcome.UNCHANGED):
         follow = Follow("p", None)
         follow.ended(version("b", modified=2), outcome)
         assert seen_twice(follow, version("a", modified=1), version("b", modified=2)) == []
@@ -71,7 +72,7 @@ def test_what_is_older_than_what_was_tried_is_never_tried_whatever_came_of_that(
 
 def test_what_failed_is_tried_again_when_it_has_changed_and_not_before() -> None:
     follow = Follow("p", None)
-    follow.ended(version("a", "bad"), "failed", "no")
+    follow.ended(version("a", "bad"), AttemptOutcome.FAILED, "no")
     assert seen_twice(follow, version("a", "bad")) == []
     assert seen_twice(follow, version("a", "good")) == ["a"]
 
@@ -79,7 +80,7 @@ def test_what_failed_is_tried_again_when_it_has_changed_and_not_before() -> None
 def test_a_file_that_goes_back_to_an_older_one_is_followed() -> None:
     """As an alias of a registry, or a branch of a repository, does."""
     follow = Follow("p", None)
-    follow.ended(version("a", "3", modified=3), "committed")
+    follow.ended(version("a", "3", modified=3), AttemptOutcome.COMMITTED)
     assert seen_twice(follow, version("a", "2", modified=2)) == ["a"]
 
 
@@ -90,8 +91,17 @@ def test_what_is_no_whole_file_is_passed_over_until_it_changes() -> None:
     assert seen_twice(follow, version("b", "whole", 3)) == ["b"]
 
 
+def test_what_was_broken_is_forgotten_when_it_goes() -> None:
+    follow, broken = Follow("p", None), version("a", "cut")
+    assert seen_twice(follow, broken) == ["a"]
+    follow.note_broken(broken)
+    assert seen_twice(follow, broken) == []
+    follow.see([])
+    assert seen_twice(follow, broken) == ["a"]
+
+
 def test_the_next_coordinator_goes_on_where_the_last_one_was() -> None:
-    tried = Follow("p", None).ended(version("a"), "committed")
+    tried = Follow("p", None).ended(version("a"), AttemptOutcome.COMMITTED)
     stored = Tried.model_validate_json(tried.model_dump_json())
     assert seen_twice(Follow("p", stored), version("a")) == []
     assert seen_twice(Follow("another place", stored), version("a")) == ["a"]
@@ -123,7 +133,7 @@ def test_a_try_that_ended_the_coordinator_is_made_once_more_and_no_more() -> Non
 def test_what_becomes_of_a_candidate_is_noted_and_it_is_not_tried_again(
     before: str, on_trial: int | None, current: int, after: str | None
 ) -> None:
-    follow = Follow("p", Follow("p", None).ended(version("a"), before, number=4))
+    follow = Follow("p", Follow("p", None).ended(version("a"), AttemptOutcome(before), number=4))
     tried = follow.decided(on_trial, current, "it is slow")
     assert (tried.outcome if tried else None) == after
     assert (tried.error if tried else None) == ("it is slow" if after == "failed" else None)
@@ -133,7 +143,7 @@ def test_what_becomes_of_a_candidate_is_noted_and_it_is_not_tried_again(
 
 
 def test_what_was_tried_before_there_were_candidates_has_no_number_and_stays() -> None:
-    follow = Follow("p", Follow("p", None).ended(version("a"), "begun"))
+    follow = Follow("p", Follow("p", None).ended(version("a"), AttemptOutcome.BEGUN))
     assert follow.decided(None, 3) is None
 
 
@@ -148,7 +158,7 @@ def test_whatever_is_seen_only_steady_and_new_versions_are_tried_and_none_twice_
             path = tried.file.path
             assert before.get(path) == tried.file.fingerprint
             assert last is None or tried.order > last.order or (path == last.file.path and not tried.is_in([last]))
-            follow.ended(tried, "failed")
+            follow.ended(tried, AttemptOutcome.FAILED)
             last = tried
         before = {found.file.path: found.file.fingerprint for found in versions}
 

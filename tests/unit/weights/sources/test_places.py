@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import fsspec  # type: ignore[import-untyped]
@@ -16,7 +18,8 @@ from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aoti_serve.errors import UnreadableWeights
+from aoti_serve.errors import SourceRefused, UnreadableWeights
+from aoti_serve.weights.audit import AttemptOutcome
 from aoti_serve.weights.sources.follow import Follow
 from aoti_serve.weights.sources.found import Seen
 from aoti_serve.weights.sources.places import defect_of, look_at
@@ -256,28 +259,28 @@ def test_an_alias_is_followed_wherever_it_goes(registry: Any, tmp_path: Path) ->
     roots, prints = (str(tmp_path),), []
     for number in ("1", "2", "1"):
         registry.set_registered_model_alias("digits", "champion", number)
-        seen = look_at("models:/digits@champion")
+        seen = look_at("models:/digits@champion", roots)
         assert (names(seen), seen.roots) == ([f"digits-{number}"], ()), "where it leads, weights_roots must allow"
         assert brought(seen, tmp_path, roots) == content(int(number))
         prints.append((seen.versions[0].file.path, seen.versions[0].file.fingerprint))
     assert prints[0] == prints[2] != prints[1]
     assert prints[0][0] == prints[1][0] == ""
-    assert names(look_at("models:/digits/2")) == ["digits-2"]
+    assert names(look_at("models:/digits/2", roots)) == ["digits-2"]
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_registered_version_may_be_in_shards(registry: Any, tmp_path: Path) -> None:
     index = sharded(tmp_path / "run3", TENSORS, {"a": "x.safetensors", "b": "y.safetensors", "c": "y.safetensors"})
     registry.create_model_version("digits", str(tmp_path / "run3"))
-    roots, (version,) = (str(tmp_path),), look_at("models:/digits/3").versions
+    roots, (version,) = (str(tmp_path),), look_at("models:/digits/3", (str(tmp_path),)).versions
     assert (version.name, version.file.path, version.file.uri) == ("digits-3", "", str(index))
     assert defect_of(version, roots, 10**6) is None
     (tmp_path / "run3" / "y.safetensors").write_bytes(content(1)[:-1])
-    (changed,) = look_at("models:/digits/3").versions
+    (changed,) = look_at("models:/digits/3", roots).versions
     assert changed.file.fingerprint != version.file.fingerprint
     assert defect_of(changed, roots, 10**6) is not None
     (tmp_path / "run3" / "x.safetensors").unlink()
-    (short,) = look_at("models:/digits/3").versions
+    (short,) = look_at("models:/digits/3", roots).versions
     assert "shard x.safetensors, which its index names, is not there" in (defect_of(short, roots, 10**6) or "")
 
 
@@ -288,10 +291,45 @@ def test_what_the_registry_does_not_have_or_cannot_give_is_told(registry: Any, t
             look_at(uri)
     (tmp_path / "run2" / "model.safetensors").unlink()
     with pytest.raises(UnreadableWeights, match="version 2 must hold one file of safetensors, or shards and one "):
-        look_at("models:/digits/2")
+        look_at("models:/digits/2", (str(tmp_path),))
     registry.create_model_version("digits", "mlflow-artifacts:/1/run/artifacts/model")
     with pytest.raises(UnreadableWeights, match="behind the tracking server"):
         look_at("models:/digits/3")
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """A server that nobody allows; it counts who asks."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_error(404)
+
+    do_HEAD = do_GET
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    Elsewhere.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/latest/meta-data"
+        server.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_where_a_registry_leads_is_not_even_asked_unless_it_is_allowed(
+    registry: Any, elsewhere: str, tmp_path: Path
+) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "a.safetensors").write_bytes(content(1))
+    (tmp_path / "private" / "b.safetensors").write_bytes(content(2))
+    for number, source in enumerate((f"simplecache::{elsewhere}", str(tmp_path / "private"), "memory://place"), 3):
+        registry.create_model_version("digits", source)
+        with pytest.raises(SourceRefused):  # and no word of what is there
+            look_at(f"models:/digits/{number}", (str(tmp_path / "run1"),))
+    assert not Elsewhere.asked
 
 
 STEPS = st.lists(st.sampled_from(["poll", "append", "rewrite", "rename", "poll"]), max_size=40)
@@ -376,6 +414,6 @@ class Writer:
                     self.do(meanwhile)
                 copy = half + file.read()
             if version.is_in(look_at(str(self.root)).versions):
-                follow.ended(version, "committed")
+                follow.ended(version, AttemptOutcome.COMMITTED)
                 return copy
         return None

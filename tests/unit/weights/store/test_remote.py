@@ -103,7 +103,7 @@ def test_a_private_folder_that_is_not_private_is_not_used(uri: str, cache: Path,
     for path in folder.iterdir():
         path.unlink()
     if wrong == "open-to-all":
-        folder.chmod(0o755)
+        folder.chmod(0o777)
     else:
         folder.rmdir()
         folder.touch() if wrong == "a-file" else folder.symlink_to(cache)

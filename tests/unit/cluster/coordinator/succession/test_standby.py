@@ -10,7 +10,9 @@ import pytest
 
 from aoti_serve.cluster.coordinator.attempt import Attempt
 from aoti_serve.cluster.coordinator.changes import Changes
+from aoti_serve.cluster.coordinator.metrics import SwapMetrics
 from aoti_serve.cluster.coordinator.succession.standby import FOLLOW_AGAIN_S, LEADER_SILENT_S, LOOK_EVERY_S, Standby
+from aoti_serve.cluster.metrics.definitions import COORDINATOR_METRICS, SUPERSEDED, WEIGHTS_VERSION
 from aoti_serve.cluster.status import WeightsStatus
 from aoti_serve.errors import LedElsewhere, TryAgain
 from aoti_serve.weights.audit import AuditLog
@@ -20,6 +22,7 @@ from aoti_serve.weights.swap.target import Exposure
 from aoti_serve.weights.terms import CandidateTerms
 from aoti_serve.weights.version import BUILT_IN, Committed, Version
 from tests.unit.cluster.membership.members import Cluster
+from tests.unit.cluster.metrics.recorded import RecordedExport
 from tests.unit.weights.store.crasher import content
 
 
@@ -119,6 +122,18 @@ async def test_the_older_one_follows_swaps_and_rollbacks_of_the_newer_one(
     assert status.last is not None
     assert (status.last.action, status.last.outcome) == ("follow", "committed")
     assert status.superseded is not None
+
+
+async def test_the_metric_says_that_it_is_superseded_also_after_it_has_followed_a_commit(
+    blue: Application, green: Application
+) -> None:
+    exported = RecordedExport(COORDINATOR_METRICS)
+    blue.changes._outcomes._metrics = SwapMetrics("m", exported)
+    await blue.look()
+    await green.swap(2)
+    await blue.look()
+    assert exported.gauges[WEIGHTS_VERSION.name, "m"] == 2, "the end of its attempt is measured"
+    assert exported.gauges[SUPERSEDED.name, "m"] == 1
 
 
 async def test_it_follows_over_several_commits_at_once(blue: Application, green: Application) -> None:

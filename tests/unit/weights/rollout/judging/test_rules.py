@@ -15,13 +15,16 @@ PLAN = RolloutPlan(shadow=0.1, abort_if=AbortRules(top1_agreement=0.9, cosine=0.
 GOOD = ArmFigures(requests=10_000, failures=5)
 
 
-def arm(requests: int = 1000, failures: int = 0, non_finite: int = 0, **seconds: int) -> ArmFigures:
+def arm(
+    requests: int = 1000, failures: int = 0, non_finite: int = 0, doubts: int = 0, passed_over: int = 0, **seconds: int
+) -> ArmFigures:
     """`ms10=5`: five requests took 10 ms."""
     counts = [0] * (LAST_BUCKET + 1)
     for name, count in seconds.items():
         counts[bucket_of(int(name.removeprefix("ms")) / 1000)] += count
     latency = LatencyCounts(counts=tuple(counts))
-    return ArmFigures(requests=requests, failures=failures, non_finite=non_finite, latency=latency)
+    counted = {"failures": failures, "non_finite": non_finite, "doubts": doubts, "passed_over": passed_over}
+    return ArmFigures(requests=requests, latency=latency, **counted)
 
 
 def judged(
@@ -144,3 +147,23 @@ def test_what_has_too_few_requests_is_named() -> None:
 def test_decisions_are_for_people() -> None:
     assert str(Promote({})) == "the candidate has passed all steps: commit it"
     assert str(RollBack("p99: slow", {})) == "the committed candidate is rolled back: p99: slow"
+
+
+LENIENT = RolloutPlan(abort_if=AbortRules(non_finite=0.05))
+
+
+def test_answers_that_nobody_looked_into_are_judged_by_those_that_somebody_did() -> None:
+    """Of 1000 NaN 976 were passed over; of those of one client, which both versions answer, as many."""
+    clean = arm(10_000)
+    assert judged(arm(1000, non_finite=24, doubts=24, passed_over=976), clean, plan=LENIENT) == {"non_finite": True}
+    assert judged(arm(1000, doubts=24, passed_over=476), clean, plan=LENIENT) == {}
+    assert judged(arm(1000, passed_over=100), clean, plan=LENIENT) == {}
+    a_tenth = arm(10_000, non_finite=100, doubts=600, passed_over=5400)
+    assert (a_tenth.looked_into, a_tenth.estimated_non_finite) == (1000, 1000)
+    assert judged(a_tenth, clean, plan=LENIENT) == {"non_finite": True}
+    assert judged(a_tenth, a_tenth, plan=LENIENT) == {}
+
+
+def test_one_answer_is_not_enough_where_the_active_versions_were_passed_over() -> None:
+    seen = arm(1000, non_finite=1, doubts=50, passed_over=950)
+    assert judged(seen, active=arm(1000, doubts=50, passed_over=950)) == {}
