@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ import typer
 
 from aoti_serve.cli.answers import answer_json, safe
 from aoti_serve.cli.console import progress_out
-from aoti_serve.errors import NoAdminToken, ServerUnreachable, TryAgain
+from aoti_serve.errors import CertificateNotTrusted, NoAdminToken, ServerUnreachable, TryAgain
 from aoti_serve.launcher.processes.ports import is_loopback
 from aoti_serve.token import TOKEN_VARIABLE, read_token, token_path
 from aoti_serve.weights.files.checkpoint import open_checkpoint
@@ -180,6 +181,8 @@ def _words_for_failures(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        if (distrust := _DISTRUST.search(str(error))) is not None:
+            raise CertificateNotTrusted(url=url, detail=safe(distrust[1])) from error
         detail = f"{_why(error)}; start one with `aoti-serve up`, or name another with --url"
         raise ServerUnreachable(url=url, detail=detail) from error
     except httpx.HTTPError as error:
@@ -200,6 +203,8 @@ def _warn_if_readable(url: str) -> None:
         )
 
 
+# What OpenSSL says of a certificate, without its number and the place in its code.
+_DISTRUST = re.compile(r"certificate verify failed: (.+?)(?: \(_ssl\.c:\d+\))?$")
 _FAILURES = {
     "WRONG_VERSION_NUMBER": "it speaks plain HTTP, and no TLS: write http://",
     "Name or service not known": "no machine of this name is known: write http://HOST:PORT",

@@ -89,13 +89,14 @@ def import_weights(
         Path | None, typer.Option(help="Its golden requests; if left out, those that `export` has put beside FILE.")
     ] = None,
     no_golden: NoGoldenOption = False,
+    create: Annotated[bool, typer.Option("--create", help="Make a store if there is none at STORE.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a safetensors file a version, which does not answer yet. No package is asked whether it fits."""
     named = safe(label or checkpoint_label(source))[:LONGEST_LABEL]
     with phases() as phase:
         phase(f"reading {safe(str(source))}")
-        version = import_file(_catalog(store), source, named, _golden(source, golden, no_golden))
+        version = import_file(_catalog(store), source, named, _golden(source, golden, no_golden), create=create)
     if as_json:
         print_json({"version": version.model_dump(), "checked_against_a_package": False})
         return

@@ -11,7 +11,7 @@ import ray
 from aoti_serve.cluster.calls import run_in_background
 from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.cluster.head import join_named_cluster
-from aoti_serve.cluster.swap_call import SwapCall, SwapKeywords, WrittenShare, checked_arguments, swap_call
+from aoti_serve.cluster.swap_call import SwapCall, SwapKeywords, WrittenShare, checked_arguments, path_label, swap_call
 from aoti_serve.cluster.transfer.delta import Delta, WeightChanges
 from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, Weights, in_one_piece, rechunk, upload_stream
 from aoti_serve.weights.adapter_config import adapter_at
@@ -53,13 +53,13 @@ class AsyncWeightsClient:
         path}`; those that are left out stay (docs/guides/processors.md). With `candidate=True` the version is staged
         everywhere and answers a `share` of the requests, "5%" or 0.05, until `promote` or `withdraw`. A `rollout`,
         which is a RolloutPlan, a dict or YAML, decides that by rules; False commits at once, also where the
-        configuration has a rollout. Raises an InvalidWeights, StageFailed, BaseVersionMismatch, SwapInProgress or
-        CandidateOut; nothing has changed then.
+        configuration has a rollout. A path without a `label` is called by its name. Raises an InvalidWeights,
+        StageFailed, BaseVersionMismatch, SwapInProgress or CandidateOut; nothing has changed then.
         """
         if isinstance(weights, Path) and weights.is_dir() and not options.get("adapter"):
             found = {name: weights / name for name in (await self.status()).assets if (weights / name).is_file()}
             options["assets"] = found | dict(options.get("assets") or {})
-        call = swap_call(label, options)
+        call = swap_call(label or (path_label(weights) if isinstance(weights, Path) else ""), options)
         asked = call.options
         if asked.adapter and asked.adapter_config is None and isinstance(weights, Path):
             weights, config = adapter_at(weights)

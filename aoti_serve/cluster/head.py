@@ -29,7 +29,8 @@ def why_unreachable(address: str) -> str | None:
 def join_named_cluster() -> None:
     """Join the cluster that RAY_ADDRESS names, in the calling thread: in another Ray could set up no signals.
 
-    Left to itself Ray would start a cluster of its own, in which nothing is served, or wait for one for minutes.
+    Left to itself Ray would start a cluster of its own, in which nothing is served, or wait for one for minutes. Who
+    wants the logs of the cluster here joins it before, with `ray.init()`.
     Raises Unavailable.
     """
     import ray  # `down` looks for a cluster before it waits for Ray
@@ -44,4 +45,4 @@ def join_named_cluster() -> None:
         )
     if ":" in address and "://" not in address and (why := why_unreachable(address)):
         raise TryAgain(detail=f"RAY_ADDRESS: {why}")
-    ray.init()
+    ray.init(log_to_driver=False)  # else what all processes of the cluster log would be printed here

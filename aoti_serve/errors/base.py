@@ -98,7 +98,8 @@ class _Said(str):
 
 def _shown_fact(fact: object) -> str:
     if isinstance(fact, float):
-        return f"{fact:g}"
+        short = f"{fact:g}"
+        return f"{fact:.9f}".rstrip("0") if "e-0" in short else short
     if isinstance(fact, list | tuple) and all(isinstance(entry, str) for entry in fact):
         return ", ".join(fact) or "none"
     return str(fact)

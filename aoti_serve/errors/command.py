@@ -21,6 +21,17 @@ class ServerUnreachable(AotiServeError, text="no aoti-serve server answers at {u
     detail: str
 
 
+class CertificateNotTrusted(AotiServeError):
+    """A server answers at the URL, with a certificate that is not trusted here; `detail` is OpenSSL's reason."""
+
+    text = (
+        "a server answers at {url}, but its certificate is not trusted here ({detail}): set SSL_CERT_FILE to the PEM "
+        "file of the authority that has signed it, and ask for the server by a name that the certificate has"
+    )
+    url: str
+    detail: str
+
+
 class NoAdminToken(AotiServeError):
     """The command line has no token to send, so it did not ask the server."""
 

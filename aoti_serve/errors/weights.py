@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
 from aoti_serve.errors.base import AotiServeError
+
+MAKE_ROOM = (
+    "make room on this disk, or move the store to a larger one (`keep_versions` and `keep_bytes` bound what it takes)"
+)
 
 
 class WeightsError(AotiServeError):
@@ -204,6 +209,12 @@ class StoreFailed(WeightsError, status=507, text="weights store {path}: {detail}
 
     path: Path | str
     detail: str
+
+    @classmethod
+    def of(cls, path: Path | str, error: OSError, what: str = "") -> StoreFailed:
+        """A call of the operating system has failed; `what` says what it was for. Of a full disk with the way out."""
+        way_out = f": {MAKE_ROOM}" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return cls(path=path, detail=f"{what}{': ' * bool(what)}{error}{way_out}")
 
 
 class StoreDamaged(StoreFailed):

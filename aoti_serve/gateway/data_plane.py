@@ -9,6 +9,7 @@ from contextlib import suppress
 from aoti_serve.errors import UnknownModel
 from aoti_serve.gateway.figures.counted import GatewayFigures
 from aoti_serve.gateway.in_flight import InFlight, ReadingBudget
+from aoti_serve.gateway.request_log import note_model
 from aoti_serve.gateway.served_model import ServedModel
 from aoti_serve.protocol.triton import repository_index
 
@@ -99,8 +100,10 @@ class DataPlane:
         return [self._models[name] for name in self.names]
 
     def model(self, name: str) -> ServedModel:
+        """The model that a request is about, which its log line names, too. Raises UnknownModel."""
         if name not in self._models:
             raise UnknownModel(name=name, known=self.names)
+        note_model(name)
         return self._models[name]
 
     def note_refused(self, name: str, action: str, address: str, reason: str) -> None:

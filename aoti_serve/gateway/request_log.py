@@ -20,10 +20,16 @@ REST_S = 1.0  # between two lines about requests that could not be answered then
 _noted: ContextVar[RequestNote | None] = ContextVar("aoti_serve.request", default=None)
 
 
-def note_version(version: int) -> None:
-    """Note the weights version that has computed the answer of the request that this task answers."""
+def note_model(name: str) -> None:
+    """Note the model that the request that this task answers is about."""
     if note := _noted.get():
-        note.version = version
+        note.model = name
+
+
+def note_run(version: int, replica: str | None) -> None:
+    """Note the weights version and the replica that have computed the answer of the request that this task answers."""
+    if note := _noted.get():
+        note.version, note.replica = version, replica
 
 
 def note_error(error: Exception) -> None:
@@ -39,7 +45,9 @@ class RequestNote:
     """
 
     status: int | str = 0
+    model: str | None = None
     version: int | None = None
+    replica: str | None = None
     error: Exception | None = None
     _began = 0.0
 
@@ -88,16 +96,25 @@ class RequestLog:
 
     def accessed(self, note: RequestNote, seconds: float) -> None:
         name = type(note.error).__name__ if note.error else ""
-        facts = _client(note.client), note.method[:LONGEST_METHOD], _printable(note.path), note.status, seconds * 1e3
-        extra = {"request_id": note.identity, "status": note.status, "weights_version": note.version, "error": name}
+        client, method, path = _client(note.client), note.method[:LONGEST_METHOD], _printable(note.path)
+        facts = client, method, path, note.status, seconds * 1e3
+        extra = _fields(client, note.status, name) | {
+            "request_id": note.identity,
+            "method": method,
+            "path": path,
+            "model": note.model,
+            "weights_version": note.version,
+            "ran_on": note.replica,
+            "duration_ms": round(seconds * 1e3, 3),
+        }
         text = "" if note.version is None else f" version {note.version}"
         access.info('%s "%s %s" %s %.1f ms%s%s', *facts, text, f" {name}" if name else "", extra=extra)
 
     def refused(self, client: object, status: int, text: str) -> None:
         """A request that was refused before it was one: its head, or its connection, is at fault."""
         if self.samples():
-            extra = {"request_id": "", "status": status, "weights_version": None, "error": text}
-            access.info('%s "" %s %s', _client(client), status, text, extra=extra)
+            address = _client(client)
+            access.info('%s "" %s %s', address, status, text, extra=_fields(address, status, text))
 
     def failed(self, note: RequestNote) -> None:
         """A request has ended with an error. What is a client's fault is in the access log only."""
@@ -117,8 +134,14 @@ class RequestLog:
 
     def _write(self, level: int, note: RequestNote, error: Exception, others: str) -> None:
         name = type(error).__name__
-        extra = {"request_id": note.identity, "error": name}
+        extra = {"request_id": note.identity, "model": note.model, "error": name}
         failures.log(level, "%s: %s: %s%s", _printable(note.path), name, _printable(str(error)), others, extra=extra)
+
+
+def _fields(client: str, status: int | str, error: str) -> dict[str, object]:
+    """All fields of an access line in JSON, as they are where nothing else is known."""
+    fields: dict[str, object] = dict.fromkeys(("method", "path", "model", "weights_version", "ran_on", "duration_ms"))
+    return fields | {"request_id": "", "client": client, "status": status, "error": error}
 
 
 def _client(client: object) -> str:

@@ -25,7 +25,7 @@ from aoti_serve.gateway.figures.exchange import StatisticsExchange
 from aoti_serve.gateway.figures.model_figures import ModelFigures
 from aoti_serve.gateway.processing.processing import Processing
 from aoti_serve.gateway.request_checker import CheckedRequest, RequestChecker
-from aoti_serve.gateway.request_log import note_version
+from aoti_serve.gateway.request_log import note_run
 from aoti_serve.gateway.tracing import trace_run
 from aoti_serve.gateway.versions.answering import Answering, Asking
 from aoti_serve.gateway.versions.answers import Answers
@@ -175,7 +175,7 @@ class ServedModel:
             rows, answer, arrived = await self._answers.answer(asking, self._residents.asked(version))
         except UnknownVersion as error:
             raise refusal(head.sequence, error) from None
-        note_version(rows.version)
+        note_run(rows.version, rows.run.replica)
         trace_run(self.name, rows.version, arrived, rows.left)
         outputs = [(spec, answer[index]) for index, spec in request.outputs]
         asked = ordered[0].shape[0] if self._batches and ordered[0].shape else 1

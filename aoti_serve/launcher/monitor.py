@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from aoti_serve.cluster.ray_private import actors_in
 from aoti_serve.launcher import ProgressLog
-from aoti_serve.launcher.cluster.applications import instance_details, last_line
+from aoti_serve.launcher.cluster.applications import instance_details
+from aoti_serve.launcher.cluster.messages import last_line, news_among, said
 from aoti_serve.launcher.processes.background import in_background
 
 RUNNING = "RUNNING"
@@ -16,24 +17,43 @@ SILENT_LOOKS = 3  # looks without an answer, before that is reported
 
 
 class DeploymentReplicas(NamedTuple):
-    """The replicas of one deployment: the wanted number, and the ids of those that run."""
+    """The replicas of one deployment: the wanted number, and the ids of those that run.
+
+    `whole` is how many ran when as many as were wanted did, the last time; None if that is not known.
+    """
 
     target: int
     running: frozenset[str]
+    whole: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        return len(self.running) == self.target
 
     def __str__(self) -> str:
         return f"{len(self.running)} of {self.target} run"
 
 
 class ServerView(NamedTuple):
-    """Serve's report on some applications: the status and message of each, and the replicas of its deployments.
+    """Serve's report on some applications: the status and message of each, the replicas of its deployments, and what
+    Serve says of those.
 
     `starved` has what Ray says of each replica that it has ended because a node was low on memory, by the replica's id.
     """
 
     states: dict[str, tuple[str, str]]
     replicas: dict[tuple[str, str], DeploymentReplicas]
+    messages: dict[tuple[str, str], str] = {}
     starved: dict[str, str] = {}
+
+    def after(self, before: ServerView) -> ServerView:
+        """This view, with what only the one before it knows."""
+        then = before.replicas
+        known = {
+            key: now._replace(whole=then[key].whole) if key in then and not now.complete else now
+            for key, now in self.replicas.items()
+        }
+        return self._replace(replicas=known)
 
 
 class ServerMonitor:
@@ -67,9 +87,10 @@ class ServerMonitor:
         if self._silent >= SILENT_LOOKS:
             self._log.say("Serve answers again")
         self._silent = 0
-        for text in changes_between(self._view, answer.result()):
+        now = answer.result().after(self._view)
+        for text in changes_between(self._view, now):
             self._log.say(text)
-        self._view = answer.result()
+        self._view = now
 
     def _note_silence(self, why: str) -> None:
         self._silent += 1
@@ -95,19 +116,30 @@ def view_of(details: Mapping[str, Any], names: Collection[str]) -> ServerView:
     """A view made from Serve's details of its instance."""
     found = {name: entry for name, entry in details.get("applications", {}).items() if name in names}
     states = {name: (_word(entry["status"]), str(entry["message"])) for name, entry in found.items()}
-    replicas = {
-        (name, deployment): DeploymentReplicas(
-            entry.get("target_num_replicas") or 0, _running(entry.get("replicas", []))
-        )
+    deployments = {
+        (name, deployment): entry
         for name, application in found.items()
         for deployment, entry in application["deployments"].items()
     }
-    return ServerView(states, replicas)
+    messages = {key: said(entry["message"]) for key, entry in deployments.items() if entry.get("message")}
+    return ServerView(states, {key: _replicas(entry) for key, entry in deployments.items()}, messages)
+
+
+def _replicas(entry: Mapping[str, Any]) -> DeploymentReplicas:
+    found = DeploymentReplicas(entry.get("target_num_replicas") or 0, _running(entry.get("replicas", [])))
+    return found._replace(whole=found.target if found.complete else None)
 
 
 def changes_between(before: ServerView, after: ServerView) -> list[str]:
-    """One line per change, in this order: replicas that have gone or are back, want of memory, applications' states."""
-    return [*_replica_news(before, after), *_memory_news(before, after), *_state_news(before, after)]
+    """One line per change, in this order: replicas that have gone, are back, or are more or fewer; want of memory; what
+    Serve says of deployments; applications' states.
+    """
+    return [
+        *_replica_news(before, after),
+        *_memory_news(before, after),
+        *news_among(before.messages, after.messages),
+        *_state_news(before, after),
+    ]
 
 
 def _replica_news(before: ServerView, after: ServerView) -> Iterator[str]:
@@ -116,10 +148,12 @@ def _replica_news(before: ServerView, after: ServerView) -> Iterator[str]:
         if then is None:
             continue
         lost = then.running - now.running
-        fewer = then.target - now.target  # scaled down: these were told to go
-        if len(lost) > max(fewer, 0):
+        gone = len(lost) > max(len(then.running) - now.target, 0)  # more than were told to go
+        if gone:
             yield f"{key[1]}: {', '.join(sorted(lost))} {'is' if len(lost) == 1 else 'are'} gone; {now}"
-        if len(now.running) >= now.target and (len(then.running) < then.target or (lost and fewer <= 0)):
+        if now.complete and then.whole not in (None, now.target):
+            yield f"{key[1]}: {now.target} run ({then.whole} before)"
+        elif now.complete and (gone or len(then.running) < (then.whole or then.target)):
             yield f"{key[1]}: {now} again"
 
 

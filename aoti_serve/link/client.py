@@ -120,6 +120,6 @@ class Link(CallingEnd):
         if answer is None or answer.done():  # nobody waits for it any more
             return
         if frame.kind is Kind.ANSWER:
-            answer.set_result(answer_of(frame.message))
+            answer.set_result(answer_of(frame.message, self.address.replica))
         else:
             answer.set_exception(failure_of(frame.message))

@@ -65,12 +65,16 @@ class RunFacts(NamedTuple):
 
 
 class AnswerMessage(NamedTuple):
-    """The outputs of a run in the signature's order, their version, and the epoch since which it answers."""
+    """The outputs of a run in the signature's order, their version, and the epoch since which it answers.
+
+    `replica` is who ran it, as the gateway's end of the link knows; it is not sent.
+    """
 
     version: int
     epoch: int
     outputs: list[NDArray[Any]]
     run: RunFacts = RunFacts()
+    replica: str = ""
 
 
 def batch_bytes(batch: BatchMessage) -> list[ByteBuffer]:
@@ -87,10 +91,10 @@ def answer_bytes(answer: AnswerMessage) -> list[ByteBuffer]:
     return _message([answer.version, answer.epoch, *answer.run], answer.outputs)
 
 
-def answer_of(message: memoryview) -> AnswerMessage:
-    """Its outputs are views of the message. Raises LinkBroken."""
+def answer_of(message: memoryview, replica: str = "") -> AnswerMessage:
+    """The answer of this replica. Its outputs are views of the message. Raises LinkBroken."""
     (version, epoch, *run), outputs = _read(message, 2 + len(RunFacts()))
-    return AnswerMessage(version, epoch, outputs, RunFacts(*run))
+    return AnswerMessage(version, epoch, outputs, RunFacts(*run), replica)
 
 
 def failure_bytes(error: BaseException) -> bytes:

@@ -14,6 +14,7 @@ from aoti_serve.address import Address
 from aoti_serve.errors import LinkRefused, NoReplica, VersionNotResident
 from aoti_serve.link.client import Link
 from aoti_serve.link.health.probe import Probe
+from aoti_serve.link.health.routing_log import RoutingLog
 from aoti_serve.link.health.run_health import RunHealth
 from aoti_serve.link.messages import AnswerMessage, BatchArrays, BatchMessage
 from aoti_serve.link.server import BEAT_S
@@ -82,7 +83,7 @@ class Pool:
         self._patience = patience
         self._probes: set[Task[None]] = set()
         self._now = 0.0
-        self._at_fault: set[str] = set()
+        self._log = RoutingLog(model)
         loop = asyncio.get_running_loop()
         self._alone_since = loop.time()
         self._ticking = loop.create_task(self._tick())
@@ -181,9 +182,10 @@ class Pool:
             self._look()
             await link.closed
             del self._links[replica]
+            self._log.ended(replica, link)
             self._look()
         del self._keepers[replica]
-        self._at_fault.discard(replica)
+        self._log.forget(replica)
 
     async def _connected(self, address: Address) -> Link:
         health = RunHealth(self._probing.period, lambda: self._now) if self._probing else None
@@ -223,7 +225,7 @@ class Pool:
                 link.let_go()
 
     def _look(self) -> None:
-        self._tell_of_faults()
+        self._log.look(self._links)
         runners = sum(link.address.runners for link in self._willing())
         if runners:
             self._usable.set()
@@ -231,12 +233,3 @@ class Pool:
             self._alone_since = asyncio.get_running_loop().time()
             self.runners = runners
             self._changed()
-
-    def _tell_of_faults(self) -> None:
-        for replica, link in self._links.items():
-            if link.usable and replica in self._at_fault:
-                self._at_fault.remove(replica)
-                logger.info(f"model '{self._model}': replica {replica} gets requests again")
-            elif link.fault and replica not in self._at_fault:
-                self._at_fault.add(replica)
-                logger.warning(f"model '{self._model}': replica {replica} gets no requests: {link.fault}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +19,14 @@ import yaml
 from numpy.typing import NDArray
 from torch import nn
 
+from aoti_serve.cluster.ray_private import resources_here
 from aoti_serve.demo.digits import DigitsNet
 from aoti_serve.model.export import export_package
 from tests.e2e.checked_traffic import checked_traffic
 from tests.e2e.served import PROGRAM, ROOT, START_S, Eager, Server, serving, write_config
 from tests.e2e.wire import until
 from tests.package_cache import PackageCache
+from tests.pages import commands_of
 
 CLIENTS = 4
 
@@ -71,6 +74,36 @@ def test_a_package_is_upgraded_and_its_successor_is_there_before_it_leaves(
             until(lambda: len(traffic.answers) > mark + CLIENTS)
         assert set(traffic.since(mark)) == {2}
         assert server.status()["current"]["number"] == 2
+
+
+def test_an_upgrade_that_waits_for_cores_is_told_and_goes_on_without_a_surge(
+    digits_dir: Path, successor: Path, tmp_path: Path
+) -> None:
+    """By the commands and the words of docs/guides/upgrading.md."""
+    config = write_config(tmp_path, digits_dir, replicas=1)
+    replica = {"name": "digits-replica", "ray_actor_options": {"num_cpus": 0.6 * resources_here()["CPU"]}}
+    rewrite(config, {"deployments": [replica | {"max_surge_percent": 100}]})
+    with serving(config) as server:
+        rewrite(config, {}, package=str(successor))
+        deploy(server, config)
+        server.launched.wait_for("has 1 replicas that have taken more than 30s to be scheduled")
+        assert outputs(server) == ["logits"]
+        rewrite(config, {"deployments": [replica]})
+        deploy(server, config)
+        until(lambda: outputs(server) == ["logits", "digit"], START_S)
+
+
+def deploy(server: Server, config: Path) -> None:
+    """With the variables that `up` prints."""
+    content = yaml.safe_load(config.read_text())
+    content["applications"][0]["args"]["gateway"]["http_port"] = server.port
+    config.write_text(yaml.safe_dump(content))
+    (written,) = commands_of("docs/guides/upgrading.md")
+    joins = re.compile(r"RAY_AUTH_MODE=token RAY_ADDRESS=\S+")
+    (printed,) = set(joins.findall(server.launched.output))
+    command = joins.sub(printed, written).replace("configs/model.yaml", str(config))
+    path = {"PATH": f"{Path(PROGRAM).parent}:{os.environ['PATH']}"}
+    subprocess.run(command, shell=True, cwd=ROOT, check=True, capture_output=True, env=os.environ | path)
 
 
 def rewrite(config: Path, rest: dict[str, Any], **model: str) -> None:

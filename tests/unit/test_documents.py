@@ -45,6 +45,10 @@ def test_the_example_of_a_module_and_its_tests_is_there() -> None:
     ("name", "path"),
     [
         ("DTYPES", "aoti_serve/signature/tensors.py"),
+        ("CASTABLE", "aoti_serve/signature/tensors.py"),
+        ("GATEWAY_METRICS", "aoti_serve/cluster/metrics/definitions.py"),
+        ("compares_answers", "aoti_serve/weights/rollout/plan.py"),
+        ("check_outputs", "aoti_serve/weights/rollout/plan.py"),
         ("_ACCEPTED", "aoti_serve/protocol/elements.py"),
         ("GatewayConfig", "aoti_serve/config/gateway.py"),
         ("resources_of", "aoti_serve/cluster/deployments.py"),

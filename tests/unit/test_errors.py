@@ -110,7 +110,7 @@ AotiServeError                      500
 ├── ReplicaAtFault                  500  nothing runs in a replica
 ├── ReplicaFailed                   500  a replica raised none of these
 ├── RuntimeFailed                   500  AOTInductor reported an error of its own
-├── ServerUnreachable, ServerRefused, NoAdminToken, RolloutFailed    what the command line meets
+├── ServerUnreachable, CertificateNotTrusted, ServerRefused, NoAdminToken, RolloutFailed    what the command line meets
 ├── PortTaken                            the gateway's port
 └── StartFailed                          `up` or a gateway could not start
     ├── PortHeld                         a port that a server needs
@@ -207,6 +207,11 @@ def test_facts_are_these_and_no_others(kind: type[AotiServeError]) -> None:
 
 def test_a_number_of_seconds_is_not_said_to_the_last_digit() -> None:
     assert "within 0.3 s" in str(errors.DeadlineExceeded(model="m", timeout=0.1 + 0.2))
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(1e-6, "0.000001"), (2.5e-5, "0.000025"), (1e-3, "0.001"), (30.0, "30")])
+def test_a_short_time_is_said_without_an_exponent(seconds: float, said: str) -> None:
+    assert f"within {said} s" in str(errors.DeadlineExceeded(model="m", timeout=seconds))
 
 
 def test_one_of_something_is_said_in_the_singular() -> None:

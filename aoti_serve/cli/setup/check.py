@@ -12,7 +12,7 @@ from rich.text import Text
 
 from aoti_serve.cli.console import AsJson, as_pasted, error_facts, out, phases, print_json, progress_out, reports_errors
 from aoti_serve.cli.server import METRICS_PORT, GrpcPortOption, HostOption, MetricsPortOption, PortOption
-from aoti_serve.errors import AotiServeError, InvalidArguments, InvalidConfig
+from aoti_serve.errors import AotiServeError, InvalidArguments, InvalidConfig, quantity
 from aoti_serve.launcher.configuration.config_file import ConfigFile, read_config
 from aoti_serve.token import read_token
 
@@ -104,7 +104,8 @@ def _show(path: Path, found: Examined) -> None:
     for error in found.errors:
         progress_out.print(Text.assemble(("error: ", "bold red"), as_pasted(str(error))))
     for name, package in found.packages.items():
-        out.print(f"model '{name}': {package.path.name}, for {package.device}, {len(package.constants)} constants")
+        constants = quantity(len(package.constants), "constants")
+        out.print(f"model '{name}': {package.path.name}, for {package.device}, {constants}")
     for warning in found.warnings:
         progress_out.print(Text.assemble(("warning: ", "yellow"), warning))
     for what in found.unchecked:

@@ -30,7 +30,7 @@ def traffic(
     """Send the demo's held-out images to a server, over and over, and show what comes back.
 
     A table on a terminal; elsewhere, in a pipe for one, a line a second. SIGTERM, as `timeout` sends it, ends it as
-    Ctrl-C does. Exit status 1 if nothing was answered.
+    Ctrl-C does. Exit status 1 if there were errors, or no answer.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with phases() as phase:
@@ -50,7 +50,7 @@ def traffic(
                 print(json.dumps(rows[-1]) if as_json else _line(rows[-1]), flush=True)
     if not as_json:
         print(f"{answered} answers, {sum(errors.values())} errors", *errors.most_common(3), sep="\n")
-    if not answered:
+    if errors or not answered:
         sys.exit(1)
 
 

@@ -120,7 +120,7 @@ class TransferActor:
         except FileNotFoundError as error:
             raise TryAgain(detail="the upload was given up; send it again") from error
         except OSError as error:
-            raise StoreFailed(path=str(path.parent), detail=str(error)) from error
+            raise StoreFailed.of(str(path.parent), error) from error
         if size > self._limit:
             raise BodyTooLarge(limit=self._limit, setting="gateway.max_weights_bytes")
 

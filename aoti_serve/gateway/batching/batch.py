@@ -99,7 +99,7 @@ def deliver(pieces: list[WorkItem], answer: AnswerMessage, left: float, lengths:
     Returns the pieces of requests of which some pieces must run again.
     """
     version, outputs, late = answer.version, answer.outputs, list[WorkItem]()
-    run, start = RunOutputs(outputs), 0
+    run, start = RunOutputs(outputs, answer.replica), 0
     for piece in pieces:
         stop = start + piece.rows
         if not piece.future.done():

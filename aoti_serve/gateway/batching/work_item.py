@@ -26,12 +26,16 @@ ROUNDS = 5  # swaps that may come in between, one after the other
 
 
 class RunOutputs:
-    """All that one run has computed, for whoever reads it once for all its requests. `finite` is None until then."""
+    """All that one run has computed, for whoever reads it once for all its requests. `finite` is None until then.
 
-    __slots__ = ("arrays", "finite", "size")
+    `replica` is who has run it; None for rows of several runs.
+    """
 
-    def __init__(self, arrays: Arrays) -> None:
+    __slots__ = ("arrays", "finite", "replica", "size")
+
+    def __init__(self, arrays: Arrays, replica: str | None = None) -> None:
         self.arrays = arrays
+        self.replica = replica
         self.size = sum([array.size for array in arrays])
         self.finite: bool | None = None
 

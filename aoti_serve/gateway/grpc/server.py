@@ -19,6 +19,7 @@ from aoti_serve.gateway.listener.port import WantedPort
 from aoti_serve.gateway.listener.server import Listener
 from aoti_serve.gateway.listener.shared import Shared
 from aoti_serve.gateway.offload import Offload
+from aoti_serve.protocol.unserved import LOADING, LOG_SETTINGS, REQUEST_TRACING, SHARED_MEMORY
 
 KEY = "gateway.grpc_port"
 MESSAGE_OVERHEAD = 2**20  # bytes: what a message may have beside tensors that are as large as a body may be
@@ -41,6 +42,19 @@ def grpc_listener(
         return Http2Connection(CallServer(methods, of_all).serve, shared, config, clock, surplus)
 
     return Listener(connect, WantedPort(config.host, config.grpc_port, owner, KEY), "h2", config, clock)
+
+
+# Triton's methods.
+_UNSERVED = {
+    **dict.fromkeys(("RepositoryModelLoad", "RepositoryModelUnload"), LOADING),
+    "TraceSetting": REQUEST_TRACING,
+    "LogSettings": LOG_SETTINGS,
+    **{
+        f"{kind}SharedMemory{action}": SHARED_MEMORY
+        for kind in ("System", "Cuda")
+        for action in ("Status", "Register", "Unregister")
+    },
+}
 
 
 class CallServer:
@@ -67,6 +81,8 @@ class CallServer:
         return NOBODY
 
     def _not_served(self, path: str) -> NotServed:
+        if (known := _UNSERVED.get(path.rpartition("/")[2])) is not None:
+            return known
         names = ", ".join(name.rpartition("/")[2] for name in self._methods)
         return NotServed(what=f"the method {path}", instead=f"served are {names}")
 

@@ -49,14 +49,14 @@ def docs_routes(plane: DataPlane, *, tokens: bool) -> APIRouter:
 
     @lru_cache(1)  # until the weights of a model change
     def written(versions: tuple[int, ...], root_path: str) -> bytes:
-        versioned = zip(plane.names, versions, strict=True)
-        models = [DescribedModel(name, version, plane.model(name).signature) for name, version in versioned]
+        versioned = zip(plane.models(), versions, strict=True)
+        models = [DescribedModel(served.name, version, served.signature) for served, version in versioned]
         servers = {"servers": [{"url": root_path}]} if root_path else {}
         return orjson.dumps(openapi_document(models, tokens=tokens) | servers)
 
     @routes.api_route("/openapi.json", methods=READ)
     async def document(request: Request) -> Response:
-        versions = tuple(plane.model(name).version for name in plane.names)
+        versions = tuple(served.version for served in plane.models())
         return Response(written(versions, request.scope.get("root_path", "")), media_type="application/json")
 
     @routes.api_route("/docs", methods=READ)

@@ -11,40 +11,27 @@ from starlette.routing import BaseRoute, Match, Route
 
 from aoti_serve.errors import NotServed, shortened
 from aoti_serve.gateway.http.responses import error_reply, error_response
+from aoti_serve.protocol.unserved import GENERATION, LOADING, LOG_SETTINGS, REQUEST_TRACING, SHARED_MEMORY
 from aoti_serve.signature.tensors import CUDA
 
 METHODS = ("GET", "HEAD", "POST")
 _OF_A_MODEL = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
-_SHARED_MEMORY = ("status", "register", "unregister", "region/{region}/{action}")
+_PATHS_OF_MEMORY = ("status", "register", "unregister", "region/{region}/{action}")
 
-# What Triton serves under these paths, why it is not here, and what to do instead.
-_UNSERVED: dict[tuple[str, ...], tuple[str, str]] = {
-    ("/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"): (
-        "loading of models",
-        "the configuration names the models; POST /v2/models/{model}/weights changes the weights of one",
-    ),
-    ("/v2/trace/setting", "/v2/models/{name}/trace/setting"): (
-        "tracing of single requests",
-        "send an X-Request-ID: the answer and the gateway's log have it",
-    ),
-    ("/v2/logging",): ("a change of the log's settings", "they stand in the configuration"),
-    tuple(f"/v2/{kind}sharedmemory/{path}" for kind in ("system", CUDA) for path in _SHARED_MEMORY): (
-        "shared memory",
-        "the model may run on another machine; send the tensors as binary data",
-    ),
-    tuple(f"{place}/{path}" for place in _OF_A_MODEL for path in ("generate", "generate_stream")): (
-        "generation of text",
-        "a model takes and gives tensors; send them to /v2/models/{model}/infer",
-    ),
+# What Triton serves under these paths.
+_UNSERVED: dict[tuple[str, ...], NotServed] = {
+    ("/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"): LOADING,
+    ("/v2/trace/setting", "/v2/models/{name}/trace/setting"): REQUEST_TRACING,
+    ("/v2/logging",): LOG_SETTINGS,
+    tuple(f"/v2/{kind}sharedmemory/{path}" for kind in ("system", CUDA) for path in _PATHS_OF_MEMORY): SHARED_MEMORY,
+    tuple(f"{place}/{path}" for place in _OF_A_MODEL for path in ("generate", "generate_stream")): GENERATION,
 }
 
 
 def unserved_routes() -> list[Route]:
     """The routes of Triton's that are answered with the reason why they are not served."""
     return [
-        Route(path, _refusal(NotServed(what=what, instead=instead)), methods=["GET", "POST"])
-        for paths, (what, instead) in _UNSERVED.items()
-        for path in paths
+        Route(path, _refusal(error), methods=["GET", "POST"]) for paths, error in _UNSERVED.items() for path in paths
     ]
 
 

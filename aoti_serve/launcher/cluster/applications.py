@@ -11,10 +11,10 @@ from aoti_serve import errors
 from aoti_serve.cluster.deployments import GATEWAY
 from aoti_serve.cluster.ray_private import deployed_applications, serve_client
 from aoti_serve.errors import StartFailed
+from aoti_serve.launcher.cluster.messages import OURS, news_among, said
 from aoti_serve.launcher.configuration.config_file import DISABLED, ConfigFile
 from aoti_serve.launcher.configuration.merging import Deployed, deployed_among, merge_deployments
 
-OURS = re.compile(r"aoti_serve\.errors\.(?:\w+\.)*(\w+)\)?: (.+)")  # in a traceback
 # Errors that a second try would meet again.
 LASTING = (
     errors.StartFailed,
@@ -83,14 +83,14 @@ class Applications:
     def _news(self, statuses: Mapping[str, Any]) -> list[str]:
         """What Serve says of deployments, once each time that it says something else."""
         found = {
-            (name, deployment): _said(entry.message)
+            (name, deployment): said(entry.message)
             for name, status in statuses.items()
             for deployment, entry in status.deployments.items()
             if entry.message
         }
-        fresh = {key: text for key, text in found.items() if self._told.get(key) != text}
-        self._told |= fresh
-        return [f"{deployment}: {text}" for (_, deployment), text in fresh.items()]
+        news = news_among(self._told, found)
+        self._told |= found
+        return news
 
     def ours_there(self) -> list[str]:
         """The names of our applications that the cluster has."""
@@ -142,8 +142,8 @@ def _counts(applications: Mapping[str, Any]) -> str:
 def reason_of(application: Any) -> str:
     """The reason why an application did not start: our own error's text, or else the last line of Serve's."""
     text = _messages(application)
-    said = _said(text)
-    return said if OURS.search(text) else f"{said or 'Serve gives no reason'} (Ray's logs have the whole: {LOGS})"
+    why = said(text)
+    return why if OURS.search(text) else f"{why or 'Serve gives no reason'} (Ray's logs have the whole: {LOGS})"
 
 
 def is_hopeless(application: Any) -> bool:
@@ -155,18 +155,6 @@ def _lasts(kind: type | None, text: str) -> bool:
     return kind is not None and (
         issubclass(kind, LASTING) or (kind is errors.StoreFailed and CLOSED.search(text) is not None)
     )
-
-
-def _said(text: str) -> str:
-    """Our own error's text, or else the last line."""
-    ours = OURS.findall(text)
-    return ours[-1][1] if ours else last_line(text)
-
-
-def last_line(text: str) -> str:
-    """The last line of a traceback, which says what went wrong."""
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else ""
 
 
 def _messages(application: Any) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ssl
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 
 from aoti_serve.cluster.ray_private import resources_here
 from aoti_serve.config import GatewayConfig, ModelConfig
@@ -54,6 +56,7 @@ def machine_errors(
 def machine_warnings(config: ConfigFile, packages: Mapping[str, Package]) -> Iterator[str]:
     """What lets it start, and should be known before."""
     yield from map(leader_warning, led_now(config.models))
+    yield from chain.from_iterable(_key_warnings(application.gateway) for application in config.ours)
     yield from (f"model '{room.model.name}': {room.warning}" for room in _rooms(config, packages) if room.warning)
 
 
@@ -108,6 +111,13 @@ def _certificate_errors(gateway: GatewayConfig) -> Iterator[BadCertificate]:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password=lambda: "")
     except (OSError, ValueError) as error:
         yield BadCertificate(certificate=tls.certificate, key=tls.key, detail=str(error))
+
+
+def _key_warnings(gateway: GatewayConfig) -> Iterator[str]:
+    """A key that others may read; only a warning, since secrets that Kubernetes mounts are often so."""
+    with suppress(OSError):
+        if gateway.tls is not None and gateway.tls.key.stat().st_mode & stat.S_IRWXO:
+            yield f"gateway.tls.key: other users of this machine may read {gateway.tls.key}: chmod o= it"
 
 
 def _store_errors(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -17,6 +17,7 @@ from aoti_serve.weights.free_space import check_room
 
 FILE_NAME = "model.safetensors"
 PIECE_BYTES = 4 * 2**20
+_MOST_LISTED = 3
 
 
 class SingleFile(NamedTuple):
@@ -67,13 +68,20 @@ def checkpoint_in(place: Path) -> Path:
     if not os.path.isdir(place):  # Path's own raises where a name is too long, or a folder closed
         return place
     found = [place / name for name in (INDEX_NAME, FILE_NAME) if os.path.isfile(place / name)]
-    if not found and (pickle := pickle_in(place)) is not None:
+    others = sorted(path.name for path in place.glob("*.safetensors"))
+    if not found and not others and (pickle := pickle_in(place)) is not None:
         raise pickled(str(pickle))
     if len(found) != 1:
         holds = "both" if found else "neither"
-        detail = f"the folder {place} holds {holds} of {INDEX_NAME} and {FILE_NAME}; name the file that is meant"
-        raise UnreadableWeights(detail=detail)
+        instead = "" if found else _listed(others)
+        detail = f"the folder {place} holds {holds} of {INDEX_NAME} and {FILE_NAME}{instead}"
+        raise UnreadableWeights(detail=f"{detail}; name the file that is meant")
     return found[0]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Some of the files that a folder has instead."""
+    return f", but {', '.join(names[:_MOST_LISTED])}{', ...' * (len(names) > _MOST_LISTED)}" if names else ""
 
 
 def open_checkpoint(place: Path) -> Checkpoint:
@@ -117,4 +125,4 @@ def write_joined(shards: JoinedShards, target: Path, max_bytes: int | None = Non
         with target.open("wb") as file:
             file.writelines(shards.pieces(PIECE_BYTES))
     except OSError as error:
-        raise StoreFailed(path=target.parent, detail=f"the shards could not be joined: {error}") from error
+        raise StoreFailed.of(target.parent, error, "the shards could not be joined") from error

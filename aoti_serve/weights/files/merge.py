@@ -47,7 +47,7 @@ def merge_weights(base: Mapping[str, Part], changes: Mapping[str, Part], target:
         with target.open("wb") as file:
             file.writelines(whole_file(parts))
     except OSError as error:
-        raise StoreFailed(path=target.parent, detail=f"the changes could not be merged: {error}") from error
+        raise StoreFailed.of(target.parent, error, "the changes could not be merged") from error
 
 
 def whole_file(parts: Mapping[str, Part]) -> Iterator[bytes]:

@@ -103,4 +103,4 @@ def _write(pieces: Iterable[bytes], target: Path, too_large: WeightsTooLarge, ur
                     raise UnreadableWeights(detail=f"{shown_uri(uri)} took longer than {TRANSFER_S:g} s")
                 file.write(piece)
     except OSError as error:
-        raise StoreFailed(path=target.parent, detail=str(error)) from error
+        raise StoreFailed.of(target.parent, error) from error

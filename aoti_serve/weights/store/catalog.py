@@ -233,7 +233,7 @@ class Catalog:
         try:
             yield
         except OSError as error:
-            raise StoreFailed(path=self.root, detail=str(error)) from error
+            raise StoreFailed.of(self.root, error) from error
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -72,9 +72,10 @@ def check_store(catalog: Catalog, advance: Callable[[int], None] = lambda nbytes
     )
 
 
-def require_store(catalog: Catalog) -> None:
+def require_store(catalog: Catalog, way_out: str = "") -> None:
+    """Raise StoreFailed, with another way out if there is one, where there is no store."""
     if not catalog.exists:
-        detail = "there is no store here; its name is `store` in the configuration, or `<package>.versions`"
+        detail = f"there is no store here; its name is `store` in the configuration, or `<package>.versions`{way_out}"
         raise StoreFailed(path=catalog.root, detail=detail)
 
 

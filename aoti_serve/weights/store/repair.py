@@ -95,13 +95,16 @@ def assets_beside(weights: Path) -> Path:
     return weights.with_suffix(".assets.safetensors")
 
 
-def import_file(catalog: Catalog, source: Path, label: str, golden: Path | None = None) -> Version:
+def import_file(
+    catalog: Catalog, source: Path, label: str, golden: Path | None = None, *, create: bool = False
+) -> Version:
     """Store a safetensors file, or shards, as a version that no package was asked about; with a file of golden
     requests, which it must answer rightly wherever it is staged, and with the assets that an export has left beside it.
 
-    Raises UnreadableWeights, UnreadableGolden or UnfitAssets.
+    `create`: make a store if there is none. Raises UnreadableWeights, UnreadableGolden or UnfitAssets, and StoreFailed.
     """
-    require_store(catalog)
+    if not create:
+        require_store(catalog, "; --create makes a new one")
     found = open_checkpoint(source)
     checkpoint_spans(source)
     if golden is not None:
@@ -172,7 +175,7 @@ def _way_back(store: Store, version: Version) -> Version | None:
 
 def _open(catalog: Catalog, *, repair: bool = False) -> Store:
     """Open it for changes. No version is dropped: only the configuration knows how many are kept."""
-    owner = catalog.owner
+    owner = catalog.owner if catalog.exists else None
     if owner is not None and owner != os.geteuid():
         detail = (
             f"it belongs to user {owner}, whose server could not write what this one has written; run this as that user"

@@ -15,10 +15,20 @@ from typer.testing import CliRunner
 
 from aoti_serve.cli import app
 from aoti_serve.cli.client import CHUNK_BYTES, AdminClient, served_models
-from aoti_serve.errors import NoAdminToken, ServerRefused, ServerUnreachable, Unavailable, UnreadableWeights
+from aoti_serve.config import Tls
+from aoti_serve.errors import (
+    CertificateNotTrusted,
+    NoAdminToken,
+    ServerRefused,
+    ServerUnreachable,
+    Unavailable,
+    UnreadableWeights,
+)
 from aoti_serve.token import TOKEN_VARIABLE
 from aoti_serve.weights.swap_options import ExposureOptions, SwapOptions
 from tests.unit.cli.played import Break, Played, Reply, as_json, playing, weights_status
+from tests.unit.gateway.listener.test_tls import made
+from tests.unit.gateway.listener.wired import echo, wired
 
 WEIGHTS = "/v2/models/m/weights"
 STATUS = as_json(weights_status())
@@ -209,6 +219,25 @@ def test_nobody_answers_there(url: str) -> None:
     ):
         with pytest.raises(ServerUnreachable, match=r"no aoti-serve server answers at .*`aoti-serve up`.*--url"):
             ask()
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    return made(tmp_path_factory.mktemp("tls"))
+
+
+def test_a_server_whose_certificate_is_not_trusted_is_told_from_none(tls: Tls) -> None:
+    with wired(echo, tls=tls) as served:
+        url = f"https://127.0.0.1:{served.address[1]}"
+        for ask in (lambda: AdminClient(url, "m").status(), lambda: served_models(url)):
+            with pytest.raises(CertificateNotTrusted, match=r"\(self-signed certificate\): set SSL_CERT_FILE"):
+                ask()
+
+
+def test_the_authority_of_the_variable_is_trusted(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls.certificate))
+    with wired(echo, tls=tls) as served, pytest.raises(ServerUnreachable, match="what answers there is something else"):
+        served_models(f"https://127.0.0.1:{served.address[1]}")
 
 
 def test_the_models_that_are_served(played: Played) -> None:

@@ -51,6 +51,20 @@ def test_a_check_of_a_damaged_store_exits_with_1_and_names_the_file(root: str) -
     assert [version["damage"] is None for version in found["versions"]] == [False, True]
 
 
+def test_a_store_is_made_of_an_exported_version_only_if_that_is_said(root: str, tmp_path: Path) -> None:
+    target, new = tmp_path / "kept.safetensors", str(tmp_path / "new")
+    run("export", root, "2", "--out", str(target))
+    refused = run("import", new, str(target))
+    assert refused.exit_code == 1
+    assert "there is no store here" in refused.stderr
+    assert "--create makes a new one" in refused.stderr
+    assert not Path(new).exists()
+    assert "is version 1 now" in run("import", new, str(target), "--create").stdout
+    assert "version 1 is committed: epoch 1" in run("set-current", new, "1").stdout
+    with (store := Store(Path(new), "m", 2)).open(store.version(1)) as file:
+        assert file.read() == content(2)
+
+
 def test_the_way_out_of_a_damaged_store(root: str) -> None:
     overwrite(Path(root) / "CURRENT")
     assert "epoch unknown" in run("check", root).stdout

@@ -102,6 +102,27 @@ async def test_a_delta_names_the_version_that_it_was_made_from(
     assert sent.content == (tmp_path / "delta").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("path", "label", "named"),
+    [
+        ("runs/step 7.safetensors", "", "step 7"),
+        ("runs/step 7.safetensors", "mine", "mine"),
+        ("runs/\x1b[2J.safetensors", "", "[2J"),
+        (f"runs/{'x' * 230}.safetensors", "", "x" * 230),
+    ],
+)
+async def test_weights_of_a_path_get_its_name_where_none_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str, label: str, named: str
+) -> None:
+    client, sent = connected(monkeypatch)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / path).write_bytes(b"weights")
+    await client.swap(tmp_path / path, label)
+    assert sent.options.label == named
+    await client.swap({})
+    assert sent.options.label == ""
+
+
 async def test_a_share_may_be_text_or_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     client, sent = connected(monkeypatch)
     await client.swap({}, candidate=True, share="5%", shadow=0.1)

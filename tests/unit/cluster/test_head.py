@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
+import ray
 
 from aoti_serve import AsyncWeightsClient, WeightsClient
+from aoti_serve.cluster.head import join_named_cluster
 from aoti_serve.errors import TryAgain
 
 CLIENTS = pytest.mark.parametrize("client", [WeightsClient, AsyncWeightsClient])
@@ -19,6 +22,16 @@ def test_a_client_outside_of_a_cluster_starts_none(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(TryAgain, match="has not joined a Ray cluster: set RAY_ADDRESS"):
         client("m")
+
+
+def test_a_client_that_joins_prints_no_logs_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: bool(joined))
+    monkeypatch.setattr(ray, "init", lambda **options: joined.append(options))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    join_named_cluster()
+    join_named_cluster()
+    assert joined == [{"log_to_driver": False}]
 
 
 @CLIENTS

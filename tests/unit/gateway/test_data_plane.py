@@ -9,9 +9,10 @@ import pytest
 from ray.serve.handle import DeploymentHandle
 
 from aoti_serve.config import GatewayConfig, ModelConfig
-from aoti_serve.errors import Stopping, TryAgain
+from aoti_serve.errors import Stopping, TryAgain, UnknownModel
 from aoti_serve.gateway import data_plane
 from aoti_serve.gateway.data_plane import REFUSED_S, DataPlane
+from aoti_serve.gateway.request_log import RequestLog, RequestNote
 from aoti_serve.gateway.served_model import ServedModel
 from tests.unit.clock import in_simulated_time, now, settled
 from tests.unit.gateway.http.gateway import NODE, SIGNATURE, Coordinator
@@ -142,3 +143,13 @@ async def test_a_gateway_that_closes_writes_the_line_that_is_due() -> None:
     await plane.close()
     assert counts(coordinator) == ["1", "2"]
     assert now() < REFUSED_S
+
+
+async def test_the_log_line_of_a_request_names_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = DataPlane([served("good", monkeypatch, asyncio.Event())], 2**20)
+    with RequestNote(RequestLog(0), None, "GET", "/", "1") as note:
+        plane.model("good")
+        with pytest.raises(UnknownModel):
+            plane.model("bad")
+    assert note.model == "good"
+    await plane.close()

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from aoti_serve.errors import AotiServeError, DeadlineExceeded, MissingInput, NotServed, QueueFull, RuntimeFailed
-from aoti_serve.gateway.request_log import RequestLog, RequestNote, note_error, note_version
+from aoti_serve.gateway.request_log import RequestLog, RequestNote, note_error, note_model, note_run
 
 FULL = QueueFull(model="m", waiting="9 rows", limit="8", setting="max_queued_rows", retry_after=1)
 LATE = DeadlineExceeded(model="m", timeout=1.0)
@@ -24,10 +24,11 @@ class Clock:
 def ask(log: RequestLog, error: AotiServeError | None = None, version: int | None = None, path: str = "/infer") -> None:
     with RequestNote(log, ("127.0.0.1", 4711), "POST", path, "mine") as note:
         note.status = error.http_status if error else 200
+        note_model("digits")
         if error is not None:
             note_error(error)
         if version is not None:
-            note_version(version)
+            note_run(version, "r1")
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +42,24 @@ def test_a_line_names_the_request_and_the_version_that_answered(caplog: pytest.L
     assert record.message.startswith('127.0.0.1:4711 "POST /infer" 200 ')
     assert record.message.endswith(" ms version 7")
     facts = vars(record)
-    assert {name: facts[name] for name in ("request_id", "status", "weights_version", "error")} == {
-        "request_id": "mine",
-        "status": 200,
-        "weights_version": 7,
-        "error": "",
-    }
+    known = {"request_id": "mine", "status": 200, "weights_version": 7, "error": "", "model": "digits", "ran_on": "r1"}
+    sent = {"client": "127.0.0.1:4711", "method": "POST", "path": "/infer"}
+    assert facts.items() >= (known | sent).items()
+    assert 0 <= facts["duration_ms"] < 10_000
+
+
+def test_all_access_lines_have_the_same_fields(caplog: pytest.LogCaptureFixture) -> None:
+    log = RequestLog(1)
+    ask(log, version=7)
+    ask(log, MissingInput(name="secret"))
+    log.refused(("127.0.0.1", 4711), 431, "too many headers")
+    assert len({frozenset(vars(record)) for record in caplog.records}) == 1
+
+
+def test_a_failure_names_its_model(caplog: pytest.LogCaptureFixture) -> None:
+    ask(RequestLog(0), BROKEN)
+    [record] = caplog.records
+    assert vars(record)["model"] == "digits"
 
 
 def test_what_is_never_served_is_the_clients_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -104,5 +117,6 @@ def test_what_was_refused_before_it_was_a_request_has_its_line_too(caplog: pytes
 
 
 def test_outside_of_a_request_nothing_is_noted() -> None:
-    note_version(1)
+    note_run(1, "r1")
+    note_model("digits")
     note_error(BROKEN)

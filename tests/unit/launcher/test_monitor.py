@@ -9,12 +9,19 @@ from ray.serve.schema import ApplicationStatus
 
 from aoti_serve.launcher.monitor import changes_between, starved_among, view_of
 
+WAITS = (
+    "Deployment 'digits-replica' has 1 replicas that have taken more than 30s to be scheduled. \n"
+    "Use `ray status` for more details."
+)
 
-def details(running: str, target: int = 2, status: str = "RUNNING", message: str = "", starting: str = "") -> Any:
+
+def details(
+    running: str, target: int = 2, status: str = "RUNNING", message: str = "", starting: str = "", says: str = ""
+) -> Any:
     """Serve's details of one application with one deployment; replicas have names of one letter."""
     replicas = [{"replica_id": name, "state": "RUNNING"} for name in running]
     replicas += [{"replica_id": name, "state": "STARTING"} for name in starting]
-    deployment = {"target_num_replicas": target, "replicas": replicas}
+    deployment = {"target_num_replicas": target, "replicas": replicas, "message": says}
     application = {
         "status": ApplicationStatus(status),
         "message": message,
@@ -43,9 +50,48 @@ def test_one_that_was_followed_at_once_is_named_too() -> None:
     ]
 
 
-def test_nothing_is_said_of_scaling() -> None:
-    assert said(details("ab"), details("a", target=1)) == []
-    assert said(details("a", target=1), details("a", target=2, starting="b")) == []
+def told(*views: Any) -> list[str]:
+    """What is said of these views, one after the other."""
+    texts, before = [], view_of(views[0], ["default"])
+    for view in views[1:]:
+        now = view_of(view, ["default"]).after(before)
+        texts += changes_between(before, now)
+        before = now
+    return texts
+
+
+def test_scaling_is_told_when_it_is_done_and_none_is_called_gone() -> None:
+    one, rising, two = details("a", target=1), details("a", target=2, starting="b"), details("ab")
+    assert told(one, one, rising, rising, two, two) == ["digits-replica: 2 run (1 before)"]
+    assert told(two, one) == ["digits-replica: 1 run (2 before)"]
+    assert told(two, details("ab", target=1), one, one) == ["digits-replica: 1 run (2 before)"]
+    assert told(one, rising, one) == []
+
+
+def test_one_that_is_gone_while_more_are_coming_is_named() -> None:
+    one, rising = details("a", target=1), details("a", target=2, starting="b")
+    assert told(one, rising, details("", target=2, starting="bc"), details("bc")) == [
+        "digits-replica: a is gone; 0 of 2 run",
+        "digits-replica: 2 run (1 before)",
+    ]
+
+
+def test_a_successor_that_was_started_first_is_no_news_when_it_has_taken_over() -> None:
+    assert told(details("a", target=1), details("ab", target=1), details("b", target=1)) == []
+
+
+def test_what_serve_says_of_a_deployment_is_told_once_each_time_it_changes() -> None:
+    well, waits = details("a", target=1), details("a", target=1, starting="b", says=WAITS)
+    said = (
+        "digits-replica: Deployment 'digits-replica' has 1 replicas that have taken more than 30s to be scheduled. "
+        "Use `ray status` for more details."
+    )
+    assert told(well, waits, waits, well, waits) == [said, said]
+
+
+def test_what_serve_has_said_while_it_started_is_not_told_again() -> None:
+    waits = details("a", says=WAITS)
+    assert told(waits, waits) == []
 
 
 def test_want_of_memory_is_told_once_in_rays_words() -> None:

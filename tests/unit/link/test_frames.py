@@ -242,7 +242,9 @@ def test_facts_that_json_does_not_know_travel_as_words() -> None:
     ("error", "said"),
     [
         pytest.param(
-            AssetsRefused(model="m", version=2, raised="ValueError", detail="caf\udce9"), "ValueError: caf?", id="ours"
+            AssetsRefused(model="m", version=2, raised="ValueError", detail="caf\udce9"),
+            "(ValueError): caf?",
+            id="ours",
         ),
         pytest.param(UnknownInput(name="x", known=["\udce9"]), "available: ?", id="in-a-list"),
         pytest.param(ValueError("caf\udce9"), "ValueError", id="another"),

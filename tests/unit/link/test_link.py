@@ -101,6 +101,7 @@ async def test_a_batch_is_answered(node: str) -> None:
     async with served() as (_, address), linked(address, node) as link:
         answer = await link.ask(rows(1, 2, 3))
     assert answer.outputs[0].tolist() == [2, 4, 6]
+    assert answer.replica == "r1"
 
 
 @pytest.mark.parametrize("node", [NODE, ELSEWHERE])
@@ -461,9 +462,42 @@ async def test_a_replica_all_of_whose_runs_fail_is_told_from_a_guilty_client(cap
         pass_seconds(pool, 1)
         await until(lambda: pool.runners == 1)
     assert [record.message for record in caplog.records if "requests" in record.message] == [
+        "model 'm': replica r1 gets requests",
         "model 'm': replica r1 gets no requests: its runs fail (ReplicaFailed)",
         "model 'm': replica r1 gets requests again",
     ]
+
+
+async def test_the_log_has_a_line_for_a_replica_that_dies_and_for_its_return(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ray.serve")
+    async with served(name="r1") as (server, address), pooled(address) as pool:
+        await until(lambda: pool.runners == 1)
+        server.close()  # as the kernel does after kill -9
+        await until(lambda: pool.runners == 0)
+        async with served(name="r2") as (_, successor):
+            pool.follow([successor])
+            await until(lambda: pool.runners == 1)
+            pool.pass_time()  # tells nothing twice
+    assert caplog.messages == [
+        "model 'm': replica r1 gets requests",
+        "model 'm': replica r1 gets no requests: its connection has ended",
+        "model 'm': replica r2 gets requests",
+    ]
+
+
+async def test_a_replica_that_leaves_in_order_is_not_told_as_one_that_is_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "ray.serve")
+    async with served(name="r1") as (server, one), served(name="r2") as (_, two), pooled(one, two) as pool:
+        await until(lambda: pool.runners == 2)
+        left = asyncio.create_task(server.leave(10))
+        await until(lambda: pool.runners == 1)
+        pool.pass_time()
+        assert await left
+        server.close()
+        await until(lambda: len(pool.states) == 1)
+    assert caplog.messages[2:] == ["model 'm': replica r1 has left"]
 
 
 async def until(condition: Callable[[], bool]) -> None:

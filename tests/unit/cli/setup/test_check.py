@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from aoti_serve.cli import app
 from aoti_serve.signature.constants import ConstantSpec
 from aoti_serve.weights.store.store import Store
+from tests.unit.gateway.listener.test_tls import made
 from tests.unit.launcher.configuration.test_config_file import application, package
 
 WEIGHT = ConstantSpec(name="w", dtype="float32", shape=(2,), stride=(1,))
@@ -57,6 +58,7 @@ def test_what_would_start_is_ready_and_nothing_is_made(here: Path) -> None:
     before = sorted(here.iterdir())
     result = checked(f"{{gateway: {gateway()}, models: [{{name: a, package: m.pt2, weights: w.safetensors}}]}}")
     assert result.exit_code == 0, result.output
+    assert "model 'a': m.pt2, for cpu, 1 constant\n" in result.stdout
     assert "serve.yaml: ready to start" in result.stdout
     assert [path for path in sorted(here.iterdir()) if path not in before] == [here / "serve.yaml"]
 
@@ -107,6 +109,16 @@ def test_a_certificate_that_is_none_is_told(here: Path) -> None:
     section = gateway(tls={"certificate": "c.pem", "key": "c.pem"})
     (found,) = problems(f"{{gateway: {section}, models: [{{name: a, package: m.pt2, weights: w.safetensors}}]}}")
     assert found.startswith("cannot serve TLS with certificate")
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False), (0o600, False)])
+def test_a_key_that_others_may_read_is_warned_of(here: Path, mode: int, warned: bool) -> None:
+    made(here).key.chmod(mode)
+    section = gateway(tls={"certificate": "cert.pem", "key": "key.pem"})
+    found = json.loads(checked(f"{{gateway: {section}, models: [{MODEL}]}}", "--json").stdout)
+    assert found["ready"], found
+    said = f"gateway.tls.key: other users of this machine may read {here / 'key.pem'}: chmod o= it"
+    assert found["warnings"] == [said] * warned
 
 
 def test_a_file_of_tokens_that_others_may_read_is_told(here: Path) -> None:

@@ -165,9 +165,9 @@ async def test_what_is_not_grpc_is_an_unsupported_media_type(asker: Asker) -> No
 
 
 async def test_a_method_that_is_not_there_is_answered_with_those_that_are(asker: Asker) -> None:
-    code, text = await asker.ask("/inference.GRPCInferenceService/TraceSetting", written(b""))
+    code, text = await asker.ask("/inference.GRPCInferenceService/ModelInferAsync", written(b""))
     assert code == status(grpc.StatusCode.UNIMPLEMENTED)
-    assert "TraceSetting is not served here" in text
+    assert "ModelInferAsync is not served here" in text
     assert "served are ModelStreamInfer, " in text
 
 

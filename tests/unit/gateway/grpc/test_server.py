@@ -292,6 +292,23 @@ async def test_what_is_not_served_is_unimplemented(channel: grpc.aio.Channel) ->
         assert (await refusal(call(channel, method))).code() is Status.UNIMPLEMENTED
 
 
+@pytest.mark.parametrize(
+    ("method", "instead"),
+    [
+        ("RepositoryModelLoad", "POST /v2/models/"),
+        ("RepositoryModelUnload", "POST /v2/models/"),
+        ("CudaSharedMemoryStatus", "as binary data"),
+        ("TraceSetting", "send an X-Request-ID"),
+        ("LogSettings", "in the configuration"),
+        ("ModelInferAsync", "served are"),
+    ],
+)
+async def test_what_is_not_served_is_told_with_the_way_out_as_over_http(
+    channel: grpc.aio.Channel, method: str, instead: str
+) -> None:
+    assert instead in str((await refusal(call(channel, method))).details())
+
+
 async def test_a_stream_answers_in_order_and_an_error_ends_its_own_request_only(
     channel: grpc.aio.Channel, echo: Echo
 ) -> None:

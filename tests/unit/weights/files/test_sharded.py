@@ -88,6 +88,15 @@ def test_a_folder_that_holds_neither_or_both_asks_which(index: Path, tmp_path: P
         checkpoint_in(index.parent)
 
 
+def test_a_folder_of_other_safetensors_names_them_and_no_pickle_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").write_bytes(b"a pickle")
+    for number in range(5):
+        save_file(TENSORS, tmp_path / f"v{number}.safetensors")
+    said = r"holds neither of .*, but v0\.safetensors, v1\.safetensors, v2\.safetensors, \.\.\.; name the file"
+    with pytest.raises(UnreadableWeights, match=said):
+        checkpoint_in(tmp_path)
+
+
 def test_it_is_called_as_its_folder(index: Path) -> None:
     assert checkpoint_label(index) == checkpoint_label(index.parent) == "step 1.5"
     assert checkpoint_label(Path("runs/step 7.safetensors")) == "step 7"
