@@ -91,7 +91,7 @@ def test_a_request_that_does_not_fit_gets_a_400_that_names_the_input(server: Ser
     body, headers = json_request(images[:1].reshape(1, 1, 4, 16))
     response = server.post_infer(body, headers)
     assert response.status_code == 400
-    assert list(response.json()) == ["error"]
+    assert response.json()["type"] == "WrongInputShape"
     assert "'image'" in response.json()["error"]
     assert server.infer(images[:1])[1].shape == (1, 10)
 

@@ -106,7 +106,10 @@ def test_what_cannot_be_read_is_refused_in_words(pictures: Server) -> None:
     wrong = pictures.http.post(
         PATH, json={"inputs": [{"name": "png", "datatype": "FP32", "shape": [1], "data": [1.0]}]}
     )
-    assert wrong.json() == {"error": "input 'png': datatype FP32, the model takes BYTES"}
+    assert wrong.json() == {
+        "error": "input 'png': datatype FP32, the model takes BYTES",
+        "type": "WrongInputDtype",
+    }
 
 
 def test_what_breaks_the_processor_costs_its_own_requests(
