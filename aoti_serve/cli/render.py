@@ -99,10 +99,10 @@ def receipts_view(found: Sequence[Receipt]) -> RenderableType:
             "-" if receipt.previous is None else str(receipt.previous),
         )
     packages = Counter(receipt.package for receipt in found)
+    if len(packages) == 1:
+        return table
     told = ", ".join(f"{_digest(package)} on {count}" for package, count in packages.most_common())
-    return Group(
-        table, *([line(("the replicas run different packages: ", "yellow"), told)] if len(packages) > 1 else [])
-    )
+    return Group(table, line(("the replicas run different packages: ", "yellow"), told))
 
 
 def versions_view(stored: Sequence[StoredVersion], status: WeightsStatus, now: float) -> RenderableType:

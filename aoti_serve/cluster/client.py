@@ -11,10 +11,11 @@ import ray
 from aoti_serve.cluster.calls import run_in_background
 from aoti_serve.cluster.coordinator_client import CoordinatorClient
 from aoti_serve.cluster.head import join_named_cluster
-from aoti_serve.cluster.swap_call import SwapCall, SwapKeywords, WrittenShare, checked_arguments, path_label, swap_call
+from aoti_serve.cluster.swap_call import SwapCall, SwapKeywords, WrittenShare, checked_arguments, swap_call
 from aoti_serve.cluster.transfer.delta import Delta, WeightChanges
 from aoti_serve.cluster.transfer.upload import UPLOAD_CHUNK_BYTES, Weights, in_one_piece, rechunk, upload_stream
 from aoti_serve.weights.adapter_config import adapter_at
+from aoti_serve.weights.files.checkpoint import checkpoint_label
 from aoti_serve.weights.labels import ExpectedVersion, LabelChange
 from aoti_serve.weights.swap_options import ExposureOptions
 
@@ -59,7 +60,7 @@ class AsyncWeightsClient:
         if isinstance(weights, Path) and weights.is_dir() and not options.get("adapter"):
             found = {name: weights / name for name in (await self.status()).assets if (weights / name).is_file()}
             options["assets"] = found | dict(options.get("assets") or {})
-        call = swap_call(label or (path_label(weights) if isinstance(weights, Path) else ""), options)
+        call = swap_call(label or (checkpoint_label(weights) if isinstance(weights, Path) else ""), options)
         asked = call.options
         if asked.adapter and asked.adapter_config is None and isinstance(weights, Path):
             weights, config = adapter_at(weights)

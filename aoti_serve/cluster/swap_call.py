@@ -13,10 +13,8 @@ from aoti_serve.errors import InvalidConfig, problems
 from aoti_serve.signature.golden.file import golden_bytes, golden_content, parse_golden
 from aoti_serve.signature.golden.request import GoldenRequest
 from aoti_serve.weights.assets import AssetFiles, digests_of, read_asset
-from aoti_serve.weights.files.checkpoint import checkpoint_label
 from aoti_serve.weights.rollout.plan import RolloutPlan, checked_plan, read_plan
 from aoti_serve.weights.swap_options import SwapOptions
-from aoti_serve.weights.version import LONGEST_LABEL
 
 Golden: TypeAlias = "Path | Collection[GoldenRequest]"
 Asked = TypeVar("Asked", bound=BaseModel)
@@ -70,11 +68,6 @@ def swap_call(label: str, keywords: SwapKeywords) -> SwapCall:
     if rollout is not None and rollout is not False:
         asked["rollout"] = _plan(rollout)
     return SwapCall(checked_arguments(SwapOptions, asked), content, assets)
-
-
-def path_label(path: Path) -> str:
-    """What to call weights without a label: by their file or folder, as far as a label takes its name."""
-    return "".join(filter(str.isprintable, checkpoint_label(path)))[:LONGEST_LABEL]
 
 
 def checked_arguments(kind: type[Asked], arguments: Mapping[str, Any]) -> Asked:

@@ -151,13 +151,12 @@ class AnswersNotFinite(InvalidWeights):
 
     text = (
         "output '{name}' has {nan} NaN and {infinite} infinite of {size:values} with these weights, on made-up inputs "
-        "that the version which answers gives numbers for: has the training diverged?{way_out}"
+        f"that the version which answers gives numbers for: has the training diverged?{TAKE_ANY}"
     )
     name: str
     nan: int
     infinite: int
     size: int
-    way_out: str = TAKE_ANY
 
 
 class UnreadableGolden(InvalidWeights, text="the golden requests cannot be read: {detail}"):

@@ -90,9 +90,11 @@ class Turns:
     def _is_ahead(self) -> bool:
         """Answers that are not made yet are expected to be as large as the largest one."""
         count = len(self._line)
-        if count > STREAM_AHEAD or count * self._largest <= ANSWERS_AHEAD_BYTES:
-            return count > STREAM_AHEAD
-        return count > 1 and sum([each.size or self._largest for each in self._line]) > ANSWERS_AHEAD_BYTES
+        if count > STREAM_AHEAD:
+            return True
+        if count == 1 or count * self._largest <= ANSWERS_AHEAD_BYTES:  # nothing to add up
+            return False
+        return sum([each.size or self._largest for each in self._line]) > ANSWERS_AHEAD_BYTES
 
     async def _begin_all(self) -> None:
         """Begin to answer each message as it comes. Raises an AotiServeError if one cannot be read."""

@@ -14,6 +14,7 @@ from aoti_serve.weights.files.merge import Part, whole_file
 from aoti_serve.weights.files.pickles import check_no_pickle, pickle_in, pickled
 from aoti_serve.weights.files.sharded import INDEX_NAME, ShardIndex, ShardPart, is_shard_index
 from aoti_serve.weights.free_space import check_room
+from aoti_serve.weights.version import LONGEST_LABEL
 
 FILE_NAME = "model.safetensors"
 PIECE_BYTES = 4 * 2**20
@@ -108,10 +109,15 @@ def checkpoint_spans(place: Path) -> dict[str, Span]:
 
 
 def checkpoint_label(place: Path) -> str:
-    """What to call a checkpoint: by its file, or, of a folder or an index of shards, by the folder."""
+    """What to call a checkpoint: by its file, or, of a folder or an index of shards, by the folder; as far as a label
+    takes the name.
+    """
+    name = place.stem
     if os.path.isdir(place):
-        return place.resolve().name
-    return place.resolve().parent.name if is_shard_index(place.name) else place.stem
+        name = place.resolve().name
+    elif is_shard_index(place.name):
+        name = place.resolve().parent.name
+    return "".join(filter(str.isprintable, name))[:LONGEST_LABEL]
 
 
 def write_joined(shards: JoinedShards, target: Path, max_bytes: int | None = None) -> None:

@@ -100,6 +100,7 @@ def test_a_folder_of_other_safetensors_names_them_and_no_pickle_beside_them(tmp_
 def test_it_is_called_as_its_folder(index: Path) -> None:
     assert checkpoint_label(index) == checkpoint_label(index.parent) == "step 1.5"
     assert checkpoint_label(Path("runs/step 7.safetensors")) == "step 7"
+    assert checkpoint_label(Path("a\x1b\udcffb" + 300 * "c")) == ("ab" + 300 * "c")[:256], "as a label takes it"
 
 
 def test_links_as_in_a_cache_of_downloads_are_followed(index: Path, tmp_path: Path) -> None:
